@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model is a folder: ``model.yaml`` says what it is, ``weights.safetensors`` holds the state dict.
+
+Loading never executes anything from the files, and every tensor's name and shape is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from canet_ros.inference.class_table import ClassTable, parse_class_table
+from canet_ros.network import CANet
+
+SPEC_FILE = "model.yaml"
+WEIGHTS_FILE = "weights.safetensors"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Resolution = tuple[int, int]
+
+
+class ModelError(ValueError):
+    """A model that is not there, or is broken; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Contents of ``model.yaml``.
+
+    Attributes:
+        resolution: (width, height) of the network's input, pixels.
+        mean, std: per RGB channel, of images scaled to 0..1.
+        training: where the weights come from: data, licence, command line.
+        metrics: measured figures.
+    """
+
+    name: str
+    classes: ClassTable
+    architecture: str = "canet"
+    backbone: str = "mobilenet_v2"
+    fusion: str = "fca"
+    resolution: Resolution = (480, 360)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def build_network(self) -> CANet:
+        """The network this model names, with random weights."""
+        return CANet(len(self.classes), self.backbone, self.fusion, self.architecture)
+
+
+def parse_resolution(text: str) -> Resolution:
+    """``"480x360"`` to (480, 360): width, height.
+
+    Raises:
+        ValueError: not of that form, or a side outside 16..8192 pixels.
+    """
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise ValueError(f"resolution {text!r}: expected WIDTHxHEIGHT, for example 480x360") from None
+    if not (16 <= width <= 8192 and 16 <= height <= 8192):
+        raise ValueError(f"resolution {text!r}: each side must be 16 to 8192 pixels")
+    return width, height
+
+
+def model_search_path() -> list[Path]:
+    """Folders that hold models by name: a source checkout's, those of sourced ROS workspaces, the environment's."""
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    prefixes.append(Path(sys.prefix))
+    folders = [Path(__file__).resolve().parents[2] / "models"]
+    folders += [prefix / "share" / "canet_ros" / "models" for prefix in prefixes]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def available_models() -> dict[str, Path]:
+    """Name and folder of every model that can be loaded by name."""
+    models: dict[str, Path] = {}
+    for folder in model_search_path():
+        for spec_file in sorted(folder.glob(f"*/{SPEC_FILE}")):
+            models.setdefault(spec_file.parent.name, spec_file.parent)
+    return models
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder of a model given by its name under models/ or by its path.
+
+    Raises:
+        ModelError: there is no such model; the message lists those there are.
+    """
+    as_path = Path(name_or_path).expanduser()
+    if (as_path / SPEC_FILE).is_file():
+        return as_path
+    models = available_models()
+    if str(name_or_path) in models:
+        return models[str(name_or_path)]
+    known = ", ".join(models) or "none"
+    raise ModelError(
+        f"no model {str(name_or_path)!r}: give a folder that holds {SPEC_FILE}, or one of: {known}"
+    )
+
+
+def shipped_model(architecture: str, backbone: str) -> str:
+    """Name of the model that comes with the package for an architecture and a backbone.
+
+    Raises:
+        ModelError: none does.
+    """
+    prefix = f"{architecture}-{backbone}-"
+    for name in available_models():
+        if name.startswith(prefix):
+            return name
+    known = ", ".join(available_models()) or "none"
+    raise ModelError(
+        f"no shipped model for architecture {architecture!r} with backbone {backbone!r}: "
+        f"set 'model' to a model folder (made by 'canet train'), or choose from: {known}"
+    )
+
+
+def load_spec(folder: Path) -> ModelSpec:
+    """Read and check ``model.yaml``.
+
+    Raises:
+        ModelError: the file is missing, is not YAML, or lacks or misspells something.
+    """
+    path = folder / SPEC_FILE
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return ModelSpec(
+            name=str(raw["name"]),
+            classes=parse_class_table(raw["classes"]),
+            architecture=str(raw["architecture"]),
+            backbone=str(raw["backbone"]),
+            fusion=str(raw["fusion"]),
+            resolution=parse_resolution(str(raw["resolution"])),
+            mean=_three_floats(raw["mean"]),
+            std=_three_floats(raw["std"]),
+            training=raw.get("training") or {},
+            metrics=raw.get("metrics") or {},
+        )
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    except KeyError as error:
+        raise ModelError(f"{path}: the entry {error} is missing") from error
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def load_network(folder: Path) -> tuple[ModelSpec, CANet]:
+    """The model's spec and its network with its weights, fp32, in eval mode, on the CPU.
+
+    Raises:
+        ModelError: a file is missing or broken, or a tensor's name or shape does not fit the spec.
+    """
+    spec = load_spec(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing: copy the whole model folder, or train with 'canet train'") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
+    try:
+        network = spec.build_network()
+    except ValueError as error:
+        raise ModelError(f"{folder / SPEC_FILE}: {error}") from error
+    expected = network.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is not in this network" for name in weights if name not in expected]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise ModelError(f"{path} does not fit its {SPEC_FILE}: {'; '.join(problems[:5])}{more}")
+    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in weights.items()})
+    return spec, network.eval()
+
+
+def save_model(folder: Path, spec: ModelSpec, network: CANet) -> None:
+    """Write a model folder; floating-point weights are stored as fp16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    save_file(weights, folder / WEIGHTS_FILE)
+    raw = {
+        "name": spec.name,
+        "architecture": spec.architecture,
+        "backbone": spec.backbone,
+        "fusion": spec.fusion,
+        "resolution": f"{spec.resolution[0]}x{spec.resolution[1]}",
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "classes": [
+            {"name": name, "color": list(color)} for name, color in zip(spec.classes.names, spec.classes.colors)
+        ],
+        "training": dict(spec.training),
+        "metrics": dict(spec.metrics),
+    }
+    text = yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, width=110)
+    (folder / SPEC_FILE).write_text("# SPDX-License-Identifier: Apache-2.0\n" + text, encoding="utf-8")
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of spec and weights, hex: the key of everything that is derived from the model."""
+    digest = hashlib.sha256()
+    for name in (SPEC_FILE, WEIGHTS_FILE):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _three_floats(values: Any) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of any size in, masks of the same size out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.inference.engines import Engine, EngineRequest, create_engine
+from canet_ros.inference.model_folder import (
+    ModelSpec,
+    Resolution,
+    find_model,
+    load_spec,
+    parse_resolution,
+)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Of one picture: class id per pixel and probability of that class (0..255), (H, W) uint8 each."""
+
+    mask: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
+
+    def resized(self, size: Resolution) -> Segmentation:
+        """The same at another (width, height), by nearest neighbour: class ids are never mixed."""
+        if self.mask.shape == (size[1], size[0]):
+            return self
+        return Segmentation(_resize_nearest(self.mask, size), _resize_nearest(self.confidence, size))
+
+
+class Segmenter:
+    """A model on an engine, ready to run.
+
+    The picture is brought to the network's resolution on the host: fewer bytes cross to a GPU, and every engine sees
+    the same pixels.
+    """
+
+    def __init__(self, spec: ModelSpec, engine: Engine, resolution: Resolution) -> None:
+        self.spec = spec
+        self.engine = engine
+        self.resolution = resolution
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str],
+        device: str = "auto",
+        engine: str = "auto",
+        precision: str = "auto",
+        resolution: str | Resolution | None = None,
+    ) -> Segmenter:
+        """Load a model by name or folder, and warm it up.
+
+        Args:
+            model: name under models/, or a path to a model folder.
+            device: auto, cpu, cuda or cuda:N.
+            engine: auto or one of ``engines.ENGINES``.
+            precision: auto or one of ``engines.PRECISIONS``.
+            resolution: (width, height) or "WIDTHxHEIGHT" of the network's input; None or "" for the model's own.
+
+        Raises:
+            ModelError: the model is missing or broken.
+            EngineError: engine, device or precision cannot be had here.
+            ValueError: the resolution is not one.
+        """
+        folder = find_model(model)
+        spec = load_spec(folder)
+        if isinstance(resolution, str):
+            resolution = parse_resolution(resolution) if resolution else None
+        size = resolution or spec.resolution
+        request = EngineRequest(folder, size, engine=engine, device=device, precision=precision)
+        return cls(spec, create_engine(request), size)
+
+    def __call__(self, image: NDArray[np.uint8]) -> Segmentation:
+        """Segment one picture (H, W, 3) BGR or (H, W) grey, uint8.
+
+        Raises:
+            ValueError: the array is anything else.
+        """
+        return self.segment_batch([image])[0].resized((image.shape[1], image.shape[0]))
+
+    def segment_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        """Segment pictures of any sizes at once; the results have the network's resolution (see ``resized``).
+
+        Raises:
+            ValueError: an array is not (H, W, 3) or (H, W) uint8 with at least one pixel.
+        """
+        batch = np.stack([self._network_input(image) for image in images])
+        masks, confidences = self.engine.run(batch)
+        return [Segmentation(mask, confidence) for mask, confidence in zip(masks, confidences)]
+
+    def _network_input(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+            raise ValueError(
+                f"expected a uint8 picture (H, W, 3) BGR or (H, W) grey, got {image.dtype} {image.shape}"
+            )
+        if (image.shape[1], image.shape[0]) != self.resolution:
+            shrinks = image.shape[1] >= 2 * self.resolution[0] or image.shape[0] >= 2 * self.resolution[1]
+            image = cv2.resize(  # type: ignore[assignment]
+                image, self.resolution, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            )
+        if image.ndim == 2:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
+        return image
+
+
+def _resize_nearest(plane: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
+    resized: NDArray[np.uint8] = cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
+    return resized

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CANet: Cross Attention Network for Semantic Segmentation (Liu and Yin, ICIP 2019, arXiv 1907.10958).
+
+A shallow spatial branch keeps detail, a deep context branch knows the scene, feature cross attention joins them at an
+eighth of the input (paper, section 2, figure 1). CANet-Lite is the same network with separable convolutions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from canet_ros.network.backbones import build_backbone
+from canet_ros.network.fusion import build_fusion
+from canet_ros.network.layers import (
+    SeparableUpsample,
+    TransposedUpsample,
+    conv_bn_relu,
+    separable_conv_bn_relu,
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Channels of each part, and whether its wide 3x3 convolutions are separable."""
+
+    spatial_channels: tuple[int, int, int]
+    context_channels: tuple[int, int]
+    fused_channels: int
+    separable: bool
+
+
+ARCHITECTURES = {
+    "canet": Architecture((64, 128, 256), (192, 256), 256, separable=False),
+    "canet_lite": Architecture((32, 64, 128), (128, 128), 128, separable=True),
+}
+
+
+class SpatialBranch(nn.Sequential):
+    """Three 3x3 stride-2 blocks (section 2.1): (B, 3, H, W) to (B, C, ceil(H/8), ceil(W/8))."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        first, second, third = architecture.spatial_channels
+        block = separable_conv_bn_relu if architecture.separable else conv_bn_relu
+        super().__init__(
+            conv_bn_relu(3, first, stride=2), block(first, second, stride=2), block(second, third, stride=2)
+        )
+
+
+class ContextBranch(nn.Module):
+    """A backbone, brought back from stride 32 over stride 16 to stride 8 (section 2.1)."""
+
+    def __init__(self, backbone: str, architecture: Architecture) -> None:
+        super().__init__()
+        first, second = architecture.context_channels
+        upsample = SeparableUpsample if architecture.separable else TransposedUpsample
+        self.backbone = build_backbone(backbone)
+        self.upsample_16 = upsample(self.backbone.channels_32, first)
+        self.upsample_8 = upsample(first + self.backbone.channels_16, second)
+
+    def forward(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, 3, H, W) to (B, C, *size), ``size`` being an eighth of the image, rounded up."""
+        features_16, features_32 = self.backbone(image)
+        upsampled_16 = self.upsample_16(features_32, _size(features_16))
+        upsampled_8: Tensor = self.upsample_8(torch.cat((upsampled_16, features_16), dim=1), size)
+        return upsampled_8
+
+
+class CANet(nn.Module):
+    """Image in, class logits out.
+
+    Args:
+        classes: number of classes.
+        backbone: one of ``backbones.BACKBONES``.
+        fusion: one of ``fusion.FUSIONS``.
+        architecture: one of ``ARCHITECTURES``.
+
+    Raises:
+        ValueError: an unknown backbone, fusion or architecture, or fewer than two classes.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str = "mobilenet_v2",
+        fusion: str = "fca",
+        architecture: str = "canet",
+    ) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"a segmentation network needs at least 2 classes, not {classes}")
+        if architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}"
+            )
+        shape = ARCHITECTURES[architecture]
+        self.spatial_branch = SpatialBranch(shape)
+        self.context_branch = ContextBranch(backbone, shape)
+        self.fusion = build_fusion(
+            fusion, shape.spatial_channels[-1], shape.fused_channels, separable=shape.separable
+        )
+        self.head = nn.Conv2d(shape.fused_channels, classes, 3, padding=1)
+
+    def branches(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Spatial and context features, (B, C, ceil(H/8), ceil(W/8)) each, of an image (B, 3, H, W)."""
+        spatial: Tensor = self.spatial_branch(image)
+        context: Tensor = self.context_branch(image, _size(spatial))
+        return spatial, context
+
+    def logits_at_stride_8(self, image: Tensor) -> Tensor:
+        """Logits (B, classes, ceil(H/8), ceil(W/8)), before they are brought to the image's size."""
+        logits: Tensor = self.head(self.fusion(*self.branches(image)))
+        return logits
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size."""
+        return F.interpolate(
+            self.logits_at_stride_8(image), size=_size(image), mode="bilinear", align_corners=False
+        )
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return x.shape[2], x.shape[3]
+

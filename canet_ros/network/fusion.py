@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the spatial and the context branch become one feature map.
+
+``fca`` is the paper's feature cross attention (section 2.2). The others answer what the paper left open: the two
+halves of FCA alone, plain concatenation, and the two standard attention blocks over the concatenated features.
+
+Every fusion maps spatial and context features, (B, C, h, w) each, to fused features (B, C_out, h, w).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from canet_ros.network.layers import conv_bn_relu, separable_conv_bn_relu
+
+FUSIONS = ("fca", "fca_spatial", "fca_channel", "concat", "se", "cbam")
+
+
+def build_fusion(name: str, branch_channels: int, out_channels: int, separable: bool = False) -> nn.Module:
+    """A fusion by name; ``separable`` chooses the kind of its 3x3 convolution over both branches.
+
+    Raises:
+        ValueError: ``name`` is not one of ``FUSIONS``.
+    """
+    block = separable_conv_bn_relu if separable else conv_bn_relu
+    merge = block(2 * branch_channels, out_channels)
+    if name == "fca":
+        return FeatureCrossAttention(merge, branch_channels, out_channels)
+    if name == "fca_spatial":
+        return FeatureCrossAttention(merge, branch_channels, out_channels, channel=False)
+    if name == "fca_channel":
+        return FeatureCrossAttention(merge, branch_channels, out_channels, spatial=False)
+    if name == "concat":
+        return Concatenation(merge)
+    if name == "se":
+        return SqueezeExcitation(merge, out_channels)
+    if name == "cbam":
+        return ConvolutionalBlockAttention(merge, out_channels)
+    raise ValueError(f"unknown fusion {name!r}: choose one of {', '.join(FUSIONS)}")
+
+
+class FeatureCrossAttention(nn.Module):
+    """Where to look comes from the spatial branch, what to look for from the context branch (section 2.2).
+
+    f = merge(concat[spatial, context]); result = f * spatial map * channel map + f.
+    """
+
+    def __init__(
+        self,
+        merge: nn.Module,
+        branch_channels: int,
+        out_channels: int,
+        spatial: bool = True,
+        channel: bool = True,
+    ) -> None:
+        super().__init__()
+        self.merge = merge
+        self.spatial_attention = (
+            nn.Sequential(nn.Conv2d(branch_channels, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1))
+            if spatial
+            else None
+        )
+        self.channel_attention = nn.Linear(branch_channels, out_channels) if channel else None
+
+    def spatial_map(self, spatial: Tensor) -> Tensor:
+        """Attention (B, 1, h, w) in 0..1 from the spatial features alone; ones if this half is left out."""
+        if self.spatial_attention is None:
+            return spatial.new_ones(spatial.shape[0], 1, *spatial.shape[2:])
+        return torch.sigmoid(self.spatial_attention(spatial))
+
+    def channel_map(self, context: Tensor) -> Tensor:
+        """Attention (B, C_out, 1, 1) in 0..1 from the context features alone; ones if this half is left out."""
+        if self.channel_attention is None:
+            return context.new_ones(context.shape[0], 1, 1, 1)
+        average = self.channel_attention(context.mean(dim=(2, 3)))
+        maximum = self.channel_attention(context.amax(dim=(2, 3)))
+        return torch.sigmoid(average + maximum)[:, :, None, None]
+
+    def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
+        fused: Tensor = self.merge(torch.cat((spatial, context), dim=1))
+        return fused * self.spatial_map(spatial) * self.channel_map(context) + fused
+
+
+class Concatenation(nn.Module):
+    """No attention: f alone."""
+
+    def __init__(self, merge: nn.Module) -> None:
+        super().__init__()
+        self.merge = merge
+
+    def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
+        fused: Tensor = self.merge(torch.cat((spatial, context), dim=1))
+        return fused
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel attention over f (Hu et al., CVPR 2018, reduction 16), with FCA's residual."""
+
+    def __init__(self, merge: nn.Module, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.merge = merge
+        self.excite = nn.Sequential(
+            nn.Linear(channels, channels // reduction),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels // reduction, channels),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
+        fused: Tensor = self.merge(torch.cat((spatial, context), dim=1))
+        return fused * self.excite(fused.mean(dim=(2, 3)))[:, :, None, None] + fused
+
+
+class ConvolutionalBlockAttention(nn.Module):
+    """Channel, then spatial attention over f (Woo et al., CBAM, ECCV 2018), with FCA's residual."""
+
+    def __init__(self, merge: nn.Module, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.merge = merge
+        self.channel_mlp = nn.Sequential(
+            nn.Linear(channels, channels // reduction),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels // reduction, channels),
+        )
+        self.spatial_conv = nn.Sequential(nn.Conv2d(2, 1, 7, padding=3, bias=False), nn.BatchNorm2d(1))
+
+    def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
+        fused: Tensor = self.merge(torch.cat((spatial, context), dim=1))
+        channel_logits = self.channel_mlp(fused.mean(dim=(2, 3))) + self.channel_mlp(fused.amax(dim=(2, 3)))
+        attended = fused * torch.sigmoid(channel_logits)[:, :, None, None]
+        pooled = torch.cat((attended.mean(dim=1, keepdim=True), attended.amax(dim=1, keepdim=True)), dim=1)
+        return attended * torch.sigmoid(self.spatial_conv(pooled)) + fused

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolution blocks of the two branches, in the paper's plain form and in CANet-Lite's separable form."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1
+) -> nn.Sequential:
+    """A convolution that keeps the size up to its stride (odd sizes round up), batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def separable_conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """Depthwise 3x3 and batch norm, then 1x1, batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
+        *conv_bn_relu(in_channels, out_channels, kernel_size=1),
+    )
+
+
+class TransposedUpsample(nn.Module):
+    """Deconvolution 3x3 of stride 2, batch norm and ReLU (paper, section 2.1, context branch)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.deconv = nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, in, h, w) to (B, out, *size), where each of ``size`` is 2n - 1 or 2n of h and w."""
+        return F.relu(self.bn(self.deconv(x, output_size=size)), inplace=True)
+
+
+class SeparableUpsample(nn.Module):
+    """1x1 convolution, bilinear upsampling, depthwise 3x3: the same job at a tenth of the work."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.reduce = conv_bn_relu(in_channels, out_channels, kernel_size=1)
+        self.smooth = nn.Sequential(
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, groups=out_channels, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, in, h, w) to (B, out, *size)."""
+        out: Tensor = self.smooth(
+            F.interpolate(self.reduce(x), size=size, mode="bilinear", align_corners=False)
+        )
+        return out

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a picture may look like on another road, in other light, through another lens."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_SCALE_RANGE = (0.7, 1.8)
+_ASPECT_RANGE = (0.85, 1.18)
+_MAX_ROTATION_DEG = 4.0
+_IGNORED = 255
+
+Image = NDArray[np.uint8]
+
+
+def augment(image: Image, label: Image, crop: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Image]:
+    """A random view of the picture in random light.
+
+    Args:
+        image: (H, W, 3) BGR uint8.
+        label: (H, W) uint8 class ids.
+        crop: (width, height) of the result.
+        rng: the only source of chance.
+
+    Returns:
+        Image (height, width, 3) BGR uint8 and labels (height, width) uint8; outside of the picture they are 255.
+    """
+    image, label = _random_view(image, label, crop, rng)
+    image = _random_light(image, rng)
+    return _random_lens(image, rng), label
+
+
+def _random_view(
+    image: Image, label: Image, crop: tuple[int, int], rng: np.random.Generator
+) -> tuple[Image, Image]:
+    height, width = label.shape
+    scale = float(np.exp(rng.uniform(*np.log(_SCALE_RANGE)))) * crop[0] / width
+    aspect = float(np.exp(rng.uniform(*np.log(_ASPECT_RANGE))))
+    scale_x, scale_y = scale * np.sqrt(aspect), scale / np.sqrt(aspect)
+    flip = rng.random() < 0.5
+    angle = np.deg2rad(rng.uniform(-_MAX_ROTATION_DEG, _MAX_ROTATION_DEG)) if rng.random() < 0.3 else 0.0
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-scale_x if flip else scale_x, scale_y])
+    slack = np.abs(np.array([scale_x * width, scale_y * height]) - np.array(crop)) / 2
+    center = np.array(crop) / 2 + rng.uniform(-slack, slack)
+    offset = center - linear @ np.array([width / 2, height / 2])
+    matrix = np.hstack((linear, offset[:, None]))
+    view = cv2.warpAffine(image, matrix, crop, flags=cv2.INTER_LINEAR, borderValue=(104, 116, 124))
+    labels = cv2.warpAffine(label, matrix, crop, flags=cv2.INTER_NEAREST, borderValue=(_IGNORED,))
+    return view.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
+
+
+def _random_light(image: Image, rng: np.random.Generator) -> Image:
+    levels = np.linspace(0.0, 1.0, 256)
+    gamma = np.exp(rng.uniform(-0.4, 0.4))
+    contrast, brightness = rng.uniform(0.65, 1.35), rng.uniform(-0.1, 0.15)
+    gains = rng.uniform(0.88, 1.12, 3)
+    middle = float(np.mean(image[::8, ::8])) / 255  # turned about the picture's own mean, dark ones stay legible
+    curves = (levels[:, None] ** gamma - middle**gamma) * contrast + middle + brightness
+    table = np.clip(curves * gains * 255.0, 0, 255).astype(np.uint8)
+    lit = cv2.LUT(image, table.reshape(256, 1, 3))
+    if rng.random() < 0.8:
+        hsv = cv2.cvtColor(lit, cv2.COLOR_BGR2HSV)
+        hue = (np.arange(256) + int(rng.integers(-9, 10))) % 180
+        saturation = np.clip(np.arange(256) * rng.uniform(0.3, 1.6), 0, 255)
+        value = np.arange(256)
+        hsv_table = np.stack((hue, saturation, value), axis=-1).astype(np.uint8).reshape(256, 1, 3)
+        lit = cv2.cvtColor(cv2.LUT(hsv, hsv_table), cv2.COLOR_HSV2BGR)
+    if rng.random() < 0.3:
+        lit = cv2.multiply(lit, _shadow(lit.shape[:2], rng), scale=1 / 255)
+    return lit.astype(np.uint8, copy=False)
+
+
+def _shadow(size: tuple[int, int], rng: np.random.Generator) -> Image:
+    """A soft-edged darker polygon, as of a building or a tree, (H, W, 3) uint8 where 255 leaves the light alone."""
+    height, width = size
+    corners = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
+    shade = np.full((height // 4 + 1, width // 4 + 1), 255, np.uint8)
+    cv2.fillConvexPoly(shade, cv2.convexHull((corners / 4).astype(np.int32)), int(rng.uniform(90, 200)))
+    soft = cv2.GaussianBlur(shade, (0, 0), rng.uniform(1, 6))
+    full = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.cvtColor(full, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
+
+
+def _random_lens(image: Image, rng: np.random.Generator) -> Image:
+    kind = rng.random()
+    if kind < 0.15:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6)).astype(np.uint8, copy=False)
+    elif kind < 0.25:
+        sharpened = cv2.addWeighted(image, 1.6, cv2.GaussianBlur(image, (0, 0), 1.5), -0.6, 0)
+        image = sharpened.astype(np.uint8, copy=False)
+    elif kind < 0.35:
+        encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])[1]
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        image = decoded.astype(np.uint8, copy=False)
+    if rng.random() < 0.3:
+        noise = rng.normal(0, rng.uniform(2, 10), image.shape).astype(np.float32)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    return image

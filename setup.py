@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "canet_ros"
+SHARE = f"share/{PACKAGE}"
+
+
+def installed_files() -> list[tuple[str, list[str]]]:
+    """What ament and users find beside the code: marker, manifest, launch files, configuration, models."""
+    files = [
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (SHARE, ["package.xml"]),
+    ]
+    for folder in ("launch", "config", "models"):
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                files.append((f"{SHARE}/{path.parent}", [str(path)]))
+    return files
+
+
+setup(
+    name=PACKAGE,
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={PACKAGE: ["py.typed", "classes/*.yaml"]},
+    data_files=installed_files(),
+    python_requires=">=3.10",
+    install_requires=[
+        "numpy>=1.22",
+        "opencv-python-headless>=4.5",
+        "pyyaml>=5.4",
+        "safetensors>=0.4",
+        "torch>=2.1",
+        "tqdm>=4.57",
+    ],
+    extras_require={
+        "openvino": ["openvino>=2024.4"],
+        "onnxruntime": ["onnx>=1.15", "onnxruntime>=1.17"],
+        "bags": ["rosbags>=0.10"],
+        "kilted": [
+            "ros-kilted-diagnostic-msgs",
+            "ros-kilted-lifecycle-msgs",
+            "ros-kilted-rclpy",
+            "ros-kilted-rmw-fastrtps-cpp",
+            "ros-kilted-sensor-msgs",
+            "ros-kilted-std-srvs",
+        ],
+        "jazzy": [
+            "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-lifecycle-msgs",
+            "ros-jazzy-rclpy",
+            "ros-jazzy-rmw-fastrtps-cpp",
+            "ros-jazzy-sensor-msgs",
+            "ros-jazzy-std-srvs",
+        ],
+        "test": ["pytest>=7"],
+        "lint": ["mypy", "ruff", "types-PyYAML", "types-tqdm"],
+    },
+    zip_safe=False,
+    author="The canet_ros authors",
+    maintainer="The canet_ros authors",
+    maintainer_email="canet_ros@users.noreply.github.com",
+    description="Semantic segmentation of camera topics with CANet",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "canet = canet_ros.cli:main",
+            "segmentation_node = canet_ros.ros.node:main",
+            "street_camera = canet_ros.ros.street_camera:main",
+        ],
+    },
+)
