@@ -15,6 +15,7 @@ COMMANDS = {
     "segment": "segment pictures, folders and videos, without ROS",
     "train": "train a model on a folder of labelled pictures",
     "evaluate": "measure a model on a folder of labelled pictures",
+    "import": "make a model folder of a public CANet checkpoint",
     "doctor": "say what this machine can run, and what is missing",
 }
 
@@ -27,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments_given = list(sys.argv[1:] if argv is None else argv)
     wanted = next((word for word in arguments_given if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        subparser = subparsers.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + "."
+        )
         if name == wanted:
             _module(name).add_arguments(subparser)
     arguments = parser.parse_args(arguments_given)

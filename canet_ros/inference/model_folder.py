@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from canet_ros.inference.class_table import ClassTable, parse_class_table
 from canet_ros.network import CANet
@@ -49,6 +50,7 @@ class ModelSpec:
     architecture: str = "canet"
     backbone: str = "mobilenet_v2"
     fusion: str = "fca"
+    head: str = "bilinear"
     resolution: Resolution = (480, 360)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -57,7 +59,7 @@ class ModelSpec:
 
     def build_network(self) -> CANet:
         """The network this model names, with random weights."""
-        return CANet(len(self.classes), self.backbone, self.fusion, self.architecture)
+        return CANet(len(self.classes), self.backbone, self.fusion, self.architecture, self.head)
 
 
 def parse_resolution(text: str) -> Resolution:
@@ -143,6 +145,7 @@ def load_spec(folder: Path) -> ModelSpec:
             architecture=str(raw["architecture"]),
             backbone=str(raw["backbone"]),
             fusion=str(raw["fusion"]),
+            head=str(raw.get("head", "bilinear")),
             resolution=parse_resolution(str(raw["resolution"])),
             mean=_three_floats(raw["mean"]),
             std=_three_floats(raw["std"]),
@@ -168,7 +171,9 @@ def load_network(folder: Path) -> tuple[ModelSpec, CANet]:
     try:
         weights = load_file(path)
     except FileNotFoundError:
-        raise ModelError(f"{path} is missing: copy the whole model folder, or train with 'canet train'") from None
+        raise ModelError(
+            f"{path} is missing: copy the whole model folder, or train with 'canet train'"
+        ) from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
     try:
@@ -176,13 +181,7 @@ def load_network(folder: Path) -> tuple[ModelSpec, CANet]:
     except ValueError as error:
         raise ModelError(f"{folder / SPEC_FILE}: {error}") from error
     expected = network.state_dict()
-    problems = [f"{name} is missing" for name in expected if name not in weights]
-    problems += [f"{name} is not in this network" for name in weights if name not in expected]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
+    problems = weight_mismatches(expected, weights)
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ModelError(f"{path} does not fit its {SPEC_FILE}: {'; '.join(problems[:5])}{more}")
@@ -190,11 +189,23 @@ def load_network(folder: Path) -> tuple[ModelSpec, CANet]:
     return spec, network.eval()
 
 
-def save_model(folder: Path, spec: ModelSpec, network: CANet) -> None:
-    """Write a model folder; floating-point weights are stored as fp16."""
+def weight_mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """A line for every tensor that is missing, left over, or of another shape."""
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not in this network" for name in found if name not in expected]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    return problems
+
+
+def save_model(folder: Path, spec: ModelSpec, network: CANet, half: bool = True) -> None:
+    """Write a model folder; ``half`` stores floating-point weights as fp16."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
     save_file(weights, folder / WEIGHTS_FILE)
@@ -203,11 +214,13 @@ def save_model(folder: Path, spec: ModelSpec, network: CANet) -> None:
         "architecture": spec.architecture,
         "backbone": spec.backbone,
         "fusion": spec.fusion,
+        "head": spec.head,
         "resolution": f"{spec.resolution[0]}x{spec.resolution[1]}",
         "mean": list(spec.mean),
         "std": list(spec.std),
         "classes": [
-            {"name": name, "color": list(color)} for name, color in zip(spec.classes.names, spec.classes.colors)
+            {"name": name, "color": list(color)}
+            for name, color in zip(spec.classes.names, spec.classes.colors)
         ],
         "training": dict(spec.training),
         "metrics": dict(spec.metrics),

@@ -4,5 +4,6 @@
 from canet_ros.network.backbones import BACKBONES
 from canet_ros.network.canet import ARCHITECTURES, CANet
 from canet_ros.network.fusion import FUSIONS
+from canet_ros.network.heads import HEADS
 
-__all__ = ["ARCHITECTURES", "BACKBONES", "FUSIONS", "CANet"]
+__all__ = ["ARCHITECTURES", "BACKBONES", "FUSIONS", "HEADS", "CANet"]

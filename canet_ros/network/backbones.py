@@ -87,9 +87,7 @@ class MobileNetV2(Backbone):
         in_channels = 32
         for expansion, channels, blocks, stride in self._stages:
             for block in range(blocks):
-                layers.append(
-                    InvertedResidual(in_channels, channels, stride if block == 0 else 1, expansion)
-                )
+                layers.append(InvertedResidual(in_channels, channels, stride if block == 0 else 1, expansion))
                 in_channels = channels
         self.features = nn.Sequential(*layers)
 

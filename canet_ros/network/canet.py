@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from canet_ros.network.backbones import build_backbone
 from canet_ros.network.fusion import build_fusion
+from canet_ros.network.heads import build_head
 from canet_ros.network.layers import (
     SeparableUpsample,
     TransposedUpsample,
@@ -77,9 +77,10 @@ class CANet(nn.Module):
         backbone: one of ``backbones.BACKBONES``.
         fusion: one of ``fusion.FUSIONS``.
         architecture: one of ``ARCHITECTURES``.
+        head: one of ``heads.HEADS``.
 
     Raises:
-        ValueError: an unknown backbone, fusion or architecture, or fewer than two classes.
+        ValueError: an unknown backbone, fusion, architecture or head, or fewer than two classes.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class CANet(nn.Module):
         backbone: str = "mobilenet_v2",
         fusion: str = "fca",
         architecture: str = "canet",
+        head: str = "bilinear",
     ) -> None:
         super().__init__()
         if classes < 2:
@@ -102,7 +104,7 @@ class CANet(nn.Module):
         self.fusion = build_fusion(
             fusion, shape.spatial_channels[-1], shape.fused_channels, separable=shape.separable
         )
-        self.head = nn.Conv2d(shape.fused_channels, classes, 3, padding=1)
+        self.head = build_head(head, shape.fused_channels, classes)
 
     def branches(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Spatial and context features, (B, C, ceil(H/8), ceil(W/8)) each, of an image (B, 3, H, W)."""
@@ -110,18 +112,16 @@ class CANet(nn.Module):
         context: Tensor = self.context_branch(image, _size(spatial))
         return spatial, context
 
-    def logits_at_stride_8(self, image: Tensor) -> Tensor:
-        """Logits (B, classes, ceil(H/8), ceil(W/8)), before they are brought to the image's size."""
-        logits: Tensor = self.head(self.fusion(*self.branches(image)))
-        return logits
+    def fused_features(self, image: Tensor) -> Tensor:
+        """Features (B, C, ceil(H/8), ceil(W/8)) of both branches after fusion."""
+        fused: Tensor = self.fusion(*self.branches(image))
+        return fused
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size."""
-        return F.interpolate(
-            self.logits_at_stride_8(image), size=_size(image), mode="bilinear", align_corners=False
-        )
+        logits: Tensor = self.head(self.fused_features(image), _size(image))
+        return logits
 
 
 def _size(x: Tensor) -> tuple[int, int]:
     return x.shape[2], x.shape[3]
-

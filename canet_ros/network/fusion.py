@@ -130,4 +130,5 @@ class ConvolutionalBlockAttention(nn.Module):
         channel_logits = self.channel_mlp(fused.mean(dim=(2, 3))) + self.channel_mlp(fused.amax(dim=(2, 3)))
         attended = fused * torch.sigmoid(channel_logits)[:, :, None, None]
         pooled = torch.cat((attended.mean(dim=1, keepdim=True), attended.amax(dim=1, keepdim=True)), dim=1)
-        return attended * torch.sigmoid(self.spatial_conv(pooled)) + fused
+        result: Tensor = attended * torch.sigmoid(self.spatial_conv(pooled)) + fused
+        return result

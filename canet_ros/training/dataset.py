@@ -43,14 +43,18 @@ class LabelledPicture:
         """
         image = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
         label = cv2.imread(str(self.label), cv2.IMREAD_UNCHANGED)
-        for path, pixels in ((self.image, image), (self.label, label)):
-            if pixels is None:
-                raise ValueError(f"{path} is not a readable picture")
-        assert image is not None and label is not None
+        if image is None:
+            raise ValueError(f"{self.image} is not a readable picture")
+        if label is None:
+            raise ValueError(f"{self.label} is not a readable picture")
         if label.ndim != 2 or label.dtype != np.uint8:
-            raise ValueError(f"{self.label}: expected one 8-bit channel of class ids, got {label.dtype} {label.shape}")
+            raise ValueError(
+                f"{self.label}: expected one 8-bit channel of class ids, got {label.dtype} {label.shape}"
+            )
         if label.shape != image.shape[:2]:
-            raise ValueError(f"{self.label} is {label.shape}, its picture {image.shape[:2]}: sizes must agree")
+            raise ValueError(
+                f"{self.label} is {label.shape}, its picture {image.shape[:2]}: sizes must agree"
+            )
         image_u8: NDArray[np.uint8] = image.astype(np.uint8, copy=False)
         label_u8: NDArray[np.uint8] = np.where(label < classes, label, IGNORED).astype(np.uint8)
         return image_u8, label_u8

@@ -54,9 +54,7 @@ def _load(network: CANet, weights: dict[str, Tensor], source: str) -> list[str]:
         if name not in own:
             raise ValueError(f"{source}: {name} is not in this network")
         if own[name].shape != tensor.shape:
-            raise ValueError(
-                f"{source}: {name} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
-            )
+            raise ValueError(f"{source}: {name} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}")
     network.load_state_dict(weights, strict=False)
     return sorted(own.keys() - weights.keys())
 

@@ -18,7 +18,9 @@ class Scores:
     iou: NDArray[np.float64]
 
 
-def confusion_matrix(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(
+    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
+) -> NDArray[np.int64]:
     """Pixels by (true class, predicted class), (classes, classes); true ids of ``classes`` and above do not count."""
     known = truth < classes
     pairs = truth[known].astype(np.int64) * classes + prediction[known]

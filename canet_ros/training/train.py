@@ -116,6 +116,7 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
         raise ValueError(f"{len(sampler)} training pictures are fewer than one batch of {config.batch_size}")
     run_folder.mkdir(parents=True, exist_ok=True)
     first_epoch, best = _resume(run_folder, config, network, ema, optimizer)
+    _keep_lines(run_folder / HISTORY_FILE, first_epoch)
 
     for epoch in range(first_epoch, config.epochs):
         started = time.perf_counter()
@@ -157,7 +158,9 @@ def evaluate_network(
     with torch.inference_mode():
         for picture in tqdm(pictures, desc="val", leave=False):
             image, label = picture.read(classes)
-            rgb = torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))[None].to(device)
+            rgb = torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))[None].to(
+                device
+            )
             with _autocast(config.precision, device):
                 logits = network(_normalize(rgb))
             prediction = logits[0].float().argmax(dim=0).to(torch.uint8).cpu().numpy()
@@ -275,7 +278,9 @@ def _resume(
         return 0, None
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["config"] != json.dumps(asdict(config)):
-        raise ValueError(f"{path} is of another configuration: use another folder, or delete it to start anew")
+        raise ValueError(
+            f"{path} is of another configuration: use another folder, or delete it to start anew"
+        )
     network.load_state_dict(state["network"])
     ema.load_state_dict(state["ema"])
     optimizer.load_state_dict(state["optimizer"])
@@ -283,6 +288,13 @@ def _resume(
     if best is None:
         return int(state["epoch"]), None
     return int(state["epoch"]), Scores(best["miou"], best["pixel_accuracy"], np.array(best["iou"]))
+
+
+def _keep_lines(path: Path, count: int) -> None:
+    """Forget what a killed run wrote after its last checkpoint."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:count]), encoding="utf-8")
 
 
 def _save_checkpoint(

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` do all their own set-up. `make help` lists everything.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+INPUT ?=
+ifneq ($(origin ROS_DISTRO),command line)
+ROS_DISTRO := kilted
+endif
+VENV := $(if $(filter kilted,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
+READY := $(VENV)/ready
+PYTEST := $(VENV)/bin/python -m pytest
+
+# A sourced ROS workspace must not mix with the environment made here.
+unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
+	@echo "make test [ROS_DISTRO=jazzy]        all tests on Kilted's wheels; or those that use ROS on Jazzy's"
+	@echo "make lint                           formatting, lint and types"
+	@echo "make clean                          remove environments and output"
+
+setup: $(READY)
+
+$(READY): setup.py
+	@test "$(ROS_DISTRO)" = kilted -o "$(ROS_DISTRO)" = jazzy || \
+		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of kilted and jazzy alone"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,benchmark,test,lint]"
+	@touch $@
+
+demo: $(READY)
+	$(VENV)/bin/canet demo $(if $(INPUT),--input "$(INPUT)")
+
+test: $(READY)
+ifeq ($(ROS_DISTRO),kilted)
+	$(PYTEST) $(PYTEST_ARGS)
+else
+	$(PYTEST) -m ros $(PYTEST_ARGS)
+endif
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf .venv .venv-* build install log demo_output .mypy_cache .pytest_cache .ruff_cache

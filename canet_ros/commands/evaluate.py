@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet evaluate``: mIoU, pixel accuracy and IoU per class of a model on labelled pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.engines import ENGINES, PRECISIONS
+from canet_ros.training.dataset import find_pictures
+from canet_ros.training.evaluate import confusion_picture, evaluate, worst_pictures_sheet
+from canet_ros.training.metrics import scores
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="name under models/, or a model folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the split")
+    parser.add_argument("--split", default="val", help="folder with images/ and labels/ (default: val)")
+    parser.add_argument("--only", nargs="+", default=(), metavar="PREFIX", help="pictures named so (a drive)")
+    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix")
+    parser.add_argument("--worst", type=Path, metavar="PNG", help="draw the pictures of lowest mIoU")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    pictures = find_pictures(arguments.data / arguments.split, only=arguments.only)
+    segmenter = Segmenter.load(
+        arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
+    )
+    evaluation = evaluate(segmenter, pictures)
+    found = scores(evaluation.confusion)
+    classes = segmenter.spec.classes
+    figures: dict[str, Any] = {
+        "miou": found.miou,
+        "pixel_accuracy": found.pixel_accuracy,
+        "iou": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(classes.names, found.iou)},
+        "pictures": len(pictures),
+        "model": segmenter.spec.name,
+        "engine": segmenter.engine.name,
+        "device": segmenter.engine.device,
+        "precision": segmenter.engine.precision,
+        "resolution": f"{segmenter.resolution[0]}x{segmenter.resolution[1]}",
+    }
+    for name, iou in figures["iou"].items():
+        print(f"{name:>20}  {'never occurs' if iou is None else f'{iou:.4f}'}")
+    print(f"{'mIoU':>20}  {found.miou:.4f}")
+    print(f"{'pixel accuracy':>20}  {found.pixel_accuracy:.4f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if arguments.confusion:
+        cv2.imwrite(str(arguments.confusion), confusion_picture(evaluation, classes))
+    if arguments.worst:
+        cv2.imwrite(str(arguments.worst), worst_pictures_sheet(segmenter, pictures, evaluation))
+    return 0

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From fused features at stride 8 to logits at the size of the image."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HEADS = ("bilinear", "transposed")
+
+
+def build_head(name: str, in_channels: int, classes: int) -> BilinearHead | TransposedHead:
+    """A head by name.
+
+    Raises:
+        ValueError: ``name`` is not one of ``HEADS``.
+    """
+    if name == "bilinear":
+        return BilinearHead(in_channels, classes)
+    if name == "transposed":
+        return TransposedHead(in_channels, classes)
+    raise ValueError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
+
+
+class BilinearHead(nn.Conv2d):
+    """3x3 convolution to plain logits, then bilinear upsampling."""
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        super().__init__(in_channels, classes, 3, padding=1)
+
+    def logits_at_stride_8(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, classes, h, w)."""
+        return super().forward(features)
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
+        """(B, C, h, w) to (B, classes, *size)."""
+        return F.interpolate(self.logits_at_stride_8(features), size, mode="bilinear", align_corners=False)
+
+
+class TransposedHead(nn.Module):
+    """The head of the public Cityscapes checkpoint: a learned x8 upsampling, and ReLU after both convolutions.
+
+    Kept so that those weights run; its 15x15 convolution at full size costs more than the rest of the network.
+    """
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, classes, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(classes)
+        self.deconv = nn.ConvTranspose2d(
+            classes, classes, 15, stride=8, padding=7, output_padding=7, bias=False
+        )
+        self.deconv_bn = nn.BatchNorm2d(classes)
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, C, h, w) to (B, classes, *size), each of ``size`` being at most 8 times h and w."""
+        logits = F.relu(self.bn(self.conv(features)))
+        upsampled: Tensor = F.relu(self.deconv_bn(self.deconv(logits)))
+        return upsampled[:, :, : size[0], : size[1]]

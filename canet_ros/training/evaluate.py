@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure a model as it is used: through ``Segmenter``, on any engine and precision, at the pictures' own size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.segmenter import Segmenter
+from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, overlay
+from canet_ros.training.dataset import LabelledPicture
+from canet_ros.training.metrics import confusion_matrix, scores
+
+_SHEET_PICTURE_WIDTH_PX = 480
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Confusion matrix over all pictures, (classes, classes) by (truth, prediction), and the mIoU of each picture."""
+
+    confusion: NDArray[np.int64]
+    miou_by_picture: dict[str, float]
+
+
+def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture]) -> Evaluation:
+    """Segment every picture and compare with its labels; ids outside of the class table do not count."""
+    classes = len(segmenter.spec.classes)
+    total = np.zeros((classes, classes), np.int64)
+    miou_by_picture = {}
+    for picture in tqdm(pictures, desc="evaluate", unit="picture"):
+        image, label = picture.read(classes)
+        confusion = confusion_matrix(label, segmenter(image).mask, classes)
+        miou_by_picture[picture.name] = scores(confusion).miou
+        total += confusion
+    return Evaluation(total, miou_by_picture)
+
+
+def worst_pictures_sheet(
+    segmenter: Segmenter, pictures: Sequence[LabelledPicture], evaluation: Evaluation, count: int = 6
+) -> NDArray[np.uint8]:
+    """Image, overlay and truth of the pictures of lowest mIoU, one row each, with a legend, (H, W, 3) BGR uint8."""
+    classes = segmenter.spec.classes
+    table = color_lookup_table(classes, "bgr")
+    worst = sorted(pictures, key=lambda picture: evaluation.miou_by_picture[picture.name])[:count]
+    rows = []
+    for picture in worst:
+        image, label = picture.read(len(classes))
+        row = np.hstack((image, overlay(image, segmenter(image).mask, table, 0.6), colorize(label, table)))
+        scale = 3 * _SHEET_PICTURE_WIDTH_PX / row.shape[1]
+        row = cv2.resize(row, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        caption = f"{picture.name}: mIoU {evaluation.miou_by_picture[picture.name]:.3f}"
+        cv2.putText(row, caption, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+        rows.append(row)
+    width = 3 * _SHEET_PICTURE_WIDTH_PX
+    rows = [row[:, :width] for row in rows]
+    return np.vstack([*rows, draw_legend(classes, width)])
+
+
+def confusion_picture(evaluation: Evaluation, classes: ClassTable, cell_px: int = 44) -> NDArray[np.uint8]:
+    """The confusion matrix as percent of each true class, truth downwards, (H, W, 3) BGR uint8."""
+    share = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
+    margin_px = 20 + 9 * max(len(name) for name in classes.names)
+    side_px = margin_px + cell_px * len(classes)
+    picture = np.full((side_px, side_px, 3), 255, np.uint8)
+    heat = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    picture[margin_px:, margin_px:] = np.kron(heat, np.ones((cell_px, cell_px, 1), np.uint8))
+    names = np.full((side_px - margin_px, margin_px, 3), 255, np.uint8)
+    for index, name in enumerate(classes.names):
+        y = index * cell_px + cell_px // 2 + 5
+        cv2.putText(names, name, (8, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        for column in range(len(classes)):
+            x = margin_px + column * cell_px + 8
+            color = (0, 0, 0) if share[index, column] > 0.6 else (255, 255, 255)
+            percent = f"{100 * share[index, column]:.0f}"
+            cv2.putText(
+                picture, percent, (x, margin_px + y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA
+            )
+    picture[margin_px:, :margin_px] = names
+    picture[:margin_px, margin_px:] = cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)[:, ::-1]
+    return picture

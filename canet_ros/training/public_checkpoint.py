@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public CANet checkpoint on Cityscapes (zh320/realtime-semantic-segmentation-pytorch, Apache-2.0) as a model.
+
+That network is ours with MobileNetV2 and the ``transposed`` head. Its transposed convolutions have biases, each right
+before a batch norm; they are folded into the batch norm's running mean, which changes nothing in the result.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.model_folder import ModelError, ModelSpec, weight_mismatches
+from canet_ros.network import CANet
+
+_RENAMED_PREFIXES = (
+    (r"context_branch\.backbone\.layer\d\.(\d+)\.", r"context_branch.backbone.features.\1."),
+    (r"context_branch\.up1\.up_conv\.0\.", "context_branch.upsample_16.deconv."),
+    (r"context_branch\.up1\.up_conv\.1\.", "context_branch.upsample_16.bn."),
+    (r"context_branch\.up2\.up_conv\.0\.", "context_branch.upsample_8.deconv."),
+    (r"context_branch\.up2\.up_conv\.1\.", "context_branch.upsample_8.bn."),
+    (r"fca\.conv_init\.", "fusion.merge."),
+    (r"fca\.sa\.0\.", "fusion.spatial_attention."),
+    (r"fca\.ca\.fc\.", "fusion.channel_attention."),
+    (r"fca\.conv_last\.0\.", "head.conv."),
+    (r"fca\.conv_last\.1\.", "head.bn."),
+    (r"up\.up_conv\.0\.", "head.deconv."),
+    (r"up\.up_conv\.1\.", "head.deconv_bn."),
+)
+_BIASES_BEFORE_BATCH_NORM = {
+    "context_branch.upsample_16.deconv.bias": "context_branch.upsample_16.bn.running_mean",
+    "context_branch.upsample_8.deconv.bias": "context_branch.upsample_8.bn.running_mean",
+    "head.deconv.bias": "head.deconv_bn.running_mean",
+}
+
+
+def import_public_checkpoint(file: Path, name: str, classes: ClassTable) -> tuple[ModelSpec, CANet]:
+    """Spec and network, in eval mode, of a checkpoint file; nothing in the file is executed.
+
+    Raises:
+        ModelError: the file is no such checkpoint; every tensor that is missing, left over or of another shape is
+            named.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror}") from error
+    except Exception as error:  # torch raises whatever its unpickler meets in a broken file
+        raise ModelError(f"{file} is no checkpoint that can be loaded safely: {error}") from error
+    weights = {_our_name(key): tensor for key, tensor in _state_dict(content, file).items()}
+    for bias, running_mean in _BIASES_BEFORE_BATCH_NORM.items():
+        if bias in weights and running_mean in weights:
+            weights[running_mean] = weights[running_mean] - weights.pop(bias)
+
+    spec = ModelSpec(
+        name,
+        classes,
+        head="transposed",
+        resolution=(1024, 512),
+        training={
+            "source": "canet.pth of zh320/realtime-semantic-segmentation-pytorch",
+            "licence": "Apache-2.0 (code and weights); Cityscapes itself is for non-commercial use",
+        },
+    )
+    network = spec.build_network()
+    problems = weight_mismatches(network.state_dict(), weights)
+    if problems:
+        raise ModelError(
+            f"{file} does not fit CANet with {len(classes)} classes:\n  " + "\n  ".join(problems)
+        )
+    network.load_state_dict(weights)
+    return spec, network.eval()
+
+
+def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(f"{file} holds no state dict")
+    return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def _our_name(key: str) -> str:
+    for pattern, ours in _RENAMED_PREFIXES:
+        renamed, count = re.subn(f"^{pattern}", ours, key)
+        if count:
+            return renamed
+    return key

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model folders, ``Segmenter`` and visualization, on the torch engine with random weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from canet_ros.inference import ClassTable, ModelError, Segmenter, load_class_table, parse_resolution
+from canet_ros.inference.engines import EngineError
+from canet_ros.inference.model_folder import (
+    find_model,
+    load_network,
+    load_spec,
+    save_model,
+    shipped_model,
+    weights_hash,
+)
+from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, overlay
+
+RNG = np.random.default_rng(3)
+PICTURE = cv2.GaussianBlur(RNG.integers(0, 256, (97, 131, 3), dtype=np.uint8), (0, 0), 5)
+
+
+@pytest.fixture
+def copied_model(random_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(random_model, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(random_model: Path) -> Segmenter:
+    return Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
+
+
+def test_model_survives_saving_and_loading(random_model: Path, tmp_path: Path) -> None:
+    spec, network = load_network(random_model)
+    save_model(tmp_path / "again", spec, network)
+    spec_again, network_again = load_network(tmp_path / "again")
+    assert spec_again == spec
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, network_again.state_dict()[name]), name
+    assert weights_hash(tmp_path / "again") == weights_hash(random_model)
+
+
+def test_mask_is_the_networks_argmax(segmenter: Segmenter, random_model: Path) -> None:
+    picture = cv2.resize(PICTURE, segmenter.resolution)
+    spec, network = load_network(random_model)
+    rgb = torch.from_numpy(picture[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() / 255
+    mean, std = torch.tensor(spec.mean).view(1, 3, 1, 1), torch.tensor(spec.std).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        probability = network((rgb - mean) / std).softmax(1)[0]
+    result = segmenter(picture)
+    best, expected = probability.max(0)
+    clear = (probability.topk(2, dim=0).values.diff(dim=0).abs()[0] > 1e-4).numpy()
+    assert clear.mean() > 0.95
+    assert (result.mask == expected.numpy())[clear].all()
+    assert len(np.unique(result.mask)) > 1
+    np.testing.assert_allclose(result.confidence, best.numpy() * 255, atol=0.6)
+
+
+@pytest.mark.parametrize("shape", [(97, 131, 3), (33, 65, 3), (240, 320, 3), (50, 40)])
+def test_result_has_the_size_of_the_picture(segmenter: Segmenter, shape: tuple[int, ...]) -> None:
+    result = segmenter(RNG.integers(0, 256, shape, dtype=np.uint8))
+    assert result.mask.shape == result.confidence.shape == shape[:2]
+    assert result.mask.dtype == result.confidence.dtype == np.uint8
+
+
+def test_a_batch_gives_what_single_pictures_give(segmenter: Segmenter) -> None:
+    pictures = [PICTURE, PICTURE[:, ::-1], cv2.resize(PICTURE, (64, 48))]
+    for picture, result in zip(pictures, segmenter.segment_batch(pictures)):
+        alone = segmenter(picture)
+        again = result.resized((picture.shape[1], picture.shape[0]))
+        assert (again.mask == alone.mask).mean() > 0.999
+
+
+def test_resolution_is_the_callers_choice(random_model: Path) -> None:
+    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", "96x64")
+    assert segmenter.resolution == (96, 64)
+    assert segmenter.segment_batch([PICTURE])[0].mask.shape == (64, 96)
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_what_is_no_picture_is_refused(segmenter: Segmenter, picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected a uint8 picture"):
+        segmenter(picture)
+
+
+def test_unknown_model_names_those_there_are() -> None:
+    with pytest.raises(
+        ModelError, match=r"no model 'nonsense': give a folder that holds model\.yaml, or one of:"
+    ):
+        find_model("nonsense")
+
+
+def test_no_shipped_model_says_how_to_get_one() -> None:
+    with pytest.raises(ModelError, match="made by 'canet train'"):
+        shipped_model("canet", "resnet101")
+
+
+def test_missing_weights(copied_model: Path) -> None:
+    (copied_model / "weights.safetensors").unlink()
+    with pytest.raises(ModelError, match="is missing: copy the whole model folder"):
+        load_network(copied_model)
+
+
+def test_truncated_weights(copied_model: Path) -> None:
+    weights = copied_model / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="is not a readable safetensors file"):
+        load_network(copied_model)
+
+
+def test_weights_of_another_network_are_listed_by_name(copied_model: Path) -> None:
+    weights = load_file(copied_model / "weights.safetensors")
+    weights["head.weight"] = weights["head.weight"][:5].contiguous()
+    del weights["head.bias"]
+    weights["tail.weight"] = torch.zeros(1)
+    save_file(weights, copied_model / "weights.safetensors")
+    with pytest.raises(ModelError) as caught:
+        load_network(copied_model)
+    assert "head.bias is missing" in str(caught.value)
+    assert "tail.weight is not in this network" in str(caught.value)
+    assert "head.weight is (5, 128, 3, 3), expected (11, 128, 3, 3)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("resolution: 160x120", "resolution: large", "expected WIDTHxHEIGHT"),
+        ("backbone: mobilenet_v2", "", "the entry 'backbone' is missing"),
+        ("architecture: canet_lite", "architecture: unet", "unknown architecture 'unet'"),
+        ("name: sky", "name: road", "class names must differ"),
+        ("name: random", "name: [", "model.yaml"),
+    ],
+)
+def test_broken_spec(copied_model: Path, old: str, new: str, message: str) -> None:
+    path = copied_model / "model.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ModelError, match=message):
+        load_network(copied_model)
+
+
+def test_no_cuda_where_cuda_was_asked_for(random_model: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(EngineError, match="use device cpu"):
+        Segmenter.load(random_model, device="cuda", engine="torch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"engine": "magic"}, "unknown engine 'magic'"),
+        ({"precision": "fp4"}, "unknown precision 'fp4'"),
+        ({"engine": "torch", "device": "tpu"}, "unknown device 'tpu'"),
+    ],
+)
+def test_unknown_engine_device_precision(random_model: Path, arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        Segmenter.load(random_model, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["480", "480x", "480x0", "axb", "9000x9000", "-480x360"])
+def test_resolutions_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="resolution"):
+        parse_resolution(text)
+
+
+def test_camvid_class_table() -> None:
+    classes = load_class_table("camvid")
+    assert classes.names[3] == "road"
+    assert classes.colors[3] == (128, 64, 128)
+    assert len(classes) == len(set(classes.colors)) == 11
+
+
+def test_class_table_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("[{name: free, color: [0, 255, 0]}, {name: blocked, color: [255, 0, 0]}]")
+    assert load_class_table(str(path)) == ClassTable(("free", "blocked"), ((0, 255, 0), (255, 0, 0)))
+    path.write_text("[{name: free, color: [0, 300, 0]}, {name: blocked, color: [255, 0, 0]}]")
+    with pytest.raises(ValueError, match="colour of class 'free'"):
+        load_class_table(str(path))
+    with pytest.raises(ValueError, match="one of camvid"):
+        load_class_table("nowhere")
+
+
+def test_colours_and_overlay() -> None:
+    classes = load_class_table("camvid")
+    table = color_lookup_table(classes, "bgr")
+    mask = np.array([[0, 3], [10, 200]], np.uint8)
+    colors = colorize(mask, table)
+    assert colors[0, 1].tolist() == [128, 64, 128]
+    assert colors[1, 0].tolist() == [192, 128, 0]
+    assert colors[1, 1].tolist() == [0, 0, 0]
+    picture = np.full((2, 2, 3), 100, np.uint8)
+    assert (overlay(picture, mask, table, 0.0) == picture).all()
+    assert (overlay(picture, mask, table, 1.0) == colors).all()
+    assert overlay(picture, mask, table, 0.5)[0, 1].tolist() == [114, 82, 114]
+
+
+def test_legend_shows_every_colour() -> None:
+    classes = load_class_table("camvid")
+    legend = draw_legend(classes, 640)
+    assert legend.shape[1] == 640
+    shown = {tuple(pixel) for pixel in legend.reshape(-1, 3)[:, ::-1].tolist()}
+    assert set(classes.colors) <= shown
+
+
+def test_spec_of_the_fixture(random_model: Path) -> None:
+    assert load_spec(random_model).resolution == (160, 120)

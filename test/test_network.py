@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network is the paper's: sizes, dependencies between branches and maps, gradients, names.
+
+Not asserted here: accuracy (test_models.py), agreement of engines (test_engines.py).
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from canet_ros.network import ARCHITECTURES, BACKBONES, FUSIONS, CANet
+from canet_ros.network.fusion import FeatureCrossAttention
+
+
+def parameters_in_millions(network: torch.nn.Module) -> float:
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("backbone", "classes", "architecture", "millions"),
+    [
+        ("mobilenet_v2", 11, "canet", 4.67),
+        ("mobilenet_v2", 19, "canet", 4.69),
+        ("resnet18", 11, "canet", 14.7),
+        ("mobilenet_v2", 11, "canet_lite", 1.96),
+    ],
+)
+def test_parameter_count(backbone: str, classes: int, architecture: str, millions: float) -> None:
+    network = CANet(classes, backbone, architecture=architecture)
+    assert parameters_in_millions(network) == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_output_has_the_size_of_the_input(backbone: str, architecture: str) -> None:
+    network = CANet(5, backbone, architecture=architecture).eval()
+    with torch.inference_mode():
+        for height, width in ((33, 65), (64, 96), (47, 31)):
+            assert network(torch.randn(1, 3, height, width)).shape == (1, 5, height, width)
+
+
+def test_odd_camera_size() -> None:
+    with torch.inference_mode():
+        assert CANet(11).eval()(torch.randn(2, 3, 361, 479)).shape == (2, 11, 361, 479)
+
+
+def attention_of(network: CANet) -> FeatureCrossAttention:
+    assert isinstance(network.fusion, FeatureCrossAttention)
+    return network.fusion
+
+
+def test_spatial_map_depends_on_the_spatial_branch_alone_and_channel_map_on_the_context_branch() -> None:
+    network = CANet(4).eval()
+    spatial, context = (x.detach().requires_grad_() for x in network.branches(torch.randn(1, 3, 64, 64)))
+    fusion = attention_of(network)
+    seen: dict[str, torch.Tensor] = {}
+    original_spatial, original_channel = fusion.spatial_map, fusion.channel_map
+
+    def watch_spatial(x: torch.Tensor) -> torch.Tensor:
+        seen["spatial"] = original_spatial(x)
+        return seen["spatial"]
+
+    def watch_channel(x: torch.Tensor) -> torch.Tensor:
+        seen["channel"] = original_channel(x)
+        return seen["channel"]
+
+    fusion.spatial_map, fusion.channel_map = watch_spatial, watch_channel  # type: ignore[method-assign]
+    fusion(spatial, context)
+    assert seen["spatial"].shape == (1, 1, 8, 8)
+    assert seen["channel"].shape == (1, 256, 1, 1)
+    for name, own, other in (("spatial", spatial, context), ("channel", context, spatial)):
+        to_own, to_other = torch.autograd.grad(
+            seen[name].sum(), (own, other), retain_graph=True, allow_unused=True
+        )
+        assert to_own is not None
+        assert to_own.abs().sum() > 0
+        assert to_other is None
+
+
+def test_cross_attention_is_the_papers_formula() -> None:
+    fusion = attention_of(CANet(4).eval())
+    spatial, context = torch.randn(2, 256, 5, 7), torch.randn(2, 256, 5, 7)
+    with torch.inference_mode():
+        fused = fusion.merge(torch.cat((spatial, context), 1))
+        expected = fused * fusion.spatial_map(spatial) * fusion.channel_map(context) + fused
+        torch.testing.assert_close(fusion(spatial, context), expected)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_gradients_reach_every_parameter(fusion: str, architecture: str) -> None:
+    torch.manual_seed(0)
+    network = CANet(3, fusion=fusion, architecture=architecture).train()
+    network(torch.randn(2, 3, 64, 96)).square().mean().backward()
+    without = [
+        name for name, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()
+    ]
+    assert not without
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.spatial_branch.parameters())
+
+
+def test_eval_mode_is_deterministic() -> None:
+    network = CANet(6).eval()
+    image = torch.randn(1, 3, 40, 72)
+    with torch.inference_mode():
+        assert torch.equal(network(image), network(image))
+
+
+def test_logits_are_plain() -> None:
+    with torch.inference_mode():
+        logits = CANet(6).eval()(torch.randn(1, 3, 64, 64))
+    assert logits.min() < 0, "a ReLU on the logits would leave none below zero"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "names"),
+    [
+        (
+            "mobilenet_v2",
+            ("features.0.0.weight", "features.1.conv.1.weight", "features.17.conv.3.running_var"),
+        ),
+        ("resnet18", ("conv1.weight", "layer2.0.downsample.1.bias", "layer4.1.bn2.running_mean")),
+        ("resnet50", ("bn1.weight", "layer1.0.downsample.0.weight", "layer3.5.conv3.weight")),
+        ("resnet101", ("layer3.22.bn3.weight",)),
+    ],
+)
+def test_backbone_keys_are_torchvisions(backbone: str, names: tuple[str, ...]) -> None:
+    keys = CANet(2, backbone).context_branch.backbone.state_dict().keys()
+    assert set(names) <= keys
+    assert not any(key.startswith(("fc.", "classifier.", "features.18.")) for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "vgg"}, "unknown backbone 'vgg': choose one of mobilenet_v2"),
+        ({"fusion": "sum"}, "unknown fusion 'sum': choose one of fca"),
+        ({"architecture": "unet"}, "unknown architecture 'unet': choose one of canet"),
+        ({"classes": 1}, "at least 2 classes"),
+    ],
+)
+def test_unknown_choices_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CANet(**{"classes": 3, **arguments})  # type: ignore[arg-type]

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on a few drawn scenes: it learns, it resumes exactly, it says what is wrong with the data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from canet_ros.cli import main
+from canet_ros.inference import load_class_table
+from canet_ros.inference.model_folder import load_network, load_spec
+from canet_ros.network import CANet
+from canet_ros.simulation import write_scenes
+from canet_ros.training.augmentation import augment
+from canet_ros.training.dataset import IGNORED, EpochSampler, find_pictures
+from canet_ros.training.initialization import initialize
+from canet_ros.training.loss import class_weights, segmentation_loss
+from canet_ros.training.metrics import confusion_matrix, scores
+from canet_ros.training.train import TrainingConfig, train
+
+CLASSES = load_class_table("camvid")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder / "train", 8, first_seed=0, width=96, height=72)
+    write_scenes(folder / "val", 2, first_seed=100, width=96, height=72)
+    return folder
+
+
+@pytest.fixture
+def config(scenes: Path) -> TrainingConfig:
+    return TrainingConfig(
+        data=str(scenes),
+        name="tiny",
+        architecture="canet_lite",
+        resolution=(96, 72),
+        crop=(96, 64),
+        epochs=3,
+        batch_size=4,
+        warmup_steps=2,
+        val_every=1,
+        precision="fp32",
+        ema_decay=0.5,
+        workers=0,
+    )
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_has_the_losses_of_one_that_was_never_stopped(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = train(config, CLASSES, tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == 3
+    assert losses(tmp_path / "whole")[-1] < losses(tmp_path / "whole")[0]
+
+    stopped_at = 2
+    replace_file = Path.replace
+
+    def die_after_two_epochs(self: Path, target: Path) -> Path:
+        result = replace_file(self, target)
+        if torch.load(target, weights_only=True)["epoch"] == stopped_at:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die_after_two_epochs)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, CLASSES, tmp_path / "stopped")
+    with open(tmp_path / "stopped" / "history.jsonl", "a") as history:
+        history.write(json.dumps({"epoch": 3, "loss": 9.9}) + "\n")  # as if killed before its checkpoint
+    resumed = train(config, CLASSES, tmp_path / "stopped")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    assert resumed.miou == best.miou
+    whole, again = (load_network(tmp_path / run / "model")[1].state_dict() for run in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(config: TrainingConfig, tmp_path: Path) -> None:
+    train(replace(config, epochs=1), CLASSES, tmp_path)
+    with pytest.raises(ValueError, match="of another configuration"):
+        train(config, CLASSES, tmp_path)
+
+
+def test_train_and_evaluate_from_the_command_line(scenes: Path, tmp_path: Path) -> None:
+    arguments = f"train --data {scenes} --name tiny --architecture canet_lite --resolution 96x72 --crop 96x64"
+    arguments += f" --epochs 1 --batch-size 4 --workers 0 --run {tmp_path / 'run'}"
+    assert main(arguments.split()) == 0
+    spec = load_spec(tmp_path / "run" / "model")
+    assert (spec.name, spec.resolution) == ("tiny", (96, 72))
+    assert str(scenes.parent) not in (tmp_path / "run" / "model" / "model.yaml").read_text()
+    figures_file, sheet, confusion = (tmp_path / name for name in ("f.json", "worst.png", "confusion.png"))
+    arguments = f"evaluate --model {tmp_path / 'run' / 'model'} --data {scenes} --split val --engine torch"
+    arguments += f" --precision fp32 --json {figures_file} --worst {sheet} --confusion {confusion}"
+    assert main(arguments.split()) == 0
+    figures = json.loads(figures_file.read_text())
+    assert 0 < figures["miou"] < 1
+    assert 0 < figures["pixel_accuracy"] < 1
+    assert set(figures["iou"]) == set(CLASSES.names)
+    assert spec.metrics["val_miou"] == pytest.approx(figures["miou"], abs=0.02)
+    assert cv2.imread(str(sheet)) is not None
+    assert cv2.imread(str(confusion)) is not None
+
+
+def test_failures_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["train", "--data", str(tmp_path), "--name", "x", "--run", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "must hold the folders images/ and labels/" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_leaving_a_drive_out(scenes: Path) -> None:
+    names = [picture.name for picture in find_pictures(scenes / "train")]
+    prefix = names[0]
+    assert prefix not in [picture.name for picture in find_pictures(scenes / "train", without=[prefix])]
+    assert [picture.name for picture in find_pictures(scenes / "train", only=[prefix])] == [prefix]
+    with pytest.raises(ValueError, match="holds no picture"):
+        find_pictures(scenes / "train", only=["nothing"])
+
+
+def test_a_missing_label_is_named(scenes: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path, 2, first_seed=0, width=96, height=72)
+    missing = sorted((tmp_path / "labels").iterdir())[0]
+    missing.unlink()
+    with pytest.raises(ValueError, match=f"{missing.name} is missing"):
+        find_pictures(tmp_path)
+
+
+def test_sampler_sees_every_picture_and_some_of_the_extra() -> None:
+    sampler = EpochSampler(main=10, extra=20, extra_count=3, seed=1)
+    first, again = list(sampler), list(sampler)
+    sampler.epoch = 1
+    second = list(sampler)
+    assert first == again
+    assert len(first) == len(sampler) == 13
+    assert set(range(10)) <= {position for _, position in first}
+    assert [position for _, position in second] != [position for _, position in first]
+
+
+def test_augmentation_moves_image_and_labels_together() -> None:
+    label = np.zeros((90, 120), np.uint8)
+    label[20:60, 30:90] = 1
+    image = np.where(label[..., None] == 1, 230, 20).astype(np.uint8).repeat(3, axis=2)
+    changed = 0
+    for seed in range(20):
+        view, labels = augment(image, label, (120, 90), np.random.default_rng(seed))
+        assert view.shape == (90, 120, 3)
+        assert set(np.unique(labels)) <= {0, 1, IGNORED}
+        inside = cv2.erode((labels == 1).astype(np.uint8), np.ones((9, 9))) > 0
+        outside = cv2.erode((labels == 0).astype(np.uint8), np.ones((9, 9))) > 0
+        if inside.any() and outside.any():
+            assert view[inside].mean() > view[outside].mean() + 30
+        changed += not np.array_equal(labels, label)
+    assert changed > 15
+
+
+def test_loss_falls_with_the_right_logits_and_ignores_the_unknown() -> None:
+    labels = torch.randint(0, 3, (2, 8, 8))
+    right = 8 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    weights = torch.ones(3)
+    assert segmentation_loss(right, labels, weights, 0.5) < 0.02
+    assert segmentation_loss(-right, labels, weights, 0.5) > 1
+    unknown = labels.clone()
+    unknown[:, :4] = IGNORED
+    spoiled = right.clone()
+    spoiled[:, :, :4] = torch.randn(2, 3, 4, 8) * 20
+    assert segmentation_loss(spoiled, unknown, weights, 0.5) == pytest.approx(
+        float(segmentation_loss(right, unknown, weights, 0.5)), abs=0.02
+    )
+
+
+def test_rare_classes_weigh_more() -> None:
+    weights = class_weights(np.array([900, 99, 1]))
+    assert weights[2] > weights[1] > weights[0]
+    assert float(weights.mean()) == pytest.approx(1)
+
+
+def test_scores_by_hand() -> None:
+    truth = np.array([0, 0, 1, 1, 255], np.uint8)
+    prediction = np.array([0, 1, 1, 1, 0], np.uint8)
+    found = scores(confusion_matrix(truth, prediction, 3))
+    assert found.iou[:2].tolist() == [1 / 2, 2 / 3]
+    assert np.isnan(found.iou[2])
+    assert found.miou == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert found.pixel_accuracy == 3 / 4
+
+
+def flat_name(name: str) -> str:
+    """The inverse of what the importer does: torchvision's nested name in the flat layout (conv, bn, activation)."""
+    for nested, flat in (("conv.0.0.", "conv.0."), ("conv.0.1.", "conv.1.")):
+        if nested in name:
+            return name.replace(nested, flat)
+    if name.startswith("features.1."):
+        pairs = (("conv.1.", "conv.3."), ("conv.2.", "conv.4."))
+    else:
+        pairs = (
+            ("conv.1.0.", "conv.3."),
+            ("conv.1.1.", "conv.4."),
+            ("conv.2.", "conv.6."),
+            ("conv.3.", "conv.7."),
+        )
+    for nested, flat in pairs:
+        if nested in name:
+            return name.replace(nested, flat)
+    return name
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "flat"])
+def test_imagenet_files_of_the_backbone(layout: str, tmp_path: Path) -> None:
+    source, network = CANet(3), CANet(3)
+    state = source.context_branch.backbone.state_dict()
+    state["features.18.0.weight"] = torch.zeros(1280, 320, 1, 1)
+    path = tmp_path / "imagenet.pth"
+    torch.save({flat_name(n) if layout == "flat" else n: t for n, t in state.items()}, path)
+    left = initialize(network, str(path))
+    assert not any(".backbone." in name for name in left)
+    loaded = network.context_branch.backbone.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in loaded)
+
+
+def test_an_init_file_without_the_backbone_is_refused(tmp_path: Path) -> None:
+    torch.save({"features.0.0.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=r"lacks \d+ tensors of the backbone"):
+        initialize(CANet(3), str(tmp_path / "part.pth"))
+
+
+def test_init_from_a_model_of_other_classes_leaves_the_head(random_model: Path) -> None:
+    network = CANet(4, architecture="canet_lite")
+    assert initialize(network, str(random_model)) == ["head.bias", "head.weight"]
