@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,7 +97,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(config: TrainingConfig
 
 def test_train_and_evaluate_from_the_command_line(scenes: Path, tmp_path: Path) -> None:
     arguments = f"train --data {scenes} --name tiny --architecture canet_lite --resolution 96x72 --crop 96x64"
-    arguments += f" --epochs 1 --batch-size 4 --workers 0 --run {tmp_path / 'run'}"
+    arguments += f" --epochs 1 --batch-size 4 --workers 0 --out {tmp_path / 'run'}"
     assert main(arguments.split()) == 0
     spec = load_spec(tmp_path / "run" / "model")
     assert (spec.name, spec.resolution) == ("tiny", (96, 72))
@@ -113,7 +116,7 @@ def test_train_and_evaluate_from_the_command_line(scenes: Path, tmp_path: Path) 
 
 
 def test_failures_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["train", "--data", str(tmp_path), "--name", "x", "--run", str(tmp_path / "run")]) == 1
+    assert main(["train", "--data", str(tmp_path), "--name", "x", "--out", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err.strip()
     assert "must hold the folders images/ and labels/" in error
     assert len(error.splitlines()) == 1
@@ -145,6 +148,27 @@ def test_sampler_sees_every_picture_and_some_of_the_extra() -> None:
     assert len(first) == len(sampler) == 13
     assert set(range(10)) <= {position for _, position in first}
     assert [position for _, position in second] != [position for _, position in first]
+
+
+def test_two_processes_share_every_batch_without_overlap() -> None:
+    shares = [set(EpochSampler(10, 20, 3, seed=1, rank=rank, processes=2)) for rank in (0, 1)]
+    assert [len(share) for share in shares] == [6, 6]
+    assert not shares[0] & shares[1]
+
+
+def test_two_processes_train_one_model(config: TrainingConfig, scenes: Path, tmp_path: Path) -> None:
+    arguments = f"train --data {scenes} --name tiny --architecture canet_lite --resolution 96x72 --crop 96x64"
+    arguments += f" --epochs 2 --batch-size 4 --workers 0 --out {tmp_path}"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, "-m", "canet_ros.cli", *arguments.split()],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()].count("model") == 2
+    assert len(losses(tmp_path)) == 2
+    assert load_spec(tmp_path / "model").training["epochs"] == 2
 
 
 def test_augmentation_moves_image_and_labels_together() -> None:

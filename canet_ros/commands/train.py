@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help=f"{help_text} (default: {option.default or 'none'})",
             )
     parser.add_argument("--classes", default="camvid", help="class table: camvid, or a YAML file")
-    parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints, history and model")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, history and model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
 
 
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     values = {option.name: getattr(arguments, option.name) for option in fields(TrainingConfig)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     classes = load_class_table(arguments.classes)
-    best = train(TrainingConfig(**values), classes, arguments.run, arguments.device)
+    best = train(TrainingConfig(**values), classes, arguments.out, arguments.device)
     print(f"best on val: mIoU {best.miou:.4f}, pixel accuracy {best.pixel_accuracy:.4f}")
-    print(f"model: {arguments.run / 'model'}")
+    print(f"model: {arguments.out / 'model'}")
     return 0

@@ -12,8 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-BACKBONES = ("mobilenet_v2", "resnet18", "resnet50", "resnet101")
-
+from canet_ros.architectures import BACKBONES
 
 class Backbone(nn.Module):
     """What the context branch needs to know of a backbone."""

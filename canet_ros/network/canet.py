@@ -7,36 +7,19 @@ eighth of the input (paper, section 2, figure 1). CANet-Lite is the same network
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from canet_ros.architectures import ARCHITECTURES, Architecture
 from canet_ros.network.backbones import build_backbone
 from canet_ros.network.fusion import build_fusion
-from canet_ros.network.heads import build_head
+from canet_ros.network.heads import BilinearHead, build_head
 from canet_ros.network.layers import (
     SeparableUpsample,
     TransposedUpsample,
     conv_bn_relu,
     separable_conv_bn_relu,
 )
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Channels of each part, and whether its wide 3x3 convolutions are separable."""
-
-    spatial_channels: tuple[int, int, int]
-    context_channels: tuple[int, int]
-    fused_channels: int
-    separable: bool
-
-
-ARCHITECTURES = {
-    "canet": Architecture((64, 128, 256), (192, 256), 256, separable=False),
-    "canet_lite": Architecture((32, 64, 128), (128, 128), 128, separable=True),
-}
 
 
 class SpatialBranch(nn.Sequential):
@@ -116,6 +99,16 @@ class CANet(nn.Module):
         """Features (B, C, ceil(H/8), ceil(W/8)) of both branches after fusion."""
         fused: Tensor = self.fusion(*self.branches(image))
         return fused
+
+    def logits_at_stride_8(self, image: Tensor) -> Tensor:
+        """Logits (B, classes, ceil(H/8), ceil(W/8)), of which the bilinear head interpolates all others.
+
+        Raises:
+            TypeError: the head is not the bilinear one.
+        """
+        if not isinstance(self.head, BilinearHead):
+            raise TypeError("only the bilinear head has its logits at stride 8")
+        return self.head.logits_at_stride_8(self.fused_features(image))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size."""

@@ -109,7 +109,8 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
         fused: Tensor = self.merge(torch.cat((spatial, context), dim=1))
-        return fused * self.excite(fused.mean(dim=(2, 3)))[:, :, None, None] + fused
+        channel_map: Tensor = self.excite(fused.mean(dim=(2, 3)))[:, :, None, None]
+        return fused * channel_map + fused
 
 
 class ConvolutionalBlockAttention(nn.Module):

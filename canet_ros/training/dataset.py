@@ -115,17 +115,24 @@ class AugmentedPictures(Dataset[tuple[Tensor, Tensor]]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Order of one epoch: all of the first ``main`` pictures and ``extra_count`` drawn from those after them."""
+    """Order of one epoch: all of the first ``main`` pictures and ``extra_count`` drawn from those after them.
 
-    def __init__(self, main: int, extra: int, extra_count: int, seed: int) -> None:
+    With several processes each one, told by its ``rank``, takes its share of every global batch.
+    """
+
+    def __init__(
+        self, main: int, extra: int, extra_count: int, seed: int, rank: int = 0, processes: int = 1
+    ) -> None:
         self._main = main
         self._extra = extra
         self._extra_count = min(extra_count, extra)
         self._seed = seed
+        self._rank = rank
+        self._processes = processes
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._main + self._extra_count
+        return (self._main + self._extra_count) // self._processes
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self._seed, self.epoch))
@@ -133,5 +140,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self._extra_count:
             drawn = self._main + rng.choice(self._extra, self._extra_count, replace=False)
             chosen = np.concatenate((chosen, drawn))
-        for position in rng.permutation(chosen):
+        order = rng.permutation(chosen)
+        for position in order[self._rank :: self._processes][: len(self)]:
             yield self.epoch, int(position)

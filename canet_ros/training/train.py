@@ -3,12 +3,14 @@
 
 A run is its configuration: the same configuration and seed give the same losses, also when the run was killed and
 resumed from its last checkpoint. Weights that are kept are an exponential moving average (EMA), the best one on val.
+Under ``torchrun`` several processes share every batch (DistributedDataParallel); the first one measures and writes.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -90,6 +93,7 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     Raises:
         ValueError: data or configuration do not fit, or the checkpoint is of another configuration.
     """
+    rank, processes = _join_processes(device)
     torch.manual_seed(config.seed)
     pictures = find_pictures(Path(config.data) / "train", without=config.without)
     extra = [picture for folder in config.extra_data for picture in find_pictures(Path(folder))]
@@ -103,10 +107,11 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     optimizer = torch.optim.AdamW(_parameter_groups(network, config))
     weights = class_weights(_count_pixels(pictures, len(classes))).to(device)
 
-    sampler = EpochSampler(len(pictures), len(extra), round(config.extra_share * len(pictures)), config.seed)
+    extra_count = round(config.extra_share * len(pictures))
+    sampler = EpochSampler(len(pictures), len(extra), extra_count, config.seed, rank, processes)
     loader = DataLoader(
         AugmentedPictures([*pictures, *extra], len(classes), config.crop, config.seed),
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // processes,
         sampler=sampler,
         num_workers=config.workers,
         drop_last=True,
@@ -116,20 +121,24 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
         raise ValueError(f"{len(sampler)} training pictures are fewer than one batch of {config.batch_size}")
     run_folder.mkdir(parents=True, exist_ok=True)
     first_epoch, best = _resume(run_folder, config, network, ema, optimizer)
-    _keep_lines(run_folder / HISTORY_FILE, first_epoch)
+    if rank == 0:
+        _keep_lines(run_folder / HISTORY_FILE, first_epoch)
+    trained = nn.parallel.DistributedDataParallel(network) if processes > 1 else network
 
     for epoch in range(first_epoch, config.epochs):
         started = time.perf_counter()
         sampler.epoch = epoch
         losses = []
-        bar = tqdm(loader, desc=f"epoch {epoch + 1}/{config.epochs}", leave=False)
+        bar = tqdm(loader, desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=rank > 0)
         for batch, (image, label) in enumerate(bar):
             step = epoch * len(loader) + batch
             rate = _set_learning_rate(optimizer, step, steps, config)
-            loss = _step(network, optimizer, image.to(device), label.to(device), weights, config)
+            loss = _step(trained, optimizer, image.to(device), label.to(device), weights, config)
             _update_ema(ema, network, config.ema_decay, step)
             losses.append(loss)
             bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", lr=f"{rate:.1e}")
+        if rank > 0:
+            continue
         entry: dict[str, Any] = {
             "epoch": epoch + 1,
             "loss": float(np.mean(losses)),
@@ -145,9 +154,24 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
             history.write(json.dumps(entry) + "\n")
         tqdm.write(json.dumps(entry))
         _save_checkpoint(run_folder, config, network, ema, optimizer, epoch + 1, best)
+    if processes > 1:
+        shared = [best]
+        dist.broadcast_object_list(shared, src=0)
+        best = shared[0]
+        dist.destroy_process_group()
     if best is None:
         raise ValueError(f"nothing to train: the run in {run_folder} is already at its last epoch")
     return best
+
+
+def _join_processes(device: str) -> tuple[int, int]:
+    """Rank and number of the processes that ``torchrun`` started; (0, 1) without it."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("gloo" if device == "cpu" else "nccl")
+    return dist.get_rank(), processes
 
 
 def evaluate_network(
