@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ground between the kerbs and beyond: grass, grain and shadows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.simulation.drawing import Camera
+from canet_ros.simulation.look import Look
+from canet_ros.simulation.shapes import StreetClass
+from canet_ros.simulation.world import Placed
+
+SHADOWS_TO_M = 90.0
+GRASS = (52, 92, 74)
+TILE_PX = 512
+TEXELS_PER_M = 24.0
+
+
+def shadows(
+    camera: Camera, look: Look, things: Sequence[Placed], width: int, height: int
+) -> NDArray[np.uint8]:
+    """How much light reaches the ground, (height, width), 255 for all: less under things and away from the sun."""
+    light = np.full((height, width), 255, np.uint8)
+    boxes = [(t.solid.low, t.solid.high, t.x, t.s - camera.s) for t in things]
+    boxes = [box for box in boxes if box[0][2] + box[3] < SHADOWS_TO_M]
+    if not boxes:
+        return light
+    left, near = np.array([(low[0] + x, low[2] + s) for low, _, x, s in boxes]).T
+    right, far = np.array([(high[0] + x, high[2] + s) for _, high, x, s in boxes]).T
+    tall = np.array([high[1] for _, high, _, _ in boxes])
+    feet = np.stack([np.stack([left, right, right, left], 1), np.stack([near, near, far, far], 1)], axis=2)
+    if look.sun_strength > 0:
+        reach = np.array([-look.sun[0], -look.sun[2]]) / max(look.sun[1], 0.15)
+        heads = feet + reach * np.minimum(tall, 14)[:, None, None]
+        level = look.ambient / (look.ambient + look.sun_strength * look.sun[1])
+        _fill_hulls(light, camera, np.concatenate([feet, heads], axis=1), int(255 * level) + 20)
+    low_things = feet[tall < 2.6]
+    _fill_hulls(light, camera, np.concatenate([low_things - 0.12, low_things + 0.12], axis=1), 110)
+    return np.asarray(cv2.blur(light, (3, 3)), dtype=np.uint8)
+
+
+def _fill_hulls(light: NDArray[np.uint8], camera: Camera, outlines: NDArray[np.float64], level: int) -> None:
+    corners = np.insert(outlines.reshape(-1, 2), 1, 0, axis=1).astype(np.float32)
+    points = camera.to_camera(corners)
+    points[:, 2] = np.maximum(points[:, 2], 1.0)
+    for pixels in camera.project(points).reshape(*outlines.shape):
+        cv2.fillConvexPoly(light, np.rint(cv2.convexHull(pixels)).astype(np.int32), level)
+
+
+class Ground:
+    """Grass to the horizon, and a grain on all ground that stays in place while the camera drives over it."""
+
+    def __init__(self, camera: Camera, look: Look, seed: int, width: int, height: int) -> None:
+        rng = np.random.default_rng([seed, 8])
+        tile = np.full((TILE_PX, TILE_PX), 128, np.float32)
+        for cells, weight in ((512, 14.0), (128, 9.0), (32, 7.0), (8, 9.0)):
+            # Wrapped around, so that the tile fits to itself on all sides.
+            coarse = np.pad(rng.normal(0, weight, (cells, cells)).astype(np.float32), 1, mode="wrap")
+            scale = TILE_PX // cells
+            fine = np.asarray(cv2.resize(coarse, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR))
+            tile += fine[scale:-scale, scale:-scale]
+        self._tile = np.clip(tile, 0, 255).astype(np.uint8)
+        focal_px, horizon_px = camera.matrix[1, 1], camera.matrix[1, 2]
+        self._top = int(horizon_px) + 1
+        depth = focal_px * camera.height_m / (np.arange(self._top, height)[:, None] + 0.5 - horizon_px)
+        # Fixed-point maps reach 32767 only, and the horizon is farther than that.
+        z = np.broadcast_to(depth * TEXELS_PER_M, (len(depth), width)).clip(0, 30000)
+        x = ((np.arange(width) - camera.matrix[0, 2]) / focal_px * depth * TEXELS_PER_M).clip(-30000, 30000)
+        self._maps = cv2.convertMaps(x.astype(np.float32), z.astype(np.float32), cv2.CV_16SC2)
+        # Far away many texels fall on one pixel, which would flicker: let the grain fade.
+        self._fade = (np.minimum(1, 7 / depth) / 255).astype(np.float32)
+        up = np.array([[0, -1, 0]], dtype=np.float32)
+        grass = look.haze(
+            np.full((len(depth), 3), GRASS) * look.light(up, np.array([False]), False), depth[:, 0]
+        )
+        # CamVid's eleven classes count grass (VegetationMisc) as tree.
+        rows = np.insert(grass, 3, StreetClass.TREE, axis=1).astype(np.uint8)
+        self._grass = np.repeat(rows[:, None], width, axis=1)
+
+    def paint_grass(self, canvas: NDArray[np.uint8]) -> None:
+        """Fill a (H, W, 4) canvas below the horizon with grass."""
+        canvas[self._top :] = self._grass
+
+    def paint_light(self, canvas: NDArray[np.uint8], camera: Camera, light: NDArray[np.uint8]) -> None:
+        """Put grain and light (H, W) on the ground of a (H, W, 4) canvas. Changes colours only."""
+        part = canvas[self._top :]
+        rolled = np.roll(self._tile, -int(camera.s * TEXELS_PER_M) % TILE_PX, axis=0)
+        grain = cv2.remap(rolled, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).astype(
+            np.float32
+        )
+        # 200 stands for "as it is", to leave room for brighter grains.
+        factor = ((grain - 128) * self._fade + 1) * light[self._top :] * np.float32(200 / 255)
+        factor = np.clip(factor, 0, 255).astype(np.uint8)
+        cv2.multiply(
+            part, cv2.merge([factor, factor, factor, np.full_like(factor, 200)]), part, scale=1 / 200
+        )

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Light, weather and lens of a drive: what makes of clean polygons a picture that a camera might have taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.simulation.shapes import Colour, StreetClass
+
+
+@dataclass(frozen=True)
+class Look:
+    """One drive's light, weather and lens; every number follows from the seed.
+
+    sun: unit vector towards the sun, as (x, y up, s). sun_strength, ambient: light on a surface that faces the
+    sun, and on one that does not. visibility_m: where haze has taken 63 % of a colour.
+    gain, contrast, tint: exposure. blur_px: standard deviation at a height of 480 px. noise: standard deviation,
+    0..255. vignette: loss of light in the corners, 0..1.
+    """
+
+    sun: tuple[float, float, float]
+    sun_strength: float
+    ambient: float
+    zenith: Colour
+    horizon: Colour
+    cloud: Colour
+    cloudiness: float
+    visibility_m: float
+    gain: float
+    contrast: float
+    tint: Colour
+    blur_px: float
+    motion_blur: bool
+    noise: float
+    vignette: float
+    bonnet: bool
+
+    def light(
+        self, normals: NDArray[np.float32], two_sided: NDArray[np.bool_], mirrored: bool
+    ) -> NDArray[np.float32]:
+        """Light (n,), 0..1.25, on surfaces with normals (n, 3) in camera coordinates.
+
+        two_sided: (n,); thin or round things, of which some part always faces the sun.
+        """
+        sun = np.array(
+            [-self.sun[0] if mirrored else self.sun[0], -self.sun[1], self.sun[2]], dtype=np.float32
+        )
+        length = np.maximum(np.linalg.norm(normals, axis=1), 1e-6)
+        direct = np.where(two_sided, 0.35, np.clip(normals @ sun / length, 0, 1))
+        light = self.ambient * (0.82 - 0.18 * normals[:, 1] / length) + self.sun_strength * direct
+        return np.asarray(np.clip(light, 0, 1.25), dtype=np.float32)
+
+    def haze(self, colours: NDArray[np.float32], depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Colours (n, 3) as seen from so far away."""
+        share = 1 - np.exp(-np.maximum(depth_m, 0) / self.visibility_m)[:, None]
+        far = 0.9 * np.array(self.horizon)
+        return np.asarray(np.clip(colours + (far - colours) * share, 0, 255), dtype=np.float32)
+
+
+def make_look(seed: int) -> Look:
+    """Draw the look of a seed (0 or more): clear, overcast, low sun or dusk."""
+    rng = np.random.default_rng([seed, 3])
+    weather = str(
+        rng.choice(["clear", "bright", "overcast", "low sun", "dusk"], p=[0.25, 0.32, 0.2, 0.15, 0.08])
+    )
+    elevation = np.radians(rng.uniform(8, 18) if weather == "low sun" else rng.uniform(25, 60))
+    azimuth = rng.uniform(0, 2 * np.pi)
+    sun = (np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth))
+    strength, ambient, cloudiness, gain = 0.75, 0.5, 0.25, float(rng.uniform(0.9, 1.25))
+    zenith: Colour = (226, 176, 122)
+    horizon: Colour = (246, 232, 214)
+    cloud: Colour = (250, 248, 246)
+    tint: Colour = (1.0, 1.0, 1.0)
+    if weather == "bright":
+        zenith, horizon, cloud, cloudiness = (250, 244, 236), (253, 252, 250), (255, 255, 255), 0.5
+    elif weather == "overcast":
+        zenith, horizon, cloud, cloudiness = (226, 220, 216), (242, 240, 238), (196, 190, 186), 0.8
+        strength, ambient = 0.0, 0.95
+    elif weather == "low sun":
+        zenith, horizon, cloud, cloudiness = (206, 170, 140), (176, 214, 246), (190, 210, 244), 0.4
+        strength, ambient, tint = 0.7, 0.42, (0.86, 0.98, 1.1)
+    elif weather == "dusk":
+        zenith, horizon, cloud, cloudiness = (150, 132, 118), (178, 172, 166), (96, 88, 84), 0.85
+        strength, ambient, gain, tint = 0.0, 0.5, float(rng.uniform(0.85, 1.05)), (1.06, 1.0, 0.97)
+    return Look(
+        sun=(float(sun[0]), float(sun[1]), float(sun[2])),
+        sun_strength=strength,
+        ambient=ambient,
+        zenith=zenith,
+        horizon=horizon,
+        cloud=cloud,
+        cloudiness=cloudiness,
+        visibility_m=float(rng.uniform(160, 900)),
+        gain=gain,
+        contrast=float(rng.uniform(0.85, 1.2)),
+        tint=tint,
+        blur_px=float(rng.uniform(0.4, 1.0)),
+        motion_blur=bool(rng.random() < 0.3),
+        noise=float(rng.uniform(1.0, 6.0)),
+        vignette=float(rng.uniform(0.0, 0.4)),
+        bonnet=bool(rng.random() < 0.35),
+    )
+
+
+def cloud_field(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
+    """Soft random blotches: (height, width) float32 in 0..1."""
+    field = np.zeros((height, width), np.float32)
+    for cells, weight in ((3, 0.5), (7, 0.28), (15, 0.15), (31, 0.07)):
+        coarse = rng.random((cells, 2 * cells), dtype=np.float32)
+        field += weight * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(field, 0, 1)
+
+
+def paint_sky(
+    look: Look, seed: int, height: int, width: int, horizon_px: int, focal_px: float
+) -> NDArray[np.uint8]:
+    """The sky with a far skyline: (height, width, 4) uint8, blue, green, red and class id."""
+    rng = np.random.default_rng([seed, 4])
+    down = np.clip(np.arange(height, dtype=np.float32) / max(horizon_px, 1), 0, 1)[:, None, None]
+    zenith, horizon = np.array(look.zenith, np.float32), np.array(look.horizon, np.float32)
+    sky = zenith + (horizon - zenith) * down**1.3
+    clouds = cloud_field(rng, height, width)
+    cover = np.clip((clouds - (0.72 - 0.45 * look.cloudiness)) * 4, 0, 1)[..., None] * (0.85 - 0.35 * down)
+    shade = 0.75 + 0.5 * cloud_field(rng, height, width)[..., None]
+    sky = sky + (np.array(look.cloud, np.float32) * np.minimum(shade, 1.04) - sky) * cover
+    if look.sun_strength > 0 and look.sun[2] > 0:
+        u = width / 2 + focal_px * look.sun[0] / look.sun[2]
+        v = horizon_px - focal_px * look.sun[1] / look.sun[2]
+        far = np.hypot(np.arange(width)[None, :] - u, np.arange(height)[:, None] - v) / focal_px
+        sky = sky + (200 * np.exp(-((far / 0.03) ** 2)) + 60 * np.exp(-far / 0.2))[..., None].astype(
+            np.float32
+        )
+    canvas = np.zeros((height, width, 4), np.uint8)
+    canvas[..., :3] = np.clip(sky, 0, 255)
+    canvas[..., 3] = StreetClass.SKY
+    _paint_skyline(canvas, rng, look, horizon_px, focal_px)
+    return canvas
+
+
+def _paint_skyline(
+    canvas: NDArray[np.uint8], rng: np.random.Generator, look: Look, horizon_px: int, focal_px: float
+) -> None:
+    u = 0.0
+    while u < canvas.shape[1]:
+        wide = focal_px * float(rng.uniform(0.02, 0.07))
+        top = horizon_px - focal_px * float(rng.uniform(0.012, 0.04))
+        green = rng.random() < 0.5
+        colour = 0.6 * np.array(look.horizon) + 0.4 * np.array((50, 66, 58) if green else (84, 90, 100))
+        label = StreetClass.TREE if green else StreetClass.BUILDING
+        fill = (float(colour[0]), float(colour[1]), float(colour[2]), float(label))
+        if green:
+            middle = (int(u + wide / 2), horizon_px)
+            cv2.ellipse(
+                canvas, middle, (int(wide * 0.7) + 1, int(horizon_px - top) + 1), 0, 180, 360, fill, -1
+            )
+        else:
+            cv2.rectangle(canvas, (int(u), int(top)), (int(u + wide), horizon_px), fill, -1)
+        u += wide
+
+
+class Lens:
+    """Blur, vignetting, exposure and sensor noise for one drive's frames."""
+
+    def __init__(self, look: Look, seed: int, width: int, height: int) -> None:
+        self._look = look
+        self._seed = seed
+        rng = np.random.default_rng([seed, 5])
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+        falloff = 255 * (1 - look.vignette * np.clip((x**2 + y**2) / 2, 0, 1))
+        self._falloff = np.repeat(falloff[..., None], 3, axis=2).astype(np.uint8)
+        # Larger than the frame, so that each frame can take another part of it.
+        self._noise = rng.normal(0, look.noise, (height + 64, width + 64, 3)).astype(np.int16)
+        level = np.arange(256) / 255.0
+        curve = level**look.contrast
+        table = np.stack([curve * 255 * look.gain * channel for channel in look.tint], axis=-1)
+        self._table = np.clip(table, 0, 255).astype(np.uint8)[None]
+        self._sigma = max(0.3, look.blur_px * height / 480)
+        self._zoom = cv2.getRotationMatrix2D((width / 2, 0.44 * height), 0, 1.012)
+
+    def expose(self, clean: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """The photograph of a clean (H, W, 3) BGR picture."""
+        image: NDArray[Any] = clean
+        if self._look.motion_blur:
+            # Driving forward, the picture streams away from the point ahead.
+            streamed = cv2.warpAffine(image, self._zoom, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+            image = cv2.addWeighted(image, 0.5, streamed, 0.5, 0)
+        image = cv2.GaussianBlur(image, (0, 0), self._sigma)
+        image = cv2.multiply(image, self._falloff, scale=1 / 255)
+        image = cv2.LUT(image, self._table)
+        dy, dx = np.random.default_rng([self._seed, 6, index]).integers(0, 64, 2)
+        noise = self._noise[dy : dy + image.shape[0], dx : dx + image.shape[1]]
+        return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), dtype=np.uint8)

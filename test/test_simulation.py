@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The street camera: what it promises about bytes, geometry and classes."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from canet_ros.simulation import StreetClass, StreetDrive, write_scenes
+
+STRAIGHT_SEED = next(seed for seed in range(50) if StreetDrive(seed, 64, 48).camera(0).street.bend_m == 0)
+BENT_SEED = next(seed for seed in range(50) if StreetDrive(seed, 64, 48).camera(0).street.bend_m > 3)
+
+
+def test_same_seed_gives_same_bytes_and_another_seed_does_not() -> None:
+    first, again, other = (StreetDrive(seed, 160, 120).frame(7) for seed in (3, 3, 4))
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.truth, again.truth)
+    assert not np.array_equal(first.image, other.image)
+    assert not np.array_equal(first.truth, other.truth)
+
+
+def test_random_access_equals_driving_there() -> None:
+    drive = StreetDrive(5, 160, 120)
+    driven = [drive.frame(index) for index in range(12)]
+    jumped = StreetDrive(5, 160, 120)
+    for index in (11, 0, 6):
+        assert np.array_equal(jumped.frame(index).image, driven[index].image)
+        assert np.array_equal(jumped.frame(index).truth, driven[index].truth)
+
+
+def test_frame_rate_only_sets_how_densely_the_drive_is_sampled() -> None:
+    slow, fast = StreetDrive(5, 160, 120, frame_rate_hz=10), StreetDrive(5, 160, 120, frame_rate_hz=30)
+    assert np.array_equal(slow.frame(4).truth, fast.frame(12).truth)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (333, 201), (101, 400), (1920, 1080)])
+def test_shapes_dtypes_and_ids(width: int, height: int) -> None:
+    frame = StreetDrive(1, width, height).frame(30)
+    assert frame.image.shape == (height, width, 3)
+    assert frame.truth.shape == (height, width)
+    assert frame.image.dtype == frame.truth.dtype == np.uint8
+    assert set(np.unique(frame.truth)) <= set(range(12))
+    assert frame.image.std() > 10
+
+
+@pytest.mark.parametrize("seed", [0, 2, 9])
+def test_every_class_is_seen_on_a_drive(seed: int) -> None:
+    drive = StreetDrive(seed, 480, 360)
+    largest = np.zeros(len(StreetClass), dtype=int)
+    for index in range(0, 50, 5):
+        largest = np.maximum(
+            largest, np.bincount(drive.frame(index).truth.ravel(), minlength=len(StreetClass))
+        )
+    too_small = {
+        StreetClass(i).name: int(largest[i]) for i in range(StreetClass.UNLABELLED) if largest[i] < 60
+    }
+    assert not too_small
+
+
+def test_truth_moves_and_the_image_moves_with_it() -> None:
+    drive = StreetDrive(6, 320, 240)
+    frames = [drive.frame(index) for index in range(4)]
+    for before, after in itertools.pairwise(frames):
+        # People and cars would move without us; the houses and trees before the sky do not.
+        assert np.mean((before.truth == StreetClass.SKY) != (after.truth == StreetClass.SKY)) > 0.002
+        changed = cv2.absdiff(before.image, after.image).max(axis=2)
+        new_class = before.truth != after.truth
+        assert changed[new_class].mean() > 1.5 * changed[~new_class].mean()
+
+
+@pytest.mark.parametrize("shift", [(0, 3), (0, -3), (3, 0), (-3, 0)])
+def test_colour_edges_lie_on_class_edges(shift: tuple[int, int]) -> None:
+    frame = StreetDrive(6, 320, 240).frame(20)
+    sky = (frame.truth == StreetClass.SKY).astype(np.uint8)
+    edge = cv2.morphologyEx(sky, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
+    grey = cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
+    step = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
+    assert step[edge].mean() > 1.2 * step[np.roll(edge, shift, axis=(0, 1))].mean()
+
+
+@pytest.mark.parametrize("seed", [STRAIGHT_SEED, BENT_SEED])
+def test_points_on_the_road_land_where_the_camera_matrix_says(seed: int) -> None:
+    drive = StreetDrive(seed, 640, 480)
+    right, checked = 0, 0
+    for index in (0, 37, 60):
+        camera, truth = drive.camera(index), drive.frame(index).truth
+        for side, ahead_m in itertools.product((-1, 1), np.arange(6.0, 30.0, 1.0)):
+            # Just on either side of the kerb: road, then pavement.
+            for beyond_m, label in ((-0.25, StreetClass.ROAD), (0.25, StreetClass.PAVEMENT)):
+                x = side * (camera.street.edge_m(side) + beyond_m)
+                point = camera.to_camera(np.array([[x, 0.0, ahead_m]], dtype=np.float32))[0]
+                u, v, w = drive.camera_matrix @ point
+                column, row = int(u / w), int(v / w)
+                if not (0 <= column < 640 and 0 <= row < 480) or _side_street_at(truth, row):
+                    continue
+                # Cars and people may stand in the way.
+                if truth[row, column] in (StreetClass.ROAD, StreetClass.PAVEMENT):
+                    checked += 1
+                    right += truth[row, column] == label
+    assert checked > 30
+    assert right == checked
+
+
+def _side_street_at(truth: NDArray[np.uint8], row: int) -> bool:
+    """Whether the road of a side street reaches the edge of the picture here: there is no kerb."""
+    return bool(np.any(truth[row, [0, -1]] == StreetClass.ROAD))
+
+
+def test_camera_is_where_a_dashboard_is() -> None:
+    drive = StreetDrive(STRAIGHT_SEED, 640, 480)
+    matrix = drive.camera_matrix
+    assert matrix.shape == (3, 3)
+    assert matrix.dtype == np.float64
+    assert 0.38 < matrix[1, 2] / 480 < 0.48
+    for index in (0, 25, 50):
+        truth = drive.frame(index).truth
+        horizon = int(matrix[1, 2])
+        assert not np.any(truth[horizon + 2 :] == StreetClass.SKY)
+        assert not np.any(np.isin(truth[: horizon - 1], (StreetClass.ROAD, StreetClass.PAVEMENT)))
+        assert np.mean(truth[: horizon // 4] == StreetClass.SKY) > 0.05
+        assert np.mean(truth[400:430, 280:360] == StreetClass.ROAD) > 0.9
+
+
+def test_write_scenes_gives_the_layout_of_camvid(tmp_path: Path) -> None:
+    write_scenes(tmp_path, count=3, first_seed=11, width=96, height=72)
+    images, labels = (sorted((tmp_path / name).iterdir()) for name in ("images", "labels"))
+    assert [path.name for path in images] == [path.name for path in labels]
+    assert len(images) == 3
+    pictures = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in images]
+    truths = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in labels]
+    assert all(picture.shape == (72, 96, 3) for picture in pictures)
+    assert all(truth.shape == (72, 96) and truth.dtype == np.uint8 and truth.max() <= 11 for truth in truths)
+    assert not np.array_equal(truths[0], truths[1])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"seed": -1}, {"seed": 0, "width": 32}, {"seed": 0, "height": 2000}, {"seed": 0, "frame_rate_hz": 0}],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        StreetDrive(**arguments)
+
+
+def test_negative_index_is_refused() -> None:
+    with pytest.raises(ValueError, match="index"):
+        StreetDrive(0, 64, 48).frame(-1)
