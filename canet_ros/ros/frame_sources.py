@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the street camera's frames come from: drawn scenes, or the user's pictures, video or rosbag2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.ros.image_conversion import ImageError, frame_from_compressed, frame_from_image
+from canet_ros.simulation import StreetDrive
+
+_BAG_SUFFIXES = frozenset((".mcap", ".db3"))
+_DECODERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
+    "sensor_msgs/msg/Image": frame_from_image,
+    "sensor_msgs/msg/CompressedImage": frame_from_compressed,
+}
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """A picture (H, W, 3) BGR or (H, W) grey uint8 and, where it is known, the class id of each of its pixels."""
+
+    image: NDArray[np.uint8]
+    truth: NDArray[np.uint8] | None = None
+
+
+def street_frames(drive: StreetDrive) -> Iterator[CameraFrame]:
+    """A drive's frames with their truth, without end."""
+    index = 0
+    while True:
+        frame = drive.frame(index)
+        yield CameraFrame(frame.image, frame.truth)
+        index += 1
+
+
+def input_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame]:
+    """Frames of a picture, a folder of pictures (by name), a video, or a rosbag2 (its topic with most images).
+
+    Args:
+        path: file or folder.
+        warn: told about each picture that is skipped because it cannot be read.
+
+    Raises:
+        ValueError: there is nothing of the kind at the path; rosbags, which reads bags, is not installed.
+    """
+    if (path / "metadata.yaml").is_file() or path.suffix in _BAG_SUFFIXES:
+        return _bag_frames(path, warn)
+    # Imported here because it brings PyTorch along, which drawn scenes do without.
+    from canet_ros.inference.pictures import open_pictures
+
+    return (CameraFrame(picture.image) for picture in open_pictures(path, warn).pictures)
+
+
+def _bag_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame]:
+    try:
+        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError:
+        raise ValueError(f"input {path} is a rosbag2: to read it, pip install rosbags") from None
+    # Bags of Humble do not hold the definitions of their messages.
+    reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+    try:
+        reader.open()
+    except (AnyReaderError, OSError) as error:
+        raise ValueError(f"input {path} is no rosbag2 that can be read: {error}") from error
+    connections = [connection for connection in reader.connections if connection.msgtype in _DECODERS]
+    if not connections:
+        reader.close()
+        raise ValueError(f"input {path} has no topic of {' or '.join(_DECODERS)}")
+    connection = max(connections, key=lambda candidate: candidate.msgcount)
+
+    def frames() -> Iterator[CameraFrame]:
+        for _, _, data in reader.messages([connection]):
+            try:
+                message = reader.deserialize(data, connection.msgtype)
+                yield CameraFrame(_DECODERS[connection.msgtype](message))
+            except ImageError as error:
+                warn(f"{connection.topic}: {error}: skipped")
+        reader.close()
+
+    return frames()

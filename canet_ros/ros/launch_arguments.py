@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of the launch files: the node's parameters and a few of launch's. Needs neither rclpy nor launch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from canet_ros.ros.parameter_table import PARAMETERS, ParameterSpec
+
+ParameterValue = bool | int | float | str | list[str]
+
+# Both spellings, because launch files written in Python hand on str(True).
+TRUE_OR_FALSE = ("true", "false", "True", "False")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A launch argument; its default is the text that ``ros2 launch --show-args`` shows.
+
+    Attributes:
+        choices: the texts allowed; empty: any.
+    """
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+OWN_ARGUMENTS = (
+    Argument("namespace", "", "Namespace of the node; image_topics without a leading slash are in it"),
+    Argument("params_file", "", "YAML file with the node's parameters; arguments that are given win over it"),
+    Argument("use_sim_time", "false", "Take the time from /clock", TRUE_OR_FALSE),
+    Argument("log_level", "info", "Of the node's log", ("debug", "info", "warn", "error", "fatal")),
+    Argument("respawn", "false", "Start the node again, after 2 s, when it ends by itself", TRUE_OR_FALSE),
+    Argument("rviz", "false", "Show images, overlays and masks in RViz", TRUE_OR_FALSE),
+    Argument("rviz_config", "", "RViz configuration; empty: ours, set to the topics of image_topics"),
+    Argument(
+        "record", "false", "Record images, masks and what explains them to a rosbag (mcap)", TRUE_OR_FALSE
+    ),
+    Argument(
+        "record_path", "", "Folder of the new rosbag; empty: rosbag2_<date>-<time> in the current folder"
+    ),
+)
+
+
+def launch_arguments() -> tuple[Argument, ...]:
+    """All arguments of canet.launch.py: one for each parameter of the node, then those of launch itself."""
+    return (*(_argument(spec) for spec in PARAMETERS), *OWN_ARGUMENTS)
+
+
+def default_text(spec: ParameterSpec) -> str:
+    """A parameter's default as one writes it on the command line."""
+    if isinstance(spec.default, bool):
+        return str(spec.default).lower()
+    if isinstance(spec.default, tuple):
+        return str(list(spec.default))
+    return str(spec.default)
+
+
+def parameter_value(spec: ParameterSpec, text: str) -> ParameterValue:
+    """The value of a parameter that was given as text; ranges and choices are the node's to check.
+
+    Raises:
+        ValueError: the text is no value of the parameter's type.
+    """
+    if isinstance(spec.default, str):
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if isinstance(spec.default, tuple):
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return list(value)
+        raise ValueError(f"{spec.name}: expected a list like {default_text(spec)}, got {text!r}")
+    if isinstance(spec.default, bool):
+        if isinstance(value, bool):
+            return value
+        raise ValueError(f"{spec.name}: expected true or false, got {text!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{spec.name}: expected a number like {default_text(spec)}, got {text!r}")
+    if isinstance(spec.default, float):
+        return float(value)
+    if isinstance(value, float):
+        raise ValueError(f"{spec.name}: expected a whole number like {default_text(spec)}, got {text!r}")
+    return value
+
+
+def given_parameters(given: Mapping[str, str]) -> dict[str, ParameterValue]:
+    """The node's parameters among the launch arguments that somebody gave.
+
+    Those left at their default are not in it, so that they do not override a parameter file.
+
+    Raises:
+        ValueError: a text is no value of its parameter.
+    """
+    values = {spec.name: parameter_value(spec, given[spec.name]) for spec in PARAMETERS if spec.name in given}
+    if "use_sim_time" in given:
+        values["use_sim_time"] = given["use_sim_time"].lower() == "true"
+    return values
+
+
+def parameters_in_use(given: Mapping[str, str], params_file: str, node: str) -> dict[str, Any]:
+    """Every parameter with the value that the node will start with.
+
+    Args:
+        given: the launch arguments that somebody gave.
+        params_file: text of the parameter file; empty: none.
+        node: fully qualified name of the node, ``/canet``.
+
+    Raises:
+        ValueError: an argument is no value of its parameter, or the text is no parameter file.
+    """
+    in_use: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
+    if params_file:
+        in_use.update(parameters_in_file(params_file, node))
+    in_use.update(given_parameters(given))
+    return in_use
+
+
+def parameters_in_file(text: str, node: str) -> dict[str, Any]:
+    """Parameters that a parameter file holds for a node, as rcl applies them.
+
+    Args:
+        text: YAML as in ``--params-file``: node names, nested or not, over ``ros__parameters``; ``*`` stands for one
+            part of a name, ``**`` for any number of parts.
+        node: fully qualified name, ``/canet``.
+
+    Raises:
+        ValueError: the text is not such a file.
+    """
+    try:
+        sections = _sections(yaml.safe_load(text), "")
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+    found: dict[str, Any] = {}
+    for name, parameters in sections:
+        if _name_pattern(name).fullmatch(node):
+            found.update(parameters)
+    return found
+
+
+def _argument(spec: ParameterSpec) -> Argument:
+    description = spec.description
+    if spec.minimum < spec.maximum:
+        description += f" ({spec.minimum:g} to {spec.maximum:g})"
+    choices = TRUE_OR_FALSE if isinstance(spec.default, bool) else spec.choices
+    return Argument(spec.name, default_text(spec), description, choices)
+
+
+def _sections(tree: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
+    if not isinstance(tree, dict):
+        raise ValueError("expected node names over ros__parameters, as in config/canet.yaml")
+    found: list[tuple[str, dict[str, Any]]] = []
+    for key, subtree in tree.items():
+        if key == "ros__parameters":
+            found.append((name or "/", subtree or {}))
+        else:
+            found.extend(_sections(subtree, f"{name}/{str(key).strip('/')}"))
+    return found
+
+
+def _name_pattern(name: str) -> re.Pattern[str]:
+    parts = {"**": r"(/[^/]+)*", "*": r"/[^/]+"}
+    return re.compile("".join(parts.get(part, "/" + re.escape(part)) for part in name.strip("/").split("/")))

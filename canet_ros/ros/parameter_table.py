@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's parameters, once: the node declares them, the launch files offer them, the documentation is tested
+against them. Pure data, so that a launch file can read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Written out, not imported: ros2 launch reads this table, often with a Python that has no torch.
+ARCHITECTURES = ("canet", "canet_lite")
+BACKBONES = ("mobilenet_v2", "resnet18", "resnet50", "resnet101")
+ENGINES = ("torch", "openvino", "onnxruntime")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+Value = bool | int | float | str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter.
+
+    Attributes:
+        default: its value when nobody sets it; its type is the parameter's type.
+        choices: for text, the values allowed; empty: any.
+        minimum, maximum: for numbers, the closed range allowed.
+        live: whether it may change at any time; the others change while the node is not active.
+        needs_cleanup: whether it may change only while the node is not even configured.
+        at_start: whether it is read once, when the process starts.
+    """
+
+    name: str
+    default: Value
+    description: str
+    choices: tuple[str, ...] = ()
+    minimum: float = 0.0
+    maximum: float = 0.0
+    live: bool = False
+    needs_cleanup: bool = False
+    at_start: bool = False
+
+
+PARAMETERS = (
+    ParameterSpec(
+        "image_topics", ("image_raw",), "Camera topics; results stand beside each, under segmentation/",
+        needs_cleanup=True,
+    ),
+    ParameterSpec(
+        "image_transport", "raw", "How the camera images come", choices=("raw", "compressed"), needs_cleanup=True
+    ),
+    ParameterSpec("architecture", "canet", "Network", choices=ARCHITECTURES),
+    ParameterSpec("backbone", "mobilenet_v2", "Backbone of the context branch", choices=BACKBONES),
+    ParameterSpec(
+        "model", "", "Model by name or folder; empty: the shipped one for architecture and backbone"
+    ),
+    ParameterSpec("resolution", "", "WIDTHxHEIGHT of the network's input; empty: the model's own"),
+    ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
+    ParameterSpec("engine", "auto", "What runs the network", choices=("auto", *ENGINES)),
+    ParameterSpec("precision", "auto", "Numbers the network computes with", choices=("auto", *PRECISIONS)),
+    ParameterSpec(
+        "mask_size", "image", "Size of the results: the camera's or the network's", choices=("image", "network")
+    ),
+    ParameterSpec(
+        "overlay_alpha", 0.5, "Weight of the colours in the overlay", minimum=0.0, maximum=1.0, live=True
+    ),
+    ParameterSpec(
+        "max_rate", 0.0, "Most frames per second and camera, Hz; 0: all", minimum=0.0, maximum=1000.0, live=True
+    ),
+    ParameterSpec(
+        "max_age", 0.0, "Frames older than this when their turn comes are dropped, s; 0: never",
+        minimum=0.0, maximum=60.0, live=True,
+    ),
+    ParameterSpec("jpeg_quality", 80, "Quality of compressed overlays", minimum=1, maximum=100, live=True),
+    ParameterSpec("legend", False, "Draw the class names into the overlay"),
+    ParameterSpec(
+        "palette", "dataset", "Class colours: the data set's or ones that colour-blind people can tell apart",
+        choices=("dataset", "colorblind"),
+    ),
+    ParameterSpec("autostart", True, "Configure and activate at start", at_start=True),
+    ParameterSpec(
+        "diagnostics_period", 1.0, "Seconds between two messages on /diagnostics", minimum=0.1, maximum=60.0
+    ),
+    ParameterSpec(
+        "stale_after", 2.0, "A camera silent for this long is reported as stale, s", minimum=0.1, maximum=3600.0
+    ),
+)  # fmt: skip

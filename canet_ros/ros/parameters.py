@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's parameters: declared from the one table, checked at every change, refused with a reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.model_folder import parse_resolution
+from canet_ros.ros.camera_topics import camera_topics
+from canet_ros.ros.parameter_table import PARAMETERS, ParameterSpec
+
+_SPECS = {spec.name: spec for spec in PARAMETERS}
+_FROM_MODEL = ("class_names", "class_colors")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """Values that may change between two frames; rates in Hz, ages in seconds, 0 for no limit."""
+
+    overlay_alpha: float
+    max_rate_hz: float
+    max_age_s: float
+    jpeg_quality: int
+
+
+@dataclass(frozen=True)
+class SegmenterChoice:
+    """What decides which model runs on what; see the parameters of the same names."""
+
+    architecture: str
+    backbone: str
+    model: str
+    resolution: str
+    device: str
+    engine: str
+    precision: str
+
+
+class NodeParameters:
+    """Declares the table's parameters on a node and guards them.
+
+    A start value that is refused does not stop the node: the parameter takes its default, and ``start_problems``
+    names it until somebody sets it.
+
+    Attributes:
+        lifecycle_state: ``unconfigured``, ``inactive`` or ``active``; the node keeps it up to date.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.lifecycle_state = "unconfigured"
+        self._node = node
+        self._declared = False
+        self._model_speaks = False
+        self._refusal = ""
+        self._start_problems: dict[str, str] = {}
+        node.add_on_set_parameters_callback(self._check_change)
+        for spec in PARAMETERS:
+            self._declare(spec)
+        for name in _FROM_MODEL:
+            about = "Of the loaded model, in the order of the class ids; cannot be set"
+            node.declare_parameter(
+                name, [], ParameterDescriptor(description=about, dynamic_typing=True), ignore_override=True
+            )
+        self._declared = True
+        self._publish_from_model([], [])
+
+    def start_problems(self) -> list[str]:
+        """What was wrong with the values given at start, as far as they have not been set since."""
+        return list(self._start_problems.values())
+
+    def value(self, name: str) -> Any:
+        """A parameter's value now; sequences come as lists."""
+        return self._node.get_parameter(name).value
+
+    def live(self) -> LiveSettings:
+        return LiveSettings(
+            overlay_alpha=float(self.value("overlay_alpha")),
+            max_rate_hz=float(self.value("max_rate")),
+            max_age_s=float(self.value("max_age")),
+            jpeg_quality=int(self.value("jpeg_quality")),
+        )
+
+    def segmenter_choice(self) -> SegmenterChoice:
+        return SegmenterChoice(**{name: self.value(name) for name in SegmenterChoice.__dataclass_fields__})
+
+    def publish_classes(self, classes: ClassTable) -> None:
+        """Show the model's classes as ``class_names`` and ``class_colors`` ("#rrggbb")."""
+        colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in classes.colors]
+        self._publish_from_model(list(classes.names), colors)
+
+    def _publish_from_model(self, names: list[str], colors: list[str]) -> None:
+        self._model_speaks = True
+        try:
+            self._node.set_parameters(
+                [
+                    Parameter(name, Parameter.Type.STRING_ARRAY, values)
+                    for name, values in zip(_FROM_MODEL, (names, colors))
+                ]
+            )
+        finally:
+            self._model_speaks = False
+
+    def _declare(self, spec: ParameterSpec) -> None:
+        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+        try:
+            self._node.declare_parameter(spec.name, default, _descriptor(spec))
+        except InvalidParameterValueException:
+            # The exception's text differs between distributions, and rclpy's own check of ranges comes before ours.
+            self._start_problems[spec.name] = self._refusal or f"{spec.name}: expected {_expectation(spec)}"
+            self._node.declare_parameter(spec.name, default, _descriptor(spec), ignore_override=True)
+
+    def _check_change(self, parameters: Sequence[Any]) -> SetParametersResult:
+        for parameter in parameters:
+            self._refusal = self._problem(parameter.name, parameter.value) or ""
+            if self._refusal:
+                return SetParametersResult(successful=False, reason=self._refusal)
+        if self._declared:
+            for parameter in parameters:
+                self._start_problems.pop(parameter.name, None)
+        return SetParametersResult(successful=True)
+
+    def _problem(self, name: str, value: Any) -> str | None:
+        if name in _FROM_MODEL:
+            free = self._model_speaks or not self._declared
+            return None if free else f"{name} cannot be set: it comes from the model"
+        spec = _SPECS.get(name)
+        if spec is None:
+            return None
+        problem = value_problem(spec, value)
+        if problem is None and name == "image_topics":
+            problem = self._topics_problem(value)
+        if problem is None and self._declared:
+            problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
+        return problem
+
+    def _topics_problem(self, names: Sequence[str]) -> str | None:
+        try:
+            camera_topics([self._node.resolve_topic_name(name) for name in names])
+        except Exception as error:  # rclpy names invalid topics by several exceptions of its own
+            return f"image_topics: {error}"
+        return None
+
+
+def value_problem(spec: ParameterSpec, value: Any) -> str | None:
+    """Why a value does not fit its parameter, with what would; None if it does. Integers pass for numbers."""
+    wanted = _expectation(spec)
+    if isinstance(spec.default, tuple):
+        fits = isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) for v in value)
+    elif isinstance(spec.default, bool):
+        fits = isinstance(value, bool)
+    elif isinstance(spec.default, (int, float)):
+        number = isinstance(value, (int, float) if isinstance(spec.default, float) else int)
+        fits = number and not isinstance(value, bool) and spec.minimum <= value <= spec.maximum
+    else:
+        fits = isinstance(value, str) and (not spec.choices or value in spec.choices)
+    if fits and spec.name == "device":
+        fits = _DEVICE.fullmatch(value) is not None
+    if not fits:
+        return f"{spec.name}: expected {wanted}, got {value!r}"
+    if spec.name == "resolution" and value:
+        try:
+            parse_resolution(value)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) -> str | None:
+    """Why a parameter cannot change in this state, with what to do first; None if it can."""
+    if spec.live:
+        return None
+    if spec.at_start:
+        return f"{spec.name} is read once, when the node starts: set it in the launch file or parameter file"
+    if spec.needs_cleanup and lifecycle_state != "unconfigured":
+        first = "deactivate and clean up" if lifecycle_state == "active" else "clean up"
+        return f"{spec.name} cannot change while the node is {lifecycle_state}: {first} {node_name} first"
+    if lifecycle_state == "active":
+        return f"{spec.name} cannot change while the node is active: deactivate {node_name} first"
+    return None
+
+
+def _expectation(spec: ParameterSpec) -> str:
+    if isinstance(spec.default, tuple):
+        return "a list of topics like ['/front/image_raw', '/rear/image_raw']"
+    if isinstance(spec.default, bool):
+        return "true or false"
+    if isinstance(spec.default, (int, float)):
+        kind = "an integer" if isinstance(spec.default, int) else "a number"
+        return f"{kind} from {spec.minimum:g} to {spec.maximum:g}"
+    if spec.name == "device":
+        return "auto, cpu, cuda or cuda:N"
+    return f"one of {', '.join(spec.choices)}" if spec.choices else "text"
+
+
+def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
+    # Typed by value_problem, because rclpy's own typing refuses 5 where 5.0 is meant.
+    descriptor = ParameterDescriptor(description=spec.description, dynamic_typing=True)
+    if spec.choices:
+        descriptor.additional_constraints = _expectation(spec)
+    if isinstance(spec.default, float):
+        span = FloatingPointRange(from_value=float(spec.minimum), to_value=float(spec.maximum))
+        descriptor.floating_point_range = [span]
+    elif isinstance(spec.default, int) and not isinstance(spec.default, bool):
+        span = IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum))
+        descriptor.integer_range = [span]
+    return descriptor

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is counted and timed, without ROS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from canet_ros.ros.stamps import age_s, nanoseconds
+
+# Of a camera's frame, in order: from its stamp to the node, until its turn, to pixels, in the engine, to messages;
+# then from its stamp to its results, and beside all this the encoding of each compressed result.
+STAGES = ("transport", "wait", "convert", "inference", "publish", "age", "encode")
+# A camera's frames that came and were not segmented: replaced by a newer one before their turn, over max_rate, over
+# max_age, no picture, paused by ~/enable, no subscriber any more, failed in inference.
+DROPS = ("replaced", "over_rate", "too_old", "bad", "paused", "unwanted", "failed")
+WINDOW_S = 5.0
+_MAX_SAMPLES = 1000
+
+
+class Statistics:
+    """Counts and durations, of one camera or of the engine. Safe between threads.
+
+    What is counted of a camera: ``received``, ``published``, ``DROPS``, images ``lost`` by the middleware's own account
+    and ``missing`` by that of the stamps, ``qos_problems``. Of the engine: ``batches``, ``frames``
+    and ``failures``.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._events: dict[str, deque[tuple[float, int]]] = {}
+        self._durations_ms: dict[str, deque[tuple[float, float]]] = {}
+        self._gaps = StampGaps()
+        self.last_received_s: float | None = None
+
+    def count(self, what: str, number: int = 1) -> None:
+        now_s = time.monotonic()
+        with self._lock:
+            self._counts[what] += number
+            self._events.setdefault(what, deque(maxlen=_MAX_SAMPLES)).append((now_s, number))
+            if what == "received":
+                self.last_received_s = now_s
+
+    def receive(self, stamp: Any, now_ns: int) -> None:
+        """Count an image that came now on the node's clock, and what its stamp tells."""
+        self.count("received")
+        age = age_s(stamp, now_ns)
+        if age is not None:
+            self.time({"transport": age * 1e3})
+        gap = self._gaps.missing_before(nanoseconds(stamp))
+        if gap:
+            self.count("missing", gap)
+
+    def forget_stamps(self) -> None:
+        """Images will be missed from now on that nobody lost."""
+        self._gaps = StampGaps()
+
+    def time(self, stage_ms: Mapping[str, float]) -> None:
+        """Add durations, in ms, under their names."""
+        now_s = time.monotonic()
+        with self._lock:
+            for stage, duration_ms in stage_ms.items():
+                samples = self._durations_ms.setdefault(stage, deque(maxlen=_MAX_SAMPLES))
+                samples.append((now_s, duration_ms))
+
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)
+
+    def recent(self, what: str) -> int:
+        """How many of the last ``WINDOW_S`` seconds."""
+        start_s = time.monotonic() - WINDOW_S
+        with self._lock:
+            return sum(number for time_s, number in self._events.get(what, ()) if time_s >= start_s)
+
+    def rate_hz(self, what: str) -> float:
+        """Of the last ``WINDOW_S`` seconds: by the distances between events, so that a young rate is right too."""
+        now_s = time.monotonic()
+        with self._lock:
+            times_s = [t for t, _ in self._events.get(what, ()) if now_s - t <= WINDOW_S]
+        if len(times_s) < 2:
+            return 0.0
+        intervals, span_s = len(times_s) - 1, times_s[-1] - times_s[0]
+        if now_s - times_s[-1] > 2 * span_s / intervals:  # it stopped, or slowed down
+            span_s = now_s - times_s[0]
+        return intervals / max(span_s, 1e-9)
+
+    def percentiles_ms(self, stage: str) -> tuple[float, float] | None:
+        """p50 and p95 of a stage over the last ``WINDOW_S`` seconds; None if there was nothing."""
+        now_s = time.monotonic()
+        with self._lock:
+            samples = [ms for t, ms in self._durations_ms.get(stage, ()) if now_s - t <= WINDOW_S]
+        if not samples:
+            return None
+        p50, p95 = np.percentile(samples, (50, 95))
+        return float(p50), float(p95)
+
+
+class StampGaps:
+    """Finds images that never came by the gaps that they leave in the stamps of a steady camera."""
+
+    WINDOW = 15
+
+    def __init__(self) -> None:
+        self._last_ns = 0
+        self._periods_ns: deque[int] = deque(maxlen=self.WINDOW)
+
+    def missing_before(self, stamp_ns: int) -> int:
+        """How many images are missing between the last stamp and this one. Time that jumps back starts anew."""
+        period_ns, self._last_ns = stamp_ns - self._last_ns, stamp_ns
+        if stamp_ns == 0 or period_ns == stamp_ns:
+            return 0
+        if period_ns <= 0:
+            self._periods_ns.clear()
+            return 0
+        self._periods_ns.append(period_ns)
+        if len(self._periods_ns) < self.WINDOW:
+            return 0
+        usual_ns = float(np.median(self._periods_ns))
+        return round(period_ns / usual_ns) - 1 if period_ns > 1.7 * usual_ns else 0

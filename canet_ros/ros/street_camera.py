@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera node without a camera: publishes drawn street scenes with their truth, or the user's own pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from canet_ros.ros.frame_sources import CameraFrame, input_frames, street_frames
+from canet_ros.ros.image_conversion import image_message
+from canet_ros.simulation import StreetDrive
+
+FRAMES_AHEAD = 30
+SETTLING_S = 0.5  # a subscriber that we know of may need a moment longer to know us
+LAST_FRAME_TIMEOUT_S = 2.0
+
+# Reliable, because that fits subscribers of either kind: SensorData (best effort), as vision nodes have it, and
+# reliable, as RViz has it. A best-effort camera would show nothing in RViz.
+CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """The node's parameters; all are read once, at start.
+
+    Attributes:
+        seed: of the drawn drive, 0 or more.
+        width, height: of the drawn pictures, pixels.
+        rate: frames per second, Hz.
+        frames: how many to publish before the node ends; 0: until it is stopped, or the input ends.
+        publish_truth: whether to publish the class of every pixel of the drawn pictures.
+        frame_id: of all messages.
+        input: picture, folder of pictures, video or rosbag2 to publish instead of drawn scenes; empty: none.
+        wait_for_subscribers: how many must subscribe to the images before the first is published.
+    """
+
+    seed: int = 0
+    width: int = 640
+    height: int = 480
+    rate: float = 10.0
+    frames: int = 0
+    publish_truth: bool = True
+    frame_id: str = "street_camera_optical_frame"
+    input: str = ""
+    wait_for_subscribers: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1000:
+            raise ValueError(f"rate must be above 0 and at most 1000 Hz, not {self.rate:g}")
+        for name in ("frames", "wait_for_subscribers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+
+
+class FramesAhead:
+    """Frames of an iterator, made in a thread so that some are ready before their time.
+
+    Attributes:
+        failure: what the iterator raised.
+    """
+
+    def __init__(self, frames: Iterator[CameraFrame], depth: int) -> None:
+        self.failure: Exception | None = None
+        self._ready: queue.Queue[CameraFrame | None] = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._make, args=(frames,), name="frames ahead", daemon=True)
+        self._thread.start()
+
+    def next(self) -> CameraFrame | None:
+        """The next frame; None at the end.
+
+        Raises:
+            queue.Empty: it is not ready yet.
+        """
+        return self._ready.get_nowait()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def _make(self, frames: Iterator[CameraFrame]) -> None:
+        try:
+            for frame in frames:
+                self._put(frame)
+                if self._closed.is_set():
+                    return
+            self._put(None)
+        except Exception as error:
+            self.failure = error
+
+    def _put(self, frame: CameraFrame | None) -> None:
+        while not self._closed.is_set():
+            try:
+                self._ready.put(frame, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+
+class StreetCamera(Node):  # type: ignore[misc]
+    """Publishes image_raw (bgr8 or mono8), camera_info and truth (mono8), all of a frame with the same header.
+
+    Attributes:
+        finished: whether the last frame was published and has arrived.
+
+    Raises:
+        ValueError: a parameter or the input is no good.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("street_camera")
+        self._settings = self._read_parameters()
+        self.finished = False
+        self._calibration: NDArray[np.float64] | None = None
+        self._has_truth = self._settings.publish_truth and not self._settings.input
+        self._frames = FramesAhead(self._source(), FRAMES_AHEAD)
+        self._image_publisher = self.create_publisher(Image, "image_raw", CAMERA_QOS)
+        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", CAMERA_QOS)
+        if self._has_truth:
+            self._truth_publisher = self.create_publisher(Image, "truth", CAMERA_QOS)
+        self._published = 0
+        self._start_s = 0.0
+        # A timer on ROS time would stand still where nothing publishes /clock.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1 / self._settings.rate, self._tick, clock=clock)
+
+    def close(self) -> None:
+        """End the thread that makes frames."""
+        self._frames.close()
+
+    def _read_parameters(self) -> CameraSettings:
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(CameraSettings):
+            # Typed below, because rclpy's own typing refuses 10 where 10.0 is meant.
+            descriptor = ParameterDescriptor(read_only=True, dynamic_typing=True)
+            value = self.declare_parameter(field.name, field.default, descriptor).value
+            wanted = type(field.default)
+            if isinstance(value, bool) is not (wanted is bool) or not isinstance(
+                value, (int, float) if wanted is float else wanted
+            ):
+                raise ValueError(
+                    f"parameter {field.name}: expected a value like {field.default!r}, got {value!r}"
+                )
+            values[field.name] = value
+        return CameraSettings(**values)
+
+    def _source(self) -> Iterator[CameraFrame]:
+        settings = self._settings
+        if settings.input:
+            return input_frames(Path(settings.input).expanduser(), self.get_logger().warning)
+        drive = StreetDrive(settings.seed, settings.width, settings.height, settings.rate)
+        self._calibration = drive.camera_matrix
+        return street_frames(drive)
+
+    def _tick(self) -> None:
+        if self._frames.failure is not None:
+            raise RuntimeError(f"no more frames: {self._frames.failure}") from self._frames.failure
+        if not self._may_start():
+            return
+        try:
+            frame = self._frames.next()
+        except queue.Empty:
+            if self._published > 0:
+                self.get_logger().warning(
+                    f"frames cannot be made at {self._settings.rate:g} Hz here: use a lower rate or size",
+                    throttle_duration_sec=5.0,
+                )
+            return
+        if frame is not None:
+            self._publish(frame)
+        elif self._published == 0:
+            raise ValueError(f"input {self._settings.input} holds no picture that can be read")
+        if frame is None or self._published == self._settings.frames:
+            self._finish()
+
+    def _may_start(self) -> bool:
+        if self._published > 0 or self._settings.wait_for_subscribers == 0:
+            return True
+        if self._image_publisher.get_subscription_count() < self._settings.wait_for_subscribers:
+            return False
+        self._start_s = self._start_s or time.monotonic() + SETTLING_S
+        return time.monotonic() >= self._start_s
+
+    def _publish(self, frame: CameraFrame) -> None:
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings.frame_id)
+        # First, so that it is there when a subscriber looks for what belongs to the image.
+        self._info_publisher.publish(self._camera_info(header, *frame.image.shape[:2]))
+        if self._has_truth and frame.truth is not None:
+            self._truth_publisher.publish(image_message(frame.truth, "mono8", header))
+        encoding = "bgr8" if frame.image.ndim == 3 else "mono8"
+        self._image_publisher.publish(image_message(frame.image, encoding, header))
+        self._published += 1
+
+    def _camera_info(self, header: Header, height: int, width: int) -> CameraInfo:
+        info = CameraInfo(header=header, height=height, width=width)
+        if self._calibration is not None:  # K of zeros says "not calibrated"
+            info.distortion_model = "plumb_bob"
+            info.d = [0.0] * 5
+            info.k = self._calibration.ravel()
+            info.r = np.eye(3).ravel()
+            info.p = np.hstack([self._calibration, np.zeros((3, 1))]).ravel()
+        return info
+
+    def _finish(self) -> None:
+        self.destroy_timer(self._timer)
+        self._image_publisher.wait_for_all_acked(Duration(seconds=LAST_FRAME_TIMEOUT_S))
+        self.get_logger().info(f"published {self._published} frames")
+        self.finished = True
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the camera until its frames are published or it is told to stop; the exit status is the return value."""
+    stop = threading.Event()
+    # rclpy's own handlers would invalidate the context in the middle of a spin.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    camera = None
+    try:
+        camera = StreetCamera()
+        while not (stop.is_set() or camera.finished):
+            rclpy.spin_once(camera, timeout_sec=0.1)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"street_camera: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if camera is not None:
+            camera.close()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

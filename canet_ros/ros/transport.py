@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The environment in which camera-sized images cross between processes; see docs/transport.md."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+# Eight processes with a segment of 32 MB each; one whose segment does not fit falls back to UDP.
+ENOUGH_SHARED_MEMORY_BYTES = 8 * 32 * 2**20
+_DOMAIN_IDS = range(1, 102)  # above, the ports run into those that Linux hands to outgoing connections
+
+
+def fastdds_profile() -> Path:
+    """The installed Fast DDS profile, of a source checkout, a sourced ROS workspace or the environment.
+
+    It is config/fastdds.xml, or config/fastdds_small.xml where shared memory is too small for it.
+
+    Raises:
+        FileNotFoundError: it is in none of them.
+    """
+    name = "fastdds.xml" if free_shared_memory_bytes() >= ENOUGH_SHARED_MEMORY_BYTES else "fastdds_small.xml"
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    folders = [Path(__file__).resolve().parents[2] / "config"]
+    folders += [prefix / "share" / "canet_ros" / "config" for prefix in (*prefixes, Path(sys.prefix))]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{name} is in none of {', '.join(map(str, folders))}: install canet_ros again")
+
+
+def free_shared_memory_bytes() -> int:
+    """Room left in /dev/shm; 0 where there is none."""
+    try:
+        status = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return int(status.f_bavail * status.f_frsize)
+
+
+def transport_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment (default: this process's) with our Fast DDS profile, unless it names one already.
+
+    Raises:
+        FileNotFoundError: the profile is not installed.
+    """
+    variables = dict(os.environ if environment is None else environment)
+    if not any(variables.get(name) for name in PROFILE_VARIABLES):
+        variables[_profile_variable()] = str(fastdds_profile())
+    return variables
+
+
+def _profile_variable() -> str:
+    """Fast DDS 3 (since rclpy 8) warns of the name that Fast DDS 2 (Humble, Jazzy) knows alone."""
+    for package in ("rclpy", "ros-rclpy"):  # a ROS installation's, the wheel's
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return PROFILE_VARIABLES[int(metadata.version(package).split(".")[0]) < 8]
+    return PROFILE_VARIABLES[0]
+
+
+def unused_domain_id() -> int:
+    """A ROS_DOMAIN_ID in which nothing on this machine takes part, so that runs side by side do not meet.
+
+    Raises:
+        OSError: all are taken.
+    """
+    for offset in range(len(_DOMAIN_IDS)):
+        domain_id = _DOMAIN_IDS[(os.getpid() + offset) % len(_DOMAIN_IDS)]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                # Everyone in a domain listens at its discovery port (RTPS 9.6.2.3).
+                probe.bind(("", 7400 + 250 * domain_id))
+            except OSError:
+                continue
+            return domain_id
+    raise OSError(f"every ROS_DOMAIN_ID from {_DOMAIN_IDS[0]} to {_DOMAIN_IDS[-1]} is in use on this machine")

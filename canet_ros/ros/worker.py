@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The inference thread: newest frames of all cameras in, results published."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.inference import Segmentation, Segmenter
+from canet_ros.ros.camera import Camera
+from canet_ros.ros.encoder import Encoder
+from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.frame_slots import LatestSlots, ReceivedFrame
+from canet_ros.ros.image_conversion import ImageError
+from canet_ros.ros.outputs import Result, Style, needs_inference
+from canet_ros.ros.parameters import LiveSettings
+from canet_ros.ros.stamps import age_s
+from canet_ros.ros.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class _Job:
+    camera: Camera
+    received: ReceivedFrame
+    pixels: NDArray[np.uint8]
+    wanted: frozenset[str]
+    stages_ms: dict[str, float]
+
+
+class InferenceWorker:
+    """One thread that serves all cameras: those with a new frame make one batch, so that none waits for another."""
+
+    def __init__(
+        self,
+        slots: LatestSlots[ReceivedFrame],
+        cameras: Mapping[str, Camera],
+        segmenter: Segmenter,
+        encoder: Encoder,
+        style: Style,
+        live: Callable[[], LiveSettings],
+        now_ns: Callable[[], int],
+        statistics: Statistics,
+        faults: FaultLog,
+    ) -> None:
+        self._slots = slots
+        self._cameras = cameras
+        self._segmenter = segmenter
+        self._encoder = encoder
+        self._style = style
+        self._live = live
+        self._now_ns = now_ns
+        self._statistics = statistics
+        self._faults = faults
+        self._stopping = threading.Event()
+        # A daemon, so that a long inference cannot keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """Publish nothing more, and wait for the thread to end; whether it did."""
+        self._stopping.set()
+        self._slots.close()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (frames := self._slots.take_all()) is not None:
+            try:
+                self._process(frames)
+            except Exception as error:  # whatever an engine or the middleware throws: the next frame may work
+                if self._stopping.is_set():
+                    return
+                self._statistics.count("failures")
+                for name in frames:
+                    self._cameras[name].statistics.count("failed")
+                self._faults.report("inference", f"{type(error).__name__}: {error}")
+
+    def _process(self, frames: Mapping[str, ReceivedFrame]) -> None:
+        live = self._live()
+        jobs = [job for name, frame in frames.items() if (job := self._job(self._cameras[name], frame, live))]
+        to_segment = [job for job in jobs if needs_inference(job.wanted)]
+        segmentations, inference_ms = self._segment(to_segment)
+        for job in jobs:
+            if self._stopping.is_set():
+                return
+            self._publish(job, segmentations.get(job.camera.name), live)
+            if job.camera.name in segmentations:
+                job.stages_ms["inference"] = inference_ms
+            job.camera.statistics.time(job.stages_ms)
+            job.camera.statistics.count("published")
+
+    def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
+        start_s = time.monotonic()
+        header = job.received.message.header
+        result = Result(header, job.pixels, segmentation, job.camera.input.infos.match(header.stamp))
+        job.camera.outputs.publish(
+            job.wanted, result, self._style, live.overlay_alpha, live.jpeg_quality, self._encoder
+        )
+        job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
+        age = age_s(header.stamp, self._now_ns())
+        if age is not None:
+            job.stages_ms["age"] = age * 1e3
+
+    def _segment(self, jobs: Sequence[_Job]) -> tuple[dict[str, Segmentation], float]:
+        """Results by camera, and how long they took in ms."""
+        if not jobs:
+            return {}, 0.0
+        start_s = time.monotonic()
+        results = self._segmenter.segment_batch([job.pixels for job in jobs])
+        inference_ms = (time.monotonic() - start_s) * 1e3
+        self._statistics.count("batches")
+        self._statistics.count("frames", len(jobs))
+        self._statistics.time({"inference": inference_ms})
+        return dict(zip((job.camera.name for job in jobs), results)), inference_ms
+
+    def _job(self, camera: Camera, frame: ReceivedFrame, live: LiveSettings) -> _Job | None:
+        taken_s = time.monotonic()
+        wanted = camera.outputs.wanted()
+        if not wanted:
+            camera.statistics.count("unwanted")
+            return None
+        age = age_s(frame.message.header.stamp, self._now_ns())
+        if age is not None and 0 < live.max_age_s < age:
+            camera.statistics.count("too_old")
+            self._faults.report(
+                camera.name,
+                f"frames are dropped as older than max_age {live.max_age_s:g} s: this one is {age:.3f} s old",
+            )
+            return None
+        try:
+            pixels = camera.input.pixels(frame.message)
+        except ImageError as error:
+            camera.statistics.count("bad")
+            self._faults.report(camera.name, str(error))
+            return None
+        stages_ms = {
+            "wait": (taken_s - frame.received_s) * 1e3,
+            "convert": (time.monotonic() - taken_s) * 1e3,
+        }
+        return _Job(camera, frame, pixels, wanted, stages_ms)

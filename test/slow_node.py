@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The segmentation node with inferences (but the warm-up) that take CANET_TEST_SLEEP_S seconds longer; says on stdout
+when a frame is received and when an inference starts, on ``time.time``'s clock. A white picture breaks the engine.
+"""
+
+import os
+import sys
+import time
+
+from canet_ros.inference.engines import torch_engine
+from canet_ros.ros import frame_slots, node
+
+_run = torch_engine.TorchEngine.run
+_put = frame_slots.LatestSlots.put
+
+
+def _slow_run(self, images):
+    if images.any():  # which the warm-up's are not
+        print("inference", time.time(), flush=True)
+        time.sleep(float(os.environ["CANET_TEST_SLEEP_S"]))
+    if images.min() == 255:
+        raise RuntimeError("the engine broke")
+    return _run(self, images)
+
+
+def _telling_put(self, source, frame, admits=None):
+    result = _put(self, source, frame, admits)
+    stamp = frame.message.header.stamp
+    print("received", stamp.sec * 10**9 + stamp.nanosec, time.time(), flush=True)
+    return result
+
+
+torch_engine.TorchEngine.run = _slow_run
+frame_slots.LatestSlots.put = _telling_put
+
+if __name__ == "__main__":
+    sys.exit(node.main())

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Camera messages to frames and back: every encoding against known pixels, every fault by its message.
+
+No DDS is needed. What other programs make of our messages is not tested here.
+"""
+
+from __future__ import annotations
+
+import array
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("sensor_msgs.msg")
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from canet_ros.ros.image_conversion import (
+    ImageError,
+    compressed_message,
+    frame_from_compressed,
+    frame_from_image,
+    image_message,
+    scaled_camera_info,
+)
+
+HEIGHT, WIDTH = 6, 8
+BGR = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+GREY = BGR[..., 1].copy()
+ALPHA = np.full((HEIGHT, WIDTH, 1), 77, np.uint8)
+GREEN_BGR = (40, 180, 90)
+
+
+def message_of(pixels, encoding, padding=0, is_bigendian=0, height=None, width=WIDTH):
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1)
+    rows = np.hstack([rows, np.full((len(rows), padding), 255, np.uint8)])
+    message = Image(encoding=encoding, height=height or len(rows), width=width, step=rows.shape[1])
+    message.is_bigendian = is_bigendian
+    message.data = array.array("B", rows.tobytes())
+    return message
+
+
+def flat(color_bgr):
+    return np.full((HEIGHT, WIDTH, 3), color_bgr, np.uint8)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "expected"),
+    [
+        ("bgr8", BGR, BGR),
+        ("8UC3", BGR, BGR),
+        ("rgb8", BGR[..., ::-1], BGR),
+        ("bgra8", np.dstack([BGR, ALPHA]), BGR),
+        ("8UC4", np.dstack([BGR, ALPHA]), BGR),
+        ("rgba8", np.dstack([BGR[..., ::-1], ALPHA]), BGR),
+        ("mono8", GREY, GREY),
+        ("8UC1", GREY, GREY),
+    ],
+)
+def test_8_bit_encodings_with_and_without_row_padding(encoding, pixels, expected, padding):
+    frame = frame_from_image(message_of(pixels, encoding, padding))
+    assert frame.dtype == np.uint8
+    np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(("encoding", "pixels"), [("bgr8", BGR), ("mono8", GREY)])
+def test_bgr8_and_mono8_are_not_copied(encoding, pixels, padding):
+    message = message_of(pixels, encoding, padding)
+    frame = frame_from_image(message)
+    assert np.shares_memory(frame, np.frombuffer(message.data, np.uint8))
+    assert cv2.resize(frame, (4, 3)).shape[:2] == (3, 4)
+
+
+@pytest.mark.parametrize(("byte_order", "is_bigendian"), [("<u2", 0), (">u2", 1)])
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "expected"),
+    [
+        ("mono16", GREY, GREY),
+        ("16UC1", GREY, GREY),
+        ("bgr16", BGR, BGR),
+        ("16UC3", BGR, BGR),
+        ("rgb16", BGR[..., ::-1], BGR),
+        ("bgra16", np.dstack([BGR, ALPHA]), BGR),
+        ("16UC4", np.dstack([BGR, ALPHA]), BGR),
+        ("rgba16", np.dstack([BGR[..., ::-1], ALPHA]), BGR),
+    ],
+)
+def test_16_bit_encodings_give_their_high_byte(encoding, pixels, expected, padding, byte_order, is_bigendian):
+    words = (pixels.astype(np.uint16) * 256 + 19).astype(byte_order)
+    frame = frame_from_image(message_of(words, encoding, padding, is_bigendian))
+    np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns_give_the_colour_they_were_made_of(pattern, bits):
+    blue, green, red = GREEN_BGR
+    value = {"r": red, "g": green, "b": blue}
+    tile = np.array(
+        [[value[pattern[0]], value[pattern[1]]], [value[pattern[2]], value[pattern[3]]]], np.uint8
+    )
+    mosaic = np.tile(tile, (HEIGHT // 2, WIDTH // 2))
+    pixels = mosaic if bits == 8 else mosaic.astype("<u2") * 256
+    frame = frame_from_image(message_of(pixels, f"bayer_{pattern}{bits}", padding=4))
+    np.testing.assert_array_equal(frame, flat(GREEN_BGR))
+
+
+def yuv_of(color_bgr):
+    """ITU-R BT.601, studio range."""
+    blue, green, red = (channel / 255 for channel in color_bgr)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return (
+        round(16 + 219 * luma),
+        round(128 + 224 * (blue - luma) / 1.772),
+        round(128 + 224 * (red - luma) / 1.402),
+    )
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize("encoding", ["uyvy", "yuv422", "yuyv", "yuv422_yuy2", "nv12", "nv21", "nv24"])
+def test_yuv_encodings_give_the_colour_they_were_made_of(encoding, padding):
+    y, u, v = yuv_of(GREEN_BGR)
+    if encoding in ("uyvy", "yuv422"):
+        rows = np.tile(np.array([u, y, v, y], np.uint8), (HEIGHT, WIDTH // 2))
+    elif encoding in ("yuyv", "yuv422_yuy2"):
+        rows = np.tile(np.array([y, u, y, v], np.uint8), (HEIGHT, WIDTH // 2))
+    else:
+        chroma_rows = 2 * HEIGHT if encoding == "nv24" else HEIGHT // 2
+        pair = (v, u) if encoding == "nv21" else (u, v)
+        chroma = np.tile(np.array(pair, np.uint8), (chroma_rows, WIDTH // 2))
+        rows = np.vstack([np.full((HEIGHT, WIDTH), y, np.uint8), chroma])
+    message = message_of(rows, encoding, 0 if encoding == "nv24" else padding, height=HEIGHT)
+    frame = frame_from_image(message)
+    assert frame.shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_allclose(frame.astype(int), flat(GREEN_BGR).astype(int), atol=3)
+
+
+def test_nv24_has_one_chroma_pair_per_pixel():
+    yuv = cv2.cvtColor(flat((30, 30, 30)), cv2.COLOR_BGR2YUV)[..., 0]
+    chroma = np.full((HEIGHT, WIDTH, 2), 128, np.uint8)
+    chroma[2, 5] = (128, 240)
+    message = message_of(np.vstack([yuv, chroma.reshape(2 * HEIGHT, WIDTH)]), "nv24", height=HEIGHT)
+    frame = frame_from_image(message).astype(int)
+    reddish = frame[..., 2] > frame[..., 1] + 50
+    assert np.argwhere(reddish).tolist() == [[2, 5]]
+
+
+def broken(**changes):
+    message = message_of(BGR, "bgr8")
+    for field, value in changes.items():
+        setattr(message, field, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (broken(encoding="bgr9"), ["'bgr9'", "bgr8", "nv12"]),
+        (broken(encoding=""), ["''", "bgr8"]),
+        (broken(encoding="32FC1"), ["'32FC1'", "mono16"]),
+        (broken(width=0), ["zero size", "width 0"]),
+        (broken(height=0), ["zero size", "height 0"]),
+        (broken(step=3 * WIDTH - 1), ["step of 23", "24"]),
+        (broken(step=0), ["step of 0", "24"]),
+        (broken(data=array.array("B", bytes(3 * WIDTH * HEIGHT - 1))), ["data of 143", "144"]),
+        (broken(data=array.array("B", bytes(3 * WIDTH * HEIGHT + 1))), ["data of 145", "144"]),
+        (broken(data=array.array("B")), ["data of 0", "144"]),
+        (broken(height=2**31), ["data of 144"]),
+        (message_of(GREY[:, :7], "uyvy", padding=20, width=7), ["even width", "7"]),
+        (message_of(GREY, "nv12", height=5), ["even height", "5"]),
+        (message_of(GREY, "nv12", height=6), ["data of 48", "72"]),
+        (message_of(GREY, "nv24", height=6), ["data of 48", "144"]),
+    ],
+)
+def test_faults_say_what_is_wrong_and_what_would_be_right(message, words):
+    with pytest.raises(ImageError) as caught:
+        frame_from_image(message)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "encoding"),
+    [(BGR, "bgr8"), (BGR, "rgb8"), (GREY, "mono8"), (BGR[:, ::2], "bgr8"), (BGR[1:2, :1], "bgr8")],
+)
+def test_messages_carry_pixels_and_header(pixels, encoding):
+    header = Header(frame_id="front_camera")
+    header.stamp.sec, header.stamp.nanosec = 12, 34
+    message = image_message(pixels, encoding, header)
+    assert isinstance(message.data, array.array)
+    assert message.data.typecode == "B"
+    assert message.header == header
+    assert (message.height, message.width, message.encoding) == (*pixels.shape[:2], encoding)
+    assert message.step == message.width * (1 if encoding == "mono8" else 3)
+    back = frame_from_image(message)
+    np.testing.assert_array_equal(back, pixels[..., ::-1] if encoding == "rgb8" else pixels)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "encoding"),
+    [
+        (GREY, "bgr8"),
+        (BGR, "mono8"),
+        (BGR.astype(np.float32), "bgr8"),
+        (BGR[:0], "bgr8"),
+        (BGR, "nv12"),
+        (GREY[0], "mono8"),
+    ],
+)
+def test_pixels_that_do_not_fit_the_encoding_are_refused(pixels, encoding):
+    with pytest.raises(ImageError, match=encoding):
+        image_message(pixels, encoding, Header())
+    with pytest.raises(ImageError, match=encoding):
+        compressed_message(pixels, encoding, Header(), "png")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "codec", "expected_format"),
+    [
+        ("bgr8", "jpeg", "bgr8; jpeg compressed bgr8"),
+        ("rgb8", "jpeg", "rgb8; jpeg compressed bgr8"),
+        ("mono8", "jpeg", "mono8; jpeg compressed mono8"),
+        ("bgr8", "png", "bgr8; png compressed bgr8"),
+        ("rgb8", "png", "rgb8; png compressed bgr8"),
+        ("mono8", "png", "mono8; png compressed "),
+    ],
+)
+def test_compressed_messages_are_image_transports(encoding, codec, expected_format):
+    smooth = cv2.resize(BGR, (64, 48), interpolation=cv2.INTER_CUBIC)
+    picture = smooth[..., 1].copy() if encoding == "mono8" else smooth
+    pixels = picture[..., ::-1] if encoding == "rgb8" else picture
+    message = compressed_message(pixels, encoding, Header(frame_id="front"), codec, jpeg_quality=95)
+    assert message.format == expected_format
+    assert message.header.frame_id == "front"
+    assert isinstance(message.data, array.array)
+    back = frame_from_compressed(message)
+    assert back.shape == picture.shape
+    error = np.abs(back.astype(int) - picture.astype(int))
+    assert error.mean() < (8 if codec == "jpeg" else 1e-9)
+
+
+def test_jpeg_quality_changes_the_size():
+    picture = cv2.resize(BGR, (64, 48))
+    small, large = (
+        len(compressed_message(picture, "bgr8", Header(), "jpeg", quality).data) for quality in (20, 95)
+    )
+    assert small < large
+
+
+def test_an_unknown_codec_is_refused():
+    with pytest.raises(ImageError, match="png or jpeg"):
+        compressed_message(BGR, "bgr8", Header(), "tiff")
+
+
+def compressed(data, format):
+    return CompressedImage(format=format, data=array.array("B", bytes(data)))
+
+
+def png(pixels):
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "format", "expected"),
+    [
+        (BGR, "png", BGR),
+        (BGR, "", BGR),
+        (BGR[..., ::-1], "rgb8; png compressed rgb8", BGR),
+        (np.dstack([BGR, ALPHA]), "bgra8; png compressed bgra8", BGR),
+        (GREY.astype(np.uint16) * 256 + 7, "mono16; png compressed ", GREY),
+        (BGR.astype(np.uint16) * 256 + 7, "bgr16; png compressed bgr16", BGR),
+    ],
+)
+def test_png_of_other_publishers(pixels, format, expected):
+    np.testing.assert_array_equal(frame_from_compressed(compressed(png(pixels), format)), expected)
+
+
+def test_a_bayer_mosaic_in_a_png_is_demosaiced():
+    blue, green, red = GREEN_BGR
+    mosaic = np.tile(np.array([[green, red], [blue, green]], np.uint8), (HEIGHT // 2, WIDTH // 2))
+    frame = frame_from_compressed(compressed(png(mosaic), "bayer_grbg8; png compressed "))
+    np.testing.assert_array_equal(frame, flat(GREEN_BGR))
+
+
+JPEG = cv2.imencode(".jpg", cv2.resize(BGR, (64, 48)))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "without data"),
+        (b"no picture at all", "17 bytes with format 'jpeg'"),
+        (JPEG[: len(JPEG) // 2], "cut off"),
+        (JPEG[:-2], "cut off"),
+        (png(BGR)[:40], "40 bytes"),
+    ],
+)
+def test_compressed_faults(data, words):
+    with pytest.raises(ImageError, match=words):
+        frame_from_compressed(compressed(data, "jpeg"))
+
+
+def test_a_jpeg_padded_with_zeros_is_whole():
+    assert frame_from_compressed(compressed(JPEG + bytes(100), "jpeg")).shape == (48, 64, 3)
+
+
+def camera_info(**fields):
+    info = CameraInfo(width=1280, height=720, distortion_model="plumb_bob", d=[0.1, -0.2, 0.0, 0.0, 0.05])
+    info.header.frame_id = "front"
+    info.k = [900.0, 0.0, 640.0, 0.0, 905.0, 360.0, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [880.0, 0.0, 642.0, -120.0, 0.0, 890.0, 358.0, 4.0, 0.0, 0.0, 1.0, 0.0]
+    for name, value in fields.items():
+        setattr(info, name, value)
+    return info
+
+
+def test_camera_info_is_scaled():
+    info = camera_info()
+    scaled = scaled_camera_info(info, (640, 240))
+    assert (scaled.width, scaled.height) == (640, 240)
+    np.testing.assert_allclose(scaled.k, [450, 0, 320, 0, 905 / 3, 120, 0, 0, 1])
+    np.testing.assert_allclose(scaled.p, [440, 0, 321, -60, 0, 890 / 3, 358 / 3, 4 / 3, 0, 0, 1, 0])
+    assert scaled.header == info.header
+    assert scaled.distortion_model == info.distortion_model
+    assert list(scaled.d) == list(info.d)
+    assert list(scaled.r) == list(info.r)
+    assert info == camera_info(), "the camera's own message was changed"
+
+
+def test_camera_info_at_the_cameras_size_is_the_cameras():
+    assert scaled_camera_info(camera_info(), (1280, 720)) == camera_info()
+
+
+def test_camera_info_with_region_of_interest_and_binning():
+    """The camera sends 320x180: the 640x360 in the middle of its 1280x720 pixels, binned by 2."""
+    info = camera_info(binning_x=2, binning_y=2)
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 320, 180, 640, 360
+    assert scaled_camera_info(info, (320, 180)) == info
+    scaled = scaled_camera_info(info, (160, 90))
+    assert (scaled.width, scaled.height) == (640, 360)
+    assert (scaled.binning_x, scaled.binning_y) == (2, 2)
+    roi = scaled.roi
+    assert (roi.x_offset, roi.y_offset, roi.width, roi.height) == (160, 90, 320, 180)
+    np.testing.assert_allclose(scaled.k[[0, 2, 4, 5]], [450, 320, 452.5, 180])
+
+
+@pytest.mark.parametrize(
+    ("info", "size"),
+    [(CameraInfo(), (640, 480)), (camera_info(), (0, 480)), (camera_info(height=0), (640, 480))],
+)
+def test_camera_info_without_a_size_is_refused(info, size):
+    with pytest.raises(ImageError, match="no side may be 0"):
+        scaled_camera_info(info, size)

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What /diagnostics says agrees with what is seen from outside; and cameras and clocks that misbehave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_graph import Camera, Graph, Listener, Process, health, picture, segmentation_node, wait_until
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from canet_ros.inference import Segmenter
+from canet_ros.ros.image_conversion import image_message
+
+pytestmark = pytest.mark.ros
+FRONT, REAR = "/front/image_raw", "/rear/image_raw"
+MASK = "/front/segmentation/mask"
+OK, WARN, ERROR = (
+    str(level[0]) for level in (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
+)
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Graph]:
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+@pytest.fixture(scope="module")
+def node(random_model: Path, graph: Graph) -> Iterator[Process]:
+    reliable = {f"qos_overrides.{REAR}.subscription.reliability": "reliable"}
+    with segmentation_node(
+        random_model, image_topics=f"['{FRONT}', '{REAR}']", stale_after=0.5, **reliable
+    ) as process:
+        graph.wait_for_state("active")
+        yield process
+
+
+@pytest.fixture
+def diagnostics(graph: Graph, node: Process) -> Iterator[Listener]:
+    listener = graph.listen(DiagnosticArray, "/diagnostics")
+    listener.wait_for(1)
+    yield listener
+    graph.clear()
+
+
+def p50(values: list[float]) -> float:
+    return float(np.median(values))
+
+
+def test_a_camera_that_is_never_seen_comes_late_vanishes_and_comes_back(
+    graph: Graph, diagnostics: Listener
+) -> None:
+    def wait_for_level(level: str, text: str) -> None:
+        def there() -> bool:
+            values = health(diagnostics, FRONT)
+            return values["level"] == level and text in values["message"]
+
+        wait_until(there, f"{text} at level {level}")
+
+    wait_for_level(ERROR, f"nothing publishes {FRONT}")
+    masks = graph.listen(Image, MASK)
+    wait_for_level(ERROR, "no image has come")
+    camera = graph.camera(FRONT)
+    graph.connect(camera, masks)
+    wait_for_level(OK, "Hz")
+    camera.close()
+    wait_for_level(WARN, "silent for")
+    camera = graph.camera(FRONT)
+    graph.connect(camera, masks)
+    wait_for_level(OK, "Hz")
+    masks.close()
+    wait_for_level(OK, "idle")
+
+
+def test_missing_images_are_counted_by_their_stamps(graph: Graph, diagnostics: Listener) -> None:
+    masks = graph.listen(Image, MASK)
+    camera = graph.camera(FRONT)
+    graph.connect(camera, masks)
+    time.sleep(0.3)
+    before = int(health(diagnostics, FRONT)["missing_by_stamp"])
+    image = picture(160, 120)
+    start_ns = graph.node.get_clock().now().nanoseconds
+    for number in range(60):
+        if number % 4 or number < 24:  # every fourth is lost, once the rate is known
+            stamp_ns = start_ns + number * 50_000_000
+            header = Header()
+            header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
+            camera.publish(image_message(image, "bgr8", header))
+        time.sleep(0.05)
+    wait_until(lambda: int(health(diagnostics, FRONT)["missing_by_stamp"]) == before + 9, "nine to be missed")
+    wait_until(lambda: "lost on the way" in health(diagnostics, FRONT)["message"], "a warning")
+
+
+def test_figures_agree_with_those_measured_outside(graph: Graph, diagnostics: Listener) -> None:
+    masks = graph.listen(Image, MASK)
+    camera = graph.camera(FRONT)
+    graph.connect(camera, masks)
+    time.sleep(0.5)
+    before, count = health(diagnostics, FRONT), len(masks.messages)
+    image = picture(160, 120)
+    start_s = time.monotonic()
+    for number in range(60):  # 6 s: longer than the window of the figures
+        time.sleep(max(0.0, start_s + number / 10 - time.monotonic()))
+        camera.send(image)
+    time.sleep(0.3)  # one more report
+    values = health(diagnostics, FRONT)
+
+    new, arrivals_s = masks.messages[count:], masks.arrivals_s[count:]
+    rate_hz = (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
+    assert int(values["received"]) - int(before["received"]) == 60
+    assert int(values["published"]) - int(before["published"]) == len(new)
+    assert float(values["rate_in_hz"]) == pytest.approx(10, rel=0.1)
+    assert float(values["rate_out_hz"]) == pytest.approx(rate_hz, rel=0.1)
+    ages_ms = [
+        (arrival_s - m.header.stamp.sec - m.header.stamp.nanosec / 1e9) * 1e3
+        for m, arrival_s in zip(new, arrivals_s)
+    ]
+    assert p50(ages_ms) == pytest.approx(float(values["age_p50_ms"]), abs=15)
+    stages_ms = [
+        float(values[f"{stage}_p50_ms"]) for stage in ("transport", "wait", "convert", "inference", "publish")
+    ]
+    assert sum(stages_ms) == pytest.approx(float(values["age_p50_ms"]), abs=5, rel=0.2)
+    engine = health(diagnostics, "engine")
+    assert (engine["engine"], engine["device"], engine["precision"]) == ("torch", "cpu", "fp32")
+    assert engine["level"] == OK
+
+
+def test_a_qos_that_does_not_fit_is_named_on_either_side(
+    graph: Graph, node: Process, diagnostics: Listener
+) -> None:
+    graph.listen(Image, "/rear/segmentation/mask")
+    graph.camera(REAR)  # best effort, where the override asks for reliable
+    node.wait_for_output(f"nothing comes from a publisher of {REAR}")
+    assert f"qos_overrides.{REAR}.subscription.reliability to best_effort" in node.output()
+    wait_until(lambda: "publisher" in health(diagnostics, REAR)["message"], "diagnostics to say so")
+    assert health(diagnostics, REAR)["level"] == ERROR
+
+    latched = QoSProfile(
+        depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    )
+    graph.listen(Image, MASK, latched)
+    node.wait_for_output(f"a subscriber to {MASK} gets nothing")
+    assert f"qos_overrides.{MASK}.publisher.durability to transient_local" in node.output()
+    wait_until(lambda: int(health(diagnostics, FRONT)["qos_problems"]) > 0, "diagnostics to count it")
+
+
+def test_size_and_encoding_change_in_mid_stream(
+    graph: Graph, diagnostics: Listener, random_model: Path
+) -> None:
+    segmenter = Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
+    masks = graph.listen(Image, MASK)
+    camera = graph.camera(FRONT)
+    graph.connect(camera, masks)
+    for size, encoding in (
+        ((320, 240), "bgr8"),
+        ((641, 479), "rgb8"),
+        ((64, 48), "mono8"),
+        ((320, 240), "bgr8"),
+    ):
+        image = picture(*size)
+        grey = encoding == "mono8"
+        stamp = camera.send(image[:, :, 0] if grey else image, encoding)
+        mask = masks.wait_for_stamp(stamp)
+        expected = segmenter(
+            {"bgr8": image, "rgb8": image[:, :, ::-1], "mono8": image[:, :, 0]}[encoding]
+        ).mask
+        np.testing.assert_array_equal(
+            np.frombuffer(mask.data, np.uint8).reshape(mask.height, mask.width), expected
+        )
+
+
+def test_a_clock_that_jumps(graph: Graph, diagnostics: Listener) -> None:
+    """A bag that is played in a loop under sim time, with limits on age and rate."""
+    clock = graph.node.create_publisher(Clock, "/clock", 10)
+    masks = graph.listen(Image, MASK)
+    camera = graph.camera(FRONT)
+    graph.connect(camera, masks)
+    image = picture(160, 120)
+
+    def play(start_s: float, frames: int) -> list[Header]:
+        headers = []
+        for number in range(frames):
+            header = Header()
+            header.stamp.sec, header.stamp.nanosec = divmod(int((start_s + number * 0.1) * 1e9), 10**9)
+            clock.publish(Clock(clock=header.stamp))
+            time.sleep(0.05)
+            camera.publish(image_message(image, "bgr8", header))
+            headers.append(header)
+            time.sleep(0.05)
+        return headers
+
+    try:
+        for name, value in (("use_sim_time", True), ("max_age", 1.0), ("max_rate", 30.0)):
+            assert graph.set_parameter(name, value).successful
+        wait_until(clock.get_subscription_count, "the node to listen to the clock")
+        play(1000.0, 3)
+        for start_s in (1000.0, 500.0, 2000.0, 500.0):
+            for header in play(start_s, 8):
+                masks.wait_for_stamp(header.stamp, 5)
+        values = health(diagnostics, FRONT)
+        assert float(values["age_p95_ms"]) < 1000
+        assert int(values["dropped_too_old"]) == 0
+    finally:
+        for name, value in (("use_sim_time", False), ("max_age", 0.0), ("max_rate", 0.0)):
+            graph.set_parameter(name, value)
+        graph.node.destroy_publisher(clock)
+
+
+def test_four_cameras_at_unequal_rates_get_their_share(
+    graph: Graph, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANET_TEST_SLEEP_S", "0.1")
+    rates_hz = {"a": 2, "b": 4, "c": 15, "d": 30}
+    topics = str([f"/fair/{name}/image_raw" for name in rates_hz])
+    slow_node = (str(Path(__file__).parent / "slow_node.py"),)
+    with segmentation_node(random_model, slow_node, namespace="/fair", image_topics=topics):
+        graph.wait_for_state("active", "/fair/canet")
+        cameras: dict[str, Camera] = {}
+        masks: dict[str, Listener] = {}
+        for name in rates_hz:
+            cameras[name] = graph.camera(f"/fair/{name}/image_raw")
+            masks[name] = graph.listen(Image, f"/fair/{name}/segmentation/mask")
+            graph.connect(cameras[name], masks[name])
+        before = {name: len(listener.messages) for name, listener in masks.items()}
+        image = picture(160, 120)
+        sent = dict.fromkeys(rates_hz, 0)
+        start_s = time.monotonic()
+        while (now_s := time.monotonic() - start_s) < 5:
+            for name, rate_hz in rates_hz.items():
+                if now_s * rate_hz >= sent[name]:
+                    cameras[name].send(image)
+                    sent[name] += 1
+            time.sleep(0.002)
+        time.sleep(0.5)
+        got = {name: len(masks[name].messages) - before[name] for name in rates_hz}
+    # The slow cameras get everything through, the fast ones share what is left equally.
+    assert got["a"] >= 0.9 * sent["a"]
+    assert got["b"] >= 0.9 * sent["b"]
+    assert got["c"] == pytest.approx(got["d"], rel=0.1)
+    assert got["d"] < 0.5 * sent["d"]  # or the node was not slow, and this proves nothing
+    graph.clear()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A slow engine works on the newest frame only, says what it dropped, and does not keep the process from ending."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from ros_graph import Graph, health, picture, segmentation_node, wait_until
+from sensor_msgs.msg import Image
+
+pytestmark = pytest.mark.ros
+SLOW_NODE = (str(Path(__file__).parent / "slow_node.py"),)
+# What may pass between taking a frame and starting its inference, on a busy machine.
+SLACK_S = 0.15
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+def nanoseconds(message: Image) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def test_never_an_older_frame_than_the_newest_received(
+    random_model: Path, graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANET_TEST_SLEEP_S", "0.4")
+    with segmentation_node(random_model, SLOW_NODE) as process:
+        graph.wait_for_state("active")
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        masks = graph.listen(Image, "/camera/segmentation/mask")
+        camera = graph.camera()
+        camera.wait_for_subscriber()
+        image = picture(320, 240)
+        end_s = time.monotonic() + 4
+        while time.monotonic() < end_s:
+            camera.send(image)
+            time.sleep(1 / 30)
+
+        time.sleep(1.5)  # the last frame's inference, and a report after it
+        lines = [line.split() for line in process.output().splitlines()]
+        received = [(int(words[1]), float(words[2])) for words in lines if words[:1] == ["received"]]
+        starts_s = [float(words[1]) for words in lines if words[:1] == ["inference"]]
+        assert len(received) > 60
+        assert 6 <= len(masks.messages) <= 11
+        for start_s, mask in zip(starts_s, masks.messages):
+            older_ns = [stamp_ns for stamp_ns, arrival_s in received if arrival_s < start_s - SLACK_S]
+            assert all(stamp_ns <= nanoseconds(mask) for stamp_ns in older_ns)
+
+        values = health(diagnostics, "/camera/image_raw")
+        assert int(values["received"]) == len(received)
+        assert int(values["published"]) == len(masks.messages)
+        assert int(values["dropped_replaced"]) == len(received) - len(masks.messages)
+
+        # An engine that fails costs its frame, not the node.
+        camera.send(np.full((240, 320, 3), 255, np.uint8))
+        wait_until(lambda: health(diagnostics, "engine")["failures"] == "1", "the failure to be counted")
+        values = health(diagnostics, "engine")
+        assert "the engine broke" in values["message"]
+        assert health(diagnostics, "/camera/image_raw")["dropped_failed"] == "1"
+        masks.wait_for_stamp(camera.send(image))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_mid_inference(
+    random_model: Path, graph: Graph, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("CANET_TEST_SLEEP_S", "5")
+    with segmentation_node(random_model, SLOW_NODE, diagnostics_period=1.0) as process:
+        graph.wait_for_state("active")
+        graph.listen(Image, "/camera/segmentation/mask")
+        camera = graph.camera()
+        camera.wait_for_subscriber()
+        before = process.output()
+        while "received" not in process.output():
+            camera.send(picture(320, 240))
+            time.sleep(0.1)
+        wait_until(lambda: "inference" in process.output()[len(before) :], "an inference")
+        process.signal(number)
+        start_s = time.monotonic()
+        assert process.wait(5) == 0
+        assert time.monotonic() - start_s < 2
+        said = process.output()[len(before) :].splitlines()
+        assert {line.split()[0] for line in said} == {"received", "inference"}  # and nothing else

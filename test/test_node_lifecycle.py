@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The managed node: transitions in any order, changes between them, failures that do not end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_graph import Graph, Process, picture, segmentation_node, wait_until
+from sensor_msgs.msg import Image
+
+from canet_ros.inference import Segmenter
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Graph]:
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+@pytest.fixture(scope="module")
+def process(random_model: Path, graph: Graph) -> Iterator[Process]:
+    with segmentation_node(random_model, autostart=False) as process:
+        graph.wait_for_state("unconfigured")
+        yield process
+
+
+@pytest.fixture
+def node(graph: Graph, process: Process, random_model: Path) -> Iterator[Process]:
+    yield process
+    graph.clear()
+    graph.change_state("deactivate")
+    for name, value in (("model", str(random_model)), ("resolution", ""), ("mask_size", "image")):
+        assert graph.set_parameter(name, value).successful
+    graph.change_state("cleanup")
+    assert graph.state() == "unconfigured"
+
+
+def segmented(graph: Graph, width: int = 320, height: int = 240) -> Image:
+    """The mask of one picture, over topics of its own."""
+    masks = graph.listen(Image, "/camera/segmentation/mask")
+    camera = graph.camera()
+    graph.connect(camera, masks)
+    mask = masks.wait_for_stamp(camera.send(picture(width, height)))
+    graph.clear()
+    return mask
+
+
+def test_every_transition_and_again(graph: Graph, node: Process) -> None:
+    for _ in range(2):
+        assert graph.state() == "unconfigured"
+        assert graph.change_state("configure")
+        assert graph.change_state("activate")
+        segmented(graph)
+        assert graph.change_state("deactivate")
+        assert graph.change_state("activate")
+        segmented(graph)
+        assert graph.change_state("deactivate")
+        assert graph.change_state("cleanup")
+
+
+def test_an_inactive_node_receives_and_publishes_nothing(graph: Graph, node: Process) -> None:
+    masks = graph.listen(Image, "/camera/segmentation/mask")
+    camera = graph.camera()
+    graph.change_state("configure")
+    graph.change_state("activate")
+    graph.connect(camera, masks)
+    graph.change_state("deactivate")
+    wait_until(lambda: not camera.subscriber_count(), "the node to unsubscribe")
+    count = len(masks.messages)
+    for _ in range(5):
+        camera.send(picture(160, 120))
+        time.sleep(0.05)
+    assert len(masks.messages) == count
+
+
+def test_wrong_transitions_are_refused(graph: Graph, node: Process) -> None:
+    assert not graph.change_state("activate")
+    assert graph.change_state("configure")
+    assert not graph.change_state("configure")
+    assert not graph.change_state("deactivate")
+    assert graph.state() == "inactive"
+
+
+def test_changes_take_effect_at_activation(graph: Graph, node: Process, random_model: Path) -> None:
+    graph.change_state("configure")
+    assert graph.set_parameter("resolution", "96x64").successful
+    assert graph.set_parameter("mask_size", "network").successful
+    assert graph.change_state("activate")
+    mask = segmented(graph)
+    assert (mask.width, mask.height) == (96, 64)
+    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", "96x64")
+    expected = segmenter.segment_batch([picture(320, 240)])[0].mask
+    np.testing.assert_array_equal(np.frombuffer(mask.data, np.uint8).reshape(64, 96), expected)
+
+
+def test_topics_change_after_cleanup_only(graph: Graph, node: Process) -> None:
+    graph.change_state("configure")
+    result = graph.set_parameter("image_topics", ["/other/image_raw"])
+    assert not result.successful
+    assert "clean up canet first" in result.reason
+    graph.change_state("cleanup")
+    assert graph.set_parameter("image_topics", ["/other/image_raw"]).successful
+    assert graph.change_state("configure")
+    topics = [name for name, _ in graph.node.get_publisher_names_and_types_by_node("canet", "/")]
+    assert "/other/segmentation/mask" in topics
+    assert "/camera/segmentation/mask" not in topics
+    graph.change_state("cleanup")
+    assert graph.set_parameter("image_topics", ["/camera/image_raw"]).successful
+
+
+def test_a_model_that_cannot_be_had_fails_the_activation_only(
+    graph: Graph, node: Process, random_model: Path
+) -> None:
+    graph.change_state("configure")
+    assert graph.set_parameter("model", "/no/such/model").successful
+    before = len(node.output())
+    assert not graph.change_state("activate")
+    assert graph.state() == "inactive"
+    assert "not activated: no model '/no/such/model'" in node.output()[before:]
+    assert "Traceback" not in node.output()
+    assert graph.set_parameter("model", str(random_model)).successful
+    assert graph.change_state("activate")
+    segmented(graph)
+
+
+def test_start_values_that_are_refused_are_named_and_can_be_mended(random_model: Path, graph: Graph) -> None:
+    node = "/mended/canet"
+    with segmentation_node(
+        random_model, namespace="/mended", backbone="resnet1", overlay_alpha=3.0
+    ) as process:
+        process.wait_for_output("not configured")
+        assert "backbone: expected one of mobilenet_v2, resnet18" in process.output()
+        assert "overlay_alpha: expected a number from 0 to 1" in process.output()
+        assert graph.state(node) == "unconfigured"
+        assert graph.set_parameter("backbone", "resnet18", node).successful
+        assert not graph.change_state("configure", node)
+        assert graph.set_parameter("overlay_alpha", 0.3, node).successful
+        assert graph.change_state("configure", node)
+        # An idle node ends as quietly as a busy one.
+        before = len(process.output())
+        process.signal(signal.SIGINT)
+        assert process.wait(2) == 0
+        assert process.output()[before:] == ""
+
+
+def test_fifty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None:
+    def round_trip() -> None:
+        for transition in ("configure", "activate", "deactivate", "cleanup"):
+            assert graph.change_state(transition), transition
+
+    for _ in range(10):
+        round_trip()
+    before = resources(node.pid)
+    for _ in range(40):
+        round_trip()
+    after = resources(node.pid)
+    assert after["threads"] <= before["threads"]
+    assert after["files"] <= before["files"] + 2
+    assert after["memory_mb"] < before["memory_mb"] + 15
+
+
+def resources(pid: int) -> dict[str, float]:
+    process = Path("/proc") / str(pid)
+    pages = int((process / "statm").read_text().split()[1])
+    return {
+        "threads": len(list((process / "task").iterdir())),
+        "files": len(list((process / "fd").iterdir())),
+        "memory_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+    }
+
+
+def test_shutdown_transition_and_sigterm(random_model: Path, graph: Graph) -> None:
+    with segmentation_node(random_model, namespace="/robot") as process:
+        graph.wait_for_state("active", "/robot/canet")
+        assert graph.change_state("shutdown", "/robot/canet")
+        assert graph.state("/robot/canet") == "finalized"
+        process.signal(signal.SIGTERM)
+        assert process.wait(2) == 0
+        assert "Traceback" not in process.output()

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's parts that can be tried without topics."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo
+
+from canet_ros.ros.camera_input import CameraInfoBuffer
+from canet_ros.ros.camera_topics import CameraTopics, camera_topics
+from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
+from canet_ros.ros.parameter_table import PARAMETERS
+from canet_ros.ros.parameters import value_problem
+from canet_ros.ros.stamps import age_s
+from canet_ros.ros.statistics import StampGaps
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.mark.parametrize(
+    ("camera_hz", "limit_hz", "expected_hz"),
+    [(30, 20, 20), (30, 5, 5), (30, 29, 29), (10, 30, 10), (30, 0, 30)],
+)
+def test_rate_limit_keeps_to_the_limit(camera_hz: float, limit_hz: float, expected_hz: float) -> None:
+    limit = RateLimit()
+    seconds = 60
+    passed = sum(limit.allows(number / camera_hz, limit_hz) for number in range(seconds * int(camera_hz)))
+    assert passed == pytest.approx(expected_hz * seconds, rel=0.02)
+
+
+def test_rate_limit_does_not_make_up_for_silence() -> None:
+    limit = RateLimit()
+    assert limit.allows(0.0, 10)
+    passed = [limit.allows(100 + number / 100, 10) for number in range(100)]
+    assert sum(passed) == 10
+
+
+def test_a_raised_limit_takes_effect_at_once() -> None:
+    limit = RateLimit()
+    assert limit.allows(0.0, 0.01)
+    assert not limit.allows(1.0, 0.01)
+    assert limit.allows(1.1, 10)
+
+
+def test_slots_hold_the_newest_only() -> None:
+    slots: LatestSlots[int] = LatestSlots()
+    assert slots.put("a", 1) is PutResult.STORED
+    assert slots.put("a", 2, admits=lambda: False) is PutResult.REPLACED_OLDER
+    assert slots.put("b", 3, admits=lambda: False) is PutResult.REFUSED
+    assert slots.put("c", 4) is PutResult.STORED
+    assert slots.take_all() == {"a": 2, "c": 4}
+    assert slots.put("a", 5) is PutResult.STORED
+
+
+def test_closing_releases_who_waits() -> None:
+    slots: LatestSlots[int] = LatestSlots()
+    taken: list[object] = ["nothing"]
+    waiting = threading.Thread(target=lambda: taken.append(slots.take_all()))
+    waiting.start()
+    slots.close()
+    waiting.join(5)
+    assert taken == ["nothing", None]
+    assert slots.put("a", 1) is PutResult.REFUSED
+
+
+def test_stamp_gaps() -> None:
+    gaps = StampGaps()
+    period = 33_000_000
+    stamps = [1_000_000_000 + number * period for number in range(40)]
+    assert sum(gaps.missing_before(stamp) for stamp in stamps) == 0
+    assert gaps.missing_before(stamps[-1] + 4 * period) == 3
+    assert gaps.missing_before(stamps[-1] + 5 * period + period // 3) == 0  # jitter
+    assert gaps.missing_before(stamps[0]) == 0  # a bag that starts again
+    assert gaps.missing_before(stamps[0] + 10 * period) == 0  # no rate is known yet
+    assert gaps.missing_before(0) == 0
+
+
+def test_age_is_unknown_without_a_stamp_or_after_a_jump_back() -> None:
+    assert age_s(Time(sec=10), 12_500_000_000) == 2.5
+    assert age_s(Time(), 12_500_000_000) is None
+    assert age_s(Time(sec=20), 12_500_000_000) is None
+
+
+def test_camera_info_is_matched_by_stamp_then_nearness() -> None:
+    def info(sec: int, width: int) -> CameraInfo:
+        message = CameraInfo(width=width)
+        message.header.stamp.sec = sec
+        return message
+
+    infos = CameraInfoBuffer()
+    assert infos.match(Time(sec=5)) is None
+    for sec in (5, 6, 7):
+        infos.put(info(sec, sec))
+    assert infos.match(Time(sec=6)).width == 6
+    assert infos.match(Time(sec=7, nanosec=900_000_000)).width == 7
+    assert infos.match(Time(sec=9)) is None
+    infos.put(info(0, 1))  # a driver that does not stamp
+    assert infos.match(Time(sec=9)).width == 1
+
+
+def test_topics_beside_the_camera() -> None:
+    assert camera_topics(["/front/image_raw", "/image_raw"]) == (
+        CameraTopics("/front/image_raw", "/front/camera_info", "/front/segmentation"),
+        CameraTopics("/image_raw", "/camera_info", "/segmentation"),
+    )
+    with pytest.raises(ValueError, match="would both publish under /front/segmentation/"):
+        camera_topics(["/front/left", "/rear/left", "/front/right"])
+
+
+def test_defaults_are_values_of_their_parameters() -> None:
+    for spec in PARAMETERS:
+        assert value_problem(spec, spec.default) is None
+        assert value_problem(spec, None) is not None

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node, two cameras, over DDS between processes: what arrives is what the Segmenter gives, and nothing is done
+that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
+from ros_graph import Camera, Graph, Process, health, picture, segmentation_node, wait_until
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+from canet_ros.ros.image_conversion import image_message
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(scope="module")
+def segmenter(random_model: Path) -> Segmenter:
+    return Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Graph]:
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+@pytest.fixture(scope="module")
+def node(random_model: Path, graph: Graph) -> Iterator[Process]:
+    with segmentation_node(random_model, image_topics="['/front/image_raw', '/rear/image_raw']") as process:
+        graph.wait_for_state("active")
+        yield process
+
+
+@pytest.fixture
+def front(graph: Graph, node: Process) -> Iterator[Camera]:
+    yield graph.camera("/front/image_raw")
+    graph.clear()
+
+
+def pixels_of(message: Image) -> np.ndarray:
+    channels = {"mono8": (), "bgr8": (3,), "rgb8": (3,)}[message.encoding]
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, *channels)
+
+
+@pytest.mark.parametrize("size", [(160, 120), (641, 479), (97, 33)])
+def test_every_output_is_exact(
+    graph: Graph, front: Camera, segmenter: Segmenter, size: tuple[int, int]
+) -> None:
+    listeners = {
+        name: graph.listen(Image, f"/front/segmentation/{name}")
+        for name in ("mask", "color_mask", "overlay", "confidence")
+    }
+    graph.connect(front, *listeners.values())
+    image = picture(*size)
+    stamp = front.send(image, frame_id="front_optical")
+    got = {name: listener.wait_for_stamp(stamp) for name, listener in listeners.items()}
+
+    expected = segmenter(image)
+    assert len(np.unique(expected.mask)) > 2
+    table = color_lookup_table(segmenter.spec.classes, "rgb")
+    pictures = {
+        "mask": ("mono8", expected.mask),
+        "color_mask": ("rgb8", colorize(expected.mask, table)),
+        "overlay": ("bgr8", overlay(image, expected.mask, np.ascontiguousarray(table[:, ::-1]), 0.5)),
+        "confidence": ("mono8", expected.confidence),
+    }
+    for name, (encoding, pixels) in pictures.items():
+        message = got[name]
+        assert message.encoding == encoding
+        np.testing.assert_array_equal(pixels_of(message), pixels, err_msg=name)
+        assert message.header == Header(stamp=stamp, frame_id="front_optical")
+
+
+def test_camera_info_is_scaled_to_the_mask_and_stamped_like_it(graph: Graph, front: Camera) -> None:
+    infos = graph.listen(CameraInfo, "/front/segmentation/camera_info")
+    masks = graph.listen(Image, "/front/segmentation/mask")
+    driver = graph.camera("/front/camera_info", CameraInfo)
+    graph.connect(front, masks)
+    driver.wait_for_subscriber()
+    # The driver's picture is 320x240 of a sensor calibrated at 640x480.
+    now = graph.node.get_clock().now()
+    header = Header(stamp=now.to_msg(), frame_id="front_optical")
+    k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+    driver.publish(CameraInfo(header=header, width=640, height=480, k=k))
+    later = Header(stamp=(now + Duration(seconds=0.03)).to_msg(), frame_id="front_optical")
+    driver.publish(CameraInfo(header=later, width=64, height=48, k=k))
+    time.sleep(0.3)  # camera_info comes on a topic of its own, so in no order with the image
+    front.publish(image_message(picture(320, 240), "bgr8", header))
+    info, mask = infos.wait_for_stamp(header.stamp), masks.wait_for_stamp(header.stamp)
+    assert (info.width, info.height) == (mask.width, mask.height) == (320, 240)
+    assert info.header == mask.header == header
+    np.testing.assert_allclose(info.k, [250, 0, 160, 0, 255, 120, 0, 0, 1])
+
+
+def test_camera_info_alone_takes_no_inference(graph: Graph, front: Camera) -> None:
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    infos = graph.listen(CameraInfo, "/front/segmentation/camera_info")
+    driver = graph.camera("/front/camera_info", CameraInfo)
+    front.wait_for_subscriber()
+    driver.wait_for_subscriber()
+    before = wait_until(lambda: health(diagnostics, "engine"), "diagnostics")["batches"]
+    for _ in range(20):
+        stamp = graph.node.get_clock().now().to_msg()
+        driver.publish(CameraInfo(header=Header(stamp=stamp), width=160, height=120))
+        front.send(picture(160, 120))
+        time.sleep(0.05)
+    infos.wait_for(1)
+    diagnostics.wait_for(len(diagnostics.messages) + 2)
+    assert health(diagnostics, "engine")["batches"] == before
+
+
+def test_no_subscriber_no_inference(graph: Graph, front: Camera) -> None:
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    wait_until(
+        lambda: health(diagnostics, "/front/image_raw").get("subscribed") == "False", "no subscription"
+    )
+    before = health(diagnostics, "engine")["batches"]
+    received = health(diagnostics, "/front/image_raw")["received"]
+    for seed in range(10):
+        front.send(picture(160, 120, seed))
+        time.sleep(0.05)
+    count = len(diagnostics.messages)
+    diagnostics.wait_for(count + 3)
+    assert health(diagnostics, "engine")["batches"] == before
+    assert health(diagnostics, "/front/image_raw")["received"] == received
+
+    # The same with a subscriber shows that the counter counts.
+    masks = graph.listen(Image, "/front/segmentation/mask")
+    graph.connect(front, masks)
+    wait_until(lambda: health(diagnostics, "engine")["batches"] != before, "an inference to be counted")
+
+
+def test_an_output_alone_is_published_alone(graph: Graph, front: Camera) -> None:
+    overlays = graph.listen(Image, "/front/segmentation/overlay")
+    graph.connect(front, overlays)
+    masks = graph.listen(Image, "/front/segmentation/mask")
+    time.sleep(0.3)
+    assert masks.messages == []
+
+
+def test_two_cameras_get_their_own_results(graph: Graph, front: Camera, segmenter: Segmenter) -> None:
+    rear = graph.camera("/rear/image_raw")
+    masks = {name: graph.listen(Image, f"/{name}/segmentation/mask") for name in ("front", "rear")}
+    cameras = {"front": front, "rear": rear}
+    images = {"front": picture(320, 240, 1), "rear": picture(200, 100, 2)}
+    for name, camera in cameras.items():
+        graph.connect(camera, masks[name])
+    for _ in range(3):
+        stamps = {name: camera.send(images[name], frame_id=name) for name, camera in cameras.items()}
+        for name, listener in masks.items():
+            mask = listener.wait_for_stamp(stamps[name])
+            assert mask.header.frame_id == name
+            np.testing.assert_array_equal(pixels_of(mask), segmenter(images[name]).mask)
+
+
+def test_bad_images_are_named_once_and_the_next_good_one_works(
+    graph: Graph, node: Process, front: Camera, segmenter: Segmenter
+) -> None:
+    masks = graph.listen(Image, "/front/segmentation/mask")
+    graph.connect(front, masks)
+    image = picture(160, 120)
+
+    def broken(**changes: Any) -> Image:
+        message = image_message(image, "bgr8", Header(stamp=graph.node.get_clock().now().to_msg()))
+        for field, value in changes.items():
+            setattr(message, field, value)
+        return message
+
+    bad = {
+        "image encoding 'purple8' is not understood": lambda: broken(encoding="purple8"),
+        "step of": lambda: broken(step=100),
+        "data of": lambda: broken(data=broken().data[:1000]),
+        "image of zero size": lambda: broken(width=0),
+    }
+    before = len(node.output())
+    for make in bad.values():
+        for _ in range(4):
+            front.publish(make())
+            time.sleep(0.05)
+        stamp = front.send(image)
+        np.testing.assert_array_equal(pixels_of(masks.wait_for_stamp(stamp)), segmenter(image).mask)
+    errors = [line for line in node.output()[before:].splitlines() if "ERROR" in line]
+    assert len(errors) == len(bad)
+    for text, line in zip(bad, errors):
+        assert text in line
+        assert "/front/image_raw" in line
+
+
+def test_enable_pauses_and_resumes(graph: Graph, front: Camera) -> None:
+    masks = graph.listen(Image, "/front/segmentation/mask")
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    graph.connect(front, masks)
+    assert graph.call(SetBool, "/canet/enable", SetBool.Request(data=False)).success
+    paused = int(wait_until(lambda: health(diagnostics, "/front/image_raw"), "diagnostics")["dropped_paused"])
+    count = len(masks.messages)
+    front.send(picture(160, 120))
+    wait_until(lambda: int(health(diagnostics, "/front/image_raw")["dropped_paused"]) == paused + 1, "a drop")
+    assert len(masks.messages) == count
+    assert graph.call(SetBool, "/canet/enable", SetBool.Request(data=True)).success
+    masks.wait_for_stamp(front.send(picture(160, 120)))
+
+
+def test_parameters_that_change_at_any_time(graph: Graph, front: Camera) -> None:
+    overlays = graph.listen(Image, "/front/segmentation/overlay")
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    graph.connect(front, overlays)
+    image = picture(160, 120)
+    assert graph.set_parameter("overlay_alpha", 0.0).successful
+    np.testing.assert_array_equal(pixels_of(overlays.wait_for_stamp(front.send(image))), image)
+    assert graph.set_parameter("overlay_alpha", 1).successful  # an integer where a number is meant
+    assert (pixels_of(overlays.wait_for_stamp(front.send(image))) != image).any()
+
+    assert graph.set_parameter("max_age", 0.5).successful
+    old = Header(stamp=rclpy.time.Time(seconds=1e6).to_msg())
+    dropped = int(wait_until(lambda: health(diagnostics, "/front/image_raw"), "health")["dropped_too_old"])
+    front.publish(image_message(image, "bgr8", old))
+    wait_until(
+        lambda: int(health(diagnostics, "/front/image_raw")["dropped_too_old"]) == dropped + 1,
+        "the old frame to be dropped",
+    )
+    unstamped = Header()
+    front.publish(image_message(image, "bgr8", unstamped))
+    overlays.wait_for_stamp(unstamped.stamp)
+
+    assert graph.set_parameter("max_rate", 5.0).successful
+    overlays.wait_for_stamp(front.send(image))
+    count = len(overlays.messages)
+    start_s = time.monotonic()
+    while time.monotonic() < start_s + 2:
+        front.send(image)
+        time.sleep(0.03)
+    time.sleep(0.2)
+    assert 8 <= len(overlays.messages) - count <= 11
+    assert int(health(diagnostics, "/front/image_raw")["dropped_over_rate"]) > 20
+    for name, value in (("max_rate", 0.0), ("max_age", 0.0), ("overlay_alpha", 0.5)):
+        assert graph.set_parameter(name, value).successful
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("overlay_alpha", 1.5, "Min: 0.0, Max: 1.0"),
+        ("overlay_alpha", 2, "expected a number from 0 to 1, got 2"),
+        ("overlay_alpha", "half", "expected a number from 0 to 1, got 'half'"),
+        ("max_rate", -1.0, "Min: 0.0"),
+        ("jpeg_quality", 0, "Min: 1"),
+        ("jpeg_quality", 50.0, "expected an integer from 1 to 100"),
+        ("engine", "abacus", "expected one of auto, torch"),
+        ("resolution", "320", "WIDTHxHEIGHT"),
+        ("device", "tpu", "expected auto, cpu, cuda or cuda:N"),
+        ("resolution", "320x240", "deactivate canet first"),
+        ("backbone", "resnet18", "deactivate canet first"),
+        ("mask_size", "network", "deactivate canet first"),
+        ("image_topics", ["/other/image_raw"], "deactivate and clean up canet first"),
+        ("image_topics", ["/front/a", "/front/b"], "would both publish under /front/segmentation/"),
+        ("autostart", False, "read once, when the node starts"),
+        ("class_names", ["a", "b"], "comes from the model"),
+    ],
+)
+def test_refusals_say_why(graph: Graph, node: Process, name: str, value: Any, reason: str) -> None:
+    result = graph.set_parameter(name, value)
+    assert not result.successful
+    assert reason in result.reason
+
+
+def test_classes_of_the_model_are_parameters(graph: Graph, node: Process, segmenter: Segmenter) -> None:
+    classes = segmenter.spec.classes
+    assert graph.get_parameter("class_names") == list(classes.names)
+    assert graph.get_parameter("class_colors") == ["#{:02x}{:02x}{:02x}".format(*c) for c in classes.colors]

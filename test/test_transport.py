@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Camera-sized images cross between processes, with the profile that we give to every process we start.
+
+What happens without it differs between machines, so that only docs/transport.md says it. Networks between machines,
+Cyclone DDS and Zenoh are not tested.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from canet_ros.ros.transport import (
+    PROFILE_VARIABLES,
+    fastdds_profile,
+    transport_environment,
+    unused_domain_id,
+)
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+LARGE, SMALL = CONFIG / "fastdds.xml", CONFIG / "fastdds_small.xml"
+
+
+@pytest.mark.ros
+def test_images_of_1280x720_at_30_hz_arrive():
+    """300 frames, best effort as vision nodes subscribe; one retry, because the machine may be busy for a moment."""
+    pytest.importorskip("rclpy")
+    from canet_ros.ros.transport_check import ImageStream, check_transport
+
+    stream = ImageStream(width=1280, height=720, rate_hz=30, count=300)
+    result = check_transport(stream, transport_environment())
+    if result.received_fraction < 0.99:
+        result = check_transport(stream, transport_environment())
+    assert result.sent == 300
+    assert 297 <= result.received <= 300
+    assert 0 < result.latency_p50_ms <= result.latency_p95_ms
+
+
+@pytest.mark.ros
+def test_a_process_that_fails_is_named():
+    pytest.importorskip("rclpy")
+    from canet_ros.ros.transport_check import ImageStream, TransportError, check_transport
+
+    with pytest.raises(TransportError, match="no_such_rmw"):
+        check_transport(ImageStream(count=1), {**os.environ, "RMW_IMPLEMENTATION": "no_such_rmw"})
+
+
+def test_an_environment_without_a_profile_gets_ours():
+    bare = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
+    environment = transport_environment(bare)
+    added = {name: value for name, value in environment.items() if name not in bare}
+    assert len(added) == 1, "two variables would make Fast DDS warn of the old one"
+    (variable, path), *_ = added.items()
+    assert variable in PROFILE_VARIABLES
+    assert path == str(fastdds_profile())
+    assert Path(path) in (LARGE, SMALL)
+
+
+@pytest.mark.parametrize("variable", PROFILE_VARIABLES)
+def test_a_profile_of_the_users_stays(variable):
+    given = {variable: "/home/user/fastdds.xml", "HOME": "/home/user"}
+    assert transport_environment(given) == given
+
+
+def test_little_shared_memory_takes_the_small_profile():
+    """In a mount namespace of its own with Docker's 64 MB of /dev/shm."""
+    program = "from canet_ros.ros.transport import fastdds_profile; print(fastdds_profile())"
+    script = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script, sys.executable, program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"no mount namespaces here: {done.stderr.strip()}")
+    assert done.stdout.strip() == str(SMALL)
+
+
+def test_the_profiles_differ_in_nothing_but_the_size_of_the_segment():
+    settings = [
+        re.sub(r"<!--.*?-->", "", path.read_text(), flags=re.DOTALL).split() for path in (LARGE, SMALL)
+    ]
+    assert "<segment_size>33554432</segment_size>" in settings[0]
+    assert "<segment_size>8388608</segment_size>" in settings[1]
+    assert [line for line in settings[0] if "segment_size" not in line] == [
+        line for line in settings[1] if "segment_size" not in line
+    ]
+
+
+def test_an_unused_domain_id_is_one_that_nobody_listens_in():
+    first = unused_domain_id()
+    assert 1 <= first <= 101
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("", 7400 + 250 * first))
+        assert unused_domain_id() != first
