@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One list of parameters, and everything that repeats it says the same: launch arguments, config/canet.yaml, README.
+
+Also asserted, without ROS: package.xml names what the code imports; the RViz and Foxglove files parse and show topics
+that the node publishes; what ros2 bag record is told. Not asserted: that RViz, Foxglove and rosbag2 accept it; they
+are not to be had without a ROS installation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import canet_ros
+from canet_ros.inference.engines import ENGINES, PRECISIONS
+from canet_ros.network import ARCHITECTURES, BACKBONES
+from canet_ros.ros import parameter_table
+from canet_ros.ros.camera_topics import camera_topics
+from canet_ros.ros.launch_arguments import (
+    OWN_ARGUMENTS,
+    default_text,
+    given_parameters,
+    launch_arguments,
+    parameter_value,
+    parameters_in_file,
+    parameters_in_use,
+)
+from canet_ros.ros.parameter_table import PARAMETERS
+from canet_ros.ros.recording import latched_topics, record_command, recorded_topics
+from canet_ros.ros.rviz_view import view_of_cameras
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "config"
+SPECS = {spec.name: spec for spec in PARAMETERS}
+# What design and README promise beside the camera's own topics.
+RESULTS = {"mask", "color_mask", "overlay", "confidence", "camera_info", "label_info"}
+
+
+def load_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+# --- One list of parameters ------------------------------------------------------------------------------------------
+
+
+def test_choices_of_the_table_are_those_of_the_code() -> None:
+    assert tuple(ARCHITECTURES) == parameter_table.ARCHITECTURES
+    assert parameter_table.BACKBONES == BACKBONES
+    assert set(parameter_table.ENGINES) == set(ENGINES)
+    assert parameter_table.PRECISIONS == PRECISIONS
+
+
+def test_launch_needs_no_torch_to_read_the_table() -> None:
+    modules = "launch_arguments, recording, rviz_view, transport"
+    code = f"from canet_ros.ros import {modules}; import sys; sys.exit(bool({{'torch', 'rclpy'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_launch_arguments_are_the_parameters_and_a_few_more() -> None:
+    arguments = launch_arguments()
+    assert [argument.name for argument in arguments] == [
+        *SPECS,
+        *(argument.name for argument in OWN_ARGUMENTS),
+    ]
+    assert all(argument.description for argument in arguments)
+    for argument in arguments[: len(PARAMETERS)]:
+        spec = SPECS[argument.name]
+        assert argument.choices == spec.choices or isinstance(spec.default, bool)
+        assert not argument.choices or argument.default in argument.choices
+
+
+def test_configuration_file_has_every_parameter_with_its_default() -> None:
+    parameters = parameters_in_file((CONFIG / "canet.yaml").read_text(), "/any/namespace/any_node")
+    assert set(parameters) == set(SPECS)
+    for name, value in parameters.items():
+        default = SPECS[name].default
+        assert value == (list(default) if isinstance(default, tuple) else default), name
+        assert type(value) is (list if isinstance(default, tuple) else type(default)), name
+
+
+def test_configuration_file_explains_every_parameter_and_its_choices() -> None:
+    lines = (CONFIG / "canet.yaml").read_text().splitlines()
+    for spec in PARAMETERS:
+        at = next(i for i, line in enumerate(lines) if line.strip().startswith(f"{spec.name}:"))
+        comment = ""
+        while lines[at - 1].strip().startswith("#"):
+            at -= 1
+            comment = lines[at] + comment
+        assert comment, f"{spec.name} has no comment"
+        for choice in spec.choices:
+            assert re.search(rf"\b{re.escape(choice)}\b", comment), f"{spec.name}: {choice} is not explained"
+        if spec.minimum < spec.maximum:
+            assert str(type(spec.default)(spec.maximum)) in comment, (
+                f"{spec.name}: {spec.maximum} is not named"
+            )
+        assert ("at any time" in comment) == spec.live, f"{spec.name}: when it may change"
+
+
+def test_four_cameras_file_sets_known_parameters() -> None:
+    parameters = parameters_in_file((CONFIG / "four_cameras.yaml").read_text(), "/canet")
+    assert set(parameters) <= set(SPECS)
+    assert len(camera_topics(parameters["image_topics"])) == 4
+
+
+def test_readme_has_the_same_parameters() -> None:
+    readme = ROOT / "README.md"
+    if not readme.exists():
+        pytest.skip("README.md is not there yet")
+    rows = [
+        [cell.strip().strip("`") for cell in line.strip().strip("|").split("|")]
+        for line in readme.read_text().splitlines()
+        if line.startswith("|")
+    ]
+    start = next((i for i, row in enumerate(rows) if row[:2] == ["Parameter", "Default"]), None)
+    assert start is not None, "README.md has no table with the columns Parameter | Default | ..."
+    listed = {}
+    for row in rows[start + 2 :]:
+        if row[0] not in SPECS:
+            break
+        listed[row[0]] = row[1]
+    assert set(listed) == set(SPECS)
+    for name, shown in listed.items():
+        written = shown.strip('"')
+        assert parameter_value(SPECS[name], written) == parameter_value(
+            SPECS[name], default_text(SPECS[name])
+        ), name
+
+
+# --- Launch arguments and parameter files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("image_topics", "['/camera/image_raw']", ["/camera/image_raw"]),
+        ("image_topics", "[/front/image_raw, /rear/image_raw]", ["/front/image_raw", "/rear/image_raw"]),
+        ("resolution", "480x360", "480x360"),
+        ("model", "true", "true"),
+        ("model", "12", "12"),
+        ("max_rate", "10", 10.0),
+        ("jpeg_quality", "90", 90),
+        ("legend", "True", True),
+    ],
+)
+def test_arguments_become_values_of_the_parameters_type(name: str, text: str, value: Any) -> None:
+    parsed = parameter_value(SPECS[name], text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("image_topics", "/camera/image_raw"),
+        ("image_topics", "[]"),
+        ("image_topics", "[1, 2]"),
+        ("image_topics", "['/front"),
+        ("max_rate", "fast"),
+        ("max_rate", "true"),
+        ("jpeg_quality", "80.5"),
+        ("legend", "1"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: expected .* got "):
+        parameter_value(SPECS[name], text)
+
+
+def test_arguments_that_nobody_gave_are_not_parameters() -> None:
+    assert given_parameters({}) == {}
+    assert given_parameters({"backbone": "mobilenet_v2", "rviz": "true"}) == {"backbone": "mobilenet_v2"}
+    assert given_parameters({"use_sim_time": "True"}) == {"use_sim_time": True}
+
+
+def test_given_arguments_win_over_the_file_and_the_file_over_defaults() -> None:
+    text = "/**: {ros__parameters: {backbone: resnet18, max_rate: 5.0}}"
+    in_use = parameters_in_use({"backbone": "mobilenet_v2"}, text, "/canet")
+    assert (in_use["backbone"], in_use["max_rate"], in_use["max_age"]) == ("mobilenet_v2", 5.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("section", "node", "applies"),
+    [
+        ("/**", "/canet", True),
+        ("/**", "/front/canet", True),
+        ("/**/canet", "/front/canet", True),
+        ("/**/canet", "/front/other", False),
+        ("/*/canet", "/front/canet", True),
+        ("/*/canet", "/canet", False),
+        ("canet", "/canet", True),
+        ("/canet", "/front/canet", False),
+        ("/front/canet", "/front/canet", True),
+    ],
+)
+def test_sections_of_a_parameter_file_apply_as_in_rcl(section: str, node: str, applies: bool) -> None:
+    text = yaml.safe_dump({section: {"ros__parameters": {"max_rate": 5.0}}})
+    assert (parameters_in_file(text, node) == {"max_rate": 5.0}) is applies
+
+
+def test_nested_names_and_later_sections_of_a_parameter_file() -> None:
+    text = """
+    /**: {ros__parameters: {max_rate: 1.0, max_age: 1.0}}
+    front: {canet: {ros__parameters: {max_rate: 2.0}}}
+    """
+    assert parameters_in_file(text, "/front/canet") == {"max_rate": 2.0, "max_age": 1.0}
+
+
+@pytest.mark.parametrize("text", ["max_rate: 5.0", "[1", ""])
+def test_other_files_are_no_parameter_files(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected node names over ros__parameters|not YAML"):
+        parameters_in_file(text, "/canet")
+
+
+# --- Recording -------------------------------------------------------------------------------------------------------
+
+
+def test_recorded_topics() -> None:
+    cameras = camera_topics(["/front/image_raw"])
+    assert recorded_topics(cameras, "raw") == [
+        "/front/image_raw",
+        "/front/camera_info",
+        "/front/segmentation/mask/compressed",
+        "/front/segmentation/camera_info",
+        "/front/segmentation/label_info",
+        "/tf",
+        "/tf_static",
+    ]
+    assert recorded_topics(cameras, "compressed")[0] == "/front/image_raw/compressed"
+    assert set(latched_topics(cameras)) == {"/front/segmentation/label_info", "/tf_static"}
+
+
+def test_record_command_selects_the_topics_and_no_others() -> None:
+    # The options that ros2bag's record verb has on Humble, Jazzy, Kilted and Rolling alike.
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--regex")
+    parser.add_argument("--storage", choices=["mcap", "sqlite3"])
+    parser.add_argument("--qos-profile-overrides-path")
+    parser.add_argument("--output")
+    parser.add_argument("--use-sim-time", action="store_true")
+    topics = recorded_topics(camera_topics(["/front/image_raw", "/rear/image_raw"]), "raw")
+    command = record_command(topics, Path("qos.yaml"), "drive", use_sim_time=True)
+    assert command[:3] == ["ros2", "bag", "record"]
+    options = parser.parse_args(command[3:])
+    assert (options.storage, options.output, options.use_sim_time) == ("mcap", "drive", True)
+    for topic in topics:
+        assert re.search(options.regex, topic)
+    for topic in ("/front/image_raw/compressed", "/front/segmentation/mask", "/tf_other", "/robot/tf"):
+        assert not re.search(options.regex, topic)
+    assert "--output" not in record_command(topics, Path("qos.yaml"), "", use_sim_time=False)
+
+
+def test_latched_topics_are_a_qos_override_file() -> None:
+    rclpy_qos = pytest.importorskip("rclpy.qos")
+    for profile in latched_topics(camera_topics(["/front/image_raw"])).values():
+        qos = rclpy_qos.QoSProfile(
+            history=rclpy_qos.HistoryPolicy.get_from_short_key(profile["history"]),
+            depth=profile["depth"],
+            reliability=rclpy_qos.ReliabilityPolicy.get_from_short_key(profile["reliability"]),
+            durability=rclpy_qos.DurabilityPolicy.get_from_short_key(profile["durability"]),
+        )
+        assert qos.durability == rclpy_qos.DurabilityPolicy.TRANSIENT_LOCAL
+
+
+# --- RViz and Foxglove -----------------------------------------------------------------------------------------------
+
+
+def rviz_topics(view: dict[str, Any]) -> list[str]:
+    return [display["Topic"]["Value"] for display in view["Visualization Manager"]["Displays"]]
+
+
+def assert_topics_of_node(topics: list[str], images: set[str]) -> None:
+    for topic in topics:
+        namespace, _, name = topic.rpartition("/")
+        assert topic in images or (namespace.endswith("/segmentation") and name in RESULTS), topic
+
+
+def test_rviz_configurations_show_topics_of_the_node() -> None:
+    one = load_yaml(CONFIG / "canet.rviz")
+    assert set(rviz_topics(one)) == {
+        "/camera/image_raw",
+        "/camera/segmentation/overlay",
+        "/camera/segmentation/color_mask",
+    }
+    four = load_yaml(CONFIG / "four_cameras.rviz")
+    images = parameters_in_file((CONFIG / "four_cameras.yaml").read_text(), "/canet")["image_topics"]
+    assert rviz_topics(four) == [f"{camera.results}/overlay" for camera in camera_topics(images)]
+
+
+@pytest.mark.parametrize("name", ["canet.rviz", "four_cameras.rviz"])
+def test_rviz_displays_have_the_properties_of_the_image_display(name: str) -> None:
+    # As in rviz_default_plugins' image_display.cpp and rviz_common's qos_profile_property.cpp, Humble to Rolling.
+    display_properties = {"Class", "Enabled", "Name", "Value", "Topic"}
+    display_properties |= {"Normalize Range", "Min Value", "Max Value", "Median window"}
+    topic_properties = {"Value", "Depth", "History Policy", "Reliability Policy", "Durability Policy"}
+    view = load_yaml(CONFIG / name)
+    for display in view["Visualization Manager"]["Displays"]:
+        assert display["Class"] == "rviz_default_plugins/Image"
+        assert set(display) == display_properties
+        assert set(display["Topic"]) == topic_properties
+        # Fits cameras that publish best effort as well as our reliable results.
+        assert display["Topic"]["Reliability Policy"] == "Best Effort"
+        assert display["Name"] in view["Window Geometry"]
+    # Docks are found by name in Qt's saved state.
+    state = bytes.fromhex(view["Window Geometry"]["QMainWindow State"]).decode("utf-16-be", "ignore")
+    raw = bytes.fromhex(view["Window Geometry"]["QMainWindow State"])
+    assert state
+    for display in view["Visualization Manager"]["Displays"]:
+        assert display["Name"].encode("utf-16-be") in raw
+
+
+def test_rviz_view_follows_the_cameras() -> None:
+    one = load_yaml(CONFIG / "canet.rviz")
+    view = view_of_cameras(one, camera_topics(["/robot/eye/image_color"]), "compressed")
+    assert rviz_topics(view) == [
+        "/robot/eye/segmentation/overlay",
+        "/robot/eye/image_color/compressed",
+        "/robot/eye/segmentation/color_mask",
+    ]
+    assert rviz_topics(one)[0] == "/camera/segmentation/overlay"
+    four = load_yaml(CONFIG / "four_cameras.rviz")
+    two = view_of_cameras(four, camera_topics(["/a/image_raw", "/b/image_raw"]), "raw")
+    assert rviz_topics(two) == ["/a/segmentation/overlay", "/b/segmentation/overlay"]
+    assert yaml.safe_load(yaml.safe_dump(two)) == two
+
+
+def test_foxglove_layout_has_its_panels_and_shows_topics_of_the_node() -> None:
+    layout = json.loads((CONFIG / "foxglove_layout.json").read_text())
+    panels = layout["configById"]
+    assert sorted(shown_panels(layout["layout"])) == sorted(panels)
+    images = [panel["imageMode"]["imageTopic"] for name, panel in panels.items() if name.startswith("Image!")]
+    assert_topics_of_node(images, {"/camera/image_raw"})
+    assert {topic.rpartition("/")[2] for topic in images} == {"image_raw", "overlay", "color_mask"}
+    diagnostics = [panel["topicToRender"] for name, panel in panels.items() if name.startswith("Diagnostic")]
+    assert diagnostics == ["/diagnostics", "/diagnostics"]
+
+
+def shown_panels(layout: Any) -> Iterator[str]:
+    if isinstance(layout, str):
+        yield layout
+    else:
+        yield from shown_panels(layout["first"])
+        yield from shown_panels(layout["second"])
+
+
+# --- package.xml -----------------------------------------------------------------------------------------------------
+
+# Imports whose rosdep key has another name.
+KEYS = {"cv2": "python3-opencv", "numpy": "python3-numpy", "tqdm": "python3-tqdm", "yaml": "python3-yaml"}
+# Imports that rosdep cannot install everywhere; docs/install.md says how they come.
+BY_PIP = {
+    "torch",
+    "safetensors",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "rosbags",
+    "matplotlib",
+    "tensorboard",
+}
+
+
+def third_party_imports() -> set[str]:
+    found: set[str] = set()
+    for path in [*ROOT.glob("canet_ros/**/*.py"), *ROOT.glob("launch/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"canet_ros"}
+
+
+def test_package_manifest_names_what_is_imported() -> None:
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert (package.tag, package.get("format")) == ("package", "3")
+    assert package.findtext("name") == "canet_ros"
+    assert package.findtext("version") == canet_ros.__version__
+    assert package.findtext("license") == "Apache-2.0"
+    assert package.findtext("export/build_type") == "ament_python"
+    keys = [element.text for element in package if element.tag.endswith("depend")]
+    assert len(keys) == len(set(keys))
+    missing = {KEYS.get(name, name) for name in third_party_imports() - BY_PIP} - set(keys)
+    assert not missing
+
+
+def test_install_page_names_what_comes_by_pip() -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    for name in third_party_imports() & BY_PIP:
+        assert re.search(rf"\b{name}\b", page), f"docs/install.md does not say how {name} is installed"
