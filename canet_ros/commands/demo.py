@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet demo``: the main job on this machine, as three processes with DDS between them.
+
+A street camera publishes images, the segmentation node publishes masks and overlays, a recorder writes what came.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from canet_ros.inference.engines import ENGINES, PRECISIONS
+from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
+from canet_ros.network import ARCHITECTURES, BACKBONES
+from canet_ros.ros.demo_results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
+from canet_ros.ros.transport import transport_environment, unused_domain_id
+
+CAMERA = "/street"
+NODE = "/canet"
+RATE_HZ = 10.0
+LOG_FOLDER = "logs"
+GRACE_S = 5.0  # between asking a process to end and ending it
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_output"), help="folder for the results (default: demo_output)"
+    )
+    parser.add_argument(
+        "--input", type=Path, help="picture, folder of pictures, video or rosbag2, not a drawn street"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="how long the camera publishes (default: 20)"
+    )
+    parser.add_argument(
+        "--size", default="640x480", metavar="WxH", help="of the drawn pictures (default: 640x480)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn street (default: 0)")
+    parser.add_argument("--model", default="", help="name under models/, or a model folder")
+    parser.add_argument("--architecture", default="canet", choices=tuple(ARCHITECTURES))
+    parser.add_argument("--backbone", default="mobilenet_v2", choices=BACKBONES)
+    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if not 1 <= arguments.seconds <= 3600:
+        raise ValueError(f"--seconds must be 1 to 3600, not {arguments.seconds:g}")
+    if importlib.util.find_spec("rclpy") is None:
+        raise RuntimeError(
+            "ROS 2 is missing: source /opt/ros/DISTRO/setup.bash, or pip install canet_ros[kilted]"
+        )
+    model = _model_folder(arguments)
+    _empty(arguments.out)
+    commands = _commands(arguments, model)
+    environment = {**transport_environment(), "ROS_DOMAIN_ID": str(unused_domain_id())}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    processes = Processes(arguments.out, environment)
+    try:
+        for name, command in commands.items():
+            processes.start(name, command)
+        processes.wait_for("recorder")
+    finally:
+        processes.stop()
+    summary = json.loads((arguments.out / SUMMARY_FILE).read_text(encoding="utf-8"))
+    print(_table(summary))
+    print(f"\npictures and {SUMMARY_FILE}: {arguments.out.resolve()}")
+    return 0
+
+
+class ProcessError(RuntimeError):
+    """A process of the demo ended too early; the message says which and why."""
+
+
+class Processes:
+    """The demo's processes; none outlives this object's ``stop``. What they print goes to ``out``/logs."""
+
+    def __init__(self, out: Path, environment: Mapping[str, str]) -> None:
+        self._out = out
+        self._environment = environment
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, command: Sequence[str]) -> None:
+        with self._log(name).open("wb") as log:
+            self._running[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                # The recorder's progress bar is for the user.
+                stderr=None if name == "recorder" else log,
+                env=self._environment,
+                # Ctrl-C is for this process, which then ends the others one after the other.
+                start_new_session=True,
+            )
+
+    def wait_for(self, last: str) -> None:
+        """Wait until the process called ``last`` has ended well.
+
+        Raises:
+            ProcessError: it failed, or another one failed or ended before its time.
+        """
+        while True:
+            for name, process in self._running.items():
+                status = process.poll()
+                # The camera ends by itself when its frames are published; nothing else may.
+                if status is not None and (status != 0 or name == "segmentation node"):
+                    raise ProcessError(self._epitaph(name, status))
+            if self._running[last].poll() == 0:
+                return
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End those that still run; an impatient second Ctrl-C changes nothing."""
+        handlers = {
+            number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        for process in self._running.values():
+            if process.poll() is None:
+                process.terminate()
+        limit_s = time.monotonic() + GRACE_S
+        for process in self._running.values():
+            try:
+                process.wait(max(0.0, limit_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def _log(self, name: str) -> Path:
+        return self._out / LOG_FOLDER / f"{name.replace(' ', '_')}.log"
+
+    def _epitaph(self, name: str, status: int) -> str:
+        lines = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = f"{lines[-1]}; " if lines else ""
+        how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
+        return f"{last}the {name} ended {how}, its log is {self._log(name)}"
+
+
+def _model_folder(arguments: argparse.Namespace) -> Path:
+    try:
+        return find_model(arguments.model or shipped_model(arguments.architecture, arguments.backbone))
+    except ModelError as error:
+        raise ModelError(
+            f"{error}. To train one: canet train --data DATA --name NAME --out RUN, then --model RUN/model"
+        ) from error
+
+
+def _empty(out: Path) -> None:
+    """Make the folder, without what an earlier run left in it."""
+    (out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
+    for pattern in (OVERLAY_FILES.replace("{:03d}", "*"), SHEET_FILE, SUMMARY_FILE):
+        for path in out.glob(pattern):
+            path.unlink()
+
+
+def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]]:
+    frames = round(arguments.seconds * RATE_HZ)
+    camera: dict[str, Any] = {"rate": RATE_HZ, "frames": frames, "wait_for_subscribers": 2}
+    recorder = ["--out", str(arguments.out), "--camera", CAMERA, "--node", NODE]
+    if arguments.input:
+        camera["input"] = arguments.input.resolve()
+        recorder += ["--source", str(arguments.input)]
+    else:
+        width, height = parse_resolution(arguments.size)
+        camera |= {"seed": arguments.seed, "width": width, "height": height}
+        recorder += ["--source", f"street of seed {arguments.seed}", "--frames", str(frames)]
+    node: dict[str, Any] = {
+        "image_topics": f"['{CAMERA}/image_raw']",
+        "model": model.resolve(),
+        "engine": arguments.engine,
+        "device": arguments.device,
+        "precision": arguments.precision,
+        "diagnostics_period": 0.5,
+    }
+    if arguments.resolution:
+        node["resolution"] = "x".join(map(str, parse_resolution(arguments.resolution)))
+    python = [sys.executable, "-m"]
+    return {
+        "segmentation node": [*python, "canet_ros.ros.node", *_ros_arguments(node)],
+        "recorder": [*python, "canet_ros.ros.recorder", *recorder],
+        "street camera": [
+            *python,
+            "canet_ros.ros.street_camera",
+            *_ros_arguments(camera),
+            "-r",
+            f"__ns:={CAMERA}",
+        ],
+    }
+
+
+def _ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
+    arguments = ["--ros-args"]
+    for name, value in parameters.items():
+        arguments += ["-p", f"{name}:={value}"]
+    return arguments
+
+
+def _table(summary: Mapping[str, Any]) -> str:
+    miou = "no truth" if summary["miou"] is None else f"{summary['miou']:.3f}"
+    rows = {
+        "model": f"{summary['model']} at {summary['resolution']}",
+        "runs on": f"{summary['engine']} {summary['precision']}, {summary['device']} ({summary['host']['processor']})",
+        "camera": f"{summary['camera_size']}, {summary['input']}",
+        "frames": f"{summary['frames_published']} published, {summary['frames_segmented']} segmented, "
+        f"{summary['dropped']} dropped",
+        "rate": f"{summary['fps']} frames per second",
+        "latency": f"{summary['latency_ms']['p50']} ms p50, {summary['latency_ms']['p95']} ms p95, "
+        "image's stamp to mask's arrival",
+        "mIoU": miou,
+    }
+    return "\n".join(f"{name:>8}  {text}" for name, text in rows.items())

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet demo`` as a user runs it: camera, node and recorder in processes of their own, judged by what they leave.
+
+The figures are compared with the same frames segmented in this process. How good or fast a trained model is, is not
+tested here.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.visualization import color_lookup_table, overlay
+from canet_ros.simulation import StreetDrive
+from canet_ros.training.metrics import confusion_matrix, scores
+
+pytestmark = pytest.mark.ros
+EXACT = ("--engine", "torch", "--precision", "fp32", "--device", "cpu")
+LIMIT_S = 100
+
+
+def demo(*arguments):
+    command = [sys.executable, "-m", "canet_ros.cli", "demo", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def children(pid):
+    """Process ids and command lines of a process's children, by /proc."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                command = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(stat.parent.name)] = command
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def wait_for_bar(process):
+    """Until the progress bar moves: the main job is under way."""
+    seen = ""
+    limit_s = time.monotonic() + LIMIT_S
+    while "masks=" not in seen:
+        character = process.stderr.read(1)
+        assert character, f"ended with {process.wait()}: {seen}"
+        assert time.monotonic() < limit_s
+        seen += character
+
+
+@pytest.fixture(scope="module")
+def drawn_run(tmp_path_factory, random_model):
+    out = tmp_path_factory.mktemp("demo")
+    (out / "overlay_099.png").write_bytes(b"of an earlier run")
+    size = ("--size", "320x240", "--seed", 2, "--seconds", 3)
+    process = demo("--out", out, "--model", random_model, *size, *EXACT)
+    printed, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors
+    return out, json.loads((out / "summary.json").read_text()), printed
+
+
+def test_the_summary_agrees_with_itself_and_with_what_is_printed(drawn_run):
+    out, summary, printed = drawn_run
+    assert summary["frames_published"] == 30
+    assert 1 <= summary["frames_segmented"] <= 30
+    assert summary["dropped"] == 30 - summary["frames_segmented"]
+    # The camera publishes at 10 Hz for 2.9 s from its first to its last frame.
+    assert summary["fps"] == pytest.approx(summary["frames_segmented"] / 3.0, rel=0.15)
+    assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"] < 3000
+    assert [
+        summary[key] for key in ("model", "engine", "device", "precision", "resolution", "camera_size")
+    ] == [
+        "random",
+        "torch",
+        "cpu",
+        "fp32",
+        "160x120",
+        "320x240",
+    ]
+    for text in ("random", "torch fp32", "30 published", f"{summary['latency_ms']['p50']} ms p50", str(out)):
+        assert text in printed
+
+
+def test_overlays_and_agreement_are_those_of_the_camera_and_the_model(drawn_run, random_model):
+    out, summary, _ = drawn_run
+    segmenter = Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
+    table = color_lookup_table(segmenter.spec.classes, "bgr")
+    drive = StreetDrive(2, 320, 240, 10.0)
+    frames = [drive.frame(index) for index in range(30)]
+    masks = [segmenter(frame.image).mask for frame in frames]
+    expected = [overlay(frame.image, mask, table, 0.5) for frame, mask in zip(frames, masks)]
+    names = [name for name in summary["pictures"] if name.startswith("overlay")]
+    assert 1 <= len(names) <= 3
+    assert sorted(path.name for path in out.glob("overlay_*")) == names
+    indices = []
+    for name in names:
+        picture = cv2.imread(str(out / name))
+        indices += [i for i, candidate in enumerate(expected) if np.array_equal(picture, candidate)]
+    assert len(indices) == len(names), "an overlay is none of the camera's frames with the model's mask"
+    assert indices == sorted(indices)
+    if summary["dropped"] == 0:
+        assert indices == [0, 10, 20]
+        total = sum(confusion_matrix(frame.truth, mask, 11) for frame, mask in zip(frames, masks))
+        assert summary["miou"] == pytest.approx(scores(total).miou, abs=1e-4)
+        assert summary["pixel_accuracy"] == pytest.approx(scores(total).pixel_accuracy, abs=1e-4)
+
+
+def test_the_contact_sheet_shows_image_overlay_and_truth(drawn_run):
+    out, _, _ = drawn_run
+    sheet = cv2.imread(str(out / "contact_sheet.png"))
+    image = StreetDrive(2, 320, 240, 10.0).frame(0).image
+    row = cv2.matchTemplate(sheet, cv2.resize(image, (480, 360))[40:], cv2.TM_CCOEFF_NORMED)
+    assert row.max() > 0.99
+    x, y = cv2.minMaxLoc(row)[3]
+    width = 480
+    assert sheet.shape[1] > x + 3 * width
+    third = sheet[y + 4 : y + 300, x + 2 * (width + 12) + 4 : x + 3 * width]
+    share_of_flat = np.mean(np.all(third[:, 1:] == third[:, :-1], axis=-1))
+    assert share_of_flat > 0.8, "the third column is flat colours: the truth"
+
+
+def test_the_users_own_pictures_have_no_truth(tmp_path, random_model):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(pictures / f"{index}.jpg"), StreetDrive(index, 160, 120).frame(0).image)
+    out = tmp_path / "out"
+    process = demo("--out", out, "--model", random_model, "--input", pictures, *EXACT)
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["miou"] is None
+    assert summary["frames_published"] == 4
+    assert summary["input"] == str(pictures)
+    assert cv2.imread(str(out / "contact_sheet.png")).shape[1] < 3 * 480
+
+
+def test_when_the_node_dies_the_demo_says_so_and_leaves_nothing_behind(tmp_path, random_model):
+    process = demo("--out", tmp_path, "--model", random_model, "--size", "160x120", *EXACT)
+    wait_for_bar(process)
+    started = children(process.pid)
+    (node,) = [pid for pid, command in started.items() if "canet_ros.ros.node" in command]
+    subprocess.run(["kill", "-KILL", str(node)], check=True)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "canet demo: the segmentation node ended by SIGKILL" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert not [pid for pid in started if Path("/proc", str(pid)).exists()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_leaves_nothing_behind(number, tmp_path, random_model):
+    process = demo("--out", tmp_path, "--model", random_model, "--size", "160x120", *EXACT)
+    wait_for_bar(process)
+    started = children(process.pid)
+    assert len(started) == 3
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert not [pid for pid in started if Path("/proc", str(pid)).exists()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "no-such-model"), ["no-such-model", "canet train"]),
+        (("--seconds", "0"), ["--seconds"]),
+        (("--device", "cuda:99"), ["cuda:99"]),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(arguments, words, tmp_path, random_model):
+    process = demo("--out", tmp_path, "--model", random_model, *arguments)
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    (line,) = errors.strip().splitlines()
+    assert all(word in line for word in words), line

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet doctor`` on this machine, compared with what Python itself knows about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from canet_ros.inference.engines import ENGINES
+from canet_ros.inference.model_folder import available_models
+from canet_ros.ros.transport import PROFILE_VARIABLES, transport_environment
+
+# Shared memory alone, and less of it than a camera image takes: nothing arrives, on any machine.
+STARVING_PROFILE = """<?xml version="1.0"?>
+<dds xmlns="http://www.eprosima.com"><profiles>
+  <transport_descriptors><transport_descriptor>
+    <transport_id>starving</transport_id><type>SHM</type><segment_size>262144</segment_size>
+  </transport_descriptor></transport_descriptors>
+  <participant profile_name="starving" is_default_profile="true"><rtps>
+    <userTransports><transport_id>starving</transport_id></userTransports>
+    <useBuiltinTransports>false</useBuiltinTransports>
+  </rtps></participant>
+</profiles></dds>
+"""
+
+
+def doctor(report, environment, *program):
+    program = program or ("-m", "canet_ros.cli")
+    done = subprocess.run(
+        [sys.executable, *program, "doctor", "--json", str(report)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done, json.loads(report.read_text())
+
+
+def by_subject(report):
+    return {finding["subject"]: finding for finding in report["findings"]}
+
+
+@pytest.mark.ros
+def test_it_tells_what_is_here(tmp_path):
+    pytest.importorskip("rclpy")
+    done, report = doctor(tmp_path / "report.json", transport_environment())
+    findings = by_subject(report)
+    assert findings["Python"]["text"] == sys.version.split()[0]
+    assert findings["NumPy"]["text"] == np.__version__
+    assert findings["OpenCV"]["text"] == cv2.__version__
+    assert {f"engine {name}" for name in ENGINES} <= set(findings)
+    assert "rclpy" in findings["ROS 2"]["text"]
+    assert all(name in findings["models"]["text"] for name in available_models())
+    if available_models():
+        assert any(name in findings["in use"]["text"] for name in ENGINES)
+    images = findings["camera images between processes"]
+    assert images["verdict"] == "ok", images
+    assert report["runs"] == all(finding["verdict"] != "missing" for finding in report["findings"])
+    assert done.returncode == (0 if report["runs"] else 1)
+    for finding in report["findings"]:
+        assert finding["text"] in done.stdout
+        assert finding["advice"] in done.stdout
+
+
+@pytest.mark.ros
+def test_it_says_what_to_do_where_images_do_not_arrive(tmp_path):
+    rclpy = pytest.importorskip("rclpy")
+    if rclpy.get_rmw_implementation_identifier() != "rmw_fastrtps_cpp":
+        pytest.skip("the profile is Fast DDS's")
+    profile = tmp_path / "starving.xml"
+    profile.write_text(STARVING_PROFILE)
+    environment = {**os.environ, **dict.fromkeys(PROFILE_VARIABLES, str(profile))}
+    _, report = doctor(tmp_path / "report.json", environment)
+    images = by_subject(report)["camera images between processes"]
+    assert images["verdict"] == "note"
+    assert images["text"].startswith("0 of 60 arrive")
+    assert "with our Fast DDS profile 60" in images["text"]
+    assert "camera driver" in images["advice"]
+    assert "fastdds.xml" in images["advice"] or "fastdds_small.xml" in images["advice"]
+
+
+def test_without_ros_it_says_how_to_get_it(tmp_path):
+    without_rclpy = (
+        "import sys; sys.modules['rclpy'] = None; from canet_ros.cli import main; sys.exit(main())"
+    )
+    done, report = doctor(tmp_path / "report.json", dict(os.environ), "-c", without_rclpy)
+    assert done.returncode == 1
+    assert report["runs"] is False
+    finding = by_subject(report)["ROS 2"]
+    assert finding["verdict"] == "missing"
+    assert "source /opt/ros" in finding["advice"]
+    assert "camera images between processes" not in by_subject(report)
