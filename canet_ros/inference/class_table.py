@@ -71,7 +71,5 @@ def load_class_table(name_or_path: str) -> ClassTable:
     elif Path(name_or_path).is_file():
         text = Path(name_or_path).read_text(encoding="utf-8")
     else:
-        raise ValueError(
-            f"no class table {name_or_path!r}: give a YAML file or one of {', '.join(known)}"
-        )
+        raise ValueError(f"no class table {name_or_path!r}: give a YAML file or one of {', '.join(known)}")
     return parse_class_table(yaml.safe_load(text))

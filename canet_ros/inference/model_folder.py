@@ -12,15 +12,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from canet_ros.inference.class_table import ClassTable, parse_class_table
-from canet_ros.network import CANet
+
+if TYPE_CHECKING:  # torch is imported where a network is needed: engines with exported graphs start without it
+    from torch import Tensor
+
+    from canet_ros.network import CANet
 
 SPEC_FILE = "model.yaml"
 WEIGHTS_FILE = "weights.safetensors"
@@ -59,6 +61,8 @@ class ModelSpec:
 
     def build_network(self) -> CANet:
         """The network this model names, with random weights."""
+        from canet_ros.network import CANet
+
         return CANet(len(self.classes), self.backbone, self.fusion, self.architecture, self.head)
 
 
@@ -166,6 +170,8 @@ def load_network(folder: Path) -> tuple[ModelSpec, CANet]:
     Raises:
         ModelError: a file is missing or broken, or a tensor's name or shape does not fit the spec.
     """
+    from safetensors.torch import load_file
+
     spec = load_spec(folder)
     path = folder / WEIGHTS_FILE
     try:
@@ -203,6 +209,8 @@ def weight_mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor
 
 def save_model(folder: Path, spec: ModelSpec, network: CANet, half: bool = True) -> None:
     """Write a model folder; ``half`` stores floating-point weights as fp16."""
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()

@@ -6,33 +6,130 @@ Only bytes go in and only bytes come out; normalisation, network, upsampling and
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from canet_ros.inference.model_folder import ModelSpec
+from canet_ros.inference.model_folder import ModelSpec, Resolution
 from canet_ros.network import CANet
+
+_STRIDE = 8  # of the logits
+_CANDIDATES = 4
 
 
 class PixelsToClasses(nn.Module):
     """uint8 pictures (B, h, w, 3) BGR to uint8 class ids (B, h, w) and uint8 confidence (B, h, w).
 
-    Confidence is the softmax probability of the chosen class, 0..255.
+    Confidence is the softmax probability of the chosen class, 0..255. ``resolution`` is (w, h).
     """
 
-    mean: Tensor
-    scale: Tensor
+    zero: Tensor
 
-    def __init__(self, spec: ModelSpec, network: CANet) -> None:
+    def __init__(self, spec: ModelSpec, network: CANet, resolution: Resolution) -> None:
         super().__init__()
-        self.network = network
-        mean_bgr = 255 * torch.tensor(spec.mean[::-1])
-        scale_bgr = 1 / (255 * torch.tensor(spec.std[::-1]))
-        self.register_buffer("mean", mean_bgr.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", scale_bgr.view(1, 3, 1, 1), persistent=False)
+        self.network = copy.deepcopy(network)
+        self.upsample = ClassesAtFullSize(resolution)
+        mean_bgr, std_bgr = 255 * torch.tensor(spec.mean[::-1]), 255 * torch.tensor(spec.std[::-1])
+        zero = mean_bgr.round()
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+                _fold_normalisation(module, (mean_bgr - zero) / std_bgr, std_bgr)
+        self.register_buffer("zero", zero.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        bgr = images.permute(0, 3, 1, 2).to(self.mean.dtype)
-        logits = self.network(((bgr - self.mean) * self.scale).flip(1))
-        best, mask = logits.max(dim=1)
-        confidence = 255 / (logits - best.unsqueeze(1)).exp().sum(dim=1)
-        return mask.to(torch.uint8), (confidence + 0.5).to(torch.uint8)
+        pixels = images.permute(0, 3, 1, 2).to(self.zero.dtype) - self.zero
+        mask, confidence = self.upsample(self.network.logits_at_stride_8(pixels))
+        return mask, confidence
+
+
+@torch.no_grad()
+def _fold_normalisation(convolution: nn.Conv2d, offset_bgr: Tensor, std_bgr: Tensor) -> None:
+    """Let a convolution over normalised RGB take BGR pixels.
+
+    Whole numbers up to 256 are exact in bf16 and fp16; normalised pixels are not, and their rounding would cost more
+    classes than all other layers' together.
+    """
+    weight = convolution.weight.flip(1)
+    convolution.bias = nn.Parameter(-(weight * offset_bgr.view(1, 3, 1, 1)).sum((1, 2, 3)))
+    convolution.weight.copy_(weight / std_bgr.view(1, 3, 1, 1))
+
+
+class ClassesAtFullSize(nn.Module):
+    """Logits (B, C, ceil(h/8), ceil(w/8)) to class ids and confidence, (B, h, w) uint8 each; ``resolution`` is (w, h).
+
+    Equals bilinear upsampling (half-pixel centres), softmax and argmax of C planes at full size, without the memory
+    traffic of such planes. In the cell between four neighbouring logits every pixel is a convex combination of the
+    four, so a class that is low at all of them cannot win there: only the few classes with the highest peaks in a
+    cell go to full size. The rest count in the confidence as one class that holds their summed probability.
+    """
+
+    x_weights: Tensor
+    y_weights: Tensor
+    x_pixels: Tensor
+    y_pixels: Tensor
+
+    def __init__(self, resolution: Resolution) -> None:
+        super().__init__()
+        for axis, pixels in zip("xy", resolution):
+            weights, positions = _pixels_in_cells(pixels)
+            self.register_buffer(f"{axis}_weights", torch.from_numpy(weights), persistent=False)
+            self.register_buffer(f"{axis}_pixels", torch.from_numpy(positions), persistent=False)
+        self._has_whole_cells = all(pixels % _STRIDE == 0 for pixels in resolution)
+        self._width, self._height = resolution
+
+    def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        candidates = min(_CANDIDATES, logits.shape[1])
+        # A shift common to all classes changes neither argmax nor softmax; with the maximum at 0, exp cannot overflow.
+        logits = logits.float()
+        logits = logits - logits.amax(1, keepdim=True)
+        logits = torch.cat((logits[:, :, :1], logits, logits[:, :, -1:]), 2)
+        logits = torch.cat((logits[..., :1], logits, logits[..., -1:]), 3)
+        top, bottom = logits[:, :, :-1], logits[:, :, 1:]
+        corners = torch.stack((top[..., :-1], bottom[..., :-1], top[..., 1:], bottom[..., 1:]), 2)
+
+        ids = corners.amax(2, keepdim=True).topk(candidates, dim=1).indices  # (B, candidates, 1, cells y, cells x)
+        chosen = corners.gather(1, ids.expand(-1, -1, 4, -1, -1))
+        rest = corners.exp().sum(1, keepdim=True) - chosen.exp().sum(1, keepdim=True)
+        corners = torch.cat((chosen, rest.clamp(min=1e-6).log()), 1).unsqueeze(-1)
+
+        left, right = corners[:, :, :2], corners[:, :, 2:]
+        columns = (left + (right - left) * self.x_weights).flatten(4)  # (B, candidates + 1, 2, cells y, cells x * 8)
+        top, bottom = columns[:, :, 0].unsqueeze(3), columns[:, :, 1].unsqueeze(3)
+        slope = bottom - top
+        planes = [top[:, k] + slope[:, k] * self.y_weights.unsqueeze(-1) for k in range(candidates + 1)]
+        ids_of_columns = (ids.to(logits.dtype).unsqueeze(-1) * torch.ones_like(self.x_weights)).flatten(4)
+
+        best, mask = planes[0], ids_of_columns[:, 0].transpose(1, 2)  # (B, cells y, 1 or 8, cells x * 8)
+        for k in range(1, candidates):
+            mask = torch.where(planes[k] > best, ids_of_columns[:, k].transpose(1, 2), mask)
+            best = torch.maximum(best, planes[k])
+        total = (planes[0] - best).exp()
+        for plane in planes[1:]:
+            total = total + (plane - best).exp()
+        return self._in_pixels(mask), self._in_pixels(255 / total + 0.5)
+
+    def _in_pixels(self, cells: Tensor) -> Tensor:
+        plane = cells.to(torch.uint8).flatten(1, 2)
+        if self._has_whole_cells:
+            margin = _STRIDE // 2
+            return plane[:, margin : margin + self._height, margin : margin + self._width]
+        return plane.index_select(1, self.y_pixels).index_select(2, self.x_pixels)
+
+
+def _pixels_in_cells(pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where pixels lie between logits, along one axis.
+
+    Cell i lies between logits i - 1 and i, edges repeated; it has 8 places. Returns the weight of logit i at each
+    place, (cells, 8) float32, and the place of each pixel counted over all cells, (pixels,) int64.
+    """
+    logits = -(-pixels // _STRIDE)
+    # Half-pixel centres: pixel p is at (p + 1/2) logits / pixels - 1/2, here as a fraction of whole numbers.
+    numerators = (2 * np.arange(pixels) + 1) * logits - pixels
+    cells, remainders = np.divmod(numerators, 2 * pixels)
+    cells += 1
+    places = _STRIDE * remainders // (2 * pixels)
+    weights = np.zeros((logits + 1, _STRIDE), np.float32)
+    weights[cells, places] = remainders / (2 * pixels)
+    return weights, cells * _STRIDE + places

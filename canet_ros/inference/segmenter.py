@@ -55,6 +55,7 @@ class Segmenter:
         engine: str = "auto",
         precision: str = "auto",
         resolution: str | Resolution | None = None,
+        max_batch: int = 1,
     ) -> Segmenter:
         """Load a model by name or folder, and warm it up.
 
@@ -64,6 +65,7 @@ class Segmenter:
             engine: auto or one of ``engines.ENGINES``.
             precision: auto or one of ``engines.PRECISIONS``.
             resolution: (width, height) or "WIDTHxHEIGHT" of the network's input; None or "" for the model's own.
+            max_batch: how many pictures a call will hold at most, for engines that prepare for each number (GPUs).
 
         Raises:
             ModelError: the model is missing or broken.
@@ -75,7 +77,7 @@ class Segmenter:
         if isinstance(resolution, str):
             resolution = parse_resolution(resolution) if resolution else None
         size = resolution or spec.resolution
-        request = EngineRequest(folder, size, engine=engine, device=device, precision=precision)
+        request = EngineRequest(folder, size, engine, device, precision, max_batch)
         return cls(spec, create_engine(request), size)
 
     def __call__(self, image: NDArray[np.uint8]) -> Segmentation:
@@ -92,23 +94,28 @@ class Segmenter:
         Raises:
             ValueError: an array is not (H, W, 3) or (H, W) uint8 with at least one pixel.
         """
-        batch = np.stack([self._network_input(image) for image in images])
+        width, height = self.resolution
+        batch = np.empty((len(images), height, width, 3), np.uint8)
+        for image, place in zip(images, batch):
+            _bring_to_size(image, place)
         masks, confidences = self.engine.run(batch)
         return [Segmentation(mask, confidence) for mask, confidence in zip(masks, confidences)]
 
-    def _network_input(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
-            raise ValueError(
-                f"expected a uint8 picture (H, W, 3) BGR or (H, W) grey, got {image.dtype} {image.shape}"
-            )
-        if (image.shape[1], image.shape[0]) != self.resolution:
-            shrinks = image.shape[1] >= 2 * self.resolution[0] or image.shape[0] >= 2 * self.resolution[1]
-            image = cv2.resize(  # type: ignore[assignment]
-                image, self.resolution, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            )
-        if image.ndim == 2:
-            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
-        return image
+
+def _bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
+    """Write the picture into ``place`` (h, w, 3), resized and in colour."""
+    if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+        raise ValueError(
+            f"expected a uint8 picture (H, W, 3) BGR or (H, W) grey, got {image.dtype} {image.shape}"
+        )
+    height, width = place.shape[:2]
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
+    if image.shape == place.shape:
+        place[:] = image
+        return
+    shrinks = image.shape[1] >= 2 * width or image.shape[0] >= 2 * height
+    cv2.resize(image, (width, height), place, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def _resize_nearest(plane: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,8 @@ def color_lookup_table(classes: ClassTable, order: str = "rgb") -> NDArray[np.ui
 
 def colorize(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W) class ids to (H, W, 3) colours of a table (256, 3)."""
-    return np.take(table, mask, axis=0)
+    colors: NDArray[np.uint8] = cv2.applyColorMap(mask, table.reshape(256, 1, 3))  # type: ignore[assignment]
+    return colors
 
 
 def overlay(
@@ -36,7 +39,8 @@ def overlay(
         table: colours, (256, 3).
         alpha: 0 shows the picture alone, 1 the colours alone.
     """
-    blended: NDArray[np.uint8] = cv2.addWeighted(image, 1 - alpha, colorize(mask, table), alpha, 0)  # type: ignore[assignment]
+    blended = colorize(mask, table)
+    cv2.addWeighted(image, 1 - alpha, blended, alpha, 0, dst=blended)
     return blended
 
 
@@ -50,6 +54,37 @@ def draw_legend(classes: ClassTable, width: int, row_height: int = 26) -> NDArra
         x, y = (index % columns) * cell + 6, (index // columns) * row_height
         cv2.rectangle(strip, (x, y + 5), (x + 18, y + row_height - 6), (blue, green, red), cv2.FILLED)
         cv2.putText(
-            strip, name, (x + 25, y + row_height - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA
+            strip,
+            name,
+            (x + 25, y + row_height - 9),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.45,
+            (0, 0, 0),
+            1,
+            cv2.LINE_AA,
         )
     return strip
+
+
+def draw_legend_box(picture: NDArray[np.uint8], classes: ClassTable) -> None:
+    """Name the classes in the upper left corner of a picture (H, W, 3) BGR, in place; not where they do not fit."""
+    height, width = picture.shape[:2]
+    box = _legend_box(classes, height)
+    if box.shape[1] <= width and box.shape[0] <= height:
+        picture[: box.shape[0], : box.shape[1]] = box
+
+
+@functools.lru_cache(maxsize=16)
+def _legend_box(classes: ClassTable, picture_height: int) -> NDArray[np.uint8]:
+    row = min(max(picture_height // 26, 10), 26)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, row / 45
+    rows = min(len(classes), max(1, picture_height // row))
+    columns = -(-len(classes) // rows)
+    text_width = max(cv2.getTextSize(name, font, scale, 1)[0][0] for name in classes.names)
+    cell = row + text_width + row // 2
+    box = np.full((rows * row, columns * cell, 3), 32, np.uint8)
+    for index, (name, (red, green, blue)) in enumerate(zip(classes.names, classes.colors)):
+        x, y = index // rows * cell, index % rows * row
+        cv2.rectangle(box, (x + 2, y + 2), (x + row - 3, y + row - 3), (blue, green, red), cv2.FILLED)
+        cv2.putText(box, name, (x + row + 1, y + row * 3 // 4), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return box

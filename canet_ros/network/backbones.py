@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from canet_ros.architectures import BACKBONES
+BACKBONES = ("mobilenet_v2", "resnet18", "resnet50", "resnet101")
+
 
 class Backbone(nn.Module):
     """What the context branch needs to know of a backbone."""

@@ -7,10 +7,11 @@ eighth of the input (paper, section 2, figure 1). CANet-Lite is the same network
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from canet_ros.architectures import ARCHITECTURES, Architecture
 from canet_ros.network.backbones import build_backbone
 from canet_ros.network.fusion import build_fusion
 from canet_ros.network.heads import BilinearHead, build_head
@@ -20,6 +21,22 @@ from canet_ros.network.layers import (
     conv_bn_relu,
     separable_conv_bn_relu,
 )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Channels of each part, and whether its wide 3x3 convolutions are separable."""
+
+    spatial_channels: tuple[int, int, int]
+    context_channels: tuple[int, int]
+    fused_channels: int
+    separable: bool
+
+
+ARCHITECTURES = {
+    "canet": Architecture((64, 128, 256), (192, 256), 256, separable=False),
+    "canet_lite": Architecture((32, 64, 128), (128, 128), 128, separable=True),
+}
 
 
 class SpatialBranch(nn.Sequential):

@@ -82,5 +82,5 @@ def confusion_picture(evaluation: Evaluation, classes: ClassTable, cell_px: int 
                 picture, percent, (x, margin_px + y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA
             )
     picture[margin_px:, :margin_px] = names
-    picture[:margin_px, margin_px:] = cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)[:, ::-1]
+    picture[:margin_px, margin_px:] = cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)
     return picture

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from canet_ros.inference.engines import EngineError, EngineRequest
+from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16
 from canet_ros.inference.model_folder import load_network
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
+from canet_ros.inference.rounding import round_to_bf16
 
 _AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -22,33 +24,80 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, request: EngineRequest) -> None:
-        device = _device(request.device)
-        self.device = str(device)
-        self.precision, self.reason = _precision(request.precision, device)
+        self._device = _device(request.device)
+        self.device = str(self._device)
+        self.precision, self.reason = _precision(request.precision, self._device)
         spec, network = load_network(request.folder)
-        graph = PixelsToClasses(spec, network).eval()
-        self._graph = graph.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._device = device
         width, height = request.resolution
-        self.run(np.zeros((1, height, width, 3), np.uint8))
+        graph = PixelsToClasses(spec, network, request.resolution).eval()
+        if self.precision == "bf16":
+            round_to_bf16(graph, width, height)
+        self._graph = graph.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._captures: dict[int, _Capture] = {}
+        for batch in range(1, request.max_batch + 1 if self._device.type == "cuda" else 2):
+            self.run(np.zeros((batch, height, width, 3), np.uint8))
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if self._device.type == "cuda":
+            return self._run_on_gpu(images)
+        with torch.inference_mode():
+            mask, confidence = self._forward(torch.from_numpy(images))
+        return mask.numpy(), confidence.numpy()
+
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         autocast_type = _AUTOCAST_TYPES.get(self.precision)
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, autocast_type, enabled=autocast_type is not None),
+        # Autocast's cache of cast weights must not outlive a capture, nor is it of use without gradients.
+        with torch.autocast(
+            self._device.type, autocast_type, enabled=autocast_type is not None, cache_enabled=False
         ):
-            mask, confidence = self._graph(torch.from_numpy(images).to(self._device))
-        return mask.cpu().numpy(), confidence.cpu().numpy()
+            mask, confidence = self._graph(images)
+        return mask, confidence
+
+    def _run_on_gpu(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        with torch.inference_mode(), torch.cuda.device(self._device):
+            if len(images) not in self._captures:
+                self._captures[len(images)] = self._capture(images.shape)
+            capture = self._captures[len(images)]
+            capture.images.numpy()[:] = images
+            with torch.cuda.stream(capture.stream):
+                capture.graph.replay()
+            capture.stream.synchronize()
+            mask, confidence = capture.results.numpy().copy()
+        return mask, confidence
+
+    def _capture(self, shape: tuple[int, ...]) -> _Capture:
+        """Record copy in, graph and copy out for a batch of this shape, so that a frame costs one launch."""
+        images = torch.zeros(shape, dtype=torch.uint8).pin_memory()
+        results = torch.zeros((2, *shape[:3]), dtype=torch.uint8).pin_memory()
+        stream = torch.cuda.Stream(self._device)
+        on_device = images.to(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # cuDNN and the allocator settle before anything is recorded
+                self._forward(on_device)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # Other threads of the process may use CUDA meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            on_device.copy_(images, non_blocking=True)
+            mask, confidence = self._forward(on_device)
+            results[0].copy_(mask, non_blocking=True)
+            results[1].copy_(confidence, non_blocking=True)
+        return _Capture(graph, stream, images, results, on_device)
 
 
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (AVX-512 BF16, AMX, or Arm's)."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+@dataclass(frozen=True)
+class _Capture:
+    """A recorded CUDA graph and the memory it reads and writes, which must live as long as it does.
+
+    images (B, h, w, 3) and results (2, B, h, w) are pinned host memory, uint8.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    stream: torch.cuda.Stream
+    images: Tensor
+    results: Tensor
+    on_device: Tensor
 
 
 def _device(wanted: str) -> torch.device:

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO on CPUs and Intel GPUs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from canet_ros.inference import cache
+from canet_ros.inference.engines import EngineError, EngineRequest
+from canet_ros.inference.export import derived_name, exported_graph
+from canet_ros.inference.quantization import quantized_graph
+
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+class OpenVinoEngine:
+    """The exported graph, compiled for this machine; the compiled form is kept in the cache.
+
+    Pictures run one after the other: on a CPU a batch is no faster than its pictures in turn, and takes their memory
+    together. Pixels are read from the caller's array and results written into the caller's arrays, without a copy.
+    """
+
+    name = "openvino"
+
+    def __init__(self, request: EngineRequest) -> None:
+        core = openvino.Core()
+        self.device, device = _device(request.device, core)
+        self.precision, self.reason = _precision(request.precision, device, core)
+        # int8 layers stay int8; the precision here is for the layers that calibration left alone.
+        rest = _precision("auto", device, core)[0] if self.precision == "int8" else self.precision
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[rest]}
+        fingerprint = f"{openvino.get_version()} {core.get_property(device, 'FULL_DEVICE_NAME')} {device} {hints}"
+        if self.precision == "int8":
+            fingerprint += cache.checksum(quantized_graph(request.folder, request.resolution))
+        suffix = f"{self.precision}-openvino-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.blob"
+
+        def compile_for_this_machine(path: Path) -> None:
+            graph = (
+                quantized_graph(request.folder, request.resolution)
+                if self.precision == "int8"
+                else exported_graph(request.folder, request.resolution, self.precision)
+            )
+            model = core.read_model(graph)
+            width, height = request.resolution
+            model.reshape([1, height, width, 3])
+            path.write_bytes(core.compile_model(model, device, hints).export_model().getvalue())
+
+        blob = cache.derived_file(
+            derived_name(request.folder, request.resolution, suffix), compile_for_this_machine
+        )
+        with blob.open("rb") as file:
+            compiled = core.import_model(file.read(), device, hints)
+        self._inference = compiled.create_infer_request()
+        width, height = request.resolution
+        self.run(np.zeros((1, height, width, 3), np.uint8))
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        images = np.ascontiguousarray(images)
+        masks = np.empty(images.shape[:3], np.uint8)
+        confidences = np.empty_like(masks)
+        for i in range(len(images)):
+            self._inference.set_input_tensor(openvino.Tensor(images[i : i + 1], shared_memory=True))
+            self._inference.set_output_tensor(0, openvino.Tensor(masks[i : i + 1], shared_memory=True))
+            self._inference.set_output_tensor(1, openvino.Tensor(confidences[i : i + 1], shared_memory=True))
+            self._inference.infer()
+        return masks, confidences
+
+
+def _device(wanted: str, core: Any) -> tuple[str, str]:
+    """Our name and OpenVINO's for the device."""
+    if wanted in ("auto", "cpu"):
+        return "cpu", "CPU"
+    name = wanted.upper().replace(":", ".")
+    if name.split(".")[0] != "GPU":
+        raise EngineError(f"device {wanted!r}: OpenVINO has none of CUDA; choose cpu, or gpu for Intel's")
+    if not any(found.split(".")[0] == "GPU" for found in core.available_devices):
+        raise EngineError(f"device {wanted!r}: OpenVINO finds no Intel GPU here, only {core.available_devices}")
+    return wanted, name
+
+
+def _precision(wanted: str, device: str, core: Any) -> tuple[str, str]:
+    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    version = ".".join(openvino.get_version().split("-")[0].split(".")[:2])
+    best = "bf16" if "BF16" in able else "fp16" if "FP16" in able and device != "CPU" else "fp32"
+    if wanted == "auto":
+        why = f"computes in {best}" if best != "fp32" else "has no bf16"
+        return best, f"OpenVINO {version}: fastest on this {device.split('.')[0]}, which {why}"
+    if wanted == "bf16" and "BF16" not in able:
+        raise EngineError("precision bf16: this CPU has none; use fp32, or int8 after a calibration")
+    if wanted == "fp16" and device == "CPU":
+        raise EngineError("precision fp16: slow on a CPU; use bf16 or fp32 there")
+    return wanted, f"OpenVINO {version}, precision as asked"

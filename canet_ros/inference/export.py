@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models as ONNX: uint8 BGR pictures in, uint8 class ids and confidence out. What all engines but torch read."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+from canet_ros.inference import cache
+from canet_ros.inference.model_folder import Resolution, load_network, weights_hash
+
+OPSET = 17
+INPUT = "images"
+OUTPUTS = ("mask", "confidence")
+
+
+def derived_name(folder: Path, resolution: Resolution, suffix: str) -> str:
+    """Name in the cache for what is derived from a model: changes with weights, resolution and this package's code."""
+    width, height = resolution
+    return f"{weights_hash(folder)[:16]}-{_code_hash()}/{width}x{height}-{suffix}"
+
+
+def exported_graph(folder: Path, resolution: Resolution, precision: str = "fp32") -> Path:
+    """The model's graph as ONNX in the cache, weights in ``precision``: fp32, fp16 or (rounded, stored as fp32) bf16.
+
+    Raises:
+        ModelError: the model is broken.
+        ModuleNotFoundError: the package ``onnx`` is missing.
+    """
+    name = derived_name(folder, resolution, f"{precision}.onnx")
+    return cache.derived_file(name, lambda path: write_onnx(folder, resolution, path, precision))
+
+
+def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str = "fp32") -> None:
+    """Export a model. The batch dimension stays free, height and width are fixed; raises as ``exported_graph``."""
+    if importlib.util.find_spec("onnx") is None:
+        raise ModuleNotFoundError("exporting a model takes the package onnx: pip install onnx")
+    import torch
+
+    from canet_ros.inference.pixels_to_classes import PixelsToClasses
+    from canet_ros.inference.rounding import round_to_bf16
+
+    spec, network = load_network(folder)
+    graph = PixelsToClasses(spec, network, resolution).eval()
+    width, height = resolution
+    if precision == "bf16":
+        round_to_bf16(graph, width, height)
+    elif precision == "fp16":
+        graph.half()
+    # torch.export's exporter needs more packages and PyTorch 2.5; where there is a choice, take the older one.
+    older = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # about sizes that become constants: they are meant to
+        torch.onnx.export(
+            graph,
+            (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
+            str(path),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
+            opset_version=OPSET,
+            **older,  # type: ignore[arg-type]
+        )
+
+
+@lru_cache
+def _code_hash() -> str:
+    package = Path(__file__).resolve().parents[1]
+    sources = [*sorted((package / "network").glob("*.py")), Path(__file__).with_name("pixels_to_classes.py")]
+    digest = hashlib.sha256()
+    for source in (*sources, *(Path(__file__).with_name(f"{name}.py") for name in ("export", "quantization", "rounding"))):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:8]

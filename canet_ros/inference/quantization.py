@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""int8 by post-training quantisation: one graph for OpenVINO, ONNX Runtime and TensorRT."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.inference import cache
+from canet_ros.inference.engines import EngineError
+from canet_ros.inference.export import INPUT, derived_name, exported_graph
+from canet_ros.inference.model_folder import Resolution
+
+
+def quantized_graph(folder: Path, resolution: Resolution) -> Path:
+    """The model's int8 graph as ONNX, in the cache since ``calibrate``.
+
+    Raises:
+        EngineError: there is none yet; the message says how to make it.
+    """
+    path = cache.cache_folder() / derived_name(folder, resolution, "int8.onnx")
+    if not cache.is_complete(path):
+        width, height = resolution
+        raise EngineError(
+            f"precision int8: model {folder.name} is not calibrated at {width}x{height}; run: canet export "
+            f"--model {folder} --resolution {width}x{height} --precision int8 --calibrate FOLDER_OF_PICTURES"
+        )
+    return path
+
+
+def calibrate(folder: Path, resolution: Resolution, pictures: Sequence[NDArray[np.uint8]]) -> Path:
+    """Quantise a model; what an earlier calibration left is replaced.
+
+    Scales of weights (per channel) and activations are symmetric and come from the pictures; NNCF then corrects the
+    biases. Upsampling and argmax stay in fp32. What is left in float runs in the engine's own best precision.
+
+    Args:
+        pictures: (h, w, 3) BGR at ``resolution``, a few dozen, as different as those that the model will see.
+
+    Raises:
+        ValueError: there are no pictures.
+        ModuleNotFoundError: the package nncf is missing.
+        ModelError: the model is broken.
+    """
+    if not pictures:
+        raise ValueError("calibration takes at least one picture")
+    if importlib.util.find_spec("nncf") is None:
+        raise ModuleNotFoundError("calibration takes the package nncf: pip install 'canet_ros[int8]'")
+    import nncf
+    import onnx
+
+    def quantize(path: Path) -> None:
+        quantized = nncf.quantize(
+            onnx.load(exported_graph(folder, resolution)),
+            nncf.Dataset(pictures, lambda picture: {INPUT: picture[None]}),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(pictures),
+            ignored_scope=nncf.IgnoredScope(patterns=["/upsample/.*"]),
+        )
+        onnx.save(quantized, path)
+
+    return cache.replace_derived_file(derived_name(folder, resolution, "int8.onnx"), quantize)
