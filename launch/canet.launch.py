@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -28,7 +29,6 @@ from canet_ros.ros.launch_arguments import given_parameters, launch_arguments, p
 from canet_ros.ros.recording import latched_topics, record_command, recorded_topics
 from canet_ros.ros.rviz_view import view_of_cameras
 from canet_ros.ros.transport import PROFILE_VARIABLES, transport_environment
-from launch import Action, LaunchContext, LaunchDescription
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 NODE_NAME = "canet"

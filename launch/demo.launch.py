@@ -7,6 +7,7 @@ ros2 launch canet_ros demo.launch.py input:=/data/drive.mp4 rviz:=false record:=
 
 from pathlib import Path
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
@@ -15,7 +16,6 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from canet_ros.ros.launch_arguments import TRUE_OR_FALSE
 from canet_ros.ros.transport import PROFILE_VARIABLES, transport_environment
-from launch import LaunchDescription
 
 LAUNCH_FOLDER = Path(__file__).resolve().parent
 
