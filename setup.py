@@ -35,8 +35,10 @@ setup(
         "tqdm>=4.57",
     ],
     extras_require={
-        "openvino": ["openvino>=2024.4"],
+        "openvino": ["onnx>=1.15", "openvino>=2024.4"],
         "onnxruntime": ["onnx>=1.15", "onnxruntime>=1.17"],
+        "int8": ["nncf>=2.14", "onnx>=1.15"],
+        "benchmark": ["matplotlib>=3.5"],
         "bags": ["rosbags>=0.10"],
         "kilted": [
             "ros-kilted-diagnostic-msgs",

@@ -19,6 +19,7 @@ from sensor_msgs.msg import Image
 
 pytestmark = pytest.mark.ros
 SLOW_NODE = (str(Path(__file__).parent / "slow_node.py"),)
+CAMERA = "/camera/image_raw"
 # What may pass between taking a frame and starting its inference, on a busy machine.
 SLACK_S = 0.15
 
@@ -43,7 +44,10 @@ def test_never_an_older_frame_than_the_newest_received(
         diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
         masks = graph.listen(Image, "/camera/segmentation/mask")
         camera = graph.camera()
-        camera.wait_for_subscriber()
+        graph.connect(camera, masks)
+        diagnostics.wait_for(len(diagnostics.messages) + 3)
+        before, lines_before = health(diagnostics, CAMERA), len(process.output().splitlines())
+        masks.messages.clear()
         image = picture(320, 240)
         end_s = time.monotonic() + 4
         while time.monotonic() < end_s:
@@ -51,26 +55,30 @@ def test_never_an_older_frame_than_the_newest_received(
             time.sleep(1 / 30)
 
         time.sleep(1.5)  # the last frame's inference, and a report after it
-        lines = [line.split() for line in process.output().splitlines()]
-        received = [(int(words[1]), float(words[2])) for words in lines if words[:1] == ["received"]]
-        starts_s = [float(words[1]) for words in lines if words[:1] == ["inference"]]
+        lines = [line.split() for line in process.output().splitlines()[lines_before:]]
+        received = [(int(words[2]), float(words[3])) for words in lines if words[0] == "received"]
+        starts_s = [float(words[1]) for words in lines if words[0] == "inference"]
         assert len(received) > 60
-        assert 6 <= len(masks.messages) <= 11
+        assert 6 <= len(masks.messages) == len(starts_s) <= 11
         for start_s, mask in zip(starts_s, masks.messages):
             older_ns = [stamp_ns for stamp_ns, arrival_s in received if arrival_s < start_s - SLACK_S]
             assert all(stamp_ns <= nanoseconds(mask) for stamp_ns in older_ns)
 
-        values = health(diagnostics, "/camera/image_raw")
-        assert int(values["received"]) == len(received)
-        assert int(values["published"]) == len(masks.messages)
-        assert int(values["dropped_replaced"]) == len(received) - len(masks.messages)
-
+        after = health(diagnostics, CAMERA)
+        counts = {
+            name: int(after[name]) - int(before[name])
+            for name in ("received", "published", "dropped_replaced")
+        }
+        assert counts == {
+            "received": len(received),
+            "published": len(masks.messages),
+            "dropped_replaced": len(received) - len(masks.messages),
+        }
         # An engine that fails costs its frame, not the node.
         camera.send(np.full((240, 320, 3), 255, np.uint8))
         wait_until(lambda: health(diagnostics, "engine")["failures"] == "1", "the failure to be counted")
-        values = health(diagnostics, "engine")
-        assert "the engine broke" in values["message"]
-        assert health(diagnostics, "/camera/image_raw")["dropped_failed"] == "1"
+        assert "the engine broke" in health(diagnostics, "engine")["message"]
+        assert health(diagnostics, CAMERA)["dropped_failed"] == "1"
         masks.wait_for_stamp(camera.send(image))
 
 

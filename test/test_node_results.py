@@ -110,6 +110,22 @@ def test_camera_info_is_scaled_to_the_mask_and_stamped_like_it(graph: Graph, fro
     np.testing.assert_allclose(info.k, [250, 0, 160, 0, 255, 120, 0, 0, 1])
 
 
+def test_an_uncalibrated_camera_gets_masks_all_the_same(graph: Graph, node: Process, front: Camera) -> None:
+    graph.listen(CameraInfo, "/front/segmentation/camera_info")
+    masks = graph.listen(Image, "/front/segmentation/mask")
+    driver = graph.camera("/front/camera_info", CameraInfo)
+    graph.connect(front, masks)
+    driver.wait_for_subscriber()
+    before = len(node.output())
+    for _ in range(5):
+        stamp = graph.node.get_clock().now().to_msg()
+        driver.publish(CameraInfo(header=Header(stamp=stamp)))  # of size 0x0
+        time.sleep(0.05)
+        masks.wait_for_stamp(front.send(picture(160, 120)))
+    assert node.output()[before:].count("ERROR") == 1
+    assert "camera info of 0x0 pixels" in node.output()[before:]
+
+
 def test_camera_info_alone_takes_no_inference(graph: Graph, front: Camera) -> None:
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
     infos = graph.listen(CameraInfo, "/front/segmentation/camera_info")

@@ -19,7 +19,6 @@ from typing import Any
 
 from canet_ros.inference.engines import ENGINES, PRECISIONS
 from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
-from canet_ros.network import ARCHITECTURES, BACKBONES
 from canet_ros.ros.demo_results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
 from canet_ros.ros.transport import transport_environment, unused_domain_id
 
@@ -45,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the drawn street (default: 0)")
     parser.add_argument("--model", default="", help="name under models/, or a model folder")
-    parser.add_argument("--architecture", default="canet", choices=tuple(ARCHITECTURES))
-    parser.add_argument("--backbone", default="mobilenet_v2", choices=BACKBONES)
+    parser.add_argument("--architecture", default="canet", help="of the model (default: canet)")
+    parser.add_argument("--backbone", default="mobilenet_v2", help="of the model (default: mobilenet_v2)")
     parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     _empty(arguments.out)
     commands = _commands(arguments, model)
     environment = {**transport_environment(), "ROS_DOMAIN_ID": str(unused_domain_id())}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sigterm_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     processes = Processes(arguments.out, environment)
     try:
         for name, command in commands.items():
@@ -72,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         processes.wait_for("recorder")
     finally:
         processes.stop()
+        signal.signal(signal.SIGTERM, sigterm_handler)
     summary = json.loads((arguments.out / SUMMARY_FILE).read_text(encoding="utf-8"))
     print(_table(summary))
     print(f"\npictures and {SUMMARY_FILE}: {arguments.out.resolve()}")
@@ -141,10 +141,11 @@ class Processes:
         return self._out / LOG_FOLDER / f"{name.replace(' ', '_')}.log"
 
     def _epitaph(self, name: str, status: int) -> str:
+        if status < 0:
+            return f"the {name} was ended by {signal.Signals(-status).name}, its log is {self._log(name)}"
         lines = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = f"{lines[-1]}; " if lines else ""
-        how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
-        return f"{last}the {name} ended {how}, its log is {self._log(name)}"
+        return f"{last}the {name} ended with status {status}, its log is {self._log(name)}"
 
 
 def _model_folder(arguments: argparse.Namespace) -> Path:
@@ -159,7 +160,7 @@ def _model_folder(arguments: argparse.Namespace) -> Path:
 def _empty(out: Path) -> None:
     """Make the folder, without what an earlier run left in it."""
     (out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
-    for pattern in (OVERLAY_FILES.replace("{:03d}", "*"), SHEET_FILE, SUMMARY_FILE):
+    for pattern in (OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE):
         for path in out.glob(pattern):
             path.unlink()
 
@@ -214,7 +215,7 @@ def _table(summary: Mapping[str, Any]) -> str:
         "camera": f"{summary['camera_size']}, {summary['input']}",
         "frames": f"{summary['frames_published']} published, {summary['frames_segmented']} segmented, "
         f"{summary['dropped']} dropped",
-        "rate": f"{summary['fps']} frames per second",
+        "rate": f"{summary['fps'] or '-'} frames per second",
         "latency": f"{summary['latency_ms']['p50']} ms p50, {summary['latency_ms']['p95']} ms p95, "
         "image's stamp to mask's arrival",
         "mIoU": miou,

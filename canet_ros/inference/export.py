@@ -69,9 +69,11 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
 
 @lru_cache
 def _code_hash() -> str:
-    package = Path(__file__).resolve().parents[1]
-    sources = [*sorted((package / "network").glob("*.py")), Path(__file__).with_name("pixels_to_classes.py")]
+    """Of the code that decides what is derived, so that an upgrade of the package builds anew."""
+    inference = Path(__file__).resolve().parent
+    sources = sorted((inference.parent / "network").glob("*.py"))
+    sources += [inference / f"{name}.py" for name in ("export", "pixels_to_classes", "quantization", "rounding")]
     digest = hashlib.sha256()
-    for source in (*sources, *(Path(__file__).with_name(f"{name}.py") for name in ("export", "quantization", "rounding"))):
+    for source in sources:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:8]

@@ -19,7 +19,9 @@ from safetensors import SafetensorError
 
 from canet_ros.inference.class_table import ClassTable, parse_class_table
 
-if TYPE_CHECKING:  # torch is imported where a network is needed: engines with exported graphs start without it
+if (
+    TYPE_CHECKING
+):  # torch is imported where a network is needed: engines with exported graphs start without it
     from torch import Tensor
 
     from canet_ros.network import CANet

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from canet_ros.inference.model_folder import ModelSpec, Resolution
 from canet_ros.network import CANet
+from canet_ros.network.heads import BilinearHead
 
 _STRIDE = 8  # of the logits
 _CANDIDATES = 4
@@ -30,7 +31,7 @@ class PixelsToClasses(nn.Module):
     def __init__(self, spec: ModelSpec, network: CANet, resolution: Resolution) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
-        self.upsample = ClassesAtFullSize(resolution)
+        self.classes = ClassesAtFullSize(len(spec.classes), resolution)
         mean_bgr, std_bgr = 255 * torch.tensor(spec.mean[::-1]), 255 * torch.tensor(spec.std[::-1])
         zero = mean_bgr.round()
         for module in self.network.modules():
@@ -39,17 +40,23 @@ class PixelsToClasses(nn.Module):
         self.register_buffer("zero", zero.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = images.permute(0, 3, 1, 2).to(self.zero.dtype) - self.zero
-        mask, confidence = self.upsample(self.network.logits_at_stride_8(pixels))
-        return mask, confidence
+        pixels = self.pixels(images)
+        if isinstance(self.network.head, BilinearHead):
+            mask, confidence = self.classes(self.network.logits_at_stride_8(pixels))
+            return mask, confidence
+        best, mask = self.network(pixels).float().softmax(1).max(1)
+        return mask.to(torch.uint8), (255 * best + 0.5).to(torch.uint8)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Pictures to the network's input, float (B, 3, h, w): whole numbers around 0."""
+        return images.permute(0, 3, 1, 2).to(self.zero.dtype) - self.zero
 
 
 @torch.no_grad()
 def _fold_normalisation(convolution: nn.Conv2d, offset_bgr: Tensor, std_bgr: Tensor) -> None:
     """Let a convolution over normalised RGB take BGR pixels.
 
-    Whole numbers up to 256 are exact in bf16 and fp16; normalised pixels are not, and their rounding would cost more
-    classes than all other layers' together.
+    Whole numbers up to 256 are exact in bf16 and fp16, normalised pixels are not; and there is less to compute.
     """
     weight = convolution.weight.flip(1)
     convolution.bias = nn.Parameter(-(weight * offset_bgr.view(1, 3, 1, 1)).sum((1, 2, 3)))
@@ -70,8 +77,9 @@ class ClassesAtFullSize(nn.Module):
     x_pixels: Tensor
     y_pixels: Tensor
 
-    def __init__(self, resolution: Resolution) -> None:
+    def __init__(self, classes: int, resolution: Resolution) -> None:
         super().__init__()
+        self._candidates = min(_CANDIDATES, classes)
         for axis, pixels in zip("xy", resolution):
             weights, positions = _pixels_in_cells(pixels)
             self.register_buffer(f"{axis}_weights", torch.from_numpy(weights), persistent=False)
@@ -80,7 +88,7 @@ class ClassesAtFullSize(nn.Module):
         self._width, self._height = resolution
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        candidates = min(_CANDIDATES, logits.shape[1])
+        candidates = self._candidates
         # A shift common to all classes changes neither argmax nor softmax; with the maximum at 0, exp cannot overflow.
         logits = logits.float()
         logits = logits - logits.amax(1, keepdim=True)
@@ -89,13 +97,17 @@ class ClassesAtFullSize(nn.Module):
         top, bottom = logits[:, :, :-1], logits[:, :, 1:]
         corners = torch.stack((top[..., :-1], bottom[..., :-1], top[..., 1:], bottom[..., 1:]), 2)
 
-        ids = corners.amax(2, keepdim=True).topk(candidates, dim=1).indices  # (B, candidates, 1, cells y, cells x)
+        ids = (
+            corners.amax(2, keepdim=True).topk(candidates, dim=1).indices
+        )  # (B, candidates, 1, cells y, cells x)
         chosen = corners.gather(1, ids.expand(-1, -1, 4, -1, -1))
         rest = corners.exp().sum(1, keepdim=True) - chosen.exp().sum(1, keepdim=True)
         corners = torch.cat((chosen, rest.clamp(min=1e-6).log()), 1).unsqueeze(-1)
 
         left, right = corners[:, :, :2], corners[:, :, 2:]
-        columns = (left + (right - left) * self.x_weights).flatten(4)  # (B, candidates + 1, 2, cells y, cells x * 8)
+        columns = (left + (right - left) * self.x_weights).flatten(
+            4
+        )  # (B, candidates + 1, 2, cells y, cells x * 8)
         top, bottom = columns[:, :, 0].unsqueeze(3), columns[:, :, 1].unsqueeze(3)
         slope = bottom - top
         planes = [top[:, k] + slope[:, k] * self.y_weights.unsqueeze(-1) for k in range(candidates + 1)]

@@ -59,7 +59,7 @@ def calibrate(folder: Path, resolution: Resolution, pictures: Sequence[NDArray[n
             nncf.Dataset(pictures, lambda picture: {INPUT: picture[None]}),
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(pictures),
-            ignored_scope=nncf.IgnoredScope(patterns=["/upsample/.*"]),
+            ignored_scope=nncf.IgnoredScope(patterns=["/classes/.*"]),
         )
         onnx.save(quantized, path)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -47,17 +48,25 @@ class Camera:
         self.outputs = CameraOutputs(
             node,
             topics.results,
+            self.statistics,
             on_qos_problem=self._on_qos_problem,
-            on_encoded=lambda duration_ms: self.statistics.time({"encode": duration_ms}),
+            on_bad_camera_info=lambda problem: faults.report(self.name, problem),
         )
 
     def follow_subscribers(self) -> None:
         """Listen to the camera while somebody listens to its results."""
         if not self.outputs.wanted():
             self.input.unsubscribe()
-        elif not self.input.subscribed:
+        elif self.input.subscribed_since_s is None:
             self.statistics.forget_stamps()
             self.input.subscribe()
+
+    def silent_s(self) -> float | None:
+        """How long no image has come although one is listened for, in s; None while nobody listens."""
+        listening_since_s = self.input.subscribed_since_s
+        if listening_since_s is None:
+            return None
+        return time.monotonic() - max(listening_since_s, self.statistics.last_received_s or 0.0)
 
     def destroy(self) -> None:
         self.input.unsubscribe()

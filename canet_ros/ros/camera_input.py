@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,9 @@ class CameraInput:
         on_image: takes each message.
         on_qos_problem: takes what does not fit, in words.
         on_lost: takes the number of images that the middleware lost.
+
+    Attributes:
+        subscribed_since_s: on ``time.monotonic``'s clock; None while not subscribed.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class CameraInput:
     ) -> None:
         self.image_topic = topics.image if transport == "raw" else f"{topics.image}/compressed"
         self.infos = CameraInfoBuffer()
+        self.subscribed_since_s: float | None = None
         self._node = node
         self._camera_info_topic = topics.camera_info
         self._compressed = transport == "compressed"
@@ -53,13 +58,10 @@ class CameraInput:
         self._on_lost = on_lost
         self._subscriptions: list[Any] = []
 
-    @property
-    def subscribed(self) -> bool:
-        return bool(self._subscriptions)
-
     def subscribe(self) -> None:
-        if self._subscriptions:
+        if self.subscribed_since_s is not None:
             return
+        self.subscribed_since_s = time.monotonic()
         image_type = CompressedImage if self._compressed else Image
         self._subscriptions = [
             self._subscription(image_type, self.image_topic, self._on_image, qos.camera_qos, self._on_lost),
@@ -72,6 +74,7 @@ class CameraInput:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+        self.subscribed_since_s = None
         self.infos.clear()
 
     def pixels(self, message: Any) -> NDArray[np.uint8]:

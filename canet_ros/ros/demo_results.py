@@ -12,11 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
+from canet_ros.inference.visualization import color_lookup_table, colorize
 from canet_ros.machine import describe_machine
 from canet_ros.simulation import StreetClass
 from canet_ros.training.metrics import confusion_matrix, scores
 
-OVERLAY_FILES = "overlay_{:03d}.png"
+OVERLAY_FILES = "overlay_*.png"
 SHEET_FILE = "contact_sheet.png"
 SUMMARY_FILE = "summary.json"
 
@@ -150,15 +153,10 @@ def write_pictures(recording: Recording, summary: dict[str, Any], out: Path) -> 
         ValueError: no overlay came whose image came too.
         OSError: a file cannot be written.
     """
-    # Imported when the measuring is over: it brings PyTorch along, and the node needs the processor meanwhile.
-    from canet_ros.inference.class_table import ClassTable
-    from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
-    from canet_ros.inference.visualization import color_lookup_table, colorize
-
     whole = [(stamp_ns, parts) for stamp_ns, parts in recording.pictures.items() if parts.is_picture()]
     if not whole:
         raise ValueError("masks came, but no overlay together with its image")
-    names = [OVERLAY_FILES.format(index) for index in range(len(whole))]
+    names = [OVERLAY_FILES.replace("*", f"{index:03d}") for index in range(len(whole))]
     for name, (_, parts) in zip(names, whole):
         _write_picture(out / name, parts.overlay)
 
@@ -181,7 +179,7 @@ def write_pictures(recording: Recording, summary: dict[str, Any], out: Path) -> 
 def _subtitle(summary: dict[str, Any]) -> str:
     parts = [
         f"{summary['engine']} {summary['precision']} on {summary['device']} at {summary['resolution']}",
-        f"{summary['fps']} frames per second",
+        f"{summary['fps'] or '-'} frames per second",
         f"latency {summary['latency_ms']['p50']} ms",
     ]
     if summary["miou"] is not None:

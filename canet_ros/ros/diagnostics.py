@@ -28,8 +28,8 @@ Verdict = tuple[bytes, str]
 class Diagnostics:
     """Publishes ``diagnostic_msgs/DiagnosticArray`` every ``diagnostics_period`` seconds, whatever the node's state.
 
-    A camera is in ERROR while it has never been seen, and in WARN while it is silent for longer than ``stale_after``,
-    or loses images, or sends what is none, or meets an incompatible QoS. The engine is in ERROR if it could not be
+    A camera that is silent for longer than ``stale_after`` is in ERROR if it has never been seen, else in WARN, as it
+    is when it loses images, sends what is none, or meets an incompatible QoS. The engine is in ERROR if it could not be
     had or if the last inference failed, and in WARN while the node is not active.
     """
 
@@ -104,11 +104,10 @@ class Diagnostics:
         statistics = camera.statistics
         counts = statistics.counts()
         last_s = statistics.last_received_s
-        silent_s = None if last_s is None else time.monotonic() - last_s
         values: dict[str, Any] = {
             "image_topic": camera.input.image_topic,
             "publishers": self._node.count_publishers(camera.input.image_topic),
-            "subscribed": camera.input.subscribed,
+            "subscribed": camera.input.subscribed_since_s is not None,
             "rate_in_hz": f"{statistics.rate_hz('received'):.2f}",
             "rate_out_hz": f"{statistics.rate_hz('published'):.2f}",
             "received": counts.get("received", 0),
@@ -117,28 +116,29 @@ class Diagnostics:
             **{f"dropped_{reason}": counts.get(reason, 0) for reason in DROPS},
             "lost": counts.get("lost", 0),
             "missing_by_stamp": counts.get("missing", 0),
+            "not_encoded": counts.get("not_encoded", 0),
             "qos_problems": counts.get("qos_problems", 0),
             **_percentiles(statistics, STAGES),
-            "last_frame_age_s": "never" if silent_s is None else f"{silent_s:.2f}",
+            "last_frame_age_s": "never" if last_s is None else f"{time.monotonic() - last_s:.2f}",
             "last_error": self._faults.last(camera.name),
         }
-        return self._status(camera.name, camera.name, self._camera_verdict(camera, silent_s), values)
+        return self._status(camera.name, camera.name, self._camera_verdict(camera), values)
 
-    def _camera_verdict(self, camera: Camera, silent_s: float | None) -> Verdict:
-        topic, statistics = camera.input.image_topic, camera.statistics
-        unseen = DiagnosticStatus.ERROR if silent_s is None else DiagnosticStatus.WARN
+    def _camera_verdict(self, camera: Camera) -> Verdict:
+        topic, statistics, silent_s = camera.input.image_topic, camera.statistics, camera.silent_s()
+        unseen = DiagnosticStatus.WARN if statistics.last_received_s else DiagnosticStatus.ERROR
         if self._settings.lifecycle_state != "active":
             return DiagnosticStatus.OK, f"node is {self._settings.lifecycle_state}"
-        if not camera.input.subscribed:
+        if silent_s is None:
             if self._node.count_publishers(topic):
                 return DiagnosticStatus.OK, "idle: nobody subscribes to its results"
             return unseen, f"nothing publishes {topic}"
+        if statistics.recent("paused"):
+            return DiagnosticStatus.OK, "paused by ~/enable"
         if statistics.recent("qos_problems"):
             return unseen, self._faults.last(camera.name)
-        if silent_s is None:
-            return unseen, f"no image has come on {topic} yet"
         if silent_s > float(self._settings.value("stale_after")):
-            return unseen, f"silent for {silent_s:.1f} s"
+            return unseen, f"nothing has come on {topic} for {silent_s:.1f} s"
         received = statistics.recent("received")
         if statistics.recent("bad") > _TOLERATED_SHARE * received:
             return DiagnosticStatus.WARN, self._faults.last(camera.name)
@@ -148,6 +148,8 @@ class Diagnostics:
                 DiagnosticStatus.WARN,
                 f"{missing} images were lost on the way, {received} came: see docs/transport.md",
             )
+        if not received:
+            return DiagnosticStatus.OK, "waiting for the first image"
         return DiagnosticStatus.OK, f"{statistics.rate_hz('published'):.1f} Hz"
 
     def _status(

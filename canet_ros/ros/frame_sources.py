@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.inference.pictures import open_pictures
 from canet_ros.ros.image_conversion import ImageError, frame_from_compressed, frame_from_image
 from canet_ros.simulation import StreetDrive
 
@@ -50,9 +51,6 @@ def input_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFram
     """
     if (path / "metadata.yaml").is_file() or path.suffix in _BAG_SUFFIXES:
         return _bag_frames(path, warn)
-    # Imported here because it brings PyTorch along, which drawn scenes do without.
-    from canet_ros.inference.pictures import open_pictures
-
     return (CameraFrame(picture.image) for picture in open_pictures(path, warn).pictures)
 
 

@@ -20,7 +20,8 @@ from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend_box, overlay
 from canet_ros.ros import qos
 from canet_ros.ros.encoder import Encoder
-from canet_ros.ros.image_conversion import compressed_message, image_message, scaled_camera_info
+from canet_ros.ros.image_conversion import ImageError, compressed_message, image_message, scaled_camera_info
+from canet_ros.ros.statistics import Statistics
 
 ENCODINGS = {"mask": "mono8", "color_mask": "rgb8", "overlay": "bgr8", "confidence": "mono8"}
 # Only lossless codecs for what holds class ids or their colours.
@@ -71,20 +72,22 @@ class CameraOutputs:
     """Publishers of one camera, all under one prefix.
 
     Args:
-        on_qos_problem: takes what does not fit, in words.
-        on_encoded: takes the milliseconds that a compressed result took.
+        statistics: the camera's; gets the time that encoding takes.
+        on_qos_problem, on_bad_camera_info: take what is wrong, in words.
     """
 
     def __init__(
         self,
         node: Node,
         prefix: str,
+        statistics: Statistics,
         on_qos_problem: Callable[[str], None],
-        on_encoded: Callable[[float], None],
+        on_bad_camera_info: Callable[[str], None],
     ) -> None:
         self._node = node
         self._prefix = prefix
-        self._on_encoded = on_encoded
+        self._statistics = statistics
+        self._on_bad_camera_info = on_bad_camera_info
         types = {**dict.fromkeys(ENCODINGS, Image), CAMERA_INFO: CameraInfo}
         types |= {f"{name}/compressed": CompressedImage for name in CODECS}
         self._publishers = {
@@ -128,17 +131,25 @@ class CameraOutputs:
                     self._publishers[name].publish(image_message(picture, ENCODINGS[name], result.header))
                 if compressed:
                     task = functools.partial(self._encode, name, picture, result.header, jpeg_quality)
-                    encoder.submit(f"{self._prefix}/{name}", task)
+                    if encoder.submit(f"{self._prefix}/{name}", task):
+                        self._statistics.count("not_encoded")
         if CAMERA_INFO in wanted and result.camera_info is not None:
+            self._publish_camera_info(result, size)
+
+    def _publish_camera_info(self, result: Result, size: tuple[int, int]) -> None:
+        try:
             scaled = scaled_camera_info(result.camera_info, size)
-            scaled.header = result.header
-            self._publishers[CAMERA_INFO].publish(scaled)
+        except ImageError as error:  # an uncalibrated camera's: the masks are none the worse
+            self._on_bad_camera_info(str(error))
+            return
+        scaled.header = result.header
+        self._publishers[CAMERA_INFO].publish(scaled)
 
     def _encode(self, name: str, picture: NDArray[np.uint8], header: Any, jpeg_quality: int) -> None:
         start_s = time.monotonic()
         message = compressed_message(picture, ENCODINGS[name], header, CODECS[name], jpeg_quality)
         self._publishers[f"{name}/compressed"].publish(message)
-        self._on_encoded((time.monotonic() - start_s) * 1e3)
+        self._statistics.time({"encode": (time.monotonic() - start_s) * 1e3})
 
 
 def needs_inference(wanted: frozenset[str]) -> bool:

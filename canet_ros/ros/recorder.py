@@ -91,7 +91,12 @@ class Recorder(Node):  # type: ignore[misc]
         )
         if engine.get("last_error"):
             raise RecorderError(f"the segmentation node cannot work: {engine['last_error']}")
-        if engine.get("lifecycle_state") != "active":
+        if not engine:
+            raise RecorderError(
+                f"nothing was heard of the segmentation node for {NODE_TIMEOUT_S:.0f} s: canet doctor tells "
+                "whether processes find each other here"
+            )
+        if engine["lifecycle_state"] != "active":
             raise RecorderError(f"the segmentation node was not active within {NODE_TIMEOUT_S:.0f} s")
         client = self.create_client(GetParameters, f"{self._node_name}/get_parameters")
         answer = client.call_async(GetParameters.Request(names=["class_names", "class_colors"]))

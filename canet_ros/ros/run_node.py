@@ -19,14 +19,18 @@ _CALLBACK_TIMEOUT_S = 1.0
 
 
 def run_node(create: Callable[[], Node], stop: Callable[[Node], bool], args: Sequence[str] | None) -> int:
-    """Spin the node that ``create`` makes; the exit code is 0 after a signal, 1 if a callback threw.
+    """Spin the node that ``create`` makes; the exit code is 0 after a signal, 1 if ROS did not start or a callback threw.
 
     Args:
         stop: ends the node's threads; False if one is still busy. It then is not waited for: the process ends under
             it.
     """
     # rclpy's own handlers would invalidate the context under the hands of the node's threads.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # a parameter file that is not there, arguments that are none
+        print(error, file=sys.stderr)
+        return 1
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -50,13 +54,14 @@ def run_node(create: Callable[[], Node], stop: Callable[[Node], bool], args: Seq
     ended.wait()
     executor.shutdown(timeout_sec=0)
     spinning.join(_CALLBACK_TIMEOUT_S)
-    idle = not spinning.is_alive() and stop(node)
+    spun = not spinning.is_alive()
+    idle = spun and stop(node)
     if thrown:
         traceback.print_exception(type(thrown[0]), thrown[0], thrown[0].__traceback__)
-    if idle:
+    if spun:  # take leave of the other nodes, which would wait for this one's lease to run out
         node.destroy_node()
         rclpy.try_shutdown()
-    else:
+    if not idle:
         # Ending the interpreter under a thread that is inside a C++ library can abort the process.
         sys.stdout.flush()
         sys.stderr.flush()

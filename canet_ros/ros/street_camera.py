@@ -34,6 +34,7 @@ from canet_ros.simulation import StreetDrive
 FRAMES_AHEAD = 30
 SETTLING_S = 0.5  # a subscriber that we know of may need a moment longer to know us
 LAST_FRAME_TIMEOUT_S = 2.0
+LINGER_S = 0.2  # best-effort subscribers acknowledge nothing
 
 # Reliable, because that fits subscribers of either kind: SensorData (best effort), as vision nodes have it, and
 # reliable, as RViz has it. A best-effort camera would show nothing in RViz.
@@ -225,6 +226,7 @@ class StreetCamera(Node):  # type: ignore[misc]
     def _finish(self) -> None:
         self.destroy_timer(self._timer)
         self._image_publisher.wait_for_all_acked(Duration(seconds=LAST_FRAME_TIMEOUT_S))
+        time.sleep(LINGER_S)
         self.get_logger().info(f"published {self._published} frames")
         self.finished = True
 

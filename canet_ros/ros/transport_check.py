@@ -86,10 +86,13 @@ def check_transport(stream: ImageStream, environment: Mapping[str, str] | None =
         for process in (publisher, receiver):
             process.kill()
             process.wait()
-    for process, (_, errors) in zip((publisher, receiver), outputs):
-        if process.returncode != 0:
-            last = errors.strip().splitlines()[-1:] or ["no message"]
-            raise TransportError(f"a process of the transport check failed: {last[0]}")
+    failures = [
+        f"the {name} ended with status {process.returncode}: {(errors.strip().splitlines() or ['no message'])[-1]}"
+        for name, process, (_, errors) in zip(("publisher", "subscriber"), (publisher, receiver), outputs)
+        if process.returncode != 0
+    ]
+    if failures:
+        raise TransportError("; ".join(failures))
     return TransportResult(sent=stream.count, **json.loads(outputs[1][0].splitlines()[-1]))
 
 

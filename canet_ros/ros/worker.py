@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from canet_ros.ros.statistics import Statistics
 @dataclass(frozen=True)
 class _Job:
     camera: Camera
-    received: ReceivedFrame
+    header: Any
     pixels: NDArray[np.uint8]
     wanted: frozenset[str]
     stages_ms: dict[str, float]
@@ -70,55 +71,28 @@ class InferenceWorker:
 
     def _run(self) -> None:
         while (frames := self._slots.take_all()) is not None:
+            live = self._live()
+            jobs = [
+                job
+                for name, frame in frames.items()
+                if (job := self._prepare(self._cameras[name], frame, live))
+            ]
             try:
-                self._process(frames)
-            except Exception as error:  # whatever an engine or the middleware throws: the next frame may work
+                segmentations = self._segment([job for job in jobs if needs_inference(job.wanted)])
+            except Exception as error:  # whatever an engine throws: the next frames may work
+                self._statistics.count("failures")
+                self._report_failure("inference", jobs, error)
+                continue
+            for job in jobs:
                 if self._stopping.is_set():
                     return
-                self._statistics.count("failures")
-                for name in frames:
-                    self._cameras[name].statistics.count("failed")
-                self._faults.report("inference", f"{type(error).__name__}: {error}")
+                try:
+                    self._publish(job, segmentations.get(job.camera.name), live)
+                except Exception as error:  # the middleware's: the other cameras must not suffer
+                    self._report_failure(job.camera.name, [job], error)
 
-    def _process(self, frames: Mapping[str, ReceivedFrame]) -> None:
-        live = self._live()
-        jobs = [job for name, frame in frames.items() if (job := self._job(self._cameras[name], frame, live))]
-        to_segment = [job for job in jobs if needs_inference(job.wanted)]
-        segmentations, inference_ms = self._segment(to_segment)
-        for job in jobs:
-            if self._stopping.is_set():
-                return
-            self._publish(job, segmentations.get(job.camera.name), live)
-            if job.camera.name in segmentations:
-                job.stages_ms["inference"] = inference_ms
-            job.camera.statistics.time(job.stages_ms)
-            job.camera.statistics.count("published")
-
-    def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
-        start_s = time.monotonic()
-        header = job.received.message.header
-        result = Result(header, job.pixels, segmentation, job.camera.input.infos.match(header.stamp))
-        job.camera.outputs.publish(
-            job.wanted, result, self._style, live.overlay_alpha, live.jpeg_quality, self._encoder
-        )
-        job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
-        age = age_s(header.stamp, self._now_ns())
-        if age is not None:
-            job.stages_ms["age"] = age * 1e3
-
-    def _segment(self, jobs: Sequence[_Job]) -> tuple[dict[str, Segmentation], float]:
-        """Results by camera, and how long they took in ms."""
-        if not jobs:
-            return {}, 0.0
-        start_s = time.monotonic()
-        results = self._segmenter.segment_batch([job.pixels for job in jobs])
-        inference_ms = (time.monotonic() - start_s) * 1e3
-        self._statistics.count("batches")
-        self._statistics.count("frames", len(jobs))
-        self._statistics.time({"inference": inference_ms})
-        return dict(zip((job.camera.name for job in jobs), results)), inference_ms
-
-    def _job(self, camera: Camera, frame: ReceivedFrame, live: LiveSettings) -> _Job | None:
+    def _prepare(self, camera: Camera, frame: ReceivedFrame, live: LiveSettings) -> _Job | None:
+        """What there is to do for a frame; None, counted and reported, if nothing."""
         taken_s = time.monotonic()
         wanted = camera.outputs.wanted()
         if not wanted:
@@ -142,4 +116,38 @@ class InferenceWorker:
             "wait": (taken_s - frame.received_s) * 1e3,
             "convert": (time.monotonic() - taken_s) * 1e3,
         }
-        return _Job(camera, frame, pixels, wanted, stages_ms)
+        return _Job(camera, frame.message.header, pixels, wanted, stages_ms)
+
+    def _segment(self, jobs: Sequence[_Job]) -> dict[str, Segmentation]:
+        """Results by camera, of one batch."""
+        if not jobs:
+            return {}
+        start_s = time.monotonic()
+        results = self._segmenter.segment_batch([job.pixels for job in jobs])
+        duration_ms = (time.monotonic() - start_s) * 1e3
+        self._statistics.count("batches")
+        self._statistics.count("frames", len(jobs))
+        self._statistics.time({"inference": duration_ms})
+        for job in jobs:
+            job.stages_ms["inference"] = duration_ms
+        return dict(zip((job.camera.name for job in jobs), results))
+
+    def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
+        start_s = time.monotonic()
+        result = Result(job.header, job.pixels, segmentation, job.camera.input.infos.match(job.header.stamp))
+        job.camera.outputs.publish(
+            job.wanted, result, self._style, live.overlay_alpha, live.jpeg_quality, self._encoder
+        )
+        job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
+        age = age_s(job.header.stamp, self._now_ns())
+        if age is not None:
+            job.stages_ms["age"] = age * 1e3
+        job.camera.statistics.time(job.stages_ms)
+        job.camera.statistics.count("published")
+
+    def _report_failure(self, source: str, jobs: Sequence[_Job], error: Exception) -> None:
+        if self._stopping.is_set():
+            return  # publishers may be gone already
+        for job in jobs:
+            job.camera.statistics.count("failed")
+        self._faults.report(source, f"{type(error).__name__}: {error}")

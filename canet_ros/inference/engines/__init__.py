@@ -91,7 +91,9 @@ def create_engine(request: EngineRequest) -> Engine:
         else:
             engine.reason = "; ".join((engine.reason, *refusals))
             return engine
-    raise EngineError(f"nothing here runs device {request.device}, precision {request.precision}: " + "; ".join(refusals))
+    raise EngineError(
+        f"nothing here runs device {request.device}, precision {request.precision}: " + "; ".join(refusals)
+    )
 
 
 def _fastest_first(request: EngineRequest) -> list[EngineRequest]:

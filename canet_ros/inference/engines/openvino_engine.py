@@ -35,7 +35,9 @@ class OpenVinoEngine:
         # int8 layers stay int8; the precision here is for the layers that calibration left alone.
         rest = _precision("auto", device, core)[0] if self.precision == "int8" else self.precision
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[rest]}
-        fingerprint = f"{openvino.get_version()} {core.get_property(device, 'FULL_DEVICE_NAME')} {device} {hints}"
+        fingerprint = (
+            f"{openvino.get_version()} {core.get_property(device, 'FULL_DEVICE_NAME')} {device} {hints}"
+        )
         if self.precision == "int8":
             fingerprint += cache.checksum(quantized_graph(request.folder, request.resolution))
         suffix = f"{self.precision}-openvino-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.blob"
@@ -80,7 +82,9 @@ def _device(wanted: str, core: Any) -> tuple[str, str]:
     if name.split(".")[0] != "GPU":
         raise EngineError(f"device {wanted!r}: OpenVINO has none of CUDA; choose cpu, or gpu for Intel's")
     if not any(found.split(".")[0] == "GPU" for found in core.available_devices):
-        raise EngineError(f"device {wanted!r}: OpenVINO finds no Intel GPU here, only {core.available_devices}")
+        raise EngineError(
+            f"device {wanted!r}: OpenVINO finds no Intel GPU here, only {core.available_devices}"
+        )
     return wanted, name
 
 

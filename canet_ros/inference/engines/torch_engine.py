@@ -69,7 +69,7 @@ class TorchEngine:
         """Record copy in, graph and copy out for a batch of this shape, so that a frame costs one launch."""
         images = torch.zeros(shape, dtype=torch.uint8).pin_memory()
         results = torch.zeros((2, *shape[:3]), dtype=torch.uint8).pin_memory()
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         on_device = images.to(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time per batch of every engine, precision, size and batch, in turns, beside PyTorch as it is usually written."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from canet_ros.benchmark.machine import peak_gflops
+from canet_ros.benchmark.operations import count_gflop
+from canet_ros.inference import Segmenter
+from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
+from canet_ros.inference.export import OPSET
+from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, load_spec
+from canet_ros.inference.pixels_to_classes import PixelsToClasses
+from canet_ros.network import CANet
+from canet_ros.simulation import StreetDrive
+from canet_ros.training.dataset import LabelledPicture
+from canet_ros.training.metrics import confusion_matrix, scores
+
+PLAIN = "plain PyTorch"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One engine to measure."""
+
+    model: Path
+    engine: str
+    precision: str
+    device: str
+    resolution: Resolution
+    batch: int
+
+
+@dataclass
+class _Timed:
+    case: Case
+    run: Callable[[], object]
+    figures: dict[str, Any]
+
+
+def measure_engines(
+    cases: Sequence[Case], rounds: int, pictures: Sequence[LabelledPicture] = ()
+) -> list[dict[str, Any]]:
+    """Measure cases of one size in turns, so that whatever else the machine does meets all of them alike.
+
+    Every size begins with its models in plain PyTorch: eager, fp32, batch 1, upsampling and argmax at full size.
+
+    Returns:
+        Per case: what it is, milliseconds, frames per second, GFLOP/s and their share of the peak, its time per picture
+        over plain PyTorch's (of the first model), and with ``pictures`` agreement with fp32 and mIoU. A case that
+        cannot be had holds ``error``.
+    """
+    rows: list[dict[str, Any]] = []
+    peaks: dict[tuple[str, str], float | None] = {}
+    for resolution in dict.fromkeys(case.resolution for case in cases):
+        timed = _prepare([case for case in cases if case.resolution == resolution], rows)
+        durations_s = _time_in_turns([one.run for one in timed], rounds, f"{resolution[0]}x{resolution[1]}")
+        reference_ms = 1e3 * float(np.median(durations_s[0]))
+        for one, seconds in zip(timed, durations_s):
+            figures, batch = one.figures, one.case.batch
+            median_ms, p95_ms = 1e3 * np.percentile(seconds, (50, 95))
+            kind = (figures["precision"], figures["device"])
+            if kind not in peaks:
+                peaks[kind] = peak_gflops(*kind)
+            gflops = batch * figures["gflop"] / median_ms * 1e3
+            peak = peaks[kind]
+            figures |= {
+                "median_ms": float(median_ms),
+                "min_ms": 1e3 * min(seconds),
+                "p95_ms": float(p95_ms),
+                "fps": float(batch / median_ms * 1e3),
+                "gflops": float(gflops),
+                "peak_gflops": peak,
+                "share_of_peak": float(gflops / peak) if peak else None,
+                "over_plain": float(median_ms / batch / reference_ms),
+            }
+            if pictures and figures["engine"] != PLAIN and batch == 1:
+                figures |= _accuracy(one.case, pictures)
+            rows.append(figures)
+    return rows
+
+
+def measure_around_network(
+    model: Path, resolution: Resolution, camera_size: Resolution, rounds: int
+) -> dict[str, Any]:
+    """Milliseconds of all but the network in OpenVINO: resizing, pixels to numbers, x8 upsampling, softmax, argmax.
+
+    Measured on a graph that has no network, with the logits of a drawn scene; and beside it the plain way.
+    """
+    import openvino
+
+    spec, network = load_network(model)
+    graph = PixelsToClasses(spec, network, resolution).eval()
+    scene = StreetDrive(0, *camera_size).frame(0).image
+    picture = np.empty((1, resolution[1], resolution[0], 3), np.uint8)
+    images = torch.from_numpy(picture)
+
+    def resize() -> None:
+        cv2.resize(scene, resolution, picture[0])
+
+    resize()
+    logits = graph.network.logits_at_stride_8(graph.pixels(images)).detach()
+    size = (resolution[1], resolution[0])
+    runs: dict[str, Callable[[], object]] = {"resize_ms": resize}
+    core = openvino.Core()
+    for name, part in (("graph_ms", _AroundNetwork(graph)), ("plain_graph_ms", _PlainAround(spec, size))):
+        file = io.BytesIO()
+        names = {"input_names": ["images", "logits"], "opset_version": OPSET}
+        torch.onnx.export(part, (images, logits), file, dynamo=False, **names)  # type: ignore[arg-type]
+        compiled = core.compile_model(
+            core.read_model(file.getvalue(), b""), "CPU", {"PERFORMANCE_HINT": "LATENCY"}
+        )
+        request = compiled.create_infer_request()
+        request.set_input_tensor(0, openvino.Tensor(picture, shared_memory=True))
+        request.set_input_tensor(1, openvino.Tensor(np.ascontiguousarray(logits.numpy()), shared_memory=True))
+        runs[name] = request.infer
+    durations_s = _time_in_turns(list(runs.values()), rounds, "around the network")
+    return {name: 1e3 * float(np.median(seconds)) for name, seconds in zip(runs, durations_s)}
+
+
+class _AroundNetwork(nn.Module):
+    def __init__(self, graph: PixelsToClasses) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, images: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+        return (self.graph.pixels(images), *self.graph.classes(logits))
+
+
+class _PlainAround(nn.Module):
+    def __init__(self, spec: ModelSpec, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.spec, self.size = spec, size
+
+    def forward(self, images: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+        upsampled = nn.functional.interpolate(logits, self.size, mode="bilinear", align_corners=False)
+        best, mask = upsampled.softmax(1).max(1)
+        return _normalised(images, self.spec), mask.to(torch.uint8), (255 * best).round().to(torch.uint8)
+
+
+def _prepare(cases: Sequence[Case], rows: list[dict[str, Any]]) -> list[_Timed]:
+    timed = []
+    for model in dict.fromkeys(case.model for case in cases):
+        spec, network = load_network(model)
+        case = Case(model, PLAIN, "fp32", "cpu", cases[0].resolution, 1)
+        figures = {**_description(case, spec, network), "engine": PLAIN, "precision": "fp32", "device": "cpu"}
+        timed.append(_Timed(case, _plain_run(spec, network, _scenes(case)), figures))
+    for case in cases:
+        spec, network = load_network(case.model)
+        figures = _description(case, spec, network)
+        try:
+            engine = create_engine(
+                EngineRequest(
+                    case.model, case.resolution, case.engine, case.device, case.precision, case.batch
+                )
+            )
+        except (EngineError, ImportError) as error:
+            rows.append({**figures, "engine": case.engine, "precision": case.precision, "error": str(error)})
+            continue
+        figures |= {"engine": engine.name, "precision": engine.precision, "device": engine.device}
+        figures |= {"reason": engine.reason}
+        timed.append(_Timed(case, _engine_run(engine.run, _scenes(case)), figures))
+    return timed
+
+
+def _description(case: Case, spec: ModelSpec, network: CANet) -> dict[str, Any]:
+    return {
+        "model": spec.name,
+        "architecture": spec.architecture,
+        "asked": f"{case.engine} {case.precision}",
+        "resolution": f"{case.resolution[0]}x{case.resolution[1]}",
+        "batch": case.batch,
+        "classes": len(spec.classes),
+        "gflop": count_gflop(network, case.resolution),
+    }
+
+
+def _engine_run(run: Callable[[Any], object], scenes: NDArray[np.uint8]) -> Callable[[], object]:
+    return lambda: run(scenes)
+
+
+def _plain_run(spec: ModelSpec, network: CANet, scenes: NDArray[np.uint8]) -> Callable[[], object]:
+    def run() -> object:
+        with torch.inference_mode():
+            return network(_normalised(torch.from_numpy(scenes), spec)).argmax(1).to(torch.uint8).numpy()
+
+    return run
+
+
+def _normalised(images: Tensor, spec: ModelSpec) -> Tensor:
+    rgb = images.permute(0, 3, 1, 2).flip(1).float() / 255
+    return (rgb - torch.tensor(spec.mean).view(1, 3, 1, 1)) / torch.tensor(spec.std).view(1, 3, 1, 1)
+
+
+def _scenes(case: Case) -> NDArray[np.uint8]:
+    """Drawn pictures, (batch, h, w, 3)."""
+    drives = [StreetDrive(seed, 640, 480) for seed in range(case.batch)]
+    return np.stack([cv2.resize(drive.frame(0).image, case.resolution) for drive in drives])
+
+
+def _time_in_turns(runs: Sequence[Callable[[], object]], rounds: int, title: str) -> list[list[float]]:
+    durations_s: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    for _ in tqdm(range(rounds), desc=title, unit="round", disable=None):
+        for run, durations in zip(runs, durations_s):
+            start_s = time.perf_counter()
+            run()
+            durations.append(time.perf_counter() - start_s)
+    return durations_s
+
+
+def _accuracy(case: Case, pictures: Sequence[LabelledPicture]) -> Mapping[str, float]:
+    """Share of pixels that agree with fp32 in PyTorch, and mIoU of both, at the pictures' size."""
+    segmenters = {
+        "reference": Segmenter.load(case.model, "cpu", "torch", "fp32", case.resolution),
+        "measured": Segmenter.load(case.model, case.device, case.engine, case.precision, case.resolution),
+    }
+    classes = len(load_spec(case.model).classes)
+    confusions = {name: np.zeros((classes, classes), np.int64) for name in segmenters}
+    agreeing = []
+    for picture in tqdm(pictures, desc=f"{case.engine} {case.precision} on pictures", disable=None):
+        image, label = picture.read(classes)
+        masks = {name: segmenter(image).mask for name, segmenter in segmenters.items()}
+        agreeing.append((masks["reference"] == masks["measured"]).mean())
+        for name, mask in masks.items():
+            confusions[name] += confusion_matrix(label, mask, classes)
+    return {
+        "agreement": float(np.mean(agreeing)),
+        "miou": scores(confusions["measured"]).miou,
+        "miou_fp32": scores(confusions["reference"]).miou,
+    }

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as its users meet it: camera images in and masks out, over DDS between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.model_folder import Resolution
+from canet_ros.ros.transport import transport_environment, unused_domain_id
+from canet_ros.simulation import StreetDrive
+
+CAMERAS = 4
+RATE_HZ = 30.0
+_STAGES = ("transport", "wait", "convert", "inference", "publish")
+_PATIENCE_S = 60.0
+WARM_UP_FRAMES = 5
+_OUTPUTS = ("mask", "overlay", "confidence")
+
+
+def measure_node(
+    model: Path,
+    resolution: Resolution,
+    camera_size: Resolution,
+    engine: str,
+    precision: str,
+    frames: int,
+    memory_frames: int,
+) -> dict[str, Any]:
+    """Latency by stage, sustained rate, start-up, cameras and memory of the node, and of a plain node beside it.
+
+    The engine's own time is taken in this process between the frames, while the node is idle.
+
+    Raises:
+        RuntimeError: a node did not start or did not answer.
+    """
+    os.environ.update(transport_environment())
+    os.environ["ROS_DOMAIN_ID"] = str(unused_domain_id())
+    size = f"{resolution[0]}x{resolution[1]}"
+    scene = StreetDrive(0, *camera_size).frame(0).image
+    segmenter = Segmenter.load(model, "auto", engine, precision, resolution)
+    network_input = cv2.resize(scene, resolution)[None]
+    parameters = {"model": str(model), "resolution": size, "engine": engine, "precision": precision}
+    figures: dict[str, Any] = {
+        "camera_size": f"{camera_size[0]}x{camera_size[1]}",
+        "resolution": size,
+        "engine": segmenter.engine.name,
+        "precision": segmenter.engine.precision,
+    }
+
+    def engine_ms() -> float:
+        start_s = time.perf_counter()
+        segmenter.engine.run(network_input)  # type: ignore[arg-type]
+        return 1e3 * (time.perf_counter() - start_s)
+
+    with _Probe(CAMERAS, scene) as probe:
+        start_s = time.monotonic()
+        with _Node(_node_command(parameters, 1)) as node:
+            probe.listen(1, ("mask",))
+            probe.wait_for_first_masks(1, node)
+            figures["start_up_s"] = time.monotonic() - start_s
+            cpu_s = node.cpu_s()
+            latencies, engines = probe.latencies(1, frames, engine_ms)
+            figures["cpu_ms_per_frame"] = 1e3 * (node.cpu_s() - cpu_s) / (frames + WARM_UP_FRAMES)
+            figures["engine_ms"] = _spread(engines)
+            figures["latency_ms"] = _spread(latencies)
+            figures["stages_ms"] = probe.stages(figures["latency_ms"]["median"])
+            probe.listen(1, _OUTPUTS)
+            probe.wait_for_first_masks(1, node)
+            figures["all_outputs_latency_ms"] = _spread(probe.latencies(1, frames, engine_ms)[0])
+            probe.listen(1, ("mask",))
+            figures["sustained"] = probe.sustained(node, max(3.0, frames / RATE_HZ))
+            figures["memory_mb"] = node.memory_mb()
+            if memory_frames:
+                figures["memory_growth"] = _memory_growth(probe, node, memory_frames)
+        with _Node(_node_command(parameters, CAMERAS)) as node:
+            probe.listen(CAMERAS, ("mask",))
+            probe.wait_for_first_masks(CAMERAS, node)
+            cpu_s, rounds = node.cpu_s(), max(3, frames // CAMERAS)
+            latencies, engines = probe.latencies(CAMERAS, rounds, engine_ms)
+            figures["cameras"] = {
+                "count": CAMERAS,
+                "cpu_ms_per_round": 1e3 * (node.cpu_s() - cpu_s) / (rounds + WARM_UP_FRAMES),
+                "latency_ms": _spread(latencies),
+                "engine_ms": _spread(engines),
+                "memory_mb": node.memory_mb(),
+                "memory_per_camera_mb": (node.memory_mb() - figures["memory_mb"]) / (CAMERAS - 1),
+            }
+        with _Node(_plain_command(model, size)) as node:
+            probe.listen(1, ("mask",))
+            probe.wait_for_first_masks(1, node)
+            latencies, engines = probe.latencies(1, max(3, frames // 2), engine_ms)
+            figures["plain_node"] = {
+                "latency_ms": _spread(latencies),
+                "engine_ms": _spread(engines),
+                "sustained": probe.sustained(node, max(3.0, frames / RATE_HZ)),
+                "memory_mb": node.memory_mb(),
+            }
+    return figures
+
+
+def _node_command(parameters: Mapping[str, str], cameras: int) -> list[str]:
+    topics = ", ".join(f"/camera{i}/image_raw" for i in range(cameras))
+    values = {**parameters, "image_topics": f"[{topics}]", "diagnostics_period": "0.5"}
+    command = [sys.executable, "-m", "canet_ros.ros.node", "--ros-args"]
+    return command + list(itertools.chain.from_iterable(("-p", f"{k}:={v}") for k, v in values.items()))
+
+
+def _plain_command(model: Path, size: str) -> list[str]:
+    topics = ("/camera0/image_raw", "/camera0/segmentation/mask")
+    return [sys.executable, "-m", "canet_ros.benchmark.plain_node", str(model), size, *topics]
+
+
+def _spread(values_ms: Sequence[float]) -> dict[str, float]:
+    median, p95 = np.percentile(values_ms, (50, 95))
+    return {"median": float(median), "p95": float(p95), "min": float(min(values_ms))}
+
+
+def _memory_growth(probe: _Probe, node: _Node, frames: int) -> dict[str, float]:
+    """Resident memory after a tenth of the frames, and after all of them."""
+    sizes_mb = []
+    for i in tqdm(range(frames), desc="memory", unit="frame", disable=None):
+        probe.round_trip_ms(1)
+        if i in (frames // 10, frames - 1):
+            sizes_mb.append(node.memory_mb())
+    return {"frames": frames, "from_mb": sizes_mb[0], "to_mb": sizes_mb[-1]}
+
+
+class _Node:
+    """A node in a process of its own, ended with the context."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+
+    def __enter__(self) -> _Node:
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            self._command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._proc = Path("/proc") / str(self._process.pid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")[-500:]
+
+    def memory_mb(self) -> float:
+        """Resident memory, with the shared memory that it has touched."""
+        pages = int((self._proc / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def cpu_s(self) -> float:
+        """Time on all cores, user and system: fields 14 and 15 of proc_pid_stat(5)."""
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class _Probe:
+    """Cameras and a subscriber: publishes stamped pictures and notes when their results come."""
+
+    def __init__(self, cameras: int, picture: NDArray[np.uint8]) -> None:
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.executors import SingleThreadedExecutor
+        from sensor_msgs.msg import Image
+        from std_msgs.msg import Header
+
+        from canet_ros.ros.image_conversion import image_message
+
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context)
+        self._ros = rclpy.create_node("benchmark", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._ros)
+        self._image_type = Image
+        sensor_data = rclpy.qos.qos_profile_sensor_data
+        self._cameras = [
+            self._ros.create_publisher(Image, f"/camera{i}/image_raw", sensor_data) for i in range(cameras)
+        ]
+        self._message = image_message(picture, "bgr8", Header(frame_id="camera"))
+        self._subscriptions: list[Any] = []
+        self._outputs: tuple[str, ...] = ()
+        self._arrived_s: dict[tuple[str, int], float] = {}
+        self._diagnostics: dict[str, str] = {}
+        self._ros.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+
+    def __enter__(self) -> _Probe:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self._ros.destroy_node()
+        self._context.try_shutdown()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def listen(self, cameras: int, outputs: tuple[str, ...]) -> None:
+        """Subscribe to these outputs of the first cameras, and to nothing else."""
+        for subscription in self._subscriptions:
+            self._ros.destroy_subscription(subscription)
+        self._outputs = outputs
+        self._subscriptions = [
+            self._ros.create_subscription(
+                self._image_type, f"/camera{i}/segmentation/{output}", self._noting(f"{i}/{output}"), 2
+            )
+            for i in range(cameras)
+            for output in outputs
+        ]
+
+    def _noting(self, name: str) -> Callable[[Any], None]:
+        def note(message: Any) -> None:
+            stamp = message.header.stamp
+            self._arrived_s[name, stamp.sec * 10**9 + stamp.nanosec] = time.time()
+
+        return note
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            if values.get("image_topic") == "/camera0/image_raw":
+                self._diagnostics = values
+
+    def _publish(self, camera: int) -> int:
+        """The stamp, nanoseconds."""
+        stamp = self._ros.get_clock().now().to_msg()
+        self._message.header.stamp = stamp
+        self._cameras[camera].publish(self._message)
+        return int(stamp.sec * 10**9 + stamp.nanosec)
+
+    def wait_for_first_masks(self, cameras: int, node: _Node) -> None:
+        """Publish until every camera's results come, at lengthening intervals: a slow node has a queue to work off."""
+        end_s = time.monotonic() + _PATIENCE_S
+        interval_s = 0.5
+        while self.round_trip_ms(cameras, interval_s) is None:
+            interval_s *= 1.2
+            if node.ended():
+                raise RuntimeError(f"the node ended before its first mask: {node.last_words()}")
+            if time.monotonic() > end_s:
+                raise RuntimeError(f"no mask came within {_PATIENCE_S:.0f} s: {node.last_words()}")
+
+    def round_trip_ms(self, cameras: int, timeout_s: float = 20.0) -> float | None:
+        """From publishing a picture on each camera to the last result; None if one did not come in time."""
+        self._arrived_s.clear()
+        stamps = [self._publish(i) for i in range(cameras)]
+        wanted = [(f"{i}/{output}", stamp) for i, stamp in enumerate(stamps) for output in self._outputs]
+        end_s = time.monotonic() + timeout_s
+        while not all(key in self._arrived_s for key in wanted):
+            if time.monotonic() > end_s:
+                return None
+            time.sleep(0.0005)
+        return 1e3 * max(self._arrived_s[key] for key in wanted) - min(stamps) / 1e6
+
+    def latencies(
+        self, cameras: int, frames: int, engine_ms: Callable[[], float]
+    ) -> tuple[list[float], list[float]]:
+        """Round trips, and the engine's own time in turns with them; a lost frame counts in neither."""
+        for _ in range(WARM_UP_FRAMES):
+            self.round_trip_ms(cameras)
+        latencies, engines = [], []
+        for _ in tqdm(range(frames), desc=f"{cameras} cameras, {len(self._outputs)} outputs", disable=None):
+            latency_ms = self.round_trip_ms(cameras, timeout_s=5.0)
+            if latency_ms is not None:
+                latencies.append(latency_ms)
+                engines.append(engine_ms())
+        if not latencies:
+            raise RuntimeError("every frame was lost: see docs/transport.md")
+        return latencies, engines
+
+    def stages(self, latency_ms: float) -> dict[str, float]:
+        """Medians by the node's own account of its last seconds; the way out is what remains of the latency."""
+        time.sleep(1.0)
+        values = self._diagnostics
+        stages = {stage: float(values.get(f"{stage}_p50_ms", "nan")) for stage in _STAGES}
+        return {**stages, "transport out": latency_ms - float(values.get("age_p50_ms", "nan"))}
+
+    def sustained(self, node: _Node, seconds: float) -> dict[str, float]:
+        """Publish at ``RATE_HZ``, more than can be segmented, and count what comes."""
+        self._arrived_s.clear()
+        dropped = int(self._diagnostics.get("dropped", 0))
+        cpu_s, start_s = node.cpu_s(), time.monotonic()
+        stamps = [self._publish(0) for _ in _ticks(seconds)]
+        elapsed_s = time.monotonic() - start_s
+        busy = (node.cpu_s() - cpu_s) / elapsed_s
+        time.sleep(1.5)
+        ages_ms = [1e3 * at_s - stamp / 1e6 for (_, stamp), at_s in self._arrived_s.items()]
+        return {
+            "rate_in_hz": len(stamps) / elapsed_s,
+            "rate_out_hz": len(ages_ms) / elapsed_s,
+            "dropped_by_node": int(self._diagnostics.get("dropped", 0)) - dropped,
+            "age_median_ms": float(np.median(ages_ms)) if ages_ms else float("nan"),
+            "cores": busy,
+        }
+
+
+def _ticks(seconds: float) -> Iterator[int]:
+    start_s = time.monotonic()
+    for i in range(int(seconds * RATE_HZ)):
+        time.sleep(max(0.0, start_s + i / RATE_HZ - time.monotonic()))
+        yield i

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet benchmark``: engines x precisions x sizes x batch, or with ``--node`` the node through DDS."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
+from canet_ros.benchmark.machine import describe_machine
+from canet_ros.inference.engines import ENGINES, PRECISIONS
+from canet_ros.inference.model_folder import find_model, load_spec, parse_resolution
+from canet_ros.training.dataset import find_pictures
+
+CAMERA_SIZE = (1280, 720)
+_COLUMNS = {
+    "model": ("model", "{}"),
+    "resolution": ("size", "{}"),
+    "batch": ("batch", "{}"),
+    "engine": ("engine", "{}"),
+    "precision": ("precision", "{}"),
+    "median_ms": ("median ms", "{:.1f}"),
+    "p95_ms": ("p95 ms", "{:.1f}"),
+    "fps": ("FPS", "{:.1f}"),
+    "gflops": ("GFLOP/s", "{:.0f}"),
+    "share_of_peak": ("of peak", "{:.0%}"),
+    "over_plain": ("of plain", "{:.2f}"),
+    "agreement": ("agreement", "{:.2%}"),
+    "miou": ("mIoU", "{:.4f}"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", nargs="+", default=["canet-mobilenet_v2-camvid"], help="models by name or folder; the first "
+        "in plain PyTorch is what the others are compared with"
+    )  # fmt: skip
+    parser.add_argument("--engine", nargs="+", default=["auto"], choices=("auto", *ENGINES))
+    parser.add_argument("--precision", nargs="+", default=["auto"], choices=("auto", *PRECISIONS))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--resolution", nargs="+", type=parse_resolution, metavar="WxH", help="default: the first model's own"
+    )
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], help="pictures per call")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="times that each is measured, in turns (default: 20)"
+    )
+    parser.add_argument("--data", type=Path, help="labelled pictures, for agreement with fp32 and mIoU")
+    parser.add_argument(
+        "--split", default="val", help="folder in --data with images/ and labels/ (default: val)"
+    )
+    parser.add_argument(
+        "--node", action="store_true", help="measure the node through DDS with the first model"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=30, help="with --node: frames per measurement (default: 30)"
+    )
+    parser.add_argument(
+        "--memory-frames", type=int, default=0, help="with --node: frames to watch its memory over"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if min(arguments.rounds, arguments.frames, *arguments.batch) < 1:
+        raise ValueError("--rounds, --frames and --batch must be 1 or more")
+    if arguments.plot and importlib.util.find_spec("matplotlib") is None:
+        raise ModuleNotFoundError("--plot takes matplotlib: pip install 'canet_ros[benchmark]'")
+    models = [find_model(name) for name in arguments.model]
+    resolutions = arguments.resolution or [load_spec(models[0]).resolution]
+    figures: dict[str, Any] = {"machine": describe_machine()}
+    if arguments.node:
+        from canet_ros.benchmark.node import measure_node
+
+        figures["node"] = measure_node(
+            models[0],
+            resolutions[0],
+            CAMERA_SIZE,
+            arguments.engine[0],
+            arguments.precision[0],
+            arguments.frames,
+            arguments.memory_frames,
+        )
+        print(json.dumps(figures["node"], indent=2))
+    else:
+        pictures = find_pictures(arguments.data / arguments.split) if arguments.data else []
+        cases = [
+            Case(model, engine, precision, arguments.device, resolution, batch)
+            for resolution, batch, model, engine, precision in itertools.product(
+                resolutions, arguments.batch, models, arguments.engine, arguments.precision
+            )
+        ]
+        figures["engines"] = measure_engines(cases, arguments.rounds, pictures)
+        if importlib.util.find_spec("openvino"):
+            figures["around_network"] = [
+                {
+                    "model": load_spec(model).name,
+                    "resolution": f"{resolution[0]}x{resolution[1]}",
+                    **measure_around_network(model, resolution, CAMERA_SIZE, arguments.rounds),
+                }
+                for model, resolution in itertools.product(models, resolutions)
+            ]
+        print(table(figures["engines"]))
+        for row in figures.get("around_network", []):
+            print(
+                f"around the network of {row['model']} at {row['resolution']}: {row['graph_ms']:.1f} ms "
+                f"and {row['resize_ms']:.1f} ms to resize {CAMERA_SIZE[0]}x{CAMERA_SIZE[1]} "
+                f"(the plain way {row['plain_graph_ms']:.1f} ms)"
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if arguments.plot:
+        from canet_ros.benchmark.plot import draw
+
+        draw(figures, arguments.plot)
+    return 0
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of what was measured; what could not be had follows in words."""
+    shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
+    lines = ["| " + " | ".join(_COLUMNS[key][0] for key in shown) + " |", "| --- " * len(shown) + "|"]
+    for row in rows:
+        if "error" not in row:
+            cells = ["" if row.get(key) is None else _COLUMNS[key][1].format(row[key]) for key in shown]
+            lines.append("| " + " | ".join(cells) + " |")
+    lines += [f"{row['engine']} {row['precision']}: {row['error']}" for row in rows if "error" in row]
+    return "\n".join(lines)

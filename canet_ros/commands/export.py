@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet export``: build ahead of a drive what an engine needs, calibrate int8, or write a model as ONNX."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from canet_ros.inference.engines import ENGINES, PRECISIONS, EngineRequest, create_engine
+from canet_ros.inference.export import exported_graph
+from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
+from canet_ros.inference.quantization import calibrate, quantized_graph
+
+_PROVIDER_DEVICES = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="canet-mobilenet_v2-camvid", help="model by name or folder")
+    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--provider", choices=tuple(_PROVIDER_DEVICES), help="with --engine onnxruntime: what it must run on"
+    )
+    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    parser.add_argument("--resolution", type=parse_resolution, metavar="WxH", help="default: the model's own")
+    parser.add_argument("--max-batch", type=int, default=1, help="pictures per call: the number of cameras")
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="DIR", help="pictures to choose the scales of int8 from"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=60,
+        metavar="N",
+        help="how many of them to use, evenly spread (default: 60)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the ONNX graph here, and build no engine"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    folder = find_model(arguments.model)
+    resolution = arguments.resolution or load_spec(folder).resolution
+    if arguments.calibrate:
+        if arguments.precision not in ("auto", "int8"):
+            raise ValueError(f"--calibrate is for --precision int8, not {arguments.precision}")
+        arguments.precision = "int8"
+        print(calibrate(folder, resolution, _pictures(arguments.calibrate, resolution, arguments.pictures)))
+    if arguments.out:
+        precision = "fp32" if arguments.precision == "auto" else arguments.precision
+        if precision == "int8":
+            graph = quantized_graph(folder, resolution)
+        else:
+            graph = exported_graph(folder, resolution, precision)
+        shutil.copyfile(graph, arguments.out)
+        print(arguments.out)
+        return 0
+    engine_name, device = arguments.engine, arguments.device
+    if arguments.provider:
+        engine_name, device = "onnxruntime", _PROVIDER_DEVICES[arguments.provider]
+        _check_provider(arguments.provider)
+    start_s = time.monotonic()
+    engine = create_engine(
+        EngineRequest(folder, resolution, engine_name, device, arguments.precision, arguments.max_batch)
+    )
+    print(
+        f"{engine.name} on {engine.device}, {engine.precision}, ready in {time.monotonic() - start_s:.1f} s"
+    )
+    print(engine.reason)
+    return 0
+
+
+def _check_provider(kind: str) -> None:
+    from canet_ros.inference.engines.onnxruntime_engine import PROVIDERS, available_providers
+
+    if kind not in available_providers():
+        raise ValueError(
+            f"this ONNX Runtime has no {PROVIDERS[kind]}; it has {', '.join(available_providers())}: "
+            "see docs/jetson.md for the packages that do"
+        )
+
+
+def _pictures(folder: Path, resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
+    """Up to ``count`` pictures of a folder and its subfolders, BGR, at the resolution."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
+    # Label pictures are no calibration: in a data set's folder, take those under images/.
+    paths = [path for path in paths if "images" in path.parts] or paths
+    if not paths:
+        raise ValueError(f"{folder} holds no pictures ({', '.join(_PICTURES)})")
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).astype(int))]
+    pictures = []
+    for path in tqdm(chosen, desc="pictures", disable=None):
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise ValueError(f"{path} cannot be read as a picture")
+        pictures.append(cv2.resize(picture, resolution, interpolation=cv2.INTER_AREA))
+    return pictures  # type: ignore[return-value]

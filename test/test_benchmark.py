@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark runs and its JSON is whole. Whether this machine is fast is not tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from canet_ros.benchmark.machine import peak_gflops
+from canet_ros.benchmark.operations import count_gflop
+from canet_ros.cli import main
+from canet_ros.network import CANet
+from canet_ros.simulation import write_scenes
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
+
+
+def test_operations_are_those_of_the_paper() -> None:
+    """Of CANet with MobileNetV2 and 19 classes at 1024x512, counted by hand: the spatial branch's first convolution
+    alone is 2 x 512 x 256 x 64 x 27 operations, and all of it 39 GFLOP."""
+    assert count_gflop(CANet(19), (1024, 512)) == pytest.approx(39, rel=0.02)
+    assert count_gflop(CANet(19, architecture="canet_lite"), (1024, 512)) == pytest.approx(7.5, rel=0.03)
+
+
+def test_peak_is_that_of_a_matrix_product() -> None:
+    peak = peak_gflops("fp32")
+    assert peak is not None
+    assert 1 < peak < 100_000
+    assert peak_gflops("int8") is None
+
+
+def test_engines(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    file, plot = tmp_path / "figures.json", tmp_path / "figures.png"
+    arguments = ["--engine", "openvino", "onnxruntime", "--precision", "fp32", "bf16", "--rounds", "2"]
+    arguments += ["--resolution", "160x120", "96x64", "--batch", "1", "2"]
+    arguments += ["--json", str(file), "--plot", str(plot)]
+    assert main(["benchmark", "--model", str(random_model), *arguments]) == 0
+    figures = json.loads(file.read_text())
+    assert figures["machine"]["cores"] >= 1
+    assert figures["machine"]["packages"]["torch"] == torch.__version__
+    measured = [row for row in figures["engines"] if "error" not in row]
+    kinds = {(row["engine"], row["precision"], row["resolution"], row["batch"]) for row in measured}
+    for resolution in ("160x120", "96x64"):
+        assert ("plain PyTorch", "fp32", resolution, 1) in kinds
+        for batch in (1, 2):
+            assert ("openvino", "fp32", resolution, batch) in kinds
+            assert ("onnxruntime", "fp32", resolution, batch) in kinds
+    for row in measured:
+        assert 0 < row["min_ms"] <= row["median_ms"] <= row["p95_ms"]
+        assert row["fps"] == pytest.approx(row["batch"] / row["median_ms"] * 1e3)
+        assert row["gflops"] == pytest.approx(row["gflop"] * row["fps"])
+    refused = [row for row in figures["engines"] if "error" in row]
+    assert {row["engine"] for row in refused} >= {"onnxruntime"}
+    assert [row["resolution"] for row in figures["around_network"]] == ["160x120", "96x64"]
+    assert all(row[key] > 0 for row in figures["around_network"] for key in ("graph_ms", "resize_ms"))
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "| plain PyTorch |" in capsys.readouterr().out
+
+
+def test_accuracy_on_labelled_pictures(random_model: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path / "data" / "val", 2, 5, 160, 120)
+    file = tmp_path / "figures.json"
+    arguments = ["--rounds", "1", "--engine", "onnxruntime", "--precision", "fp32", "--json", str(file)]
+    assert (
+        main(["benchmark", "--model", str(random_model), "--data", str(tmp_path / "data"), *arguments]) == 0
+    )
+    row = json.loads(file.read_text())["engines"][1]
+    assert row["agreement"] > 0.999
+    assert row["miou"] == pytest.approx(row["miou_fp32"], abs=0.01)
+
+
+@pytest.mark.ros
+def test_node(random_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rclpy")
+    file = tmp_path / "figures.json"
+    arguments = ["--engine", "torch", "--precision", "fp32", "--frames", "4", "--memory-frames", "12"]
+    assert main(["benchmark", "--node", "--model", str(random_model), *arguments, "--json", str(file)]) == 0
+    node = json.loads(file.read_text())["node"]
+    assert node["engine_ms"]["median"] < node["latency_ms"]["median"]
+    assert set(node["stages_ms"]) == {"transport", "wait", "convert", "inference", "publish", "transport out"}
+    assert all(value == value for value in node["stages_ms"].values())
+    assert node["sustained"]["rate_out_hz"] > 0
+    assert node["memory_growth"]["frames"] == 12
+    assert node["memory_mb"] > 50
+    assert node["cameras"]["count"] == 4
+    assert node["plain_node"]["latency_ms"]["median"] > 0
+    assert node["start_up_s"] > 0

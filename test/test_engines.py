@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines give the same masks, whatever runs them, and say clearly what cannot be had."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16, create_engine
+from canet_ros.inference.model_folder import available_models, load_network
+from canet_ros.inference.pixels_to_classes import PixelsToClasses
+from canet_ros.simulation import StreetDrive
+
+RESOLUTION = (160, 120)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANET_ROS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures() -> NDArray[np.uint8]:
+    """Two drawn scenes, (2, 120, 160, 3)."""
+    return np.stack([cv2.resize(StreetDrive(seed).frame(0).image, RESOLUTION) for seed in (1, 2)])
+
+
+def run(
+    model: Path, images: NDArray[np.uint8], engine: str, precision: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    height, width = images.shape[1:3]
+    return create_engine(EngineRequest(model, (width, height), engine, "cpu", precision)).run(images)
+
+
+@pytest.mark.parametrize(
+    ("size", "agreement"), [((160, 120), 0.999), ((161, 117), 0.999), ((50, 100), 0.999), ((16, 16), 0.99)]
+)
+def test_upsampling_is_bilinear_softmax_and_argmax(
+    random_model: Path, pictures: NDArray[np.uint8], size: tuple[int, int], agreement: float
+) -> None:
+    spec, network = load_network(random_model)
+    network.head.weight.data *= 4  # trained networks are surer than random ones
+    image = cv2.resize(pictures[0], size)
+    with torch.inference_mode():
+        mask, confidence = PixelsToClasses(spec, network, size).eval()(torch.from_numpy(image)[None])
+        rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
+        normal = (rgb - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+        logits = network.logits_at_stride_8(normal)
+        full = F.interpolate(logits, (size[1], size[0]), mode="bilinear", align_corners=False)
+        probability, plain = full.softmax(1).max(1)
+    assert (mask == plain).float().mean() >= agreement
+    off = (confidence.float() - 255 * probability).abs()
+    assert off.mean() < 2
+    assert len(np.unique(plain)) > 1
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_fp32_engines_agree_with_torch(random_model: Path, pictures: NDArray[np.uint8], engine: str) -> None:
+    expected_mask, expected_confidence = run(random_model, pictures, "torch", "fp32")
+    mask, confidence = run(random_model, pictures, engine, "fp32")
+    assert mask.shape == confidence.shape == (2, 120, 160)
+    assert mask.dtype == confidence.dtype == np.uint8
+    assert (mask == expected_mask).mean() > 0.999
+    assert np.abs(confidence.astype(int) - expected_confidence).max() <= 2
+
+
+def test_results_are_the_callers_to_keep(random_model: Path, pictures: NDArray[np.uint8]) -> None:
+    for name in ("torch", "openvino", "onnxruntime"):
+        engine = create_engine(EngineRequest(random_model, RESOLUTION, name, "cpu", "fp32"))
+        mask, _ = engine.run(pictures[:1])
+        kept = mask.copy()
+        engine.run(255 - pictures[:1])
+        np.testing.assert_array_equal(mask, kept, err_msg=name)
+
+
+def test_any_size(random_model: Path, pictures: NDArray[np.uint8]) -> None:
+    odd = np.stack([cv2.resize(picture, (101, 75)) for picture in pictures])
+    expected, _ = run(random_model, odd, "torch", "fp32")
+    for engine in ("openvino", "onnxruntime"):
+        assert (run(random_model, odd, engine, "fp32")[0] == expected).mean() > 0.999
+
+
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bf16_of_a_trained_model_agrees(engine: str) -> None:
+    """On pictures other than any that the rounding saw."""
+    name = "canet-mobilenet_v2-camvid"
+    if name not in available_models():
+        pytest.skip(f"{name} is not shipped here")
+    images = [StreetDrive(seed, 480, 360).frame(0).image for seed in (3, 4)]
+    exact = Segmenter.load(name, "cpu", "torch", "fp32")
+    rounded = Segmenter.load(name, "cpu", engine, "bf16")
+    agreements = [(exact(image).mask == rounded(image).mask).mean() for image in images]
+    assert np.mean(agreements) > 0.985, (
+        agreements
+    )  # drawn scenes are harder than the streets it was trained on
+
+
+def test_auto_takes_openvino_on_a_cpu_and_says_why(random_model: Path) -> None:
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
+    assert engine.name == "openvino"
+    assert engine.precision == ("bf16" if cpu_has_bf16() else "fp32")
+    assert "OpenVINO" in engine.reason
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"engine": "onnxruntime", "precision": "bf16"}, "fp32, fp16"),
+        ({"engine": "openvino", "device": "cuda"}, "choose cpu"),
+        ({"engine": "openvino", "precision": "fp16", "device": "cpu"}, "use bf16 or fp32"),
+        ({"engine": "tensorrt"}, "choose auto or one of torch, openvino, onnxruntime"),
+        ({"engine": "onnxruntime", "device": "cuda"}, "onnxruntime-gpu"),
+        ({"precision": "int8"}, "canet export --model"),
+        ({"engine": "openvino", "precision": "int8"}, "--calibrate"),
+    ],
+)
+def test_refusals_say_what_to_do(random_model: Path, request_: dict[str, str], words: str) -> None:
+    if request_.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(EngineError) as raised:
+        create_engine(EngineRequest(random_model, RESOLUTION, **request_))
+    assert words in str(raised.value)
+
+
+def test_warm_start_needs_no_torch(random_model: Path, pictures: NDArray[np.uint8]) -> None:
+    """With everything in the cache, a process that segments never imports PyTorch."""
+    expected, _ = run(random_model, pictures[:1], "openvino", "fp32")
+    code = (
+        "import sys, numpy as np; from canet_ros.inference import Segmenter;"
+        f"s = Segmenter.load({str(random_model)!r}, 'cpu', 'openvino', 'fp32', {RESOLUTION});"
+        "m, _ = s.engine.run(np.load(sys.stdin.buffer));"
+        "print(sorted(n for n in ('torch', 'onnx', 'nncf') if n in sys.modules), m.sum())"
+    )
+    file = io.BytesIO()
+    np.save(file, pictures[:1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=file.getvalue(), capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == f"[] {expected.sum()}"

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Derived files: built once whoever asks, never used half-written; export, and calibration for int8."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from canet_ros.cli import main
+from canet_ros.inference import cache
+from canet_ros.inference.engines import EngineRequest, create_engine
+from canet_ros.inference.export import derived_name, exported_graph
+from canet_ros.simulation import StreetDrive
+
+RESOLUTION = (160, 120)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def build_b(path: Path) -> None:
+    path.write_bytes(b"b" * 1000)
+
+
+def test_two_processes_build_once(own_cache: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = (
+        "import os, time; from canet_ros.inference.cache import derived_file\n"
+        "def build(path):\n"
+        f"    open({str(log)!r}, 'a').write('built ')\n"
+        "    path.write_bytes(b'x' * 500); time.sleep(1.0); path.write_bytes(b'x' * 1000)\n"
+        "print(len(derived_file('sub/thing', build).read_bytes()))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)]
+    assert [process.communicate()[0].strip() for process in processes] == [b"1000"] * 3
+    assert log.read_text() == "built "
+
+
+@pytest.mark.parametrize("damage", ["truncated", "without checksum", "changed"])
+def test_a_broken_file_is_built_again(damage: str) -> None:
+    path = cache.derived_file("thing", build_b)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "changed":
+        path.write_bytes(b"c" * 1000)
+    else:
+        path.with_name("thing.sha256").unlink()
+    assert not cache.is_complete(path)
+    assert cache.derived_file("thing", build_b).read_bytes() == b"b" * 1000
+
+
+def test_a_builder_that_dies_leaves_nothing(own_cache: Path) -> None:
+    code = (
+        "import os; from canet_ros.inference.cache import derived_file\n"
+        "def build(path):\n"
+        "    path.write_bytes(b'half'); os._exit(9)\n"
+        "derived_file('thing', build)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert not (own_cache / "thing").exists()
+    assert cache.derived_file("thing", build_b).read_bytes() == b"b" * 1000
+
+
+def test_a_truncated_engine_file_is_not_used(random_model: Path, own_cache: Path) -> None:
+    image = cv2.resize(StreetDrive(1).frame(0).image, RESOLUTION)[None]
+    request = EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "fp32")
+    expected, _ = create_engine(request).run(image)
+    damaged = [path for pattern in ("*.blob", "*.onnx") for path in own_cache.rglob(pattern)]
+    assert len(damaged) == 2
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    mask, _ = create_engine(request).run(image)
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_names_change_with_what_is_derived_from(random_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in random_model.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    name = derived_name(random_model, RESOLUTION, "fp32.onnx")
+    assert derived_name(copy, RESOLUTION, "fp32.onnx") == name
+    assert derived_name(copy, (96, 64), "fp32.onnx") != name
+    with (copy / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    assert derived_name(copy, RESOLUTION, "fp32.onnx") != name
+
+
+def test_exported_graph_takes_bytes_and_gives_bytes(random_model: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "model.onnx"
+    assert main(["export", "--model", str(random_model), "--out", str(out)]) == 0
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    assert [(x.name, x.type, x.shape) for x in session.get_inputs()] == [
+        ("images", "tensor(uint8)", ["batch", 120, 160, 3])
+    ]
+    outputs = {x.name: (x.type, x.shape) for x in session.get_outputs()}
+    assert list(outputs) == ["mask", "confidence"]
+    assert {kind for kind, _ in outputs.values()} == {"tensor(uint8)"}
+    images = np.zeros((3, 120, 160, 3), np.uint8)
+    assert [x.shape for x in session.run(None, {"images": images})] == [(3, 120, 160)] * 2
+
+
+def test_fp16_graph_gives_the_same_classes(random_model: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    image = cv2.resize(StreetDrive(1).frame(0).image, RESOLUTION)[None]
+    masks = [
+        onnxruntime.InferenceSession(str(exported_graph(random_model, RESOLUTION, precision))).run(
+            ["mask"], {"images": image}
+        )[0]
+        for precision in ("fp32", "fp16")
+    ]
+    assert (masks[0] == masks[1]).mean() > 0.99
+
+
+def test_int8_by_calibration(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nncf")
+    for seed in range(4):
+        cv2.imwrite(str(tmp_path / f"{seed}.png"), StreetDrive(seed).frame(0).image)
+    export = ["export", "--model", str(random_model), "--precision", "int8"]
+    assert main(export) == 1
+    assert "--calibrate" in capsys.readouterr().err
+    assert main([*export, "--calibrate", str(tmp_path), "--pictures", "4"]) == 0
+    assert "openvino on cpu, int8" in capsys.readouterr().out
+    image = cv2.resize(StreetDrive(9).frame(0).image, RESOLUTION)[None]
+    exact, _ = create_engine(EngineRequest(random_model, RESOLUTION, "torch", "cpu", "fp32")).run(image)
+    for engine in ("openvino", "onnxruntime"):
+        mask, _ = create_engine(EngineRequest(random_model, RESOLUTION, engine, "cpu", "int8")).run(image)
+        assert (mask == exact).mean() > 0.8, engine  # a random network is unsure of nearly every pixel
+
+
+def test_export_refuses_in_one_line(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ["export", "--model", str(random_model)]
+    assert main([*export, "--calibrate", str(tmp_path)]) == 1
+    assert "holds no pictures" in capsys.readouterr().err
+    assert main([*export, "--calibrate", str(tmp_path), "--precision", "fp32"]) == 1
+    assert "int8" in capsys.readouterr().err
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "TensorrtExecutionProvider" not in onnxruntime.get_available_providers():
+        assert main([*export, "--engine", "onnxruntime", "--provider", "tensorrt"]) == 1
+        assert "docs/jetson.md" in capsys.readouterr().err
