@@ -15,7 +15,9 @@ _put = frame_slots.LatestSlots.put
 
 
 def say(*words):
-    os.write(1, (" ".join(map(str, (*words, time.time()))) + "\n").encode())  # whole lines, also from two threads
+    os.write(
+        1, (" ".join(map(str, (*words, time.time()))) + "\n").encode()
+    )  # whole lines, also from two threads
 
 
 def _slow_run(self, images):

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from canet_ros.commands.doctor import ARRIVES
 from canet_ros.inference.engines import ENGINES
 from canet_ros.inference.model_folder import available_models
-from canet_ros.ros.transport import PROFILE_VARIABLES, transport_environment
+from canet_ros.ros.transport import PROFILE_VARIABLES
 
 # Shared memory alone, and less of it than a camera image takes: nothing arrives, on any machine.
 STARVING_PROFILE = """<?xml version="1.0"?>
@@ -48,10 +49,21 @@ def by_subject(report):
     return {finding["subject"]: finding for finding in report["findings"]}
 
 
+@pytest.fixture(scope="module")
+def starving_run(tmp_path_factory):
+    """The doctor in an environment in which camera images do not cross."""
+    rclpy = pytest.importorskip("rclpy")
+    if rclpy.get_rmw_implementation_identifier() != "rmw_fastrtps_cpp":
+        pytest.skip("the profile is Fast DDS's")
+    folder = tmp_path_factory.mktemp("doctor")
+    profile = folder / "starving.xml"
+    profile.write_text(STARVING_PROFILE)
+    return doctor(folder / "report.json", {**os.environ, **dict.fromkeys(PROFILE_VARIABLES, str(profile))})
+
+
 @pytest.mark.ros
-def test_it_tells_what_is_here(tmp_path):
-    pytest.importorskip("rclpy")
-    done, report = doctor(tmp_path / "report.json", transport_environment())
+def test_it_tells_what_is_here(starving_run):
+    done, report = starving_run
     findings = by_subject(report)
     assert findings["Python"]["text"] == sys.version.split()[0]
     assert findings["NumPy"]["text"] == np.__version__
@@ -61,8 +73,6 @@ def test_it_tells_what_is_here(tmp_path):
     assert all(name in findings["models"]["text"] for name in available_models())
     if available_models():
         assert any(name in findings["in use"]["text"] for name in ENGINES)
-    images = findings["camera images between processes"]
-    assert images["verdict"] == "ok", images
     assert report["runs"] == all(finding["verdict"] != "missing" for finding in report["findings"])
     assert done.returncode == (0 if report["runs"] else 1)
     for finding in report["findings"]:
@@ -71,18 +81,13 @@ def test_it_tells_what_is_here(tmp_path):
 
 
 @pytest.mark.ros
-def test_it_says_what_to_do_where_images_do_not_arrive(tmp_path):
-    rclpy = pytest.importorskip("rclpy")
-    if rclpy.get_rmw_implementation_identifier() != "rmw_fastrtps_cpp":
-        pytest.skip("the profile is Fast DDS's")
-    profile = tmp_path / "starving.xml"
-    profile.write_text(STARVING_PROFILE)
-    environment = {**os.environ, **dict.fromkeys(PROFILE_VARIABLES, str(profile))}
-    _, report = doctor(tmp_path / "report.json", environment)
+def test_it_says_what_to_do_where_images_do_not_arrive(starving_run):
+    _, report = starving_run
     images = by_subject(report)["camera images between processes"]
     assert images["verdict"] == "note"
     assert images["text"].startswith("0 of 60 arrive")
-    assert "with our Fast DDS profile 60" in images["text"]
+    received = int(images["text"].partition("with our Fast DDS profile ")[2].partition(",")[0])
+    assert received >= 60 * ARRIVES
     assert "camera driver" in images["advice"]
     assert "fastdds.xml" in images["advice"] or "fastdds_small.xml" in images["advice"]
 

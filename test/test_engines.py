@@ -140,9 +140,9 @@ def test_warm_start_needs_no_torch(random_model: Path, pictures: NDArray[np.uint
     """With everything in the cache, a process that segments never imports PyTorch."""
     expected, _ = run(random_model, pictures[:1], "openvino", "fp32")
     code = (
-        "import sys, numpy as np; from canet_ros.inference import Segmenter;"
+        "import io, sys, numpy as np; from canet_ros.inference import Segmenter;"
         f"s = Segmenter.load({str(random_model)!r}, 'cpu', 'openvino', 'fp32', {RESOLUTION});"
-        "m, _ = s.engine.run(np.load(sys.stdin.buffer));"
+        "m, _ = s.engine.run(np.load(io.BytesIO(sys.stdin.buffer.read())));"
         "print(sorted(n for n in ('torch', 'onnx', 'nncf') if n in sys.modules), m.sum())"
     )
     file = io.BytesIO()

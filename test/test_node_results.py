@@ -230,6 +230,7 @@ def test_enable_pauses_and_resumes(graph: Graph, front: Camera) -> None:
     front.send(picture(160, 120))
     wait_until(lambda: int(health(diagnostics, "/front/image_raw")["dropped_paused"]) == paused + 1, "a drop")
     assert len(masks.messages) == count
+    assert "paused" in health(diagnostics, "/front/image_raw")["message"]
     assert graph.call(SetBool, "/canet/enable", SetBool.Request(data=True)).success
     masks.wait_for_stamp(front.send(picture(160, 120)))
 

@@ -10,7 +10,7 @@ import pytest
 
 from canet_ros.inference.class_table import ClassTable, load_class_table
 from canet_ros.inference.palette import cie_lab, recolored
-from canet_ros.inference.visualization import draw_legend_box
+from canet_ros.inference.visualization import draw_legend
 
 _LMS_OF_RGB = np.array(
     [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
@@ -60,7 +60,7 @@ def test_an_unknown_palette_is_refused() -> None:
 def test_the_legend_shows_every_color_and_stays_in_its_corner(size: tuple[int, int], number: int) -> None:
     classes = recolored(table_of(number), "colorblind")
     picture = np.full((size[1], size[0], 3), 255, np.uint8)
-    draw_legend_box(picture, classes)
+    draw_legend(picture, classes)
     for color in classes.colors_rgb:
         assert (picture == color[::-1]).all(axis=2).any()
     assert (picture[:, 2 * size[0] // 3 :] == 255).all()
@@ -68,5 +68,5 @@ def test_the_legend_shows_every_color_and_stays_in_its_corner(size: tuple[int, i
 
 def test_a_legend_that_does_not_fit_is_left_out() -> None:
     picture = np.full((32, 32, 3), 255, np.uint8)
-    draw_legend_box(picture, table_of(19))
+    draw_legend(picture, table_of(19))
     assert (picture == 255).all()

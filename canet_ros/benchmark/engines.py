@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from canet_ros.benchmark.machine import peak_gflops
 from canet_ros.benchmark.operations import count_gflop
 from canet_ros.inference import Segmenter
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
-from canet_ros.inference.export import OPSET
+from canet_ros.inference.export import to_onnx
 from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, load_spec
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
 from canet_ros.network import CANet
@@ -117,12 +117,10 @@ def measure_around_network(
     runs: dict[str, Callable[[], object]] = {"resize_ms": resize}
     core = openvino.Core()
     for name, part in (("graph_ms", _AroundNetwork(graph)), ("plain_graph_ms", _PlainAround(spec, size))):
-        file = io.BytesIO()
-        names = {"input_names": ["images", "logits"], "opset_version": OPSET}
-        torch.onnx.export(part, (images, logits), file, dynamo=False, **names)  # type: ignore[arg-type]
-        compiled = core.compile_model(
-            core.read_model(file.getvalue(), b""), "CPU", {"PERFORMANCE_HINT": "LATENCY"}
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "part.onnx"
+            to_onnx(part, {"images": images, "logits": logits}, file)
+            compiled = core.compile_model(core.read_model(file), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         request = compiled.create_infer_request()
         request.set_input_tensor(0, openvino.Tensor(picture, shared_memory=True))
         request.set_input_tensor(1, openvino.Tensor(np.ascontiguousarray(logits.numpy()), shared_memory=True))

@@ -11,20 +11,21 @@ from canet_ros.network import CANet
 
 
 def count_gflop(network: CANet, resolution: Resolution) -> float:
-    """Billions of operations for one picture of (width, height): those of all convolutions and linear layers,
+    """Billions of operations for one picture of (width, height), a multiply-add counted as two.
 
-    a multiply-add counted as two; batch norms, activations and interpolation, some 1 % more, are left out.
+    Those of all convolutions and linear layers; batch norms, activations and interpolation are left out.
     """
     multiply_adds = 0
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
         nonlocal multiply_adds
         if isinstance(module, nn.ConvTranspose2d):  # every input pixel meets every weight
             multiply_adds += inputs[0][0, 0].numel() * module.weight.numel()
-        elif isinstance(module, nn.Conv2d):
-            multiply_adds += output[0, 0].numel() * module.weight.numel()
+        elif isinstance(module, nn.Conv2d):  # all of them keep the size up to their stride
+            height, width = (-(-side // stride) for side, stride in zip(inputs[0].shape[2:], module.stride))
+            multiply_adds += height * width * module.weight.numel()
         elif isinstance(module, nn.Linear):
-            multiply_adds += module.weight.numel()
+            multiply_adds += inputs[0].shape[0] * module.weight.numel()
 
     hooks = [module.register_forward_hook(count) for module in network.modules()]
     with torch.inference_mode():

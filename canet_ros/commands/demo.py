@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default="640x480", metavar="WxH", help="of the drawn pictures (default: 640x480)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn street (default: 0)")
+    parser.add_argument("--seed", type=int, default=6, help="of the drawn street (default: 6)")
     parser.add_argument("--model", default="", help="name under models/, or a model folder")
     parser.add_argument("--architecture", default="canet", help="of the model (default: canet)")
     parser.add_argument("--backbone", default="mobilenet_v2", help="of the model (default: mobilenet_v2)")

@@ -17,6 +17,7 @@ from canet_ros.inference.engines import ENGINES, PRECISIONS, EngineRequest, crea
 from canet_ros.inference.export import exported_graph
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.inference.quantization import calibrate, quantized_graph
+from canet_ros.simulation import StreetDrive
 
 _PROVIDER_DEVICES = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -33,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolution", type=parse_resolution, metavar="WxH", help="default: the model's own")
     parser.add_argument("--max-batch", type=int, default=1, help="pictures per call: the number of cameras")
     parser.add_argument(
-        "--calibrate", type=Path, metavar="DIR", help="pictures to choose the scales of int8 from"
+        "--calibrate",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="choose the scales of int8 from the pictures in DIR; without DIR, from drawn street scenes",
     )
     parser.add_argument(
         "--pictures",
@@ -50,11 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     folder = find_model(arguments.model)
     resolution = arguments.resolution or load_spec(folder).resolution
-    if arguments.calibrate:
+    if arguments.calibrate is not None:
         if arguments.precision not in ("auto", "int8"):
             raise ValueError(f"--calibrate is for --precision int8, not {arguments.precision}")
         arguments.precision = "int8"
-        print(calibrate(folder, resolution, _pictures(arguments.calibrate, resolution, arguments.pictures)))
+        pictures = (
+            _pictures(Path(arguments.calibrate), resolution, arguments.pictures)
+            if arguments.calibrate
+            else _drawn_scenes(resolution, arguments.pictures)
+        )
+        print(calibrate(folder, resolution, pictures))
     if arguments.out:
         precision = "fp32" if arguments.precision == "auto" else arguments.precision
         if precision == "int8":
@@ -104,3 +114,8 @@ def _pictures(folder: Path, resolution: Resolution, count: int) -> list[NDArray[
             raise ValueError(f"{path} cannot be read as a picture")
         pictures.append(cv2.resize(picture, resolution, interpolation=cv2.INTER_AREA))
     return pictures  # type: ignore[return-value]
+
+
+def _drawn_scenes(resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
+    scenes = (StreetDrive(seed, 640, 480).frame(10 * seed).image for seed in range(count))
+    return [cv2.resize(scene, resolution, interpolation=cv2.INTER_AREA) for scene in scenes]  # type: ignore[misc]

@@ -14,6 +14,7 @@ from canet_ros.training.train import TrainingConfig, train
 _HELP = {
     "data": "folder with the splits train/ and val/, each with images/ and labels/",
     "name": "name of the model",
+    "data_licence": "what the data, and so the weights, may be used for; kept with the model",
     "architecture": "canet or canet_lite",
     "backbone": "mobilenet_v2, resnet18, resnet50 or resnet101",
     "fusion": "fca, concat, se, cbam, fca_spatial or fca_channel",

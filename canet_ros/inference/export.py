@@ -7,11 +7,16 @@ import hashlib
 import importlib.util
 import inspect
 import warnings
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from canet_ros.inference import cache
 from canet_ros.inference.model_folder import Resolution, load_network, weights_hash
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 OPSET = 17
 INPUT = "images"
@@ -51,19 +56,33 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
         round_to_bf16(graph, width, height)
     elif precision == "fp16":
         graph.half()
-    # torch.export's exporter needs more packages and PyTorch 2.5; where there is a choice, take the older one.
-    older = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    to_onnx(
+        graph,
+        {INPUT: torch.zeros(1, height, width, 3, dtype=torch.uint8)},
+        path,
+        output_names=list(OUTPUTS),
+        dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
+    )
+
+
+def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor], path: Path, **options: Any) -> None:
+    """Write a module as ONNX; ``inputs`` by name, ``options`` as torch.onnx.export has them."""
+    import torch
+
+    # torch.export's exporter takes more packages and PyTorch 2.5; where there is a choice, take the older one.
+    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+        options["dynamo"] = False
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # about sizes that become constants: they are meant to
+        warnings.simplefilter(
+            "ignore"
+        )  # of the older exporter's age, and of sizes that become constants: they should
         torch.onnx.export(
             graph,
-            (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
+            tuple(inputs.values()),
             str(path),
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
+            input_names=list(inputs),
             opset_version=OPSET,
-            **older,  # type: ignore[arg-type]
+            **options,
         )
 
 
@@ -72,7 +91,9 @@ def _code_hash() -> str:
     """Of the code that decides what is derived, so that an upgrade of the package builds anew."""
     inference = Path(__file__).resolve().parent
     sources = sorted((inference.parent / "network").glob("*.py"))
-    sources += [inference / f"{name}.py" for name in ("export", "pixels_to_classes", "quantization", "rounding")]
+    sources += [
+        inference / f"{name}.py" for name in ("export", "pixels_to_classes", "quantization", "rounding")
+    ]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())

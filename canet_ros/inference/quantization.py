@@ -27,7 +27,7 @@ def quantized_graph(folder: Path, resolution: Resolution) -> Path:
         width, height = resolution
         raise EngineError(
             f"precision int8: model {folder.name} is not calibrated at {width}x{height}; run: canet export "
-            f"--model {folder} --resolution {width}x{height} --precision int8 --calibrate FOLDER_OF_PICTURES"
+            f"--model {folder} --resolution {width}x{height} --calibrate FOLDER_OF_PICTURES"
         )
     return path
 

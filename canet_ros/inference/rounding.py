@@ -9,7 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
-_PICTURES = 4
+_PICTURES = 2
 
 
 @torch.no_grad()

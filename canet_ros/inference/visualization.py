@@ -44,29 +44,7 @@ def overlay(
     return blended
 
 
-def draw_legend(classes: ClassTable, width: int, row_height: int = 26) -> NDArray[np.uint8]:
-    """A strip (H, width, 3) BGR that names every class beside its colour, in as many rows as it takes."""
-    cell = max(150, 30 + 10 * max(len(name) for name in classes.names))
-    columns = max(1, width // cell)
-    rows = -(-len(classes) // columns)
-    strip = np.full((rows * row_height, width, 3), 255, np.uint8)
-    for index, (name, (red, green, blue)) in enumerate(zip(classes.names, classes.colors)):
-        x, y = (index % columns) * cell + 6, (index // columns) * row_height
-        cv2.rectangle(strip, (x, y + 5), (x + 18, y + row_height - 6), (blue, green, red), cv2.FILLED)
-        cv2.putText(
-            strip,
-            name,
-            (x + 25, y + row_height - 9),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.45,
-            (0, 0, 0),
-            1,
-            cv2.LINE_AA,
-        )
-    return strip
-
-
-def draw_legend_box(picture: NDArray[np.uint8], classes: ClassTable) -> None:
+def draw_legend(picture: NDArray[np.uint8], classes: ClassTable) -> None:
     """Name the classes in the upper left corner of a picture (H, W, 3) BGR, in place; not where they do not fit."""
     height, width = picture.shape[:2]
     box = _legend_box(classes, height)

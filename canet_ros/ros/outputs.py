@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.segmenter import Segmentation
-from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend_box, overlay
+from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, overlay
 from canet_ros.ros import qos
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.image_conversion import ImageError, compressed_message, image_message, scaled_camera_info
@@ -166,7 +166,7 @@ def _pictures(
     def draw_overlay() -> NDArray[np.uint8]:
         picture = overlay(_as_bgr(result.image, size), resized.mask, style.bgr_table, overlay_alpha)
         if style.legend:
-            draw_legend_box(picture, style.classes)
+            draw_legend(picture, style.classes)
         return picture
 
     return {

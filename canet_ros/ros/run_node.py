@@ -19,7 +19,7 @@ _CALLBACK_TIMEOUT_S = 1.0
 
 
 def run_node(create: Callable[[], Node], stop: Callable[[Node], bool], args: Sequence[str] | None) -> int:
-    """Spin the node that ``create`` makes; the exit code is 0 after a signal, 1 if ROS did not start or a callback threw.
+    """Spin the node that ``create`` makes; the exit code is 1 if ROS did not start or a callback threw, else 0.
 
     Args:
         stop: ends the node's threads; False if one is still busy. It then is not waited for: the process ends under

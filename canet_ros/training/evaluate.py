@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
 from canet_ros.inference.segmenter import Segmenter
-from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, overlay
+from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
 from canet_ros.training.dataset import LabelledPicture
 from canet_ros.training.metrics import confusion_matrix, scores
-
-_SHEET_PICTURE_WIDTH_PX = 480
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,17 @@ def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture]) -> Evalu
 def worst_pictures_sheet(
     segmenter: Segmenter, pictures: Sequence[LabelledPicture], evaluation: Evaluation, count: int = 6
 ) -> NDArray[np.uint8]:
-    """Image, overlay and truth of the pictures of lowest mIoU, one row each, with a legend, (H, W, 3) BGR uint8."""
+    """Image, overlay and truth of the pictures of lowest mIoU, one row each, (H, W, 3) BGR uint8."""
     classes = segmenter.spec.classes
     table = color_lookup_table(classes, "bgr")
     worst = sorted(pictures, key=lambda picture: evaluation.miou_by_picture[picture.name])[:count]
     rows = []
     for picture in worst:
         image, label = picture.read(len(classes))
-        row = np.hstack((image, overlay(image, segmenter(image).mask, table, 0.6), colorize(label, table)))
-        scale = 3 * _SHEET_PICTURE_WIDTH_PX / row.shape[1]
-        row = cv2.resize(row, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        caption = f"{picture.name}: mIoU {evaluation.miou_by_picture[picture.name]:.3f}"
-        cv2.putText(row, caption, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
-        rows.append(row)
-    width = 3 * _SHEET_PICTURE_WIDTH_PX
-    rows = [row[:, :width] for row in rows]
-    return np.vstack([*rows, draw_legend(classes, width)])
+        shown = (image, overlay(image, segmenter(image).mask, table, 0.6), colorize(label, table))
+        rows.append(SheetRow(f"{evaluation.miou_by_picture[picture.name]:.3f}  {picture.name}", shown))
+    subtitle = f"the {len(rows)} pictures of lowest mIoU, of {len(pictures)}"
+    return contact_sheet(segmenter.spec.name, subtitle, ("image", "overlay", "truth"), rows, classes)
 
 
 def confusion_picture(evaluation: Evaluation, classes: ClassTable, cell_px: int = 44) -> NDArray[np.uint8]:

@@ -48,6 +48,7 @@ class TrainingConfig:
 
     Attributes:
         data: folder with the splits ``train`` and ``val``.
+        data_licence: what the data may be used for; so may the weights.
         extra_data: folders of further labelled pictures, of which each epoch sees ``extra_share`` times the
             number of training pictures.
         without: prefixes of picture names (drives) left out of the training.
@@ -58,6 +59,7 @@ class TrainingConfig:
 
     data: str
     name: str
+    data_licence: str = ""
     architecture: str = "canet"
     backbone: str = "mobilenet_v2"
     fusion: str = "fca"

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation against the code: links lead somewhere, commands and options exist, Python blocks run.
+
+Not asserted here: the parameter table (test_package.py), and commands that need a ROS installation.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from canet_ros.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def code_blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shell_commands(document: Path) -> list[list[str]]:
+    lines = "\n".join(code_blocks(document, "bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    missing = [t for t in targets if "://" not in t and not (document.parent / t).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_make_targets_exist(document: Path) -> None:
+    wanted = {words[1] for words in shell_commands(document) if words[:1] == ["make"]}
+    assert wanted <= MAKE_TARGETS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_canet_commands_and_their_options_exist(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in shell_commands(document):
+        if words[:3] == ["ros2", "run", "canet_ros"]:
+            words = words[3:]
+        if words[:1] != ["canet"]:
+            continue
+        assert words[1] in COMMANDS, words
+        with pytest.raises(SystemExit):
+            main([words[1], "--help"])
+        known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
+        used = {word.split("=")[0] for word in words if word.startswith("--")}
+        assert used <= known, f"{document.name}: {' '.join(words)}"
+
+
+def test_the_python_example_of_the_readme_runs() -> None:
+    if not (ROOT / "models" / "canet-mobilenet_v2-camvid").is_dir():
+        pytest.skip("the shipped model is not in this checkout")
+    blocks = code_blocks(ROOT / "README.md", "python")
+    assert len(blocks) == 1
+    names = {"image_bgr": np.zeros((48, 64, 3), np.uint8)}
+    exec(blocks[0], names)
+    assert names["mask"].shape == (48, 64)
+
+
+def test_every_command_is_described_somewhere() -> None:
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    assert [name for name in COMMANDS if f"canet {name}" not in text and f"make {name}" not in text] == []
