@@ -38,6 +38,7 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
         axes.text(left, y, f" {left:.0f}", va="center")
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
+    axes.margins(x=0.1)
     axes.set_xlabel("ms per picture (median)")
     axes.set_title(f"{figures['machine']['cpu']}, {figures['machine']['cores']} cores")
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=color) for name, color in colors.items() if name]

@@ -30,7 +30,7 @@ def derived_file(name: str, build: Callable[[Path], None]) -> Path:
     """
     path = cache_folder() / name
     if not is_complete(path):
-        with _lock(path):
+        with locked(path):
             if not is_complete(path):  # another process may have built it meanwhile
                 _write(path, build)
     return path
@@ -39,7 +39,7 @@ def derived_file(name: str, build: Callable[[Path], None]) -> Path:
 def replace_derived_file(name: str, build: Callable[[Path], None]) -> Path:
     """As ``derived_file``, and built anew in any case."""
     path = cache_folder() / name
-    with _lock(path):
+    with locked(path):
         _write(path, build)
     return path
 
@@ -61,7 +61,8 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from building the same file or folder of the cache meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, also by a crash

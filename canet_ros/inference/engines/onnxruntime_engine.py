@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,14 @@ class OnnxRuntimeEngine:
         # Threads that spin between two frames take the cores from image conversion and DDS.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(graph), options, providers=[_provider(kind, request, self.precision, index) for kind in kinds]
-        )
+        providers = [_provider(kind, request, self.precision, index) for kind in kinds]
+        width, height = request.resolution
+        with cache.locked(_tensorrt_folder(request)) if "tensorrt" in kinds else nullcontext():
+            self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
+            for batch in range(1, request.max_batch + 1 if kinds != ["cpu"] else 2):
+                self.run(np.zeros((batch, height, width, 3), np.uint8))
         in_use = ", ".join(self._session.get_providers())
         self.reason = f"ONNX Runtime {onnxruntime.__version__} with {in_use}"
-        width, height = request.resolution
-        for batch in range(1, request.max_batch + 1 if kinds != ["cpu"] else 2):
-            self.run(np.zeros((batch, height, width, 3), np.uint8))
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         mask, confidence = self._session.run(list(OUTPUTS), {INPUT: images})
@@ -83,8 +84,8 @@ def _provider(kind: str, request: EngineRequest, precision: str, index: int) -> 
     if kind == "cuda":
         options = {"device_id": index}
     elif kind == "tensorrt":
-        folder = cache.cache_folder() / derived_name(request.folder, request.resolution, "tensorrt")
-        os.makedirs(folder, exist_ok=True)
+        folder = _tensorrt_folder(request)
+        folder.mkdir(parents=True, exist_ok=True)
         width, height = request.resolution
         shape = f"{height}x{width}x3"
         options = {
@@ -100,6 +101,10 @@ def _provider(kind: str, request: EngineRequest, precision: str, index: int) -> 
             "trt_profile_max_shapes": f"{INPUT}:{request.max_batch}x{shape}",
         }
     return PROVIDERS[kind], options
+
+
+def _tensorrt_folder(request: EngineRequest) -> Path:
+    return cache.cache_folder() / derived_name(request.folder, request.resolution, "tensorrt")
 
 
 def _precision(wanted: str, kinds: list[str]) -> str:
