@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 
-def describe_machine() -> dict[str, str]:
+def describe_machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory, operating system and Python."""
     return {
         "processor": _processor(),
-        "cores": str(_usable_cores()),
+        "cores": _usable_cores(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": _system(),
         "python": platform.python_version(),

@@ -20,6 +20,7 @@ from canet_ros.inference import Segmenter
 from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16, create_engine
 from canet_ros.inference.model_folder import available_models, load_network
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
+from canet_ros.inference.rounding import round_rows
 from canet_ros.simulation import StreetDrive
 
 RESOLUTION = (160, 120)
@@ -93,6 +94,20 @@ def test_any_size(random_model: Path, pictures: NDArray[np.uint8]) -> None:
         assert (run(random_model, odd, engine, "fp32")[0] == expected).mean() > 0.999
 
 
+def test_rounding_to_bf16_keeps_the_mean_output() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(32, 144, generator=generator)
+    inputs = torch.rand(32, 144, generator=generator)
+    missing = 0.01 * torch.randn(32, generator=generator)
+    rounded = round_rows(rows, inputs, missing)
+    torch.testing.assert_close(rounded, rounded.bfloat16().float(), rtol=0, atol=0)
+    assert ((rounded - rows).abs() <= rows.abs() / 128).all()  # one of the two neighbours
+    wanted = (rows * inputs).sum(1) + missing
+    nearest_error = ((rows.bfloat16().float() * inputs).sum(1) - wanted).abs()
+    error = ((rounded * inputs).sum(1) - wanted).abs()
+    assert error.max() < 0.1 * nearest_error.mean()
+
+
 @pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_bf16_of_a_trained_model_agrees(engine: str) -> None:
@@ -114,6 +129,18 @@ def test_auto_takes_openvino_on_a_cpu_and_says_why(random_model: Path) -> None:
     assert engine.name == "openvino"
     assert engine.precision == ("bf16" if cpu_has_bf16() else "fp32")
     assert "OpenVINO" in engine.reason
+
+
+def test_without_onnx_auto_falls_back_and_says_why(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
+    assert engine.name == "torch"
+    assert "pip install onnx" in engine.reason
+    with pytest.raises(EngineError, match="pip install onnx"):
+        create_engine(EngineRequest(random_model, RESOLUTION, engine="openvino", device="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from canet_ros.machine import describe_machine
 
 _PACKAGES = ("torch", "openvino", "onnxruntime", "numpy", "opencv-python-headless", "nncf", "rclpy")
 _INSTRUCTIONS = (
@@ -28,19 +29,13 @@ _MATRIX_SIDE = 2048
 _REPEATS = 8
 
 
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores this process may use, memory, GPUs, system and versions; nothing that names its owner."""
-    cpu_info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    flags = set(cpu_info.split())
-    model = next((line.split(":")[1].strip() for line in cpu_info.splitlines() if "model name" in line), "")
+def describe_benchmark_machine() -> dict[str, Any]:
+    """The machine, what its processor multiplies, GPUs, versions and load; nothing that names its owner."""
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     return {
-        "cpu": model or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        **describe_machine(),
         "instructions": [name for name in _INSTRUCTIONS if name in flags],
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "load_average_1min": round(os.getloadavg()[0], 2),
     }

@@ -40,7 +40,7 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_xlabel("ms per picture (median)")
-    axes.set_title(f"{figures['machine']['cpu']}, {figures['machine']['cores']} cores")
+    axes.set_title(f"{figures['machine']['processor']}, {figures['machine']['cores']} cores")
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=color) for name, color in colors.items() if name]
     if handles:
         axes.legend(handles, [name for name in colors if name], fontsize=8)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
-from canet_ros.benchmark.machine import describe_machine
+from canet_ros.benchmark.machine import describe_benchmark_machine
 from canet_ros.inference.engines import ENGINES, PRECISIONS
 from canet_ros.inference.model_folder import find_model, load_spec, parse_resolution
 from canet_ros.training.dataset import find_pictures
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ModuleNotFoundError("--plot takes matplotlib: pip install 'canet_ros[benchmark]'")
     models = [find_model(name) for name in arguments.model]
     resolutions = arguments.resolution or [load_spec(models[0]).resolution]
-    figures: dict[str, Any] = {"machine": describe_machine()}
+    figures: dict[str, Any] = {"machine": describe_benchmark_machine()}
     if arguments.node:
         from canet_ros.benchmark.node import measure_node
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.inference import cache
-from canet_ros.inference.engines import EngineError
+from canet_ros.inference.engines.engine import EngineError
 from canet_ros.inference.export import INPUT, derived_name, exported_graph
 from canet_ros.inference.model_folder import Resolution
 

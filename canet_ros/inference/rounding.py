@@ -70,10 +70,10 @@ def _round_convolution(convolution: Convolution, mean: Tensor) -> None:
     if convolution.bias is not None:
         missing = convolution.bias - _bf16(convolution.bias)
         convolution.bias.sub_(missing)
-    weight.copy_(_round_rows(rows, inputs, missing).view_as(weight))
+    weight.copy_(round_rows(rows, inputs, missing).view_as(weight))
 
 
-def _round_rows(rows: Tensor, inputs: Tensor, missing: Tensor) -> Tensor:
+def round_rows(rows: Tensor, inputs: Tensor, missing: Tensor) -> Tensor:
     """Round each row (rows, N) so that its product with ``inputs`` (rows, N) grows by ``missing`` (rows,).
 
     Starts from the nearest bf16 of every weight and takes the other neighbour where that brings the product closer,

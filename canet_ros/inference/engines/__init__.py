@@ -6,61 +6,14 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from canet_ros.inference.engines.engine import ENGINES, PRECISIONS, Engine, EngineError, EngineRequest
 
-from canet_ros.inference.model_folder import Resolution
+__all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineError", "EngineRequest", "cpu_has_bf16", "create_engine"]
 
-ENGINES = ("torch", "openvino", "onnxruntime")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _CLASSES = {"torch": "TorchEngine", "openvino": "OpenVinoEngine", "onnxruntime": "OnnxRuntimeEngine"}
-
-
-class EngineError(RuntimeError):
-    """An engine, device or precision that was asked for cannot be had; the message says why and what can."""
-
-
-@dataclass(frozen=True)
-class EngineRequest:
-    """What a user asks for; ``auto`` leaves a choice to the engine.
-
-    Attributes:
-        folder: the model's folder.
-        resolution: (width, height) of the network's input.
-        engine, device, precision: as the node's parameters of the same names.
-        max_batch: pictures per call that a GPU prepares for; more are possible and slow the first time.
-    """
-
-    folder: Path
-    resolution: Resolution
-    engine: str = "auto"
-    device: str = "auto"
-    precision: str = "auto"
-    max_batch: int = 1
-
-
-class Engine(Protocol):
-    """A model on a device, warmed up and ready.
-
-    Attributes:
-        name: one of ``ENGINES``.
-        device: where it runs: ``cpu``, ``cuda:0``.
-        precision: one of ``PRECISIONS``.
-        reason: why this engine and precision, in words for ``canet doctor`` and the diagnostics.
-    """
-
-    name: str
-    device: str
-    precision: str
-    reason: str
-
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Class ids and confidence, (B, h, w) uint8 each, of BGR pictures (B, h, w, 3) at the network's resolution."""
-        ...
 
 
 def create_engine(request: EngineRequest) -> Engine:
@@ -115,7 +68,10 @@ def _build(request: EngineRequest) -> Engine:
     if importlib.util.find_spec(name) is None:
         raise EngineError(f"the package {name} is missing: pip install 'canet_ros[{name}]'")
     module = importlib.import_module(f"canet_ros.inference.engines.{name}_engine")
-    engine: Engine = getattr(module, _CLASSES[name])(request)
+    try:
+        engine: Engine = getattr(module, _CLASSES[name])(request)
+    except ModuleNotFoundError as error:  # a package that the engine's files are made with
+        raise EngineError(f"engine {name}: {error}") from error
     return engine
 
 
