@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock
 from rclpy.node import Node
@@ -176,7 +175,11 @@ def _percentiles(statistics: Statistics, stages: Sequence[str]) -> dict[str, str
 
 def _gpu_values(device: str) -> dict[str, str]:
     """Memory and, where NVIDIA's management library is there, temperature of a CUDA device; nothing for others."""
-    if not device.startswith("cuda") or not torch.cuda.is_available():
+    if not device.startswith("cuda"):
+        return {}
+    import torch  # not at the top: a node on another engine never loads it
+
+    if not torch.cuda.is_available():
         return {}
     free, total = torch.cuda.mem_get_info(device)
     values = {

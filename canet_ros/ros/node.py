@@ -183,6 +183,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
                 engine=choice.engine,
                 precision=choice.precision,
                 resolution=choice.resolution,
+                max_batch=len(self._cameras),
             )
             self._segmenter_choice = choice
             engine, spec = self._segmenter.engine, self._segmenter.spec
