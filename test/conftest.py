@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several tests share: a small model with random weights."""
+"""What several tests share: a small model with random weights, what it should answer, and a place in a ROS graph."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
+from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import ModelSpec, save_model
+
+if TYPE_CHECKING:
+    from ros_graph import Graph
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +31,17 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "random"
     save_model(folder, spec, network.eval())
     return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(random_model: Path) -> Segmenter:
+    return Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Graph]:
+    from ros_graph import Graph  # here, because it takes rclpy
+
+    graph = Graph()
+    yield graph
+    graph.close()

@@ -33,11 +33,6 @@ def copied_model(random_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(random_model, tmp_path / "copy"))
 
 
-@pytest.fixture(scope="module")
-def segmenter(random_model: Path) -> Segmenter:
-    return Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
-
-
 def test_model_survives_saving_and_loading(random_model: Path, tmp_path: Path) -> None:
     spec, network = load_network(random_model)
     save_model(tmp_path / "again", spec, network)

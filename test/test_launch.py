@@ -39,13 +39,6 @@ if ROS2 is None:
     pytest.skip("there is no ros2 command", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def graph() -> Iterator[Graph]:
-    graph = Graph()
-    yield graph
-    graph.close()
-
-
 @contextlib.contextmanager
 def launched(
     file: str | Path, *arguments: str, environment: dict[str, str] | None = None

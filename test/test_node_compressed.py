@@ -26,18 +26,6 @@ RESULTS = "/camera/segmentation"
 
 
 @pytest.fixture(scope="module")
-def segmenter(random_model: Path) -> Segmenter:
-    return Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
-
-
-@pytest.fixture(scope="module")
-def graph() -> Iterator[Graph]:
-    graph = Graph()
-    yield graph
-    graph.close()
-
-
-@pytest.fixture(scope="module")
 def node(random_model: Path, graph: Graph) -> Iterator[Process]:
     with segmentation_node(
         random_model, image_transport="compressed", legend=True, palette="colorblind"

@@ -31,13 +31,6 @@ OK, WARN, ERROR = (
 
 
 @pytest.fixture(scope="module")
-def graph() -> Iterator[Graph]:
-    graph = Graph()
-    yield graph
-    graph.close()
-
-
-@pytest.fixture(scope="module")
 def node(random_model: Path, graph: Graph) -> Iterator[Process]:
     reliable = {f"qos_overrides.{REAR}.subscription.reliability": "reliable"}
     with segmentation_node(

@@ -23,13 +23,6 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture(scope="module")
-def graph() -> Iterator[Graph]:
-    graph = Graph()
-    yield graph
-    graph.close()
-
-
-@pytest.fixture(scope="module")
 def process(random_model: Path, graph: Graph) -> Iterator[Process]:
     with segmentation_node(random_model, autostart=False) as process:
         graph.wait_for_state("unconfigured")

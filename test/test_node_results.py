@@ -31,18 +31,6 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture(scope="module")
-def segmenter(random_model: Path) -> Segmenter:
-    return Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
-
-
-@pytest.fixture(scope="module")
-def graph() -> Iterator[Graph]:
-    graph = Graph()
-    yield graph
-    graph.close()
-
-
-@pytest.fixture(scope="module")
 def node(random_model: Path, graph: Graph) -> Iterator[Process]:
     with segmentation_node(random_model, image_topics="['/front/image_raw', '/rear/image_raw']") as process:
         graph.wait_for_state("active")

@@ -17,7 +17,7 @@ import torch
 
 from canet_ros.cli import main
 from canet_ros.inference import load_class_table
-from canet_ros.inference.model_folder import load_network, load_spec
+from canet_ros.inference.model_folder import ModelSpec, load_network, load_spec, save_model
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
 from canet_ros.training.augmentation import augment
@@ -261,3 +261,9 @@ def test_an_init_file_without_the_backbone_is_refused(tmp_path: Path) -> None:
 def test_init_from_a_model_of_other_classes_leaves_the_head(random_model: Path) -> None:
     network = CANet(4, architecture="canet_lite")
     assert initialize(network, str(random_model)) == ["head.bias", "head.weight"]
+
+
+def test_init_from_the_public_head_leaves_ours(tmp_path: Path) -> None:
+    spec = ModelSpec("public", load_class_table("cityscapes"), head="transposed")
+    save_model(tmp_path / "public", spec, spec.build_network())
+    assert initialize(CANet(19), str(tmp_path / "public")) == ["head.bias", "head.weight"]

@@ -32,7 +32,7 @@ def initialize(network: CANet, source: str) -> list[str]:
         fitting = {
             name: tensor
             for name, tensor in weights.items()
-            if not name.startswith("head.") or tensor.shape == own[name].shape
+            if not name.startswith("head.") or (name in own and tensor.shape == own[name].shape)
         }
         return _load(network, fitting, source)
     state = torch.load(source, map_location="cpu", weights_only=True)
