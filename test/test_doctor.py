@@ -17,11 +17,11 @@ from canet_ros.inference.engines import ENGINES
 from canet_ros.inference.model_folder import available_models
 from canet_ros.ros.transport import PROFILE_VARIABLES
 
-# Shared memory alone, and less of it than a camera image takes: nothing arrives, on any machine.
+# Shared memory alone, and room in it for a single fragment of a camera image: hardly any image arrives.
 STARVING_PROFILE = """<?xml version="1.0"?>
 <dds xmlns="http://www.eprosima.com"><profiles>
   <transport_descriptors><transport_descriptor>
-    <transport_id>starving</transport_id><type>SHM</type><segment_size>262144</segment_size>
+    <transport_id>starving</transport_id><type>SHM</type><segment_size>98304</segment_size>
   </transport_descriptor></transport_descriptors>
   <participant profile_name="starving" is_default_profile="true"><rtps>
     <userTransports><transport_id>starving</transport_id></userTransports>
@@ -85,7 +85,8 @@ def test_it_says_what_to_do_where_images_do_not_arrive(starving_run):
     _, report = starving_run
     images = by_subject(report)["camera images between processes"]
     assert images["verdict"] == "note"
-    assert images["text"].startswith("0 of 60 arrive")
+    starved = int(images["text"].partition(" of 60 arrive")[0])
+    assert starved < 60 * ARRIVES
     received = int(images["text"].partition("with our Fast DDS profile ")[2].partition(",")[0])
     assert received >= 60 * ARRIVES
     assert "camera driver" in images["advice"]
