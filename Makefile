@@ -9,7 +9,7 @@ ROS_DISTRO := kilted
 endif
 VENV := $(if $(filter kilted,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 READY := $(VENV)/ready
-MORE_kilted := ,int8,lint
+MORE_kilted := ,int8,lint,training
 PYTEST := $(VENV)/bin/python -m pytest
 
 # A sourced ROS workspace must not mix with the environment made here.

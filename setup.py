@@ -31,7 +31,7 @@ setup(
         "opencv-python-headless>=4.5",
         "pyyaml>=5.4",
         "safetensors>=0.4",
-        "torch>=2.1",
+        "torch>=2.3",
         "tqdm>=4.57",
     ],
     extras_require={
@@ -39,6 +39,7 @@ setup(
         "onnxruntime": ["onnx>=1.15", "onnxruntime>=1.17"],
         "int8": ["nncf>=2.14", "onnx>=1.15"],
         "benchmark": ["matplotlib>=3.5"],
+        "training": ["matplotlib>=3.5", "tensorboard>=2.11"],
         "bags": ["rosbags>=0.10"],
         "kilted": [
             "ros-kilted-diagnostic-msgs",

@@ -15,6 +15,7 @@ COMMANDS = {
     "segment": "segment pictures, folders and videos, without ROS",
     "train": "train a model on a folder of labelled pictures",
     "evaluate": "measure a model on a folder of labelled pictures",
+    "ablate": "train the same model with every fusion and compare",
     "import": "make a model folder of a public CANet checkpoint",
     "export": "build ahead what an engine needs, calibrate int8, or write a model as ONNX",
     "benchmark": "measure engines, precisions and sizes, or the node, on this machine",

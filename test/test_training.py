@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +19,16 @@ import torch
 
 from canet_ros.cli import main
 from canet_ros.inference import load_class_table
-from canet_ros.inference.model_folder import ModelSpec, load_network, load_spec, save_model
+from canet_ros.inference.model_folder import WEIGHTS_FILE, ModelSpec, load_network, load_spec, save_model
+from canet_ros.inference.segmenter import Segmentation
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
+from canet_ros.training.ablation import planned_runs, train_runs
 from canet_ros.training.augmentation import augment
 from canet_ros.training.dataset import IGNORED, EpochSampler, find_pictures
+from canet_ros.training.evaluate import evaluate
 from canet_ros.training.initialization import initialize
-from canet_ros.training.loss import class_weights, segmentation_loss
+from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
 from canet_ros.training.metrics import confusion_matrix, scores
 from canet_ros.training.train import TrainingConfig, train
 
@@ -60,33 +65,100 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "history.jsonl").read_text().splitlines()]
 
 
-def test_a_resumed_run_has_the_losses_of_one_that_was_never_stopped(
-    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    best = train(config, CLASSES, tmp_path / "whole")
-    assert len(losses(tmp_path / "whole")) == 3
-    assert losses(tmp_path / "whole")[-1] < losses(tmp_path / "whole")[0]
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(scenes: Path, tmp_path: Path) -> None:
+    arguments = f"train --data {scenes} --name tiny --architecture canet_lite --resolution 96x72 --crop 96x64"
+    arguments += " --epochs 3 --batch-size 4 --workers 0 --val-every 9 --out"
+    command = [sys.executable, "-m", "canet_ros.cli", *arguments.split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], env=environment, check=True, timeout=120)
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment)
+    while not (tmp_path / "killed" / "checkpoint.pt").is_file():
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert len(losses(tmp_path / "killed")) < 3
+    with open(tmp_path / "killed" / "history.jsonl", "a") as history:
+        history.write(json.dumps({"epoch": 3, "loss": 9.9}) + "\n")  # of an epoch without its checkpoint
+    subprocess.run([*command, str(tmp_path / "killed")], env=environment, check=True, timeout=120)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    whole, again = ((tmp_path / run / "model" / WEIGHTS_FILE).read_bytes() for run in ("whole", "killed"))
+    assert whole == again
 
-    stopped_at = 2
-    replace_file = Path.replace
 
-    def die_after_two_epochs(self: Path, target: Path) -> Path:
-        result = replace_file(self, target)
-        if torch.load(target, weights_only=True)["epoch"] == stopped_at:
-            raise KeyboardInterrupt
-        return result
+def test_a_run_leaves_its_curves(config: TrainingConfig, tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("matplotlib")
+    train(config, CLASSES, tmp_path)
+    assert cv2.imread(str(tmp_path / "curve.png")) is not None
+    events = accumulators.EventAccumulator(str(tmp_path)).Reload()
+    logged = [event.value for event in events.Scalars("loss")]
+    assert logged == pytest.approx(losses(tmp_path))
+    assert [event.step for event in events.Scalars("val_miou")] == [1, 2, 3]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", die_after_two_epochs)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, CLASSES, tmp_path / "stopped")
-    with open(tmp_path / "stopped" / "history.jsonl", "a") as history:
-        history.write(json.dumps({"epoch": 3, "loss": 9.9}) + "\n")  # as if killed before its checkpoint
-    resumed = train(config, CLASSES, tmp_path / "stopped")
-    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
-    assert resumed.miou == best.miou
-    whole, again = (load_network(tmp_path / run / "model")[1].state_dict() for run in ("whole", "stopped"))
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+def test_a_frozen_stem_keeps_its_weights_and_statistics(config: TrainingConfig, tmp_path: Path) -> None:
+    start = CANet(len(CLASSES), architecture="canet_lite")
+    save_model(tmp_path / "start", ModelSpec("start", CLASSES, "canet_lite"), start.half().float())
+    frozen = replace(config, init=str(tmp_path / "start"), freeze_stem=True, epochs=1)
+    train(frozen, CLASSES, tmp_path / "run")
+    after = load_network(tmp_path / "run" / "model")[1].context_branch.backbone.state_dict()
+    for name, before in start.context_branch.backbone.state_dict().items():
+        in_stem = int(name.split(".")[1]) < 4
+        assert torch.equal(after[name], before) == in_stem or name.endswith("num_batches_tracked"), name
+
+
+def test_a_student_learns_what_the_teacher_says(config: TrainingConfig, tmp_path: Path) -> None:
+    train(replace(config, epochs=1), CLASSES, tmp_path / "teacher")
+    taught = replace(config, epochs=1, teacher=str(tmp_path / "teacher" / "model"))
+    train(taught, CLASSES, tmp_path / "student")
+    assert losses(tmp_path / "student")[0] > losses(tmp_path / "teacher")[0]
+    assert load_spec(tmp_path / "student" / "model").training["teacher"] == "model"
+    logits = torch.randn(2, 3, 4, 4)
+    assert float(distillation_loss(logits, logits)) == pytest.approx(0, abs=1e-6)
+    assert float(distillation_loss(logits, -logits)) > 0.1
+    with pytest.raises(ValueError, match="tells apart other classes"):
+        train(taught, load_class_table("cityscapes"), tmp_path / "other")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_other_precisions_learn_too(config: TrainingConfig, precision: str, tmp_path: Path) -> None:
+    train(replace(config, precision=precision), CLASSES, tmp_path)
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0]
+
+
+def test_the_ablation_compares_networks_that_start_alike(scenes: Path, tmp_path: Path) -> None:
+    starts = []
+    for fusion in ("fca", "concat", "se", "cbam"):
+        torch.manual_seed(3)
+        starts.append(CANet(3, fusion=fusion, architecture="canet_lite").state_dict())
+    common = set.intersection(*({name for name in start if name != "num"} for start in starts))
+    assert any(name.startswith("fusion.merge") for name in common)
+    assert "head.weight" in common
+    assert all(torch.equal(start[name], starts[0][name]) for start in starts for name in common)
+
+    drive = find_pictures(scenes / "train")[0].name
+    arguments = f"ablate --data {scenes} --architecture canet_lite --resolution 96x72 --crop 96x64 --epochs 1"
+    arguments += f" --batch-size 4 --workers 0 --without {drive} --fusions fca concat --seeds 0 1"
+    arguments += f" --latency-resolution 128x64 --out {tmp_path}"
+    assert main(arguments.split()) == 0
+    results = json.loads((tmp_path / "ablation.json").read_text())
+    assert [(run["fusion"], run["seed"]) for run in results["runs"]] == [
+        ("fca", 0), ("concat", 0), ("fca", 1), ("concat", 1)
+    ]  # fmt: skip
+    fca, concat = results["summary"]
+    mious = [run["left_out"]["miou"] for run in results["runs"] if run["fusion"] == "fca"]
+    assert fca["left_out"]["miou_mean"] == pytest.approx(np.mean(mious))
+    assert fca["left_out"]["miou_std"] == pytest.approx(np.std(mious, ddof=1))
+    assert fca["parameters"] > concat["parameters"]
+    assert fca["latency_ms"] > 0
+    assert cv2.imread(str(tmp_path / "attention.png")) is not None
+    assert len((tmp_path / "ablation.md").read_text().splitlines()) == 4 + 1 + 2 + len(CLASSES)
+    checkpoint = tmp_path / "fca-seed0" / "checkpoint.pt"
+    trained_at = checkpoint.stat().st_mtime_ns
+    runs = planned_runs(tmp_path, ["fca"], [0])
+    train_runs(TrainingConfig(str(scenes), "", epochs=1), CLASSES, runs, "cpu")
+    assert checkpoint.stat().st_mtime_ns == trained_at, "what is trained is not trained again"
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(config: TrainingConfig, tmp_path: Path) -> None:
@@ -108,11 +180,32 @@ def test_train_and_evaluate_from_the_command_line(scenes: Path, tmp_path: Path) 
     assert main(arguments.split()) == 0
     figures = json.loads(figures_file.read_text())
     assert 0 < figures["miou"] < 1
+    assert figures["flip"] is False
     assert 0 < figures["pixel_accuracy"] < 1
     assert set(figures["iou"]) == set(CLASSES.names)
     assert spec.metrics["val_miou"] == pytest.approx(figures["miou"], abs=0.02)
     assert cv2.imread(str(sheet)) is not None
     assert cv2.imread(str(confusion)) is not None
+
+
+class SeesTheLeftHalf:
+    """Finds class 1, but is sure of it in the left half of a picture alone."""
+
+    spec = ModelSpec("left", CLASSES)
+
+    def __call__(self, image: np.ndarray) -> Segmentation:
+        left = np.arange(image.shape[1]) < image.shape[1] // 2
+        found = np.broadcast_to(left, image.shape[:2])
+        return Segmentation(found.astype(np.uint8), np.where(found, 200, 50).astype(np.uint8))
+
+
+def test_flip_asks_the_more_confident_of_both_views(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 1, first_seed=0, width=96, height=72)
+    picture = find_pictures(tmp_path)[0]
+    cv2.imwrite(str(picture.label), np.ones((72, 96), np.uint8))
+    one_view, both_views = (evaluate(SeesTheLeftHalf(), [picture], flip=flip) for flip in (False, True))  # type: ignore[arg-type]
+    assert scores(one_view.confusion).pixel_accuracy == 0.5
+    assert scores(both_views.confusion).pixel_accuracy == 1
 
 
 def test_failures_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -204,7 +297,7 @@ def test_loss_falls_with_the_right_logits_and_ignores_the_unknown() -> None:
 
 
 def test_rare_classes_weigh_more() -> None:
-    weights = class_weights(np.array([900, 99, 1]))
+    weights = class_weights(np.array([900, 99, 1]), sharpness=1.02)
     assert weights[2] > weights[1] > weights[0]
     assert float(weights.mean()) == pytest.approx(1)
 

@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
     parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+    parser.add_argument(
+        "--flip", action="store_true", help="look at the mirrored picture too: twice the time"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix")
     parser.add_argument("--worst", type=Path, metavar="PNG", help="draw the pictures of lowest mIoU")
@@ -37,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     segmenter = Segmenter.load(
         arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
     )
-    evaluation = evaluate(segmenter, pictures)
+    evaluation = evaluate(segmenter, pictures, arguments.flip)
     found = scores(evaluation.confusion)
     classes = segmenter.spec.classes
     figures: dict[str, Any] = {
@@ -49,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         "engine": segmenter.engine.name,
         "device": segmenter.engine.device,
         "precision": segmenter.engine.precision,
+        "flip": arguments.flip,
         "resolution": f"{segmenter.resolution[0]}x{segmenter.resolution[1]}",
     }
     for name, iou in figures["iou"].items():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,23 +21,38 @@ _HELP = {
     "fusion": "fca, concat, se, cbam, fca_spatial or fca_channel",
     "extra_data": "folders of further labelled pictures",
     "extra_share": "how many of the further pictures an epoch sees, per training picture",
+    "splits": "folders of --data to train on (default: train)",
     "without": "leave out training pictures whose names begin so (a drive)",
     "init": "a model folder, or an ImageNet file of the backbone (torchvision's names)",
+    "freeze_stem": "leave the backbone up to stride 4 as --init gave it",
+    "teacher": "a model folder whose answers are learned beside the labels (distillation)",
+    "teacher_share": "weight of the teacher's answers beside the labels",
     "resolution": "WIDTHxHEIGHT the model will run at",
     "crop": "WIDTHxHEIGHT of a training sample",
     "epochs": "length of the schedule",
     "learning_rate": "peak rate of everything but the backbone",
     "backbone_learning_rate": "peak rate of the backbone",
+    "class_sharpness": "how much rare classes weigh: nearer to 1 is more",
     "dice_share": "weight of the Dice loss beside cross-entropy",
+    "hard_share": "share of the pixels, the hardest, that count in cross-entropy",
+    "loss_stride": "count every n-th pixel in both directions in the loss",
     "ema_decay": "decay of the averaged weights, per step",
-    "precision": "fp32 or bf16 (autocast)",
+    "precision": "fp32, bf16 or fp16 (autocast)",
     "val_every": "epochs between two measurements on val",
     "workers": "processes that read and augment pictures",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_options(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, history and model")
+
+
+def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[str] = ()) -> None:
+    """A flag for every field of ``TrainingConfig`` but those ``left_out``, and ``--classes`` and ``--device``."""
     for option in fields(TrainingConfig):
+        if option.name in left_out:
+            continue
         flag = "--" + option.name.replace("_", "-")
         help_text = _HELP.get(option.name, option.name.replace("_", " "))
         if option.name in ("data", "name"):
@@ -45,8 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(
                 flag, type=parse_resolution, default=option.default, metavar="WxH", help=help_text
             )
+        elif isinstance(option.default, bool):
+            parser.add_argument(flag, action="store_true", help=help_text)
         elif isinstance(option.default, tuple):
-            parser.add_argument(flag, nargs="+", default=(), metavar="X", help=help_text)
+            parser.add_argument(flag, nargs="+", default=option.default, metavar="X", help=help_text)
         else:
             parser.add_argument(
                 flag,
@@ -56,15 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help=f"{help_text} (default: {option.default or 'none'})",
             )
     parser.add_argument("--classes", default="camvid", help="class table: camvid, or a YAML file")
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, history and model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    values = {option.name: getattr(arguments, option.name) for option in fields(TrainingConfig)}
+def training_config(arguments: argparse.Namespace, **given: str) -> TrainingConfig:
+    """The configuration that the flags describe; ``given`` are the fields that have none."""
+    values = {option.name: getattr(arguments, option.name, None) for option in fields(TrainingConfig)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return TrainingConfig(**{name: value for name, value in values.items() if value is not None} | given)
+
+
+def run(arguments: argparse.Namespace) -> int:
     classes = load_class_table(arguments.classes)
-    best = train(TrainingConfig(**values), classes, arguments.out, arguments.device)
+    best = train(training_config(arguments), classes, arguments.out, arguments.device)
     print(f"best on val: mIoU {best.miou:.4f}, pixel accuracy {best.pixel_accuracy:.4f}")
     print(f"model: {arguments.out / 'model'}")
     return 0

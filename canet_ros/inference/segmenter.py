@@ -32,7 +32,7 @@ class Segmentation:
         """The same at another (width, height), by nearest neighbour: class ids are never mixed."""
         if self.mask.shape == (size[1], size[0]):
             return self
-        return Segmentation(_resize_nearest(self.mask, size), _resize_nearest(self.confidence, size))
+        return Segmentation(resize_nearest(self.mask, size), resize_nearest(self.confidence, size))
 
 
 class Segmenter:
@@ -97,12 +97,12 @@ class Segmenter:
         width, height = self.resolution
         batch = np.empty((len(images), height, width, 3), np.uint8)
         for image, place in zip(images, batch):
-            _bring_to_size(image, place)
+            bring_to_size(image, place)
         masks, confidences = self.engine.run(batch)
         return [Segmentation(mask, confidence) for mask, confidence in zip(masks, confidences)]
 
 
-def _bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
+def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
     """Write the picture into ``place`` (h, w, 3), resized and in colour."""
     if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
         raise ValueError(
@@ -118,6 +118,7 @@ def _bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
     cv2.resize(image, (width, height), place, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _resize_nearest(plane: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
+def resize_nearest(plane: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
+    """A plane (H, W) at another (width, height)."""
     resized: NDArray[np.uint8] = cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
     return resized

@@ -25,6 +25,10 @@ class Backbone(nn.Module):
         """Features at stride 16 and stride 32 of a float image (B, 3, H, W)."""
         raise NotImplementedError
 
+    def stem(self) -> list[nn.Module]:
+        """The layers that work at stride 4 and finer: edges and textures, half of the time of a training step."""
+        raise NotImplementedError
+
 
 def build_backbone(name: str) -> Backbone:
     """A randomly initialised backbone.
@@ -95,6 +99,9 @@ class MobileNetV2(Backbone):
         features_16 = self.features[: self._last_block_at_stride_16 + 1](image)
         return features_16, self.features[self._last_block_at_stride_16 + 1 :](features_16)
 
+    def stem(self) -> list[nn.Module]:
+        return [self.features[:4]]
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016, figure 5 left)."""
@@ -157,6 +164,9 @@ class ResNet(Backbone):
         x = self.maxpool(torch.relu(self.bn1(self.conv1(image))))
         features_16 = self.layer3(self.layer2(self.layer1(x)))
         return features_16, self.layer4(features_16)
+
+    def stem(self) -> list[nn.Module]:
+        return [self.conv1, self.bn1, self.layer1]
 
 
 def _conv_bn_relu6(

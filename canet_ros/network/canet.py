@@ -101,10 +101,11 @@ class CANet(nn.Module):
         shape = ARCHITECTURES[architecture]
         self.spatial_branch = SpatialBranch(shape)
         self.context_branch = ContextBranch(backbone, shape)
+        # The head first: then networks of one seed start alike in all but the fusion.
+        self.head = build_head(head, shape.fused_channels, classes)
         self.fusion = build_fusion(
             fusion, shape.spatial_channels[-1], shape.fused_channels, separable=shape.separable
         )
-        self.head = build_head(head, shape.fused_channels, classes)
 
     def branches(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Spatial and context features, (B, C, ceil(H/8), ceil(W/8)) each, of an image (B, 3, H, W)."""
@@ -127,9 +128,12 @@ class CANet(nn.Module):
             raise TypeError("only the bilinear head has its logits at stride 8")
         return self.head.logits_at_stride_8(self.fused_features(image))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size."""
-        logits: Tensor = self.head(self.fused_features(image), _size(image))
+    def forward(self, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size.
+
+        ``size`` asks for logits (B, classes, *size) instead, of which the bilinear head never makes more.
+        """
+        logits: Tensor = self.head(self.fused_features(image), size or _size(image))
         return logits
 
 

@@ -27,17 +27,29 @@ class Evaluation:
     miou_by_picture: dict[str, float]
 
 
-def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture]) -> Evaluation:
-    """Segment every picture and compare with its labels; ids outside of the class table do not count."""
+def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture], flip: bool = False) -> Evaluation:
+    """Segment every picture and compare with its labels; ids outside of the class table do not count.
+
+    With ``flip`` the mirrored picture is segmented too, and each pixel gets the class of the more confident view.
+    """
     classes = len(segmenter.spec.classes)
     total = np.zeros((classes, classes), np.int64)
     miou_by_picture = {}
     for picture in tqdm(pictures, desc="evaluate", unit="picture"):
         image, label = picture.read(classes)
-        confusion = confusion_matrix(label, segmenter(image).mask, classes)
+        mask = _mask_of_both_views(segmenter, image) if flip else segmenter(image).mask
+        confusion = confusion_matrix(label, mask, classes)
         miou_by_picture[picture.name] = scores(confusion).miou
         total += confusion
     return Evaluation(total, miou_by_picture)
+
+
+def _mask_of_both_views(segmenter: Segmenter, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    found = segmenter(image)
+    mirrored = segmenter(np.ascontiguousarray(image[:, ::-1]))
+    return np.where(
+        found.confidence >= mirrored.confidence[:, ::-1], found.mask, mirrored.mask[:, ::-1]
+    ).astype(np.uint8, copy=False)
 
 
 def worst_pictures_sheet(

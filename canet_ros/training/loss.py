@@ -12,14 +12,19 @@ from torch.nn import functional as F
 from canet_ros.training.dataset import IGNORED
 
 
-def class_weights(pixels: NDArray[np.int64], sharpness: float = 1.05) -> Tensor:
-    """1 / ln(sharpness + share of pixels) (Paszke et al., ENet, 2016, section 5.2), scaled to mean 1, (classes,)."""
+def class_weights(pixels: NDArray[np.int64], sharpness: float) -> Tensor:
+    """1 / ln(sharpness + share of pixels), scaled to mean 1, (classes,).
+
+    Source: Paszke et al., ENet, 2016, section 5.2, with ``sharpness`` 1.02; nearer to 1 rare classes weigh more.
+    """
     share = pixels / max(int(pixels.sum()), 1)
     weights = 1.0 / np.log(sharpness + share)
     return torch.from_numpy((weights / weights.mean()).astype(np.float32))
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, dice_share: float) -> Tensor:
+def segmentation_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor, dice_share: float, hard_share: float = 1.0
+) -> Tensor:
     """Weighted cross-entropy plus ``dice_share`` times soft Dice, a scalar.
 
     Args:
@@ -27,21 +32,40 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, dice_shar
         labels: (B, H, W) int64, ``IGNORED`` where unknown.
         weights: (classes,) float32.
         dice_share: weight of the Dice term; 0 leaves it out.
+        hard_share: cross-entropy counts this share of the pixels, those of the highest loss (online hard example
+            mining; Shrivastava et al., CVPR 2016).
     """
-    logits = logits.float()
-    loss = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORED)
-    if dice_share == 0:
-        return loss
-    return loss + dice_share * _dice_loss(logits, labels)
+    log_probability = F.log_softmax(logits.float(), dim=1)
+    if hard_share < 1:
+        losses = F.nll_loss(
+            log_probability, labels, weight=weights, ignore_index=IGNORED, reduction="none"
+        ).flatten()
+        loss = losses.topk(max(1, int(hard_share * losses.numel())), sorted=False).values.mean()
+    else:
+        loss = F.nll_loss(log_probability, labels, weight=weights, ignore_index=IGNORED)
+    return loss + dice_share * _dice_loss(log_probability.exp(), labels) if dice_share else loss
 
 
-def _dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
+    """Mean over all pixels of KL(teacher || student) at a temperature, times its square (Hinton et al., 2015).
+
+    Both logits are (B, classes, H, W); pixels without a label count too.
+    """
+    student = F.log_softmax(logits.float() / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
+    divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+    return divergence.mean() * temperature**2
+
+
+def _dice_loss(probability: Tensor, labels: Tensor) -> Tensor:
     """1 - mean soft Dice over the classes that occur in the batch (Milletari et al., V-Net, 2016)."""
-    known = (labels != IGNORED).unsqueeze(1)
-    probability = logits.softmax(dim=1) * known
-    truth = torch.zeros_like(logits).scatter_(1, labels.where(labels != IGNORED, 0).unsqueeze(1), 1.0) * known
-    overlap = (probability * truth).sum(dim=(0, 2, 3))
-    size = probability.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
-    occurs = truth.sum(dim=(0, 2, 3)) > 0
+    classes = probability.shape[1]
+    known = labels != IGNORED
+    truth = labels.where(known, 0)
+    of_truth = probability.gather(1, truth.unsqueeze(1)).squeeze(1) * known
+    overlap = probability.new_zeros(classes).scatter_add(0, truth.flatten(), of_truth.flatten())
+    pixels = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[:classes]
+    size = torch.einsum("bchw,bhw->c", probability, known.to(probability.dtype)) + pixels
     dice = (2 * overlap + 1) / (size + 1)
-    return 1 - dice[occurs].mean() if bool(occurs.any()) else logits.sum() * 0
+    occurs = pixels > 0
+    return 1 - dice[occurs].mean() if bool(occurs.any()) else probability.sum() * 0

@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import ModelSpec, Resolution, save_model
+from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, save_model
+from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import CANet
 from canet_ros.training.dataset import (
     IGNORED,
@@ -35,11 +36,11 @@ from canet_ros.training.dataset import (
     find_pictures,
 )
 from canet_ros.training.initialization import initialize
-from canet_ros.training.loss import class_weights, segmentation_loss
+from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
 from canet_ros.training.metrics import Scores, confusion_matrix, scores
+from canet_ros.training.run_log import RunLog
 
 CHECKPOINT_FILE = "checkpoint.pt"
-HISTORY_FILE = "history.jsonl"
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,14 @@ class TrainingConfig:
         data_licence: what the data may be used for; so may the weights.
         extra_data: folders of further labelled pictures, of which each epoch sees ``extra_share`` times the
             number of training pictures.
+        splits: folders of ``data`` to train on; with ``val`` among them the last epoch counts, not the best on val,
+            and no figure on val is kept: it would be of pictures that were learned.
         without: prefixes of picture names (drives) left out of the training.
         init: nothing, a model folder, or an ImageNet file of the backbone.
+        freeze_stem: leave the backbone's layers up to stride 4 as ``init`` gave them.
+        teacher: a model folder whose logits are learned beside the labels (distillation).
+        loss_stride: every ``loss_stride``-th pixel in both directions counts in the loss.
+        class_sharpness, dice_share, hard_share: see ``loss``.
         crop: (width, height) of a training sample.
         epochs: length of the schedule.
     """
@@ -65,8 +72,12 @@ class TrainingConfig:
     fusion: str = "fca"
     extra_data: tuple[str, ...] = ()
     extra_share: float = 0.3
+    splits: tuple[str, ...] = ("train",)
     without: tuple[str, ...] = ()
     init: str = ""
+    freeze_stem: bool = False
+    teacher: str = ""
+    teacher_share: float = 1.0
     resolution: Resolution = (480, 360)
     crop: Resolution = (480, 352)
     epochs: int = 30
@@ -76,7 +87,10 @@ class TrainingConfig:
     weight_decay: float = 1e-2
     warmup_steps: int = 100
     poly_power: float = 0.9
+    class_sharpness: float = 1.02
     dice_share: float = 0.5
+    hard_share: float = 1.0
+    loss_stride: int = 2
     ema_decay: float = 0.998
     precision: str = "bf16"
     val_every: int = 2
@@ -87,7 +101,7 @@ class TrainingConfig:
 def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device: str = "cpu") -> Scores:
     """Train until the last epoch, from the checkpoint in ``run_folder`` where there is one.
 
-    Writes ``checkpoint.pt``, ``history.jsonl`` (a line per epoch) and ``model/`` (the best EMA weights on val).
+    Writes ``checkpoint.pt``, ``model/`` (the best EMA weights on val) and what ``RunLog`` writes.
 
     Returns:
         The scores of the best epoch on val.
@@ -97,7 +111,11 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     """
     rank, processes = _join_processes(device)
     torch.manual_seed(config.seed)
-    pictures = find_pictures(Path(config.data) / "train", without=config.without)
+    pictures = [
+        picture
+        for split in config.splits
+        for picture in find_pictures(Path(config.data) / split, without=config.without)
+    ]
     extra = [picture for folder in config.extra_data for picture in find_pictures(Path(folder))]
     val = find_pictures(Path(config.data) / "val")
 
@@ -105,9 +123,14 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     if config.init:
         initialize(network, config.init)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = network.context_branch.backbone.stem() if config.freeze_stem else []
+    for layer in frozen:
+        layer.requires_grad_(False)
     ema = copy.deepcopy(network).eval()
+    teacher = _load_teacher(config.teacher, classes, device) if config.teacher else None
     optimizer = torch.optim.AdamW(_parameter_groups(network, config))
-    weights = class_weights(_count_pixels(pictures, len(classes))).to(device)
+    scaler = torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
+    weights = class_weights(_count_pixels(pictures, len(classes)), config.class_sharpness).to(device)
 
     extra_count = round(config.extra_share * len(pictures))
     sampler = EpochSampler(len(pictures), len(extra), extra_count, config.seed, rank, processes)
@@ -122,40 +145,51 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     if steps == 0:
         raise ValueError(f"{len(sampler)} training pictures are fewer than one batch of {config.batch_size}")
     run_folder.mkdir(parents=True, exist_ok=True)
-    first_epoch, best = _resume(run_folder, config, network, ema, optimizer)
-    if rank == 0:
-        _keep_lines(run_folder / HISTORY_FILE, first_epoch)
+    first_epoch, best = _resume(run_folder, config, network, ema, optimizer, scaler)
+    log = RunLog(run_folder, first_epoch) if rank == 0 else None
     trained = nn.parallel.DistributedDataParallel(network) if processes > 1 else network
+    bar = tqdm(total=steps, initial=first_epoch * len(loader), unit="step", disable=rank > 0)
 
     for epoch in range(first_epoch, config.epochs):
         started = time.perf_counter()
         sampler.epoch = epoch
         losses = []
-        bar = tqdm(loader, desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=rank > 0)
-        for batch, (image, label) in enumerate(bar):
+        for batch, (image, label) in enumerate(loader):
+            network.train()
+            for layer in frozen:
+                layer.eval()
             step = epoch * len(loader) + batch
             rate = _set_learning_rate(optimizer, step, steps, config)
-            loss = _step(trained, optimizer, image.to(device), label.to(device), weights, config)
+            loss = _loss(trained, teacher, image.to(device), label.to(device), weights, config)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            scaler.step(optimizer)
+            scaler.update()
             _update_ema(ema, network, config.ema_decay, step)
-            losses.append(loss)
-            bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", lr=f"{rate:.1e}")
-        if rank > 0:
+            losses.append(float(loss.detach()))
+            bar.set_description(f"epoch {epoch + 1}/{config.epochs}", refresh=False)
+            bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", lr=f"{rate:.1e}", refresh=False)
+            bar.update()
+        if log is None:
             continue
-        entry: dict[str, Any] = {
+        entry: dict[str, float] = {
             "epoch": epoch + 1,
             "loss": float(np.mean(losses)),
+            "learning_rate": rate,
             "seconds": time.perf_counter() - started,
         }
         if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
             found = evaluate_network(ema, val, len(classes), config, device)
             entry |= {"val_miou": found.miou, "val_pixel_accuracy": found.pixel_accuracy}
-            if best is None or found.miou > best.miou:
+            if best is None or found.miou > best.miou or "val" in config.splits:
                 best = found
                 save_model(run_folder / "model", _spec(config, classes, found, epoch + 1), ema)
-        with open(run_folder / HISTORY_FILE, "a", encoding="utf-8") as history:
-            history.write(json.dumps(entry) + "\n")
+        log.add(entry)
         tqdm.write(json.dumps(entry))
-        _save_checkpoint(run_folder, config, network, ema, optimizer, epoch + 1, best)
+        _save_checkpoint(run_folder, config, network, ema, optimizer, scaler, epoch + 1, best)
+    bar.close()
     if processes > 1:
         shared = [best]
         dist.broadcast_object_list(shared, src=0)
@@ -179,48 +213,65 @@ def _join_processes(device: str) -> tuple[int, int]:
 def evaluate_network(
     network: nn.Module, pictures: list[LabelledPicture], classes: int, config: TrainingConfig, device: str
 ) -> Scores:
-    """Scores of a network in eval mode on whole pictures at their own size."""
+    """Scores of a network in eval mode: pictures brought to ``config.resolution``, masks back to their size."""
+    width, height = config.resolution
+    resized = np.empty((height, width, 3), np.uint8)
     confusion = np.zeros((classes, classes), np.int64)
     with torch.inference_mode():
         for picture in tqdm(pictures, desc="val", leave=False):
             image, label = picture.read(classes)
-            rgb = torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))[None].to(
-                device
-            )
+            bring_to_size(image, resized)
+            rgb = torch.from_numpy(np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1)))[None]
             with _autocast(config.precision, device):
-                logits = network(_normalize(rgb))
-            prediction = logits[0].float().argmax(dim=0).to(torch.uint8).cpu().numpy()
-            confusion += confusion_matrix(label, prediction, classes)
+                logits = network(normalize(rgb.to(device)))
+            mask = logits[0].float().argmax(dim=0).to(torch.uint8).cpu().numpy()
+            mask = resize_nearest(mask, (label.shape[1], label.shape[0]))
+            confusion += confusion_matrix(label, mask, classes)
     return scores(confusion)
 
 
-def _step(
+def _loss(
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    teacher: nn.Module | None,
     image: Tensor,
     label: Tensor,
     weights: Tensor,
     config: TrainingConfig,
-) -> float:
-    network.train()
+) -> Tensor:
+    stride = config.loss_stride
+    label = label[:, ::stride, ::stride]
+    size = (label.shape[1], label.shape[2])
+    normalized = normalize(image)
     with _autocast(config.precision, image.device.type):
-        logits = network(_normalize(image))
-    loss = segmentation_loss(logits, label, weights, config.dice_share)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimizer.step()
-    return float(loss.detach())
+        logits = network(normalized, size)
+    loss = segmentation_loss(logits, label, weights, config.dice_share, config.hard_share)
+    if teacher is None:
+        return loss
+    with torch.no_grad(), _autocast(config.precision, image.device.type):
+        teacher_logits = teacher(normalized, size)
+    return loss + config.teacher_share * distillation_loss(logits, teacher_logits)
 
 
-def _normalize(rgb: Tensor) -> Tensor:
+def _load_teacher(folder: str, classes: ClassTable, device: str) -> CANet:
+    spec, teacher = load_network(Path(folder))
+    if spec.classes.names != classes.names:
+        raise ValueError(
+            f"the teacher {folder} tells apart other classes ({', '.join(spec.classes.names)}) than are to be "
+            f"learned ({', '.join(classes.names)})"
+        )
+    teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return teacher.eval()
+
+
+def normalize(rgb: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) RGB uint8 as the network wants them, float32 around 0."""
     mean = rgb.new_tensor(ModelSpec.mean, dtype=torch.float32).view(1, 3, 1, 1)
     std = rgb.new_tensor(ModelSpec.std, dtype=torch.float32).view(1, 3, 1, 1)
     return ((rgb.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def _autocast(precision: str, device: str) -> torch.autocast:
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision not in types:
         raise ValueError(f"training precision {precision!r}: choose one of {', '.join(types)}")
     return torch.autocast(torch.device(device).type, types[precision], enabled=precision != "fp32")
@@ -230,6 +281,8 @@ def _parameter_groups(network: CANet, config: TrainingConfig) -> list[dict[str, 
     """Backbone and the rest at their own rates; no weight decay on biases and batch norm."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         rate = config.backbone_learning_rate if ".backbone." in name else config.learning_rate
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
@@ -275,19 +328,23 @@ def _spec(config: TrainingConfig, classes: ClassTable, found: Scores, epoch: int
         fusion=config.fusion,
         resolution=config.resolution,
         training={"epoch": epoch, **_portable(config)},
-        metrics={
-            "val_miou": round(found.miou, 4),
-            "val_pixel_accuracy": round(found.pixel_accuracy, 4),
-            "val_iou": {name: round(float(iou), 4) for name, iou in zip(classes.names, found.iou)},
-        },
+        metrics={} if "val" in config.splits else _metrics(classes, found),
     )
+
+
+def _metrics(classes: ClassTable, found: Scores) -> dict[str, Any]:
+    return {
+        "val_miou": round(found.miou, 4),
+        "val_pixel_accuracy": round(found.pixel_accuracy, 4),
+        "val_iou": {name: round(float(iou), 4) for name, iou in zip(classes.names, found.iou)},
+    }
 
 
 def _portable(config: TrainingConfig) -> dict[str, Any]:
     """The configuration as plain YAML types, with the names of folders and files but not where they lay."""
     values: dict[str, Any] = asdict(config)
     del values["name"], values["architecture"], values["backbone"], values["fusion"], values["resolution"]
-    values |= {"data": Path(config.data).name, "init": Path(config.init).name}
+    values |= {key: Path(values[key]).name for key in ("data", "init", "teacher")}
     values |= {"extra_data": [Path(folder).name for folder in config.extra_data]}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
@@ -298,6 +355,7 @@ def _resume(
     network: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.GradScaler,
 ) -> tuple[int, Scores | None]:
     path = run_folder / CHECKPOINT_FILE
     if not path.is_file():
@@ -310,17 +368,11 @@ def _resume(
     network.load_state_dict(state["network"])
     ema.load_state_dict(state["ema"])
     optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
     best = state["best"]
     if best is None:
         return int(state["epoch"]), None
     return int(state["epoch"]), Scores(best["miou"], best["pixel_accuracy"], np.array(best["iou"]))
-
-
-def _keep_lines(path: Path, count: int) -> None:
-    """Forget what a killed run wrote after its last checkpoint."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(lines[:count]), encoding="utf-8")
 
 
 def _save_checkpoint(
@@ -329,6 +381,7 @@ def _save_checkpoint(
     network: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.GradScaler,
     epoch: int,
     best: Scores | None,
 ) -> None:
@@ -337,6 +390,7 @@ def _save_checkpoint(
         "network": network.state_dict(),
         "ema": ema.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
         "epoch": epoch,
         "best": None
         if best is None

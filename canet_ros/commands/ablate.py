@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet ablate``: the same training with every fusion, and what came of it as tables and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
+from canet_ros.benchmark.operations import count_gflop
+from canet_ros.commands.train import add_training_options, training_config
+from canet_ros.inference.class_table import load_class_table
+from canet_ros.inference.model_folder import load_network, parse_resolution
+from canet_ros.network.fusion import FUSIONS
+from canet_ros.simulation import StreetDrive
+from canet_ros.training.ablation import (
+    AblationRun,
+    attention_sheet,
+    measure_run,
+    planned_runs,
+    summarize,
+    train_runs,
+)
+from canet_ros.training.dataset import find_pictures
+
+_ATTENTION_SEEDS = (6, 11, 90001)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_options(parser, left_out=("name", "fusion", "seed", "val_every"))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of the results")
+    parser.add_argument("--fusions", nargs="+", default=["fca", "concat", "se", "cbam"], choices=FUSIONS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    parser.add_argument(
+        "--latency-resolution",
+        type=parse_resolution,
+        default=(1024, 512),
+        metavar="WxH",
+        help="size at which operations and latency are measured (default: 1024x512)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = training_config(arguments, name="ablation")
+    classes = load_class_table(arguments.classes)
+    runs = planned_runs(arguments.out, arguments.fusions, arguments.seeds)
+    train_runs(config, classes, runs, arguments.device)
+    splits = {"val": find_pictures(Path(config.data) / "val")}
+    if config.without:
+        splits["left_out"] = find_pictures(Path(config.data) / "train", only=config.without)
+    measured = [measure_run(run, splits) for run in runs]
+    summary = summarize(measured, list(splits))
+    _add_cost(summary, runs, arguments.latency_resolution)
+    results = {"classes": list(classes.names), "summary": summary, "runs": measured}
+    (arguments.out / "ablation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    tables = (
+        f"{summary_table(summary, list(splits))}\n\n{class_table(summary, list(splits), classes.names)}\n"
+    )
+    (arguments.out / "ablation.md").write_text(tables, encoding="utf-8")
+    print(tables)
+    with_attention = [run for run in runs if run.fusion == "fca"]
+    if with_attention:
+        scenes = [StreetDrive(seed, *config.resolution).frame(0).image for seed in _ATTENTION_SEEDS]
+        cv2.imwrite(str(arguments.out / "attention.png"), attention_sheet(with_attention[0].model, scenes))
+    print(f"results: {arguments.out}")
+    return 0
+
+
+def _add_cost(
+    summary: Sequence[dict[str, Any]], runs: Sequence[AblationRun], resolution: tuple[int, int]
+) -> None:
+    """Parameters, operations and latency on the fastest engine; they do not depend on the seed."""
+    models = {run.fusion: run.model for run in reversed(runs)}
+    cases = [Case(models[row["fusion"]], "auto", "auto", "auto", resolution, 1) for row in summary]
+    timed = [row for row in measure_engines(cases, rounds=20) if row["engine"] != PLAIN]
+    for row, latency in zip(summary, timed):
+        network = load_network(models[row["fusion"]])[1]
+        row |= {
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "gflop": count_gflop(network, resolution),
+            "latency_ms": latency["median_ms"],
+            "engine": f"{latency['engine']} {latency['precision']}",
+            "latency_resolution": f"{resolution[0]}x{resolution[1]}",
+        }
+
+
+def summary_table(summary: Sequence[dict[str, Any]], splits: Sequence[str]) -> str:
+    """A Markdown row per fusion: mIoU with its spread over the seeds, and cost."""
+    heading = ["fusion", *(f"mIoU, {split.replace('_', ' ')}" for split in splits), "seeds"]
+    heading += ["parameters", "GFLOP", "ms"]
+    lines = [_markdown(heading), "| --- " * len(heading) + "|"]
+    for row in summary:
+        scores = [
+            f"{row[split]['miou_mean']:.4f}"
+            + (f" ± {row[split]['miou_std']:.4f}" if row[split]["miou_std"] is not None else "")
+            for split in splits
+        ]
+        cost = [f"{row['parameters'] / 1e6:.3f} M", f"{row['gflop']:.2f}", f"{row['latency_ms']:.1f}"]
+        lines.append(_markdown([row["fusion"], *scores, str(row["seeds"]), *cost]))
+    return "\n".join(lines)
+
+
+def class_table(summary: Sequence[dict[str, Any]], splits: Sequence[str], names: Sequence[str]) -> str:
+    """A Markdown row per class: mean IoU of the first fusion, and how many points the others differ from it."""
+    first = summary[0]
+    others = [(split, row) for split in splits for row in summary[1:]]
+    heading = ["class", *(f"{first['fusion']}, {split.replace('_', ' ')}" for split in splits)]
+    heading += [f"{row['fusion']}, {split.replace('_', ' ')}" for split, row in others]
+    lines = [_markdown(heading), "| --- " * len(heading) + "|"]
+    for index, name in enumerate(names):
+        cells = [f"{first[split]['iou_mean'][index]:.3f}" for split in splits]
+        points = [
+            100 * (row[split]["iou_mean"][index] - first[split]["iou_mean"][index]) for split, row in others
+        ]
+        cells += ["" if np.isnan(difference) else f"{difference:+.1f}" for difference in points]
+        lines.append(_markdown([name, *cells]))
+    return "\n".join(lines)
+
+
+def _markdown(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

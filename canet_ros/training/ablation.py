@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is feature cross attention worth? The same training with every fusion, several seeds each.
+
+Networks of one seed start from the same numbers in all that they share, and see the same pictures in the same order,
+for the same number of steps; what is measured is the averaged network after the last step, never a best epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
+from canet_ros.inference.model_folder import load_network
+from canet_ros.inference.segmenter import Segmenter, bring_to_size
+from canet_ros.inference.visualization import color_lookup_table, overlay
+from canet_ros.network.fusion import FeatureCrossAttention
+from canet_ros.training.dataset import LabelledPicture
+from canet_ros.training.evaluate import evaluate
+from canet_ros.training.metrics import scores
+from canet_ros.training.run_log import read_history
+from canet_ros.training.train import TrainingConfig, normalize, train
+
+
+@dataclass(frozen=True)
+class AblationRun:
+    """One training: a fusion, a seed, and the folder of its run."""
+
+    fusion: str
+    seed: int
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+
+def train_runs(config: TrainingConfig, classes: ClassTable, runs: Sequence[AblationRun], device: str) -> None:
+    """Train what is not trained yet; ``config`` decides all but fusion, seed and name."""
+    for run in runs:
+        ours = replace(
+            config,
+            name=run.folder.name,
+            fusion=run.fusion,
+            seed=run.seed,
+            val_every=config.epochs,
+        )
+        if len(read_history(run.folder)) < config.epochs:
+            train(ours, classes, run.folder, device)
+
+
+def planned_runs(folder: Path, fusions: Sequence[str], seeds: Sequence[int]) -> list[AblationRun]:
+    """Every fusion with every seed; all fusions of the first seed come first, so that an early end still compares."""
+    return [
+        AblationRun(fusion, seed, folder / f"{fusion}-seed{seed}") for seed in seeds for fusion in fusions
+    ]
+
+
+def measure_run(run: AblationRun, splits: dict[str, list[LabelledPicture]]) -> dict[str, Any]:
+    """mIoU and IoU per class of a run on every split, on the fastest engine."""
+    segmenter = Segmenter.load(run.model)
+    figures: dict[str, Any] = {"fusion": run.fusion, "seed": run.seed}
+    for split, pictures in splits.items():
+        found = scores(evaluate(segmenter, pictures).confusion)
+        figures[split] = {"miou": found.miou, "iou": [float(iou) for iou in found.iou]}
+    return figures
+
+
+def summarize(runs: Sequence[dict[str, Any]], splits: Sequence[str]) -> list[dict[str, Any]]:
+    """Per fusion: mean and sample standard deviation over the seeds, and IoU per class, of every split."""
+    rows = []
+    for fusion in dict.fromkeys(run["fusion"] for run in runs):
+        ours = [run for run in runs if run["fusion"] == fusion]
+        row: dict[str, Any] = {"fusion": fusion, "seeds": len(ours)}
+        for split in splits:
+            mious = np.array([run[split]["miou"] for run in ours])
+            iou = np.array([run[split]["iou"] for run in ours]).mean(axis=0)
+            row[split] = {
+                "miou_mean": float(mious.mean()),
+                "miou_std": float(mious.std(ddof=1)) if len(ours) > 1 else None,
+                "iou_mean": iou.tolist(),
+            }
+        rows.append(row)
+    return rows
+
+
+def attention_sheet(model: Path, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures (H, W, 3) BGR uint8, each beside the overlay and the two maps of feature cross attention.
+
+    Raises:
+        ValueError: the model's fusion is not ``fca``.
+    """
+    segmenter = Segmenter.load(model)
+    spec, network = load_network(model)
+    fusion = network.eval().fusion
+    if spec.fusion != "fca" or not isinstance(fusion, FeatureCrossAttention):
+        raise ValueError(f"{model} has the fusion {spec.fusion}: only fca has both attention maps")
+    table = color_lookup_table(spec.classes, "bgr")
+    rows = []
+    for index, image in enumerate(images):
+        resized = np.empty((spec.resolution[1], spec.resolution[0], 3), np.uint8)
+        bring_to_size(image, resized)
+        rgb = np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1))
+        with torch.inference_mode():
+            spatial, context = network.branches(normalize(torch.from_numpy(rgb)[None]))
+            where, what = fusion.spatial_map(spatial)[0, 0], fusion.channel_map(context)[0, :, 0, 0]
+        shown = (
+            image,
+            overlay(image, segmenter(image).mask, table, 0.6),
+            _heat(where.numpy(), image),
+            _heat(what.numpy().reshape(8, -1), image),
+        )
+        span = f"where {where.min():.2f} to {where.max():.2f}, what {what.min():.2f} to {what.max():.2f}"
+        rows.append(SheetRow(f"scene {index + 1}: {span}", shown))
+    columns = ("image", "overlay", "spatial map", "channel map, one cell a channel")
+    return contact_sheet(spec.name, "attention, dark 0 to bright 1", columns, rows, spec.classes)
+
+
+def _heat(attention: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Values 0..1 (h, w) as colours at the size of ``image``."""
+    levels = np.round(255 * attention).astype(np.uint8)
+    heat = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)
+    size = (image.shape[1], image.shape[0])
+    return cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
