@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "train a model on a folder of labelled pictures",
     "evaluate": "measure a model on a folder of labelled pictures",
     "ablate": "train the same model with every fusion and compare",
-    "import": "make a model folder of a public CANet checkpoint",
+    "import": "bring in public weights: a CANet checkpoint, or ImageNet files to train from",
     "export": "build ahead what an engine needs, calibrate int8, or write a model as ONNX",
     "benchmark": "measure engines, precisions and sizes, or the node, on this machine",
     "doctor": "say what this machine can run, and what is missing",

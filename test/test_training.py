@@ -19,7 +19,14 @@ import torch
 
 from canet_ros.cli import main
 from canet_ros.inference import load_class_table
-from canet_ros.inference.model_folder import WEIGHTS_FILE, ModelSpec, load_network, load_spec, save_model
+from canet_ros.inference.model_folder import (
+    WEIGHTS_FILE,
+    ModelError,
+    ModelSpec,
+    load_network,
+    load_spec,
+    save_model,
+)
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
@@ -345,10 +352,44 @@ def test_imagenet_files_of_the_backbone(layout: str, tmp_path: Path) -> None:
     assert all(torch.equal(loaded[name], state[name]) for name in loaded)
 
 
-def test_an_init_file_without_the_backbone_is_refused(tmp_path: Path) -> None:
-    torch.save({"features.0.0.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "part.pth")
-    with pytest.raises(ValueError, match=r"lacks \d+ tensors of the backbone"):
-        initialize(CANet(3), str(tmp_path / "part.pth"))
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_imported_imagenet_files_start_a_training(backbone: str, tmp_path: Path) -> None:
+    state = CANet(3, backbone).context_branch.backbone.state_dict()
+    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    torch.save(state, tmp_path / "imagenet.pth")
+    imported = tmp_path / "imagenet" / "backbone.safetensors"
+    arguments = ["import", str(tmp_path / "imagenet.pth"), "--backbone", backbone, "--out", str(imported)]
+    assert main(arguments) == 0
+    network = CANet(3, backbone)
+    left = initialize(network, str(imported))
+    assert not any(".backbone." in name for name in left)
+    loaded = network.context_branch.backbone.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in loaded)
+
+
+def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = CANet(3, "resnet18").context_branch.backbone.state_dict()
+    del state["bn1.weight"], state["layer1.0.bn1.bias"]
+    state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
+    state["extra.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "part.pth")
+    arguments = ["import", str(tmp_path / "part.pth"), "--backbone", "resnet18", "--out", "x.safetensors"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    for name in ("bn1.weight", "layer1.0.bn1.bias", "conv1.weight", "extra.weight"):
+        assert f"\n  {name} is " in error
+    assert error.count("\n  ") == 4
+
+
+def test_init_from_another_architecture_is_refused(random_model: Path) -> None:
+    with pytest.raises(ModelError, match=r"upsample_8\.deconv\.weight is missing"):
+        initialize(CANet(4, architecture="canet"), str(random_model))
+
+
+def test_init_files_are_not_executed(tmp_path: Path) -> None:
+    torch.save({"features": Path}, tmp_path / "code.pth")
+    with pytest.raises(ModelError, match="loaded safely"):
+        initialize(CANet(3), str(tmp_path / "code.pth"))
 
 
 def test_init_from_a_model_of_other_classes_leaves_the_head(random_model: Path) -> None:

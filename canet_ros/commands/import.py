@@ -1,23 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet import``: a public checkpoint of CANet becomes a model folder."""
+"""``canet import``: public weights become a model folder, or a file to start a training from."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import save_model
+from canet_ros.network.backbones import BACKBONES, build_backbone
+from canet_ros.training.initialization import read_backbone
 from canet_ros.training.public_checkpoint import import_public_checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="canet.pth of zh320/realtime-semantic-segmentation-pytorch")
-    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="canet.pth of zh320/realtime-semantic-segmentation-pytorch; with --backbone, torchvision's ImageNet file",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="model folder, or with --backbone the .safetensors file, to write",
+    )
     parser.add_argument("--classes", default="cityscapes", help="class table: a name or a YAML file")
+    parser.add_argument(
+        "--backbone",
+        choices=BACKBONES,
+        help="the file is this backbone's, trained on ImageNet; for train --init",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.backbone:
+        if arguments.out.suffix != ".safetensors":
+            raise ValueError(f"--out {arguments.out}: with --backbone, name a file that ends in .safetensors")
+        weights = read_backbone(arguments.file, build_backbone(arguments.backbone).state_dict())
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, arguments.out)
+        print(f"{arguments.out}: train from it with --backbone {arguments.backbone} --init {arguments.out}")
+        return 0
     spec, network = import_public_checkpoint(
         arguments.file, arguments.out.name, load_class_table(arguments.classes)
     )

@@ -4,59 +4,97 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from canet_ros.inference.model_folder import SPEC_FILE, load_network
+from canet_ros.inference.model_folder import SPEC_FILE, ModelError, load_network, weight_mismatches
 from canet_ros.network import CANet
+
+# What ImageNet files hold beside the backbone: classifiers, and MobileNetV2's last 1x1 convolution.
+_AFTER_THE_BACKBONE = ("classifier.", "fc.", "features.18.")
+_BACKBONE = "context_branch.backbone."
 
 
 def initialize(network: CANet, source: str) -> list[str]:
     """Load weights into ``network`` in place.
 
     Args:
-        source: a model folder (of another class table too: the head then starts anew), or a ``.pt``/``.pth`` file
-            with the state dict of the backbone in torchvision's names, or in MobileNetV2's flat older ones.
+        source: a model folder (of another class table too: the head then starts anew), or a file that
+            ``read_backbone`` takes.
 
     Returns:
         Names of the network's tensors that were left as they were.
 
     Raises:
-        ValueError: the file does not hold the backbone, or a shape differs.
+        ModelError: the weights do not fit; every tensor that does not is named.
     """
-    if (Path(source) / SPEC_FILE).is_file():
-        weights = load_network(Path(source))[1].state_dict()
-        own = network.state_dict()
-        fitting = {
-            name: tensor
-            for name, tensor in weights.items()
-            if not name.startswith("head.") or (name in own and tensor.shape == own[name].shape)
-        }
-        return _load(network, fitting, source)
-    state = torch.load(source, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict):
-        raise ValueError(f"{source}: expected a state dict, found {type(state).__name__}")
-    prefix = "context_branch.backbone."
-    names = {name[len(prefix) :] for name in network.state_dict() if name.startswith(prefix)}
-    flat = "features.1.conv.0.weight" in state
-    renamed = {_nested_name(name) if flat else name: tensor for name, tensor in state.items()}
-    missing = sorted(name for name in names - renamed.keys() if not name.endswith("num_batches_tracked"))
-    if missing:
-        raise ValueError(f"{source} lacks {len(missing)} tensors of the backbone, first {missing[0]!r}")
-    return _load(network, {prefix + name: renamed[name] for name in names & renamed.keys()}, source)
-
-
-def _load(network: CANet, weights: dict[str, Tensor], source: str) -> list[str]:
     own = network.state_dict()
-    for name, tensor in weights.items():
-        if name not in own:
-            raise ValueError(f"{source}: {name} is not in this network")
-        if own[name].shape != tensor.shape:
-            raise ValueError(f"{source}: {name} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}")
+    if (Path(source) / SPEC_FILE).is_file():
+        given = load_network(Path(source))[1].state_dict()
+        kept_head = {
+            name: tensor
+            for name, tensor in own.items()
+            if name.startswith("head.") and (name not in given or given[name].shape != tensor.shape)
+        }
+        weights = {name: tensor for name, tensor in given.items() if not name.startswith("head.")}
+        weights |= {name: given[name] for name in own if name.startswith("head.") and name not in kept_head}
+        _require_fit({name: tensor for name, tensor in own.items() if name not in kept_head}, weights, source)
+    else:
+        weights = {
+            _BACKBONE + name: tensor
+            for name, tensor in read_backbone(
+                Path(source), network.context_branch.backbone.state_dict()
+            ).items()
+        }
     network.load_state_dict(weights, strict=False)
     return sorted(own.keys() - weights.keys())
+
+
+def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a backbone, in the names and shapes of its own state dict ``expected``.
+
+    Args:
+        file: ``.safetensors``, or a torch file of a state dict, loaded without executing anything in it; in
+            torchvision's names, or in MobileNetV2's flat older ones. The classifier after the backbone is left out.
+
+    Raises:
+        ModelError: the file is no such thing; every tensor that is missing, left over or of another shape is named.
+    """
+    try:
+        state = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises whatever its unpickler meets in a broken file
+        raise ModelError(f"{file} is no file of weights that can be loaded safely: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ModelError(f"{file} holds no state dict")
+    flat = "features.1.conv.0.weight" in state
+    weights = {
+        _nested_name(name) if flat else name: tensor
+        for name, tensor in state.items()
+        if not name.startswith(_AFTER_THE_BACKBONE)
+    }
+    for name, tensor in expected.items():
+        if name.endswith(
+            "num_batches_tracked"
+        ):  # files older than torch 0.4.1 lack it, nothing here reads it
+            weights.setdefault(name, tensor)
+    _require_fit(expected, weights, str(file))
+    return weights
+
+
+def _require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    problems = weight_mismatches(expected, found)
+    if problems:
+        raise ModelError(f"{source} does not fit:\n  " + "\n  ".join(problems))
 
 
 def _nested_name(name: str) -> str:
