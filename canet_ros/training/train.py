@@ -28,6 +28,7 @@ from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, save_model
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import CANet
+from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
 from canet_ros.training.dataset import (
     IGNORED,
     AugmentedPictures,
@@ -109,6 +110,7 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     Raises:
         ValueError: data or configuration do not fit, or the checkpoint is of another configuration.
     """
+    config_text = json.dumps(asdict(config))
     rank, processes = _join_processes(device)
     torch.manual_seed(config.seed)
     pictures = [
@@ -145,7 +147,8 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     if steps == 0:
         raise ValueError(f"{len(sampler)} training pictures are fewer than one batch of {config.batch_size}")
     run_folder.mkdir(parents=True, exist_ok=True)
-    first_epoch, best = _resume(run_folder, config, network, ema, optimizer, scaler)
+    state = TrainingState(network, ema, optimizer, scaler)
+    first_epoch, best = resume(run_folder / CHECKPOINT_FILE, config_text, state)
     log = RunLog(run_folder, first_epoch) if rank == 0 else None
     trained = nn.parallel.DistributedDataParallel(network) if processes > 1 else network
     bar = tqdm(total=steps, initial=first_epoch * len(loader), unit="step", disable=rank > 0)
@@ -188,7 +191,7 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
                 save_model(run_folder / "model", _spec(config, classes, found, epoch + 1), ema)
         log.add(entry)
         tqdm.write(json.dumps(entry))
-        _save_checkpoint(run_folder, config, network, ema, optimizer, scaler, epoch + 1, best)
+        save_checkpoint(run_folder / CHECKPOINT_FILE, config_text, state, epoch + 1, best)
     bar.close()
     if processes > 1:
         shared = [best]
@@ -347,55 +350,3 @@ def _portable(config: TrainingConfig) -> dict[str, Any]:
     values |= {key: Path(values[key]).name for key in ("data", "init", "teacher")}
     values |= {"extra_data": [Path(folder).name for folder in config.extra_data]}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def _resume(
-    run_folder: Path,
-    config: TrainingConfig,
-    network: nn.Module,
-    ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.GradScaler,
-) -> tuple[int, Scores | None]:
-    path = run_folder / CHECKPOINT_FILE
-    if not path.is_file():
-        return 0, None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["config"] != json.dumps(asdict(config)):
-        raise ValueError(
-            f"{path} is of another configuration: use another folder, or delete it to start anew"
-        )
-    network.load_state_dict(state["network"])
-    ema.load_state_dict(state["ema"])
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    best = state["best"]
-    if best is None:
-        return int(state["epoch"]), None
-    return int(state["epoch"]), Scores(best["miou"], best["pixel_accuracy"], np.array(best["iou"]))
-
-
-def _save_checkpoint(
-    run_folder: Path,
-    config: TrainingConfig,
-    network: nn.Module,
-    ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.GradScaler,
-    epoch: int,
-    best: Scores | None,
-) -> None:
-    state = {
-        "config": json.dumps(asdict(config)),
-        "network": network.state_dict(),
-        "ema": ema.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "epoch": epoch,
-        "best": None
-        if best is None
-        else {"miou": best.miou, "pixel_accuracy": best.pixel_accuracy, "iou": best.iou.tolist()},
-    }
-    partial = run_folder / f"{CHECKPOINT_FILE}.partial"
-    torch.save(state, partial)
-    partial.replace(run_folder / CHECKPOINT_FILE)
