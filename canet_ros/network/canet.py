@@ -128,12 +128,9 @@ class CANet(nn.Module):
             raise TypeError("only the bilinear head has its logits at stride 8")
         return self.head.logits_at_stride_8(self.fused_features(image))
 
-    def forward(self, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size.
-
-        ``size`` asks for logits (B, classes, *size) instead, of which the bilinear head never makes more.
-        """
-        logits: Tensor = self.head(self.fused_features(image), size or _size(image))
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size."""
+        logits: Tensor = self.head(self.fused_features(image), _size(image))
         return logits
 
 

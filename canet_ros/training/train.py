@@ -163,7 +163,7 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
                 layer.eval()
             step = epoch * len(loader) + batch
             rate = _set_learning_rate(optimizer, step, steps, config)
-            loss = _loss(trained, teacher, image.to(device), label.to(device), weights, config)
+            loss = _loss(trained, teacher, image.to(device), label.to(device), weights, config, step)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
@@ -240,18 +240,18 @@ def _loss(
     label: Tensor,
     weights: Tensor,
     config: TrainingConfig,
+    step: int,
 ) -> Tensor:
-    stride = config.loss_stride
-    label = label[:, ::stride, ::stride]
-    size = (label.shape[1], label.shape[2])
+    row, column = divmod(step % config.loss_stride**2, config.loss_stride)  # every pixel has its turn
+    pixels = (..., slice(row, None, config.loss_stride), slice(column, None, config.loss_stride))
     normalized = normalize(image)
     with _autocast(config.precision, image.device.type):
-        logits = network(normalized, size)
-    loss = segmentation_loss(logits, label, weights, config.dice_share, config.hard_share)
+        logits = network(normalized)[pixels]
+    loss = segmentation_loss(logits, label[pixels], weights, config.dice_share, config.hard_share)
     if teacher is None:
         return loss
     with torch.no_grad(), _autocast(config.precision, image.device.type):
-        teacher_logits = teacher(normalized, size)
+        teacher_logits = teacher(normalized)[pixels]
     return loss + config.teacher_share * distillation_loss(logits, teacher_logits)
 
 
