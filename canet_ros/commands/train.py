@@ -35,7 +35,7 @@ _HELP = {
     "class_sharpness": "how much rare classes weigh: nearer to 1 is more",
     "dice_share": "weight of the Dice loss beside cross-entropy",
     "hard_share": "share of the pixels, the hardest, that count in cross-entropy",
-    "loss_stride": "count every n-th pixel in both directions in the loss",
+    "loss_stride": "take the loss at a size smaller by this factor: faster",
     "ema_decay": "decay of the averaged weights, per step",
     "precision": "fp32, bf16 or fp16 (autocast)",
     "val_every": "epochs between two measurements on val",

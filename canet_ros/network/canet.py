@@ -128,9 +128,12 @@ class CANet(nn.Module):
             raise TypeError("only the bilinear head has its logits at stride 8")
         return self.head.logits_at_stride_8(self.fused_features(image))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size."""
-        logits: Tensor = self.head(self.fused_features(image), _size(image))
+    def forward(self, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size.
+
+        With ``size`` logits (B, classes, *size) instead, for a loss that does not need every pixel; bilinear head only.
+        """
+        logits: Tensor = self.head(self.fused_features(image), size or _size(image))
         return logits
 
 

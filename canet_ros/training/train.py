@@ -59,7 +59,7 @@ class TrainingConfig:
         init: nothing, a model folder, or an ImageNet file of the backbone.
         freeze_stem: leave the backbone's layers up to stride 4 as ``init`` gave them.
         teacher: a model folder whose logits are learned beside the labels (distillation).
-        loss_stride: every ``loss_stride``-th pixel in both directions counts in the loss.
+        loss_stride: the loss is taken at the crop's size over ``loss_stride``.
         class_sharpness, dice_share, hard_share: see ``loss``.
         crop: (width, height) of a training sample.
         epochs: length of the schedule.
@@ -110,6 +110,10 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     Raises:
         ValueError: data or configuration do not fit, or the checkpoint is of another configuration.
     """
+    if any(side % config.loss_stride for side in config.crop):
+        raise ValueError(
+            f"both sides of crop {config.crop} must be multiples of loss_stride {config.loss_stride}"
+        )
     config_text = json.dumps(asdict(config))
     rank, processes = _join_processes(device)
     torch.manual_seed(config.seed)
@@ -242,16 +246,19 @@ def _loss(
     config: TrainingConfig,
     step: int,
 ) -> Tensor:
-    row, column = divmod(step % config.loss_stride**2, config.loss_stride)  # every pixel has its turn
-    pixels = (..., slice(row, None, config.loss_stride), slice(column, None, config.loss_stride))
+    # Logits lie in the middle of squares of loss_stride pixels; in turn, each pixel of the square says what is right.
+    stride = config.loss_stride
+    row, column = divmod(step % stride**2, stride)
+    label = label[:, row::stride, column::stride]
+    size = (label.shape[1], label.shape[2])
     normalized = normalize(image)
     with _autocast(config.precision, image.device.type):
-        logits = network(normalized)[pixels]
-    loss = segmentation_loss(logits, label[pixels], weights, config.dice_share, config.hard_share)
+        logits = network(normalized, size)
+    loss = segmentation_loss(logits, label, weights, config.dice_share, config.hard_share)
     if teacher is None:
         return loss
     with torch.no_grad(), _autocast(config.precision, image.device.type):
-        teacher_logits = teacher(normalized)[pixels]
+        teacher_logits = teacher(normalized, size)
     return loss + config.teacher_share * distillation_loss(logits, teacher_logits)
 
 
