@@ -88,8 +88,8 @@ class TrainingConfig:
     weight_decay: float = 1e-2
     warmup_steps: int = 100
     poly_power: float = 0.9
-    class_sharpness: float = 1.02
-    dice_share: float = 0.5
+    class_sharpness: float = 1.2
+    dice_share: float = 1.0
     hard_share: float = 1.0
     loss_stride: int = 2
     ema_decay: float = 0.998
