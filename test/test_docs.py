@@ -6,6 +6,7 @@ Not asserted here: the parameter table (test_package.py), and commands that need
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -65,6 +66,35 @@ def test_the_python_example_of_the_readme_runs() -> None:
     names = {"image_bgr": np.zeros((48, 64, 3), np.uint8)}
     exec(blocks[0], names)
     assert names["mask"].shape == (48, 64)
+
+
+def test_your_own_classes_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's commands as they stand, on 2 pictures a split instead of 40, small, for one epoch."""
+    if not (ROOT / "models" / "canet-mobilenet_v2-camvid").is_dir():
+        pytest.skip("the shipped model is not in this checkout")
+    page = ROOT / "docs" / "your-own-classes.md"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "my_classes.yaml").write_text(code_blocks(page, "yaml")[0])
+    exec(code_blocks(page, "python")[0].replace(", 40,", ", 2,"), {})
+    train, evaluate = (words for words in shell_commands(page) if words[0] == "canet")
+    small = [
+        "--epochs",
+        "1",
+        "--resolution",
+        "96x72",
+        "--crop",
+        "96x64",
+        "--batch-size",
+        "2",
+        "--workers",
+        "0",
+    ]
+    assert main([*train[1:], *small]) == 0
+    assert main([*evaluate[1:], "--engine", "torch", "--precision", "fp32", "--json", "figures.json"]) == 0
+    assert set(json.loads((tmp_path / "figures.json").read_text())["iou"]) == {
+        "drivable", "walkable", "moving", "else"
+    }  # fmt: skip
 
 
 def test_every_command_is_described_somewhere() -> None:
