@@ -157,6 +157,13 @@ def test_the_ablation_compares_networks_that_start_alike(scenes: Path, tmp_path:
     mious = [run["left_out"]["miou"] for run in results["runs"] if run["fusion"] == "fca"]
     assert fca["left_out"]["miou_mean"] == pytest.approx(np.mean(mious))
     assert fca["left_out"]["miou_std"] == pytest.approx(np.std(mious, ddof=1))
+    gains = [
+        run["val"]["miou"] - other["val"]["miou"]
+        for other, run in zip(results["runs"][::2], results["runs"][1::2])
+    ]
+    assert concat["val"]["gain_mean"] == pytest.approx(np.mean(gains))
+    assert concat["val"]["gain_std"] == pytest.approx(np.std(gains, ddof=1))
+    assert fca["val"]["gain_mean"] == 0
     assert fca["parameters"] > concat["parameters"]
     assert fca["latency_ms"] > 0
     assert cv2.imread(str(tmp_path / "attention.png")) is not None

@@ -91,18 +91,22 @@ def _add_cost(
 
 
 def summary_table(summary: Sequence[dict[str, Any]], splits: Sequence[str]) -> str:
-    """A Markdown row per fusion: mIoU with its spread over the seeds, and cost."""
-    heading = ["fusion", *(f"mIoU, {split.replace('_', ' ')}" for split in splits), "seeds"]
-    heading += ["parameters", "GFLOP", "ms"]
+    """A Markdown row per fusion: mIoU and its difference to the first fusion's in points, both ± spread, and cost."""
+    first = summary[0]["fusion"]
+    heading = ["fusion"]
+    for split in splits:
+        heading += [f"mIoU, {_words(split)}", f"over {first}, points"]
+    heading += ["seeds", "parameters", "GFLOP", "ms"]
     lines = [_markdown(heading), "| --- " * len(heading) + "|"]
     for row in summary:
-        scores = [
-            f"{row[split]['miou_mean']:.4f}"
-            + (f" ± {row[split]['miou_std']:.4f}" if row[split]["miou_std"] is not None else "")
-            for split in splits
-        ]
-        cost = [f"{row['parameters'] / 1e6:.3f} M", f"{row['gflop']:.2f}", f"{row['latency_ms']:.1f}"]
-        lines.append(_markdown([row["fusion"], *scores, str(row["seeds"]), *cost]))
+        cells = [row["fusion"]]
+        for split in splits:
+            found = row[split]
+            cells.append(_with_spread(found["miou_mean"], found["miou_std"], ".4f"))
+            same = row["fusion"] == first
+            cells.append("" if same else _with_spread(found["gain_mean"], found["gain_std"], "+.2f", 100))
+        cells += [str(row["seeds"]), f"{row['parameters'] / 1e6:.3f} M"]
+        lines.append(_markdown([*cells, f"{row['gflop']:.2f}", f"{row['latency_ms']:.1f}"]))
     return "\n".join(lines)
 
 
@@ -110,8 +114,8 @@ def class_table(summary: Sequence[dict[str, Any]], splits: Sequence[str], names:
     """A Markdown row per class: mean IoU of the first fusion, and how many points the others differ from it."""
     first = summary[0]
     others = [(split, row) for split in splits for row in summary[1:]]
-    heading = ["class", *(f"{first['fusion']}, {split.replace('_', ' ')}" for split in splits)]
-    heading += [f"{row['fusion']}, {split.replace('_', ' ')}" for split, row in others]
+    heading = ["class", *(f"{first['fusion']}, {_words(split)}" for split in splits)]
+    heading += [f"{row['fusion']}, {_words(split)}" for split, row in others]
     lines = [_markdown(heading), "| --- " * len(heading) + "|"]
     for index, name in enumerate(names):
         cells = [f"{first[split]['iou_mean'][index]:.3f}" for split in splits]
@@ -121,6 +125,15 @@ def class_table(summary: Sequence[dict[str, Any]], splits: Sequence[str], names:
         cells += ["" if np.isnan(difference) else f"{difference:+.1f}" for difference in points]
         lines.append(_markdown([name, *cells]))
     return "\n".join(lines)
+
+
+def _with_spread(mean: float, std: float | None, form: str, factor: float = 1) -> str:
+    text = format(factor * mean, form)
+    return text if std is None else f"{text} ± {format(factor * std, form.lstrip('+'))}"
+
+
+def _words(split: str) -> str:
+    return split.replace("_", " ")
 
 
 def _markdown(cells: Sequence[str]) -> str:

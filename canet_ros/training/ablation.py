@@ -75,18 +75,24 @@ def measure_run(run: AblationRun, splits: dict[str, list[LabelledPicture]]) -> d
 
 
 def summarize(runs: Sequence[dict[str, Any]], splits: Sequence[str]) -> list[dict[str, Any]]:
-    """Per fusion: mean and sample standard deviation over the seeds, and IoU per class, of every split."""
+    """Per fusion and split: mean and sample standard deviation over the seeds, of the mIoU and of what it is more than
+    that of the first fusion with the same seed, and the mean IoU per class; the deviation of one seed is None.
+    """
     rows = []
+    first = {run["seed"]: run for run in runs if run["fusion"] == runs[0]["fusion"]}
     for fusion in dict.fromkeys(run["fusion"] for run in runs):
         ours = [run for run in runs if run["fusion"] == fusion]
         row: dict[str, Any] = {"fusion": fusion, "seeds": len(ours)}
         for split in splits:
             mious = np.array([run[split]["miou"] for run in ours])
-            iou = np.array([run[split]["iou"] for run in ours]).mean(axis=0)
+            gains = mious - np.array([first[run["seed"]][split]["miou"] for run in ours])
+            spread = len(ours) > 1
             row[split] = {
                 "miou_mean": float(mious.mean()),
-                "miou_std": float(mious.std(ddof=1)) if len(ours) > 1 else None,
-                "iou_mean": iou.tolist(),
+                "miou_std": float(mious.std(ddof=1)) if spread else None,
+                "gain_mean": float(gains.mean()),
+                "gain_std": float(gains.std(ddof=1)) if spread else None,
+                "iou_mean": np.array([run[split]["iou"] for run in ours]).mean(axis=0).tolist(),
             }
         rows.append(row)
     return rows
