@@ -22,6 +22,7 @@ from canet_ros.simulation import StreetDrive
 from canet_ros.training.ablation import (
     AblationRun,
     attention_sheet,
+    channel_attention_spread,
     measure_run,
     planned_runs,
     summarize,
@@ -57,17 +58,20 @@ def run(arguments: argparse.Namespace) -> int:
     measured = [measure_run(run, splits) for run in runs]
     summary = summarize(measured, list(splits))
     _add_cost(summary, runs, arguments.latency_resolution)
-    results = {"classes": list(classes.names), "summary": summary, "runs": measured}
+    results: dict[str, Any] = {"classes": list(classes.names), "summary": summary, "runs": measured}
+    with_attention = [run for run in runs if run.fusion == "fca"]
+    if with_attention:
+        results["channel_attention"] = [
+            channel_attention_spread(run.model, splits["val"]) for run in with_attention
+        ]
+        scenes = [StreetDrive(seed, *config.resolution).frame(0).image for seed in _ATTENTION_SEEDS]
+        cv2.imwrite(str(arguments.out / "attention.png"), attention_sheet(with_attention[0].model, scenes))
     (arguments.out / "ablation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     tables = (
         f"{summary_table(summary, list(splits))}\n\n{class_table(summary, list(splits), classes.names)}\n"
     )
     (arguments.out / "ablation.md").write_text(tables, encoding="utf-8")
     print(tables)
-    with_attention = [run for run in runs if run.fusion == "fca"]
-    if with_attention:
-        scenes = [StreetDrive(seed, *config.resolution).frame(0).image for seed in _ATTENTION_SEEDS]
-        cv2.imwrite(str(arguments.out / "attention.png"), attention_sheet(with_attention[0].model, scenes))
     print(f"results: {arguments.out}")
     return 0
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
-from canet_ros.inference.model_folder import load_network
+from canet_ros.inference.model_folder import ModelSpec, load_network
 from canet_ros.inference.segmenter import Segmenter, bring_to_size
 from canet_ros.inference.visualization import color_lookup_table, overlay
+from canet_ros.network import CANet
 from canet_ros.network.fusion import FeatureCrossAttention
 from canet_ros.training.dataset import LabelledPicture
 from canet_ros.training.evaluate import evaluate
@@ -98,36 +99,62 @@ def summarize(runs: Sequence[dict[str, Any]], splits: Sequence[str]) -> list[dic
     return rows
 
 
-def attention_sheet(model: Path, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures (H, W, 3) BGR uint8, each beside the overlay and the two maps of feature cross attention.
+def channel_attention_spread(model: Path, pictures: Sequence[LabelledPicture]) -> dict[str, float]:
+    """How much FCA's channel map depends on the picture.
 
-    Raises:
-        ValueError: the model's fusion is not ``fca``.
+    Returns:
+        ``between_pictures``: standard deviation of a channel's attention over the pictures, mean of all channels;
+        ``between_channels``: standard deviation of the channels' mean attentions;
+        ``saturated``: share of values below 0.05 or above 0.95.
     """
+    spec, network = load_network(model)
+    classes = len(spec.classes)
+    found = np.stack([_attention(spec, network, picture.read(classes)[0])[1] for picture in pictures])
+    return {
+        "between_pictures": float(found.std(axis=0).mean()),
+        "between_channels": float(found.mean(axis=0).std()),
+        "saturated": float(((found < 0.05) | (found > 0.95)).mean()),
+    }
+
+
+def attention_sheet(model: Path, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures (H, W, 3) BGR uint8, each beside the overlay and the two maps of feature cross attention."""
     segmenter = Segmenter.load(model)
     spec, network = load_network(model)
-    fusion = network.eval().fusion
-    if spec.fusion != "fca" or not isinstance(fusion, FeatureCrossAttention):
-        raise ValueError(f"{model} has the fusion {spec.fusion}: only fca has both attention maps")
     table = color_lookup_table(spec.classes, "bgr")
     rows = []
     for index, image in enumerate(images):
-        resized = np.empty((spec.resolution[1], spec.resolution[0], 3), np.uint8)
-        bring_to_size(image, resized)
-        rgb = np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1))
-        with torch.inference_mode():
-            spatial, context = network.branches(normalize(torch.from_numpy(rgb)[None]))
-            where, what = fusion.spatial_map(spatial)[0, 0], fusion.channel_map(context)[0, :, 0, 0]
+        where, what = _attention(spec, network, image)
         shown = (
             image,
             overlay(image, segmenter(image).mask, table, 0.6),
-            _heat(where.numpy(), image),
-            _heat(what.numpy().reshape(8, -1), image),
+            _heat(where, image),
+            _heat(what.reshape(8, -1), image),
         )
         span = f"where {where.min():.2f} to {where.max():.2f}, what {what.min():.2f} to {what.max():.2f}"
         rows.append(SheetRow(f"scene {index + 1}: {span}", shown))
     columns = ("image", "overlay", "spatial map", "channel map, one cell a channel")
     return contact_sheet(spec.name, "attention, dark 0 to bright 1", columns, rows, spec.classes)
+
+
+def _attention(
+    spec: ModelSpec, network: CANet, image: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Spatial map (h, w) at stride 8 and channel map (C,), both 0..1.
+
+    Raises:
+        ValueError: the model's fusion is not ``fca``.
+    """
+    fusion = network.eval().fusion
+    if not isinstance(fusion, FeatureCrossAttention):
+        raise ValueError(f"{spec.name} has the fusion {spec.fusion}: only fca has both attention maps")
+    resized = np.empty((spec.resolution[1], spec.resolution[0], 3), np.uint8)
+    bring_to_size(image, resized)
+    rgb = np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1))
+    with torch.inference_mode():
+        spatial, context = network.branches(normalize(torch.from_numpy(rgb)[None]))
+        where, what = fusion.spatial_map(spatial)[0, 0], fusion.channel_map(context)[0, :, 0, 0]
+    return where.numpy(), what.numpy()
 
 
 def _heat(attention: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
