@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a CANet-Lite with 11 classes at 160x120, random weights of a fixed seed, whose masks are not flat."""
-    torch.manual_seed(7)
+    torch.manual_seed(4)
     spec = ModelSpec("random", load_class_table("camvid"), architecture="canet_lite", resolution=(160, 120))
     network = spec.build_network()
     with torch.no_grad():
