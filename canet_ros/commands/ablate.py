@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
-from canet_ros.benchmark.operations import count_gflop
 from canet_ros.commands.train import add_training_options, training_config
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import load_network, parse_resolution
@@ -87,7 +86,7 @@ def _add_cost(
         network = load_network(models[row["fusion"]])[1]
         row |= {
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "gflop": count_gflop(network, resolution),
+            "gflop": latency["gflop"],
             "latency_ms": latency["median_ms"],
             "engine": f"{latency['engine']} {latency['precision']}",
             "latency_resolution": f"{resolution[0]}x{resolution[1]}",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
 from canet_ros.inference.model_folder import ModelSpec, load_network
-from canet_ros.inference.segmenter import Segmenter, bring_to_size
+from canet_ros.inference.segmenter import Segmenter
 from canet_ros.inference.visualization import color_lookup_table, overlay
 from canet_ros.network import CANet
 from canet_ros.network.fusion import FeatureCrossAttention
@@ -28,7 +28,7 @@ from canet_ros.training.dataset import LabelledPicture
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.metrics import scores
 from canet_ros.training.run_log import read_history
-from canet_ros.training.train import TrainingConfig, normalize, train
+from canet_ros.training.train import TrainingConfig, network_input, train
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,8 @@ def _attention(
     fusion = network.eval().fusion
     if not isinstance(fusion, FeatureCrossAttention):
         raise ValueError(f"{spec.name} has the fusion {spec.fusion}: only fca has both attention maps")
-    resized = np.empty((spec.resolution[1], spec.resolution[0], 3), np.uint8)
-    bring_to_size(image, resized)
-    rgb = np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1))
     with torch.inference_mode():
-        spatial, context = network.branches(normalize(torch.from_numpy(rgb)[None]))
+        spatial, context = network.branches(network_input(image, spec.resolution))
         where, what = fusion.spatial_map(spatial)[0, 0], fusion.channel_map(context)[0, :, 0, 0]
     return where.numpy(), what.numpy()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -35,21 +36,17 @@ def initialize(network: CANet, source: str) -> list[str]:
     own = network.state_dict()
     if (Path(source) / SPEC_FILE).is_file():
         given = load_network(Path(source))[1].state_dict()
-        kept_head = {
-            name: tensor
-            for name, tensor in own.items()
-            if name.startswith("head.") and (name not in given or given[name].shape != tensor.shape)
+        shapes, given_shapes = ({name: t.shape for name, t in state.items()} for state in (own, given))
+        anew = {
+            name
+            for name in own.keys() | given.keys()
+            if name.startswith("head.") and shapes.get(name) != given_shapes.get(name)
         }
-        weights = {name: tensor for name, tensor in given.items() if not name.startswith("head.")}
-        weights |= {name: given[name] for name in own if name.startswith("head.") and name not in kept_head}
-        _require_fit({name: tensor for name, tensor in own.items() if name not in kept_head}, weights, source)
+        weights = {name: tensor for name, tensor in given.items() if name not in anew}
+        _require_fit({name: tensor for name, tensor in own.items() if name not in anew}, weights, source)
     else:
-        weights = {
-            _BACKBONE + name: tensor
-            for name, tensor in read_backbone(
-                Path(source), network.context_branch.backbone.state_dict()
-            ).items()
-        }
+        backbone = network.context_branch.backbone.state_dict()
+        weights = {_BACKBONE + name: tensor for name, tensor in read_backbone(Path(source), backbone).items()}
     network.load_state_dict(weights, strict=False)
     return sorted(own.keys() - weights.keys())
 
@@ -64,16 +61,7 @@ def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
     Raises:
         ModelError: the file is no such thing; every tensor that is missing, left over or of another shape is named.
     """
-    try:
-        state = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
-    except Exception as error:  # torch raises whatever its unpickler meets in a broken file
-        raise ModelError(f"{file} is no file of weights that can be loaded safely: {error}") from error
+    state = load_weights_file(file)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ModelError(f"{file} holds no state dict")
     flat = "features.1.conv.0.weight" in state
@@ -83,12 +71,27 @@ def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
         if not name.startswith(_AFTER_THE_BACKBONE)
     }
     for name, tensor in expected.items():
-        if name.endswith(
-            "num_batches_tracked"
-        ):  # files older than torch 0.4.1 lack it, nothing here reads it
+        # Files older than torch 0.4.1 lack it; nothing here reads it.
+        if name.endswith("num_batches_tracked"):
             weights.setdefault(name, tensor)
     _require_fit(expected, weights, str(file))
     return weights
+
+
+def load_weights_file(file: Path) -> Any:
+    """What a ``.safetensors`` file, or one of ``torch.save``, holds; nothing in it is executed.
+
+    Raises:
+        ModelError: there is no such file, it is broken, or it holds code.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises whatever its unpickler meets in a broken file
+        raise ModelError(f"{file} is no checkpoint that can be loaded safely: {error}") from error
 
 
 def _require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:

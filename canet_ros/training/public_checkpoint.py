@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import ModelError, ModelSpec, weight_mismatches
 from canet_ros.network import CANet
+from canet_ros.training.initialization import load_weights_file
 
 _RENAMED_PREFIXES = (
     (r"context_branch\.backbone\.layer\d\.(\d+)\.", r"context_branch.backbone.features.\1."),
@@ -46,12 +46,7 @@ def import_public_checkpoint(file: Path, name: str, classes: ClassTable) -> tupl
         ModelError: the file is no such checkpoint; every tensor that is missing, left over or of another shape is
             named.
     """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror}") from error
-    except Exception as error:  # torch raises whatever its unpickler meets in a broken file
-        raise ModelError(f"{file} is no checkpoint that can be loaded safely: {error}") from error
+    content = load_weights_file(file)
     weights = {_our_name(key): tensor for key, tensor in _state_dict(content, file).items()}
     for bias, running_mean in _BIASES_BEFORE_BATCH_NORM.items():
         if bias in weights and running_mean in weights:

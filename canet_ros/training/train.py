@@ -221,16 +221,13 @@ def evaluate_network(
     network: nn.Module, pictures: list[LabelledPicture], classes: int, config: TrainingConfig, device: str
 ) -> Scores:
     """Scores of a network in eval mode: pictures brought to ``config.resolution``, masks back to their size."""
-    width, height = config.resolution
-    resized = np.empty((height, width, 3), np.uint8)
     confusion = np.zeros((classes, classes), np.int64)
     with torch.inference_mode():
         for picture in tqdm(pictures, desc="val", leave=False):
             image, label = picture.read(classes)
-            bring_to_size(image, resized)
-            rgb = torch.from_numpy(np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1)))[None]
+            pixels = network_input(image, config.resolution, device)
             with _autocast(config.precision, device):
-                logits = network(normalize(rgb.to(device)))
+                logits = network(pixels)
             mask = logits[0].float().argmax(dim=0).to(torch.uint8).cpu().numpy()
             mask = resize_nearest(mask, (label.shape[1], label.shape[0]))
             confusion += confusion_matrix(label, mask, classes)
@@ -251,7 +248,7 @@ def _loss(
     row, column = divmod(step % stride**2, stride)
     label = label[:, row::stride, column::stride]
     size = (label.shape[1], label.shape[2])
-    normalized = normalize(image)
+    normalized = _normalize(image)
     with _autocast(config.precision, image.device.type):
         logits = network(normalized, size)
     loss = segmentation_loss(logits, label, weights, config.dice_share, config.hard_share)
@@ -273,8 +270,15 @@ def _load_teacher(folder: str, classes: ClassTable, device: str) -> CANet:
     return teacher.eval()
 
 
-def normalize(rgb: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) RGB uint8 as the network wants them, float32 around 0."""
+def network_input(image: NDArray[np.uint8], resolution: Resolution, device: str = "cpu") -> Tensor:
+    """A picture (H, W, 3) BGR uint8 as the network wants it, (1, 3, h, w) float32, ``resolution`` being (w, h)."""
+    resized = np.empty((resolution[1], resolution[0], 3), np.uint8)
+    bring_to_size(image, resized)
+    rgb = torch.from_numpy(np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1)))[None]
+    return _normalize(rgb.to(device))
+
+
+def _normalize(rgb: Tensor) -> Tensor:
     mean = rgb.new_tensor(ModelSpec.mean, dtype=torch.float32).view(1, 3, 1, 1)
     std = rgb.new_tensor(ModelSpec.std, dtype=torch.float32).view(1, 3, 1, 1)
     return ((rgb.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
