@@ -21,6 +21,7 @@ from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16
 from canet_ros.inference.model_folder import available_models, load_network
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
 from canet_ros.inference.rounding import round_rows
+from canet_ros.network.heads import build_head
 from canet_ros.simulation import StreetDrive
 
 RESOLUTION = (160, 120)
@@ -49,17 +50,20 @@ def run(
 @pytest.mark.parametrize(
     ("size", "agreement"), [((160, 120), 0.999), ((161, 117), 0.999), ((50, 100), 0.999), ((16, 16), 0.99)]
 )
+@pytest.mark.parametrize("head", ["bilinear", "subpixel"])
 def test_upsampling_is_bilinear_softmax_and_argmax(
-    random_model: Path, pictures: NDArray[np.uint8], size: tuple[int, int], agreement: float
+    random_model: Path, pictures: NDArray[np.uint8], size: tuple[int, int], agreement: float, head: str
 ) -> None:
     spec, network = load_network(random_model)
+    if head == "subpixel":
+        network.head = build_head(head, network.head.in_channels, len(spec.classes))
     network.head.weight.data *= 4  # trained networks are surer than random ones
     image = cv2.resize(pictures[0], size)
     with torch.inference_mode():
         mask, confidence = PixelsToClasses(spec, network, size).eval()(torch.from_numpy(image)[None])
         rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
         normal = (rgb - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
-        logits = network.logits_at_stride_8(normal)
+        logits = network.coarse_logits(normal)
         full = F.interpolate(logits, (size[1], size[0]), mode="bilinear", align_corners=False)
         probability, plain = full.softmax(1).max(1)
     assert (mask == plain).float().mean() >= agreement

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from canet_ros.network import ARCHITECTURES, BACKBONES, FUSIONS, CANet
 from canet_ros.network.fusion import FeatureCrossAttention
+from canet_ros.network.heads import BilinearHead
 
 
 def parameters_in_millions(network: torch.nn.Module) -> float:
@@ -18,17 +20,32 @@ def parameters_in_millions(network: torch.nn.Module) -> float:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "classes", "architecture", "millions"),
+    ("backbone", "classes", "architecture", "head", "millions"),
     [
-        ("mobilenet_v2", 11, "canet", 4.67),
-        ("mobilenet_v2", 19, "canet", 4.69),
-        ("resnet18", 11, "canet", 14.7),
-        ("mobilenet_v2", 11, "canet_lite", 1.96),
+        ("mobilenet_v2", 11, "canet", "bilinear", 4.674),
+        ("mobilenet_v2", 19, "canet", "bilinear", 4.692),
+        ("resnet18", 11, "canet", "bilinear", 14.74),
+        ("mobilenet_v2", 11, "canet_lite", "bilinear", 1.963),
+        ("mobilenet_v2", 11, "canet", "subpixel", 4.750),
+        ("mobilenet_v2", 11, "canet_lite", "subpixel", 2.002),
     ],
 )
-def test_parameter_count(backbone: str, classes: int, architecture: str, millions: float) -> None:
-    network = CANet(classes, backbone, architecture=architecture)
-    assert parameters_in_millions(network) == pytest.approx(millions, rel=0.01)
+def test_parameter_count(backbone: str, classes: int, architecture: str, head: str, millions: float) -> None:
+    network = CANet(classes, backbone, architecture=architecture, head=head)
+    assert parameters_in_millions(network) == pytest.approx(millions, rel=0.001)
+
+
+@pytest.mark.parametrize("head", ["bilinear", "subpixel"])
+def test_a_bilinear_head_interpolates_its_coarse_logits(head: str) -> None:
+    network = CANet(11, head=head).eval()
+    assert isinstance(network.head, BilinearHead)
+    stride = network.head.stride_of_logits
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        coarse = network.coarse_logits(image)
+        full = network(image)
+    assert coarse.shape == (1, 11, 64 // stride, 96 // stride)
+    torch.testing.assert_close(full, interpolate(coarse, (64, 96), mode="bilinear"))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -405,6 +405,19 @@ def test_init_from_a_model_of_other_classes_leaves_the_head(random_model: Path) 
     assert initialize(network, str(random_model)) == ["head.bias", "head.weight"]
 
 
+def test_init_from_a_coarser_head_leaves_the_finer_one(random_model: Path) -> None:
+    network = CANet(len(CLASSES), architecture="canet_lite", head="subpixel")
+    assert initialize(network, str(random_model)) == ["head.bias", "head.weight"]
+
+
+@pytest.mark.parametrize("head", ["bilinear", "subpixel"])
+def test_a_model_remembers_its_head(config: TrainingConfig, head: str, tmp_path: Path) -> None:
+    train(replace(config, epochs=1, head=head), CLASSES, tmp_path)
+    spec, network = load_network(tmp_path / "model")
+    assert spec.head == head
+    assert network.head.out_channels == len(CLASSES) * (4 if head == "subpixel" else 1)
+
+
 def test_init_from_the_public_head_leaves_ours(tmp_path: Path) -> None:
     spec = ModelSpec("public", load_class_table("cityscapes"), head="transposed")
     save_model(tmp_path / "public", spec, spec.build_network())

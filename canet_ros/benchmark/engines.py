@@ -112,7 +112,7 @@ def measure_around_network(
         cv2.resize(scene, resolution, picture[0])
 
     resize()
-    logits = graph.network.logits_at_stride_8(graph.pixels(images)).detach()
+    logits = graph.network.coarse_logits(graph.pixels(images)).detach()
     size = (resolution[1], resolution[0])
     runs: dict[str, Callable[[], object]] = {"resize_ms": resize}
     core = openvino.Core()

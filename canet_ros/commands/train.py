@@ -19,6 +19,7 @@ _HELP = {
     "architecture": "canet or canet_lite",
     "backbone": "mobilenet_v2, resnet18, resnet50 or resnet101",
     "fusion": "fca, concat, se, cbam, fca_spatial or fca_channel",
+    "head": "subpixel (logits every 4 pixels) or bilinear (every 8, as in the paper)",
     "extra_data": "folders of further labelled pictures",
     "extra_share": "how many of the further pictures an epoch sees, per training picture",
     "splits": "folders of --data to train on (default: train)",

@@ -16,7 +16,6 @@ from canet_ros.inference.model_folder import ModelSpec, Resolution
 from canet_ros.network import CANet
 from canet_ros.network.heads import BilinearHead
 
-_STRIDE = 8  # of the logits
 _CANDIDATES = 4
 
 
@@ -31,7 +30,8 @@ class PixelsToClasses(nn.Module):
     def __init__(self, spec: ModelSpec, network: CANet, resolution: Resolution) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
-        self.classes = ClassesAtFullSize(len(spec.classes), resolution)
+        if isinstance(network.head, BilinearHead):
+            self.classes = ClassesAtFullSize(len(spec.classes), resolution, network.head.stride_of_logits)
         mean_bgr, std_bgr = 255 * torch.tensor(spec.mean[::-1]), 255 * torch.tensor(spec.std[::-1])
         zero = mean_bgr.round()
         for module in self.network.modules():
@@ -42,7 +42,7 @@ class PixelsToClasses(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.pixels(images)
         if isinstance(self.network.head, BilinearHead):
-            mask, confidence = self.classes(self.network.logits_at_stride_8(pixels))
+            mask, confidence = self.classes(self.network.coarse_logits(pixels))
             return mask, confidence
         best, mask = self.network(pixels).float().softmax(1).max(1)
         return mask.to(torch.uint8), (255 * best + 0.5).to(torch.uint8)
@@ -64,7 +64,9 @@ def _fold_normalisation(convolution: nn.Conv2d, offset_bgr: Tensor, std_bgr: Ten
 
 
 class ClassesAtFullSize(nn.Module):
-    """Logits (B, C, ceil(h/8), ceil(w/8)) to class ids and confidence, (B, h, w) uint8 each; ``resolution`` is (w, h).
+    """Coarse logits to class ids and confidence, (B, h, w) uint8 each; ``resolution`` is (w, h).
+
+    Logits are (B, C, 8/s ceil(h/8), 8/s ceil(w/8)), s being ``stride_of_logits``.
 
     Equals bilinear upsampling (half-pixel centres), softmax and argmax of C planes at full size, without the memory
     traffic of such planes. In the cell between four neighbouring logits every pixel is a convex combination of the
@@ -77,14 +79,15 @@ class ClassesAtFullSize(nn.Module):
     x_pixels: Tensor
     y_pixels: Tensor
 
-    def __init__(self, classes: int, resolution: Resolution) -> None:
+    def __init__(self, classes: int, resolution: Resolution, stride_of_logits: int) -> None:
         super().__init__()
         self._candidates = min(_CANDIDATES, classes)
+        self._stride = stride_of_logits
         for axis, pixels in zip("xy", resolution):
-            weights, positions = _pixels_in_cells(pixels)
+            weights, positions = _pixels_in_cells(pixels, stride_of_logits)
             self.register_buffer(f"{axis}_weights", torch.from_numpy(weights), persistent=False)
             self.register_buffer(f"{axis}_pixels", torch.from_numpy(positions), persistent=False)
-        self._has_whole_cells = all(pixels % _STRIDE == 0 for pixels in resolution)
+        self._has_whole_cells = all(pixels % 8 == 0 for pixels in resolution)
         self._width, self._height = resolution
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,13 +110,16 @@ class ClassesAtFullSize(nn.Module):
         left, right = corners[:, :, :2], corners[:, :, 2:]
         columns = (left + (right - left) * self.x_weights).flatten(
             4
-        )  # (B, candidates + 1, 2, cells y, cells x * 8)
+        )  # (B, candidates + 1, 2, cells y, cells x * stride)
         top, bottom = columns[:, :, 0].unsqueeze(3), columns[:, :, 1].unsqueeze(3)
         slope = bottom - top
         planes = [top[:, k] + slope[:, k] * self.y_weights.unsqueeze(-1) for k in range(candidates + 1)]
         ids_of_columns = (ids.to(logits.dtype).unsqueeze(-1) * torch.ones_like(self.x_weights)).flatten(4)
 
-        best, mask = planes[0], ids_of_columns[:, 0].transpose(1, 2)  # (B, cells y, 1 or 8, cells x * 8)
+        best, mask = (
+            planes[0],
+            ids_of_columns[:, 0].transpose(1, 2),
+        )  # (B, cells y, 1 or stride, cells x * stride)
         for k in range(1, candidates):
             mask = torch.where(planes[k] > best, ids_of_columns[:, k].transpose(1, 2), mask)
             best = torch.maximum(best, planes[k])
@@ -125,23 +131,23 @@ class ClassesAtFullSize(nn.Module):
     def _in_pixels(self, cells: Tensor) -> Tensor:
         plane = cells.to(torch.uint8).flatten(1, 2)
         if self._has_whole_cells:
-            margin = _STRIDE // 2
+            margin = self._stride // 2
             return plane[:, margin : margin + self._height, margin : margin + self._width]
         return plane.index_select(1, self.y_pixels).index_select(2, self.x_pixels)
 
 
-def _pixels_in_cells(pixels: int) -> tuple[np.ndarray, np.ndarray]:
+def _pixels_in_cells(pixels: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """Where pixels lie between logits, along one axis.
 
-    Cell i lies between logits i - 1 and i, edges repeated; it has 8 places. Returns the weight of logit i at each
-    place, (cells, 8) float32, and the place of each pixel counted over all cells, (pixels,) int64.
+    Cell i lies between logits i - 1 and i, edges repeated; it has ``stride`` places. Returns the weight of
+    logit i at each place, (cells, stride) float32, and the place of each pixel counted over all cells, (pixels,) int64.
     """
-    logits = -(-pixels // _STRIDE)
+    logits = 8 // stride * -(-pixels // 8)
     # Half-pixel centres: pixel p is at (p + 1/2) logits / pixels - 1/2, here as a fraction of whole numbers.
     numerators = (2 * np.arange(pixels) + 1) * logits - pixels
     cells, remainders = np.divmod(numerators, 2 * pixels)
     cells += 1
-    places = _STRIDE * remainders // (2 * pixels)
-    weights = np.zeros((logits + 1, _STRIDE), np.float32)
+    places = stride * remainders // (2 * pixels)
+    weights = np.zeros((logits + 1, stride), np.float32)
     weights[cells, places] = remainders / (2 * pixels)
-    return weights, cells * _STRIDE + places
+    return weights, cells * stride + places

@@ -118,20 +118,20 @@ class CANet(nn.Module):
         fused: Tensor = self.fusion(*self.branches(image))
         return fused
 
-    def logits_at_stride_8(self, image: Tensor) -> Tensor:
-        """Logits (B, classes, ceil(H/8), ceil(W/8)), of which the bilinear head interpolates all others.
+    def coarse_logits(self, image: Tensor) -> Tensor:
+        """Logits (B, classes, h, w) of which all others are interpolated; h and w as the bilinear head says.
 
         Raises:
-            TypeError: the head is not the bilinear one.
+            TypeError: the head is not a bilinear one.
         """
         if not isinstance(self.head, BilinearHead):
-            raise TypeError("only the bilinear head has its logits at stride 8")
-        return self.head.logits_at_stride_8(self.fused_features(image))
+            raise TypeError("only bilinear heads interpolate their logits")
+        return self.head.coarse_logits(self.fused_features(image))
 
     def forward(self, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size.
 
-        With ``size`` logits (B, classes, *size) instead, for a loss that does not need every pixel; bilinear head only.
+        With ``size`` logits (B, classes, *size) instead, for a loss that needs fewer pixels; bilinear heads only.
         """
         logits: Tensor = self.head(self.fused_features(image), size or _size(image))
         return logits

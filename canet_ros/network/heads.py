@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HEADS = ("bilinear", "transposed")
+HEADS = ("bilinear", "subpixel", "transposed")
 
 
 def build_head(name: str, in_channels: int, classes: int) -> BilinearHead | TransposedHead:
@@ -17,24 +17,36 @@ def build_head(name: str, in_channels: int, classes: int) -> BilinearHead | Tran
     """
     if name == "bilinear":
         return BilinearHead(in_channels, classes)
+    if name == "subpixel":
+        return BilinearHead(in_channels, classes, finer=2)
     if name == "transposed":
         return TransposedHead(in_channels, classes)
     raise ValueError(f"unknown head {name!r}: choose one of {', '.join(HEADS)}")
 
 
 class BilinearHead(nn.Conv2d):
-    """3x3 convolution to plain logits, then bilinear upsampling."""
+    """3x3 convolution to plain logits, then bilinear upsampling.
 
-    def __init__(self, in_channels: int, classes: int) -> None:
-        super().__init__(in_channels, classes, 3, padding=1)
+    With ``finer`` every feature gives finer x finer logits (Shi et al., sub-pixel convolution, CVPR 2016): a pole two
+    pixels wide is lost between logits 8 pixels apart, and can be told by logits 4 pixels apart.
 
-    def logits_at_stride_8(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, classes, h, w)."""
-        return super().forward(features)
+    Attributes:
+        stride_of_logits: pixels of the image between two logits.
+    """
+
+    def __init__(self, in_channels: int, classes: int, finer: int = 1) -> None:
+        super().__init__(in_channels, classes * finer**2, 3, padding=1)
+        self.finer = finer
+        self.stride_of_logits = 8 // finer
+
+    def coarse_logits(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, classes, finer h, finer w)."""
+        logits = super().forward(features)
+        return logits if self.finer == 1 else F.pixel_shuffle(logits, self.finer)
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
         """(B, C, h, w) to (B, classes, *size)."""
-        return F.interpolate(self.logits_at_stride_8(features), size, mode="bilinear", align_corners=False)
+        return F.interpolate(self.coarse_logits(features), size, mode="bilinear", align_corners=False)
 
 
 class TransposedHead(nn.Module):

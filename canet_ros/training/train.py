@@ -71,6 +71,7 @@ class TrainingConfig:
     architecture: str = "canet"
     backbone: str = "mobilenet_v2"
     fusion: str = "fca"
+    head: str = "subpixel"
     extra_data: tuple[str, ...] = ()
     extra_share: float = 0.3
     splits: tuple[str, ...] = ("train",)
@@ -125,7 +126,7 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     extra = [picture for folder in config.extra_data for picture in find_pictures(Path(folder))]
     val = find_pictures(Path(config.data) / "val")
 
-    network = CANet(len(classes), config.backbone, config.fusion, config.architecture)
+    network = CANet(len(classes), config.backbone, config.fusion, config.architecture, config.head)
     if config.init:
         initialize(network, config.init)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -340,6 +341,7 @@ def _spec(config: TrainingConfig, classes: ClassTable, found: Scores, epoch: int
         architecture=config.architecture,
         backbone=config.backbone,
         fusion=config.fusion,
+        head=config.head,
         resolution=config.resolution,
         training={"epoch": epoch, **_portable(config)},
         metrics={} if "val" in config.splits else _metrics(classes, found),
@@ -357,7 +359,8 @@ def _metrics(classes: ClassTable, found: Scores) -> dict[str, Any]:
 def _portable(config: TrainingConfig) -> dict[str, Any]:
     """The configuration as plain YAML types, with the names of folders and files but not where they lay."""
     values: dict[str, Any] = asdict(config)
-    del values["name"], values["architecture"], values["backbone"], values["fusion"], values["resolution"]
+    for key in ("name", "architecture", "backbone", "fusion", "head", "resolution"):
+        del values[key]
     values |= {key: Path(values[key]).name for key in ("data", "init", "teacher")}
     values |= {"extra_data": [Path(folder).name for folder in config.extra_data]}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
