@@ -100,26 +100,22 @@ class ClassesAtFullSize(nn.Module):
         top, bottom = logits[:, :, :-1], logits[:, :, 1:]
         corners = torch.stack((top[..., :-1], bottom[..., :-1], top[..., 1:], bottom[..., 1:]), 2)
 
-        ids = (
-            corners.amax(2, keepdim=True).topk(candidates, dim=1).indices
-        )  # (B, candidates, 1, cells y, cells x)
+        # (B, candidates, 1, cells y, cells x)
+        ids = corners.amax(2, keepdim=True).topk(candidates, dim=1).indices
         chosen = corners.gather(1, ids.expand(-1, -1, 4, -1, -1))
         rest = corners.exp().sum(1, keepdim=True) - chosen.exp().sum(1, keepdim=True)
         corners = torch.cat((chosen, rest.clamp(min=1e-6).log()), 1).unsqueeze(-1)
 
         left, right = corners[:, :, :2], corners[:, :, 2:]
-        columns = (left + (right - left) * self.x_weights).flatten(
-            4
-        )  # (B, candidates + 1, 2, cells y, cells x * stride)
+        # (B, candidates + 1, 2, cells y, cells x * stride)
+        columns = (left + (right - left) * self.x_weights).flatten(4)
         top, bottom = columns[:, :, 0].unsqueeze(3), columns[:, :, 1].unsqueeze(3)
         slope = bottom - top
         planes = [top[:, k] + slope[:, k] * self.y_weights.unsqueeze(-1) for k in range(candidates + 1)]
         ids_of_columns = (ids.to(logits.dtype).unsqueeze(-1) * torch.ones_like(self.x_weights)).flatten(4)
 
-        best, mask = (
-            planes[0],
-            ids_of_columns[:, 0].transpose(1, 2),
-        )  # (B, cells y, 1 or stride, cells x * stride)
+        # (B, cells y, 1 or stride, cells x * stride)
+        best, mask = planes[0], ids_of_columns[:, 0].transpose(1, 2)
         for k in range(1, candidates):
             mask = torch.where(planes[k] > best, ids_of_columns[:, k].transpose(1, 2), mask)
             best = torch.maximum(best, planes[k])
