@@ -16,11 +16,11 @@ from tqdm import tqdm
 from canet_ros.inference.engines import ENGINES, PRECISIONS, EngineRequest, create_engine
 from canet_ros.inference.export import exported_graph
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
+from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.inference.quantization import calibrate, quantized_graph
 from canet_ros.simulation import StreetDrive
 
 _PROVIDER_DEVICES = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,11 +101,11 @@ def _check_provider(kind: str) -> None:
 
 def _pictures(folder: Path, resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
     """Up to ``count`` pictures of a folder and its subfolders, BGR, at the resolution."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     # Label pictures are no calibration: in a data set's folder, take those under images/.
     paths = [path for path in paths if "images" in path.parts] or paths
     if not paths:
-        raise ValueError(f"{folder} holds no pictures ({', '.join(_PICTURES)})")
+        raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).astype(int))]
     pictures = []
     for path in tqdm(chosen, desc="pictures", disable=None):

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.training.augmentation import augment
 
 IGNORED = 255
-_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def find_pictures(
         raise ValueError(f"{split} must hold the folders images/ and labels/")
     pictures = []
     for image in sorted((split / "images").iterdir()):
-        if image.suffix.lower() not in _PICTURE_SUFFIXES:
+        if image.suffix.lower() not in PICTURE_SUFFIXES:
             continue
         if only and not image.name.startswith(tuple(only)):
             continue
