@@ -15,9 +15,8 @@ _put = frame_slots.LatestSlots.put
 
 
 def say(*words):
-    os.write(
-        1, (" ".join(map(str, (*words, time.time()))) + "\n").encode()
-    )  # whole lines, also from two threads
+    # Whole lines, also from two threads.
+    os.write(1, (" ".join(map(str, (*words, time.time()))) + "\n").encode())
 
 
 def _slow_run(self, images):

@@ -123,9 +123,8 @@ def test_bf16_of_a_trained_model_agrees(engine: str) -> None:
     exact = Segmenter.load(name, "cpu", "torch", "fp32")
     rounded = Segmenter.load(name, "cpu", engine, "bf16")
     agreements = [(exact(image).mask == rounded(image).mask).mean() for image in images]
-    assert np.mean(agreements) > 0.985, (
-        agreements
-    )  # drawn scenes are harder than the streets it was trained on
+    # Drawn scenes are harder than the streets it was trained on.
+    assert np.mean(agreements) > 0.985, agreements
 
 
 def test_auto_takes_openvino_on_a_cpu_and_says_why(random_model: Path) -> None:

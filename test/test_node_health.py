@@ -251,10 +251,8 @@ def test_four_cameras_at_unequal_rates_get_their_share(
     starts_s = np.array([float(words[1]) for words in lines if words[0] == "inference"])
     for name in rates_hz:
         arrivals_s = [float(words[3]) for words in lines if words[:2] == ["received", name]]
-        share = len(
-            set(np.searchsorted(starts_s, arrivals_s))
-        )  # inferences that found a new frame of this camera
+        # Inferences that found a new frame of this camera.
+        share = len(set(np.searchsorted(starts_s, arrivals_s)))
         assert got[name] == pytest.approx(share, rel=0.1, abs=1), name
-    assert (
-        got["/fair/d/image_raw"] < 0.7 * sent["/fair/d/image_raw"]
-    )  # or the node was not slow: nothing is shown
+    # Or the node was not slow, and nothing is shown.
+    assert got["/fair/d/image_raw"] < 0.7 * sent["/fair/d/image_raw"]

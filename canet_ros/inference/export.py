@@ -73,9 +73,8 @@ def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor], path: Path, **option
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter(
-            "ignore"
-        )  # of the older exporter's age, and of sizes that become constants: they should
+        # Of the older exporter's age, and of sizes that become constants: they should.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             graph,
             tuple(inputs.values()),

@@ -59,9 +59,8 @@ def _random_light(image: Image, rng: np.random.Generator) -> Image:
     gamma = np.exp(rng.uniform(-0.4, 0.4))
     contrast, brightness = rng.uniform(0.65, 1.35), rng.uniform(-0.1, 0.15)
     gains = rng.uniform(0.88, 1.12, 3)
-    middle = (
-        float(np.mean(image[::8, ::8])) / 255
-    )  # turned about the picture's own mean, dark ones stay legible
+    # Contrast turns about the picture's own mean: dark pictures stay legible.
+    middle = float(np.mean(image[::8, ::8])) / 255
     curves = (levels[:, None] ** gamma - middle**gamma) * contrast + middle + brightness
     table = np.clip(curves * gains * 255.0, 0, 255).astype(np.uint8)
     lit = cv2.LUT(image, table.reshape(256, 1, 3))
