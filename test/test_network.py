@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 
 from canet_ros.network import ARCHITECTURES, BACKBONES, FUSIONS, CANet
 from canet_ros.network.fusion import FeatureCrossAttention
-from canet_ros.network.heads import BilinearHead
+from canet_ros.network.heads import BilinearHead, build_head
+from canet_ros.network.layers import SeparableUpsample, TransposedUpsample
 
 
 def parameters_in_millions(network: torch.nn.Module) -> float:
@@ -46,6 +47,23 @@ def test_a_bilinear_head_interpolates_its_coarse_logits(head: str) -> None:
         full = network(image)
     assert coarse.shape == (1, 11, 64 // stride, 96 // stride)
     torch.testing.assert_close(full, interpolate(coarse, (64, 96), mode="bilinear"))
+
+
+@pytest.mark.parametrize("head", ["bilinear", "subpixel"])
+def test_logits_lie_where_they_lie_also_in_an_image_of_odd_size(head: str) -> None:
+    layer = build_head(head, 16, 5)
+    features = torch.randn(1, 16, 8, 6)
+    torch.testing.assert_close(layer(features, (59, 43)), layer(features, (64, 48))[:, :, :59, :43])
+
+
+@pytest.mark.parametrize("upsample", [SeparableUpsample, TransposedUpsample])
+def test_upsampled_features_lie_where_they_lie_also_in_an_odd_size(
+    upsample: type[SeparableUpsample] | type[TransposedUpsample],
+) -> None:
+    layer = upsample(16, 8).eval()
+    features = torch.randn(1, 16, 12, 9)
+    odd, even = layer(features, (23, 17)), layer(features, (24, 18))
+    torch.testing.assert_close(odd[:, :, :-1, :-1], even[:, :, :22, :16])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

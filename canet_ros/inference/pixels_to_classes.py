@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,20 +73,15 @@ class ClassesAtFullSize(nn.Module):
     cell go to full size. The rest count in the confidence as one class that holds their summed probability.
     """
 
-    x_weights: Tensor
-    y_weights: Tensor
-    x_pixels: Tensor
-    y_pixels: Tensor
+    weights: Tensor
 
     def __init__(self, classes: int, resolution: Resolution, stride_of_logits: int) -> None:
         super().__init__()
         self._candidates = min(_CANDIDATES, classes)
         self._stride = stride_of_logits
-        for axis, pixels in zip("xy", resolution):
-            weights, positions = _pixels_in_cells(pixels, stride_of_logits)
-            self.register_buffer(f"{axis}_weights", torch.from_numpy(weights), persistent=False)
-            self.register_buffer(f"{axis}_pixels", torch.from_numpy(positions), persistent=False)
-        self._has_whole_cells = all(pixels % 8 == 0 for pixels in resolution)
+        # Of the right or lower logit, at each place of a cell: pixels have half-pixel centres.
+        weights = (torch.arange(stride_of_logits) + 0.5) / stride_of_logits
+        self.register_buffer("weights", weights, persistent=False)
         self._width, self._height = resolution
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,11 +102,11 @@ class ClassesAtFullSize(nn.Module):
 
         left, right = corners[:, :, :2], corners[:, :, 2:]
         # (B, candidates + 1, 2, cells y, cells x * stride)
-        columns = (left + (right - left) * self.x_weights).flatten(4)
+        columns = (left + (right - left) * self.weights).flatten(4)
         top, bottom = columns[:, :, 0].unsqueeze(3), columns[:, :, 1].unsqueeze(3)
         slope = bottom - top
-        planes = [top[:, k] + slope[:, k] * self.y_weights.unsqueeze(-1) for k in range(candidates + 1)]
-        ids_of_columns = (ids.to(logits.dtype).unsqueeze(-1) * torch.ones_like(self.x_weights)).flatten(4)
+        planes = [top[:, k] + slope[:, k] * self.weights.unsqueeze(-1) for k in range(candidates + 1)]
+        ids_of_columns = (ids.to(logits.dtype).unsqueeze(-1) * torch.ones_like(self.weights)).flatten(4)
 
         # (B, cells y, 1 or stride, cells x * stride)
         best, mask = planes[0], ids_of_columns[:, 0].transpose(1, 2)
@@ -126,24 +120,5 @@ class ClassesAtFullSize(nn.Module):
 
     def _in_pixels(self, cells: Tensor) -> Tensor:
         plane = cells.to(torch.uint8).flatten(1, 2)
-        if self._has_whole_cells:
-            margin = self._stride // 2
-            return plane[:, margin : margin + self._height, margin : margin + self._width]
-        return plane.index_select(1, self.y_pixels).index_select(2, self.x_pixels)
-
-
-def _pixels_in_cells(pixels: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where pixels lie between logits, along one axis.
-
-    Cell i lies between logits i - 1 and i, edges repeated; it has ``stride`` places. Returns the weight of
-    logit i at each place, (cells, stride) float32, and the place of each pixel counted over all cells, (pixels,) int64.
-    """
-    logits = 8 // stride * -(-pixels // 8)
-    # Half-pixel centres: pixel p is at (p + 1/2) logits / pixels - 1/2, here as a fraction of whole numbers.
-    numerators = (2 * np.arange(pixels) + 1) * logits - pixels
-    cells, remainders = np.divmod(numerators, 2 * pixels)
-    cells += 1
-    places = stride * remainders // (2 * pixels)
-    weights = np.zeros((logits + 1, stride), np.float32)
-    weights[cells, places] = remainders / (2 * pixels)
-    return weights, cells * stride + places
+        margin = self._stride // 2
+        return plane[:, margin : margin + self._height, margin : margin + self._width]

@@ -128,12 +128,13 @@ class CANet(nn.Module):
             raise TypeError("only bilinear heads interpolate their logits")
         return self.head.coarse_logits(self.fused_features(image))
 
-    def forward(self, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, image: Tensor, stride: int = 1) -> Tensor:
         """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size.
 
-        With ``size`` logits (B, classes, *size) instead, for a loss that needs fewer pixels; bilinear heads only.
+        With ``stride`` logits (B, classes, H // stride, W // stride), for a loss that needs fewer.
         """
-        logits: Tensor = self.head(self.fused_features(image), size or _size(image))
+        height, width = _size(image)
+        logits: Tensor = self.head(self.fused_features(image), (height // stride, width // stride), stride)
         return logits
 
 

@@ -44,9 +44,13 @@ class BilinearHead(nn.Conv2d):
         logits = super().forward(features)
         return logits if self.finer == 1 else F.pixel_shuffle(logits, self.finer)
 
-    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
-        """(B, C, h, w) to (B, classes, *size)."""
-        return F.interpolate(self.coarse_logits(features), size, mode="bilinear", align_corners=False)
+    def forward(self, features: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:  # type: ignore[override]
+        """(B, C, h, w) to (B, classes, *size), logits of every ``stride``-th pixel."""
+        coarse = self.coarse_logits(features)
+        height, width = (side * self.stride_of_logits // stride for side in coarse.shape[2:])
+        # Cut, not stretched, where the image is no multiple of 8: a stretched mask is up to 7 pixels off at its end.
+        full = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+        return full[:, :, : size[0], : size[1]]
 
 
 class TransposedHead(nn.Module):
@@ -64,8 +68,8 @@ class TransposedHead(nn.Module):
         )
         self.deconv_bn = nn.BatchNorm2d(classes)
 
-    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, C, h, w) to (B, classes, *size), each of ``size`` being at most 8 times h and w."""
+    def forward(self, features: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:
+        """(B, C, h, w) to (B, classes, *size), logits of every ``stride``-th pixel."""
         logits = F.relu(self.bn(self.conv(features)))
         upsampled: Tensor = F.relu(self.deconv_bn(self.deconv(logits)))
-        return upsampled[:, :, : size[0], : size[1]]
+        return upsampled[:, :, : size[0] * stride : stride, : size[1] * stride : stride]

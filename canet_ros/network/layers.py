@@ -50,8 +50,8 @@ class SeparableUpsample(nn.Module):
         )
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, in, h, w) to (B, out, *size)."""
-        out: Tensor = self.smooth(
-            F.interpolate(self.reduce(x), size=size, mode="bilinear", align_corners=False)
-        )
+        """(B, in, h, w) to (B, out, *size), where each of ``size`` is 2n - 1 or 2n of h and w."""
+        # By exactly 2, then cut: stretched to 2n - 1, features would drift away from those of the other branch.
+        upsampled = F.interpolate(self.reduce(x), scale_factor=2, mode="bilinear", align_corners=False)
+        out: Tensor = self.smooth(upsampled[:, :, : size[0], : size[1]])
         return out

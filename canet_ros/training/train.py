@@ -248,15 +248,14 @@ def _loss(
     stride = config.loss_stride
     row, column = divmod(step % stride**2, stride)
     label = label[:, row::stride, column::stride]
-    size = (label.shape[1], label.shape[2])
     normalized = _normalize(image)
     with _autocast(config.precision, image.device.type):
-        logits = network(normalized, size)
+        logits = network(normalized, stride)
     loss = segmentation_loss(logits, label, weights, config.dice_share, config.hard_share)
     if teacher is None:
         return loss
     with torch.no_grad(), _autocast(config.precision, image.device.type):
-        teacher_logits = teacher(normalized, size)
+        teacher_logits = teacher(normalized, stride)
     return loss + config.teacher_share * distillation_loss(logits, teacher_logits)
 
 
