@@ -50,7 +50,10 @@ def finer_head(coarse: BilinearHead) -> BilinearHead:
     """Neighbouring logits of a trained network resemble each other; those of random weights do not."""
     finer = build_head("subpixel", coarse.in_channels, coarse.out_channels)
     assert isinstance(finer, BilinearHead)
-    finer.weight.data = coarse.weight.repeat_interleave(4, 0) + 0.1 * finer.weight
+    assert coarse.bias is not None
+    unlike = torch.tensor([1.0, 0.9, 1.1, 0.8]).repeat(coarse.out_channels)
+    finer.weight.data = coarse.weight.repeat_interleave(4, 0) * unlike[:, None, None, None]
+    finer.bias = torch.nn.Parameter(coarse.bias.repeat_interleave(4))
     return finer
 
 
