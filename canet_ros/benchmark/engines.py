@@ -25,6 +25,7 @@ from canet_ros.inference.export import to_onnx
 from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, load_spec
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
 from canet_ros.network import CANet
+from canet_ros.network.heads import BilinearHead
 from canet_ros.simulation import StreetDrive
 from canet_ros.training.dataset import LabelledPicture
 from canet_ros.training.metrics import confusion_matrix, scores
@@ -113,10 +114,15 @@ def measure_around_network(
 
     resize()
     logits = graph.network.coarse_logits(graph.pixels(images)).detach()
+    head = graph.network.head
+    assert isinstance(head, BilinearHead)
     size = (resolution[1], resolution[0])
     runs: dict[str, Callable[[], object]] = {"resize_ms": resize}
     core = openvino.Core()
-    for name, part in (("graph_ms", _AroundNetwork(graph)), ("plain_graph_ms", _PlainAround(spec, size))):
+    for name, part in (
+        ("graph_ms", _AroundNetwork(graph)),
+        ("plain_graph_ms", _PlainAround(spec, head, size)),
+    ):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "part.onnx"
             to_onnx(part, {"images": images, "logits": logits}, file)
@@ -139,13 +145,12 @@ class _AroundNetwork(nn.Module):
 
 
 class _PlainAround(nn.Module):
-    def __init__(self, spec: ModelSpec, size: tuple[int, int]) -> None:
+    def __init__(self, spec: ModelSpec, head: BilinearHead, size: tuple[int, int]) -> None:
         super().__init__()
-        self.spec, self.size = spec, size
+        self.spec, self.head, self.size = spec, head, size
 
     def forward(self, images: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
-        upsampled = nn.functional.interpolate(logits, self.size, mode="bilinear", align_corners=False)
-        best, mask = upsampled.softmax(1).max(1)
+        best, mask = self.head.upsample(logits, self.size).softmax(1).max(1)
         return _normalised(images, self.spec), mask.to(torch.uint8), (255 * best).round().to(torch.uint8)
 
 
