@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the installed programs call. Importing takes seconds, and a signal must end them quietly then too."""
+
+# Nothing is imported above that takes time: a signal before `_end_on_signals` gives Python's own traceback.
+import os
+import signal
+
+
+def segmentation_node() -> int:
+    """The node; the exit status is the return value."""
+    _end_on_signals()
+    from canet_ros.ros.node import main
+
+    return main()
+
+
+def street_camera() -> int:
+    """The drawn camera; the exit status is the return value."""
+    _end_on_signals()
+    from canet_ros.ros.street_camera import main
+
+    return main()
+
+
+def _end_on_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not by an exception: raised inside of a C extension's import it comes out as another one.
+        signal.signal(number, lambda *_: os._exit(0))
