@@ -96,6 +96,19 @@ def test_missing_images_are_counted_by_their_stamps(graph: Graph, diagnostics: L
     wait_until(lambda: "lost on the way" in health(diagnostics, FRONT)["message"], "a warning")
 
 
+def test_images_that_the_middleware_loses_are_counted(graph: Graph, diagnostics: Listener) -> None:
+    """An image of 36 MB does not fit into the 32 MB of shared memory that a process has here."""
+    masks = graph.listen(Image, MASK)
+    camera = graph.camera(FRONT)
+    graph.connect(camera, masks)
+    before = int(health(diagnostics, FRONT)["lost"])
+    too_large = np.zeros((3000, 4000, 3), np.uint8)
+    for _ in range(3):
+        camera.send(too_large)
+    graph.connect(camera, masks)  # the next that arrives tells of those before it
+    wait_until(lambda: before < int(health(diagnostics, FRONT)["lost"]) <= before + 3, "losses")
+
+
 def test_figures_agree_with_those_measured_outside(graph: Graph, diagnostics: Listener) -> None:
     masks = graph.listen(Image, MASK)
     camera = graph.camera(FRONT)
