@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the installed programs call. Importing takes seconds, and a signal must end them quietly then too."""
+"""What the installed programs call. A signal while they still import, half a second and more, ends them quietly too."""
 
 # Nothing is imported above that takes time: a signal before `_end_on_signals` gives Python's own traceback.
 import os
