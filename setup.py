@@ -69,8 +69,8 @@ setup(
     entry_points={
         "console_scripts": [
             "canet = canet_ros.cli:main",
-            "segmentation_node = canet_ros.ros.start:segmentation_node",
-            "street_camera = canet_ros.ros.start:street_camera",
+            "segmentation_node = canet_ros.start:segmentation_node",
+            "street_camera = canet_ros.start:street_camera",
         ],
     },
 )

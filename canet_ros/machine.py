@@ -3,10 +3,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+_PACKAGES = ("torch", "openvino", "onnxruntime", "numpy", "opencv-python-headless", "nncf", "rclpy")
+_INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_bf16",
+    "amx_int8",
+    "asimddp",
+    "bf16",
+)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -18,6 +33,30 @@ def describe_machine() -> dict[str, Any]:
         "system": _system(),
         "python": platform.python_version(),
     }
+
+
+def describe_benchmark_machine() -> dict[str, Any]:
+    """The machine, what its processor multiplies, GPUs, versions and load; nothing that names its owner."""
+    import torch
+
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    return {
+        **describe_machine(),
+        "instructions": [name for name in _INSTRUCTIONS if name in flags],
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {
+            name: version for name in _PACKAGES if (version := installed_version(name, f"ros-{name}"))
+        },
+        "load_average_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def installed_version(*packages: str) -> str:
+    """Version of the first of these distributions that is installed; empty: none is."""
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return ""
 
 
 def _usable_cores() -> int:

@@ -24,11 +24,11 @@ from launch.actions import (
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from canet_ros.ros.camera_topics import CameraTopics, camera_topics
-from canet_ros.ros.launch_arguments import given_parameters, launch_arguments, parameters_in_use
-from canet_ros.ros.recording import latched_topics, record_command, recorded_topics
-from canet_ros.ros.rviz_view import view_of_cameras
-from canet_ros.ros.transport import PROFILE_VARIABLES, transport_environment
+from canet_ros.launching.arguments import given_parameters, launch_arguments, parameters_in_use
+from canet_ros.launching.camera_topics import CameraTopics, camera_topics
+from canet_ros.launching.recording import latched_topics, record_command, recorded_topics
+from canet_ros.launching.rviz_view import view_of_cameras
+from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 NODE_NAME = "canet"

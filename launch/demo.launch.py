@@ -14,8 +14,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from canet_ros.ros.launch_arguments import TRUE_OR_FALSE
-from canet_ros.ros.transport import PROFILE_VARIABLES, transport_environment
+from canet_ros.launching.arguments import TRUE_OR_FALSE
+from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 
 LAUNCH_FOLDER = Path(__file__).resolve().parent
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from canet_ros.ros.transport import transport_environment, unused_domain_id
+from canet_ros.launching.transport import transport_environment, unused_domain_id
 
 # Before rclpy is initialised anywhere in the test process.
 os.environ.update(transport_environment())

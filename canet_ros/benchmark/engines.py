@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from canet_ros.benchmark.machine import peak_gflops
-from canet_ros.benchmark.operations import count_gflop
+from canet_ros.benchmark.operations import count_gflop, peak_gflops
 from canet_ros.inference import Segmenter
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
 from canet_ros.inference.export import to_onnx

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import Resolution
-from canet_ros.ros.transport import transport_environment, unused_domain_id
+from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.simulation import StreetDrive
 
 CAMERAS = 4

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a network computes."""
+"""How much a network computes, and how much a machine can."""
 
 from __future__ import annotations
+
+import time
 
 import torch
 from torch import Tensor, nn
 
 from canet_ros.inference.model_folder import Resolution
 from canet_ros.network import CANet
+
+_MATRIX_SIDE = 2048
+_REPEATS = 8
 
 
 def count_gflop(network: CANet, resolution: Resolution) -> float:
@@ -33,3 +38,18 @@ def count_gflop(network: CANet, resolution: Resolution) -> float:
     for hook in hooks:
         hook.remove()
     return 2 * multiply_adds / 1e9
+
+
+def peak_gflops(precision: str, device: str = "cpu") -> float | None:
+    """Best of several matrix products, GFLOP/s, a multiply-add counted as two; None where PyTorch has none (int8)."""
+    number_type = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    if number_type is None or (precision == "fp16" and device == "cpu"):
+        return None
+    a = torch.rand(_MATRIX_SIDE, _MATRIX_SIDE, device=device).to(number_type)
+    best_s = float("inf")
+    with torch.inference_mode():
+        for _ in range(_REPEATS):
+            start_s = time.perf_counter()
+            (a @ a)[0, 0].item()  # .item() waits for a GPU
+            best_s = min(best_s, time.perf_counter() - start_s)
+    return 2 * _MATRIX_SIDE**3 / best_s / 1e9

@@ -16,7 +16,7 @@ from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
 from canet_ros.commands.train import add_training_options, training_config
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import load_network, parse_resolution
-from canet_ros.network.fusion import FUSIONS
+from canet_ros.names import FUSIONS
 from canet_ros.simulation import StreetDrive
 from canet_ros.training.ablation import (
     AblationRun,
@@ -35,7 +35,9 @@ _ATTENTION_SEEDS = (6, 11, 90001)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser, left_out=("name", "fusion", "seed", "val_every"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of the results")
-    parser.add_argument("--fusions", nargs="+", default=["fca", "concat", "se", "cbam"], choices=FUSIONS)
+    parser.add_argument(
+        "--fusions", nargs="+", default=["fca", "concat", "se", "cbam"], choices=tuple(FUSIONS)
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument(
         "--latency-resolution",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
-from canet_ros.benchmark.machine import describe_benchmark_machine
-from canet_ros.inference.engines import ENGINES, PRECISIONS
 from canet_ros.inference.model_folder import find_model, load_spec, parse_resolution
+from canet_ros.machine import describe_benchmark_machine
+from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.training.dataset import find_pictures
 
 CAMERA_SIZE = (1280, 720)

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from canet_ros.inference.engines import ENGINES, PRECISIONS
+from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
 from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
-from canet_ros.ros.demo_results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
-from canet_ros.ros.transport import transport_environment, unused_domain_id
+from canet_ros.launching.transport import transport_environment, unused_domain_id
+from canet_ros.names import ENGINES, PRECISIONS
 
 CAMERA = "/street"
 NODE = "/canet"
@@ -189,10 +189,10 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
     python = [sys.executable, "-m"]
     return {
         "segmentation node": [*python, "canet_ros.ros.node", *_ros_arguments(node)],
-        "recorder": [*python, "canet_ros.ros.recorder", *recorder],
+        "recorder": [*python, "canet_ros.demo.recorder", *recorder],
         "street camera": [
             *python,
-            "canet_ros.ros.street_camera",
+            "canet_ros.demo.street_camera",
             *_ros_arguments(camera),
             "-r",
             f"__ns:={CAMERA}",

@@ -13,15 +13,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from canet_ros.inference.engines import ENGINES, EngineError
+from canet_ros.inference.engines import EngineError
 from canet_ros.inference.model_folder import ModelError, available_models, shipped_model
-from canet_ros.machine import describe_machine
-from canet_ros.ros.transport import (
+from canet_ros.launching.transport import (
     ENOUGH_SHARED_MEMORY_BYTES,
     PROFILE_VARIABLES,
     free_shared_memory_bytes,
     transport_environment,
 )
+from canet_ros.machine import describe_machine, installed_version
+from canet_ros.names import ENGINES
 
 ARRIVES = 0.99  # of the images of a stream
 # Major version of rclpy where no ROS_DISTRO tells.
@@ -176,20 +177,9 @@ def _ros() -> Finding:
         middleware = rclpy.get_rmw_implementation_identifier()
     except (ImportError, OSError, RuntimeError) as error:
         return Finding("ROS 2", "missing", str(error), "see docs/install.md")
-    version = _version("rclpy", "ros-rclpy")
+    version = installed_version("rclpy", "ros-rclpy") or "unknown"
     distro = os.environ.get("ROS_DISTRO") or _DISTROS.get(version.split(".")[0], "unknown")
     return Finding("ROS 2", "ok", f"{distro}, rclpy {version}, {middleware}")
-
-
-def _version(*packages: str) -> str:
-    from importlib import metadata
-
-    for package in packages:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"
 
 
 def _optional_packages() -> Iterator[Finding]:
@@ -203,7 +193,7 @@ def _optional_packages() -> Iterator[Finding]:
 
 def _transport() -> Finding:
     """Whether camera images cross between processes in the user's environment, and if not, whether they do in ours."""
-    from canet_ros.ros.transport_check import ImageStream, TransportError, check_transport
+    from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
 
     subject = "camera images between processes"
     stream = ImageStream()

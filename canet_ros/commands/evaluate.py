@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from canet_ros.inference import Segmenter
-from canet_ros.inference.engines import ENGINES, PRECISIONS
+from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.training.dataset import find_pictures
 from canet_ros.training.evaluate import confusion_picture, evaluate, worst_pictures_sheet
 from canet_ros.training.metrics import scores

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canet_ros.inference.engines import ENGINES, PRECISIONS, EngineRequest, create_engine
+from canet_ros.inference.engines import EngineRequest, create_engine
 from canet_ros.inference.export import exported_graph
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.inference.quantization import calibrate, quantized_graph
+from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.simulation import StreetDrive
 
 _PROVIDER_DEVICES = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import save_model
-from canet_ros.network.backbones import BACKBONES, build_backbone
+from canet_ros.names import BACKBONES
+from canet_ros.network.backbones import build_backbone
 from canet_ros.training.initialization import read_backbone
 from canet_ros.training.public_checkpoint import import_public_checkpoint
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", default="cityscapes", help="class table: a name or a YAML file")
     parser.add_argument(
         "--backbone",
-        choices=BACKBONES,
+        choices=tuple(BACKBONES),
         help="the file is this backbone's, trained on ImageNet; for train --init",
     )
 

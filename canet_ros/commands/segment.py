@@ -11,9 +11,9 @@ import cv2
 from tqdm import tqdm
 
 from canet_ros.inference import Segmenter
-from canet_ros.inference.engines import ENGINES, PRECISIONS
 from canet_ros.inference.pictures import open_pictures
 from canet_ros.inference.visualization import color_lookup_table, overlay
+from canet_ros.names import ENGINES, PRECISIONS
 
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.inference.class_table import ClassTable
+from canet_ros.names import PALETTES
 
 # Linear RGB as seen without long-wave (protanopia) and without medium-wave cones (deuteranopia), at full severity:
 # Machado, Oliveira, Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009.
@@ -34,10 +35,10 @@ def recolored(classes: ClassTable, palette: str) -> ClassTable:
     Raises:
         ValueError: there is no such palette.
     """
+    if palette not in PALETTES:
+        raise ValueError(f"unknown palette {palette!r}: choose one of {', '.join(PALETTES)}")
     if palette == "dataset":
         return classes
-    if palette != "colorblind":
-        raise ValueError(f"unknown palette {palette!r}: choose dataset or colorblind")
     own = cie_lab(classes.colors_rgb)
     free = _distinct_colors(len(classes))
     colors: dict[int, tuple[int, int, int]] = {}

@@ -62,8 +62,8 @@ class Segmenter:
         Args:
             model: name under models/, or a path to a model folder.
             device: auto, cpu, cuda or cuda:N.
-            engine: auto or one of ``engines.ENGINES``.
-            precision: auto or one of ``engines.PRECISIONS``.
+            engine: auto or one of ``names.ENGINES``.
+            precision: auto or one of ``names.PRECISIONS``.
             resolution: (width, height) or "WIDTHxHEIGHT" of the network's input; None or "" for the model's own.
             max_batch: how many pictures a call will hold at most, for engines that prepare for each number (GPUs).
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-BACKBONES = ("mobilenet_v2", "resnet18", "resnet50", "resnet101")
+from canet_ros.names import BACKBONES
 
 
 class Backbone(nn.Module):
@@ -34,17 +34,12 @@ def build_backbone(name: str) -> Backbone:
     """A randomly initialised backbone.
 
     Raises:
-        ValueError: ``name`` is not one of ``BACKBONES``.
+        ValueError: ``name`` is not one of ``names.BACKBONES``.
     """
-    if name == "mobilenet_v2":
-        return MobileNetV2()
-    if name == "resnet18":
-        return ResNet(BasicBlock, (2, 2, 2, 2))
-    if name == "resnet50":
-        return ResNet(Bottleneck, (3, 4, 6, 3))
-    if name == "resnet101":
-        return ResNet(Bottleneck, (3, 4, 23, 3))
-    raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+    backbone: Backbone = globals()[BACKBONES[name]]()
+    return backbone
 
 
 class InvertedResidual(nn.Module):
@@ -167,6 +162,18 @@ class ResNet(Backbone):
 
     def stem(self) -> list[nn.Module]:
         return [self.conv1, self.bn1, self.layer1]
+
+
+def resnet18() -> ResNet:
+    return ResNet(BasicBlock, (2, 2, 2, 2))
+
+
+def resnet50() -> ResNet:
+    return ResNet(Bottleneck, (3, 4, 6, 3))
+
+
+def resnet101() -> ResNet:
+    return ResNet(Bottleneck, (3, 4, 23, 3))
 
 
 def _conv_bn_relu6(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from canet_ros.names import ARCHITECTURES
 from canet_ros.network.backbones import build_backbone
 from canet_ros.network.fusion import build_fusion
 from canet_ros.network.heads import BilinearHead, build_head
@@ -33,10 +34,8 @@ class Architecture:
     separable: bool
 
 
-ARCHITECTURES = {
-    "canet": Architecture((64, 128, 256), (192, 256), 256, separable=False),
-    "canet_lite": Architecture((32, 64, 128), (128, 128), 128, separable=True),
-}
+CANET = Architecture((64, 128, 256), (192, 256), 256, separable=False)
+CANET_LITE = Architecture((32, 64, 128), (128, 128), 128, separable=True)
 
 
 class SpatialBranch(nn.Sequential):
@@ -74,10 +73,10 @@ class CANet(nn.Module):
 
     Args:
         classes: number of classes.
-        backbone: one of ``backbones.BACKBONES``.
-        fusion: one of ``fusion.FUSIONS``.
-        architecture: one of ``ARCHITECTURES``.
-        head: one of ``heads.HEADS``.
+        backbone: one of ``names.BACKBONES``.
+        fusion: one of ``names.FUSIONS``.
+        architecture: one of ``names.ARCHITECTURES``.
+        head: one of ``names.HEADS``.
 
     Raises:
         ValueError: an unknown backbone, fusion, architecture or head, or fewer than two classes.
@@ -98,7 +97,7 @@ class CANet(nn.Module):
             raise ValueError(
                 f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}"
             )
-        shape = ARCHITECTURES[architecture]
+        shape: Architecture = globals()[ARCHITECTURES[architecture]]
         self.spatial_branch = SpatialBranch(shape)
         self.context_branch = ContextBranch(backbone, shape)
         # The head first: then networks of one seed start alike in all but the fusion.

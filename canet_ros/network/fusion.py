@@ -12,32 +12,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from canet_ros.names import FUSIONS
 from canet_ros.network.layers import conv_bn_relu, separable_conv_bn_relu
-
-FUSIONS = ("fca", "fca_spatial", "fca_channel", "concat", "se", "cbam")
 
 
 def build_fusion(name: str, branch_channels: int, out_channels: int, separable: bool = False) -> nn.Module:
     """A fusion by name; ``separable`` chooses the kind of its 3x3 convolution over both branches.
 
     Raises:
-        ValueError: ``name`` is not one of ``FUSIONS``.
+        ValueError: ``name`` is not one of ``names.FUSIONS``.
     """
+    if name not in FUSIONS:
+        raise ValueError(f"unknown fusion {name!r}: choose one of {', '.join(FUSIONS)}")
     block = separable_conv_bn_relu if separable else conv_bn_relu
     merge = block(2 * branch_channels, out_channels)
-    if name == "fca":
-        return FeatureCrossAttention(merge, branch_channels, out_channels)
-    if name == "fca_spatial":
-        return FeatureCrossAttention(merge, branch_channels, out_channels, channel=False)
-    if name == "fca_channel":
-        return FeatureCrossAttention(merge, branch_channels, out_channels, spatial=False)
-    if name == "concat":
-        return Concatenation(merge)
-    if name == "se":
-        return SqueezeExcitation(merge, out_channels)
-    if name == "cbam":
-        return ConvolutionalBlockAttention(merge, out_channels)
-    raise ValueError(f"unknown fusion {name!r}: choose one of {', '.join(FUSIONS)}")
+    fusion: nn.Module = globals()[FUSIONS[name]](merge, branch_channels, out_channels)
+    return fusion
+
+
+def spatial_attention_alone(merge: nn.Module, branch_channels: int, out_channels: int) -> nn.Module:
+    return FeatureCrossAttention(merge, branch_channels, out_channels, channel=False)
+
+
+def channel_attention_alone(merge: nn.Module, branch_channels: int, out_channels: int) -> nn.Module:
+    return FeatureCrossAttention(merge, branch_channels, out_channels, spatial=False)
 
 
 class FeatureCrossAttention(nn.Module):
@@ -85,7 +83,7 @@ class FeatureCrossAttention(nn.Module):
 class Concatenation(nn.Module):
     """No attention: f alone."""
 
-    def __init__(self, merge: nn.Module) -> None:
+    def __init__(self, merge: nn.Module, branch_channels: int, out_channels: int) -> None:
         super().__init__()
         self.merge = merge
 
@@ -97,7 +95,7 @@ class Concatenation(nn.Module):
 class SqueezeExcitation(nn.Module):
     """Channel attention over f (Hu et al., CVPR 2018, reduction 16), with FCA's residual."""
 
-    def __init__(self, merge: nn.Module, channels: int, reduction: int = 16) -> None:
+    def __init__(self, merge: nn.Module, branch_channels: int, channels: int, reduction: int = 16) -> None:
         super().__init__()
         self.merge = merge
         self.excite = nn.Sequential(
@@ -116,7 +114,7 @@ class SqueezeExcitation(nn.Module):
 class ConvolutionalBlockAttention(nn.Module):
     """Channel, then spatial attention over f (Woo et al., CBAM, ECCV 2018), with FCA's residual."""
 
-    def __init__(self, merge: nn.Module, channels: int, reduction: int = 16) -> None:
+    def __init__(self, merge: nn.Module, branch_channels: int, channels: int, reduction: int = 16) -> None:
         super().__init__()
         self.merge = merge
         self.channel_mlp = nn.Sequential(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only room that imports rclpy: camera messages in, masks out."""
+"""The segmentation node: camera messages in, frames, masks, messages out."""

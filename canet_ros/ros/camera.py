@@ -3,18 +3,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from canet_ros.ros.camera_input import CameraInput
-from canet_ros.ros.camera_topics import CameraTopics
+from canet_ros.launching.camera_topics import CameraTopics
+from canet_ros.ros import qos
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import RateLimit
+from canet_ros.ros.image_conversion import frame_from_compressed, frame_from_image
 from canet_ros.ros.outputs import CameraOutputs
-from canet_ros.ros.statistics import Statistics
+from canet_ros.ros.statistics import Statistics, nanoseconds
+
+try:
+    from rclpy.event_handler import UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import UnsupportedEventTypeError
 
 
 class Camera:
@@ -75,3 +86,121 @@ class Camera:
     def _on_qos_problem(self, problem: str) -> None:
         self.statistics.count("qos_problems")
         self._faults.report(self.name, problem)
+
+
+class CameraInput:
+    """One camera's subscriptions: its image, and the camera_info beside it.
+
+    Subscribes only while told to: an image that nobody needs is not even received.
+
+    Args:
+        transport: ``raw`` or ``compressed``.
+        on_image: takes each message.
+        on_qos_problem: takes what does not fit, in words.
+        on_lost: takes the number of images that the middleware lost.
+
+    Attributes:
+        subscribed_since_s: on ``time.monotonic``'s clock; None while not subscribed.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        topics: CameraTopics,
+        transport: str,
+        on_image: Callable[[Any], None],
+        on_qos_problem: Callable[[str], None],
+        on_lost: Callable[[int], None],
+    ) -> None:
+        self.image_topic = topics.image if transport == "raw" else f"{topics.image}/compressed"
+        self.infos = CameraInfoBuffer()
+        self.subscribed_since_s: float | None = None
+        self._node = node
+        self._camera_info_topic = topics.camera_info
+        self._compressed = transport == "compressed"
+        self._on_image = on_image
+        self._on_qos_problem = on_qos_problem
+        self._on_lost = on_lost
+        self._subscriptions: list[Any] = []
+
+    def subscribe(self) -> None:
+        if self.subscribed_since_s is not None:
+            return
+        self.subscribed_since_s = time.monotonic()
+        image_type = CompressedImage if self._compressed else Image
+        self._subscriptions = [
+            self._subscription(image_type, self.image_topic, self._on_image, qos.camera_qos, self._on_lost),
+            self._subscription(
+                CameraInfo, self._camera_info_topic, self.infos.put, qos.camera_info_qos, None
+            ),
+        ]
+
+    def unsubscribe(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self.subscribed_since_s = None
+        self.infos.clear()
+
+    def pixels(self, message: Any) -> NDArray[np.uint8]:
+        """The message's picture, (H, W, 3) BGR or (H, W) grey uint8.
+
+        Raises:
+            ImageError: it holds none.
+        """
+        return frame_from_compressed(message) if self._compressed else frame_from_image(message)
+
+    def _subscription(
+        self,
+        message_type: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        profile: Callable[[], Any],
+        on_lost: Callable[[int], None] | None,
+    ) -> Any:
+        def create(on_lost: Callable[[int], None] | None) -> Any:
+            return self._node.create_subscription(
+                message_type,
+                topic,
+                callback,
+                profile(),
+                event_callbacks=qos.subscription_events(topic, self._on_qos_problem, on_lost),
+                qos_overriding_options=qos.overrides(),
+            )
+
+        try:
+            return create(on_lost)
+        except UnsupportedEventTypeError:
+            return create(None)
+
+
+class CameraInfoBuffer:
+    """The last camera_info messages, to be found by stamp. Safe between threads."""
+
+    LENGTH = 60  # two seconds at 30 Hz
+    NEAR_NS = 1_000_000_000
+
+    def __init__(self) -> None:
+        self._infos: deque[Any] = deque(maxlen=self.LENGTH)
+        self._lock = threading.Lock()
+
+    def put(self, info: Any) -> None:
+        with self._lock:
+            self._infos.append(info)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._infos.clear()
+
+    def match(self, stamp: Any) -> Any | None:
+        """The camera_info of the same stamp; else the last one, if it bears no stamp or one within a second."""
+        wanted_ns = nanoseconds(stamp)
+        with self._lock:
+            infos = list(self._infos)
+        for info in reversed(infos):
+            if nanoseconds(info.header.stamp) == wanted_ns:
+                return info
+        if not infos:
+            return None
+        last_ns = nanoseconds(infos[-1].header.stamp)
+        return infos[-1] if last_ns == 0 or abs(last_ns - wanted_ns) <= self.NEAR_NS else None

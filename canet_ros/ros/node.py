@@ -19,8 +19,8 @@ from canet_ros.inference import Segmenter
 from canet_ros.inference.engines import EngineError
 from canet_ros.inference.model_folder import ModelError, shipped_model
 from canet_ros.inference.palette import recolored
+from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.ros.camera import Camera
-from canet_ros.ros.camera_topics import camera_topics
 from canet_ros.ros.diagnostics import Diagnostics
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog

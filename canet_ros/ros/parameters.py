@@ -15,8 +15,8 @@ from rclpy.parameter import Parameter
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import parse_resolution
-from canet_ros.ros.camera_topics import camera_topics
-from canet_ros.ros.parameter_table import PARAMETERS, ParameterSpec
+from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 _FROM_MODEL = ("class_names", "class_colors")

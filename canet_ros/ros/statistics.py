@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted and timed, without ROS."""
+"""Message stamps, and what is counted and timed; without ROS."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from canet_ros.ros.stamps import age_s, nanoseconds
-
 # Of a camera's frame, in order: from its stamp to the node, until its turn, to pixels, in the engine, to messages;
 # then from its stamp to its results, and beside all this the encoding of each compressed result.
 STAGES = ("transport", "wait", "convert", "inference", "publish", "age", "encode")
@@ -21,6 +19,17 @@ STAGES = ("transport", "wait", "convert", "inference", "publish", "age", "encode
 DROPS = ("replaced", "over_rate", "too_old", "bad", "paused", "unwanted", "failed")
 WINDOW_S = 5.0
 _MAX_SAMPLES = 1000
+
+
+def nanoseconds(stamp: Any) -> int:
+    """A ``builtin_interfaces/Time`` in ns; 0 is what drivers send that do not stamp."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def age_s(stamp: Any, now_ns: int) -> float | None:
+    """Seconds from a stamp to now; None where that says nothing: no stamp, or a clock that was turned back."""
+    stamp_ns = nanoseconds(stamp)
+    return (now_ns - stamp_ns) / 1e9 if 0 < stamp_ns <= now_ns else None
 
 
 class Statistics:

@@ -20,8 +20,7 @@ from canet_ros.ros.frame_slots import LatestSlots, ReceivedFrame
 from canet_ros.ros.image_conversion import ImageError
 from canet_ros.ros.outputs import Result, Style, needs_inference
 from canet_ros.ros.parameters import LiveSettings
-from canet_ros.ros.stamps import age_s
-from canet_ros.ros.statistics import Statistics
+from canet_ros.ros.statistics import Statistics, age_s
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from canet_ros.inference.engines.engine import ENGINES, PRECISIONS, Engine, EngineError, EngineRequest
+from canet_ros.inference.engines.engine import Engine, EngineError, EngineRequest
+from canet_ros.names import ENGINES, PRECISIONS
 
-__all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineError", "EngineRequest", "cpu_has_bf16", "create_engine"]
-
-_CLASSES = {"torch": "TorchEngine", "openvino": "OpenVinoEngine", "onnxruntime": "OnnxRuntimeEngine"}
+__all__ = ["Engine", "EngineError", "EngineRequest", "cpu_has_bf16", "create_engine"]
 
 
 def create_engine(request: EngineRequest) -> Engine:
@@ -69,7 +68,7 @@ def _build(request: EngineRequest) -> Engine:
         raise EngineError(f"the package {name} is missing: pip install 'canet_ros[{name}]'")
     module = importlib.import_module(f"canet_ros.inference.engines.{name}_engine")
     try:
-        engine: Engine = getattr(module, _CLASSES[name])(request)
+        engine: Engine = getattr(module, ENGINES[name])(request)
     except ModuleNotFoundError as error:  # a package that the engine's files are made with
         raise EngineError(f"engine {name}: {error}") from error
     return engine

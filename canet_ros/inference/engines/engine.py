@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from canet_ros.inference.model_folder import Resolution
 
-ENGINES = ("torch", "openvino", "onnxruntime")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-
 
 class EngineError(RuntimeError):
     """An engine, device or precision that was asked for cannot be had; the message says why and what can."""
@@ -43,9 +40,9 @@ class Engine(Protocol):
     """A model on a device, warmed up and ready.
 
     Attributes:
-        name: one of ``ENGINES``.
+        name: one of ``names.ENGINES``.
         device: where it runs: ``cpu``, ``cuda:0``.
-        precision: one of ``PRECISIONS``.
+        precision: one of ``names.PRECISIONS``.
         reason: why this engine and precision, in words for ``canet doctor`` and the diagnostics.
     """
 

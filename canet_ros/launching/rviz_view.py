@@ -7,7 +7,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from canet_ros.ros.camera_topics import CameraTopics
+from canet_ros.launching.camera_topics import CameraTopics
 
 
 def camera_of_display(display: dict[str, Any]) -> str | None:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
+
+from canet_ros.machine import installed_version
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 # Eight processes with a segment of 32 MB each; one whose segment does not fit falls back to UDP.
@@ -58,10 +58,8 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
 
 def _profile_variable() -> str:
     """Fast DDS 3 (since rclpy 8) warns of the name that Fast DDS 2 (Humble, Jazzy) knows alone."""
-    for package in ("rclpy", "ros-rclpy"):  # a ROS installation's, the wheel's
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return PROFILE_VARIABLES[int(metadata.version(package).split(".")[0]) < 8]
-    return PROFILE_VARIABLES[0]
+    version = installed_version("rclpy", "ros-rclpy")  # a ROS installation's, the wheel's
+    return PROFILE_VARIABLES[bool(version) and int(version.split(".")[0]) < 8]
 
 
 def unused_domain_id() -> int:

@@ -17,7 +17,7 @@ def segmentation_node() -> int:
 def street_camera() -> int:
     """The drawn camera; the exit status is the return value."""
     _end_on_signals()
-    from canet_ros.ros.street_camera import main
+    from canet_ros.demo.street_camera import main
 
     return main()
 

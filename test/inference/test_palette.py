@@ -52,7 +52,7 @@ def test_camvid_is_told_apart_better_than_by_its_own_colors() -> None:
 
 
 def test_an_unknown_palette_is_refused() -> None:
-    with pytest.raises(ValueError, match="choose dataset or colorblind"):
+    with pytest.raises(ValueError, match="choose one of dataset, colorblind"):
         recolored(table_of(2), "grey")
 
 

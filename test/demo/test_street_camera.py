@@ -18,7 +18,7 @@ from rclpy.qos import qos_profile_sensor_data
 from ros_graph import Graph, Process, ros_arguments, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
-from canet_ros.ros.frame_sources import input_frames
+from canet_ros.demo.frame_sources import input_frames
 from canet_ros.ros.image_conversion import frame_from_image
 from canet_ros.simulation import StreetDrive
 
@@ -39,7 +39,7 @@ def street_camera():
 
     def start(**parameters):
         arguments = ros_arguments(parameters, name="street_camera", namespace="/front")
-        processes.append(Process([sys.executable, "-m", "canet_ros.ros.street_camera", *arguments]))
+        processes.append(Process([sys.executable, "-m", "canet_ros.demo.street_camera", *arguments]))
         return processes[-1]
 
     yield start

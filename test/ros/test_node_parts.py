@@ -12,13 +12,12 @@ pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
-from canet_ros.ros.camera_input import CameraInfoBuffer
-from canet_ros.ros.camera_topics import CameraTopics, camera_topics
+from canet_ros.launching.camera_topics import CameraTopics, camera_topics
+from canet_ros.launching.parameter_table import PARAMETERS
+from canet_ros.ros.camera import CameraInfoBuffer
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
-from canet_ros.ros.parameter_table import PARAMETERS
 from canet_ros.ros.parameters import value_problem
-from canet_ros.ros.stamps import age_s
-from canet_ros.ros.statistics import StampGaps
+from canet_ros.ros.statistics import StampGaps, age_s
 
 pytestmark = pytest.mark.ros
 

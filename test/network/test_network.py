@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from canet_ros.network import ARCHITECTURES, BACKBONES, FUSIONS, CANet
+from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS
+from canet_ros.network import CANet
 from canet_ros.network.fusion import FeatureCrossAttention
 from canet_ros.network.heads import BilinearHead, build_head
 from canet_ros.network.layers import SeparableUpsample, TransposedUpsample

@@ -27,7 +27,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from canet_ros.ros.frame_sources import CameraFrame, input_frames, street_frames
+from canet_ros.demo.frame_sources import CameraFrame, input_frames, street_frames
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.simulation import StreetDrive
 

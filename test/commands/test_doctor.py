@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from canet_ros.commands.doctor import ARRIVES
-from canet_ros.inference.engines import ENGINES
 from canet_ros.inference.model_folder import available_models
-from canet_ros.ros.transport import PROFILE_VARIABLES
+from canet_ros.launching.transport import PROFILE_VARIABLES
+from canet_ros.names import ENGINES
 
 # Shared memory alone, and room in it for a single fragment of a camera image: hardly any image arrives.
 STARVING_PROFILE = """<?xml version="1.0"?>

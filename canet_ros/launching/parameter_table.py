@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Written out, not imported: ros2 launch reads this table, often with a Python that has no torch.
-ARCHITECTURES = ("canet", "canet_lite")
-BACKBONES = ("mobilenet_v2", "resnet18", "resnet50", "resnet101")
-ENGINES = ("torch", "openvino", "onnxruntime")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+from canet_ros.names import (
+    ARCHITECTURES,
+    BACKBONES,
+    ENGINES,
+    MASK_SIZES,
+    PALETTES,
+    PRECISIONS,
+    TRANSPORTS,
+)
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -46,10 +50,10 @@ PARAMETERS = (
         needs_cleanup=True,
     ),
     ParameterSpec(
-        "image_transport", "raw", "How the camera images come", choices=("raw", "compressed"), needs_cleanup=True
+        "image_transport", "raw", "How the camera images come", choices=TRANSPORTS, needs_cleanup=True
     ),
-    ParameterSpec("architecture", "canet", "Network", choices=ARCHITECTURES),
-    ParameterSpec("backbone", "mobilenet_v2", "Backbone of the context branch", choices=BACKBONES),
+    ParameterSpec("architecture", "canet", "Network", choices=tuple(ARCHITECTURES)),
+    ParameterSpec("backbone", "mobilenet_v2", "Backbone of the context branch", choices=tuple(BACKBONES)),
     ParameterSpec(
         "model", "", "Model by name or folder; empty: the shipped one for architecture and backbone"
     ),
@@ -58,7 +62,7 @@ PARAMETERS = (
     ParameterSpec("engine", "auto", "What runs the network", choices=("auto", *ENGINES)),
     ParameterSpec("precision", "auto", "Numbers the network computes with", choices=("auto", *PRECISIONS)),
     ParameterSpec(
-        "mask_size", "image", "Size of the results: the camera's or the network's", choices=("image", "network")
+        "mask_size", "image", "Size of the results: the camera's or the network's", choices=MASK_SIZES
     ),
     ParameterSpec(
         "overlay_alpha", 0.5, "Weight of the colours in the overlay", minimum=0.0, maximum=1.0, live=True
@@ -74,7 +78,7 @@ PARAMETERS = (
     ParameterSpec("legend", False, "Draw the class names into the overlay"),
     ParameterSpec(
         "palette", "dataset", "Class colours: the data set's or ones that colour-blind people can tell apart",
-        choices=("dataset", "colorblind"),
+        choices=PALETTES,
     ),
     ParameterSpec("autostart", True, "Configure and activate at start", at_start=True),
     ParameterSpec(

@@ -26,7 +26,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from launch.launch_description_sources import AnyLaunchDescriptionSource
 from ros_graph import Graph, Process, wait_until
 
-from canet_ros.ros.launch_arguments import launch_arguments
+from canet_ros.launching.arguments import launch_arguments
 
 pytestmark = [pytest.mark.ros, pytest.mark.launch]
 

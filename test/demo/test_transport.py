@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from canet_ros.ros.transport import (
+from canet_ros.launching.transport import (
     PROFILE_VARIABLES,
     fastdds_profile,
     transport_environment,
     unused_domain_id,
 )
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 LARGE, SMALL = CONFIG / "fastdds.xml", CONFIG / "fastdds_small.xml"
 
 
@@ -31,7 +31,7 @@ LARGE, SMALL = CONFIG / "fastdds.xml", CONFIG / "fastdds_small.xml"
 def test_images_of_1280x720_at_30_hz_arrive():
     """300 frames, best effort as vision nodes subscribe; one retry, because the machine may be busy for a moment."""
     pytest.importorskip("rclpy")
-    from canet_ros.ros.transport_check import ImageStream, check_transport
+    from canet_ros.demo.transport_check import ImageStream, check_transport
 
     stream = ImageStream(width=1280, height=720, rate_hz=30, count=300)
     result = check_transport(stream, transport_environment())
@@ -45,7 +45,7 @@ def test_images_of_1280x720_at_30_hz_arrive():
 @pytest.mark.ros
 def test_a_process_that_fails_is_named():
     pytest.importorskip("rclpy")
-    from canet_ros.ros.transport_check import ImageStream, TransportError, check_transport
+    from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
 
     with pytest.raises(TransportError, match="no_such_rmw"):
         check_transport(ImageStream(count=1), {**os.environ, "RMW_IMPLEMENTATION": "no_such_rmw"})
@@ -70,7 +70,7 @@ def test_a_profile_of_the_users_stays(variable):
 
 def test_little_shared_memory_takes_the_small_profile():
     """In a mount namespace of its own with Docker's 64 MB of /dev/shm."""
-    program = "from canet_ros.ros.transport import fastdds_profile; print(fastdds_profile())"
+    program = "from canet_ros.launching.transport import fastdds_profile; print(fastdds_profile())"
     script = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$0" -c "$1"'
     done = subprocess.run(
         ["unshare", "--mount", "--map-root-user", "sh", "-c", script, sys.executable, program],

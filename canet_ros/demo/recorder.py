@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Third process of ``canet demo``: listens to camera and node, and writes what came and how fast.
 
-``canet demo`` starts it as ``python -m canet_ros.ros.recorder``; it ends when the camera has ended.
+``canet demo`` starts it as ``python -m canet_ros.demo.recorder``; it ends when the camera has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
-from canet_ros.ros.demo_results import SUMMARY_FILE, Recording, summarize, write_pictures
+from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_pictures
 from canet_ros.ros.image_conversion import frame_from_image
 
 NODE_TIMEOUT_S = 60.0  # loading and warming up a model

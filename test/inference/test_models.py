@@ -17,7 +17,7 @@ from canet_ros.training.dataset import LabelledPicture, find_pictures
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.metrics import scores
 
-CAMVID = Path(__file__).parents[2] / "shared" / "camvid"
+CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 
 
 @pytest.fixture(scope="module")

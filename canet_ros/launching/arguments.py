@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from canet_ros.ros.parameter_table import PARAMETERS, ParameterSpec
+from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
 
 ParameterValue = bool | int | float | str | list[str]
 

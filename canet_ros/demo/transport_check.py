@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Do camera-sized images arrive? Two processes, one topic, and a count.
 
-``python -m canet_ros.ros.transport_check publish|receive ...`` is one of the two processes.
+``python -m canet_ros.demo.transport_check publish|receive ...`` is one of the two processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from canet_ros.ros.transport import unused_domain_id
+from canet_ros.launching.transport import unused_domain_id
 
 _TOPIC = "canet_transport_check"
 _DISCOVERY_LIMIT_S = 15.0

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from canet_ros.benchmark.machine import peak_gflops
-from canet_ros.benchmark.operations import count_gflop
+from canet_ros.benchmark.operations import count_gflop, peak_gflops
 from canet_ros.cli import main
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from canet_ros.ros.camera_topics import CameraTopics
+from canet_ros.launching.camera_topics import CameraTopics
 
 # A subscription that comes later than a latched message still gets it; 100 publishers may have latched one each.
 _LATCHED: dict[str, str | int] = {

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every choice that a user can make, once. Nothing is imported here: launch files read this without torch or rclpy.
+
+Where something is chosen by name, the table says what its file calls it: to add one, write it and enter it here.
+"""
+
+# network/canet.py: the constant of its shape
+ARCHITECTURES = {"canet": "CANET", "canet_lite": "CANET_LITE"}
+# network/backbones.py: what builds it
+BACKBONES = {
+    "mobilenet_v2": "MobileNetV2",
+    "resnet18": "resnet18",
+    "resnet50": "resnet50",
+    "resnet101": "resnet101",
+}
+# network/fusion.py: what builds it
+FUSIONS = {
+    "fca": "FeatureCrossAttention",
+    "fca_spatial": "spatial_attention_alone",
+    "fca_channel": "channel_attention_alone",
+    "concat": "Concatenation",
+    "se": "SqueezeExcitation",
+    "cbam": "ConvolutionalBlockAttention",
+}
+# network/heads.py: what builds it
+HEADS = {"bilinear": "BilinearHead", "subpixel": "subpixel_head", "transposed": "TransposedHead"}
+# inference/engines/<engine>_engine.py: the class in it. The engine's own package has the engine's name.
+ENGINES = {"torch": "TorchEngine", "openvino": "OpenVinoEngine", "onnxruntime": "OnnxRuntimeEngine"}
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PALETTES = ("dataset", "colorblind")
+MASK_SIZES = ("image", "network")
+TRANSPORTS = ("raw", "compressed")
