@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_pictures
 from canet_ros.ros.image_conversion import frame_from_image
+from canet_ros.ros.statistics import nanoseconds
 
 NODE_TIMEOUT_S = 60.0  # loading and warming up a model
 CAMERA_TIMEOUT_S = 20.0
@@ -127,20 +128,16 @@ class Recorder(Node):  # type: ignore[misc]
                 self.recording.engine.update({entry.key: entry.value for entry in status.values})
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        self.recording.published_ns.append(_nanoseconds(message))
+        self.recording.published_ns.append(nanoseconds(message.header.stamp))
         self.recording.camera_size = (message.width, message.height)
 
     def _on_picture(self, part: str, message: Image) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        self.recording.add(part, _nanoseconds(message), frame_from_image(message), now_ns)
+        self.recording.add(part, nanoseconds(message.header.stamp), frame_from_image(message), now_ns)
 
 
 def _reliable(depth: int) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
-
-
-def _nanoseconds(message: Any) -> int:
-    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
-from canet_ros.inference.visualization import color_lookup_table, colorize
+from canet_ros.inference.visualization import color_lookup_table, colorize, in_color
 from canet_ros.machine import describe_machine
 from canet_ros.simulation import StreetClass
 from canet_ros.training.metrics import confusion_matrix, scores
@@ -166,7 +166,7 @@ def write_pictures(recording: Recording, summary: dict[str, Any], out: Path) -> 
     rows = []
     for index in np.linspace(0, len(whole) - 1, min(SHEET_ROWS, len(whole))).round().astype(int):
         stamp_ns, parts = whole[index]
-        pictures = [_as_bgr(parts.image), parts.overlay]
+        pictures = [in_color(parts.image), parts.overlay]
         if with_truth:
             pictures.append(colorize(class_of_truth(classes.names)[parts.truth], colors))
         rows.append(SheetRow(f"{(stamp_ns - recording.published_ns[0]) * 1e-9:.1f} s", pictures))
@@ -185,10 +185,6 @@ def _subtitle(summary: dict[str, Any]) -> str:
     if summary["miou"] is not None:
         parts.append(f"mIoU {summary['miou']:.3f}")
     return ",  ".join(parts)
-
-
-def _as_bgr(image: Any) -> Any:
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
 
 
 def _write_picture(path: Path, picture: Any) -> None:

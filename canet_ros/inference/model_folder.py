@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 from safetensors import SafetensorError
 
 from canet_ros.inference.class_table import ClassTable, parse_class_table
+from canet_ros.share import share_folders
 
 if (
     TYPE_CHECKING
@@ -83,19 +83,10 @@ def parse_resolution(text: str) -> Resolution:
     return width, height
 
 
-def model_search_path() -> list[Path]:
-    """Folders that hold models by name: a source checkout's, those of sourced ROS workspaces, the environment's."""
-    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    prefixes.append(Path(sys.prefix))
-    folders = [Path(__file__).resolve().parents[2] / "models"]
-    folders += [prefix / "share" / "canet_ros" / "models" for prefix in prefixes]
-    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-
-
 def available_models() -> dict[str, Path]:
     """Name and folder of every model that can be loaded by name."""
     models: dict[str, Path] = {}
-    for folder in model_search_path():
+    for folder in share_folders("models"):
         for spec_file in sorted(folder.glob(f"*/{SPEC_FILE}")):
             models.setdefault(spec_file.parent.name, spec_file.parent)
     return models

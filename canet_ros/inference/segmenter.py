@@ -19,6 +19,7 @@ from canet_ros.inference.model_folder import (
     load_spec,
     parse_resolution,
 )
+from canet_ros.inference.visualization import in_color
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,7 @@ def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
             f"expected a uint8 picture (H, W, 3) BGR or (H, W) grey, got {image.dtype} {image.shape}"
         )
     height, width = place.shape[:2]
-    if image.ndim == 2:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
+    image = in_color(image)
     if image.shape == place.shape:
         place[:] = image
         return

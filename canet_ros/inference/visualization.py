@@ -66,3 +66,8 @@ def _legend_box(classes: ClassTable, picture_height: int) -> NDArray[np.uint8]:
         cv2.rectangle(box, (x + 2, y + 2), (x + row - 3, y + row - 3), (blue, green, red), cv2.FILLED)
         cv2.putText(box, name, (x + row + 1, y + row * 3 // 4), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return box
+
+
+def in_color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (H, W) grey or (H, W, 3) BGR, uint8, as (H, W, 3) BGR; the same array where it is that already."""
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image  # type: ignore[return-value]

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from canet_ros.machine import installed_version
+from canet_ros.share import share_folders
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 # Eight processes with a segment of 32 MB each; one whose segment does not fit falls back to UDP.
@@ -26,13 +26,13 @@ def fastdds_profile() -> Path:
         FileNotFoundError: it is in none of them.
     """
     name = "fastdds.xml" if free_shared_memory_bytes() >= ENOUGH_SHARED_MEMORY_BYTES else "fastdds_small.xml"
-    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    folders = [Path(__file__).resolve().parents[2] / "config"]
-    folders += [prefix / "share" / "canet_ros" / "config" for prefix in (*prefixes, Path(sys.prefix))]
+    folders = share_folders("config")
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(f"{name} is in none of {', '.join(map(str, folders))}: install canet_ros again")
+    raise FileNotFoundError(
+        f"{name} is in none of {', '.join(map(str, folders)) or 'no folder'}: install canet_ros again"
+    )
 
 
 def free_shared_memory_bytes() -> int:

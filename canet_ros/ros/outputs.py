@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.segmenter import Segmentation
-from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, overlay
+from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, in_color, overlay
 from canet_ros.ros import qos
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.image_conversion import ImageError, compressed_message, image_message, scaled_camera_info
 from canet_ros.ros.statistics import Statistics
 
-ENCODINGS = {"mask": "mono8", "color_mask": "rgb8", "overlay": "bgr8", "confidence": "mono8"}
-# Only lossless codecs for what holds class ids or their colours.
-CODECS = {"mask": "png", "color_mask": "png", "overlay": "jpeg"}
 CAMERA_INFO = "camera_info"
 
 
@@ -68,6 +65,52 @@ class Result:
     camera_info: Any | None
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """What a picture output is made from.
+
+    Attributes:
+        image: the camera's, (H, W, 3) BGR or (H, W) grey, uint8, at its own size.
+        segmentation: at the size of the results.
+    """
+
+    image: NDArray[np.uint8]
+    segmentation: Segmentation
+    style: Style
+    overlay_alpha: float
+
+
+@dataclass(frozen=True)
+class PictureOutput:
+    """A topic that carries a picture for every camera image.
+
+    Attributes:
+        draw: makes the picture, uint8 in ``encoding``, at the size of the results.
+        codec: of the topic ``<name>/compressed``: png or jpeg; empty: there is none.
+    """
+
+    draw: Callable[[Drawing], NDArray[np.uint8]]
+    encoding: str
+    codec: str = ""
+
+
+def _overlay(drawing: Drawing) -> NDArray[np.uint8]:
+    mask, style = drawing.segmentation.mask, drawing.style
+    picture = overlay(_as_bgr(drawing.image, mask.shape), mask, style.bgr_table, drawing.overlay_alpha)
+    if style.legend:
+        draw_legend(picture, style.classes)
+    return picture
+
+
+# Only lossless codecs for what holds class ids or their colours.
+PICTURES = {
+    "mask": PictureOutput(lambda d: d.segmentation.mask, "mono8", "png"),
+    "color_mask": PictureOutput(lambda d: colorize(d.segmentation.mask, d.style.rgb_table), "rgb8", "png"),
+    "overlay": PictureOutput(_overlay, "bgr8", "jpeg"),
+    "confidence": PictureOutput(lambda d: d.segmentation.confidence, "mono8"),
+}
+
+
 class CameraOutputs:
     """Publishers of one camera, all under one prefix.
 
@@ -88,8 +131,8 @@ class CameraOutputs:
         self._prefix = prefix
         self._statistics = statistics
         self._on_bad_camera_info = on_bad_camera_info
-        types = {**dict.fromkeys(ENCODINGS, Image), CAMERA_INFO: CameraInfo}
-        types |= {f"{name}/compressed": CompressedImage for name in CODECS}
+        types = {**dict.fromkeys(PICTURES, Image), CAMERA_INFO: CameraInfo}
+        types |= {f"{name}/compressed": CompressedImage for name, output in PICTURES.items() if output.codec}
         self._publishers = {
             name: node.create_publisher(
                 message_type,
@@ -122,13 +165,14 @@ class CameraOutputs:
         """Publish the outputs in ``wanted``; compressed ones follow from the encoder's thread."""
         size = style.size or (result.image.shape[1], result.image.shape[0])
         if result.segmentation is not None:
-            for name, draw in _pictures(result, size, style, overlay_alpha).items():
+            drawing = Drawing(result.image, result.segmentation.resized(size), style, overlay_alpha)
+            for name, output in PICTURES.items():
                 raw, compressed = name in wanted, f"{name}/compressed" in wanted
                 if not (raw or compressed):
                     continue
-                picture = draw()
+                picture = output.draw(drawing)
                 if raw:
-                    self._publishers[name].publish(image_message(picture, ENCODINGS[name], result.header))
+                    self._publishers[name].publish(image_message(picture, output.encoding, result.header))
                 if compressed:
                     task = functools.partial(self._encode, name, picture, result.header, jpeg_quality)
                     if encoder.submit(f"{self._prefix}/{name}", task):
@@ -147,7 +191,8 @@ class CameraOutputs:
 
     def _encode(self, name: str, picture: NDArray[np.uint8], header: Any, jpeg_quality: int) -> None:
         start_s = time.monotonic()
-        message = compressed_message(picture, ENCODINGS[name], header, CODECS[name], jpeg_quality)
+        output = PICTURES[name]
+        message = compressed_message(picture, output.encoding, header, output.codec, jpeg_quality)
         self._publishers[f"{name}/compressed"].publish(message)
         self._statistics.time({"encode": (time.monotonic() - start_s) * 1e3})
 
@@ -157,29 +202,7 @@ def needs_inference(wanted: frozenset[str]) -> bool:
     return bool(wanted - {CAMERA_INFO})
 
 
-def _pictures(
-    result: Result, size: tuple[int, int], style: Style, overlay_alpha: float
-) -> Mapping[str, Callable[[], NDArray[np.uint8]]]:
-    assert result.segmentation is not None
-    resized = result.segmentation.resized(size)
-
-    def draw_overlay() -> NDArray[np.uint8]:
-        picture = overlay(_as_bgr(result.image, size), resized.mask, style.bgr_table, overlay_alpha)
-        if style.legend:
-            draw_legend(picture, style.classes)
-        return picture
-
-    return {
-        "mask": lambda: resized.mask,
-        "color_mask": lambda: colorize(resized.mask, style.rgb_table),
-        "overlay": draw_overlay,
-        "confidence": lambda: resized.confidence,
-    }
-
-
-def _as_bgr(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    if (image.shape[1], image.shape[0]) != size:
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    if image.ndim == 2:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
-    return image
+def _as_bgr(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if image.shape[:2] != shape:
+        image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    return in_color(image)

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the files lie that come with the code: models, configuration, launch files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def share_folders(name: str) -> list[Path]:
+    """Every folder ``name`` of the package, first a source checkout's, then sourced workspaces', the environment's."""
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    folders = [Path(__file__).resolve().parents[1] / name]
+    folders += [prefix / "share" / "canet_ros" / name for prefix in (*prefixes, Path(sys.prefix))]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
