@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 
 # Before rclpy is initialised anywhere in the test process.
@@ -190,56 +188,32 @@ class Camera:
         self._node.destroy_publisher(self._publisher)
 
 
-class Process:
+class Process(ChildProcess):
     """A ROS process, with its output kept."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
-        self._log = tempfile.NamedTemporaryFile(suffix=".log", delete=False)  # noqa: SIM115
         variables = {
             **os.environ,
             "RCUTILS_LOGGING_BUFFERED_STREAM": "0",  # so that the log is complete when the process dies
             "OMP_NUM_THREADS": "1",  # several on a busy machine wait for each other longer than they compute
             **(environment or {}),
         }
-        self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT, env=variables, start_new_session=True
-        )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def output(self) -> str:
-        return Path(self._log.name).read_text(errors="replace")
+        super().__init__("process", command, variables)
 
     def wait_for_output(self, text: str, timeout_s: float = 60.0) -> None:
         def there() -> bool:
-            if self._process.poll() is not None and text not in self.output():
-                raise AssertionError(
-                    f"ended with {self._process.returncode} before {text!r}:\n{self.output()}"
-                )
-            return text in self.output()
+            if text in self.output():
+                return True
+            assert self.status() is None or text in self.output(), (
+                f"ended with {self.status()} before {text!r}:\n{self.output()}"
+            )
+            return False
 
         wait_until(there, f"output {text!r}", timeout_s)
 
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def wait(self, timeout_s: float) -> int:
-        """Exit code; subprocess.TimeoutExpired if it goes on."""
-        return self._process.wait(timeout_s)
-
     def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        stop([self], grace_s=10)
         print(self.output())  # which pytest shows with a failed test
-        self._log.close()
-        Path(self._log.name).unlink()
 
 
 def ros_arguments(parameters: dict[str, Any], name: str = "canet", namespace: str = "") -> list[str]:

@@ -6,10 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from canet_ros.demo.processes import ChildProcess
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import Resolution
 from canet_ros.launching.transport import transport_environment, unused_domain_id
@@ -142,35 +140,12 @@ def _memory_growth(probe: _Probe, node: _Node, frames: int) -> dict[str, float]:
     return {"frames": frames, "from_mb": sizes_mb[0], "to_mb": sizes_mb[-1]}
 
 
-class _Node:
-    """A node in a process of its own, ended with the context."""
+class _Node(ChildProcess):
+    """A node in a process of its own, and what it uses."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
-
-    def __enter__(self) -> _Node:
-        self._log = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            self._command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        self._proc = Path("/proc") / str(self._process.pid)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
-
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def last_words(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")[-500:]
+        super().__init__("node", command)
+        self._proc = Path("/proc") / str(self.pid)
 
     def memory_mb(self) -> float:
         """Resident memory, with the shared memory that it has touched."""
@@ -268,10 +243,9 @@ class _Probe:
         interval_s = 0.5
         while self.round_trip_ms(cameras, interval_s) is None:
             interval_s *= 1.2
-            if node.ended():
-                raise RuntimeError(f"the node ended before its first mask: {node.last_words()}")
+            node.require_running()
             if time.monotonic() > end_s:
-                raise RuntimeError(f"no mask came within {_PATIENCE_S:.0f} s: {node.last_words()}")
+                raise RuntimeError(f"no mask came within {_PATIENCE_S:.0f} s: {node.output()[-500:]}")
 
     def round_trip_ms(self, cameras: int, timeout_s: float = 20.0) -> float | None:
         """From publishing a picture on each camera to the last result; None if one did not come in time."""

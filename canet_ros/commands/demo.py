@@ -10,13 +10,13 @@ import argparse
 import importlib.util
 import json
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
 from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
 from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
 from canet_ros.launching.transport import transport_environment, unused_domain_id
@@ -26,7 +26,7 @@ CAMERA = "/street"
 NODE = "/canet"
 RATE_HZ = 10.0
 LOG_FOLDER = "logs"
-GRACE_S = 5.0  # between asking a process to end and ending it
+NODE_PROCESS, RECORDER, CAMERA_PROCESS = "segmentation node", "recorder", "street camera"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,13 +64,16 @@ def run(arguments: argparse.Namespace) -> int:
     commands = _commands(arguments, model)
     environment = {**transport_environment(), "ROS_DOMAIN_ID": str(unused_domain_id())}
     sigterm_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    processes = Processes(arguments.out, environment)
+    processes: dict[str, ChildProcess] = {}
     try:
         for name, command in commands.items():
-            processes.start(name, command)
-        processes.wait_for("recorder")
+            log = arguments.out / LOG_FOLDER / f"{name.replace(' ', '_')}.log"
+            # The recorder's progress bar is for the user.
+            processes[name] = ChildProcess(name, command, environment, log, shows_stderr=name == RECORDER)
+        _wait_for_recorder(processes)
     finally:
-        processes.stop()
+        with signals_ignored():
+            stop(processes.values())
         signal.signal(signal.SIGTERM, sigterm_handler)
     summary = json.loads((arguments.out / SUMMARY_FILE).read_text(encoding="utf-8"))
     print(_table(summary))
@@ -78,74 +81,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class ProcessError(RuntimeError):
-    """A process of the demo ended too early; the message says which and why."""
+def _wait_for_recorder(processes: Mapping[str, ChildProcess]) -> None:
+    """Wait until the recorder has ended well.
 
-
-class Processes:
-    """The demo's processes; none outlives this object's ``stop``. What they print goes to ``out``/logs."""
-
-    def __init__(self, out: Path, environment: Mapping[str, str]) -> None:
-        self._out = out
-        self._environment = environment
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str, command: Sequence[str]) -> None:
-        with self._log(name).open("wb") as log:
-            self._running[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                # The recorder's progress bar is for the user.
-                stderr=None if name == "recorder" else log,
-                env=self._environment,
-                # Ctrl-C is for this process, which then ends the others one after the other.
-                start_new_session=True,
-            )
-
-    def wait_for(self, last: str) -> None:
-        """Wait until the process called ``last`` has ended well.
-
-        Raises:
-            ProcessError: it failed, or another one failed or ended before its time.
-        """
-        while True:
-            for name, process in self._running.items():
-                status = process.poll()
-                # The camera ends by itself when its frames are published; nothing else may.
-                if status is not None and (status != 0 or name == "segmentation node"):
-                    raise ProcessError(self._epitaph(name, status))
-            if self._running[last].poll() == 0:
-                return
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        """End those that still run; an impatient second Ctrl-C changes nothing."""
-        handlers = {
-            number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        for process in self._running.values():
-            if process.poll() is None:
-                process.terminate()
-        limit_s = time.monotonic() + GRACE_S
-        for process in self._running.values():
-            try:
-                process.wait(max(0.0, limit_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    def _log(self, name: str) -> Path:
-        return self._out / LOG_FOLDER / f"{name.replace(' ', '_')}.log"
-
-    def _epitaph(self, name: str, status: int) -> str:
-        if status < 0:
-            return f"the {name} was ended by {signal.Signals(-status).name}, its log is {self._log(name)}"
-        lines = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        last = f"{lines[-1]}; " if lines else ""
-        return f"{last}the {name} ended with status {status}, its log is {self._log(name)}"
+    Raises:
+        ProcessError: it failed, or another process failed or ended before its time.
+    """
+    while processes[RECORDER].status() != 0:
+        for name, process in processes.items():
+            status = process.status()
+            # The camera ends by itself when its frames are published; nothing else may.
+            if status is not None and (status != 0 or name == NODE_PROCESS):
+                raise ProcessError(process.epitaph())
+        time.sleep(0.05)
 
 
 def _model_folder(arguments: argparse.Namespace) -> Path:
@@ -188,9 +136,9 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
         node["resolution"] = "x".join(map(str, parse_resolution(arguments.resolution)))
     python = [sys.executable, "-m"]
     return {
-        "segmentation node": [*python, "canet_ros.ros.node", *_ros_arguments(node)],
-        "recorder": [*python, "canet_ros.demo.recorder", *recorder],
-        "street camera": [
+        NODE_PROCESS: [*python, "canet_ros.ros.node", *_ros_arguments(node)],
+        RECORDER: [*python, "canet_ros.demo.recorder", *recorder],
+        CAMERA_PROCESS: [
             *python,
             "canet_ros.demo.street_camera",
             *_ros_arguments(camera),

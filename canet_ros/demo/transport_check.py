@@ -21,6 +21,7 @@ import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.launching.transport import unused_domain_id
 
 _TOPIC = "canet_transport_check"
@@ -71,29 +72,25 @@ def check_transport(stream: ImageStream, environment: Mapping[str, str] | None =
         **(os.environ if environment is None else environment),
         "ROS_DOMAIN_ID": str(unused_domain_id()),
     }
-    receiver, publisher = (
-        subprocess.Popen(
-            _command(role, stream), env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for role in ("receive", "publish")
-    )
     limit_s = 2 * _DISCOVERY_LIMIT_S + 3 * stream.count / stream.rate_hz
+    receiver, publisher = processes = [
+        ChildProcess(name, _command(role, stream), variables)
+        for name, role in (("subscriber", "receive"), ("publisher", "publish"))
+    ]
     try:
-        outputs = [process.communicate(timeout=limit_s) for process in (publisher, receiver)]
+        end_s = time.monotonic() + limit_s
+        for process in (publisher, receiver):
+            process.wait(max(0.0, end_s - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise TransportError(f"the transport check did not end within {limit_s:.0f} s") from None
     finally:
-        for process in (publisher, receiver):
-            process.kill()
-            process.wait()
-    failures = [
-        f"the {name} ended with status {process.returncode}: {(errors.strip().splitlines() or ['no message'])[-1]}"
-        for name, process, (_, errors) in zip(("publisher", "subscriber"), (publisher, receiver), outputs)
-        if process.returncode != 0
-    ]
+        stop(processes, grace_s=0)
+    failures = [process.epitaph() for process in processes if process.status() != 0]
     if failures:
         raise TransportError("; ".join(failures))
-    return TransportResult(sent=stream.count, **json.loads(outputs[1][0].splitlines()[-1]))
+    # The middleware may print too.
+    counted = next(line for line in reversed(receiver.output().splitlines()) if line.startswith("{"))
+    return TransportResult(sent=stream.count, **json.loads(counted))
 
 
 def _command(role: str, stream: ImageStream) -> list[str]:
