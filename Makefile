@@ -20,7 +20,7 @@ unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
 	@echo "make test [ROS_DISTRO=jazzy]        all tests on Kilted's wheels; or those that use ROS on Jazzy's"
-	@echo "make lint                           formatting, lint and types"
+	@echo "make lint                           formatting, lint, types and the arrows between rooms"
 	@echo "make clean                          remove environments and output"
 
 setup: $(READY)
@@ -49,6 +49,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 clean:
 	rm -rf .venv .venv-* build install log demo_output .mypy_cache .pytest_cache .ruff_cache

@@ -58,7 +58,7 @@ setup(
             "ros-jazzy-std-srvs",
         ],
         "test": ["pytest>=7"],
-        "lint": ["mypy", "ruff", "types-PyYAML", "types-tqdm"],
+        "lint": ["import-linter>=2.1", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
     },
     zip_safe=False,
     author="The canet_ros authors",

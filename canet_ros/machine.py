@@ -36,14 +36,11 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_benchmark_machine() -> dict[str, Any]:
-    """The machine, what its processor multiplies, GPUs, versions and load; nothing that names its owner."""
-    import torch
-
+    """The machine, what its processor multiplies, versions and load; nothing that names its owner."""
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     return {
         **describe_machine(),
         "instructions": [name for name in _INSTRUCTIONS if name in flags],
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {
             name: version for name in _PACKAGES if (version := installed_version(name, f"ros-{name}"))
         },

@@ -40,6 +40,11 @@ def count_gflop(network: CANet, resolution: Resolution) -> float:
     return 2 * multiply_adds / 1e9
 
 
+def gpu_names() -> list[str]:
+    """Of every GPU that PyTorch reaches."""
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
 def peak_gflops(precision: str, device: str = "cpu") -> float | None:
     """Best of several matrix products, GFLOP/s, a multiply-add counted as two; None where PyTorch has none (int8)."""
     number_type = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)

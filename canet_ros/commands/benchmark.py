@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
+from canet_ros.benchmark.operations import gpu_names
 from canet_ros.inference.model_folder import find_model, load_spec, parse_resolution
 from canet_ros.machine import describe_benchmark_machine
 from canet_ros.names import ENGINES, PRECISIONS
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ModuleNotFoundError("--plot takes matplotlib: pip install 'canet_ros[benchmark]'")
     models = [find_model(name) for name in arguments.model]
     resolutions = arguments.resolution or [load_spec(models[0]).resolution]
-    figures: dict[str, Any] = {"machine": describe_benchmark_machine()}
+    figures: dict[str, Any] = {"machine": {**describe_benchmark_machine(), "gpus": gpu_names()}}
     if arguments.node:
         from canet_ros.benchmark.node import measure_node
 
