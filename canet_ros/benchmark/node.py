@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from canet_ros.demo.processes import ChildProcess
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import Resolution
 from canet_ros.launching.transport import transport_environment, unused_domain_id
+from canet_ros.opencv import resize
 from canet_ros.simulation import StreetDrive
 
 CAMERAS = 4
@@ -53,7 +53,7 @@ def measure_node(
     size = f"{resolution[0]}x{resolution[1]}"
     scene = StreetDrive(0, *camera_size).frame(0).image
     segmenter = Segmenter.load(model, "auto", engine, precision, resolution)
-    network_input = cv2.resize(scene, resolution)[None]
+    network_input = resize(scene, resolution)[None]
     parameters = {"model": str(model), "resolution": size, "engine": engine, "precision": precision}
     figures: dict[str, Any] = {
         "camera_size": f"{camera_size[0]}x{camera_size[1]}",
@@ -64,7 +64,7 @@ def measure_node(
 
     def engine_ms() -> float:
         start_s = time.perf_counter()
-        segmenter.engine.run(network_input)  # type: ignore[arg-type]
+        segmenter.engine.run(network_input)
         return 1e3 * (time.perf_counter() - start_s)
 
     with _Probe(CAMERAS, scene) as probe:

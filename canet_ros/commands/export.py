@@ -19,6 +19,7 @@ from canet_ros.inference.model_folder import Resolution, find_model, load_spec, 
 from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.inference.quantization import calibrate, quantized_graph
 from canet_ros.names import ENGINES, PRECISIONS
+from canet_ros.opencv import read_picture, resize
 from canet_ros.simulation import StreetDrive
 
 _PROVIDER_DEVICES = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
@@ -110,13 +111,10 @@ def _pictures(folder: Path, resolution: Resolution, count: int) -> list[NDArray[
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).astype(int))]
     pictures = []
     for path in tqdm(chosen, desc="pictures", disable=None):
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ValueError(f"{path} cannot be read as a picture")
-        pictures.append(cv2.resize(picture, resolution, interpolation=cv2.INTER_AREA))
-    return pictures  # type: ignore[return-value]
+        pictures.append(resize(read_picture(path), resolution, cv2.INTER_AREA))
+    return pictures
 
 
 def _drawn_scenes(resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
     scenes = (StreetDrive(seed, 640, 480).frame(10 * seed).image for seed in range(count))
-    return [cv2.resize(scene, resolution, interpolation=cv2.INTER_AREA) for scene in scenes]  # type: ignore[misc]
+    return [resize(scene, resolution, cv2.INTER_AREA) for scene in scenes]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.files import write_picture
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
 from canet_ros.inference.visualization import color_lookup_table, colorize, in_color
@@ -158,7 +158,8 @@ def write_pictures(recording: Recording, summary: dict[str, Any], out: Path) -> 
         raise ValueError("masks came, but no overlay together with its image")
     names = [OVERLAY_FILES.replace("*", f"{index:03d}") for index in range(len(whole))]
     for name, (_, parts) in zip(names, whole):
-        _write_picture(out / name, parts.overlay)
+        assert parts.overlay is not None
+        write_picture(out / name, parts.overlay)
 
     classes = ClassTable(recording.class_names, recording.class_colors)
     colors = color_lookup_table(classes, "bgr")
@@ -172,7 +173,7 @@ def write_pictures(recording: Recording, summary: dict[str, Any], out: Path) -> 
         rows.append(SheetRow(f"{(stamp_ns - recording.published_ns[0]) * 1e-9:.1f} s", pictures))
     columns = ["camera image", "overlay", "truth"][: len(rows[0].pictures)]
     page = contact_sheet(str(summary["model"]), _subtitle(summary), columns, rows, classes)
-    _write_picture(out / SHEET_FILE, page)
+    write_picture(out / SHEET_FILE, page)
     return [*names, SHEET_FILE]
 
 
@@ -185,8 +186,3 @@ def _subtitle(summary: dict[str, Any]) -> str:
     if summary["miou"] is not None:
         parts.append(f"mIoU {summary['miou']:.3f}")
     return ",  ".join(parts)
-
-
-def _write_picture(path: Path, picture: Any) -> None:
-    if not cv2.imwrite(str(path), picture):
-        raise OSError(f"cannot write {path}")

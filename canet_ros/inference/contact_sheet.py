@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from canet_ros.inference.class_table import ClassTable
-
-Picture = NDArray[np.uint8]
+from canet_ros.opencv import Picture, resize
 
 _INK = (48, 40, 36)
 _FAINT = (140, 132, 126)
@@ -84,7 +82,7 @@ def _fitted(picture: Picture) -> Picture:
     height, width = picture.shape[:2]
     size = (_CELL_WIDTH_PX, max(1, round(height * _CELL_WIDTH_PX / width)))
     interpolation = cv2.INTER_AREA if width > _CELL_WIDTH_PX else cv2.INTER_LINEAR
-    return cv2.resize(picture, size, interpolation=interpolation)  # type: ignore[return-value]
+    return resize(picture, size, interpolation)
 
 
 def _legend(classes: ClassTable, width: int) -> Picture:

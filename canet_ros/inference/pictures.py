@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.opencv import PictureError, read_picture
+
 PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
 
 
@@ -60,11 +62,10 @@ def open_pictures(path: Path, warn: Callable[[str], None]) -> Pictures:
 
 def _read_files(files: list[Path], warn: Callable[[str], None]) -> Iterator[Picture]:
     for file in files:
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if image is None:
-            warn(f"{file} is no picture that OpenCV can read: skipped")
-        else:
-            yield Picture(file.stem, image)  # type: ignore[arg-type]
+        try:
+            yield Picture(file.stem, read_picture(file))
+        except (PictureError, OSError) as error:
+            warn(f"{error}: skipped")
 
 
 def _open_video(path: Path) -> Pictures:
@@ -78,7 +79,7 @@ def _open_video(path: Path) -> Pictures:
             there, image = video.read()
             if not there:
                 return
-            yield Picture(f"{path.stem}_{index:06d}", image)  # type: ignore[arg-type]
+            yield Picture(f"{path.stem}_{index:06d}", np.asarray(image, np.uint8))
             index += 1
 
     count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))

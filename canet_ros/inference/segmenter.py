@@ -20,6 +20,7 @@ from canet_ros.inference.model_folder import (
     parse_resolution,
 )
 from canet_ros.inference.visualization import in_color
+from canet_ros.opencv import resize
 
 
 @dataclass(frozen=True)
@@ -120,5 +121,4 @@ def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
 
 def resize_nearest(plane: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
     """A plane (H, W) at another (width, height)."""
-    resized: NDArray[np.uint8] = cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
-    return resized
+    return resize(plane, size, cv2.INTER_NEAREST_EXACT)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.inference.class_table import ClassTable
+from canet_ros.opencv import convert_color, map_colors
 
 _UNKNOWN_COLOR = (0, 0, 0)
 
@@ -24,8 +25,7 @@ def color_lookup_table(classes: ClassTable, order: str = "rgb") -> NDArray[np.ui
 
 def colorize(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W) class ids to (H, W, 3) colours of a table (256, 3)."""
-    colors: NDArray[np.uint8] = cv2.applyColorMap(mask, table.reshape(256, 1, 3))  # type: ignore[assignment]
-    return colors
+    return map_colors(mask, table)
 
 
 def overlay(
@@ -70,4 +70,4 @@ def _legend_box(classes: ClassTable, picture_height: int) -> NDArray[np.uint8]:
 
 def in_color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A picture (H, W) grey or (H, W, 3) BGR, uint8, as (H, W, 3) BGR; the same array where it is that already."""
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image  # type: ignore[return-value]
+    return convert_color(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image

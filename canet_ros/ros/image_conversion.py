@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from canet_ros.opencv import convert_color, is_cut_off, transform
+
 Frame = NDArray[np.uint8]
 
 # Bytes per channel, channels, and what brings them to BGR (None: they are BGR or grey), by the names of
@@ -88,7 +90,7 @@ def frame_from_image(message: Image) -> Frame:
         return _convert(_rows(message, 1, height * 3 // 2)[:, :width], _PLANAR[encoding], encoding)
     planes = _rows(message, 1, height * 3)
     chroma = planes[height:].reshape(height, 2 * message.step)[:, : 2 * width].reshape(height, width, 2)
-    return cv2.transform(np.dstack((planes[:height, :width], chroma)), _BT601_YUV_TO_BGR)  # type: ignore[return-value]
+    return transform(np.dstack((planes[:height, :width], chroma)), _BT601_YUV_TO_BGR)
 
 
 def frame_from_compressed(message: CompressedImage) -> Frame:
@@ -103,9 +105,8 @@ def frame_from_compressed(message: CompressedImage) -> Frame:
     data = np.frombuffer(message.data, np.uint8)
     if data.size == 0:
         raise ImageError("compressed image without data")
-    # OpenCV 4 decodes half a JPEG to a picture that is half grey.
-    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data.tobytes():
-        raise ImageError(f"JPEG of {data.size} bytes is cut off: its end marker is missing")
+    if is_cut_off(data.tobytes()):
+        raise ImageError(f"compressed image of {data.size} bytes is cut off: its end marker is missing")
     try:
         pixels: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -244,12 +245,11 @@ def _require_even(message: Image, *sides: str) -> None:
 
 def _convert(pixels: Frame, code: int, encoding: str) -> Frame:
     try:
-        converted: Frame = cv2.cvtColor(pixels, code)  # type: ignore[assignment]
+        return convert_color(pixels, code)
     except cv2.error as error:
         raise ImageError(
             f"{encoding} picture of shape {pixels.shape} cannot be converted: {error.err}"
         ) from error
-    return converted
 
 
 def _check_pixels(pixels: NDArray[np.uint8], encoding: str) -> None:

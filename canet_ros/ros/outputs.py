@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, in_color, overlay
+from canet_ros.opencv import resize
 from canet_ros.ros import qos
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.image_conversion import ImageError, compressed_message, image_message, scaled_camera_info
@@ -204,5 +205,5 @@ def needs_inference(wanted: frozenset[str]) -> bool:
 
 def _as_bgr(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if image.shape[:2] != shape:
-        image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        image = resize(image, (shape[1], shape[0]), cv2.INTER_AREA)
     return in_color(image)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from canet_ros.files import write_picture
 from canet_ros.simulation.drawing import Camera, paint, paint_bonnet, painters_order
 from canet_ros.simulation.ground import Ground, shadows
 from canet_ros.simulation.look import Lens, make_look, paint_sky
@@ -109,10 +110,8 @@ def write_scenes(folder: Path, count: int, first_seed: int, width: int = 480, he
     """
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for seed in tqdm(range(first_seed, first_seed + count), desc="street scenes", unit="scene"):
+    for seed in tqdm(range(first_seed, first_seed + count), desc="street scenes", unit="scene", disable=None):
         index = int(np.random.default_rng([seed, 9]).integers(0, 1000))
         frame = StreetDrive(seed, width, height).frame(index)
         for name, picture in (("images", frame.image), ("labels", frame.truth)):
-            path = folder / name / f"street_{seed:06d}.png"
-            if not cv2.imwrite(str(path), picture):
-                raise OSError(f"cannot write {path}")
+            write_picture(folder / name / f"street_{seed:06d}.png", picture)

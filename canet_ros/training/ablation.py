@@ -24,6 +24,7 @@ from canet_ros.inference.segmenter import Segmenter
 from canet_ros.inference.visualization import color_lookup_table, overlay
 from canet_ros.network import CANet
 from canet_ros.network.fusion import FeatureCrossAttention
+from canet_ros.opencv import map_colors, resize
 from canet_ros.training.dataset import LabelledPicture
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.metrics import scores
@@ -157,6 +158,6 @@ def _attention(
 def _heat(attention: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Values 0..1 (h, w) as colours at the size of ``image``."""
     levels = np.round(255 * attention).astype(np.uint8)
-    heat = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)
+    heat = map_colors(levels, cv2.COLORMAP_VIRIDIS)
     size = (image.shape[1], image.shape[0])
-    return cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+    return resize(heat, size, cv2.INTER_NEAREST)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from canet_ros.inference.pictures import PICTURE_SUFFIXES
+from canet_ros.opencv import read_picture
 from canet_ros.training.augmentation import augment
 
 IGNORED = 255
@@ -41,12 +42,8 @@ class LabelledPicture:
         Raises:
             ValueError: a file cannot be decoded, or the two differ in size.
         """
-        image = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
-        label = cv2.imread(str(self.label), cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise ValueError(f"{self.image} is not a readable picture")
-        if label is None:
-            raise ValueError(f"{self.label} is not a readable picture")
+        image = read_picture(self.image)
+        label = read_picture(self.label, cv2.IMREAD_UNCHANGED)
         if label.ndim != 2 or label.dtype != np.uint8:
             raise ValueError(
                 f"{self.label}: expected one 8-bit channel of class ids, got {label.dtype} {label.shape}"
@@ -55,9 +52,7 @@ class LabelledPicture:
             raise ValueError(
                 f"{self.label} is {label.shape}, its picture {image.shape[:2]}: sizes must agree"
             )
-        image_u8: NDArray[np.uint8] = image.astype(np.uint8, copy=False)
-        label_u8: NDArray[np.uint8] = np.where(label < classes, label, IGNORED).astype(np.uint8)
-        return image_u8, label_u8
+        return image, np.where(label < classes, label, IGNORED).astype(np.uint8)
 
 
 def find_pictures(

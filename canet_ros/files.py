@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files are written beside their place and renamed: whole, or not at all, and never without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from canet_ros.opencv import Picture, PictureError, encode_picture
+
+
+def write_json(path: Path, figures: Any) -> None:
+    """Write figures as JSON, for people to read too; raises as ``write_text``."""
+    write_text(path, json.dumps(figures, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; folders that are missing are made, and what was there is replaced.
+
+    Raises:
+        OSError: it cannot be written; the message names the file and why.
+    """
+    with written_beside(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a picture in the format of the path's suffix; raises as ``write_text``, and PictureError as ``opencv``."""
+    with written_beside(path) as new:
+        new.write_bytes(encode_picture(picture, path.suffix))
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A path to write to, with the suffix of ``path``, whose place it takes in the end; raises as ``write_text``.
+
+    Devices and pipes (/dev/stdout) are written to as they are.
+    """
+    with _naming(path):
+        if _is_device(path):
+            yield path
+            return
+        partial = _partial(path)
+        try:
+            yield partial
+            os.replace(partial, path.resolve())  # of a link, what it points to
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Try now what is written after long work; None is a file that nobody asked for. Raises as ``write_text``."""
+    for path in paths:
+        if path is not None and not _is_device(path):
+            with _naming(path):
+                partial = _partial(path)
+                partial.touch()
+                partial.unlink()
+
+
+def require_picture_format(*paths: Path | None) -> None:
+    """Refuse names whose suffix OpenCV does not write, with PictureError."""
+    for path in paths:
+        if path is not None and not cv2.haveImageWriter(f"picture{path.suffix}"):
+            raise PictureError(f"{path}: give the picture a name that ends in .png or .jpg")
+
+
+def _partial(path: Path) -> Path:
+    place = path.resolve()
+    if place.is_dir():
+        raise OSError(errno.EISDIR, "it is a folder")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place.with_name(f".partial-{os.getpid()}{place.suffix}")
+
+
+def _is_device(path: Path) -> bool:
+    return path.parts[:2] in (("/", "dev"), ("/", "proc"))
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PictureError as error:
+        raise PictureError(f"cannot write {path}: {error}") from error
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenCV with the types that its own hints leave open: uint8 pictures in, uint8 pictures out.
+
+What OpenCV does not say, or says on stderr, is an exception here: a file that is no picture, one that is cut off.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+
+class PictureError(ValueError):
+    """A file or data that is no picture, or one that cannot be encoded; the message says which and why."""
+
+
+def resize(picture: Picture, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> Picture:
+    """A picture (H, W) or (H, W, channels) at another (width, height)."""
+    return cast(Picture, cv2.resize(picture, size, interpolation=interpolation))
+
+
+def convert_color(picture: Picture, code: int) -> Picture:
+    """``code`` is one of ``cv2.COLOR_*``; raises cv2.error where the picture's shape does not fit it."""
+    return cast(Picture, cv2.cvtColor(picture, code))
+
+
+def map_colors(levels: Picture, colors: Picture | int) -> Picture:
+    """(H, W) to (H, W, 3): a table (256, 3), or one of ``cv2.COLORMAP_*``."""
+    table = colors if isinstance(colors, int) else colors.reshape(256, 1, 3)
+    return cast(Picture, cv2.applyColorMap(levels, table))
+
+
+def transform(picture: Picture, matrix: NDArray[np.float64]) -> Picture:
+    """Every pixel's channels times a matrix (channels out, channels in + 1), rounded and saturated."""
+    return cast(Picture, cv2.transform(picture, matrix))
+
+
+def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> Picture:
+    """The picture in a file: (H, W, 3) BGR uint8, whatever its own bits and channels, unless ``flags`` say otherwise.
+
+    Raises:
+        PictureError: it is no picture that OpenCV can read, is cut off, or is too large.
+        OSError: the file cannot be read.
+    """
+    data = path.read_bytes()
+    if not data:
+        raise PictureError(f"{path} is empty")
+    if is_cut_off(data):
+        raise PictureError(f"{path} is cut off: the end of the picture is missing")
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, MemoryError) as error:
+        raise PictureError(f"{path} cannot be decoded: {_reason(error)}") from error
+    if picture is None:
+        raise PictureError(f"{path} is no picture that OpenCV can read")
+    return cast(Picture, picture)
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end: OpenCV 4 decodes half a JPEG to a picture that is half grey."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        # By their lengths: a thumbnail among them has an end marker of its own.
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(b"\xff\xd9", at) < 0
+
+
+def encode_picture(picture: Picture, suffix: str) -> bytes:
+    """The file of a picture in the format of ``suffix`` (".png").
+
+    Raises:
+        PictureError: OpenCV does not write such files, or not of such a picture.
+    """
+    try:
+        done, data = cv2.imencode(suffix, picture)
+    except cv2.error as error:
+        raise PictureError(
+            f"a picture {picture.shape} cannot be written as {suffix!r}: {_reason(error)}"
+        ) from error
+    if not done:
+        raise PictureError(f"a picture {picture.shape} cannot be written as {suffix!r}")
+    return data.tobytes()
+
+
+def _cut_off(data: Picture) -> str:
+    """Why a JPEG or PNG is not whole; empty: it is. Half a JPEG decodes to a picture that is half grey."""
+    end = data[-4096:].tobytes()
+    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in end:
+        return "a JPEG without its end marker"
+    if data[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and b"IEND" not in end:
+        return "a PNG without its end"
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, cv2.error) and error.err:
+        return " ".join(str(error.err).split())
+    return str(error) or "not enough memory"

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written is whole or not there; what is read is a whole picture: else one exception names file and reason."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from canet_ros.files import (
+    require_picture_format,
+    require_writable,
+    write_json,
+    write_picture,
+    write_text,
+    written_beside,
+)
+from canet_ros.opencv import PictureError, read_picture
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow over 200 bytes: to write more fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_folders_are_made_and_what_was_there_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "figures.json"
+    write_json(path, {"miou": 0.5})
+    write_json(path, {"miou": 0.75})
+    assert path.read_text() == '{\n  "miou": 0.75\n}\n'
+    write_picture(path.with_name("picture.png"), PICTURE)
+    assert np.array_equal(cv2.imread(str(path.with_name("picture.png"))), PICTURE)
+    assert len(list(path.parent.iterdir())) == 2
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, full_disk: None) -> None:
+    write_text(tmp_path / "kept.txt", "before")
+    for name, write in (("kept.txt", write_text), ("kept.png", write_picture)):
+        content = "x" * 1000 if write is write_text else PICTURE
+        with pytest.raises(OSError, match=rf"^cannot write .*{name}: File too large$"):
+            write(tmp_path / name, content)  # type: ignore[operator]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+    assert (tmp_path / "kept.txt").read_text() == "before"
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (
+        tmp_path / "file" / "figures.json",
+        tmp_path,
+        Path("/proc/none/x.json"),
+        tmp_path / ("x" * 300),
+    ):
+        for attempt in (lambda path: write_text(path, "x"), require_writable):
+            if attempt is require_writable and path.parts[1] == "proc":
+                continue
+            with pytest.raises(OSError, match=r"^cannot write ") as caught:
+                attempt(path)
+            assert str(path) in str(caught.value)
+            assert "\n" not in str(caught.value)
+    require_writable(tmp_path / "later" / "figures.json", None)
+    assert not list((tmp_path / "later").iterdir())
+
+
+def test_an_exception_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), written_beside(tmp_path / "x.bin") as new:  # noqa: PT012
+        new.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "link.txt").symlink_to("target.txt")
+    write_text(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "target.txt").read_text() == "new"
+
+
+def test_pipes_are_written_to() -> None:
+    code = "from pathlib import Path; from canet_ros.files import *; p = Path('/dev/stdout'); "
+    code += "require_writable(p); write_json(p, [1])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[\n  1\n]\n"
+
+
+def test_picture_formats(tmp_path: Path) -> None:
+    require_picture_format(Path("a.png"), Path("a.JPG"), None)
+    for name in ("sheet", "sheet.txt", "sheet.json"):
+        with pytest.raises(PictureError, match=name):
+            require_picture_format(Path(name))
+        with pytest.raises(PictureError, match="cannot write"):
+            write_picture(tmp_path / name, PICTURE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [PICTURE[..., 0], np.dstack((PICTURE, PICTURE[..., :1])), PICTURE.astype(np.uint16) * 257],
+    ids=["grey", "alpha", "16 bits"],
+)
+def test_every_kind_of_picture_is_read_as_bgr_of_8_bits(pixels: np.ndarray, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "picture.png"), pixels)
+    read = read_picture(tmp_path / "picture.png")
+    assert (read.dtype, read.shape) == (np.uint8, PICTURE.shape)
+    assert np.array_equal(read, PICTURE if pixels.ndim == 3 else np.dstack([PICTURE[..., 0]] * 3))
+
+
+def jpeg_with_thumbnail() -> bytes:
+    """A JPEG whose first segment holds another one, end marker and all, as cameras write it."""
+    inner, outer = (cv2.imencode(".jpg", side)[1].tobytes() for side in (PICTURE[:16, :16], PICTURE))
+    segment = b"Exif\0\0" + inner
+    return outer[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + outer[2:]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.png", b"", "is empty"),
+        ("a.png", b"no picture", "no picture that OpenCV can read"),
+        ("a.png", cv2.imencode(".png", PICTURE)[1].tobytes()[:2000], "is cut off"),
+        ("a.jpg", cv2.imencode(".jpg", PICTURE)[1].tobytes()[:-2], "is cut off"),
+        ("a.jpg", jpeg_with_thumbnail()[: len(jpeg_with_thumbnail()) - 400], "is cut off"),
+        ("a.jpg", b"\xff\xd8\xff", "is cut off"),
+        ("a.jpg", b"\xff\xd8\xff\xe1\0\0" * 50, "is cut off"),
+        # A header that claims 60,000 x 60,000 pixels.
+        (
+            "a.png",
+            cv2.imencode(".png", PICTURE)[1]
+            .tobytes()
+            .replace(b"\0\0\0\x40\0\0\0\x30", b"\0\0\xea\x60" * 2, 1),
+            "a.png",
+        ),
+    ],
+)
+def test_what_is_no_whole_picture_is_named(name: str, data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(PictureError, match=words) as caught:
+        read_picture(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_thumbnail_is_not_mistaken_for_the_picture(tmp_path: Path) -> None:
+    (tmp_path / "whole.jpg").write_bytes(jpeg_with_thumbnail())
+    assert read_picture(tmp_path / "whole.jpg").shape == PICTURE.shape
