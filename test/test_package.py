@@ -33,7 +33,7 @@ from canet_ros.launching.arguments import (
     parameters_in_use,
 )
 from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.launching.parameter_table import PARAMETERS
+from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
 from canet_ros.launching.recording import latched_topics, record_command, recorded_topics
 from canet_ros.launching.rviz_view import view_of_cameras
 
@@ -104,28 +104,23 @@ def test_four_cameras_file_sets_known_parameters() -> None:
     assert len(camera_topics(parameters["image_topics"])) == 4
 
 
+def readme_row(spec: ParameterSpec) -> str:
+    """The row that README has for a parameter."""
+    what = spec.description
+    if spec.choices:
+        what += f": {', '.join(spec.choices)}"
+    if spec.minimum < spec.maximum:
+        what += f" ({spec.minimum:g} to {spec.maximum:g})"
+    default = default_text(spec) or '""'
+    return f"| `{spec.name}` | `{default}` | {'yes' if spec.live else ''} | {what} |"
+
+
 def test_readme_has_the_same_parameters() -> None:
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("README.md is not there yet")
-    rows = [
-        [cell.strip().strip("`") for cell in line.strip().strip("|").split("|")]
-        for line in readme.read_text().splitlines()
-        if line.startswith("|")
-    ]
-    start = next((i for i, row in enumerate(rows) if row[:2] == ["Parameter", "Default"]), None)
-    assert start is not None, "README.md has no table with the columns Parameter | Default | ..."
-    listed = {}
-    for row in rows[start + 2 :]:
-        if row[0] not in SPECS:
-            break
-        listed[row[0]] = row[1]
-    assert set(listed) == set(SPECS)
-    for name, shown in listed.items():
-        written = shown.strip('"')
-        assert parameter_value(SPECS[name], written) == parameter_value(
-            SPECS[name], default_text(SPECS[name])
-        ), name
+    lines = (ROOT / "README.md").read_text().splitlines()
+    start = lines.index("| Parameter | Default | Live | What |") + 2
+    rows = [line for line in lines[start : start + len(PARAMETERS) + 1] if line.startswith("|")]
+    expected = [readme_row(spec) for spec in PARAMETERS]
+    assert rows == expected, "README's table of parameters should be:\n" + "\n".join(expected)
 
 
 # --- Launch arguments and parameter files ----------------------------------------------------------------------------

@@ -10,16 +10,17 @@ from pathlib import Path
 
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import parse_resolution
+from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
 from canet_ros.training.train import TrainingConfig, train
 
 _HELP = {
     "data": "folder with the splits train/ and val/, each with images/ and labels/",
     "name": "name of the model",
     "data_licence": "what the data, and so the weights, may be used for; kept with the model",
-    "architecture": "canet or canet_lite",
-    "backbone": "mobilenet_v2, resnet18, resnet50 or resnet101",
-    "fusion": "fca, concat, se, cbam, fca_spatial or fca_channel",
-    "head": "subpixel (logits every 4 pixels) or bilinear (every 8, as in the paper)",
+    "architecture": ", ".join(ARCHITECTURES),
+    "backbone": ", ".join(BACKBONES),
+    "fusion": ", ".join(FUSIONS),
+    "head": f"{', '.join(HEADS)}; subpixel has logits every 4 pixels, bilinear every 8, as in the paper",
     "extra_data": "folders of further labelled pictures",
     "extra_share": "how many of the further pictures an epoch sees, per training picture",
     "splits": "folders of --data to train on (default: train)",

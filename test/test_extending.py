@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/extending.md does what it says: its blocks are put into a copy of the package, and the copy is used.
+
+Asserted: every new name is offered wherever names are offered, and works. Not asserted: that what is added is any good.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"```python\n# (canet_ros/\S+?\.py)(?:, (?:in (\w+)|(at the end)))?\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package as the page leaves it."""
+    folder = tmp_path_factory.mktemp("extended")
+    shutil.copytree(ROOT / "canet_ros", folder / "canet_ros", ignore=shutil.ignore_patterns("__pycache__"))
+    blocks = BLOCK.findall((ROOT / "docs" / "extending.md").read_text())
+    assert len(blocks) == (ROOT / "docs" / "extending.md").read_text().count("```python")
+    for name, table, at_the_end, text in blocks:
+        path = folder / name
+        if table:
+            before, opening, after = path.read_text().partition(f"{table} = {{")
+            assert opening, f"{name} has no table {table}"
+            path.write_text(f"{before}{opening}\n{text}{after}")
+        elif at_the_end:
+            path.write_text(f"{path.read_text()}\n\n{text}")
+        else:
+            assert not path.exists()
+            path.write_text(text)
+    return folder
+
+
+def run(extended: Path, code: str, *arguments: object) -> str:
+    process = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=extended,
+        env={**os.environ, "PYTHONPATH": str(extended), "CANET_ROS_CACHE": str(extended / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def test_a_new_engine_is_offered_everywhere(extended: Path) -> None:
+    code = """
+from canet_ros.launching.arguments import launch_arguments
+from canet_ros.launching.parameter_table import PARAMETERS
+assert "onnx" in next(spec for spec in PARAMETERS if spec.name == "engine").choices
+assert "onnx" in next(argument for argument in launch_arguments() if argument.name == "engine").choices
+from canet_ros.commands.doctor import _engines
+assert "engine onnx" in [finding.subject for finding in _engines()]
+from canet_ros.cli import main
+main([sys.argv[1], "--help"])
+"""
+    for command in ("benchmark", "demo", "evaluate", "export", "segment"):
+        assert "onnx" in re.split(r"\W+", run(extended, f"import sys\n{code}", command))
+
+
+def test_new_parts_of_the_network_are_offered(extended: Path) -> None:
+    words = re.split(r"\W+", run(extended, "from canet_ros.cli import main; main(['train', '--help'])"))
+    assert {"gated", "five", "deeper"} <= set(words)
+
+
+def test_a_new_engine_gives_the_same_masks(extended: Path, random_model: Path) -> None:
+    pytest.importorskip("onnx")
+    run(
+        extended,
+        """
+import sys
+import numpy as np
+from canet_ros.inference import Segmenter
+picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+load = lambda engine: Segmenter.load(sys.argv[1], "cpu", engine, "fp32", (96, 64))
+ours, torchs = load("onnx"), load("torch")
+assert (ours.engine.name, ours.engine.precision) == ("onnx", "fp32")
+assert (ours(picture).mask == torchs(picture).mask).mean() > 0.999
+""",
+        random_model,
+    )
+
+
+def test_new_parts_of_the_network_are_trained_saved_and_run(extended: Path, tmp_path: Path) -> None:
+    run(
+        extended,
+        """
+import sys
+from pathlib import Path
+import numpy as np
+from canet_ros.cli import main
+from canet_ros.inference import Segmenter
+from canet_ros.simulation import write_scenes
+folder = Path(sys.argv[1])
+for split in ("train", "val"):
+    write_scenes(folder / split, 2, 0, 96, 64)
+parts = ["--backbone", "five", "--fusion", "gated", "--head", "deeper"]
+sizes = ["--crop", "96x64", "--resolution", "96x64", "--batch-size", "2", "--epochs", "1", "--workers", "0"]
+command = ["train", "--data", str(folder), "--name", "new", "--out", str(folder / "run"), *parts, *sizes]
+assert main(command) == 0
+segmenter = Segmenter.load(folder / "run" / "model", "cpu", "torch")
+assert (segmenter.spec.backbone, segmenter.spec.fusion, segmenter.spec.head) == ("five", "gated", "deeper")
+assert segmenter(np.zeros((48, 64, 3), np.uint8)).mask.shape == (48, 64)
+""",
+        tmp_path,
+    )
+
+
+@pytest.mark.ros
+def test_a_new_output_is_a_topic(extended: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rclpy")
+    from ros_graph import Graph, picture, segmentation_node
+    from sensor_msgs.msg import CompressedImage, Image
+
+    monkeypatch.setenv("PYTHONPATH", str(extended))
+    monkeypatch.chdir(extended)
+    graph = Graph()
+    try:
+        with segmentation_node(random_model):
+            confidence = graph.listen(Image, "/camera/segmentation/confidence")
+            uncertainty = graph.listen(Image, "/camera/segmentation/uncertainty")
+            compressed = graph.listen(CompressedImage, "/camera/segmentation/uncertainty/compressed")
+            camera = graph.camera()
+            graph.connect(camera, confidence, uncertainty, compressed)
+            stamp = camera.send(picture(64, 48))
+            sure, unsure = (topic.wait_for_stamp(stamp).data for topic in (confidence, uncertainty))
+            assert [255 - value for value in sure] == list(unsure)
+    finally:
+        graph.close()
