@@ -5,12 +5,13 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 INPUT ?=
 ifneq ($(origin ROS_DISTRO),command line)
-ROS_DISTRO := kilted
+ROS_DISTRO := jazzy
 endif
-VENV := $(if $(filter kilted,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
+VENV := $(if $(filter jazzy,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 READY := $(VENV)/ready
-MORE_kilted := ,int8,lint,training
+MORE_jazzy := ,int8,lint,training
 PYTEST := $(VENV)/bin/python -m pytest
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar on
 
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
@@ -19,7 +20,7 @@ unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
-	@echo "make test [ROS_DISTRO=jazzy]        all tests on Kilted's wheels; or those that use ROS on Jazzy's"
+	@echo "make test [ROS_DISTRO=kilted]       all tests on Jazzy's wheels; or those that use ROS on Kilted's"
 	@echo "make lint                           formatting, lint, types and the arrows between rooms"
 	@echo "make clean                          remove environments and output"
 
@@ -27,19 +28,20 @@ setup: $(READY)
 
 $(READY): setup.py
 	@test "$(ROS_DISTRO)" = kilted -o "$(ROS_DISTRO)" = jazzy || \
-		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of kilted and jazzy alone"; exit 2; }
-	@echo "setting up $(VENV): a minute or two, 2 GB"
+		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of jazzy and kilted alone"; exit 2; }
+	@echo "setting up $(VENV), once: 2 GB and a minute or two; 6 GB and longer where PyTorch comes with CUDA"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,benchmark,test$(MORE_$(ROS_DISTRO))]"
+	@echo "  1 of 2: PyTorch"
+	$(PIP) "$(TORCH)"
+	@echo "  2 of 2: ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and the rest"
+	$(PIP) --editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,benchmark,test$(MORE_$(ROS_DISTRO))]"
 	@touch $@
 
 demo: $(READY)
 	$(VENV)/bin/canet demo $(if $(INPUT),--input "$(INPUT)")
 
 test: $(READY)
-ifeq ($(ROS_DISTRO),kilted)
+ifeq ($(ROS_DISTRO),jazzy)
 	$(PYTEST) $(PYTEST_ARGS)
 else
 	$(PYTEST) -m ros $(PYTEST_ARGS)

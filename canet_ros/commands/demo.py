@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--seconds must be 1 to 3600, not {arguments.seconds:g}")
     if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(
-            "ROS 2 is missing: source /opt/ros/DISTRO/setup.bash, or pip install canet_ros[kilted]"
+            "ROS 2 is missing: source /opt/ros/DISTRO/setup.bash, or pip install canet_ros[jazzy]"
         )
     model = _model_folder(arguments)
     _empty(arguments.out)

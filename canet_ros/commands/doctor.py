@@ -91,7 +91,7 @@ def _findings() -> Iterator[Finding]:
             "ROS 2",
             "missing",
             "no rclpy",
-            "source /opt/ros/DISTRO/setup.bash, or pip install canet_ros[kilted]",
+            "source /opt/ros/DISTRO/setup.bash, or pip install canet_ros[jazzy]",
         )
     )
     yield from _optional_packages()
