@@ -8,7 +8,8 @@ ifneq ($(origin ROS_DISTRO),command line)
 ROS_DISTRO := jazzy
 endif
 VENV := $(if $(filter jazzy,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
-READY := $(VENV)/ready
+DEMO_READY := $(VENV)/ready-demo
+TEST_READY := $(VENV)/ready-test
 MORE_jazzy := ,int8,lint,training
 PYTEST := $(VENV)/bin/python -m pytest
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar on
@@ -24,30 +25,35 @@ help:
 	@echo "make lint                           formatting, lint, types and the arrows between rooms"
 	@echo "make clean                          remove environments and output"
 
-setup: $(READY)
+setup: $(TEST_READY)
 
-$(READY): setup.py
+$(DEMO_READY): setup.py
 	@test "$(ROS_DISTRO)" = kilted -o "$(ROS_DISTRO)" = jazzy || \
 		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of jazzy and kilted alone"; exit 2; }
-	@echo "setting up $(VENV), once: 2 GB and a minute or two; 6 GB and longer where PyTorch comes with CUDA"
+	@echo "setting up $(VENV), once: 1.5 GB and a minute; 6 GB and longer where PyTorch comes with CUDA"
 	$(PYTHON) -m venv $(VENV)
 	@echo "  1 of 2: PyTorch"
 	$(PIP) "$(TORCH)"
 	@echo "  2 of 2: ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and the rest"
-	$(PIP) --editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,benchmark,test$(MORE_$(ROS_DISTRO))]"
+	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags]"
 	@touch $@
 
-demo: $(READY)
+$(TEST_READY): $(DEMO_READY)
+	@echo "adding to $(VENV) what tests take, once: half a GB"
+	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]"
+	@touch $@
+
+demo: $(DEMO_READY)
 	$(VENV)/bin/canet demo $(if $(INPUT),--input "$(INPUT)")
 
-test: $(READY)
+test: $(TEST_READY)
 ifeq ($(ROS_DISTRO),jazzy)
 	$(PYTEST) $(PYTEST_ARGS)
 else
 	$(PYTEST) -m ros $(PYTEST_ARGS)
 endif
 
-lint: $(READY)
+lint: $(TEST_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
