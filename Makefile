@@ -12,7 +12,11 @@ DEMO_READY := $(VENV)/ready-demo
 TEST_READY := $(VENV)/ready-test
 MORE_jazzy := ,int8,lint,training
 PYTEST := $(VENV)/bin/python -m pytest
-PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar on
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
+# A line for what is being fetched: neither silence for minutes nor pages.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+FETCHED := sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages).*/    \1/p'
 
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
@@ -33,14 +37,14 @@ $(DEMO_READY): setup.py
 	@echo "setting up $(VENV), once: 1.5 GB and a minute; 6 GB and longer where PyTorch comes with CUDA"
 	$(PYTHON) -m venv $(VENV)
 	@echo "  1 of 2: PyTorch"
-	$(PIP) "$(TORCH)"
+	$(PIP) "$(TORCH)" | $(FETCHED)
 	@echo "  2 of 2: ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and the rest"
-	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags]"
+	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags]" | $(FETCHED)
 	@touch $@
 
 $(TEST_READY): $(DEMO_READY)
 	@echo "adding to $(VENV) what tests take, once: half a GB"
-	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]"
+	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
 	@touch $@
 
 demo: $(DEMO_READY)
