@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canet_ros.demo.processes import ChildProcess
+from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import Resolution
 from canet_ros.launching.transport import transport_environment, unused_domain_id
@@ -272,7 +273,7 @@ class _Probe:
                 latencies.append(latency_ms)
                 engines.append(engine_ms())
         if not latencies:
-            raise RuntimeError("every frame was lost: see docs/transport.md")
+            raise RuntimeError(f"every frame was lost: {see_docs('transport.md')}")
         return latencies, engines
 
     def stages(self, latency_ms: float) -> dict[str, float]:

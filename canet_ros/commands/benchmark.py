@@ -13,6 +13,7 @@ from typing import Any
 
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
 from canet_ros.benchmark.operations import gpu_names
+from canet_ros.hints import pip_install
 from canet_ros.inference.model_folder import find_model, load_spec, parse_resolution
 from canet_ros.machine import describe_benchmark_machine
 from canet_ros.names import ENGINES, PRECISIONS
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if min(arguments.rounds, arguments.frames, *arguments.batch) < 1:
         raise ValueError("--rounds, --frames and --batch must be 1 or more")
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
-        raise ModuleNotFoundError("--plot takes matplotlib: pip install 'canet_ros[benchmark]'")
+        raise ModuleNotFoundError(f"--plot takes matplotlib: {pip_install('matplotlib')}")
     models = [find_model(name) for name in arguments.model]
     resolutions = arguments.resolution or [load_spec(models[0]).resolution]
     figures: dict[str, Any] = {"machine": {**describe_benchmark_machine(), "gpus": gpu_names()}}

@@ -18,6 +18,7 @@ from typing import Any
 
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
 from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
+from canet_ros.hints import canet_command, install_ros
 from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.names import ENGINES, PRECISIONS
@@ -56,9 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.seconds <= 3600:
         raise ValueError(f"--seconds must be 1 to 3600, not {arguments.seconds:g}")
     if importlib.util.find_spec("rclpy") is None:
-        raise RuntimeError(
-            "ROS 2 is missing: source /opt/ros/DISTRO/setup.bash, or pip install canet_ros[jazzy]"
-        )
+        raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
     model = _model_folder(arguments)
     _empty(arguments.out)
     commands = _commands(arguments, model)
@@ -101,7 +100,7 @@ def _model_folder(arguments: argparse.Namespace) -> Path:
         return find_model(arguments.model or shipped_model(arguments.architecture, arguments.backbone))
     except ModelError as error:
         raise ModelError(
-            f"{error}. To train one: canet train --data DATA --name NAME --out RUN, then --model RUN/model"
+            f"{error}. To train one: {canet_command('train --data DATA --name NAME --out RUN')}, then --model RUN/model"
         ) from error
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from canet_ros.hints import canet_command, install_engine, install_ros, pip_install, see_docs
 from canet_ros.inference.engines import EngineError
 from canet_ros.inference.model_folder import ModelError, available_models, shipped_model
 from canet_ros.launching.transport import (
@@ -29,7 +30,7 @@ ARRIVES = 0.99  # of the images of a stream
 _DISTROS = {"3": "humble", "7": "jazzy", "9": "kilted"}
 _OPTIONAL = {
     "vision_msgs": "class names are not published as label_info; they stay in the parameter class_names",
-    "rosbags": "canet demo --input cannot read rosbags: pip install canet_ros[bags]",
+    "rosbags": f"canet demo --input cannot read rosbags: {pip_install('rosbags')}",
 }
 
 
@@ -91,7 +92,7 @@ def _findings() -> Iterator[Finding]:
             "ROS 2",
             "missing",
             "no rclpy",
-            "source /opt/ros/DISTRO/setup.bash, or pip install canet_ros[jazzy]",
+            install_ros(),
         )
     )
     yield from _optional_packages()
@@ -112,7 +113,7 @@ def _library(package: str, name: str) -> Finding:
     try:
         version = importlib.import_module(package).__version__
     except ImportError as error:
-        return Finding(name, "missing", str(error), "pip install canet_ros")
+        return Finding(name, "missing", str(error), see_docs("install.md"))
     return Finding(name, "ok", version)
 
 
@@ -120,7 +121,7 @@ def _torch() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Finding("PyTorch", "missing", str(error), "see docs/install.md")
+        return Finding("PyTorch", "missing", str(error), see_docs("install.md"))
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Finding("PyTorch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda} on {names}")
@@ -130,7 +131,7 @@ def _torch() -> Finding:
             "PyTorch",
             "note",
             f"{torch.__version__}, {built_for}, does not reach this machine's NVIDIA GPU",
-            "install the PyTorch wheel for this GPU and driver: see docs/install.md",
+            f"install the PyTorch wheel for this GPU and driver: {see_docs('install.md')}",
         )
     return Finding("PyTorch", "ok", f"{torch.__version__}, {built_for}; no NVIDIA GPU here: the CPU is used")
 
@@ -138,7 +139,7 @@ def _torch() -> Finding:
 def _engines() -> Iterator[Finding]:
     for name in ENGINES:
         if importlib.util.find_spec(name) is None:
-            yield Finding(f"engine {name}", "note", "not installed", f"pip install canet_ros[{name}]")
+            yield Finding(f"engine {name}", "note", "not installed", install_engine(name))
         else:
             yield Finding(f"engine {name}", "ok", str(importlib.import_module(name).__version__))
 
@@ -146,7 +147,9 @@ def _engines() -> Iterator[Finding]:
 def _models() -> Iterator[Finding]:
     models = available_models()
     if not models:
-        advice = "train one: canet train --data DATA --name NAME --out RUN, then give RUN/model as the model"
+        advice = (
+            f"{canet_command('train --data DATA --name NAME --out RUN')}, then give RUN/model as the model"
+        )
         yield Finding("models", "missing", "none", advice)
         return
     yield Finding("models", "ok", ", ".join(models))
@@ -176,7 +179,7 @@ def _ros() -> Finding:
 
         middleware = rclpy.get_rmw_implementation_identifier()
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding("ROS 2", "missing", str(error), "see docs/install.md")
+        return Finding("ROS 2", "missing", str(error), see_docs("install.md"))
     version = installed_version("rclpy", "ros-rclpy") or "unknown"
     distro = os.environ.get("ROS_DISTRO") or _DISTROS.get(version.split(".")[0], "unknown")
     return Finding("ROS 2", "ok", f"{distro}, rclpy {version}, {middleware}")
@@ -208,14 +211,14 @@ def _transport() -> Finding:
         environment = transport_environment(plain)
         ours = check_transport(stream, environment)
     except (FileNotFoundError, TransportError) as error:
-        return Finding(subject, "missing", str(error), "see docs/transport.md")
+        return Finding(subject, "missing", str(error), see_docs("transport.md"))
     if ours.received_fraction < ARRIVES:
         free_mib = free_shared_memory_bytes() / 2**20
         verdict = "note" if ours.received else "missing"
         text += f"; with our Fast DDS profile {ours.received}; /dev/shm has {free_mib:.0f} MiB free"
         if free_shared_memory_bytes() < ENOUGH_SHARED_MEMORY_BYTES:
             return Finding(subject, verdict, text, "start the container with --shm-size=512m or --ipc=host")
-        return Finding(subject, verdict, text, "see docs/transport.md")
+        return Finding(subject, verdict, text, see_docs("transport.md"))
     variable = next(name for name in PROFILE_VARIABLES if name in environment)
     return Finding(
         subject,

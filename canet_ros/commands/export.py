@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from canet_ros.hints import see_docs
 from canet_ros.inference.engines import EngineRequest, create_engine
 from canet_ros.inference.export import exported_graph
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
@@ -97,7 +98,7 @@ def _check_provider(kind: str) -> None:
     if kind not in available_providers():
         raise ValueError(
             f"this ONNX Runtime has no {PROVIDERS[kind]}; it has {', '.join(available_providers())}: "
-            "see docs/jetson.md for the packages that do"
+            f"{see_docs('jetson.md')} for the packages that do"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.hints import pip_install
 from canet_ros.inference.pictures import open_pictures
 from canet_ros.ros.image_conversion import ImageError, frame_from_compressed, frame_from_image
 from canet_ros.simulation import StreetDrive
@@ -59,7 +60,7 @@ def _bag_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame
         from rosbags.highlevel import AnyReader, AnyReaderError
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
-        raise ValueError(f"input {path} is a rosbag2: to read it, pip install rosbags") from None
+        raise ValueError(f"input {path} is a rosbag2: to read it, {pip_install('rosbags')}") from None
     # Bags of Humble do not hold the definitions of their messages.
     reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
     try:

@@ -26,6 +26,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
 from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_pictures
+from canet_ros.hints import canet_command
 from canet_ros.ros.image_conversion import frame_from_image
 from canet_ros.ros.statistics import nanoseconds
 
@@ -94,8 +95,8 @@ class Recorder(Node):  # type: ignore[misc]
             raise RecorderError(f"the segmentation node cannot work: {engine['last_error']}")
         if not engine:
             raise RecorderError(
-                f"nothing was heard of the segmentation node for {NODE_TIMEOUT_S:.0f} s: canet doctor tells "
-                "whether processes find each other here"
+                f"nothing was heard of the segmentation node for {NODE_TIMEOUT_S:.0f} s: "
+                f"{canet_command('doctor')} tells whether processes find each other here"
             )
         if engine["lifecycle_state"] != "active":
             raise RecorderError(f"the segmentation node was not active within {NODE_TIMEOUT_S:.0f} s")

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from canet_ros.hints import pip_install
 from canet_ros.inference import cache
 from canet_ros.inference.model_folder import Resolution, load_network, weights_hash
 
@@ -43,7 +44,7 @@ def exported_graph(folder: Path, resolution: Resolution, precision: str = "fp32"
 def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str = "fp32") -> None:
     """Export a model. The batch dimension stays free, height and width are fixed; raises as ``exported_graph``."""
     if importlib.util.find_spec("onnx") is None:
-        raise ModuleNotFoundError("exporting a model takes the package onnx: pip install onnx")
+        raise ModuleNotFoundError(f"exporting a model takes the package onnx: {pip_install('onnx')}")
     import torch
 
     from canet_ros.inference.pixels_to_classes import PixelsToClasses

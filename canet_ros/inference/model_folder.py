@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from safetensors import SafetensorError
 
+from canet_ros.hints import canet_command
 from canet_ros.inference.class_table import ClassTable, parse_class_table
 from canet_ros.share import share_folders
 
@@ -123,7 +124,7 @@ def shipped_model(architecture: str, backbone: str) -> str:
     known = ", ".join(available_models()) or "none"
     raise ModelError(
         f"no shipped model for architecture {architecture!r} with backbone {backbone!r}: "
-        f"set 'model' to a model folder (made by 'canet train'), or choose from: {known}"
+        f"set 'model' to a model folder (made by '{canet_command('train')}'), or choose from: {known}"
     )
 
 
@@ -171,7 +172,7 @@ def load_network(folder: Path) -> tuple[ModelSpec, CANet]:
         weights = load_file(path)
     except FileNotFoundError:
         raise ModelError(
-            f"{path} is missing: copy the whole model folder, or train with 'canet train'"
+            f"{path} is missing: copy the whole model folder, or train with '{canet_command('train')}'"
         ) from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.hints import canet_command, pip_install
 from canet_ros.inference import cache
 from canet_ros.inference.engines.engine import EngineError
 from canet_ros.inference.export import INPUT, derived_name, exported_graph
@@ -29,9 +30,11 @@ def quantized_graph(folder: Path, resolution: Resolution) -> Path:
     path = cache.cache_folder() / derived_name(folder, resolution, "int8.onnx")
     if not cache.is_complete(path):
         width, height = resolution
+        command = canet_command(
+            f"export --model {folder} --resolution {width}x{height} --calibrate FOLDER_OF_PICTURES"
+        )
         raise EngineError(
-            f"precision int8: model {folder.name} is not calibrated at {width}x{height}; run: canet export "
-            f"--model {folder} --resolution {width}x{height} --calibrate FOLDER_OF_PICTURES"
+            f"precision int8: model {folder.name} is not calibrated at {width}x{height}; run: {command}"
         )
     return path
 
@@ -53,7 +56,7 @@ def calibrate(folder: Path, resolution: Resolution, pictures: Sequence[NDArray[n
     if not pictures:
         raise ValueError("calibration takes at least one picture")
     if importlib.util.find_spec("nncf") is None:
-        raise ModuleNotFoundError("calibration takes the package nncf: pip install 'canet_ros[int8]'")
+        raise ModuleNotFoundError(f"calibration takes the package nncf: {pip_install('nncf', 'onnx')}")
     import nncf
     import onnx
 

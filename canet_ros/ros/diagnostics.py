@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock
 from rclpy.node import Node
 
+from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.fault_log import FaultLog
@@ -145,7 +146,7 @@ class Diagnostics:
         if missing > _TOLERATED_SHARE * (received + missing):
             return (
                 DiagnosticStatus.WARN,
-                f"{missing} images were lost on the way, {received} came: see docs/transport.md",
+                f"{missing} images were lost on the way, {received} came: {see_docs('transport.md')}",
             )
         if not received:
             return DiagnosticStatus.OK, "waiting for the first image"

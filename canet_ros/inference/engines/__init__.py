@@ -9,6 +9,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
+from canet_ros.hints import install_engine
 from canet_ros.inference.engines.engine import Engine, EngineError, EngineRequest
 from canet_ros.names import ENGINES, PRECISIONS
 
@@ -65,7 +66,7 @@ def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
 def _build(request: EngineRequest) -> Engine:
     name = request.engine
     if importlib.util.find_spec(name) is None:
-        raise EngineError(f"the package {name} is missing: pip install 'canet_ros[{name}]'")
+        raise EngineError(f"the package {name} is missing: {install_engine(name)}")
     module = importlib.import_module(f"canet_ros.inference.engines.{name}_engine")
     try:
         engine: Engine = getattr(module, ENGINES[name])(request)

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from canet_ros.hints import see_docs
 from canet_ros.inference import cache
 from canet_ros.inference.engines import EngineError, EngineRequest
 from canet_ros.inference.export import INPUT, OUTPUTS, derived_name, exported_graph
@@ -74,7 +75,7 @@ def _provider_kinds(device: str) -> list[str]:
     if not on_gpu:
         raise EngineError(
             f"device {device!r}: this ONNX Runtime ({onnxruntime.__version__}) has neither CUDA nor TensorRT; "
-            "install onnxruntime-gpu (Jetson: see docs/jetson.md), or use device cpu"
+            f"install onnxruntime-gpu (Jetson: {see_docs('jetson.md')}), or use device cpu"
         )
     return [*on_gpu, "cpu"]
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from canet_ros.hints import see_docs
 from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16
 from canet_ros.inference.model_folder import load_network
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
@@ -114,7 +115,8 @@ def _device(wanted: str) -> torch.device:
         if not cuda:
             why = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA GPU"
             raise EngineError(
-                f"device {wanted!r}: this PyTorch ({torch.__version__}) {why}; use device cpu, or see docs/install.md"
+                f"device {wanted!r}: this PyTorch ({torch.__version__}) {why}; use device cpu, or "
+                f"{see_docs('install.md')}"
             )
         device = torch.device("cuda", device.index or 0)
         if device.index is not None and device.index >= torch.cuda.device_count():
