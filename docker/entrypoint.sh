@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The command, in ROS's environment and the workspace's.
+set -eo pipefail
+# shellcheck disable=SC1090
+source "/opt/ros/${ROS_DISTRO}/setup.bash"
+# shellcheck disable=SC1091
+source /ws/install/setup.bash
+exec "$@"
