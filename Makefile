@@ -21,11 +21,12 @@ FETCHED := sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-oldest lint clean
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
 	@echo "make test [ROS_DISTRO=kilted]       all tests on Jazzy's wheels; or those that use ROS on Kilted's"
+	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make lint                           formatting, lint, types and the arrows between rooms"
 	@echo "make clean                          remove environments and output"
 
@@ -56,6 +57,16 @@ ifeq ($(ROS_DISTRO),jazzy)
 else
 	$(PYTEST) -m ros $(PYTEST_ARGS)
 endif
+
+test-oldest: .venv-oldest/ready
+	.venv-oldest/bin/python -m pytest -m "not ros and not launch" $(PYTEST_ARGS)
+
+.venv-oldest/ready: setup.py test/oldest.txt
+	@echo "setting up .venv-oldest, once: 6 GB"
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check \
+		--editable ".[openvino,onnxruntime,bags,benchmark,test]" --constraint test/oldest.txt | $(FETCHED)
+	@touch $@
 
 lint: $(TEST_READY)
 	$(VENV)/bin/ruff check .
