@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet models``: the models that can be given by name: classes, input, size, figures, licence, place."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from canet_ros.files import require_writable, write_json
+from canet_ros.inference.model_folder import ModelError, available_models, load_spec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    require_writable(arguments.json)
+    rows = [_row(name, folder) for name, folder in available_models().items()]
+    if arguments.json:
+        write_json(arguments.json, rows)
+    if not rows:
+        raise ModelError("no models are installed: canet train makes one, canet import brings one in")
+    print("\n\n".join(map(_text, rows)))
+    return 0
+
+
+def _row(name: str, folder: Path) -> dict[str, Any]:
+    size_mb = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
+    row: dict[str, Any] = {"name": name, "folder": str(folder), "size_mb": round(size_mb, 1)}
+    try:
+        spec = load_spec(folder)
+    except ModelError as error:  # the others are none the worse
+        return {**row, "error": str(error)}
+    return {
+        **row,
+        "architecture": spec.architecture,
+        "backbone": spec.backbone,
+        "classes": list(spec.classes.names),
+        "resolution": f"{spec.resolution[0]}x{spec.resolution[1]}",
+        "metrics": {key: value for key, value in spec.metrics.items() if isinstance(value, (int, float))},
+        "licence": str(spec.training.get("data_licence") or "not said"),
+    }
+
+
+def _text(row: dict[str, Any]) -> str:
+    head = f"{row['name']}  ({row['size_mb']:.0f} MB)"
+    if "error" in row:
+        return f"{head}\n  broken: {row['error']}"
+    figures = ", ".join(f"{key} {value:.3g}" for key, value in row["metrics"].items()) or "none"
+    return "\n".join(
+        (
+            head,
+            f"  network  {row['architecture']}, {row['backbone']}, input {row['resolution']}",
+            f"  classes  {len(row['classes'])}: {', '.join(row['classes'])}",
+            f"  figures  {figures}",
+            f"  licence  {row['licence']}",
+            f"  folder   {row['folder']}",
+        )
+    )
