@@ -36,6 +36,11 @@ def map_colors(levels: Picture, colors: Picture | int) -> Picture:
     return cast(Picture, cv2.applyColorMap(levels, table))
 
 
+def look_up(levels: Picture, table: Picture, place: Picture) -> Picture:
+    """(H, W) by a table (256,), written into ``place`` (H, W), which is returned."""
+    return cast(Picture, cv2.LUT(levels, table, place))
+
+
 def transform(picture: Picture, matrix: NDArray[np.float64]) -> Picture:
     """Every pixel's channels times a matrix (channels out, channels in + 1), rounded and saturated."""
     return cast(Picture, cv2.transform(picture, matrix))

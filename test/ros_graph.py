@@ -250,6 +250,12 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+def pixels_of(message: Image) -> np.ndarray:
+    """Pixels of a result, without a copy."""
+    channels = {"mono8": (), "bgr8": (3,), "rgb8": (3,)}[message.encoding]
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, *channels)
+
+
 def health(diagnostics: Listener, name: str) -> dict[str, str]:
     """The newest values that /diagnostics holds for ``canet: <name>``, with ``level`` and ``message`` among them."""
     for array in reversed(diagnostics.messages):

@@ -12,7 +12,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-MAX_CLASSES = 255  # a mask is 8 bits a pixel, and 255 stays free for "ignore"
+UNLABELLED = 255  # of a mask's pixel that has no class; vision_msgs reserves it too
+MAX_CLASSES = 255  # a mask is 8 bits a pixel
 
 
 @dataclass(frozen=True)

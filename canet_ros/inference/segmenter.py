@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.inference.class_table import UNLABELLED
 from canet_ros.inference.engines import Engine, EngineRequest, create_engine
 from canet_ros.inference.model_folder import (
     ModelSpec,
@@ -29,6 +31,13 @@ class Segmentation:
 
     mask: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
+
+    def unlabelled_below(self, min_confidence: float) -> Segmentation:
+        """The same with the mask at ``UNLABELLED`` where the confidence is below ``min_confidence``, 0..1."""
+        if min_confidence <= 0:
+            return self
+        unsure = self.confidence < math.ceil(255 * min_confidence)
+        return Segmentation(np.where(unsure, np.uint8(UNLABELLED), self.mask), self.confidence)
 
     def resized(self, size: Resolution) -> Segmentation:
         """The same at another (width, height), by nearest neighbour: class ids are never mixed."""

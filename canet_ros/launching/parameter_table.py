@@ -65,6 +65,13 @@ PARAMETERS = (
         "mask_size", "image", "Size of the results: the camera's or the network's", choices=MASK_SIZES
     ),
     ParameterSpec(
+        "groups", "", "Groups of classes {name: [class, ...]}: each is published as groups/<name>, 255 or 0", live=True
+    ),
+    ParameterSpec(
+        "min_confidence", 0.0, "Pixels whose confidence is below are unlabelled (255)",
+        minimum=0.0, maximum=1.0, live=True,
+    ),
+    ParameterSpec(
         "overlay_alpha", 0.5, "Weight of the colours in the overlay", minimum=0.0, maximum=1.0, live=True
     ),
     ParameterSpec(

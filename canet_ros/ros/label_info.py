@@ -32,6 +32,7 @@ class LabelInfoTopics:
         self._publishers: list[Any] = []
         self._timer: Any = None
         self._classes: ClassTable | None = None
+        self._threshold = 0.0
         if LabelInfo is None:
             node.get_logger().info(
                 "no label_info topics, because vision_msgs is not installed; class_names and class_colors hold the same"
@@ -45,10 +46,16 @@ class LabelInfoTopics:
         ]
         self._timer = node.create_timer(REPEAT_S, self._publish, clock=steady_clock)
 
-    def show(self, classes: ClassTable) -> None:
-        """Publish these classes from now on."""
+    def show(self, classes: ClassTable, threshold: float) -> None:
+        """Publish these classes, and the confidence (0..1) below which pixels are unlabelled, from now on."""
         self._classes = classes
+        self._threshold = threshold
         self._publish()
+
+    def follow_threshold(self, threshold: float) -> None:
+        if threshold != self._threshold:
+            self._threshold = threshold
+            self._publish()
 
     def destroy(self) -> None:
         for publisher in self._publishers:
@@ -66,5 +73,6 @@ class LabelInfoTopics:
         message.class_map = [
             VisionClass(class_id=index, class_name=name) for index, name in enumerate(self._classes.names)
         ]
+        message.threshold = self._threshold
         for publisher in self._publishers:
             publisher.publish(message)

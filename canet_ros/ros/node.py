@@ -103,7 +103,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         images = [self.resolve_topic_name(name) for name in self._settings.value("image_topics")]
         cameras = camera_topics(images)
         for topics in cameras:
-            self._cameras[topics.image] = Camera(self, topics, transport, self._on_image, self._faults)
+            camera = Camera(self, topics, transport, self._on_image, self._faults)
+            camera.outputs.follow_groups(self._settings.live().groups)
+            self._cameras[topics.image] = camera
             self.get_logger().info(f"{topics.image} ({transport}): results under {topics.results}/")
         self._label_info = LabelInfoTopics(self, [topics.results for topics in cameras], self._steady_clock)
         self._settings.lifecycle_state = "inactive"
@@ -113,6 +115,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def on_activate(self, state: Any) -> Any:
         try:
             segmenter = self._load_segmenter()
+            self._settings.check_groups(segmenter.spec.classes)
         except Exception as error:  # a driver or an engine can throw anything here
             foreseen = isinstance(error, (ModelError, EngineError, ValueError))
             self.get_logger().error(f"not activated: {error if foreseen else traceback.format_exc()}")
@@ -122,7 +125,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         classes = recolored(segmenter.spec.classes, self._settings.value("palette"))
         self._settings.publish_classes(classes)
         if self._label_info is not None:
-            self._label_info.show(classes)
+            self._label_info.show(classes, self._settings.live().min_confidence)
         size = segmenter.resolution if self._settings.value("mask_size") == "network" else None
         self._slots = LatestSlots()
         self._encoder = Encoder(self._faults)
@@ -194,7 +197,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         return self._segmenter
 
     def _look_for_subscribers(self) -> None:
+        live = self._settings.live()
+        if self._label_info is not None:
+            self._label_info.follow_threshold(live.min_confidence)
         for camera in self._cameras.values():
+            camera.outputs.follow_groups(live.groups)
             camera.follow_subscribers()
 
     def _on_image(self, camera: Camera, message: Any) -> None:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from canet_ros.inference.class_groups import Groups, membership_table
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, in_color, overlay
-from canet_ros.opencv import resize
+from canet_ros.opencv import look_up, resize
 from canet_ros.ros import qos
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.image_conversion import ImageError, compressed_message, image_message, scaled_camera_info
+from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics
 
 CAMERA_INFO = "camera_info"
@@ -72,13 +75,15 @@ class Drawing:
 
     Attributes:
         image: the camera's, (H, W, 3) BGR or (H, W) grey, uint8, at its own size.
-        segmentation: at the size of the results.
+        segmentation: at the size of the results; unsure pixels are unlabelled.
+        scratch: memory of the mask's shape, for pictures that are copied into their message at once.
     """
 
     image: NDArray[np.uint8]
     segmentation: Segmentation
     style: Style
     overlay_alpha: float
+    scratch: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,13 @@ class PictureOutput:
     Attributes:
         draw: makes the picture, uint8 in ``encoding``, at the size of the results.
         codec: of the topic ``<name>/compressed``: png or jpeg; empty: there is none.
+        in_scratch: whether ``draw`` answers with the drawing's scratch memory.
     """
 
     draw: Callable[[Drawing], NDArray[np.uint8]]
     encoding: str
     codec: str = ""
+    in_scratch: bool = False
 
 
 def _overlay(drawing: Drawing) -> NDArray[np.uint8]:
@@ -110,6 +117,18 @@ PICTURES = {
     "overlay": PictureOutput(_overlay, "bgr8", "jpeg"),
     "confidence": PictureOutput(lambda d: d.segmentation.confidence, "mono8"),
 }
+
+
+def _group_outputs(groups: Groups) -> dict[str, PictureOutput]:
+    def draw(members: tuple[str, ...], drawing: Drawing) -> NDArray[np.uint8]:
+        # Into memory that is there: to get as much anew takes longer than the lookup.
+        table = membership_table(members, drawing.style.classes)
+        return look_up(drawing.segmentation.mask, table, drawing.scratch)
+
+    return {
+        f"groups/{name}": PictureOutput(functools.partial(draw, members), "mono8", "png", in_scratch=True)
+        for name, members in groups.items()
+    }
 
 
 class CameraOutputs:
@@ -131,19 +150,33 @@ class CameraOutputs:
         self._node = node
         self._prefix = prefix
         self._statistics = statistics
+        self._on_qos_problem = on_qos_problem
         self._on_bad_camera_info = on_bad_camera_info
-        types = {**dict.fromkeys(PICTURES, Image), CAMERA_INFO: CameraInfo}
-        types |= {f"{name}/compressed": CompressedImage for name, output in PICTURES.items() if output.codec}
+        self._scratch = np.empty((0, 0), np.uint8)
+        self._groups: Groups = {}
+        # Both are replaced, never changed: two threads look things up while the groups are followed in a third.
+        self._pictures = PICTURES
         self._publishers = {
-            name: node.create_publisher(
-                message_type,
-                f"{prefix}/{name}",
-                qos.result_qos(),
-                event_callbacks=qos.publisher_events(f"{prefix}/{name}", on_qos_problem),
-                qos_overriding_options=qos.overrides(),
-            )
-            for name, message_type in types.items()
+            name: self._create(name, message_type)
+            for name, message_type in {**_message_types(PICTURES), CAMERA_INFO: CameraInfo}.items()
         }
+        self._publishing_group = threading.Lock()
+
+    def follow_groups(self, groups: Groups) -> None:
+        """Have topics for these groups of classes and for no others."""
+        if groups == self._groups:
+            return
+        pictures = _group_outputs(groups)
+        types = _message_types(pictures)
+        kept = {
+            name: p for name, p in self._publishers.items() if not name.startswith("groups/") or name in types
+        }
+        new = {name: self._create(name, kind) for name, kind in types.items() if name not in kept}
+        with self._publishing_group:
+            gone = [publisher for name, publisher in self._publishers.items() if name not in kept]
+            self._groups, self._pictures, self._publishers = groups, {**PICTURES, **pictures}, {**kept, **new}
+            for publisher in gone:
+                self._node.destroy_publisher(publisher)
 
     def destroy(self) -> None:
         for publisher in self._publishers.values():
@@ -159,23 +192,28 @@ class CameraOutputs:
         wanted: frozenset[str],
         result: Result,
         style: Style,
-        overlay_alpha: float,
-        jpeg_quality: int,
+        live: LiveSettings,
         encoder: Encoder,
     ) -> None:
         """Publish the outputs in ``wanted``; compressed ones follow from the encoder's thread."""
         size = style.size or (result.image.shape[1], result.image.shape[0])
         if result.segmentation is not None:
-            drawing = Drawing(result.image, result.segmentation.resized(size), style, overlay_alpha)
-            for name, output in PICTURES.items():
+            segmentation = result.segmentation.unlabelled_below(live.min_confidence).resized(size)
+            if self._scratch.shape != segmentation.mask.shape:
+                self._scratch = np.empty_like(segmentation.mask)
+            drawing = Drawing(result.image, segmentation, style, live.overlay_alpha, self._scratch)
+            for name, output in self._pictures.items():
                 raw, compressed = name in wanted, f"{name}/compressed" in wanted
                 if not (raw or compressed):
                     continue
                 picture = output.draw(drawing)
                 if raw:
-                    self._publishers[name].publish(image_message(picture, output.encoding, result.header))
+                    self._send(name, image_message(picture, output.encoding, result.header))
                 if compressed:
-                    task = functools.partial(self._encode, name, picture, result.header, jpeg_quality)
+                    picture = picture.copy() if output.in_scratch else picture
+                    task = functools.partial(
+                        self._encode, name, output, picture, result.header, live.jpeg_quality
+                    )
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
         if CAMERA_INFO in wanted and result.camera_info is not None:
@@ -190,12 +228,39 @@ class CameraOutputs:
         scaled.header = result.header
         self._publishers[CAMERA_INFO].publish(scaled)
 
-    def _encode(self, name: str, picture: NDArray[np.uint8], header: Any, jpeg_quality: int) -> None:
+    def _encode(
+        self, name: str, output: PictureOutput, picture: NDArray[np.uint8], header: Any, jpeg_quality: int
+    ) -> None:
         start_s = time.monotonic()
-        output = PICTURES[name]
         message = compressed_message(picture, output.encoding, header, output.codec, jpeg_quality)
-        self._publishers[f"{name}/compressed"].publish(message)
+        self._send(f"{name}/compressed", message)
         self._statistics.time({"encode": (time.monotonic() - start_s) * 1e3})
+
+    def _send(self, name: str, message: Any) -> None:
+        if not name.startswith("groups/"):
+            self._publishers[name].publish(message)
+            return
+        with self._publishing_group:
+            publisher = self._publishers.get(name)
+            if publisher is not None:  # else its group is gone since the frame was taken
+                publisher.publish(message)
+
+    def _create(self, name: str, message_type: Any) -> Any:
+        topic = f"{self._prefix}/{name}"
+        return self._node.create_publisher(
+            message_type,
+            topic,
+            qos.result_qos(),
+            event_callbacks=qos.publisher_events(topic, self._on_qos_problem),
+            qos_overriding_options=qos.overrides(),
+        )
+
+
+def _message_types(pictures: Mapping[str, PictureOutput]) -> dict[str, Any]:
+    types: dict[str, Any] = dict.fromkeys(pictures, Image)
+    return types | {
+        f"{name}/compressed": CompressedImage for name, output in pictures.items() if output.codec
+    }
 
 
 def needs_inference(wanted: frozenset[str]) -> bool:

@@ -13,6 +13,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from canet_ros.inference.class_groups import Groups, groups_text, parse_groups, unknown_classes_problem
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import parse_resolution
 from canet_ros.launching.camera_topics import camera_topics
@@ -25,12 +26,14 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """Values that may change between two frames; rates in Hz, ages in seconds, 0 for no limit."""
+    """Values that may change between two frames; rates in Hz, ages in seconds, 0 for no limit; confidence in 0..1."""
 
     overlay_alpha: float
     max_rate_hz: float
     max_age_s: float
     jpeg_quality: int
+    min_confidence: float
+    groups: Groups
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,15 @@ class NodeParameters:
             max_rate_hz=float(self.value("max_rate")),
             max_age_s=float(self.value("max_age")),
             jpeg_quality=int(self.value("jpeg_quality")),
+            min_confidence=float(self.value("min_confidence")),
+            groups=parse_groups(self.value("groups")),
         )
+
+    def check_groups(self, classes: ClassTable) -> None:
+        """Raise ValueError if a group names a class that these are not."""
+        problem = unknown_classes_problem(self.live().groups, classes.names)
+        if problem:
+            raise ValueError(problem)
 
     def segmenter_choice(self) -> SegmenterChoice:
         return SegmenterChoice(**{name: self.value(name) for name in SegmenterChoice.__dataclass_fields__})
@@ -112,12 +123,19 @@ class NodeParameters:
 
     def _declare(self, spec: ParameterSpec) -> None:
         default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+        given = self._groups_of_file() if spec.name == "groups" else ""
         try:
-            self._node.declare_parameter(spec.name, default, _descriptor(spec))
+            self._node.declare_parameter(spec.name, given or default, _descriptor(spec))
         except InvalidParameterValueException:
             # The exception's text differs between distributions, and rclpy's own check of ranges comes before ours.
             self._start_problems[spec.name] = self._refusal or f"{spec.name}: expected {_expectation(spec)}"
             self._node.declare_parameter(spec.name, default, _descriptor(spec), ignore_override=True)
+
+    def _groups_of_file(self) -> str:
+        """Groups that a parameter file holds as a mapping: rcl makes a parameter ``groups.<name>`` of each."""
+        overrides = getattr(self._node, "_parameter_overrides", {})
+        named = {n.partition(".")[2]: p.value for n, p in overrides.items() if n.startswith("groups.")}
+        return groups_text({n: [v] if isinstance(v, str) else v for n, v in named.items()}) if named else ""
 
     def _check_change(self, parameters: Sequence[Any]) -> SetParametersResult:
         for parameter in parameters:
@@ -139,6 +157,8 @@ class NodeParameters:
         problem = value_problem(spec, value)
         if problem is None and name == "image_topics":
             problem = self._topics_problem(value)
+        if problem is None and name == "groups" and self.lifecycle_state == "active":
+            problem = unknown_classes_problem(parse_groups(value), self.value("class_names"))
         if problem is None and self._declared:
             problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
         return problem
@@ -170,6 +190,11 @@ def value_problem(spec: ParameterSpec, value: Any) -> str | None:
     if spec.name == "resolution" and value:
         try:
             parse_resolution(value)
+        except ValueError as error:
+            return str(error)
+    if spec.name == "groups":
+        try:
+            parse_groups(value)
         except ValueError as error:
             return str(error)
     return None

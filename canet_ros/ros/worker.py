@@ -134,9 +134,7 @@ class InferenceWorker:
     def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
         start_s = time.monotonic()
         result = Result(job.header, job.pixels, segmentation, job.camera.input.infos.match(job.header.stamp))
-        job.camera.outputs.publish(
-            job.wanted, result, self._style, live.overlay_alpha, live.jpeg_quality, self._encoder
-        )
+        job.camera.outputs.publish(job.wanted, result, self._style, live, self._encoder)
         job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
         age = age_s(job.header.stamp, self._now_ns())
         if age is not None:

@@ -18,7 +18,7 @@ pytest.importorskip("rclpy")
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
-from ros_graph import Camera, Graph, Process, health, picture, segmentation_node, wait_until
+from ros_graph import Camera, Graph, Process, health, picture, pixels_of, segmentation_node, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -41,11 +41,6 @@ def node(random_model: Path, graph: Graph) -> Iterator[Process]:
 def front(graph: Graph, node: Process) -> Iterator[Camera]:
     yield graph.camera("/front/image_raw")
     graph.clear()
-
-
-def pixels_of(message: Image) -> np.ndarray:
-    channels = {"mono8": (), "bgr8": (3,), "rgb8": (3,)}[message.encoding]
-    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, *channels)
 
 
 @pytest.mark.parametrize("size", [(160, 120), (641, 479), (97, 33)])

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups of classes and the least confidence, through real topics: binary masks that follow their parameters."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from ros_graph import Camera, Graph, Process, health, picture, pixels_of, segmentation_node, wait_until
+from sensor_msgs.msg import CompressedImage, Image
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.class_groups import parse_groups
+from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+
+pytestmark = pytest.mark.ros
+PREFIX = "/camera/segmentation"
+GROUPS = "{flat: [road, pavement], people: [pedestrian, bicyclist], other: [sky]}"
+
+
+@pytest.fixture(scope="module")
+def node(random_model: Path, graph: Graph) -> Iterator[Process]:
+    with segmentation_node(random_model, groups=f"'{GROUPS}'") as process:
+        graph.wait_for_state("active")
+        yield process
+
+
+@pytest.fixture
+def camera(graph: Graph, node: Process) -> Iterator[Camera]:
+    yield graph.camera()
+    graph.clear()
+    assert graph.set_parameter("groups", GROUPS).successful
+    assert graph.set_parameter("min_confidence", 0.0).successful
+
+
+def members(segmenter: Segmenter, mask: np.ndarray, *names: str) -> np.ndarray:
+    ids = [segmenter.spec.classes.names.index(name) for name in names]
+    return np.where(np.isin(mask, ids), 255, 0).astype(np.uint8)
+
+
+def names_in(segmenter: Segmenter, image: np.ndarray) -> list[str]:
+    """Classes that the model finds in a picture, the most frequent first."""
+    counts = np.bincount(segmenter(image).mask.ravel(), minlength=11)
+    return [segmenter.spec.classes.names[i] for i in np.argsort(-counts) if counts[i]]
+
+
+@pytest.mark.parametrize("size", [(320, 240), (161, 93)])
+def test_a_group_is_255_where_its_classes_are(
+    graph: Graph, camera: Camera, segmenter: Segmenter, size: tuple[int, int]
+) -> None:
+    image = picture(*size)
+    first, second, *_ = names_in(segmenter, image)
+    assert graph.set_parameter("groups", f"{{one: [{first}], both: [{first}, {second}]}}").successful
+    raw = {name: graph.listen(Image, f"{PREFIX}/groups/{name}") for name in ("one", "both")}
+    png = graph.listen(CompressedImage, f"{PREFIX}/groups/both/compressed")
+    graph.connect(camera, *raw.values(), png)
+    stamp = camera.send(image, frame_id="front_optical")
+    mask = segmenter(image).mask
+    expected = {
+        "one": members(segmenter, mask, first),
+        "both": members(segmenter, mask, first, second),
+    }
+    for name, listener in raw.items():
+        message = listener.wait_for_stamp(stamp)
+        assert (message.encoding, message.header.frame_id) == ("mono8", "front_optical")
+        np.testing.assert_array_equal(pixels_of(message), expected[name], err_msg=name)
+        assert set(np.unique(expected[name])) == {0, 255}
+    message = png.wait_for_stamp(stamp)
+    assert message.format == "mono8; png compressed "
+    decoded = cv2.imdecode(np.frombuffer(array.array("B", message.data), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(decoded, expected["both"])
+
+
+def test_groups_come_go_and_change_while_the_node_runs(
+    graph: Graph, camera: Camera, segmenter: Segmenter
+) -> None:
+    image = picture(160, 120)
+    mask = segmenter(image).mask
+    first, second, *_ = names_in(segmenter, image)
+    groups = graph.listen(Image, f"{PREFIX}/groups/mine")
+    for names in ((first,), (second,), (first, second)):
+        assert graph.set_parameter("groups", f"{{mine: [{', '.join(names)}]}}").successful
+        graph.connect(camera, groups)
+        got = groups.wait_for_stamp(camera.send(image))
+        np.testing.assert_array_equal(pixels_of(got), members(segmenter, mask, *names))
+    assert graph.get_parameter("groups") == f"{{mine: [{first}, {second}]}}"
+    masks = graph.listen(Image, f"{PREFIX}/mask")
+    graph.connect(camera, masks)
+    assert graph.set_parameter("groups", "").successful
+    wait_until(lambda: not graph.node.count_publishers(groups.topic), "the group's topic to go")
+    count = len(groups.messages)
+    masks.wait_for_stamp(camera.send(image))
+    assert len(groups.messages) == count
+
+
+def test_a_group_alone_is_computed_alone_and_none_takes_no_inference(graph: Graph, camera: Camera) -> None:
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    groups = graph.listen(Image, f"{PREFIX}/groups/flat")
+    graph.connect(camera, groups)
+    groups.close()
+    wait_until(lambda: not camera.subscriber_count(), "the node to unsubscribe")
+    diagnostics.wait_for(len(diagnostics.messages) + 2)
+    before = health(diagnostics, "engine")["batches"]
+    for _ in range(3):
+        camera.send(picture(160, 120))
+    diagnostics.wait_for(len(diagnostics.messages) + 3)
+    assert health(diagnostics, "engine")["batches"] == before
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("{drivable: [raod]}", "drivable names raod, which the model does not have; its classes are: sky,"),
+        ("{drivable: []}", "drivable: expected a list of class names"),
+        ("{a b: [road]}", "cannot name a topic"),
+        ("road", "expected names with their classes"),
+        (["road"], "expected text"),
+    ],
+)
+def test_groups_that_make_no_sense_are_refused(
+    graph: Graph, node: Process, value: object, reason: str
+) -> None:
+    before = graph.get_parameter("groups")
+    result = graph.set_parameter("groups", value)
+    assert not result.successful
+    assert reason in result.reason
+    assert graph.get_parameter("groups") == before
+
+
+def test_unsure_pixels_are_unlabelled_in_every_result_but_the_confidence(
+    graph: Graph, camera: Camera, segmenter: Segmenter
+) -> None:
+    image = picture(320, 240)
+    found = segmenter(image)
+    levels = np.unique(found.confidence)
+    level = levels[len(levels) // 2]
+    sure = np.where(found.confidence >= level, found.mask, 255).astype(np.uint8)
+    assert 0 < (sure == 255).mean() < 1
+    first = names_in(segmenter, image)[0]
+    assert graph.set_parameter("groups", f"{{mine: [{first}]}}").successful
+    assert graph.set_parameter("min_confidence", float(level) / 255).successful
+    names = ("mask", "color_mask", "overlay", "confidence", "groups/mine")
+    listeners = {name: graph.listen(Image, f"{PREFIX}/{name}") for name in names}
+    graph.connect(camera, *listeners.values())
+    stamp = camera.send(image)
+    got = {name: pixels_of(listener.wait_for_stamp(stamp)) for name, listener in listeners.items()}
+    table = color_lookup_table(segmenter.spec.classes, "rgb")
+    expected = {
+        "mask": sure,
+        "color_mask": colorize(sure, table),
+        "overlay": overlay(image, sure, np.ascontiguousarray(table[:, ::-1]), 0.5),
+        "confidence": found.confidence,
+        "groups/mine": members(segmenter, sure, first),
+    }
+    for name, pixels in expected.items():
+        np.testing.assert_array_equal(got[name], pixels, err_msg=name)
+    assert graph.set_parameter("min_confidence", 0).successful
+    stamp = camera.send(image)
+    np.testing.assert_array_equal(pixels_of(listeners["mask"].wait_for_stamp(stamp)), found.mask)
+    assert not graph.set_parameter("min_confidence", 1.5).successful
+
+
+def test_label_info_says_the_threshold(graph: Graph, camera: Camera) -> None:
+    vision_msgs = pytest.importorskip("vision_msgs.msg")
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    infos = graph.listen(vision_msgs.LabelInfo, f"{PREFIX}/label_info", latched)
+    assert infos.wait_for(1)[0].threshold == 0.0
+    assert graph.set_parameter("min_confidence", 0.5).successful
+    wait_until(lambda: infos.messages[-1].threshold == 0.5, "the new threshold")
+
+
+def test_groups_of_a_parameter_file_and_of_a_model_that_lacks_a_class(
+    graph: Graph, random_model: Path, tmp_path: Path
+) -> None:
+    """A file holds them as a mapping or as text; a class that the model lacks fails the activation with a reason."""
+    node = "/filed/canet"
+    for groups in ({"drivable": ["road"], "people": ["pedestrian", "bicyclist"]}, "{drivable: [road]}"):
+        file = tmp_path / "groups.yaml"
+        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"groups": groups}}}))
+        program = ("-m", "canet_ros.ros.node", "--ros-args", "--params-file", str(file))
+        with segmentation_node(random_model, program, namespace="/filed"):
+            graph.wait_for_state("active", node)
+            parsed = dict(parse_groups(graph.get_parameter("groups", node)))
+            assert parsed["drivable"] == ("road",)
+            assert len(parsed) == len(groups) if isinstance(groups, dict) else len(parsed) == 1
+    with segmentation_node(random_model, namespace="/filed", groups="'{drivable: [lane]}'") as process:
+        process.wait_for_output("not activated")
+        assert "drivable names lane, which the model does not have" in process.output()
+        assert graph.state(node) == "inactive"
+        assert graph.set_parameter("groups", "{drivable: [road]}", node).successful
+        assert graph.change_state("activate", node)
+
+
+def test_ros2_param_set_hands_a_mapping_on_as_text() -> None:
+    ros2param = pytest.importorskip("ros2param.api")
+    value = ros2param.get_parameter_value(string_value=GROUPS)
+    assert value.string_value == GROUPS
