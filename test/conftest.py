@@ -12,7 +12,7 @@ import torch
 
 from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import ModelSpec, save_model
+from canet_ros.inference.model_folder import ModelSpec, load_network, save_model
 
 if TYPE_CHECKING:
     from ros_graph import Graph
@@ -30,6 +30,18 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             network(torch.randn(4, 3, 120, 160))
     folder = tmp_path_factory.mktemp("models") / "random"
     save_model(folder, spec, network.eval())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sharp_model(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with logits further apart: as its masks, but of every confidence."""
+    spec, network = load_network(random_model)
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter.mul_(200)
+    folder = tmp_path_factory.mktemp("models") / "sharp"
+    save_model(folder, spec, network)
     return folder
 
 

@@ -28,8 +28,13 @@ GROUPS = "{flat: [road, pavement], people: [pedestrian, bicyclist], other: [sky]
 
 
 @pytest.fixture(scope="module")
-def node(random_model: Path, graph: Graph) -> Iterator[Process]:
-    with segmentation_node(random_model, groups=f"'{GROUPS}'") as process:
+def segmenter(sharp_model: Path) -> Segmenter:
+    return Segmenter.load(sharp_model, device="cpu", engine="torch", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def node(sharp_model: Path, graph: Graph) -> Iterator[Process]:
+    with segmentation_node(sharp_model, groups=f"'{GROUPS}'") as process:
         graph.wait_for_state("active")
         yield process
 
