@@ -21,12 +21,13 @@ FETCHED := sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
-.PHONY: help setup demo test test-oldest lint clean
+.PHONY: help setup demo test test-oldest docs lint clean
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
 	@echo "make test [ROS_DISTRO=kilted]       all tests on Jazzy's wheels; or those that use ROS on Kilted's"
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
+	@echo "make docs                           this documentation as a site, in docs/_build/"
 	@echo "make lint                           formatting, lint, types and the arrows between rooms"
 	@echo "make clean                          remove environments and output"
 
@@ -68,6 +69,14 @@ test-oldest: .venv-oldest/ready
 		--editable ".[openvino,onnxruntime,bags,benchmark,test]" --constraint test/oldest.txt | $(FETCHED)
 	@touch $@
 
+docs: $(VENV)/ready-docs
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+	@echo "docs/_build/index.html"
+
+$(VENV)/ready-docs: $(DEMO_READY)
+	$(PIP) --editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,docs]" | $(FETCHED)
+	@touch $@
+
 lint: $(TEST_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -75,4 +84,4 @@ lint: $(TEST_READY)
 	$(VENV)/bin/lint-imports --no-logo
 
 clean:
-	rm -rf .venv .venv-* build install log demo_output .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build install log demo_output docs/_build docs/reference .mypy_cache .pytest_cache .ruff_cache

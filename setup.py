@@ -57,6 +57,7 @@ setup(
             "ros-jazzy-sensor-msgs",
             "ros-jazzy-std-srvs",
         ],
+        "docs": ["furo", "myst-parser>=3", "sphinx>=7.3"],
         "test": ["pytest>=7"],
         "lint": ["import-linter>=2.1", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
     },

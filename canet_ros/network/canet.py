@@ -61,7 +61,7 @@ class ContextBranch(nn.Module):
         self.upsample_8 = upsample(first + self.backbone.channels_16, second)
 
     def forward(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, 3, H, W) to (B, C, *size), ``size`` being an eighth of the image, rounded up."""
+        """(B, 3, H, W) to ``(B, C, *size)``, ``size`` being an eighth of the image, rounded up."""
         features_16, features_32 = self.backbone(image)
         upsampled_16 = self.upsample_16(features_32, _size(features_16))
         upsampled_8: Tensor = self.upsample_8(torch.cat((upsampled_16, features_16), dim=1), size)

@@ -42,11 +42,11 @@ class BilinearHead(nn.Conv2d):
         return logits if self.finer == 1 else F.pixel_shuffle(logits, self.finer)
 
     def forward(self, features: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:  # type: ignore[override]
-        """(B, C, h, w) to (B, classes, *size), logits of every ``stride``-th pixel."""
+        """(B, C, h, w) to ``(B, classes, *size)``, logits of every ``stride``-th pixel."""
         return self.upsample(self.coarse_logits(features), size, stride)
 
     def upsample(self, coarse: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:
-        """Coarse logits to (B, classes, *size), those of every ``stride``-th pixel."""
+        """Coarse logits to ``(B, classes, *size)``, those of every ``stride``-th pixel."""
         height, width = (side * self.stride_of_logits // stride for side in coarse.shape[2:])
         # Cut, not stretched, where the image is no multiple of 8: a stretched mask is up to 7 pixels off at its end.
         full = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
@@ -74,7 +74,7 @@ class TransposedHead(nn.Module):
         self.deconv_bn = nn.BatchNorm2d(classes)
 
     def forward(self, features: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:
-        """(B, C, h, w) to (B, classes, *size), logits of every ``stride``-th pixel."""
+        """(B, C, h, w) to ``(B, classes, *size)``, logits of every ``stride``-th pixel."""
         logits = F.relu(self.bn(self.conv(features)))
         upsampled: Tensor = F.relu(self.deconv_bn(self.deconv(logits)))
         return upsampled[:, :, : size[0] * stride : stride, : size[1] * stride : stride]

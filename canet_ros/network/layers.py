@@ -34,7 +34,7 @@ class TransposedUpsample(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, in, h, w) to (B, out, *size), where each of ``size`` is 2n - 1 or 2n of h and w."""
+        """(B, in, h, w) to ``(B, out, *size)``, where each of ``size`` is 2n - 1 or 2n of h and w."""
         return F.relu(self.bn(self.deconv(x, output_size=size)), inplace=True)
 
 
@@ -50,7 +50,7 @@ class SeparableUpsample(nn.Module):
         )
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, in, h, w) to (B, out, *size), where each of ``size`` is 2n - 1 or 2n of h and w."""
+        """(B, in, h, w) to ``(B, out, *size)``, where each of ``size`` is 2n - 1 or 2n of h and w."""
         # By exactly 2, then cut: stretched to 2n - 1, features would drift away from those of the other branch.
         upsampled = F.interpolate(self.reduce(x), scale_factor=2, mode="bilinear", align_corners=False)
         out: Tensor = self.smooth(upsampled[:, :, : size[0], : size[1]])
