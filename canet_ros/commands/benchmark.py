@@ -65,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-frames", type=int, default=0, help="with --node: frames to watch its memory over"
     )
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="measure all that this device can, into a page and a JSON"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=15.0, help="with --report: about how long (default: 15)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures")
 
@@ -72,6 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if min(arguments.rounds, arguments.frames, *arguments.batch) < 1:
         raise ValueError("--rounds, --frames and --batch must be 1 or more")
+    if arguments.report:
+        from canet_ros.benchmark.report import measure_everything
+
+        measure_everything(arguments.model[0], arguments.device, arguments.report, arguments.minutes)
+        print(arguments.report / "report.md")
+        return 0
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise ModuleNotFoundError(f"--plot takes matplotlib: {pip_install('matplotlib')}")
     models = [find_model(name) for name in arguments.model]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -92,3 +93,32 @@ def test_node(random_model: Path, tmp_path: Path) -> None:
     assert node["cameras"]["count"] == 4
     assert node["plain_node"]["latency_ms"]["median"] > 0
     assert node["start_up_s"] > 0
+
+
+def test_a_report_goes_on_where_a_step_fails(tmp_path: Path, random_model: Path) -> None:
+    from canet_ros.benchmark import report
+
+    steps = [
+        report.Step("refused", ("export", "--model", "no such model"), 30),
+        report.Step("late", ("demo", "--seconds", "3600", "--out", str(tmp_path / "demo")), 2),
+        report.Step("models", ("models", "--json", str(tmp_path / "m.json")), 30, tmp_path / "m.json"),
+    ]
+    environment = {**os.environ, "CANET_ROS_CACHE": str(tmp_path / "cache")}
+    refused, late, models = [report.run_step(step, environment, tmp_path / step.name) for step in steps]
+    assert "no such model" in refused["error"]
+    assert "not done within 2 s" in late["error"]
+    assert "error" not in models
+    assert [row["name"] for row in models["figures"]]
+    assert models["memory_mb"] > 5
+    machine = {"processor": "any", "cores": 2}
+    page = report.page({"machine": machine, "model": "m", "steps": [refused, late, models]})
+    assert page.count("\n| ") == 5
+    assert "not done within 2 s" in page
+
+
+def test_a_report_plans_what_fits_into_its_time(tmp_path: Path) -> None:
+    from canet_ros.benchmark.report import planned_steps
+
+    steps = planned_steps("canet-mobilenet_v2-camvid", "cpu", tmp_path, minutes=15)
+    assert 0.9 * 15 * 60 <= sum(step.limit_s for step in steps) <= 1.1 * 15 * 60
+    assert len({step.name for step in steps}) == len(steps)

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that is worth measuring on a machine that we do not have, in one command: a folder with a page and a JSON.
+
+Each step is a process of its own with a time limit: what a device cannot do, or dies of, costs its step alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from canet_ros.demo.processes import ChildProcess
+from canet_ros.files import write_json, write_text
+from canet_ros.launching.transport import transport_environment, unused_domain_id
+from canet_ros.machine import describe_machine
+from canet_ros.simulation import write_scenes
+
+SIZES = ("480x360", "1024x512", "1280x720")
+SCENES = 12
+POLL_S = 0.2
+POWER_EVERY_S = 1.0  # asking takes a driver tens of milliseconds
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measurement: arguments of ``canet``, and the JSON file that they write; None if they write none."""
+
+    name: str
+    arguments: tuple[str, ...]
+    limit_s: float
+    figures: Path | None = None
+
+
+def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> list[Step]:
+    """What is measured, within about ``minutes``: the limits of the steps add up to it."""
+
+    def engines(size: str, batch: str, share: float, *more: str) -> Step:
+        file = scratch / f"engines-{size}-{batch}.json"
+        every = (
+            "--engine",
+            "torch",
+            "openvino",
+            "onnxruntime",
+            "--precision",
+            "fp32",
+            "fp16",
+            "bf16",
+            "int8",
+        )
+        where = ("--model", model, "--device", device, "--resolution", size, "--batch", batch)
+        arguments = ("benchmark", *where, *every, "--rounds", "10", "--json", str(file), *more)
+        return Step(f"engines, {size}, batch {batch}", arguments, share * minutes * 60, file)
+
+    data = ("--data", str(scratch / "scenes"))
+    node, doctor = scratch / "node.json", scratch / "doctor.json"
+    train = (
+        "train",
+        *data,
+        "--name",
+        "throughput",
+        "--out",
+        str(scratch / "run"),
+        "--device",
+        _plain(device),
+    )
+    tensorrt = ("--engine", "onnxruntime", "--provider", "tensorrt", "--precision", "fp16")
+    small = ("--model", model, "--resolution", SIZES[0])
+    return [
+        Step("doctor", ("doctor", "--json", str(doctor)), 0.08 * minutes * 60, doctor),
+        Step(
+            "calibration of int8", ("export", *small, "--calibrate", "--pictures", "20"), 0.1 * minutes * 60
+        ),
+        Step("TensorRT, built from nothing", ("export", *small, *tensorrt), 0.15 * minutes * 60),
+        engines(SIZES[0], "1", 0.12, *data),
+        *(engines(size, "1", 0.1) for size in SIZES[1:]),
+        *(engines(size, "4", 0.1) for size in SIZES[:2]),
+        Step(
+            "the node, through DDS",
+            ("benchmark", *small, "--node", "--json", str(node)),
+            0.1 * minutes * 60,
+            node,
+        ),
+        Step("training", (*train, "--epochs", "1", "--val-every", "1"), 0.1 * minutes * 60),
+    ]
+
+
+def measure_everything(model: str, device: str, out: Path, minutes: float) -> dict[str, Any]:
+    """Run all steps; writes ``report.json`` and ``report.md`` into ``out``, after each step what is known by then.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+
+    Returns:
+        The machine, and per step its seconds, the largest memory of its process (MB), mean and largest power (W) where
+        a tool tells, its figures, and what went wrong.
+    """
+    scratch = out / "steps"
+    shutil.rmtree(scratch, ignore_errors=True)
+    for split in ("train", "val"):
+        write_scenes(scratch / "scenes" / split, SCENES, first_seed=97000)
+    report: dict[str, Any] = {"machine": describe_machine(), "model": model, "device": device, "steps": []}
+    environment = {
+        **transport_environment(),
+        "ROS_DOMAIN_ID": str(unused_domain_id()),
+        # An empty cache, or what was built last time would not be measured.
+        "CANET_ROS_CACHE": str(scratch / "cache"),
+    }
+    steps = planned_steps(model, device, scratch, minutes)
+    with tqdm(steps, desc="report", unit="step") as bar:
+        for step in bar:
+            bar.set_description(step.name)
+            log = scratch / f"{step.name.replace(' ', '_').replace(',', '')}.log"
+            report["steps"].append(run_step(step, environment, log))
+            write_json(out / "report.json", report)
+            write_text(out / "report.md", page(report))
+    shutil.rmtree(scratch / "cache", ignore_errors=True)
+    return report
+
+
+def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, Any]:
+    """Run one step until its limit: what it took, its figures, and ``error`` where it failed."""
+    start_s = time.monotonic()
+    memory_mb = 0.0
+    power_w: list[float] = []
+    with ChildProcess(
+        step.name, [sys.executable, "-m", "canet_ros.cli", *step.arguments], environment, log
+    ) as process:
+        late, ask_power_s = False, start_s
+        while process.status() is None:
+            memory_mb = max(memory_mb, _peak_memory_mb(process.pid))
+            if time.monotonic() >= ask_power_s:
+                ask_power_s = time.monotonic() + POWER_EVERY_S
+                power_w += _power_w()
+            if time.monotonic() - start_s > step.limit_s:
+                late = True
+                process.signal(signal.SIGINT)
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
+    found: dict[str, Any] = {
+        "name": step.name,
+        "command": " ".join(("canet", *step.arguments)),
+        "seconds": round(time.monotonic() - start_s, 1),
+        "memory_mb": round(memory_mb, 1),
+        "power_w": {"mean": sum(power_w) / len(power_w), "max": max(power_w)} if power_w else None,
+    }
+    if late:
+        found["error"] = f"not done within {step.limit_s:.0f} s"
+    elif process.status() != 0:
+        found["error"] = process.epitaph()
+    if step.figures and step.figures.is_file():
+        found["figures"] = json.loads(step.figures.read_text(encoding="utf-8"))
+    return found
+
+
+def page(report: dict[str, Any]) -> str:
+    """The report in Markdown, to be pasted into an issue."""
+    machine = report["machine"]
+    lines = [f"# {report['model']} on {machine['processor']}", ""]
+    lines += [f"- {key}: {value}" for key, value in machine.items()]
+    lines += ["", "| step | s | memory, MB | power, W | |", "| --- " * 5 + "|"]
+    for step in report["steps"]:
+        power = (
+            ""
+            if step["power_w"] is None
+            else f"{step['power_w']['mean']:.0f} (max {step['power_w']['max']:.0f})"
+        )
+        cells = (
+            step["name"],
+            f"{step['seconds']:.0f}",
+            f"{step['memory_mb']:.0f}",
+            power,
+            step.get("error", ""),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    for step in report["steps"]:
+        figures = step.get("figures", {})
+        if "findings" in figures:
+            lines += ["", "## Doctor", ""]
+            lines += [f"- {f['verdict']}: {f['subject']}: {f['text']}" for f in figures["findings"]]
+        if "engines" in figures:
+            lines += ["", f"## {step['name'].capitalize()}", "", *_engine_rows(figures["engines"])]
+        if "node" in figures:
+            lines += ["", "## The node", "", "```json", json.dumps(figures["node"], indent=2), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _engine_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| engine | precision | device | median ms | p95 ms | FPS | agreement | mIoU |",
+        "| --- " * 8 + "|",
+    ]
+    for row in rows:
+        if "error" in row:
+            continue
+        shares = ["" if row.get(key) is None else f"{row[key]:.4f}" for key in ("agreement", "miou")]
+        times = [f"{row[key]:.1f}" for key in ("median_ms", "p95_ms", "fps")]
+        lines.append(f"| {' | '.join((row['engine'], row['precision'], row['device'], *times, *shares))} |")
+    refused = [row for row in rows if "error" in row]
+    return [*lines, "", *(f"- {row['engine']} {row['precision']}: {row['error']}" for row in refused)]
+
+
+def _peak_memory_mb(pid: int) -> float:
+    """Largest resident memory that a process has had (VmHWM, proc_pid_status(5)); 0 once it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
+
+
+def _power_w() -> list[float]:
+    """What GPU (nvidia-smi) or Jetson (its power monitor, INA3221) draw now; empty where nothing tells."""
+    try:
+        if shutil.which("nvidia-smi"):
+            query = ["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits"]
+            answer = subprocess.run(query, capture_output=True, text=True, timeout=5).stdout
+            return [sum(float(line) for line in answer.split())]
+        rails = Path("/sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in1_input")
+        # Volts and amperes come in thousandths.
+        watts = [int(r.read_text()) * int(r.with_name("curr1_input").read_text()) / 1e6 for r in rails]
+        return [sum(watts)] if watts else []
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return []
+
+
+def _plain(device: str) -> str:
+    """A device as PyTorch names it: training has no ``auto``."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
