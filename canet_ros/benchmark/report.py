@@ -24,6 +24,7 @@ from canet_ros.demo.processes import ChildProcess
 from canet_ros.files import write_json, write_text
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.machine import describe_machine
+from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.simulation import write_scenes
 
 SIZES = ("480x360", "1024x512", "1280x720")
@@ -45,22 +46,15 @@ class Step:
 def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> list[Step]:
     """What is measured, within about ``minutes``: the limits of the steps add up to it."""
 
-    def engines(size: str, batch: str, share: float, *more: str) -> Step:
-        file = scratch / f"engines-{size}-{batch}.json"
-        every = (
-            "--engine",
-            "torch",
-            "openvino",
-            "onnxruntime",
-            "--precision",
-            "fp32",
-            "fp16",
-            "bf16",
-            "int8",
-        )
+    def step(name: str, share: float, arguments: Sequence[str], file: Path | None = None) -> Step:
+        return Step(name, tuple(arguments), share * minutes * 60, file)
+
+    def engines(engine: str, size: str, batch: str, share: float, *more: str) -> Step:
+        file = scratch / f"{engine}-{size}-{batch}.json"
         where = ("--model", model, "--device", device, "--resolution", size, "--batch", batch)
-        arguments = ("benchmark", *where, *every, "--rounds", "10", "--json", str(file), *more)
-        return Step(f"engines, {size}, batch {batch}", arguments, share * minutes * 60, file)
+        which = ("--engine", engine, "--precision", *(("auto",) if engine == "auto" else PRECISIONS))
+        arguments = ("benchmark", *where, *which, "--rounds", "10", "--json", str(file), *more)
+        return step(f"{engine}, {size}, batch {batch}", share, arguments, file)
 
     data = ("--data", str(scratch / "scenes"))
     node, doctor = scratch / "node.json", scratch / "doctor.json"
@@ -77,21 +71,14 @@ def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> lis
     tensorrt = ("--engine", "onnxruntime", "--provider", "tensorrt", "--precision", "fp16")
     small = ("--model", model, "--resolution", SIZES[0])
     return [
-        Step("doctor", ("doctor", "--json", str(doctor)), 0.08 * minutes * 60, doctor),
-        Step(
-            "calibration of int8", ("export", *small, "--calibrate", "--pictures", "20"), 0.1 * minutes * 60
-        ),
-        Step("TensorRT, built from nothing", ("export", *small, *tensorrt), 0.15 * minutes * 60),
-        engines(SIZES[0], "1", 0.12, *data),
-        *(engines(size, "1", 0.1) for size in SIZES[1:]),
-        *(engines(size, "4", 0.1) for size in SIZES[:2]),
-        Step(
-            "the node, through DDS",
-            ("benchmark", *small, "--node", "--json", str(node)),
-            0.1 * minutes * 60,
-            node,
-        ),
-        Step("training", (*train, "--epochs", "1", "--val-every", "1"), 0.1 * minutes * 60),
+        step("doctor", 0.08, ("doctor", "--json", str(doctor)), doctor),
+        step("calibration of int8", 0.08, ("export", *small, "--calibrate", "--pictures", "20")),
+        step("TensorRT, built from nothing", 0.14, ("export", *small, *tensorrt)),
+        *(engines(engine, SIZES[0], "1", 0.08, *data) for engine in ENGINES),
+        *(engines(engine, size, "1", 0.04) for size in SIZES[1:] for engine in ENGINES),
+        *(engines("auto", size, "4", 0.03) for size in SIZES[:2]),
+        step("the node, through DDS", 0.08, ("benchmark", *small, "--node", "--json", str(node)), node),
+        step("training", 0.08, (*train, "--epochs", "1", "--val-every", "1")),
     ]
 
 
