@@ -21,11 +21,12 @@ FETCHED := sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
-.PHONY: help setup demo test test-oldest docs lint clean
+.PHONY: help setup demo test coverage test-oldest docs lint clean
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
 	@echo "make test [ROS_DISTRO=kilted]       all tests on Jazzy's wheels; or those that use ROS on Kilted's"
+	@echo "make coverage                       all tests, and which lines and branches they reach; under 90 % fails"
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make docs                           this documentation as a site, in docs/_build/"
 	@echo "make lint                           formatting, lint, types and the arrows between rooms"
@@ -58,6 +59,9 @@ ifeq ($(ROS_DISTRO),jazzy)
 else
 	$(PYTEST) -m ros $(PYTEST_ARGS)
 endif
+
+coverage: $(TEST_READY)
+	$(PYTEST) --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/ready
 	.venv-oldest/bin/python -m pytest -m "not ros and not launch" $(PYTEST_ARGS)
