@@ -6,10 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import save_model
+from canet_ros.inference.model_folder import save_model, write_weights
 from canet_ros.names import BACKBONES
 from canet_ros.network.backbones import build_backbone
 from canet_ros.training.initialization import read_backbone
@@ -41,8 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.out.suffix != ".safetensors":
             raise ValueError(f"--out {arguments.out}: with --backbone, name a file that ends in .safetensors")
         weights = read_backbone(arguments.file, build_backbone(arguments.backbone).state_dict())
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, arguments.out)
+        write_weights(arguments.out, weights)
         print(f"{arguments.out}: train from it with --backbone {arguments.backbone} --init {arguments.out}")
         return 0
     spec, network = import_public_checkpoint(

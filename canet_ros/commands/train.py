@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -42,6 +43,7 @@ _HELP = {
     "precision": "fp32, bf16 or fp16 (autocast)",
     "val_every": "epochs between two measurements on val",
     "workers": "processes that read and augment pictures",
+    "sync_batch_norm": "with several GPUs: batch norm over the whole batch, not each GPU's own part",
 }
 
 
@@ -83,12 +85,27 @@ def training_config(arguments: argparse.Namespace, **given: str) -> TrainingConf
     """The configuration that the flags describe; ``given`` are the fields that have none."""
     values = {option.name: getattr(arguments, option.name, None) for option in fields(TrainingConfig)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return TrainingConfig(**{name: value for name, value in values.items() if value is not None} | given)
+    with naming_flags():
+        return TrainingConfig(**{name: value for name, value in values.items() if value is not None} | given)
+
+
+@contextlib.contextmanager
+def naming_flags() -> Iterator[None]:
+    """Errors that begin with a field's name begin with its flag."""
+    try:
+        yield
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        if name not in ("device", *(option.name for option in fields(TrainingConfig))):
+            raise
+        raise ValueError(f"--{name.replace('_', '-')} {rest}") from error
 
 
 def run(arguments: argparse.Namespace) -> int:
+    config = training_config(arguments)
     classes = load_class_table(arguments.classes)
-    best = train(training_config(arguments), classes, arguments.out, arguments.device)
+    with naming_flags():
+        best = train(config, classes, arguments.out, arguments.device)
     print(f"best on val: mIoU {best.miou:.4f}, pixel accuracy {best.pixel_accuracy:.4f}")
     print(f"model: {arguments.out / 'model'}")
     return 0

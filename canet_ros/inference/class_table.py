@@ -31,7 +31,7 @@ class ClassTable:
         if len(set(self.names)) != len(self.names):
             raise ValueError("class names must differ from each other")
         for name, color in zip(self.names, self.colors):
-            if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
+            if len(color) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in color):
                 raise ValueError(f"colour of class {name!r}: expected three integers 0..255, got {color}")
 
     def __len__(self) -> int:
@@ -50,12 +50,17 @@ def parse_class_table(entries: Any) -> ClassTable:
         ValueError: it is anything else.
     """
     try:
-        names = tuple(str(entry["name"]) for entry in entries)
+        names = tuple(entry["name"] for entry in entries)
         colors = tuple(tuple(entry["color"]) for entry in entries)
     except (TypeError, KeyError) as error:
         raise ValueError(
             "a class table is a list of entries like {name: road, color: [128, 64, 128]}"
         ) from error
+    for name in names:
+        if not (isinstance(name, str) and name.strip()):
+            raise ValueError(
+                f"class name {name!r}: expected a text, in quotes where YAML takes it for something else"
+            )
     return ClassTable(names, colors)
 
 
@@ -68,9 +73,16 @@ def load_class_table(name_or_path: str) -> ClassTable:
     shipped = resources.files("canet_ros") / "classes"
     known = sorted(entry.name[: -len(".yaml")] for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
     if name_or_path in known:
-        text = (shipped / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text(encoding="utf-8")
-    else:
+        return parse_class_table(
+            yaml.safe_load((shipped / f"{name_or_path}.yaml").read_text(encoding="utf-8"))
+        )
+    if not Path(name_or_path).is_file():
         raise ValueError(f"no class table {name_or_path!r}: give a YAML file or one of {', '.join(known)}")
-    return parse_class_table(yaml.safe_load(text))
+    try:
+        return parse_class_table(yaml.safe_load(Path(name_or_path).read_text(encoding="utf-8")))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name_or_path} is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name_or_path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ValueError(f"{name_or_path}: {error}") from error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from safetensors import SafetensorError
 
+from canet_ros.files import write_text, written_beside
 from canet_ros.hints import canet_command
 from canet_ros.inference.class_table import ClassTable, parse_class_table
 from canet_ros.share import share_folders
@@ -202,15 +203,12 @@ def weight_mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor
 
 
 def save_model(folder: Path, spec: ModelSpec, network: CANet, half: bool = True) -> None:
-    """Write a model folder; ``half`` stores floating-point weights as fp16."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model folder; ``half`` stores floating-point weights as fp16. Raises OSError where it cannot."""
     weights = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu()
         for name, tensor in network.state_dict().items()
     }
-    save_file(weights, folder / WEIGHTS_FILE)
+    write_weights(folder / WEIGHTS_FILE, weights)
     raw = {
         "name": spec.name,
         "architecture": spec.architecture,
@@ -228,7 +226,18 @@ def save_model(folder: Path, spec: ModelSpec, network: CANet, half: bool = True)
         "metrics": dict(spec.metrics),
     }
     text = yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, width=110)
-    (folder / SPEC_FILE).write_text("# SPDX-License-Identifier: Apache-2.0\n" + text, encoding="utf-8")
+    write_text(folder / SPEC_FILE, "# SPDX-License-Identifier: Apache-2.0\n" + text)
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; raises OSError where it cannot."""
+    from safetensors.torch import save_file
+
+    with written_beside(path) as new:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def weights_hash(folder: Path) -> str:

@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from canet_ros.files import written_beside
+from canet_ros.training.initialization import load_weights_file
 from canet_ros.training.metrics import Scores
+
+_START_ANEW = "use another --out folder, or delete it to start anew"
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,19 @@ class TrainingState:
     scaler: torch.GradScaler
 
 
-def save_checkpoint(path: Path, config: str, state: TrainingState, epochs: int, best: Scores | None) -> None:
-    """Write the state after ``epochs`` finished epochs, and the best scores so far."""
+def save_checkpoint(
+    path: Path, identity: Mapping[str, Any], state: TrainingState, epochs: int, best: Scores | None
+) -> None:
+    """Write the state after ``epochs`` finished epochs, and the best scores so far.
+
+    Args:
+        identity: what makes this run this run, as JSON has it: configuration, classes, pictures.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
     content = {
-        "config": config,
+        "identity": json.dumps(identity),
         "network": state.network.state_dict(),
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -36,29 +52,46 @@ def save_checkpoint(path: Path, config: str, state: TrainingState, epochs: int, 
         if best is None
         else {"miou": best.miou, "pixel_accuracy": best.pixel_accuracy, "iou": best.iou.tolist()},
     }
-    partial = path.with_name(f"{path.name}.partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    with written_beside(path) as new:
+        try:
+            torch.save(content, new)
+        except RuntimeError as error:  # of a full disk, with a page of C++
+            raise OSError(error.__context__ or str(error).partition("\n")[0]) from error
 
 
-def resume(path: Path, config: str, state: TrainingState) -> tuple[int, Scores | None]:
+def resume(path: Path, identity: Mapping[str, Any], state: TrainingState) -> tuple[int, Scores | None]:
     """Bring ``state`` to where the checkpoint left it; finished epochs and best scores, (0, None) without one.
 
     Raises:
-        ValueError: the checkpoint is of another configuration.
+        ValueError: the checkpoint is of another run, and what differs; or it is damaged, or no checkpoint.
     """
     if not path.is_file():
         return 0, None
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if content["config"] != config:
+    content = load_weights_file(path)
+    try:
+        differences = _differences(json.loads(content["identity"]), json.loads(json.dumps(identity)))
+        if not differences:
+            state.network.load_state_dict(content["network"])
+            state.ema.load_state_dict(content["ema"])
+            state.optimizer.load_state_dict(content["optimizer"])
+            state.scaler.load_state_dict(content["scaler"])
+            best = content["best"] and Scores(
+                content["best"]["miou"], content["best"]["pixel_accuracy"], np.array(content["best"]["iou"])
+            )
+            return int(content["epoch"]), best
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is of another configuration: use another folder, or delete it to start anew"
-        )
-    state.network.load_state_dict(content["network"])
-    state.ema.load_state_dict(content["ema"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    state.scaler.load_state_dict(content["scaler"])
-    best = content["best"]
-    if best is not None:
-        best = Scores(best["miou"], best["pixel_accuracy"], np.array(best["iou"]))
-    return int(content["epoch"]), best
+            f"{path} is no checkpoint of canet train, or of another version: {_START_ANEW}"
+        ) from error
+    raise ValueError(f"{path} is of another configuration ({'; '.join(differences)}): {_START_ANEW}")
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = [key for key in {**there, **now} if key not in there or key not in now or there[key] != now[key]]
+    found = [f"{key} was {there.get(key)!r}, is {now.get(key)!r}" for key in names if key != "classes"]
+    if "classes" in names:
+        old, new = there.get("classes", []), now["classes"]
+        if len(old) != len(new):
+            found.append(f"there were {len(old)} classes, there are {len(new)}")
+        found += [f"class {i} was {a!r}, is {b!r}" for i, (a, b) in enumerate(zip(old, new)) if a != b][:1]
+    return found

@@ -91,7 +91,8 @@ def load_weights_file(file: Path) -> Any:
     except OSError as error:
         raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
     except Exception as error:  # torch raises whatever its unpickler meets in a broken file
-        raise ModelError(f"{file} is no checkpoint that can be loaded safely: {error}") from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{file} is no checkpoint that can be loaded safely: {reason}") from error
 
 
 def _require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from canet_ros.files import write_text, written_beside
+
 HISTORY_FILE = "history.jsonl"
 CURVE_FILE = "curve.png"
 
@@ -25,14 +27,14 @@ class RunLog:
         self._folder = run_folder
         self._entries = read_history(run_folder)[:epochs]
         history = "".join(json.dumps(entry) + "\n" for entry in self._entries)
-        (run_folder / HISTORY_FILE).write_text(history, encoding="utf-8")
+        write_text(run_folder / HISTORY_FILE, history)
         self._tensorboard = _tensorboard_writer(run_folder, epochs)
 
     def add(self, entry: dict[str, float]) -> None:
         """Add an epoch; ``entry`` has ``epoch``, counted from 1, and any figures."""
         self._entries.append(entry)
-        with open(self._folder / HISTORY_FILE, "a", encoding="utf-8") as history:
-            history.write(json.dumps(entry) + "\n")
+        history = "".join(json.dumps(entry) + "\n" for entry in self._entries)
+        write_text(self._folder / HISTORY_FILE, history)
         if self._tensorboard is not None:
             for name, value in entry.items():
                 if name != "epoch":
@@ -72,4 +74,5 @@ def _draw_curve(entries: list[dict[str, float]], path: Path) -> None:
     miou_axis = loss_axis.twinx()
     miou_axis.plot([entry["epoch"] for entry in measured], [entry["val_miou"] for entry in measured], "o-")
     miou_axis.set(ylabel="mIoU on val")
-    figure.savefig(path, dpi=120)
+    with written_beside(path) as new:
+        figure.savefig(new, dpi=120)

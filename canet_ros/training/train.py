@@ -9,13 +9,15 @@ Under ``torchrun`` several processes share every batch (DistributedDataParallel)
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -24,11 +26,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from canet_ros.files import require_writable
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, save_model
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import CANet
+from canet_ros.opencv import read_picture
 from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
+from canet_ros.training.checks import check_config
 from canet_ros.training.dataset import (
     IGNORED,
     AugmentedPictures,
@@ -39,6 +44,7 @@ from canet_ros.training.dataset import (
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
 from canet_ros.training.metrics import Scores, confusion_matrix, scores
+from canet_ros.training.processes import Share, joined, own_share
 from canet_ros.training.run_log import RunLog
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -46,7 +52,7 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides the weights; kept beside them.
+    """What decides the weights beside classes, pictures and device; kept beside them. Checked when it is made.
 
     Attributes:
         data: folder with the splits ``train`` and ``val``.
@@ -63,6 +69,10 @@ class TrainingConfig:
         class_sharpness, dice_share, hard_share: see ``loss``.
         crop: (width, height) of a training sample.
         epochs: length of the schedule.
+        sync_batch_norm: several processes on GPUs take batch norm's statistics over the whole batch, not each its own.
+
+    Raises:
+        ValueError: a value is out of its range; one line that begins with the field's name.
     """
 
     data: str
@@ -98,6 +108,10 @@ class TrainingConfig:
     val_every: int = 2
     seed: int = 0
     workers: int = 1
+    sync_batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_config(self)
 
 
 def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device: str = "cpu") -> Scores:
@@ -109,14 +123,23 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
         The scores of the best epoch on val.
 
     Raises:
-        ValueError: data or configuration do not fit, or the checkpoint is of another configuration.
+        ValueError: data, configuration or device do not fit, or the checkpoint is of another run.
+        OSError: something cannot be written.
+        RuntimeError: another process of this training ended.
     """
-    if any(side % config.loss_stride for side in config.crop):
+    share = own_share(device)
+    if config.batch_size % share.processes:
         raise ValueError(
-            f"both sides of crop {config.crop} must be multiples of loss_stride {config.loss_stride}"
+            f"batch_size {config.batch_size}: {share.processes} processes cannot share it, it must be a multiple"
         )
-    config_text = json.dumps(asdict(config))
-    rank, processes = _join_processes(device)
+    if config.sync_batch_norm and share.device == "cpu":
+        raise ValueError("sync_batch_norm True: PyTorch has it on GPUs alone")
+    with joined(share):
+        return _train(config, classes, run_folder, share)
+
+
+def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share: Share) -> Scores:
+    device, rank, processes = share.device, share.rank, share.processes
     torch.manual_seed(config.seed)
     pictures = [
         picture
@@ -125,10 +148,13 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     ]
     extra = [picture for folder in config.extra_data for picture in find_pictures(Path(folder))]
     val = find_pictures(Path(config.data) / "val")
+    require_writable(run_folder / CHECKPOINT_FILE)
 
     network = CANet(len(classes), config.backbone, config.fusion, config.architecture, config.head)
     if config.init:
         initialize(network, config.init)
+    if config.sync_batch_norm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     frozen = network.context_branch.backbone.stem() if config.freeze_stem else []
     for layer in frozen:
@@ -150,19 +176,25 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     )
     steps = config.epochs * len(loader)
     if steps == 0:
-        raise ValueError(f"{len(sampler)} training pictures are fewer than one batch of {config.batch_size}")
-    run_folder.mkdir(parents=True, exist_ok=True)
+        raise ValueError(
+            f"batch_size {config.batch_size}: {len(pictures)} training pictures are fewer than one batch"
+        )
     state = TrainingState(network, ema, optimizer, scaler)
-    first_epoch, best = resume(run_folder / CHECKPOINT_FILE, config_text, state)
+    identity = {
+        **asdict(config),
+        "classes": list(classes.names),
+        "training pictures": _fingerprint([*pictures, *extra]),
+    }
+    first_epoch, best = resume(run_folder / CHECKPOINT_FILE, identity, state)
     log = RunLog(run_folder, first_epoch) if rank == 0 else None
     trained = nn.parallel.DistributedDataParallel(network) if processes > 1 else network
-    bar = tqdm(total=steps, initial=first_epoch * len(loader), unit="step", disable=rank > 0)
+    bar = tqdm(total=steps, initial=first_epoch * len(loader), unit="step", disable=rank > 0 or None)
 
     for epoch in range(first_epoch, config.epochs):
         started = time.perf_counter()
         sampler.epoch = epoch
         losses = []
-        for batch, (image, label) in enumerate(loader):
+        for batch, (image, label) in enumerate(_batches(loader)):
             network.train()
             for layer in frozen:
                 layer.eval()
@@ -177,6 +209,10 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
             scaler.update()
             _update_ema(ema, network, config.ema_decay, step)
             losses.append(float(loss.detach()))
+            if not np.isfinite(losses[-1]):
+                raise ValueError(
+                    f"learning_rate {config.learning_rate}: the loss became {losses[-1]} at step {step}"
+                )
             bar.set_description(f"epoch {epoch + 1}/{config.epochs}", refresh=False)
             bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", lr=f"{rate:.1e}", refresh=False)
             bar.update()
@@ -196,26 +232,15 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
                 save_model(run_folder / "model", _spec(config, classes, found, epoch + 1), ema)
         log.add(entry)
         tqdm.write(json.dumps(entry))
-        save_checkpoint(run_folder / CHECKPOINT_FILE, config_text, state, epoch + 1, best)
+        save_checkpoint(run_folder / CHECKPOINT_FILE, identity, state, epoch + 1, best)
     bar.close()
     if processes > 1:
         shared = [best]
         dist.broadcast_object_list(shared, src=0)
         best = shared[0]
-        dist.destroy_process_group()
     if best is None:
         raise ValueError(f"nothing to train: the run in {run_folder} is already at its last epoch")
     return best
-
-
-def _join_processes(device: str) -> tuple[int, int]:
-    """Rank and number of the processes that ``torchrun`` started; (0, 1) without it."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("gloo" if device == "cpu" else "nccl")
-    return dist.get_rank(), processes
 
 
 def evaluate_network(
@@ -224,7 +249,7 @@ def evaluate_network(
     """Scores of a network in eval mode: pictures brought to ``config.resolution``, masks back to their size."""
     confusion = np.zeros((classes, classes), np.int64)
     with torch.inference_mode():
-        for picture in tqdm(pictures, desc="val", leave=False):
+        for picture in tqdm(pictures, desc="val", leave=False, disable=None):
             image, label = picture.read(classes)
             pixels = network_input(image, config.resolution, device)
             with _autocast(config.precision, device):
@@ -286,8 +311,6 @@ def _normalize(rgb: Tensor) -> Tensor:
 
 def _autocast(precision: str, device: str) -> torch.autocast:
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in types:
-        raise ValueError(f"training precision {precision!r}: choose one of {', '.join(types)}")
     return torch.autocast(torch.device(device).type, types[precision], enabled=precision != "fp32")
 
 
@@ -326,10 +349,30 @@ def _update_ema(ema: nn.Module, network: nn.Module, decay: float, step: int) -> 
             kept.copy_(new)
 
 
+def _batches(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    try:
+        yield from loader
+    except ValueError as error:  # of another process, with its traceback as the message
+        raise ValueError(
+            str(error).strip().rpartition("\n")[2].partition("Error: ")[2] or str(error)
+        ) from error
+
+
+def _fingerprint(pictures: list[LabelledPicture]) -> str:
+    names = "\n".join(picture.name for picture in pictures)
+    return f"{len(pictures)} of names with SHA-256 {hashlib.sha256(names.encode()).hexdigest()[:12]}"
+
+
 def _count_pixels(pictures: list[LabelledPicture], classes: int) -> NDArray[np.int64]:
     counts = np.zeros(IGNORED + 1, np.int64)
     for picture in pictures:
         counts += np.bincount(picture.read(classes)[1].ravel(), minlength=IGNORED + 1)
+    if not counts[:classes].any():
+        found = np.unique(read_picture(pictures[0].label, cv2.IMREAD_UNCHANGED))
+        raise ValueError(
+            f"no pixel of the {len(pictures)} label pictures has an id of the {classes} classes (0 to {classes - 1}); "
+            f"{pictures[0].label} has {', '.join(map(str, found[:10]))}"
+        )
     return counts[:classes]
 
 

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint goes on with its own run alone: everything else, and every damaged file, is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from canet_ros.inference.class_table import ClassTable, load_class_table
+from canet_ros.simulation import write_scenes
+from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
+from canet_ros.training.metrics import Scores
+from canet_ros.training.train import TrainingConfig, train
+
+CLASSES = load_class_table("camvid")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingConfig, Path]:
+    """A run of one epoch, and the folder of its checkpoint."""
+    folder = tmp_path_factory.mktemp("run")
+    write_scenes(folder / "data" / "train", 4, first_seed=0, width=96, height=72)
+    write_scenes(folder / "data" / "val", 1, first_seed=100, width=96, height=72)
+    config = TrainingConfig(
+        data=str(folder / "data"), name="tiny", architecture="canet_lite", resolution=(96, 72), crop=(96, 64),
+        epochs=1, batch_size=4, precision="fp32", workers=0,
+    )  # fmt: skip
+    train(config, CLASSES, folder / "run")
+    return config, folder / "run"
+
+
+def other_classes(names: tuple[str, ...]) -> ClassTable:
+    return ClassTable(names, CLASSES.colors[: len(names)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes", "words"),
+    [
+        (
+            {},
+            other_classes((*CLASSES.names[:3], "lawn", *CLASSES.names[4:])),
+            "class 3 was 'road', is 'lawn'",
+        ),
+        ({}, other_classes((CLASSES.names[1], CLASSES.names[0], *CLASSES.names[2:])), "class 0 was 'sky'"),
+        ({}, other_classes(CLASSES.names[:9]), "there were 11 classes, there are 9"),
+        ({"fusion": "concat"}, CLASSES, "fusion was 'fca', is 'concat'"),
+        ({"architecture": "canet"}, CLASSES, "architecture was 'canet_lite', is 'canet'"),
+        ({"head": "bilinear"}, CLASSES, "head was 'subpixel', is 'bilinear'"),
+        ({"epochs": 3, "learning_rate": 0.1}, CLASSES, "epochs was 1, is 3"),
+    ],
+)
+def test_another_run_is_refused_naming_what_differs(
+    changes: dict[str, Any], classes: ClassTable, words: str, trained: tuple[TrainingConfig, Path]
+) -> None:
+    config, folder = trained
+    with pytest.raises(ValueError, match="of another configuration") as caught:
+        train(replace(config, **changes), classes, folder)
+    assert words in str(caught.value)
+    assert "delete it" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for name in changes:
+        assert f"{name} was" in str(caught.value)
+
+
+def test_other_pictures_are_refused(trained: tuple[TrainingConfig, Path]) -> None:
+    config, folder = trained
+    write_scenes(Path(config.data) / "train", 1, first_seed=50, width=96, height=72)
+    with pytest.raises(ValueError, match=r"training pictures was '4 of names.*is '5 of names"):
+        train(config, CLASSES, folder)
+    for path in Path(config.data).rglob("street_000050.png"):
+        path.unlink()
+
+
+def test_the_same_run_says_that_it_is_over(trained: tuple[TrainingConfig, Path]) -> None:
+    config, folder = trained
+    assert train(config, CLASSES, folder).miou >= 0
+
+
+def state() -> TrainingState:
+    network = torch.nn.Linear(300, 300)
+    optimizer = torch.optim.AdamW(network.parameters())
+    return TrainingState(
+        network, torch.nn.Linear(300, 300), optimizer, torch.GradScaler("cpu", enabled=False)
+    )
+
+
+BEST = Scores(0.5, 0.75, np.array([0.5, np.nan]))
+IDENTITY: Mapping[str, Any] = {"crop": (96, 64), "classes": ["a", "b"]}
+
+
+def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
+    saved, restored = state(), state()
+    save_checkpoint(tmp_path / "checkpoint.pt", IDENTITY, saved, 3, BEST)
+    epochs, best = resume(tmp_path / "checkpoint.pt", IDENTITY, restored)
+    assert epochs == 3
+    assert best is not None
+    assert (best.miou, best.pixel_accuracy) == (0.5, 0.75)
+    assert np.array_equal(best.iou, BEST.iou, equal_nan=True)
+    assert torch.equal(restored.network.weight, saved.network.weight)
+    assert resume(tmp_path / "none.pt", IDENTITY, restored) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "kind", ["truncated", "empty", "text", "state dict", "list", "no network", "other", "code"]
+)
+def test_damaged_and_foreign_files_are_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, IDENTITY, state(), 3, None)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif kind in ("empty", "text"):
+        path.write_bytes(b"" if kind == "empty" else b"not a checkpoint")
+    else:
+        content = {
+            "state dict": {"weight": torch.zeros(1)},
+            "list": [1, 2],
+            "no network": {"identity": json.dumps(IDENTITY)},
+            "other": {**torch.load(path), "network": torch.nn.Linear(5, 5).state_dict()},
+            "code": {"identity": Path},
+        }[kind]
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is no checkpoint") as caught:
+        resume(path, IDENTITY, state())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, IDENTITY, state(), 3, None)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"^cannot write .*checkpoint\.pt: ") as caught:
+            save_checkpoint(path, IDENTITY, state(), 4, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert resume(path, IDENTITY, state())[0] == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_field_of_the_configuration_counts(trained: tuple[TrainingConfig, Path]) -> None:
+    config, folder = trained
+    identity = json.loads(torch.load(folder / "checkpoint.pt")["identity"])
+    assert identity.keys() == {*asdict(config), "classes", "training pictures"}
