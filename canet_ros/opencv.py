@@ -36,6 +36,11 @@ def map_colors(levels: Picture, colors: Picture | int) -> Picture:
     return cast(Picture, cv2.applyColorMap(levels, table))
 
 
+def rotate(picture: Picture, code: int) -> Picture:
+    """``code`` is one of ``cv2.ROTATE_*``."""
+    return cast(Picture, cv2.rotate(picture, code))
+
+
 def look_up(levels: Picture, table: Picture, place: Picture) -> Picture:
     """(H, W) by a table (256,), written into ``place`` (H, W), which is returned."""
     return cast(Picture, cv2.LUT(levels, table, place))

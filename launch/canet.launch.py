@@ -78,7 +78,9 @@ def _processes(context: LaunchContext, given: Mapping[str, str]) -> list[Action]
     if not (_is_true(arguments["rviz"]) or _is_true(arguments["record"])):
         return processes
     in_use = parameters_in_use(given, params_file.read_text() if params_file else "", node_name)
-    cameras = camera_topics([_absolute(topic, namespace, node_name) for topic in in_use["image_topics"]])
+    cameras = camera_topics(
+        [_absolute(topic, namespace, node_name) for topic in in_use["image_topics"]], in_use["results_name"]
+    )
     image_transport = in_use["image_transport"]
     if _is_true(arguments["rviz"]):
         config = _existing_file("rviz_config", arguments["rviz_config"])

@@ -101,7 +101,7 @@ def test_configuration_file_explains_every_parameter_and_its_choices() -> None:
 def test_four_cameras_file_sets_known_parameters() -> None:
     parameters = parameters_in_file((CONFIG / "four_cameras.yaml").read_text(), "/canet")
     assert set(parameters) <= set(SPECS)
-    assert len(camera_topics(parameters["image_topics"])) == 4
+    assert len(camera_topics(parameters["image_topics"], "segmentation")) == 4
 
 
 def readme_row(spec: ParameterSpec) -> str:
@@ -212,7 +212,7 @@ def test_other_files_are_no_parameter_files(text: str) -> None:
 
 
 def test_recorded_topics() -> None:
-    cameras = camera_topics(["/front/image_raw"])
+    cameras = camera_topics(["/front/image_raw"], "segmentation")
     assert recorded_topics(cameras, "raw") == [
         "/front/image_raw",
         "/front/camera_info",
@@ -234,7 +234,7 @@ def test_record_command_selects_the_topics_and_no_others() -> None:
     parser.add_argument("--qos-profile-overrides-path")
     parser.add_argument("--output")
     parser.add_argument("--use-sim-time", action="store_true")
-    topics = recorded_topics(camera_topics(["/front/image_raw", "/rear/image_raw"]), "raw")
+    topics = recorded_topics(camera_topics(["/front/image_raw", "/rear/image_raw"], "segmentation"), "raw")
     command = record_command(topics, Path("qos.yaml"), "drive", use_sim_time=True)
     assert command[:3] == ["ros2", "bag", "record"]
     options = parser.parse_args(command[3:])
@@ -248,7 +248,7 @@ def test_record_command_selects_the_topics_and_no_others() -> None:
 
 def test_latched_topics_are_a_qos_override_file() -> None:
     rclpy_qos = pytest.importorskip("rclpy.qos")
-    for profile in latched_topics(camera_topics(["/front/image_raw"])).values():
+    for profile in latched_topics(camera_topics(["/front/image_raw"], "segmentation")).values():
         qos = rclpy_qos.QoSProfile(
             history=rclpy_qos.HistoryPolicy.get_from_short_key(profile["history"]),
             depth=profile["depth"],
@@ -280,7 +280,9 @@ def test_rviz_configurations_show_topics_of_the_node() -> None:
     }
     four = load_yaml(CONFIG / "four_cameras.rviz")
     images = parameters_in_file((CONFIG / "four_cameras.yaml").read_text(), "/canet")["image_topics"]
-    assert rviz_topics(four) == [f"{camera.results}/overlay" for camera in camera_topics(images)]
+    assert rviz_topics(four) == [
+        f"{camera.results}/overlay" for camera in camera_topics(images, "segmentation")
+    ]
 
 
 @pytest.mark.parametrize("name", ["canet.rviz", "four_cameras.rviz"])
@@ -305,7 +307,7 @@ def test_rviz_displays_have_the_properties_of_the_image_display(name: str) -> No
 
 def test_rviz_view_follows_the_cameras() -> None:
     one = load_yaml(CONFIG / "canet.rviz")
-    view = view_of_cameras(one, camera_topics(["/robot/eye/image_color"]), "compressed")
+    view = view_of_cameras(one, camera_topics(["/robot/eye/image_color"], "segmentation"), "compressed")
     assert rviz_topics(view) == [
         "/robot/eye/segmentation/overlay",
         "/robot/eye/image_color/compressed",
@@ -313,7 +315,7 @@ def test_rviz_view_follows_the_cameras() -> None:
     ]
     assert rviz_topics(one)[0] == "/camera/segmentation/overlay"
     four = load_yaml(CONFIG / "four_cameras.rviz")
-    two = view_of_cameras(four, camera_topics(["/a/image_raw", "/b/image_raw"]), "raw")
+    two = view_of_cameras(four, camera_topics(["/a/image_raw", "/b/image_raw"], "segmentation"), "raw")
     assert rviz_topics(two) == ["/a/segmentation/overlay", "/b/segmentation/overlay"]
     assert yaml.safe_load(yaml.safe_dump(two)) == two
 

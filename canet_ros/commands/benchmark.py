@@ -14,7 +14,8 @@ from typing import Any
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
 from canet_ros.benchmark.operations import gpu_names
 from canet_ros.hints import pip_install
-from canet_ros.inference.model_folder import find_model, load_spec, parse_resolution
+from canet_ros.inference.camera_shape import CAMERA, camera_resolution
+from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.machine import describe_benchmark_machine
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.training.dataset import find_pictures
@@ -46,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", nargs="+", default=["auto"], choices=("auto", *PRECISIONS))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--resolution", nargs="+", type=parse_resolution, metavar="WxH", help="default: the first model's own"
+        "--resolution",
+        nargs="+",
+        type=_resolution,
+        metavar="WxH",
+        help="of the network's input, or 'camera': in the shape of a 1280x720 camera (default: the first model's own)",
     )
     parser.add_argument("--batch", nargs="+", type=int, default=[1], help="pictures per call")
     parser.add_argument(
@@ -75,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures")
 
 
+def _resolution(text: str) -> Resolution | None:
+    """None stands for the camera's shape."""
+    return None if text == CAMERA else parse_resolution(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
     if min(arguments.rounds, arguments.frames, *arguments.batch) < 1:
         raise ValueError("--rounds, --frames and --batch must be 1 or more")
@@ -87,7 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise ModuleNotFoundError(f"--plot takes matplotlib: {pip_install('matplotlib')}")
     models = [find_model(name) for name in arguments.model]
-    resolutions = arguments.resolution or [load_spec(models[0]).resolution]
+    own = load_spec(models[0]).resolution
+    resolutions = [given or camera_resolution(own, CAMERA_SIZE) for given in arguments.resolution or [own]]
     figures: dict[str, Any] = {"machine": {**describe_benchmark_machine(), "gpus": gpu_names()}}
     if arguments.node:
         from canet_ros.benchmark.node import measure_node

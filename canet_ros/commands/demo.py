@@ -19,6 +19,7 @@ from typing import Any
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
 from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
 from canet_ros.hints import canet_command, install_ros
+from canet_ros.inference.camera_shape import CAMERA as CAMERA_SHAPE
 from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.names import ENGINES, PRECISIONS
@@ -47,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="name under models/, or a model folder")
     parser.add_argument("--architecture", default="canet", help="of the model (default: canet)")
     parser.add_argument("--backbone", default="mobilenet_v2", help="of the model (default: mobilenet_v2)")
-    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+    parser.add_argument(
+        "--resolution",
+        default="",
+        metavar="WxH",
+        help="of the network's input; camera: in the pictures' shape",
+    )
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
@@ -132,7 +138,9 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
         "diagnostics_period": 0.5,
     }
     if arguments.resolution:
-        node["resolution"] = "x".join(map(str, parse_resolution(arguments.resolution)))
+        if arguments.resolution != CAMERA_SHAPE:
+            parse_resolution(arguments.resolution)
+        node["resolution"] = arguments.resolution
     python = [sys.executable, "-m"]
     return {
         NODE_PROCESS: [*python, "canet_ros.ros.node", *_ros_arguments(node)],

@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
-    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+    parser.add_argument(
+        "--resolution",
+        default="",
+        metavar="WxH",
+        help="of the network's input; camera: in the pictures' shape",
+    )
     parser.add_argument(
         "--flip", action="store_true", help="look at the mirrored picture too: twice the time"
     )

@@ -11,6 +11,7 @@ import cv2
 from tqdm import tqdm
 
 from canet_ros.inference import Segmenter
+from canet_ros.inference.camera_shape import squeeze_warning
 from canet_ros.inference.pictures import open_pictures
 from canet_ros.inference.visualization import color_lookup_table, overlay
 from canet_ros.names import ENGINES, PRECISIONS
@@ -29,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
-    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+    parser.add_argument(
+        "--resolution",
+        default="",
+        metavar="WxH",
+        help="of the network's input; camera: in the pictures' shape",
+    )
     parser.add_argument("--alpha", type=float, default=0.5, help="weight of the colours in the overlay, 0..1")
 
 
@@ -41,10 +47,15 @@ def run(arguments: argparse.Namespace) -> int:
     table = color_lookup_table(segmenter.spec.classes, "bgr")
     arguments.out.mkdir(parents=True, exist_ok=True)
     written = 0
+    advice: set[str] = set()
     with tqdm(total=sum(opened.count for opened in inputs), unit="picture") as bar:
         for opened in inputs:
             for picture in opened.pictures:
                 mask = segmenter(picture.image).mask
+                squeezed = squeeze_warning(segmenter.resolution, (mask.shape[1], mask.shape[0]))
+                if squeezed and squeezed not in advice:
+                    advice.add(squeezed)
+                    tqdm.write(squeezed, file=sys.stderr)
                 blended = overlay(picture.image, mask, table, arguments.alpha)
                 cv2.imwrite(str(arguments.out / f"{picture.name}_mask.png"), mask)
                 cv2.imwrite(str(arguments.out / f"{picture.name}_overlay.jpg"), blended)

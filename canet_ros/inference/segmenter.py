@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.inference.camera_shape import CAMERA, camera_resolution
 from canet_ros.inference.class_table import UNLABELLED
-from canet_ros.inference.engines import Engine, EngineRequest, create_engine
+from canet_ros.inference.engines import Engine, EngineError, EngineRequest, create_engine
 from canet_ros.inference.model_folder import (
     ModelSpec,
     Resolution,
@@ -75,7 +76,8 @@ class Segmenter:
             device: auto, cpu, cuda or cuda:N.
             engine: auto or one of ``names.ENGINES``.
             precision: auto or one of ``names.PRECISIONS``.
-            resolution: (width, height) or "WIDTHxHEIGHT" of the network's input; None or "" for the model's own.
+            resolution: (width, height) or "WIDTHxHEIGHT" of the network's input; None or "" for the model's own;
+                "camera" for the shape of the first picture, at which the engine is made then.
             max_batch: how many pictures a call will hold at most, for engines that prepare for each number (GPUs).
 
         Raises:
@@ -85,11 +87,26 @@ class Segmenter:
         """
         folder = find_model(model)
         spec = load_spec(folder)
+        if resolution == CAMERA:
+            any_size = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch)
+            return CameraShapedSegmenter(spec, lambda size: create_engine(replace(any_size, resolution=size)))
         if isinstance(resolution, str):
             resolution = parse_resolution(resolution) if resolution else None
         size = resolution or spec.resolution
         request = EngineRequest(folder, size, engine, device, precision, max_batch)
         return cls(spec, create_engine(request), size)
+
+    @property
+    def resolution_text(self) -> str:
+        """For people: ``480x360``."""
+        return f"{self.resolution[0]}x{self.resolution[1]}"
+
+    def begin(self) -> None:
+        """Other cameras than before may come from now on."""
+
+    def shape_problem(self, image: NDArray[np.uint8]) -> str:
+        """Why a picture cannot be segmented beside those so far; empty: it can."""
+        return ""
 
     def __call__(self, image: NDArray[np.uint8]) -> Segmentation:
         """Segment one picture (H, W, 3) BGR or (H, W) grey, uint8.
@@ -111,6 +128,68 @@ class Segmenter:
             bring_to_size(image, place)
         masks, confidences = self.engine.run(batch)
         return [Segmentation(mask, confidence) for mask, confidence in zip(masks, confidences)]
+
+
+class CameraShapedSegmenter(Segmenter):
+    """A segmenter whose resolution and engine follow from the shape of the first picture that it gets.
+
+    Until then ``engine`` says so and ``resolution`` is the model's own. A picture of another shape gets an engine of
+    its own, which takes seconds: who cannot wait asks ``shape_problem`` first.
+
+    Args:
+        build: makes the engine for a resolution; raises as ``load``.
+    """
+
+    def __init__(self, spec: ModelSpec, build: Callable[[Resolution], Engine]) -> None:
+        super().__init__(spec, _EngineToCome(), spec.resolution)
+        self._build = build
+        self._engines: dict[Resolution, Engine] = {}
+        self._chosen = False
+
+    @property
+    def resolution_text(self) -> str:
+        return f"{super().resolution_text} for the camera" if self._chosen else "that of the first picture"
+
+    def begin(self) -> None:
+        self._chosen = False
+
+    def shape_problem(self, image: NDArray[np.uint8]) -> str:
+        fitting = self._fitting(image)
+        if not self._chosen:
+            self.resolution, self._chosen = fitting, True
+        if fitting == self.resolution:
+            return ""
+        width, height = self.resolution
+        return (
+            f"a picture of {image.shape[1]}x{image.shape[0]} has not the shape of the first that came, for which the "
+            f"resolution {width}x{height} was chosen: give cameras of other shapes a node of their own, or a "
+            "resolution; or deactivate and activate after a change"
+        )
+
+    def segment_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        shapes = {self._fitting(image) for image in images}
+        if len(shapes) > 1:
+            raise ValueError("with resolution 'camera' the pictures of a batch must have one shape")
+        for resolution in shapes:
+            if resolution not in self._engines:
+                self._engines[resolution] = self._build(resolution)
+            self.engine, self.resolution, self._chosen = self._engines[resolution], resolution, True
+        return super().segment_batch(images)
+
+    def _fitting(self, image: NDArray[np.uint8]) -> Resolution:
+        if image.ndim < 2 or image.size == 0:
+            raise ValueError(f"expected a picture, got {image.dtype} {image.shape}")
+        return camera_resolution(self.spec.resolution, (image.shape[1], image.shape[0]))
+
+
+class _EngineToCome:
+    """In an engine's place until the shape of the camera is known."""
+
+    name = device = precision = "none yet"
+    reason = "made when the first picture shows the camera's shape"
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        raise EngineError("there is no engine before the first picture")
 
 
 def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:

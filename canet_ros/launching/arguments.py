@@ -12,7 +12,7 @@ import yaml
 
 from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
 
-ParameterValue = bool | int | float | str | list[str]
+ParameterValue = bool | int | float | str | list[str] | list[int]
 
 # Both spellings, because launch files written in Python hand on str(True).
 TRUE_OR_FALSE = ("true", "false", "True", "False")
@@ -76,7 +76,8 @@ def parameter_value(spec: ParameterSpec, text: str) -> ParameterValue:
     except yaml.YAMLError:
         value = None
     if isinstance(spec.default, tuple):
-        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        kind = type(spec.default[0])
+        if isinstance(value, list) and value and all(type(item) is kind for item in value):
             return list(value)
         raise ValueError(f"{spec.name}: expected a list like {default_text(spec)}, got {text!r}")
     if isinstance(spec.default, bool):

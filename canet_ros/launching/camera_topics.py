@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+_RELATIVE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,24 @@ class CameraTopics:
     results: str
 
 
-def camera_topics(image_topics: Sequence[str]) -> tuple[CameraTopics, ...]:
+def camera_topics(image_topics: Sequence[str], results_name: str) -> tuple[CameraTopics, ...]:
     """Topics of every camera, from their resolved (absolute) image topics.
 
+    Args:
+        results_name: what the results are under, beside the image: ``segmentation`` or ``vision/segmentation``.
+
     Raises:
-        ValueError: the results of two cameras would have the same names.
+        ValueError: the name is none, or the results of two cameras would have the same names.
     """
+    if not _RELATIVE_NAME.fullmatch(results_name):
+        raise ValueError(
+            f"results_name: expected a relative name of letters, digits and underscores like 'segmentation' or "
+            f"'vision/segmentation', got {results_name!r}"
+        )
     cameras: dict[str, CameraTopics] = {}
     for image in image_topics:
         namespace = image.rpartition("/")[0]
-        camera = CameraTopics(image, f"{namespace}/camera_info", f"{namespace}/segmentation")
+        camera = CameraTopics(image, f"{namespace}/camera_info", f"{namespace}/{results_name}")
         if camera.results in cameras:
             raise ValueError(
                 f"{cameras[camera.results].image} and {image} would both publish under {camera.results}/: "

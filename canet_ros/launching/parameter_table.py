@@ -17,7 +17,7 @@ from canet_ros.names import (
     TRANSPORTS,
 )
 
-Value = bool | int | float | str | tuple[str, ...]
+Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ PARAMETERS = (
         needs_cleanup=True,
     ),
     ParameterSpec(
+        "results_name", "segmentation", "Name under which the results of a camera stand beside its image",
+        needs_cleanup=True,
+    ),
+    ParameterSpec(
         "image_transport", "raw", "How the camera images come", choices=TRANSPORTS, needs_cleanup=True
     ),
     ParameterSpec("architecture", "canet", "Network", choices=tuple(ARCHITECTURES)),
@@ -57,10 +61,21 @@ PARAMETERS = (
     ParameterSpec(
         "model", "", "Model by name or folder; empty: the shipped one for architecture and backbone"
     ),
-    ParameterSpec("resolution", "", "WIDTHxHEIGHT of the network's input; empty: the model's own"),
+    ParameterSpec(
+        "resolution", "", "WIDTHxHEIGHT of the network's input; empty: the model's own; camera: in the camera's shape"
+    ),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
     ParameterSpec("engine", "auto", "What runs the network", choices=("auto", *ENGINES)),
     ParameterSpec("precision", "auto", "Numbers the network computes with", choices=("auto", *PRECISIONS)),
+    ParameterSpec(
+        "regions", ("",), "Part of each camera's image that is segmented: x,y,width,height in pixels; empty: all"
+    ),
+    ParameterSpec(
+        "rotations", (0,), "Degrees clockwise that bring each camera's image upright: 0, 90, 180 or 270"
+    ),
+    ParameterSpec(
+        "ignore_masks", ("",), "PNG for each camera, white where nothing is to be segmented; empty: none"
+    ),
     ParameterSpec(
         "mask_size", "image", "Size of the results: the camera's or the network's", choices=MASK_SIZES
     ),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.ros import qos
 from canet_ros.ros.fault_log import FaultLog
@@ -32,19 +33,25 @@ class Camera:
     """A camera, named by its resolved image topic.
 
     Args:
+        results_before_remapping: prefix of its results if no rule had changed the image's name.
         transport: ``raw`` or ``compressed``.
         on_image: takes the camera and each message that comes.
+
+    Attributes:
+        view: how its pictures are looked at; changes while no image is in work.
     """
 
     def __init__(
         self,
         node: Node,
         topics: CameraTopics,
+        results_before_remapping: str,
         transport: str,
         on_image: Callable[[Camera, Any], None],
         faults: FaultLog,
     ) -> None:
         self.name = topics.image
+        self.view = View()
         self.statistics = Statistics()
         self.rate_limit = RateLimit()
         self._faults = faults
@@ -59,6 +66,7 @@ class Camera:
         self.outputs = CameraOutputs(
             node,
             topics.results,
+            results_before_remapping,
             self.statistics,
             on_qos_problem=self._on_qos_problem,
             on_bad_camera_info=lambda problem: faults.report(self.name, problem),

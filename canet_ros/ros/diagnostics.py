@@ -79,7 +79,7 @@ class Diagnostics:
         if segmenter is not None:
             values |= {
                 "model": segmenter.spec.name,
-                "resolution": "x".join(map(str, segmenter.resolution)),
+                "resolution": segmenter.resolution_text,
                 "engine": segmenter.engine.name,
                 "device": segmenter.engine.device,
                 "precision": segmenter.engine.precision,

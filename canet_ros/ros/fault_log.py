@@ -32,6 +32,15 @@ class FaultLog:
             self._seen.add(kind)
         self._logger.error(f"{source}: {fault} (said once; see /diagnostics)")
 
+    def advise(self, source: str, advice: str) -> None:
+        """Log what could be better, as a warning, once of each kind; it is no fault."""
+        kind = (source, _DIGITS.sub("#", advice))
+        with self._lock:
+            if kind in self._seen:
+                return
+            self._seen.add(kind)
+        self._logger.warning(f"{source}: {advice}")
+
     def remember(self, source: str, fault: str) -> None:
         """Make this the source's last fault without logging it; an empty text forgets."""
         with self._lock:

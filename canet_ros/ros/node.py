@@ -101,9 +101,12 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             return TransitionCallbackReturn.FAILURE
         transport = self._settings.value("image_transport")
         images = [self.resolve_topic_name(name) for name in self._settings.value("image_topics")]
-        cameras = camera_topics(images)
-        for topics in cameras:
-            camera = Camera(self, topics, transport, self._on_image, self._faults)
+        results_name = self._settings.value("results_name")
+        cameras = camera_topics(images, results_name)
+        given = [self.resolve_topic_name(n, only_expand=True) for n in self._settings.value("image_topics")]
+        for topics, before_remapping in zip(cameras, given):
+            results = camera_topics([before_remapping], results_name)[0].results
+            camera = Camera(self, topics, results, transport, self._on_image, self._faults)
             camera.outputs.follow_groups(self._settings.live().groups)
             self._cameras[topics.image] = camera
             self.get_logger().info(f"{topics.image} ({transport}): results under {topics.results}/")
@@ -116,6 +119,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         try:
             segmenter = self._load_segmenter()
             self._settings.check_groups(segmenter.spec.classes)
+            for camera, view in zip(self._cameras.values(), self._settings.views(len(self._cameras))):
+                camera.view = view
         except Exception as error:  # a driver or an engine can throw anything here
             foreseen = isinstance(error, (ModelError, EngineError, ValueError))
             self.get_logger().error(f"not activated: {error if foreseen else traceback.format_exc()}")
@@ -126,7 +131,6 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._settings.publish_classes(classes)
         if self._label_info is not None:
             self._label_info.show(classes, self._settings.live().min_confidence)
-        size = segmenter.resolution if self._settings.value("mask_size") == "network" else None
         self._slots = LatestSlots()
         self._encoder = Encoder(self._faults)
         self._worker = InferenceWorker(
@@ -134,7 +138,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             cameras=self._cameras,
             segmenter=segmenter,
             encoder=self._encoder,
-            style=Style(classes, size, self._settings.value("legend")),
+            style=Style(classes, self._settings.value("legend")),
+            at_network_size=self._settings.value("mask_size") == "network",
             live=self._settings.live,
             now_ns=self._now_ns,
             statistics=self._engine_statistics,
@@ -191,7 +196,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._segmenter_choice = choice
             engine, spec = self._segmenter.engine, self._segmenter.spec
             self.get_logger().info(
-                f"model {spec.name} at {'x'.join(map(str, self._segmenter.resolution))} on {engine.device}, "
+                f"model {spec.name} at {self._segmenter.resolution_text} on {engine.device}, "
                 f"{engine.name} {engine.precision} ({engine.reason}), loaded in {time.monotonic() - start_s:.1f} s"
             )
         return self._segmenter

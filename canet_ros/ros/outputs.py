@@ -19,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from canet_ros.inference.class_groups import Groups, membership_table
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.segmenter import Segmentation
+from canet_ros.inference.view import View
 from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, in_color, overlay
 from canet_ros.opencv import look_up, resize
 from canet_ros.ros import qos
@@ -35,12 +36,10 @@ class Style:
     """How results look; fixed while the node is active.
 
     Attributes:
-        size: (width, height) of the results in pixels; None for the camera's.
         legend: whether the overlay names the classes.
     """
 
     classes: ClassTable
-    size: tuple[int, int] | None
     legend: bool
 
     @functools.cached_property
@@ -61,12 +60,16 @@ class Result:
         image: (H, W, 3) BGR or (H, W) grey, uint8.
         segmentation: at the network's resolution; None if nobody wants more than the camera_info.
         camera_info: the camera's, or None if it sends none.
+        size: (width, height) of the results, pixels.
+        view: what of the image was segmented.
     """
 
     header: Any
     image: NDArray[np.uint8]
     segmentation: Segmentation | None
     camera_info: Any | None
+    size: tuple[int, int]
+    view: View
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,8 @@ class CameraOutputs:
     """Publishers of one camera, all under one prefix.
 
     Args:
+        prefix_before_remapping: as ``prefix``, had no rule changed the image's name; remapping rules may name a result
+            under either.
         statistics: the camera's; gets the time that encoding takes.
         on_qos_problem, on_bad_camera_info: take what is wrong, in words.
     """
@@ -143,12 +148,14 @@ class CameraOutputs:
         self,
         node: Node,
         prefix: str,
+        prefix_before_remapping: str,
         statistics: Statistics,
         on_qos_problem: Callable[[str], None],
         on_bad_camera_info: Callable[[str], None],
     ) -> None:
         self._node = node
         self._prefix = prefix
+        self._prefix_before_remapping = prefix_before_remapping
         self._statistics = statistics
         self._on_qos_problem = on_qos_problem
         self._on_bad_camera_info = on_bad_camera_info
@@ -196,9 +203,10 @@ class CameraOutputs:
         encoder: Encoder,
     ) -> None:
         """Publish the outputs in ``wanted``; compressed ones follow from the encoder's thread."""
-        size = style.size or (result.image.shape[1], result.image.shape[0])
         if result.segmentation is not None:
-            segmentation = result.segmentation.unlabelled_below(live.min_confidence).resized(size)
+            sure = result.segmentation.unlabelled_below(live.min_confidence)
+            image_size = (result.image.shape[1], result.image.shape[0])
+            segmentation = result.view.on_picture(sure, image_size, result.size)
             if self._scratch.shape != segmentation.mask.shape:
                 self._scratch = np.empty_like(segmentation.mask)
             drawing = Drawing(result.image, segmentation, style, live.overlay_alpha, self._scratch)
@@ -217,11 +225,11 @@ class CameraOutputs:
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
         if CAMERA_INFO in wanted and result.camera_info is not None:
-            self._publish_camera_info(result, size)
+            self._publish_camera_info(result)
 
-    def _publish_camera_info(self, result: Result, size: tuple[int, int]) -> None:
+    def _publish_camera_info(self, result: Result) -> None:
         try:
-            scaled = scaled_camera_info(result.camera_info, size)
+            scaled = scaled_camera_info(result.camera_info, result.size)
         except ImageError as error:  # an uncalibrated camera's: the masks are none the worse
             self._on_bad_camera_info(str(error))
             return
@@ -246,7 +254,7 @@ class CameraOutputs:
                 publisher.publish(message)
 
     def _create(self, name: str, message_type: Any) -> Any:
-        topic = f"{self._prefix}/{name}"
+        topic = self._topic(name)
         return self._node.create_publisher(
             message_type,
             topic,
@@ -254,6 +262,16 @@ class CameraOutputs:
             event_callbacks=qos.publisher_events(topic, self._on_qos_problem),
             qos_overriding_options=qos.overrides(),
         )
+
+    def _topic(self, name: str) -> str:
+        """Where a result goes; its compressed form goes along, as image_transport has it."""
+        picture, compressed, _ = name.partition("/compressed")
+        resolve = self._node.resolve_topic_name
+        for prefix in (self._prefix, self._prefix_before_remapping):
+            topic = f"{prefix}/{picture}"
+            if resolve(topic) != topic:
+                return str(resolve(topic)) + compressed
+        return f"{self._prefix}/{name}"
 
 
 def _message_types(pictures: Mapping[str, PictureOutput]) -> dict[str, Any]:

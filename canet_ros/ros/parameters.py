@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import array
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +14,17 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from canet_ros.inference.camera_shape import CAMERA
 from canet_ros.inference.class_groups import Groups, groups_text, parse_groups, unknown_classes_problem
 from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import parse_resolution
+from canet_ros.inference.model_folder import available_models, parse_resolution
+from canet_ros.inference.view import ROTATIONS, View, parse_region, read_views
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 _FROM_MODEL = ("class_names", "class_colors")
+_MODELS = "available_models"
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -74,6 +78,13 @@ class NodeParameters:
             node.declare_parameter(
                 name, [], ParameterDescriptor(description=about, dynamic_typing=True), ignore_override=True
             )
+        about = "What 'model' can name, besides the path of a model's folder; cannot be set"
+        node.declare_parameter(
+            _MODELS,
+            list(available_models()) or [""],
+            ParameterDescriptor(description=about, read_only=True),
+            ignore_override=True,
+        )
         self._declared = True
         self._publish_from_model([], [])
 
@@ -94,6 +105,15 @@ class NodeParameters:
             min_confidence=float(self.value("min_confidence")),
             groups=parse_groups(self.value("groups")),
         )
+
+    def views(self, cameras: int) -> list[View]:
+        """How each of the cameras is looked at, in their order.
+
+        Raises:
+            ValueError: a list is too long, or a mask cannot be read.
+        """
+        lists = [list(self.value(name)) for name in ("ignore_masks", "regions", "rotations")]
+        return read_views(cameras, *lists)
 
     def check_groups(self, classes: ClassTable) -> None:
         """Raise ValueError if a group names a class that these are not."""
@@ -165,7 +185,7 @@ class NodeParameters:
 
     def _topics_problem(self, names: Sequence[str]) -> str | None:
         try:
-            camera_topics([self._node.resolve_topic_name(name) for name in names])
+            camera_topics([self._node.resolve_topic_name(name) for name in names], "segmentation")
         except Exception as error:  # rclpy names invalid topics by several exceptions of its own
             return f"image_topics: {error}"
         return None
@@ -175,7 +195,10 @@ def value_problem(spec: ParameterSpec, value: Any) -> str | None:
     """Why a value does not fit its parameter, with what would; None if it does. Integers pass for numbers."""
     wanted = _expectation(spec)
     if isinstance(spec.default, tuple):
-        fits = isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) for v in value)
+        kind = type(spec.default[0])
+        # rclpy hands on arrays of numbers as array.array.
+        fits = isinstance(value, (list, tuple, array.array)) and len(value) > 0
+        fits = fits and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
     elif isinstance(spec.default, bool):
         fits = isinstance(value, bool)
     elif isinstance(spec.default, (int, float)):
@@ -187,16 +210,20 @@ def value_problem(spec: ParameterSpec, value: Any) -> str | None:
         fits = _DEVICE.fullmatch(value) is not None
     if not fits:
         return f"{spec.name}: expected {wanted}, got {value!r}"
-    if spec.name == "resolution" and value:
-        try:
+    if spec.name == "rotations" and not set(value) <= set(ROTATIONS):
+        return f"rotations: expected 0, 90, 180 or 270 for each camera, got {list(value)}"
+    try:
+        if spec.name == "resolution" and value not in ("", CAMERA):
             parse_resolution(value)
-        except ValueError as error:
-            return str(error)
-    if spec.name == "groups":
-        try:
+        elif spec.name == "results_name":
+            camera_topics((), value)
+        elif spec.name == "groups":
             parse_groups(value)
-        except ValueError as error:
-            return str(error)
+        elif spec.name == "regions":
+            for text in value:
+                parse_region(text)
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -216,7 +243,12 @@ def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) ->
 
 def _expectation(spec: ParameterSpec) -> str:
     if isinstance(spec.default, tuple):
-        return "a list of topics like ['/front/image_raw', '/rear/image_raw']"
+        kind = "texts" if isinstance(spec.default[0], str) else "whole numbers"
+        examples = {
+            "image_topics": ["/front/image_raw", "/rear/image_raw"],
+            "regions": ["0,160,1280,480", ""],
+        }
+        return f"a list of {kind} like {examples.get(spec.name, list(spec.default))}"
     if isinstance(spec.default, bool):
         return "true or false"
     if isinstance(spec.default, (int, float)):
@@ -227,11 +259,20 @@ def _expectation(spec: ParameterSpec) -> str:
     return f"one of {', '.join(spec.choices)}" if spec.choices else "text"
 
 
+def _when(spec: ParameterSpec) -> str:
+    """When a parameter may change, for ``ros2 param describe``."""
+    if spec.live:
+        return "live: changes at any time"
+    if spec.at_start:
+        return "read once, when the node starts"
+    return f"changes while the node is {'unconfigured' if spec.needs_cleanup else 'not active'}"
+
+
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
     # Typed by value_problem, because rclpy's own typing refuses 5 where 5.0 is meant.
     descriptor = ParameterDescriptor(description=spec.description, dynamic_typing=True)
-    if spec.choices:
-        descriptor.additional_constraints = _expectation(spec)
+    constraints = [_expectation(spec)] if spec.choices else []
+    descriptor.additional_constraints = "; ".join([*constraints, _when(spec)])
     if isinstance(spec.default, float):
         span = FloatingPointRange(from_value=float(spec.minimum), to_value=float(spec.maximum))
         descriptor.floating_point_range = [span]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.inference import Segmentation, Segmenter
+from canet_ros.inference.camera_shape import squeeze_warning
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog
@@ -28,6 +29,7 @@ class _Job:
     camera: Camera
     header: Any
     pixels: NDArray[np.uint8]
+    seen: NDArray[np.uint8]  # what of them the network sees
     wanted: frozenset[str]
     stages_ms: dict[str, float]
 
@@ -42,6 +44,7 @@ class InferenceWorker:
         segmenter: Segmenter,
         encoder: Encoder,
         style: Style,
+        at_network_size: bool,
         live: Callable[[], LiveSettings],
         now_ns: Callable[[], int],
         statistics: Statistics,
@@ -50,8 +53,10 @@ class InferenceWorker:
         self._slots = slots
         self._cameras = cameras
         self._segmenter = segmenter
+        segmenter.begin()
         self._encoder = encoder
         self._style = style
+        self._at_network_size = at_network_size
         self._live = live
         self._now_ns = now_ns
         self._statistics = statistics
@@ -107,22 +112,29 @@ class InferenceWorker:
             return None
         try:
             pixels = camera.input.pixels(frame.message)
-        except ImageError as error:
+            seen = camera.view.seen(pixels)
+            problem = self._segmenter.shape_problem(seen)
+            if problem:
+                raise ImageError(problem)
+        except ValueError as error:  # ImageError, or the region does not lie in it
             camera.statistics.count("bad")
             self._faults.report(camera.name, str(error))
             return None
+        squeezed = squeeze_warning(self._segmenter.resolution, (seen.shape[1], seen.shape[0]))
+        if squeezed:
+            self._faults.advise(camera.name, squeezed)
         stages_ms = {
             "wait": (taken_s - frame.received_s) * 1e3,
             "convert": (time.monotonic() - taken_s) * 1e3,
         }
-        return _Job(camera, frame.message.header, pixels, wanted, stages_ms)
+        return _Job(camera, frame.message.header, pixels, seen, wanted, stages_ms)
 
     def _segment(self, jobs: Sequence[_Job]) -> dict[str, Segmentation]:
         """Results by camera, of one batch."""
         if not jobs:
             return {}
         start_s = time.monotonic()
-        results = self._segmenter.segment_batch([job.pixels for job in jobs])
+        results = self._segmenter.segment_batch([job.seen for job in jobs])
         duration_ms = (time.monotonic() - start_s) * 1e3
         self._statistics.count("batches")
         self._statistics.count("frames", len(jobs))
@@ -133,7 +145,11 @@ class InferenceWorker:
 
     def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
         start_s = time.monotonic()
-        result = Result(job.header, job.pixels, segmentation, job.camera.input.infos.match(job.header.stamp))
+        size = (job.pixels.shape[1], job.pixels.shape[0])
+        if self._at_network_size:
+            size = job.camera.view.results_size(size, self._segmenter.resolution)
+        info = job.camera.input.infos.match(job.header.stamp)
+        result = Result(job.header, job.pixels, segmentation, info, size, job.camera.view)
         job.camera.outputs.publish(job.wanted, result, self._style, live, self._encoder)
         job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
         age = age_s(job.header.stamp, self._now_ns())

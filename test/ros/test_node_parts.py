@@ -104,12 +104,12 @@ def test_camera_info_is_matched_by_stamp_then_nearness() -> None:
 
 
 def test_topics_beside_the_camera() -> None:
-    assert camera_topics(["/front/image_raw", "/image_raw"]) == (
+    assert camera_topics(["/front/image_raw", "/image_raw"], "segmentation") == (
         CameraTopics("/front/image_raw", "/front/camera_info", "/front/segmentation"),
         CameraTopics("/image_raw", "/camera_info", "/segmentation"),
     )
     with pytest.raises(ValueError, match="would both publish under /front/segmentation/"):
-        camera_topics(["/front/left", "/rear/left", "/front/right"])
+        camera_topics(["/front/left", "/rear/left", "/front/right"], "segmentation")
 
 
 def test_defaults_are_values_of_their_parameters() -> None:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network's input in the camera's shape: a squeezed picture costs accuracy, more on wider cameras."""
+
+from __future__ import annotations
+
+import math
+
+from canet_ros.inference.model_folder import Resolution
+
+CAMERA = "camera"  # in the place of a resolution: that of the first picture's shape
+TOLERATED_SQUEEZE = 1.1
+_STEP = 16
+
+
+def camera_resolution(own: Resolution, size: Resolution) -> Resolution:
+    """A resolution in the shape of pictures of ``size``, at the cost of the model's ``own``; all are (width, height).
+
+    Sides are multiples of 16. Of those near by, the one that keeps the shape best and the number of pixels nearly.
+    """
+    pixels, aspect = own[0] * own[1], size[0] / size[1]
+    ideal = (math.sqrt(pixels * aspect), math.sqrt(pixels / aspect))
+    widths, heights = (
+        [max(_STEP, _STEP * (int(side // _STEP) + more)) for more in (-1, 0, 1, 2)] for side in ideal
+    )
+
+    def distance(resolution: Resolution) -> float:
+        width, height = resolution
+        return 2 * abs(math.log(width / height / aspect)) + abs(math.log(width * height / pixels))
+
+    return min(((width, height) for width in widths for height in heights), key=distance)
+
+
+def squeeze(resolution: Resolution, size: Resolution) -> float:
+    """How much a picture of ``size`` is squeezed in one direction to fit into ``resolution``: 1 keeps the shape."""
+    ratio = resolution[0] * size[1] / (resolution[1] * size[0])
+    return max(ratio, 1 / ratio)
+
+
+def squeeze_warning(resolution: Resolution, size: Resolution) -> str:
+    """What to say of pictures that are squeezed by more than 10 %, with what would fit; empty: they are not."""
+    if squeeze(resolution, size) <= TOLERATED_SQUEEZE:
+        return ""
+    fitting = camera_resolution(resolution, size)
+    return (
+        f"pictures of {_text(size)} are squeezed into {_text(resolution)}, which costs accuracy: resolution "
+        f"{_text(fitting)}, or 'camera', keeps their shape at the same cost"
+    )
+
+
+def _text(size: Resolution) -> str:
+    return f"{size[0]}x{size[1]}"

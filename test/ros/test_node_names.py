@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of topics: under another name, remapped absolutely and relatively; and what parameters say of themselves."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rcl_interfaces.srv import DescribeParameters
+from ros_graph import Graph, Process, picture, ros_arguments, segmentation_node
+from sensor_msgs.msg import CompressedImage, Image
+
+from canet_ros.inference.model_folder import available_models
+from canet_ros.launching.parameter_table import PARAMETERS
+
+pytestmark = pytest.mark.ros
+
+
+def remapped_node(model: Path, *rules: str, namespace: str = "", **parameters: object) -> Process:
+    given = {"model": model, "engine": "torch", "device": "cpu", "precision": "fp32", **parameters}
+    command = [sys.executable, "-m", "canet_ros.ros.node", *ros_arguments(given, namespace=namespace)]
+    for rule in rules:
+        command += ["-r", rule]
+    return Process(command)
+
+
+def test_results_under_a_name_of_ones_own(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model, results_name="vision/classes", groups="'{g: [road]}'"):
+        graph.wait_for_state("active")
+        masks = graph.listen(Image, "/camera/vision/classes/mask")
+        groups = graph.listen(Image, "/camera/vision/classes/groups/g")
+        camera = graph.camera()
+        graph.connect(camera, masks, groups)
+        refused = graph.set_parameter("results_name", "other")
+        assert "deactivate and clean up canet first" in refused.reason
+        for name in ("/absolute", "", "a//b", "what not", "1st"):
+            refused = graph.set_parameter("results_name", name)
+            assert "results_name: expected a relative name" in refused.reason
+        graph.clear()
+
+
+@pytest.mark.parametrize(
+    ("rules", "namespace", "camera", "mask"),
+    [
+        # As docs/launch.md has them: the result by its full name, and relative to the node's namespace.
+        (["/camera/segmentation/mask:=/planner/road"], "", "/camera/image_raw", "/planner/road"),
+        (["camera/segmentation/mask:=planner/road"], "", "/camera/image_raw", "/planner/road"),
+        (["image_raw:=/camera/image_color"], "/robot", "/camera/image_color", "/camera/segmentation/mask"),
+        (["segmentation/mask:=road"], "/robot", "/robot/image_raw", "/robot/road"),
+        # The image from elsewhere and the result named as if it had not been.
+        (
+            ["image_raw:=/camera/image_color", "segmentation/mask:=road"],
+            "/robot",
+            "/camera/image_color",
+            "/robot/road",
+        ),
+    ],
+)
+def test_remapping(
+    graph: Graph, random_model: Path, rules: list[str], namespace: str, camera: str, mask: str
+) -> None:
+    topics = {"image_topics": "[/camera/image_raw]"} if camera == "/camera/image_raw" else {}
+    process = remapped_node(random_model, *rules, namespace=namespace, **topics)
+    try:
+        graph.wait_for_state("active", f"{namespace}/canet")
+        masks = graph.listen(Image, mask)
+        compressed = graph.listen(CompressedImage, f"{mask}/compressed")
+        source = graph.camera(camera)
+        graph.connect(source, masks, compressed)
+        masks.wait_for_stamp(source.send(picture(160, 120)))
+    finally:
+        process.close()
+        graph.clear()
+
+
+def test_parameters_say_when_they_change_and_models_can_be_listed(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model):
+        graph.wait_for_state("active")
+        names = [spec.name for spec in PARAMETERS]
+        answer = graph.call(
+            DescribeParameters, "/canet/describe_parameters", DescribeParameters.Request(names=names)
+        )
+        for spec, descriptor in zip(PARAMETERS, answer.descriptors):
+            assert descriptor.description == spec.description
+            assert ("live: changes at any time" in descriptor.additional_constraints) == spec.live, spec.name
+            assert descriptor.additional_constraints, spec.name
+        assert list(graph.get_parameter("available_models")) == list(available_models())
+        assert not graph.set_parameter("available_models", ["mine"]).successful
