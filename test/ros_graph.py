@@ -8,9 +8,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from waiting import WAIT_S, wait_until
 
 from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.launching.transport import transport_environment, unused_domain_id
@@ -33,18 +35,6 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from canet_ros.ros.image_conversion import compressed_message, image_message
-
-WAIT_S = 20.0  # for what takes a fraction of it on an idle machine
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
-    """Wait until the condition holds, and return its value; fail naming ``what`` did not come."""
-    end_s = time.monotonic() + timeout_s
-    while not (value := condition()):
-        if time.monotonic() > end_s:
-            raise AssertionError(f"waited {timeout_s:g} s in vain for {what}")
-        time.sleep(0.01)
-    return value
 
 
 class Graph:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from canet_ros.demo.processes import ChildProcess
+from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.files import write_json, write_text
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.machine import describe_machine
@@ -131,7 +130,8 @@ def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, An
                 power_w += _power_w()
             if time.monotonic() - start_s > step.limit_s:
                 late = True
-                process.signal(signal.SIGINT)
+                # The demo and the benchmark end their own processes first.
+                stop([process], grace_s=20)
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)

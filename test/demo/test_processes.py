@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that we start end with us, also where we are killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from waiting import wait_until
+
+from canet_ros.demo.processes import ChildProcess, stop
+
+SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_child_does_not_outlive_a_parent_that_is_killed() -> None:
+    code = f"""
+from canet_ros.demo.processes import ChildProcess
+child = ChildProcess("sleeper", {SLEEPER!r})
+print(child.pid, flush=True)
+child.wait()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert is_running(pid)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not is_running(pid), "the child to end")
+
+
+def test_one_that_does_not_listen_is_killed() -> None:
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    process = ChildProcess("deaf", [*SLEEPER[:2], ignore + SLEEPER[2]])
+    wait_until(lambda: "up" in process.output(), "its first word")
+    stop([process], grace_s=0.2)
+    assert process.status() == -signal.SIGKILL
+    assert process.epitaph() == "the deaf was ended by SIGKILL"
+
+
+def test_output_is_kept_and_the_last_line_told(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = "import sys; print('first'); print('wrong', file=sys.stderr); sys.exit(3)"
+    with ChildProcess("talker", [sys.executable, "-u", "-c", code], log=log) as process:
+        assert process.wait(30) == 3
+    assert process.output().splitlines() == ["first", "wrong"]
+    assert process.epitaph() == f"wrong; the talker ended with status 3, its log is {log}"
+    with pytest.raises(RuntimeError, match="wrong; the talker"):
+        process.require_running()
