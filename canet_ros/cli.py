@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
 
 import canet_ros
 
@@ -24,31 +27,69 @@ COMMANDS = {
 }
 
 
+DEBUG_VARIABLE = "CANET_ROS_DEBUG"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is one line, as every other error is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} ({self.prog} --help tells more)\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; the exit status is the return value."""
-    parser = argparse.ArgumentParser(prog="canet", description=canet_ros.__doc__)
+    """Run one subcommand; the exit status is the return value. With CANET_ROS_DEBUG set, errors are tracebacks."""
+    arguments_given = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments_given if not word.startswith("-")), "")
+    # Libraries that report on stderr what comes as an exception too.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    try:
+        arguments = _parse(arguments_given, command)
+        status: int = _module(arguments.command).run(arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # of `canet doctor | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        print(f"canet {command}: {_in_words(error)}", file=sys.stderr)
+        return 1
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(
+        error, ValueError
+    ):  # ours; a model that does not fit names every tensor in a line of its own
+        return str(error)
+    first_line = str(error).strip().partition("\n")[0]
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, (ImportError, OSError, RuntimeError)) and first_line:
+        return first_line
+    return f"{type(error).__name__}: {first_line} (unforeseen: with {DEBUG_VARIABLE}=1 it says where)"
+
+
+def _parse(arguments_given: Sequence[str], command: str) -> argparse.Namespace:
+    parser = _Parser(prog="canet", description=canet_ros.__doc__)
     parser.add_argument("--version", action="version", version=canet_ros.__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    arguments_given = list(sys.argv[1:] if argv is None else argv)
-    wanted = next((word for word in arguments_given if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + "."
         )
-        if name == wanted:
+        if name == command:
             _module(name).add_arguments(subparser)
-    arguments = parser.parse_args(arguments_given)
-    try:
-        status: int = _module(arguments.command).run(arguments)
-        return status
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"canet {arguments.command}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return parser.parse_args(arguments_given)
 
 
-def _module(name: str):  # type: ignore[no-untyped-def]
+def _module(name: str) -> ModuleType:
     return importlib.import_module(f"canet_ros.commands.{name}")
 
 

@@ -12,6 +12,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from canet_ros.files import written_beside
+
 
 def draw(figures: Mapping[str, Any], path: Path) -> None:
     """Milliseconds as bars: of the engines per picture, or of the node's stages and of the plain node."""
@@ -45,5 +47,6 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
     if handles:
         axes.legend(handles, [name for name in colors if name], fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with written_beside(path) as new:
+        figure.savefig(new, dpi=120)
     pyplot.close(figure)

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
-from canet_ros.commands.train import add_training_options, training_config
+from canet_ros.commands import argument
+from canet_ros.commands.train import add_training_options, naming_flags, training_config
+from canet_ros.files import require_writable, write_json, write_picture, write_text
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import load_network, parse_resolution
 from canet_ros.names import FUSIONS
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument(
         "--latency-resolution",
-        type=parse_resolution,
+        type=argument(parse_resolution),
         default=(1024, 512),
         metavar="WxH",
         help="size at which operations and latency are measured (default: 1024x512)",
@@ -51,8 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     config = training_config(arguments, name="ablation")
     classes = load_class_table(arguments.classes)
+    require_writable(arguments.out / "ablation.json")
     runs = planned_runs(arguments.out, arguments.fusions, arguments.seeds)
-    train_runs(config, classes, runs, arguments.device)
+    with naming_flags():
+        train_runs(config, classes, runs, arguments.device)
     splits = {"val": find_pictures(Path(config.data) / "val")}
     if config.without:
         splits["left_out"] = find_pictures(Path(config.data) / "train", only=config.without)
@@ -66,12 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
             channel_attention_spread(run.model, splits["val"]) for run in with_attention
         ]
         scenes = [StreetDrive(seed, *config.resolution).frame(0).image for seed in _ATTENTION_SEEDS]
-        cv2.imwrite(str(arguments.out / "attention.png"), attention_sheet(with_attention[0].model, scenes))
-    (arguments.out / "ablation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_picture(arguments.out / "attention.png", attention_sheet(with_attention[0].model, scenes))
+    write_json(arguments.out / "ablation.json", results)
     tables = (
         f"{summary_table(summary, list(splits))}\n\n{class_table(summary, list(splits), classes.names)}\n"
     )
-    (arguments.out / "ablation.md").write_text(tables, encoding="utf-8")
+    write_text(arguments.out / "ablation.md", tables)
     print(tables)
     print(f"results: {arguments.out}")
     return 0

@@ -13,6 +13,8 @@ from typing import Any
 
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
 from canet_ros.benchmark.operations import gpu_names
+from canet_ros.commands import argument
+from canet_ros.files import require_picture_format, require_writable, write_json
 from canet_ros.hints import pip_install
 from canet_ros.inference.camera_shape import CAMERA, camera_resolution
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resolution",
         nargs="+",
-        type=_resolution,
+        type=argument(_resolution),
         metavar="WxH",
         help="of the network's input, or 'camera': in the shape of a 1280x720 camera (default: the first model's own)",
     )
@@ -96,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise ModuleNotFoundError(f"--plot takes matplotlib: {pip_install('matplotlib')}")
+    require_picture_format(arguments.plot)
+    require_writable(arguments.json, arguments.plot)
     models = [find_model(name) for name in arguments.model]
     own = load_spec(models[0]).resolution
     resolutions = [given or camera_resolution(own, CAMERA_SIZE) for given in arguments.resolution or [own]]
@@ -139,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"(the plain way {row['plain_graph_ms']:.1f} ms)"
             )
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, figures)
     if arguments.plot:
         from canet_ros.benchmark.plot import draw
 

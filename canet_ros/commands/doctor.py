@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from canet_ros.files import require_writable, write_json
 from canet_ros.hints import canet_command, install_engine, install_ros, pip_install, see_docs
 from canet_ros.inference.engines import EngineError
 from canet_ros.inference.model_folder import ModelError, available_models, shipped_model
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    require_writable(arguments.json)
     findings = []
     for finding in _findings():
         print(f"{finding.verdict:>7}  {finding.subject}: {finding.text}", flush=True)
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             "machine": describe_machine(),
             "findings": [asdict(finding) for finding in findings],
         }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, report)
     return 0 if runs else 1
 
 

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from canet_ros.files import require_picture_format, require_writable, write_json, write_picture
 from canet_ros.inference import Segmenter
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.training.dataset import find_pictures
@@ -35,13 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flip", action="store_true", help="look at the mirrored picture too: twice the time"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures, in place of what is there"
+    )
     parser.add_argument("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix")
     parser.add_argument("--worst", type=Path, metavar="PNG", help="draw the pictures of lowest mIoU")
 
 
 def run(arguments: argparse.Namespace) -> int:
     pictures = find_pictures(arguments.data / arguments.split, only=arguments.only)
+    require_picture_format(arguments.confusion, arguments.worst)
+    require_writable(arguments.json, arguments.confusion, arguments.worst)
     segmenter = Segmenter.load(
         arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
     )
@@ -65,9 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{'mIoU':>20}  {found.miou:.4f}")
     print(f"{'pixel accuracy':>20}  {found.pixel_accuracy:.4f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, figures)
     if arguments.confusion:
-        cv2.imwrite(str(arguments.confusion), confusion_picture(evaluation, classes))
+        write_picture(arguments.confusion, confusion_picture(evaluation, classes))
     if arguments.worst:
-        cv2.imwrite(str(arguments.worst), worst_pictures_sheet(segmenter, pictures, evaluation))
+        write_picture(arguments.worst, worst_pictures_sheet(segmenter, pictures, evaluation))
     return 0

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from canet_ros.commands import argument
+from canet_ros.files import require_writable, written_beside
 from canet_ros.hints import see_docs
 from canet_ros.inference.engines import EngineRequest, create_engine
 from canet_ros.inference.export import exported_graph
@@ -34,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--provider", choices=tuple(_PROVIDER_DEVICES), help="with --engine onnxruntime: what it must run on"
     )
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
-    parser.add_argument("--resolution", type=parse_resolution, metavar="WxH", help="default: the model's own")
+    parser.add_argument(
+        "--resolution", type=argument(parse_resolution), metavar="WxH", help="default: the model's own"
+    )
     parser.add_argument("--max-batch", type=int, default=1, help="pictures per call: the number of cameras")
     parser.add_argument(
         "--calibrate",
@@ -56,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if min(arguments.max_batch, arguments.pictures) < 1:
+        raise ValueError("--max-batch and --pictures must be 1 or more")
+    require_writable(arguments.out)
     folder = find_model(arguments.model)
     resolution = arguments.resolution or load_spec(folder).resolution
     if arguments.calibrate is not None:
@@ -74,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
             graph = quantized_graph(folder, resolution)
         else:
             graph = exported_graph(folder, resolution, precision)
-        shutil.copyfile(graph, arguments.out)
+        with written_beside(arguments.out) as new:
+            shutil.copyfile(graph, new)
         print(arguments.out)
         return 0
     engine_name, device = arguments.engine, arguments.device

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import save_model, write_weights
+from canet_ros.inference.model_folder import SPEC_FILE, save_model, write_weights
 from canet_ros.names import BACKBONES
 from canet_ros.network.backbones import build_backbone
 from canet_ros.training.initialization import read_backbone
@@ -33,8 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the file is this backbone's, trained on ImageNet; for train --init",
     )
 
+    parser.add_argument("--force", action="store_true", help="replace what is there already")
+
 
 def run(arguments: argparse.Namespace) -> int:
+    there = arguments.out if arguments.backbone else arguments.out / SPEC_FILE
+    if there.exists() and not arguments.force:
+        raise ValueError(f"{there} is there already: give --force to replace it, or another --out")
     if arguments.backbone:
         if arguments.out.suffix != ".safetensors":
             raise ValueError(f"--out {arguments.out}: with --backbone, name a file that ends in .safetensors")

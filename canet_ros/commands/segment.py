@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 from tqdm import tqdm
 
+from canet_ros.commands import argument
+from canet_ros.files import require_writable, write_picture
 from canet_ros.inference import Segmenter
 from canet_ros.inference.camera_shape import squeeze_warning
-from canet_ros.inference.pictures import open_pictures
+from canet_ros.inference.pictures import distinct_names, find_files, is_video, open_pictures
 from canet_ros.inference.visualization import color_lookup_table, overlay
 from canet_ros.names import ENGINES, PRECISIONS
 
@@ -22,7 +24,11 @@ DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, nargs="+", help="picture, folder of pictures, or video")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for NAME_mask.png and NAME_overlay.jpg"
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for NAME_mask.png and NAME_overlay.jpg; inputs of one "
+        "name keep their suffix (1.png_mask.png) or folder (front/1_mask.png)",
     )
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help=f"name or model folder (default: {DEFAULT_MODEL})"
@@ -36,19 +42,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WxH",
         help="of the network's input; camera: in the pictures' shape",
     )
-    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the colours in the overlay, 0..1")
+    parser.add_argument(
+        "--alpha", type=argument(_share), default=0.5, help="weight of the colours in the overlay, 0..1"
+    )
+    parser.add_argument("--force", action="store_true", help="replace results that are there already")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    inputs = [open_pictures(path, lambda text: print(text, file=sys.stderr)) for path in arguments.input]
+    names = distinct_names([file for path in arguments.input for file in find_files(path)])
+    if not arguments.force:
+        _require_new(arguments.out, names)
+    problems: list[str] = []
+    inputs = [open_pictures(file, problems.append, name) for file, name in names.items()]
+    require_writable(arguments.out / "mask.png")
     segmenter = Segmenter.load(
         arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
     )
     table = color_lookup_table(segmenter.spec.classes, "bgr")
-    arguments.out.mkdir(parents=True, exist_ok=True)
     written = 0
     advice: set[str] = set()
-    with tqdm(total=sum(opened.count for opened in inputs), unit="picture") as bar:
+    with tqdm(total=sum(opened.count for opened in inputs), unit="picture", disable=None) as bar:
         for opened in inputs:
             for picture in opened.pictures:
                 mask = segmenter(picture.image).mask
@@ -57,11 +70,29 @@ def run(arguments: argparse.Namespace) -> int:
                     advice.add(squeezed)
                     tqdm.write(squeezed, file=sys.stderr)
                 blended = overlay(picture.image, mask, table, arguments.alpha)
-                cv2.imwrite(str(arguments.out / f"{picture.name}_mask.png"), mask)
-                cv2.imwrite(str(arguments.out / f"{picture.name}_overlay.jpg"), blended)
+                write_picture(arguments.out / f"{picture.name}_mask.png", mask)
+                write_picture(arguments.out / f"{picture.name}_overlay.jpg", blended)
                 written += 1
                 bar.update()
-    if written == 0:
-        raise ValueError("no picture could be read")
     print(f"{written} masks and overlays in {arguments.out}")
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(
+            f"{len(problems)} of {len(names)} could not be read: {'; '.join(problems[:3])}{more}"
+        )
     return 0
+
+
+def _require_new(out: Path, names: Mapping[Path, str]) -> None:
+    for file, name in names.items():
+        first = f"{name}_000000" if is_video(file) else name
+        for path in (out / f"{first}_mask.png", out / f"{first}_overlay.jpg"):
+            if path.exists():
+                raise ValueError(f"{path} is there already: give --force to replace it, or another --out")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text}: expected 0 to 1")
+    return value

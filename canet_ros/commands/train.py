@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import fields
 from pathlib import Path
 
+from canet_ros.commands import argument
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import parse_resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
@@ -63,7 +64,7 @@ def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[s
             parser.add_argument(flag, required=True, help=help_text)
         elif option.name in ("resolution", "crop"):
             parser.add_argument(
-                flag, type=parse_resolution, default=option.default, metavar="WxH", help=help_text
+                flag, type=argument(parse_resolution), default=option.default, metavar="WxH", help=help_text
             )
         elif isinstance(option.default, bool):
             parser.add_argument(flag, action="store_true", help=help_text)

@@ -26,6 +26,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
 from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_pictures
+from canet_ros.files import write_text
 from canet_ros.hints import canet_command
 from canet_ros.ros.image_conversion import frame_from_image
 from canet_ros.ros.statistics import nanoseconds
@@ -76,7 +77,9 @@ class Recorder(Node):  # type: ignore[misc]
         self._spin_until(lambda: bool(published_ns), CAMERA_TIMEOUT_S)
         if not published_ns:
             raise RecorderError(f"no image was published within {CAMERA_TIMEOUT_S:.0f} s")
-        with tqdm(total=frame_count or None, unit="frame", desc="segmenting", file=sys.stderr) as bar:
+        with tqdm(
+            total=frame_count or None, unit="frame", desc="segmenting", file=sys.stderr, disable=None
+        ) as bar:
             while self.count_publishers(f"{self._camera}/camera_info") > 0:
                 rclpy.spin_once(self, timeout_sec=0.1)
                 bar.update(len(published_ns) - bar.n)
@@ -161,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = summarize(recorder.recording, given.source)
         summary["pictures"] = write_pictures(recorder.recording, summary, given.out)
         text = json.dumps(summary, indent=2) + "\n"
-        (given.out / SUMMARY_FILE).write_text(text, encoding="utf-8")
+        write_text(given.out / SUMMARY_FILE, text)
     except (OSError, RuntimeError, ValueError) as error:
         print(error)
         return 1

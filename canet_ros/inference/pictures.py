@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,48 +39,91 @@ class Pictures:
     pictures: Iterator[Picture]
 
 
-def open_pictures(path: Path, warn: Callable[[str], None]) -> Pictures:
+def open_pictures(path: Path, warn: Callable[[str], None], name: str = "") -> Pictures:
     """Pictures of a file, of a folder (by name) or of a video.
 
     Args:
         path: file or folder.
-        warn: told about each picture that is skipped because it cannot be read.
+        warn: told about each picture that is skipped because it cannot be read, and of a video that ends early.
+        name: of a file's pictures, instead of its own.
 
     Raises:
         ValueError: there is nothing of the kind at the path.
     """
+    files = find_files(path)
+    if is_video(files[0]):
+        return _open_video(path, warn, name or path.stem)
+    return Pictures(len(files), 0.0, _read_files(files, warn, name))
+
+
+def find_files(path: Path) -> list[Path]:
+    """The file itself, or the pictures in a folder by name; raises as ``open_pictures``."""
     if not path.exists():
         raise ValueError(f"input {path} does not exist")
-    if path.is_file() and path.suffix.lower() not in PICTURE_SUFFIXES:
-        return _open_video(path)
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    files = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    if not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in PICTURE_SUFFIXES]
     if not files:
         raise ValueError(f"input {path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    return Pictures(len(files), 0.0, _read_files(files, warn))
+    return files
 
 
-def _read_files(files: list[Path], warn: Callable[[str], None]) -> Iterator[Picture]:
+def is_video(file: Path) -> bool:
+    """By its name: whatever is no picture must be a video."""
+    return file.suffix.lower() not in PICTURE_SUFFIXES
+
+
+def distinct_names(files: Sequence[Path]) -> dict[Path, str]:
+    """Names of files for what is made of them, no two alike: as short as tells all of them apart.
+
+    Without suffix (``1``); with it (``1.png``); in the folder's name without (``front/1``) and with (``front/1.png``),
+    and so on upwards. A file that comes twice is there once. A video's frames are ``<name>_000000`` and so on.
+    """
+    by_place = {file.resolve(): file for file in files}
+    depth = 1
+    while True:
+        tails = {file: Path(*place.parts[-depth:]) for place, file in by_place.items()}
+        for names in (
+            {file: str(tail.with_suffix("")) for file, tail in tails.items()},
+            {file: str(tail) for file, tail in tails.items()},
+        ):
+            if _are_distinct(names):
+                return names
+        depth += 1
+
+
+def _are_distinct(names: Mapping[Path, str]) -> bool:
+    taken = set(names.values())
+    frames = tuple(f"{name}_" for file, name in names.items() if is_video(file))
+    return len(taken) == len(names) and not any(
+        name.startswith(frames) and name.rpartition("_")[2].isdigit() for name in taken
+    )
+
+
+def _read_files(files: list[Path], warn: Callable[[str], None], name: str) -> Iterator[Picture]:
     for file in files:
         try:
-            yield Picture(file.stem, read_picture(file))
+            yield Picture(name or file.stem, read_picture(file))
         except (PictureError, OSError) as error:
-            warn(f"{error}: skipped")
+            warn(str(error))
 
 
-def _open_video(path: Path) -> Pictures:
+def _open_video(path: Path, warn: Callable[[str], None], name: str) -> Pictures:
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
         raise ValueError(f"input {path} is no picture or video that OpenCV can read")
+    count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def frames() -> Iterator[Picture]:
         index = 0
         while True:
             there, image = video.read()
             if not there:
-                return
-            yield Picture(f"{path.stem}_{index:06d}", np.asarray(image, np.uint8))
+                break
+            yield Picture(f"{name}_{index:06d}", np.asarray(image, np.uint8))
             index += 1
+        # Some containers only estimate how many there are.
+        if index < max(1, 0.98 * count):
+            warn(f"{path} ends after {index} frames of {count}")
 
-    count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     return Pictures(count, float(video.get(cv2.CAP_PROP_FPS)), frames())

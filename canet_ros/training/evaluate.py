@@ -35,7 +35,7 @@ def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture], flip: bo
     classes = len(segmenter.spec.classes)
     total = np.zeros((classes, classes), np.int64)
     miou_by_picture = {}
-    for picture in tqdm(pictures, desc="evaluate", unit="picture"):
+    for picture in tqdm(pictures, desc="evaluate", unit="picture", disable=None):
         image, label = picture.read(classes)
         mask = _mask_of_both_views(segmenter, image) if flip else segmenter(image).mask
         confusion = confusion_matrix(label, mask, classes)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every subcommand: exit status 2 for wrong usage, 1 and one line for failures, 130 for Ctrl-C; never a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from canet_ros.cli import COMMANDS, DEBUG_VARIABLE, main
+
+# What makes a subcommand's command line complete.
+COMPLETE = {
+    "segment": ["absent.png", "--out", "out"],
+    "train": ["--data", "absent", "--name", "x", "--out", "out"],
+    "evaluate": ["--model", "absent", "--data", "absent"],
+    "ablate": ["--data", "absent", "--out", "out"],
+    "import": ["absent.pth", "--out", "out"],
+}
+FAILURES = [
+    "demo --seconds 0",
+    "demo --seconds nan",
+    "demo --model absent",
+    "segment absent.png --out out",
+    "segment empty --out out",
+    "segment text.txt --out out",
+    "segment broken.png --out out",
+    "train --data absent --name x --out out",
+    "train --data empty --name x --out out",
+    "train --data empty --name x --out out --classes absent.yaml",
+    "train --data empty --name x --out out --epochs 0",
+    "evaluate --model absent --data empty",
+    "evaluate --model empty --data empty",
+    "ablate --data absent --out out",
+    "ablate --data absent --out out --epochs 0",
+    "import absent.pth --out out",
+    "import text.txt --out out",
+    "import text.txt --backbone resnet18 --out out.safetensors",
+    "import text.txt --backbone resnet18 --out out",
+    "export --model absent",
+    "export --calibrate empty",
+    "export --calibrate absent",
+    "export --out text.txt/graph.onnx",
+    "export --max-batch 0",
+    "benchmark --model absent",
+    "benchmark --rounds 0",
+    "benchmark --json text.txt/figures.json",
+    "benchmark --plot figure.unknown",
+    "doctor --json text.txt/report.json",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", FAILURES)
+def test_failures_are_one_line_and_exit_status_1(
+    given: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if given.startswith("demo"):
+        pytest.importorskip("rclpy")
+    assert main(given.split()) == 1
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line.startswith(f"canet {given.split()[0]}: ")
+    assert "unforeseen" not in line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "wrong", [["--no-such-option"], ["--json"], ["--resolution", "4x4"], ["--engine", "x"]]
+)
+def test_wrong_usage_is_one_line_and_exit_status_2(
+    command: str, wrong: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        sys.exit(main([command, *COMPLETE.get(command, []), *wrong]))
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    # A size that is text to the command is looked at when it runs.
+    assert caught.value.code == 2 or (wrong[0] == "--resolution" and caught.value.code == 1)
+    assert line.startswith(f"canet {command}: ") or line.startswith("canet: ")
+
+
+@pytest.mark.parametrize("given", [[], ["nonsense"], ["--nonsense"]])
+def test_without_a_command(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(given)
+    assert caught.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_nobody_foresaw(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"canet_ros.commands.{command}")
+
+    def run(error: BaseException) -> int:
+        def fail(_: object) -> int:
+            raise error
+
+        monkeypatch.setattr(module, "run", fail)
+        return main([command, *COMPLETE.get(command, [])])
+
+    assert run(ZeroDivisionError("by\nzero")) == 1
+    line = f"canet {command}: ZeroDivisionError: by (unforeseen: with {DEBUG_VARIABLE}=1 it says where)\n"
+    assert capsys.readouterr().err == line
+    assert run(RuntimeError("what\nC++ has to say")) == 1
+    assert capsys.readouterr().err == f"canet {command}: what\n"
+    assert run(MemoryError()) == 1
+    assert capsys.readouterr().err == f"canet {command}: not enough memory\n"
+    assert run(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(DEBUG_VARIABLE, "1")
+    with pytest.raises(ZeroDivisionError):
+        run(ZeroDivisionError())
+
+
+def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "canet_ros.cli", "benchmark", "--help"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writing)
+    assert done.stderr == ""
