@@ -162,6 +162,9 @@ class Camera:
     def wait_for_subscriber(self) -> None:
         wait_until(self.subscriber_count, f"a subscriber to {self.topic}")
 
+    def now(self) -> Time:
+        return self._node.get_clock().now().to_msg()
+
     def publish(self, message: Any) -> None:
         self._publisher.publish(message)
 

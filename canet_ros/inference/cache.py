@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from canet_ros.inference import progress
+
 
 def cache_folder() -> Path:
     """$CANET_ROS_CACHE, or $XDG_CACHE_HOME/canet_ros, or ~/.cache/canet_ros."""
@@ -72,7 +74,8 @@ def locked(path: Path) -> Iterator[None]:
 def _write(path: Path, build: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="building-") as folder:
         new = Path(folder) / path.name
-        build(new)
+        with progress.doing(progress.BUILDING):
+            build(new)
         checksum = Path(folder) / "checksum"
         checksum.write_text(_sha256(new), encoding="ascii")
         _move(new, path)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.inference import progress
 from canet_ros.inference.camera_shape import CAMERA, camera_resolution
 from canet_ros.inference.class_table import UNLABELLED
 from canet_ros.inference.engines import Engine, EngineError, EngineRequest, create_engine
@@ -121,13 +122,33 @@ class Segmenter:
 
         Raises:
             ValueError: an array is not (H, W, 3) or (H, W) uint8 with at least one pixel.
+            EngineError: the engine's answer cannot be one.
         """
         width, height = self.resolution
         batch = np.empty((len(images), height, width, 3), np.uint8)
         for image, place in zip(images, batch):
             bring_to_size(image, place)
         masks, confidences = self.engine.run(batch)
+        self._check(masks, confidences, batch.shape[:3])
         return [Segmentation(mask, confidence) for mask, confidence in zip(masks, confidences)]
+
+    def _check(
+        self, masks: NDArray[np.uint8], confidences: NDArray[np.uint8], shape: tuple[int, ...]
+    ) -> None:
+        """A broken driver must not be published as a road."""
+        for name, plane in (("mask", masks), ("confidence", confidences)):
+            if plane.shape != shape or plane.dtype != np.uint8:
+                raise EngineError(
+                    f"the engine's {name} is {plane.dtype} {plane.shape} where uint8 {shape} was expected"
+                )
+        class_count = len(self.spec.classes)
+        if masks.size and masks.max() >= class_count:
+            raise EngineError(
+                f"the engine's mask holds class {masks.max()}; the model has {class_count} classes"
+            )
+        # The chosen class is at least as probable as the average one; what is not a number comes out as 0.
+        if class_count < 128 and masks.size and not confidences.any(axis=(1, 2)).all():
+            raise EngineError("the engine computes what is not a number: the confidence is 0 all over")
 
 
 class CameraShapedSegmenter(Segmenter):
@@ -172,7 +193,8 @@ class CameraShapedSegmenter(Segmenter):
             raise ValueError("with resolution 'camera' the pictures of a batch must have one shape")
         for resolution in shapes:
             if resolution not in self._engines:
-                self._engines[resolution] = self._build(resolution)
+                with progress.doing("loading the engine for the shape of the camera's pictures"):
+                    self._engines[resolution] = self._build(resolution)
             self.engine, self.resolution, self._chosen = self._engines[resolution], resolution, True
         return super().segment_batch(images)
 

@@ -109,4 +109,13 @@ PARAMETERS = (
     ParameterSpec(
         "stale_after", 2.0, "A camera silent for this long is reported as stale, s", minimum=0.1, maximum=3600.0
     ),
+    ParameterSpec(
+        "inference_timeout", 10.0,
+        "An inference that takes longer, and ten times longer than before, counts as hung, s",
+        minimum=0.1, maximum=3600.0, live=True,
+    ),
+    ParameterSpec(
+        "max_pixels", 100_000_000, "Images of more pixels are refused, before memory is taken for them",
+        minimum=1, maximum=1_000_000_000, live=True,
+    ),
 )  # fmt: skip

@@ -77,7 +77,7 @@ class Camera:
         if not self.outputs.wanted():
             self.input.unsubscribe()
         elif self.input.subscribed_since_s is None:
-            self.statistics.forget_stamps()
+            self.statistics.begin_anew()
             self.input.subscribe()
 
     def silent_s(self) -> float | None:
@@ -86,6 +86,13 @@ class Camera:
         if listening_since_s is None:
             return None
         return time.monotonic() - max(listening_since_s, self.statistics.last_received_s or 0.0)
+
+    def without_result_s(self) -> float | None:
+        """How long images have come of which none was published, in s; None while none waits."""
+        waiting_since_s = self.statistics.waiting_since_s
+        if self.input.subscribed_since_s is None or waiting_since_s is None:
+            return None
+        return time.monotonic() - waiting_since_s
 
     def destroy(self) -> None:
         self.input.unsubscribe()
@@ -149,6 +156,10 @@ class CameraInput:
         self._subscriptions = []
         self.subscribed_since_s = None
         self.infos.clear()
+
+    def image_qos(self) -> Any | None:
+        """What the image subscription asks for, overrides included; None while not subscribed."""
+        return self._subscriptions[0].qos_profile if self._subscriptions else None
 
     def pixels(self, message: Any) -> NDArray[np.uint8]:
         """The message's picture, (H, W, 3) BGR or (H, W) grey uint8.

@@ -15,12 +15,16 @@ from rclpy.node import Node
 from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
 from canet_ros.ros.camera import Camera
+from canet_ros.ros.camera_watch import CameraWatch
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.parameters import NodeParameters
-from canet_ros.ros.statistics import DROPS, STAGES, Statistics
+from canet_ros.ros.statistics import DROPS, STAGES, WINDOW_S, Statistics
+from canet_ros.ros.worker import InferenceWorker
 
 # Share of a camera's images that may be lost on the way, or be no pictures, before it is worth a warning.
 _TOLERATED_SHARE = 0.1
+# Reasons for a drop that are faults, in words.
+_DROPPED = {"too_old": "older than max_age", "bad": "no pictures", "failed": "lost in inference"}
 
 Verdict = tuple[bytes, str]
 
@@ -29,8 +33,16 @@ class Diagnostics:
     """Publishes ``diagnostic_msgs/DiagnosticArray`` every ``diagnostics_period`` seconds, whatever the node's state.
 
     A camera that is silent for longer than ``stale_after`` is in ERROR if it has never been seen, else in WARN, as it
-    is when it loses images, sends what is none, or meets an incompatible QoS. The engine is in ERROR if it could not be
-    had or if the last inference failed, and in WARN while the node is not active.
+    is when it loses images, sends what is none, or meets an incompatible QoS. A camera whose images come while no
+    result goes out is in WARN or ERROR, with the reason that took most of them. The engine is in ERROR if it could not
+    be had, if the last inference failed or if a thread died, and in WARN while a model is loaded or the node is not
+    active.
+
+    Args:
+        watches: by the cameras' names.
+        doing: what the node does that takes long, in words; empty while it does nothing of the kind.
+        worker: the inference thread's; None while there is none.
+        unknown_parameters: overrides that nobody declared.
     """
 
     def __init__(
@@ -42,6 +54,10 @@ class Diagnostics:
         engine_statistics: Statistics,
         faults: FaultLog,
         steady_clock: Clock,
+        watches: Mapping[str, CameraWatch],
+        doing: Callable[[], str],
+        worker: Callable[[], InferenceWorker | None],
+        unknown_parameters: Sequence[str],
     ) -> None:
         self._node = node
         self._settings = settings
@@ -50,6 +66,10 @@ class Diagnostics:
         self._engine_statistics = engine_statistics
         self._faults = faults
         self._clock = steady_clock
+        self._watches = watches
+        self._doing = doing
+        self._worker = worker
+        self._unknown_parameters = unknown_parameters
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer: Any = None
         self._period_s = 0.0
@@ -62,10 +82,11 @@ class Diagnostics:
         if period_s != self._period_s:
             if self._timer is not None:
                 self._node.destroy_timer(self._timer)
-            self._timer = self._node.create_timer(period_s, self._publish, clock=self._clock)
+            self._timer = self._node.create_timer(period_s, self.publish, clock=self._clock)
             self._period_s = period_s
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Say how it is now; called by a timer, and where something changes that cannot wait for it."""
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.status = [self._engine_status(), *map(self._camera_status, self._cameras.values())]
@@ -89,16 +110,41 @@ class Diagnostics:
         values |= {"batches": counts.get("batches", 0), "frames": counts.get("frames", 0)}
         values |= {"failures": counts.get("failures", 0)}
         values |= _percentiles(self._engine_statistics, ("inference",))
+        worker, doing = self._worker(), self._doing()
+        if worker is not None and worker.batch_limit < len(self._cameras):
+            values["pictures_at_once"] = (
+                f"{worker.batch_limit} of {len(self._cameras)}: out of memory with more"
+            )
+        values |= {"engine_restarts": counts.get("engine_restarts", 0), "doing": doing}
+        values |= {"unknown_parameters": ", ".join(self._unknown_parameters)}
         error = self._faults.last("engine")
-        values["last_error"] = error or self._faults.last("inference")
-        verdict: Verdict = (DiagnosticStatus.OK, "segmenting")
-        if error:
-            verdict = (DiagnosticStatus.ERROR, error)
-        elif state != "active":
-            verdict = (DiagnosticStatus.WARN, f"node is {state}")
-        elif self._engine_statistics.recent("failures"):
-            verdict = (DiagnosticStatus.ERROR, self._faults.last("inference"))
+        values["last_error"] = error or self._faults.last("inference") or self._faults.last("node")
+        verdict = self._engine_verdict(state, error, worker, doing)
         return self._status("engine", str(values.get("device", "")), verdict, values)
+
+    def _engine_verdict(self, state: str, error: str, worker: InferenceWorker | None, doing: str) -> Verdict:
+        if error:
+            return DiagnosticStatus.ERROR, f"{error}; {doing}" if doing else error
+        if state == "active" and doing:
+            return DiagnosticStatus.WARN, doing
+        if state != "active":
+            return DiagnosticStatus.WARN, f"node is {state}"
+        died_s = worker.thread_died_s if worker is not None else None
+        died = died_s is not None and time.monotonic() - died_s < WINDOW_S
+        if died or self._engine_statistics.recent("failures"):
+            return DiagnosticStatus.ERROR, self._faults.last("inference")
+        if self._engine_statistics.recent("callback_failures"):
+            return DiagnosticStatus.ERROR, self._faults.last("node")
+        if self.without_clock():
+            return (
+                DiagnosticStatus.WARN,
+                "use_sim_time is set, and nothing publishes /clock: ages mean nothing",
+            )
+        return DiagnosticStatus.OK, "segmenting"
+
+    def without_clock(self) -> bool:
+        """Whether the node waits for a clock that nobody publishes."""
+        return bool(self._settings.value("use_sim_time")) and not self._node.count_publishers("/clock")
 
     def _camera_status(self, camera: Camera) -> DiagnosticStatus:
         statistics = camera.statistics
@@ -125,32 +171,87 @@ class Diagnostics:
         return self._status(camera.name, camera.name, self._camera_verdict(camera), values)
 
     def _camera_verdict(self, camera: Camera) -> Verdict:
-        topic, statistics, silent_s = camera.input.image_topic, camera.statistics, camera.silent_s()
+        statistics, silent_s = camera.statistics, camera.silent_s()
         unseen = DiagnosticStatus.WARN if statistics.last_received_s else DiagnosticStatus.ERROR
         if self._settings.lifecycle_state != "active":
             return DiagnosticStatus.OK, f"node is {self._settings.lifecycle_state}"
+        if self._doing():
+            return DiagnosticStatus.OK, "waits for the model"
+        watch = self._watches[camera.name]
+        # What the subscription itself reports says how to mend it.
+        if silent_s is not None and statistics.recent("qos_problems"):
+            return unseen, self._faults.last(camera.name)
+        if watch.trouble:
+            return unseen, watch.trouble
+        if watch.rivals():
+            return DiagnosticStatus.WARN, watch.rivals()
         if silent_s is None:
-            if self._node.count_publishers(topic):
-                return DiagnosticStatus.OK, "idle: nobody subscribes to its results"
-            return unseen, f"nothing publishes {topic}"
+            return DiagnosticStatus.OK, "idle: nobody subscribes to its results"
         if statistics.recent("paused"):
             return DiagnosticStatus.OK, "paused by ~/enable"
-        if statistics.recent("qos_problems"):
-            return unseen, self._faults.last(camera.name)
-        if silent_s > float(self._settings.value("stale_after")):
-            return unseen, f"nothing has come on {topic} for {silent_s:.1f} s"
         received = statistics.recent("received")
-        if statistics.recent("bad") > _TOLERATED_SHARE * received:
-            return DiagnosticStatus.WARN, self._faults.last(camera.name)
+        if not received:
+            return DiagnosticStatus.OK, "waiting for the first image"
+        return (
+            self._without_results(camera)
+            or self._share_dropped(camera, received)
+            or (DiagnosticStatus.OK, f"{statistics.rate_hz('published'):.1f} Hz")
+        )
+
+    def _without_results(self, camera: Camera) -> Verdict | None:
+        """Images come and nothing goes out: the reason that took most of them."""
+        statistics = camera.statistics
+        max_rate_hz = float(self._settings.value("max_rate"))
+        usual_s = (statistics.percentiles_ms("age") or (0.0, 0.0))[1] / 1e3
+        allowed_s = max(
+            float(self._settings.value("stale_after")), 2 * usual_s, 2 / max_rate_hz if max_rate_hz else 0.0
+        )
+        waited_s = camera.without_result_s()
+        if waited_s is None or waited_s <= allowed_s:
+            return None
+        counts = {reason: statistics.recent(reason) for reason in DROPS}
+        counts.pop("unwanted")
+        reason = max(counts, key=lambda reason: counts[reason])
+        begin = f"images come, and nothing has been published for {waited_s:.1f} s"
+        if not counts[reason] or reason == "replaced":
+            return DiagnosticStatus.ERROR, f"{begin}: the engine is at work on one and does not come back"
+        if reason == "too_old":
+            return (
+                DiagnosticStatus.WARN,
+                f"{begin}: {counts[reason]} were {_DROPPED[reason]}; {self._age_hint(camera)}",
+            )
+        fault = self._faults.last("inference" if reason == "failed" else camera.name)
+        return (
+            DiagnosticStatus.ERROR,
+            f"{begin}: {counts[reason]} were {_DROPPED.get(reason, reason)}: {fault}",
+        )
+
+    def _age_hint(self, camera: Camera) -> str:
+        transport = camera.statistics.percentiles_ms("transport")
+        limit_s = float(self._settings.value("max_age"))
+        if transport is not None and transport[0] / 1e3 > limit_s:
+            age = f"{transport[0] / 1e3:.1f} s"
+            return f"they come {age} old, so the clocks of camera and node differ, or the camera is late"
+        return "the engine is too slow for it"
+
+    def _share_dropped(self, camera: Camera, received: int) -> Verdict | None:
+        """More of the images are lost or useless than can be tolerated."""
+        statistics = camera.statistics
+        for reason in ("bad", "failed", "too_old"):
+            number = statistics.recent(reason)
+            if number > _TOLERATED_SHARE * received:
+                fault = self._faults.last("inference" if reason == "failed" else camera.name)
+                return (
+                    DiagnosticStatus.WARN,
+                    f"{number} of {received} images were {_DROPPED[reason]}: {fault}",
+                )
         missing = max(statistics.recent("lost"), statistics.recent("missing"))
         if missing > _TOLERATED_SHARE * (received + missing):
             return (
                 DiagnosticStatus.WARN,
                 f"{missing} images were lost on the way, {received} came: {see_docs('transport.md')}",
             )
-        if not received:
-            return DiagnosticStatus.OK, "waiting for the first image"
-        return DiagnosticStatus.OK, f"{statistics.rate_hz('published'):.1f} Hz"
+        return None
 
     def _status(
         self, name: str, hardware: str, verdict: Verdict, values: Mapping[str, Any]

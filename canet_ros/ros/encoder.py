@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult
+from canet_ros.ros.kept_thread import KeptThread
 
 
 class Encoder:
@@ -16,8 +16,7 @@ class Encoder:
     def __init__(self, faults: FaultLog) -> None:
         self._faults = faults
         self._tasks: LatestSlots[Callable[[], None]] = LatestSlots()
-        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
-        self._thread.start()
+        self._thread = KeptThread("encoder", self._run, faults)
 
     def submit(self, topic: str, task: Callable[[], None]) -> bool:
         """Have a task run; whether it took the place of one that still waited."""
@@ -26,8 +25,11 @@ class Encoder:
     def stop(self, timeout_s: float | None = None) -> bool:
         """Start no further task, and wait for the thread to end; whether it did."""
         self._tasks.close()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._thread.join(timeout_s)
+
+    def look_after(self) -> None:
+        """Start the thread again if it died; to be called now and then."""
+        self._thread.look_after()
 
     def _run(self) -> None:
         while (tasks := self._tasks.take_all()) is not None:

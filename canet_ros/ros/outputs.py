@@ -153,6 +153,7 @@ class CameraOutputs:
         on_qos_problem: Callable[[str], None],
         on_bad_camera_info: Callable[[str], None],
     ) -> None:
+        self.mask_topic = f"{prefix}/mask"
         self._node = node
         self._prefix = prefix
         self._prefix_before_remapping = prefix_before_remapping

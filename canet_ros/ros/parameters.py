@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import array
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 _FROM_MODEL = ("class_names", "class_colors")
 _MODELS = "available_models"
+# Every node's, declared or not by the distribution.
+_OF_RCLPY = ("use_sim_time", "start_type_description_service", "enable_logger_service")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -60,7 +62,7 @@ class NodeParameters:
     names it until somebody sets it.
 
     Attributes:
-        lifecycle_state: ``unconfigured``, ``inactive`` or ``active``; the node keeps it up to date.
+        lifecycle_state: ``unconfigured``, ``inactive``, ``active`` or ``finalized``; the node keeps it up to date.
     """
 
     def __init__(self, node: Node) -> None:
@@ -85,8 +87,26 @@ class NodeParameters:
             ParameterDescriptor(description=about, read_only=True),
             ignore_override=True,
         )
+        self._node.set_parameters(as_declared(map(self._node.get_parameter, _SPECS)))
         self._declared = True
         self._publish_from_model([], [])
+
+    def overrides(self, of_qos: bool) -> dict[str, Any]:
+        """Values given at start, by files, launch or ``-p``: those of ``qos_overrides``, or all others."""
+        given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
+        return {
+            name: parameter.value
+            for name, parameter in given.items()
+            if name.startswith("qos_overrides.") is of_qos
+        }
+
+    def undeclared(self, of_qos: bool) -> list[str]:
+        """Names among ``overrides`` that nobody reads."""
+        return sorted(
+            name
+            for name in self.overrides(of_qos)
+            if name not in _OF_RCLPY and not self._node.has_parameter(name)
+        )
 
     def start_problems(self) -> list[str]:
         """What was wrong with the values given at start, as far as they have not been set since."""
@@ -189,6 +209,23 @@ class NodeParameters:
         except Exception as error:  # rclpy names invalid topics by several exceptions of its own
             return f"image_topics: {error}"
         return None
+
+
+def as_declared(parameters: Iterable[Any]) -> list[Any]:
+    """The same parameters, integers made doubles where the parameter is one: 1 is meant as 1.0."""
+    return [
+        Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
+        if parameter.type_ == Parameter.Type.INTEGER and _is_double(parameter)
+        else parameter
+        for parameter in parameters
+    ]
+
+
+def _is_double(parameter: Any) -> bool:
+    spec = _SPECS.get(parameter.name)
+    if spec is None or not isinstance(spec.default, float):
+        return False
+    return spec.minimum <= int(parameter.value) <= spec.maximum  # else it is refused as it was given
 
 
 def value_problem(spec: ParameterSpec, value: Any) -> str | None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
@@ -19,6 +21,15 @@ _STRONGER_AND_WEAKER = {
     QoSPolicyKind.RELIABILITY: ("reliable", "best_effort"),
     QoSPolicyKind.DURABILITY: ("transient_local", "volatile"),
 }
+# What the values of an override may be called.
+_VALUES = {
+    QoSPolicyKind.HISTORY: HistoryPolicy,
+    QoSPolicyKind.RELIABILITY: ReliabilityPolicy,
+    QoSPolicyKind.DURABILITY: DurabilityPolicy,
+}
+_KINDS = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+_OVERRIDE = re.compile(r"qos_overrides\.(?P<topic>[^.]+)\.(?P<entity>[^.]+)\.(?P<policy>[^.]+)")
+_LARGEST_DEPTH = 10_000
 
 
 def camera_qos() -> QoSProfile:
@@ -43,9 +54,42 @@ def latched_qos() -> QoSProfile:
 
 def overrides() -> QoSOverridingOptions:
     """Lets ``qos_overrides.<topic>.{publisher,subscription}.<policy>`` change the profile at start."""
-    return QoSOverridingOptions(
-        (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+    return QoSOverridingOptions(_KINDS)
+
+
+def override_problems(overrides: Mapping[str, Any]) -> list[str]:
+    """What is wrong with parameters named ``qos_overrides...``, and what would be right; topics are not checked."""
+    return [problem for name, value in overrides.items() if (problem := _override_problem(name, value))]
+
+
+def unknown_override_problem(name: str, declared: Iterable[str]) -> str:
+    """That nothing here reads such an override, with the name that may be meant."""
+    close = difflib.get_close_matches(name, list(declared), 1, 0.6)
+    return f"{name}: the node has no such topic in this role" + (
+        f"; did you mean {close[0]}?" if close else ""
     )
+
+
+def _override_problem(name: str, value: Any) -> str:
+    match = _OVERRIDE.fullmatch(name)
+    if match is None:
+        return f"{name}: expected qos_overrides.<topic>.<publisher or subscription>.<policy>"
+    if match["entity"].partition("_")[0] not in ("publisher", "subscription"):
+        return f"{name}: expected publisher or subscription, got {match['entity']!r}"
+    policies = {kind.name.lower(): kind for kind in _KINDS}
+    kind = policies.get(match["policy"])
+    if kind is None:
+        return f"{name}: expected one of {', '.join(policies)}, got {match['policy']!r}"
+    if kind == QoSPolicyKind.DEPTH:
+        fits = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_DEPTH
+        expected = f"an integer from 1 to {_LARGEST_DEPTH}"
+    else:
+        # Humble's enumerations hold names of older distributions too, in the style of those.
+        names = [policy.lower() for policy in _VALUES[kind].__members__ if "QOS_POLICY" not in policy]
+        values = [policy for policy in names if policy != "unknown"]
+        fits = isinstance(value, str) and value.lower() in values
+        expected = f"one of {', '.join(values)}"
+    return "" if fits else f"{name}: expected {expected}, got {value!r}"
 
 
 def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEventCallbacks:

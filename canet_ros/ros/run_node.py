@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -16,14 +17,25 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 _CALLBACK_TIMEOUT_S = 1.0
+# An error that comes at once again must not take the machine.
+_PAUSE_S = 0.05
+
+SomeNode = TypeVar("SomeNode", bound=Node)
 
 
-def run_node(create: Callable[[], Node], stop: Callable[[Node], bool], args: Sequence[str] | None) -> int:
-    """Spin the node that ``create`` makes; the exit code is 1 if ROS did not start or a callback threw, else 0.
+def run_node(
+    create: Callable[[], SomeNode],
+    stop: Callable[[SomeNode], bool],
+    on_callback_error: Callable[[SomeNode, Exception], None],
+    args: Sequence[str] | None,
+) -> int:
+    """Spin the node that ``create`` makes until a signal, and end the process, with exit code 0; return 1 if ROS did
+    not start.
 
     Args:
         stop: ends the node's threads; False if one is still busy. It then is not waited for: the process ends under
             it.
+        on_callback_error: takes what a timer, a subscription or a service threw; none of them ends the node.
     """
     # rclpy's own handlers would invalidate the context under the hands of the node's threads.
     try:
@@ -37,15 +49,18 @@ def run_node(create: Callable[[], Node], stop: Callable[[Node], bool], args: Seq
     node = create()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    thrown: list[BaseException] = []
 
     def spin() -> None:
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            pass
-        except BaseException as error:
-            thrown.append(error)
+        while not ended.is_set():
+            try:
+                executor.spin()
+            except ExternalShutdownException:
+                break
+            except Exception as error:
+                on_callback_error(node, error)
+                ended.wait(_PAUSE_S)
+            else:
+                break
         ended.set()
 
     # Python runs signal handlers in the main thread, so this one only waits: a callback can take long.
@@ -56,14 +71,13 @@ def run_node(create: Callable[[], Node], stop: Callable[[Node], bool], args: Seq
     spinning.join(_CALLBACK_TIMEOUT_S)
     spun = not spinning.is_alive()
     idle = spun and stop(node)
-    if thrown:
-        traceback.print_exception(type(thrown[0]), thrown[0], thrown[0].__traceback__)
     if spun:  # take leave of the other nodes, which would wait for this one's lease to run out
         node.destroy_node()
         rclpy.try_shutdown()
-    if not idle:
-        # Ending the interpreter under a thread that is inside a C++ library can abort the process.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1 if thrown else 0)
-    return 1 if thrown else 0
+    if idle:
+        # What others have registered for the end; the interpreter's own end takes a second with PyTorch in it.
+        atexit._run_exitfuncs()
+    # Ending the interpreter under a thread that is inside a C++ library can abort the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

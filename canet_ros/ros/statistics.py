@@ -37,7 +37,11 @@ class Statistics:
 
     What is counted of a camera: ``received``, ``published``, ``DROPS``, images ``lost`` by the middleware's own account
     and ``missing`` by that of the stamps, ``qos_problems``. Of the engine: ``batches``, ``frames``
-    and ``failures``.
+    and ``failures``, ``engine_restarts`` and ``callback_failures``.
+
+    Attributes:
+        last_received_s: when the last image came, on ``time.monotonic``'s clock; None: none ever did.
+        waiting_since_s: when the first image came of those since the last that was published; None: none has come.
     """
 
     def __init__(self) -> None:
@@ -47,6 +51,7 @@ class Statistics:
         self._durations_ms: dict[str, deque[tuple[float, float]]] = {}
         self._gaps = StampGaps()
         self.last_received_s: float | None = None
+        self.waiting_since_s: float | None = None
 
     def count(self, what: str, number: int = 1) -> None:
         now_s = time.monotonic()
@@ -55,6 +60,10 @@ class Statistics:
             self._events.setdefault(what, deque(maxlen=_MAX_SAMPLES)).append((now_s, number))
             if what == "received":
                 self.last_received_s = now_s
+                if self.waiting_since_s is None:
+                    self.waiting_since_s = now_s
+            elif what == "published":
+                self.waiting_since_s = None
 
     def receive(self, stamp: Any, now_ns: int) -> None:
         """Count an image that came now on the node's clock, and what its stamp tells."""
@@ -66,9 +75,11 @@ class Statistics:
         if gap:
             self.count("missing", gap)
 
-    def forget_stamps(self) -> None:
-        """Images will be missed from now on that nobody lost."""
+    def begin_anew(self) -> None:
+        """Images were not listened for, or not meant to be segmented, for a while: none of them was lost."""
         self._gaps = StampGaps()
+        with self._lock:
+            self.waiting_since_s = None
 
     def time(self, stage_ms: Mapping[str, float]) -> None:
         """Add durations, in ms, under their names."""

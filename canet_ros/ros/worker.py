@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.inference import Segmentation, Segmenter
+from canet_ros.inference import Segmentation, Segmenter, progress
 from canet_ros.inference.camera_shape import squeeze_warning
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, ReceivedFrame
 from canet_ros.ros.image_conversion import ImageError
+from canet_ros.ros.kept_thread import KeptThread
 from canet_ros.ros.outputs import Result, Style, needs_inference
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s
+
+# An inference that takes so many times as long as the slowest so far, picture for picture, will not end.
+_HUNG_FACTOR = 10
+# So many inferences in a row that fail are the engine's fault, not the frames'.
+_FAILURES_IN_A_ROW = 5
+# A process that was stopped, or a machine that was asleep, must not look like an inference that hangs.
+_LONGEST_TICK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,10 @@ class _Job:
 
 
 class InferenceWorker:
-    """One thread that serves all cameras: those with a new frame make one batch, so that none waits for another."""
+    """One thread that serves all cameras: those with a new frame make one batch, so that none waits for another.
+
+    ``look_after`` is its watchdog, to be called several times a second.
+    """
 
     def __init__(
         self,
@@ -49,6 +62,7 @@ class InferenceWorker:
         now_ns: Callable[[], int],
         statistics: Statistics,
         faults: FaultLog,
+        frame_log: FrameLog,
     ) -> None:
         self._slots = slots
         self._cameras = cameras
@@ -61,50 +75,106 @@ class InferenceWorker:
         self._now_ns = now_ns
         self._statistics = statistics
         self._faults = faults
+        self._frame_log = frame_log
         self._stopping = threading.Event()
-        # A daemon, so that a long inference cannot keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-        self._thread.start()
+        self._round = 0  # goes up when frames are taken, and when they are done: odd while there is work
+        self._in_work: tuple[str, ...] = ()  # cameras of this round
+        self._watched_round = 0
+        self._busy_s = 0.0
+        self._slowest_s = 0.0  # inference of one picture
+        self._largest_batch = len(cameras) or 1
+        self._failures_in_a_row = 0
+        self._thread = KeptThread("inference", self._run, faults)
 
     def stop(self, timeout_s: float | None = None) -> bool:
         """Publish nothing more, and wait for the thread to end; whether it did."""
+        self.abandon()
+        return self._thread.join(timeout_s)
+
+    def abandon(self) -> None:
+        """Publish nothing more, whenever the thread comes back from what it is in."""
         self._stopping.set()
         self._slots.close()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+
+    def look_after(self, elapsed_s: float, timeout_s: float) -> str:
+        """Start the thread again if it died; why the engine must be started anew, or an empty text.
+
+        Args:
+            elapsed_s: since the last call.
+            timeout_s: what an inference may take at least before it counts as hung.
+        """
+        self._thread.look_after()
+        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            return f"{self._failures_in_a_row} inferences in a row failed: {self._faults.last('inference')}"
+        this_round = self._round
+        if this_round % 2 == 0 or this_round != self._watched_round:
+            self._watched_round, self._busy_s = this_round, 0.0
+            return ""
+        if progress.now():  # an engine for the camera's shape is built; that may take minutes
+            return ""
+        self._busy_s += min(elapsed_s, _LONGEST_TICK_S)
+        limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(self._in_work))
+        if self._busy_s <= limit_s:
+            return ""
+        for name in self._in_work:
+            self._cameras[name].statistics.count("failed")
+        return f"an inference has hung for {self._busy_s:.1f} s"
+
+    @property
+    def works(self) -> bool:
+        """Whether the last inference gave results."""
+        return self._slowest_s > 0 and self._failures_in_a_row == 0
+
+    @property
+    def thread_died_s(self) -> float | None:
+        """When the thread died last, on ``time.monotonic``'s clock; None: never."""
+        return self._thread.died_s
+
+    @property
+    def batch_limit(self) -> int:
+        """How many pictures at once the device has memory for, as far as is known."""
+        return self._largest_batch
 
     def _run(self) -> None:
+        self._round += self._round % 2  # after a death in mid-work
         while (frames := self._slots.take_all()) is not None:
-            live = self._live()
-            jobs = [
-                job
-                for name, frame in frames.items()
-                if (job := self._prepare(self._cameras[name], frame, live))
-            ]
+            self._in_work = tuple(frames)
+            self._round += 1
+            self._serve(frames)
+            self._round += 1
+
+    def _serve(self, frames: Mapping[str, ReceivedFrame]) -> None:
+        live = self._live()
+        jobs = [
+            job for name, frame in frames.items() if (job := self._prepare(self._cameras[name], frame, live))
+        ]
+        try:
+            segmentations = self._segment([job for job in jobs if needs_inference(job.wanted)])
+        except BaseException as error:  # whatever an engine throws: the next frames may work
+            self._statistics.count("failures")
+            self._failures_in_a_row += 1
+            self._report_failure("inference", jobs, error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for job in jobs:
+            if self._stopping.is_set():
+                return
             try:
-                segmentations = self._segment([job for job in jobs if needs_inference(job.wanted)])
-            except Exception as error:  # whatever an engine throws: the next frames may work
-                self._statistics.count("failures")
-                self._report_failure("inference", jobs, error)
-                continue
-            for job in jobs:
-                if self._stopping.is_set():
-                    return
-                try:
-                    self._publish(job, segmentations.get(job.camera.name), live)
-                except Exception as error:  # the middleware's: the other cameras must not suffer
-                    self._report_failure(job.camera.name, [job], error)
+                self._publish(job, segmentations.get(job.camera.name), live)
+            except Exception as error:  # the middleware's: the other cameras must not suffer
+                self._report_failure(job.camera.name, [job], error)
 
     def _prepare(self, camera: Camera, frame: ReceivedFrame, live: LiveSettings) -> _Job | None:
         """What there is to do for a frame; None, counted and reported, if nothing."""
         taken_s = time.monotonic()
         wanted = camera.outputs.wanted()
         if not wanted:
-            camera.statistics.count("unwanted")
+            self._drop(camera, frame, "unwanted")
             return None
         age = age_s(frame.message.header.stamp, self._now_ns())
         if age is not None and 0 < live.max_age_s < age:
-            camera.statistics.count("too_old")
+            self._drop(camera, frame, "too_old")
             self._faults.report(
                 camera.name,
                 f"frames are dropped as older than max_age {live.max_age_s:g} s: this one is {age:.3f} s old",
@@ -116,9 +186,10 @@ class InferenceWorker:
             problem = self._segmenter.shape_problem(seen)
             if problem:
                 raise ImageError(problem)
-        except ValueError as error:  # ImageError, or the region does not lie in it
-            camera.statistics.count("bad")
-            self._faults.report(camera.name, str(error))
+        except Exception as error:  # ValueError for what is known to go wrong; a codec can throw more
+            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            self._drop(camera, frame, "bad")
+            self._faults.report(camera.name, text)
             return None
         squeezed = squeeze_warning(self._segmenter.resolution, (seen.shape[1], seen.shape[0]))
         if squeezed:
@@ -134,14 +205,34 @@ class InferenceWorker:
         if not jobs:
             return {}
         start_s = time.monotonic()
-        results = self._segmenter.segment_batch([job.seen for job in jobs])
-        duration_ms = (time.monotonic() - start_s) * 1e3
+        results = self._in_parts([job.seen for job in jobs])
+        duration_s = time.monotonic() - start_s
+        self._failures_in_a_row = 0
+        self._slowest_s = max(self._slowest_s, duration_s / len(jobs))
         self._statistics.count("batches")
         self._statistics.count("frames", len(jobs))
-        self._statistics.time({"inference": duration_ms})
+        self._statistics.time({"inference": duration_s * 1e3})
         for job in jobs:
-            job.stages_ms["inference"] = duration_ms
+            job.stages_ms["inference"] = duration_s * 1e3
         return dict(zip((job.camera.name for job in jobs), results))
+
+    def _in_parts(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        """One batch, or several where the device has no memory for one; the smaller size is kept to."""
+        results: list[Segmentation] = []
+        while len(results) < len(pictures):
+            part = pictures[len(results) : len(results) + self._largest_batch]
+            try:
+                results += self._segmenter.segment_batch(part)
+            except Exception as error:
+                if len(part) == 1 or not _is_out_of_memory(error):
+                    raise
+                self._largest_batch = len(part) // 2
+                self._faults.report(
+                    "inference",
+                    f"out of memory with {len(part)} pictures at once: no more than {self._largest_batch} from now on",
+                )
+                _free_memory()
+        return results
 
     def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
         start_s = time.monotonic()
@@ -157,10 +248,35 @@ class InferenceWorker:
             job.stages_ms["age"] = age * 1e3
         job.camera.statistics.time(job.stages_ms)
         job.camera.statistics.count("published")
+        self._frame_log.say(
+            job.camera.name, job.header, "published " + ", ".join(sorted(job.wanted)), job.stages_ms
+        )
 
-    def _report_failure(self, source: str, jobs: Sequence[_Job], error: Exception) -> None:
+    def _drop(self, camera: Camera, frame: ReceivedFrame, reason: str) -> None:
+        camera.statistics.count(reason)
+        waited_ms = (time.monotonic() - frame.received_s) * 1e3
+        self._frame_log.say(camera.name, frame.message.header, f"dropped: {reason}", {"wait": waited_ms})
+
+    def _report_failure(self, source: str, jobs: Sequence[_Job], error: BaseException) -> None:
         if self._stopping.is_set():
             return  # publishers may be gone already
         for job in jobs:
             job.camera.statistics.count("failed")
+            self._frame_log.say(job.camera.name, job.header, "failed", job.stages_ms)
         self._faults.report(source, f"{type(error).__name__}: {error}")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has a class for it, the others have words alone."""
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(
+        words in text
+        for words in ("outofmemory", "out of memory", "failed to allocate", "bad_alloc", "alloc_failed")
+    )
+
+
+def _free_memory() -> None:
+    """What PyTorch keeps for itself is of no use to it in pieces."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -154,9 +154,14 @@ def test_start_values_that_are_refused_are_named_and_can_be_mended(random_model:
 
 
 def test_fifty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None:
+    rounds = ["activate"] * node.output().count("loaded in")
+
     def round_trip() -> None:
         for transition in ("configure", "activate", "deactivate", "cleanup"):
             assert graph.change_state(transition), transition
+            if transition == "activate":  # which does not wait for the model
+                rounds.append(transition)
+                wait_until(lambda: node.output().count("loaded in") >= len(rounds), "the model")
 
     for _ in range(10):
         round_trip()

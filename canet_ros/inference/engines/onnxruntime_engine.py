@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from canet_ros.hints import see_docs
-from canet_ros.inference import cache
+from canet_ros.inference import cache, progress
 from canet_ros.inference.engines import EngineError, EngineRequest
 from canet_ros.inference.export import INPUT, OUTPUTS, derived_name, exported_graph
 from canet_ros.inference.quantization import quantized_graph
@@ -48,7 +49,7 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         providers = [_provider(kind, request, self.precision, index) for kind in kinds]
         width, height = request.resolution
-        with cache.locked(_tensorrt_folder(request)) if "tensorrt" in kinds else nullcontext():
+        with _tensorrt_build(request) if "tensorrt" in kinds else nullcontext():
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
             for batch in range(1, request.max_batch + 1 if kinds != ["cpu"] else 2):
                 self.run(np.zeros((batch, height, width, 3), np.uint8))
@@ -102,6 +103,13 @@ def _provider(kind: str, request: EngineRequest, precision: str, index: int) -> 
             "trt_profile_max_shapes": f"{INPUT}:{request.max_batch}x{shape}",
         }
     return PROVIDERS[kind], options
+
+
+@contextmanager
+def _tensorrt_build(request: EngineRequest) -> Iterator[None]:
+    """Only ONNX Runtime knows whether its cache spares the minutes."""
+    with cache.locked(_tensorrt_folder(request)), progress.doing(progress.BUILDING):
+        yield
 
 
 def _tensorrt_folder(request: EngineRequest) -> Path:

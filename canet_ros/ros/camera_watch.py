@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why nothing comes from a camera, said when it begins and when it ends."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+
+from canet_ros.ros.camera import Camera
+
+_IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_SUFFIX = "/compressed"
+
+
+class CameraWatch:
+    """Looks at the graph for one camera, and logs each change of what it finds.
+
+    Attributes:
+        trouble: why no images come, in words; empty while they come, or could if somebody wanted results.
+    """
+
+    def __init__(self, node: Node, camera: Camera, transport: str) -> None:
+        self.trouble = ""
+        self._node = node
+        self._camera = camera
+        self._type = _IMAGE if transport == "raw" else _COMPRESSED
+        self._kind = ""
+        self._kind_since_s = time.monotonic()
+        self._said_kind = ""
+        self._others: tuple[str, ...] = ()
+
+    def look(self, stale_after_s: float) -> None:
+        """Look now; trouble is said once it has lasted for ``stale_after_s``."""
+        topic, now_s = self._camera.input.image_topic, time.monotonic()
+        kind, text = self._find(stale_after_s)
+        if kind != self._kind:
+            self._kind, self._kind_since_s = kind, now_s
+        lasts = kind in ("", "silent") or now_s - self._kind_since_s >= stale_after_s
+        self.trouble = text
+        if lasts and kind != self._said_kind:
+            self._node.get_logger().warning(f"{topic}: {text or 'there again'}")
+            self._said_kind = kind
+        self._look_for_rivals()
+
+    def forget(self) -> None:
+        """What comes next is another time that the node is active."""
+        self.trouble = self._kind = self._said_kind = ""
+        self._kind_since_s = time.monotonic()
+
+    def rivals(self) -> str:
+        """Who else publishes our results, in words; empty: nobody."""
+        if not self._others:
+            return ""
+        return (
+            f"the same results are also published by {', '.join(self._others)}: subscribers get both, mixed"
+        )
+
+    def _find(self, stale_after_s: float) -> tuple[str, str]:
+        """A word for what is wrong, and the whole of it; empty texts: nothing."""
+        topic = self._camera.input.image_topic
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        silent_s = self._camera.silent_s()
+        if not publishers:
+            hint = similar_topics(topic, self._type, self._node.get_topic_names_and_types())
+            if silent_s is not None and silent_s > stale_after_s:
+                return (
+                    "missing",
+                    f"nothing has come on {topic} for {silent_s:.1f} s: nothing publishes it{hint}",
+                )
+            return "missing", f"nothing publishes {topic}{hint}"
+        fitting = [publisher for publisher in publishers if publisher.topic_type == self._type]
+        if not fitting:
+            types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
+            return "type", f"{topic} carries {types}, not {self._type}{_other_transport(topic, types)}"
+        asked = self._camera.input.image_qos()
+        if asked is not None and all(_misfits(publisher.qos_profile, asked) for publisher in fitting):
+            reason = _misfits(fitting[0].qos_profile, asked)
+            return (
+                "qos",
+                f"nothing can come on {topic}, because the quality of service of its publisher does not fit: {reason}",
+            )
+        if silent_s is not None and silent_s > stale_after_s:
+            return "silent", f"nothing has come on {topic} for {silent_s:.1f} s, though it has a publisher"
+        return "", ""
+
+    def _look_for_rivals(self) -> None:
+        own = (self._node.get_namespace(), self._node.get_name())
+        publishers = self._node.get_publishers_info_by_topic(self._camera.outputs.mask_topic)
+        names = [(info.node_namespace, info.node_name) for info in publishers]
+        others = {_full(name) for name in names if name != own}
+        # A node of our own name and namespace is the other one that somebody started by mistake.
+        if names.count(own) > 1:
+            others.add(f"another {_full(own)}")
+        if tuple(sorted(others)) != self._others:
+            self._others = tuple(sorted(others))
+            if self._others:
+                self._node.get_logger().warning(f"{self._camera.name}: {self.rivals()}")
+
+
+def similar_topics(topic: str, wanted_type: str, existing: Iterable[tuple[str, list[str]]]) -> str:
+    """A sentence that names image topics that somebody may have meant; empty if there are none."""
+    images = {name: types for name, types in existing if {_IMAGE, _COMPRESSED} & set(types)}
+    images = {name: types for name, types in images.items() if "/segmentation/" not in name and name != topic}
+    stem = topic.removesuffix(_SUFFIX)
+    if wanted_type == _COMPRESSED and stem in images:
+        return f"; {stem} is there: set image_transport to raw"
+    if wanted_type == _IMAGE and _COMPRESSED in images.get(f"{topic}{_SUFFIX}", ()):
+        return f"; {topic}{_SUFFIX} is there: set image_transport to compressed"
+    alike = difflib.get_close_matches(topic, images, 3, 0.5) or sorted(images)[:3]
+    return (
+        f"; image topics that are there: {', '.join(alike)}"
+        if alike
+        else "; there are no image topics at all"
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``name``, with the known name that it may be a misspelling of."""
+    close = difflib.get_close_matches(name, list(known), 1, 0.6)
+    return f"{name} (did you mean {close[0]}?)" if close else name
+
+
+def _other_transport(topic: str, types: str) -> str:
+    if types == _COMPRESSED:
+        stem = topic.removesuffix(_SUFFIX)
+        return f": set image_topics to {stem} and image_transport to compressed"
+    return ""
+
+
+def _misfits(offered: Any, asked: Any) -> str:
+    compatibility, reason = qos_check_compatible(offered, asked)
+    return (reason or "incompatible") if compatibility == QoSCompatibility.ERROR else ""
+
+
+def _full(name: tuple[str, str]) -> str:
+    return "/".join((name[0].rstrip("/"), name[1]))

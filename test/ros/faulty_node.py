@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The segmentation node on an engine that does what the file $CANET_TEST_FAULT says, read anew for every inference:
+
+hang, raise, exit (what is no Exception), nan, shape, class (one that the model has not), memory (for more than one
+picture at once); and while it is loaded: slow, build (slow, and building), broken, surprise. Any other text: no fault.
+The first of a line with a number is done so many times: "raise 3".
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from canet_ros.inference import cache
+from canet_ros.inference.engines import EngineError, torch_engine
+from canet_ros.ros import node
+
+_run, _init = torch_engine.TorchEngine.run, torch_engine.TorchEngine.__init__
+_file = Path(os.environ["CANET_TEST_FAULT"])
+
+
+def fault():
+    words = _file.read_text().split()
+    if len(words) == 2:
+        left = int(words[1]) - 1
+        _file.write_text(f"{words[0]} {left}" if left else "none")
+    return words[0] if words else "none"
+
+
+def wait_while(name):
+    while _file.read_text().split()[:1] == [name]:
+        time.sleep(0.02)
+
+
+def faulty_init(self, request):
+    found = _file.read_text()
+    if found == "slow":
+        wait_while("slow")
+    elif found == "build":
+        cache.replace_derived_file("test-build", lambda path: (wait_while("build"), path.write_text("built")))
+    elif found == "broken":
+        raise EngineError("the driver is too old")
+    elif found == "surprise":
+        raise OSError("libsomething.so: cannot open shared object file")
+    _init(self, request)
+
+
+def faulty_run(self, images):
+    if not images.any():  # the warm-up
+        return _run(self, images)
+    found = fault()
+    if found == "hang":
+        wait_while("hang")
+    elif found == "raise":
+        raise RuntimeError("the engine broke")
+    elif found == "exit":
+        sys.exit("a library that ends the process")
+    elif found == "memory" and len(images) > 1:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+    masks, confidences = _run(self, images)
+    if found == "nan":
+        return masks, np.zeros_like(confidences)  # what a cast makes of it
+    if found == "shape":
+        return masks[:, 1:], confidences
+    if found == "class":
+        return np.full_like(masks, 200), confidences
+    return masks, confidences
+
+
+torch_engine.TorchEngine.__init__ = faulty_init
+torch_engine.TorchEngine.run = faulty_run
+
+if __name__ == "__main__":
+    sys.exit(node.main())
