@@ -177,6 +177,8 @@ class Diagnostics:
             return DiagnosticStatus.OK, f"node is {self._settings.lifecycle_state}"
         if self._doing():
             return DiagnosticStatus.OK, "waits for the model"
+        if statistics.recent("paused"):
+            return DiagnosticStatus.OK, "paused by ~/enable"
         watch = self._watches[camera.name]
         # What the subscription itself reports says how to mend it.
         if silent_s is not None and statistics.recent("qos_problems"):
@@ -187,8 +189,6 @@ class Diagnostics:
             return DiagnosticStatus.WARN, watch.rivals()
         if silent_s is None:
             return DiagnosticStatus.OK, "idle: nobody subscribes to its results"
-        if statistics.recent("paused"):
-            return DiagnosticStatus.OK, "paused by ~/enable"
         received = statistics.recent("received")
         if not received:
             return DiagnosticStatus.OK, "waiting for the first image"
