@@ -5,6 +5,8 @@
 import os
 import signal
 
+from canet_ros.launching.ending import end_with_parent
+
 
 def segmentation_node() -> int:
     """The node; the exit status is the return value."""
@@ -26,3 +28,4 @@ def _end_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not by an exception: raised inside of a C extension's import it comes out as another one.
         signal.signal(number, lambda *_: os._exit(0))
+    end_with_parent()

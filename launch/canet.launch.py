@@ -7,31 +7,56 @@ ros2 launch canet_ros canet.launch.py image_topics:="['/camera/image_raw']" reso
 from __future__ import annotations
 
 import atexit
+import functools
+import itertools
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import launch.logging
 import yaml
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
+    EmitEvent,
     ExecuteProcess,
     OpaqueFunction,
     PopLaunchConfigurations,
     PushLaunchConfigurations,
 )
+from launch.events import matches_action
+from launch.events.process import ProcessExited, ShutdownProcess
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from canet_ros.launching.arguments import given_parameters, launch_arguments, parameters_in_use
+from canet_ros.launching.arguments import (
+    DEMO_ARGUMENTS,
+    given_parameters,
+    launch_arguments,
+    misspelt_arguments,
+    misspelt_parameters,
+    parameters_in_use,
+)
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
-from canet_ros.launching.recording import latched_topics, record_command, recorded_topics
+from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
+from canet_ros.launching.recording import (
+    apt_package,
+    installed_in,
+    latched_topics,
+    record_command,
+    recorded_topics,
+    recording_problem,
+)
 from canet_ros.launching.rviz_view import view_of_cameras
 from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 
-CONFIG = Path(__file__).resolve().parent.parent / "config"
+LAUNCH_FOLDER = Path(__file__).resolve().parent
+CONFIG = LAUNCH_FOLDER.parent / "config"
 NODE_NAME = "canet"
+log = launch.logging.get_logger("canet_ros")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -64,31 +89,98 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _processes(context: LaunchContext, given: Mapping[str, str]) -> list[Action]:
+    """All that can be wrong is found before anything is started: launch leaves behind what it has just started."""
     arguments = dict(context.launch_configurations)
+    _warn_of_misspelt_arguments(arguments, given)
     namespace = prefix_namespace(arguments.get("ros_namespace"), arguments["namespace"])
     namespace = make_namespace_absolute(namespace or "/")
     node_name = f"{namespace.rstrip('/')}/{NODE_NAME}"
     params_file = _existing_file("params_file", arguments["params_file"])
+    in_use = _parameters_in_use(given, params_file, node_name)
     environment = transport_environment(context.environment)
     transport = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
+    shows = _is_true(arguments["rviz"]) and _can_show(environment)
+    records = _is_true(arguments["record"]) and _can_record(arguments, environment)
+    rviz_config = _existing_file("rviz_config", arguments["rviz_config"])
     scratch = Path(tempfile.mkdtemp(prefix="canet_launch_"))
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
 
-    processes = [_node(arguments, given, namespace, node_name, params_file, scratch, transport)]
-    if not (_is_true(arguments["rviz"]) or _is_true(arguments["record"])):
-        return processes
-    in_use = parameters_in_use(given, params_file.read_text() if params_file else "", node_name)
+    companions = Companions()
+    node = _node(arguments, given, namespace, node_name, params_file, scratch, transport, companions)
+    if not (shows or records):
+        return [node]
     cameras = camera_topics(
         [_absolute(topic, namespace, node_name) for topic in in_use["image_topics"]], in_use["results_name"]
     )
     image_transport = in_use["image_transport"]
-    if _is_true(arguments["rviz"]):
-        config = _existing_file("rviz_config", arguments["rviz_config"])
-        config = config or _rviz_config(cameras, image_transport, scratch)
-        processes.append(_rviz(config, arguments, transport))
-    if _is_true(arguments["record"]):
-        processes.append(_recorder(cameras, image_transport, arguments, scratch, transport))
-    return processes
+    if shows:
+        config = rviz_config or _rviz_config(cameras, image_transport, scratch)
+        companions.actions.append(_rviz(config, arguments, transport))
+    if records:
+        companions.actions.append(
+            _recorder(cameras, image_transport, arguments, scratch, transport, companions)
+        )
+    return [node, *companions.actions]
+
+
+class Companions:
+    """What is started to look at the node, and whether it was told to end because the node has."""
+
+    def __init__(self) -> None:  # a dataclass cannot be made in a launch file, which is no module
+        self.actions: list[Action] = []
+        self.told_to_end = False
+
+
+def _warn_of_misspelt_arguments(arguments: Mapping[str, str], given: Mapping[str, str]) -> None:
+    file = _launched_of_ours(sys.argv)
+    declared = [argument.name for argument in launch_arguments()]
+    if file == "demo.launch.py":
+        declared += [argument.name for argument in DEMO_ARGUMENTS]
+    others = {name: value for name, value in arguments.items() if name in given or name not in declared}
+    for problem in misspelt_arguments(others, declared, ours_alone=bool(file)):
+        log.warning(problem)
+
+
+def _launched_of_ours(command_line: Sequence[str]) -> str:
+    """The launch file that `ros2 launch` was told, if it is one of ours: no other's arguments can then be there."""
+    ours = {path.name: path for path in LAUNCH_FOLDER.iterdir()}
+    for package, word in itertools.pairwise(command_line):
+        name = Path(word).name
+        if name in ours and (package == "canet_ros" or Path(word).resolve() == ours[name].resolve()):
+            return name
+    return ""
+
+
+def _parameters_in_use(
+    given: Mapping[str, str], params_file: Path | None, node_name: str
+) -> dict[str, Any]:
+    text = params_file.read_text(encoding="utf-8") if params_file else ""
+    if params_file is None:
+        return parameters_in_use(given, "", node_name)
+    try:
+        problems = misspelt_parameters(text, node_name)
+    except ValueError as error:
+        raise RuntimeError(f"params_file: {params_file}: {error}") from error
+    for problem in problems:
+        log.warning(f"{params_file}: {problem}")
+    return parameters_in_use(given, text, node_name)
+
+
+def _can_show(environment: Mapping[str, str]) -> bool:
+    if installed_in(environment, "rviz2"):
+        return True
+    log.warning(f"rviz2 is not installed, so that nothing is shown: {apt_package(environment, 'rviz2')}")
+    return False
+
+
+def _can_record(arguments: Mapping[str, str], environment: Mapping[str, str]) -> bool:
+    problem = recording_problem(_record_path(arguments), environment)
+    if not problem:
+        return True
+    if _is_true(arguments["record_required"]):
+        raise RuntimeError(f"nothing would be recorded: {problem}. To start without: record_required:=false")
+    log.error(f"nothing is recorded: {problem}")
+    return False
 
 
 def _node(
@@ -99,6 +191,7 @@ def _node(
     params_file: Path | None,
     scratch: Path,
     transport: Mapping[str, str],
+    companions: Companions,
 ) -> Action:
     parameter_files = [params_file] if params_file else []
     parameters = given_parameters(given)
@@ -107,6 +200,7 @@ def _node(
         given_file.write_text(yaml.safe_dump({node_name: {"ros__parameters": parameters}}))
         parameter_files.append(given_file)  # the last file wins
     logger = node_name.strip("/").replace("/", ".")
+    respawn = _is_true(arguments["respawn"])
     return Node(
         package="canet_ros",
         executable="segmentation_node",
@@ -114,11 +208,21 @@ def _node(
         namespace=namespace,
         parameters=parameter_files,
         ros_arguments=["--log-level", f"{logger}:={arguments['log_level']}"],
-        additional_env=transport,
+        additional_env={**transport, **ends_with_this_process()},
         output="screen",
-        respawn=_is_true(arguments["respawn"]),
+        respawn=respawn,
         respawn_delay=2.0,
+        on_exit=None if respawn else functools.partial(_end, companions),
     )
+
+
+def _end(companions: Companions, event: ProcessExited, context: LaunchContext) -> list[Action]:
+    """With the node ends what looks at it; what other launch files started goes on."""
+    if context.is_shutdown or not companions.actions:
+        return []
+    companions.told_to_end = True
+    log.error(f"the node ended with status {event.returncode}, and RViz and the recorder with it")
+    return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(a))) for a in companions.actions]
 
 
 def _rviz(config: Path, arguments: Mapping[str, str], transport: Mapping[str, str]) -> Action:
@@ -137,17 +241,37 @@ def _recorder(
     arguments: Mapping[str, str],
     scratch: Path,
     transport: Mapping[str, str],
+    companions: Companions,
 ) -> Action:
     qos_file = scratch / "latched_topics.yaml"
     qos_file.write_text(yaml.safe_dump(latched_topics(cameras)))
     topics = recorded_topics(cameras, image_transport)
+    use_sim_time = _is_true(arguments["use_sim_time"])
     return ExecuteProcess(
-        cmd=record_command(topics, qos_file, arguments["record_path"], _is_true(arguments["use_sim_time"])),
+        cmd=ending_with_parent(record_command(topics, qos_file, _record_path(arguments), use_sim_time)),
+        name="recorder",
         additional_env=transport,
         output="screen",
         # What is in the recorder's cache is still to be written after Ctrl-C.
         sigterm_timeout="30",
+        on_exit=functools.partial(_recorder_ended, _is_true(arguments["record_required"]), companions),
     )
+
+
+def _recorder_ended(
+    required: bool, companions: Companions, event: ProcessExited, context: LaunchContext
+) -> None:
+    if context.is_shutdown or companions.told_to_end:
+        return
+    problem = f"the recorder ended with status {event.returncode}: nothing is recorded any more"
+    if required:
+        raise RuntimeError(f"{problem}. To go on without it: record_required:=false")  # it ends the launch
+    log.error(problem)
+
+
+def _record_path(arguments: Mapping[str, str]) -> str:
+    path = arguments["record_path"]
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _rviz_config(cameras: tuple[CameraTopics, ...], image_transport: str, scratch: Path) -> Path:

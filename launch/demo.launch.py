@@ -7,42 +7,34 @@ ros2 launch canet_ros demo.launch.py input:=/data/drive.mp4 rviz:=false record:=
 
 from pathlib import Path
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
-from canet_ros.launching.arguments import TRUE_OR_FALSE
+from canet_ros.launching.arguments import DEMO_ARGUMENTS, TRUE_OR_FALSE
+from canet_ros.launching.ending import ends_with_this_process
 from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 
 LAUNCH_FOLDER = Path(__file__).resolve().parent
 
 
 def generate_launch_description() -> LaunchDescription:
-    environment = transport_environment()
-    camera = Node(
-        package="canet_ros",
-        executable="street_camera",
-        namespace="/camera",
-        parameters=[
-            {
-                "input": ParameterValue(LaunchConfiguration("input"), value_type=str),
-                "rate": ParameterValue(LaunchConfiguration("rate"), value_type=float),
-            }
-        ],
-        additional_env={name: environment[name] for name in PROFILE_VARIABLES if name in environment},
-        output="screen",
-    )
     return LaunchDescription(
         [
-            DeclareLaunchArgument(
-                "input",
-                default_value="",
-                description="Picture, folder of pictures, video or rosbag2 to show; empty: a drawn street",
+            *(
+                DeclareLaunchArgument(
+                    argument.name, default_value=argument.default, description=argument.description
+                )
+                for argument in DEMO_ARGUMENTS
             ),
-            DeclareLaunchArgument("rate", default_value="10.0", description="Camera images per second, Hz"),
             # These two have other defaults here than in canet.launch.py.
             DeclareLaunchArgument(
                 "image_topics", default_value="['/camera/image_raw']", description="The street camera's topic"
@@ -50,7 +42,53 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "rviz", default_value="true", description="Show it in RViz", choices=list(TRUE_OR_FALSE)
             ),
-            camera,
+            OpaqueFunction(function=_check),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "canet.launch.py"))),
+            # Last: what the node's launch file refuses ends the launch before anything was started.
+            OpaqueFunction(function=_camera),
+            RegisterEventHandler(OnProcessExit(on_exit=_end_together)),
         ]
     )
+
+
+def _check(context: LaunchContext) -> None:
+    rate, source = (context.launch_configurations[argument] for argument in ("rate", "input"))
+    try:
+        good = 0 < float(rate) <= 1000
+    except ValueError:
+        good = False
+    if not good:
+        raise RuntimeError(f"rate: expected Hz above 0 and at most 1000, got {rate!r}")
+    if source and not Path(source).expanduser().exists():
+        raise RuntimeError(f"input: there is no {Path(source).expanduser().absolute()}")
+
+
+def _camera(context: LaunchContext) -> list[Node]:
+    environment = transport_environment(context.environment)
+    profile = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
+    source = context.launch_configurations["input"]
+    return [
+        Node(
+            package="canet_ros",
+            executable="street_camera",
+            namespace="/camera",
+            parameters=[
+                {
+                    "input": str(Path(source).expanduser().absolute()) if source else "",
+                    "rate": float(context.launch_configurations["rate"]),
+                }
+            ],
+            additional_env={**profile, **ends_with_this_process()},
+            output="screen",
+        )
+    ]
+
+
+def _end_together(event: ProcessExited, context: LaunchContext) -> None:
+    """Neither a camera without a node nor a node without a camera is a demo. An input that has ended is none."""
+    respawns = context.launch_configurations.get("respawn", "false").lower() == "true"
+    program = event.process_name.rpartition("-")[0]
+    ours = program == "street_camera" or (program == "segmentation_node" and not respawns)
+    if ours and event.returncode != 0 and not context.is_shutdown:
+        # Raised, because that alone gives `ros2 launch` another exit status than 0.
+        raise RuntimeError(f"the {program.replace('_', ' ')} ended with status {event.returncode}")

@@ -35,6 +35,7 @@ FRAMES_AHEAD = 30
 SETTLING_S = 0.5  # a subscriber that we know of may need a moment longer to know us
 LAST_FRAME_TIMEOUT_S = 2.0
 LINGER_S = 0.2  # best-effort subscribers acknowledge nothing
+LOOK_FOR_OTHERS_S = 1.0
 
 # Reliable, because that fits subscribers of either kind: SensorData (best effort), as vision nodes have it, and
 # reliable, as RViz has it. A best-effort camera would show nothing in RViz.
@@ -145,6 +146,7 @@ class StreetCamera(Node):  # type: ignore[misc]
         # A timer on ROS time would stand still where nothing publishes /clock.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1 / self._settings.rate, self._tick, clock=clock)
+        self._others_timer = self.create_timer(LOOK_FOR_OTHERS_S, self._look_for_others, clock=clock)
 
     def close(self) -> None:
         """End the thread that makes frames."""
@@ -194,6 +196,17 @@ class StreetCamera(Node):  # type: ignore[misc]
             raise ValueError(f"input {self._settings.input} holds no picture that can be read")
         if frame is None or self._published == self._settings.frames:
             self._finish()
+
+    def _look_for_others(self) -> None:
+        topic = self._image_publisher.topic_name
+        publishers = self.get_publishers_info_by_topic(topic)
+        if len(publishers) > 1:
+            names = sorted({f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers})
+            self.get_logger().warning(
+                f"{len(publishers)} cameras publish {topic}, and their pictures come mixed: {', '.join(names)}. "
+                "Is an earlier demo still running?"
+            )
+            self.destroy_timer(self._others_timer)
 
     def _may_start(self) -> bool:
         if self._published > 0 or self._settings.wait_for_subscribers == 0:

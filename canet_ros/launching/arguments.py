@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from canet_ros.launching.nearest import SLIP, did_you_mean, nearest
 from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
 
 ParameterValue = bool | int | float | str | list[str] | list[int]
@@ -46,7 +47,28 @@ OWN_ARGUMENTS = (
     Argument(
         "record_path", "", "Folder of the new rosbag; empty: rosbag2_<date>-<time> in the current folder"
     ),
+    Argument(
+        "record_required",
+        "true",
+        "With record: a recording that cannot begin, or ends, ends the launch; false: the node goes on without",
+        TRUE_OR_FALSE,
+    ),
 )
+DEMO_ARGUMENTS = (
+    Argument("input", "", "Picture, folder of pictures, video or rosbag2 to show; empty: a drawn street"),
+    Argument("rate", "10.0", "Camera images per second, Hz"),
+)
+# What launch and launch_ros keep among the arguments for themselves.
+_OF_LAUNCH = (
+    "emulate_tty",
+    "launch-prefix",
+    "launch-prefix-filter",
+    "ros_namespace",
+    "sigkill_timeout",
+    "sigterm_timeout",
+)
+# What every node has beside its own parameters.
+_OF_EVERY_NODE = ("use_sim_time", "start_type_description_service", "qos_overrides")
 
 
 def launch_arguments() -> tuple[Argument, ...]:
@@ -136,15 +158,64 @@ def parameters_in_file(text: str, node: str) -> dict[str, Any]:
     Raises:
         ValueError: the text is not such a file.
     """
-    try:
-        sections = _sections(yaml.safe_load(text), "")
-    except yaml.YAMLError as error:
-        raise ValueError(f"not YAML: {error}") from error
     found: dict[str, Any] = {}
-    for name, parameters in sections:
+    for name, parameters in _sections_of_file(text):
         if _name_pattern(name).fullmatch(node):
             found.update(parameters)
     return found
+
+
+def misspelt_arguments(given: Mapping[str, Any], declared: Iterable[str], ours_alone: bool) -> list[str]:
+    """What is wrong with the names of the arguments that were given, a sentence each.
+
+    Args:
+        given: launch configurations, those of other launch files among them.
+        declared: the arguments that exist.
+        ours_alone: whether no other launch file can own what is not declared. Where one can, only what is nearly the
+            name of an argument that was not given is taken for a misspelling.
+    """
+    known = list(declared)
+    problems = []
+    for name, value in given.items():
+        # Objects are what launch_ros keeps: parameters and remappings for all nodes.
+        if name in known or name in _OF_LAUNCH or not isinstance(value, str):
+            continue
+        slip = nearest(name, known, SLIP)
+        if ours_alone or (slip and slip not in given):
+            problems.append(f"launch argument {name} does nothing{did_you_mean(name, known)}")
+    return problems
+
+
+def misspelt_parameters(text: str, node: str) -> list[str]:
+    """What in a parameter file will not reach the node, a sentence each.
+
+    Under a pattern (``/**``) parameters of other nodes may stand too: there only what is nearly one of ours is taken
+    for a misspelling.
+
+    Args:
+        text: as for ``parameters_in_file``.
+        node: fully qualified name, ``/canet``.
+
+    Raises:
+        ValueError: the text is no parameter file.
+    """
+    known = [*(spec.name for spec in PARAMETERS), *_OF_EVERY_NODE]
+    sections = _sections_of_file(text)
+    matching = [(name, found) for name, found in sections if _name_pattern(name).fullmatch(node)]
+    if not matching:
+        names = [name for name, _ in sections]
+        return [
+            f"no section is for {node}, so that nothing in the file counts; its sections are "
+            f"{', '.join(names) or 'none'}{did_you_mean(node, names)}"
+        ]
+    problems = []
+    for section, parameters in matching:
+        for name in parameters:
+            stem = str(name).partition(".")[0]
+            if stem in known or ("*" in section and not nearest(stem, known, SLIP)):
+                continue
+            problems.append(f"{name} under {section} is no parameter of {node}{did_you_mean(stem, known)}")
+    return problems
 
 
 def _argument(spec: ParameterSpec) -> Argument:
@@ -155,12 +226,21 @@ def _argument(spec: ParameterSpec) -> Argument:
     return Argument(spec.name, default_text(spec), description, choices)
 
 
+def _sections_of_file(text: str) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        return _sections(yaml.safe_load(text), "")
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+
+
 def _sections(tree: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(tree, dict):
         raise ValueError("expected node names over ros__parameters, as in config/canet.yaml")
     found: list[tuple[str, dict[str, Any]]] = []
     for key, subtree in tree.items():
         if key == "ros__parameters":
+            if subtree is not None and not isinstance(subtree, dict):
+                raise ValueError(f"expected parameters under {name}/ros__parameters, got {subtree!r}")
             found.append((name or "/", subtree or {}))
         else:
             found.extend(_sections(subtree, f"{name}/{str(key).strip('/')}"))

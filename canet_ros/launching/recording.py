@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from canet_ros.launching.camera_topics import CameraTopics
@@ -15,6 +17,9 @@ _LATCHED: dict[str, str | int] = {
     "reliability": "reliable",
     "durability": "transient_local",
 }
+
+# Twelve seconds of raw 1280x720 at 30 Hz: with less it is not worth beginning.
+LEAST_FREE_BYTES = 2**30
 
 
 def recorded_topics(cameras: Sequence[CameraTopics], image_transport: str) -> list[str]:
@@ -41,6 +46,62 @@ def latched_topics(cameras: Sequence[CameraTopics]) -> dict[str, dict[str, str |
         topic: dict(_LATCHED)
         for topic in (*(f"{camera.results}/label_info" for camera in cameras), "/tf_static")
     }
+
+
+def recording_problem(bag: str, environment: Mapping[str, str]) -> str:
+    """Why a recording cannot begin, and what to do; empty where it can.
+
+    Args:
+        bag: folder to be made; empty: one in the current folder.
+        environment: of the recorder: a sourced ROS installation.
+    """
+    return _recorder_problem(environment) or _place_problem(bag)
+
+
+def installed_in(environment: Mapping[str, str], package: str) -> bool:
+    """Whether a ROS package is in one of the environment's workspaces."""
+    return any(
+        (Path(prefix) / "share/ament_index/resource_index/packages" / package).is_file()
+        for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+        if prefix
+    )
+
+
+def apt_package(environment: Mapping[str, str], package: str) -> str:
+    """The command that installs a ROS package where ROS comes from its Debian packages."""
+    distro = environment.get("ROS_DISTRO") or "<distro>"
+    return f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
+
+
+def _recorder_problem(environment: Mapping[str, str]) -> str:
+    if not installed_in(environment, "ros2bag") or not shutil.which("ros2", path=environment.get("PATH")):
+        return f"there is no ros2 bag: {apt_package(environment, 'ros2bag')}"
+    if not installed_in(environment, "rosbag2_storage_mcap"):
+        return f"ros2 bag cannot write mcap here: {apt_package(environment, 'rosbag2_storage_mcap')}"
+    return ""
+
+
+def _place_problem(bag: str) -> str:
+    parent = Path(bag).parent if bag else Path.cwd()
+    if bag and os.path.lexists(bag):
+        return f"record_path: {bag} exists already: name a new folder"
+    if not parent.is_dir():
+        return f"record_path: there is no folder {parent}: make it, or mount its disk"
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return f"record_path: {parent} may not be written to by this user"
+    try:
+        free_bytes = shutil.disk_usage(parent).free
+        read_only = bool(os.statvfs(parent).f_flag & os.ST_RDONLY)
+    except OSError as error:
+        return f"record_path: {error}"
+    if read_only:
+        return f"record_path: the disk of {parent} is mounted read-only"
+    if free_bytes < LEAST_FREE_BYTES:
+        return (
+            f"record_path: the disk of {parent} is nearly full: {free_bytes / 2**20:.0f} MiB left, "
+            f"{LEAST_FREE_BYTES / 2**20:.0f} MiB are the least to begin with"
+        )
+    return ""
 
 
 def record_command(topics: Sequence[str], qos_file: Path, bag: str, use_sim_time: bool) -> list[str]:

@@ -49,12 +49,25 @@ def launched(
     try:
         yield process
     finally:
-        # Not SIGTERM: upon that, launch leaves its processes behind.
+        # Not SIGTERM: upon that, launch itself leaves its processes to themselves.
         process.signal(signal.SIGINT)
         process.wait(30)
         ended_well = "has died" not in process.output()
+        left = survivors(process)
         process.close()
     assert ended_well
+    assert left == []
+
+
+def survivors(launch: Process) -> list[str]:
+    """Command lines of what a launch has started and what is still there."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if fields[3] == str(launch.pid) and fields[0] != "Z" and stat.parent.name != str(launch.pid):
+                found.append((stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
 
 
 def small(model: Path) -> list[str]:
@@ -129,6 +142,18 @@ def test_two_includes_in_one_launch_file_keep_apart(graph: Graph, tmp_path: Path
         assert graph.state("/two/canet") == "unconfigured"
 
 
+def ended_by_itself(file: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    """What a launch prints that must fail and leave nothing behind."""
+    process = Process([ROS2, "launch", "canet_ros", file, *arguments], environment)
+    try:
+        assert process.wait(40) != 0
+        wait_until(lambda: not survivors(process), "the end of all its processes", 5)
+        return process.output()
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("file", ["canet.launch.py", "demo.launch.py", "four_cameras.launch.xml"])
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     [
@@ -136,16 +161,116 @@ def test_two_includes_in_one_launch_file_keep_apart(graph: Graph, tmp_path: Path
         ("max_rate:=fast", "max_rate: expected a number"),
         ("image_topics:=/camera/image_raw", "image_topics: expected a list"),
         ("params_file:=/nowhere/my.yaml", "params_file: /nowhere/my.yaml is not a file"),
+        ("rviz_config:=/nowhere/my.rviz", "rviz_config: /nowhere/my.rviz is not a file"),
+        ("record:=true", "there is no ros2 bag"),
     ],
 )
-def test_wrong_arguments_end_the_launch_with_a_reason(argument: str, complaint: str) -> None:
-    process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", argument])
+def test_wrong_arguments_end_the_launch_with_a_reason(file: str, argument: str, complaint: str) -> None:
+    output = ended_by_itself(file, argument, environment={"PATH": "/usr/bin:/bin"})
+    assert complaint in output
+    assert "process started" not in output
+
+
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ("rate:=fast", "rate: expected Hz"),
+        ("rate:=0", "rate: expected Hz"),
+        ("input:=/nowhere/a.mp4", "input: "),
+    ],
+)
+def test_wrong_arguments_of_the_demo_end_it(argument: str, complaint: str) -> None:
+    output = ended_by_itself("demo.launch.py", argument)
+    assert complaint in output
+    assert "process started" not in output
+
+
+@pytest.mark.parametrize(
+    "text", ["/**: {ros__parameters: [1", "max_rate: 5.0", "", "/**: {ros__parameters: 3}"]
+)
+def test_broken_parameter_files_end_the_launch_before_anything_starts(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    output = ended_by_itself("demo.launch.py", f"params_file:={file}")
+    assert f"params_file: {file}: " in output
+    assert "process started" not in output
+
+
+def test_a_node_that_does_not_start_ends_the_demo(tmp_path: Path) -> None:
+    file = tmp_path / "mixed.yaml"  # YAML, but not rcl's
+    file.write_text("/**: {ros__parameters: {max_rate: [1, fast]}}")
+    output = ended_by_itself("demo.launch.py", f"params_file:={file}")
+    assert "the segmentation node ended with status" in output
+
+
+def test_a_camera_that_does_not_start_ends_the_demo(random_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "no_picture.png"
+    file.write_text("no picture")
+    output = ended_by_itself("demo.launch.py", f"input:={file}", *small(random_model))
+    assert "the street camera ended with status" in output
+
+
+@pytest.mark.parametrize("missing", ["segmentation_node", "street_camera"])
+def test_a_missing_executable_leaves_nothing_behind(missing: str, tmp_path: Path) -> None:
+    installed = SHARE.parent.parent
+    shutil.copytree(installed, tmp_path / "install", symlinks=True, ignore=shutil.ignore_patterns("models"))
+    (tmp_path / "install" / "lib" / "canet_ros" / missing).unlink()
+    prefixes = f"{tmp_path / 'install'}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}"
+    assert missing in ended_by_itself("demo.launch.py", environment={"AMENT_PREFIX_PATH": prefixes})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGQUIT])
+def test_nothing_outlives_a_launch_that_is_killed(number: signal.Signals, random_model: Path) -> None:
+    process = Process([ROS2, "launch", "canet_ros", "demo.launch.py", *small(random_model)])
     try:
-        assert process.wait(20) != 0
-        assert complaint in process.output()
-        assert "segmentation_node" not in process.output()
+        process.wait_for_output("results under")
+        assert len(survivors(process)) >= 2
+        process.signal(number)
+        process.wait(10)
+        wait_until(lambda: not survivors(process), "the end of all its processes", 10)
     finally:
         process.close()
+
+
+def test_without_rviz_the_demo_goes_on_and_says_so(graph: Graph, random_model: Path) -> None:
+    with launched("demo.launch.py", *small(random_model)) as process:
+        graph.wait_for_state("active")
+        assert process.output().count("rviz2 is not installed") == 1
+
+
+def test_a_second_demo_is_told_that_there_are_two_cameras(random_model: Path) -> None:
+    with (
+        launched("demo.launch.py", "rviz:=false", "autostart:=false"),
+        launched("demo.launch.py", "rviz:=false", "autostart:=false") as second,
+    ):
+        second.wait_for_output("2 cameras publish /camera/image_raw")
+
+
+def test_misspelt_arguments_and_parameters_are_told_before_the_node_starts(tmp_path: Path) -> None:
+    file = tmp_path / "slip.yaml"
+    file.write_text("/canet: {ros__parameters: {max_rat: 3.0}}")
+    with launched("canet.launch.py", "resolutoin:=320x240", f"params_file:={file}") as process:
+        process.wait_for_output("results under")
+        before = process.output().partition("process started")[0]
+    assert before.count("launch argument resolutoin does nothing: did you mean resolution?") == 1
+    assert before.count("max_rat under /canet is no parameter of /canet: did you mean max_rate?") == 1
+
+
+def test_the_demo_knows_its_own_arguments_and_other_launch_files_keep_theirs(tmp_path: Path) -> None:
+    with launched("demo.launch.py", "rat:=5", "rate:=5", "rviz:=false") as process:
+        process.wait_for_output("results under")
+        assert process.output().count("does nothing") == 1
+        assert "launch argument rat does nothing: did you mean rate?" in process.output()
+    mine = tmp_path / "mine.launch.xml"
+    include = '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py">{}</include>'
+    mine.write_text(
+        '<launch><arg name="robot" default="r2"/><arg name="map" default=""/>'
+        + include.format('<arg name="max_rate" value="5"/>')
+        + "</launch>"
+    )
+    with launched(mine, "robot:=r3") as process:
+        process.wait_for_output("results under")
+        assert "does nothing" not in process.output()
 
 
 def test_demo_shows_the_street_without_rviz(graph: Graph, random_model: Path) -> None:
@@ -170,15 +295,18 @@ for argument in sys.argv[1:]:
         shutil.copy(argument, folder)
 (folder / "profile").write_text(os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", ""))
 (folder / "arguments").write_text("\\n".join(sys.argv[1:]))
+if pathlib.Path(sys.argv[0]).name == os.environ.get("STAND_IN_THAT_FAILS"):
+    sys.exit("Output folder already exists")
 try:
     time.sleep(60)
 except KeyboardInterrupt:
     pass
 """
     prefix = tmp_path / "prefix"
-    marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "rviz2"
-    for path in (marker, prefix / "lib" / "rviz2" / "rviz2", prefix / "bin" / "ros2"):
-        path.parent.mkdir(parents=True)
+    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
+    markers = [index / package for package in ("rviz2", "ros2bag", "rosbag2_storage_mcap")]
+    for path in (*markers, prefix / "lib" / "rviz2" / "rviz2", prefix / "bin" / "ros2"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(script)
         path.chmod(0o755)
     kept = tmp_path / "kept"
@@ -205,7 +333,7 @@ def test_rviz_and_recorder_are_set_to_the_cameras(
         "namespace:=robot",
         "rviz:=true",
         "record:=true",
-        "record_path:=drive",
+        f"record_path:={tmp_path / 'drive'}",
     ]
     kept = Path(stand_ins["STAND_IN_FOLDER"])
     with launched("canet.launch.py", *arguments, environment=stand_ins):
@@ -219,7 +347,7 @@ def test_rviz_and_recorder_are_set_to_the_cameras(
     assert command[:3] == ["bag", "record", "--regex"]
     assert "/a/image_raw/compressed|" in command[3]
     assert "|/robot/b/segmentation/mask/compressed|" in command[3]
-    assert command[-2:] == ["--output", "drive"]
+    assert command[-2:] == ["--output", str(tmp_path / "drive")]
     latched = yaml.safe_load((kept / "ros2" / "latched_topics.yaml").read_text())
     assert set(latched) == {"/a/segmentation/label_info", "/robot/b/segmentation/label_info", "/tf_static"}
 
@@ -236,3 +364,45 @@ def test_processes_get_our_transport_profile_unless_the_user_has_one(
         assert graph.state() == "unconfigured"
     profile = (kept / "rviz2" / "profile").read_text()
     assert profile == profile_of_the_user or (not profile_of_the_user and profile.startswith(str(SHARE)))
+
+
+def test_a_recorder_that_ends_ends_the_launch(stand_ins: dict[str, str], tmp_path: Path) -> None:
+    environment = {**stand_ins, "STAND_IN_THAT_FAILS": "ros2"}
+    arguments = ["autostart:=false", "record:=true", f"record_path:={tmp_path / 'drive'}"]
+    output = ended_by_itself("canet.launch.py", *arguments, environment=environment)
+    assert "[ERROR]" in next(
+        line for line in output.splitlines() if "the recorder ended with status 1" in line
+    )
+    assert "record_required:=false" in output
+
+
+def test_a_recorder_that_is_not_required_may_end(
+    graph: Graph, stand_ins: dict[str, str], tmp_path: Path
+) -> None:
+    environment = {**stand_ins, "STAND_IN_THAT_FAILS": "ros2"}
+    arguments = ["autostart:=false", "record:=true", "record_required:=false"]
+    process = Process(
+        [ROS2, "launch", "canet_ros", "canet.launch.py", *arguments, f"record_path:={tmp_path / 'drive'}"],
+        environment,
+    )
+    try:
+        process.wait_for_output("nothing is recorded any more")
+        assert graph.state() == "unconfigured"
+        process.signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.close()
+
+
+def test_what_looks_at_the_node_ends_with_it(stand_ins: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "mixed.yaml"
+    file.write_text("/**: {ros__parameters: {max_rate: [1, fast]}}")
+    arguments = [f"params_file:={file}", "record:=true", "rviz:=true", f"record_path:={tmp_path / 'drive'}"]
+    process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *arguments], stand_ins)
+    try:
+        process.wait(30)
+        assert "the node ended with status 1, and RViz and the recorder with it" in process.output()
+        assert "nothing is recorded any more" not in process.output()
+        assert survivors(process) == []
+    finally:
+        process.close()

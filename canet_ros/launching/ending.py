@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No process of a launch outlives it: where launch itself is killed and cannot end them, Linux does."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+
+_PARENT = "CANET_ENDS_WITH_PROCESS"
+_PR_SET_PDEATHSIG = 1
+
+
+def ends_with_this_process() -> dict[str, str]:
+    """Environment of our own programs (``start.py``) that shall not outlive the process that starts them."""
+    return {_PARENT: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when the parent ends, if it asked for that by ``ends_with_this_process``."""
+    parent = os.environ.get(_PARENT)
+    # Under a debugger or a shell the parent is another one, and ends as it likes.
+    if parent != str(os.getppid()):
+        return
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    except (AttributeError, OSError):  # not Linux
+        return
+    if parent != str(os.getppid()):  # it ended before it was asked
+        os._exit(0)
+
+
+def ending_with_parent(command: list[str]) -> list[str]:
+    """Another's program as a command that gets SIGINT when its parent ends, where util-linux is there to do it."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "INT", "--", *command] if setpriv else command
