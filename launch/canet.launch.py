@@ -151,9 +151,7 @@ def _launched_of_ours(command_line: Sequence[str]) -> str:
     return ""
 
 
-def _parameters_in_use(
-    given: Mapping[str, str], params_file: Path | None, node_name: str
-) -> dict[str, Any]:
+def _parameters_in_use(given: Mapping[str, str], params_file: Path | None, node_name: str) -> dict[str, Any]:
     text = params_file.read_text(encoding="utf-8") if params_file else ""
     if params_file is None:
         return parameters_in_use(given, "", node_name)
