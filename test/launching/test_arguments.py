@@ -35,7 +35,7 @@ NAMES = [argument.name for argument in launch_arguments()]
         ("max_rates", "max_rate"),
         ("backbon", "backbone"),
         ("recrod_path", "record_path"),
-        ("vehicle", ""),
+        ("sensor_kit", ""),
     ],
 )
 def test_nearest(name: str, meant: str) -> None:
@@ -60,14 +60,14 @@ def test_a_misspelling_of_every_argument_is_found_whoever_included_us(name: str)
 
 
 def test_arguments_of_an_including_launch_file_are_not_misspelt() -> None:
-    given = {"vehicle": "r2", "map": "x.yaml", "slam": "True", "autostarts": "1", "autostart": "true"}
+    given = {"sensor_kit": "r2", "map": "x.yaml", "slam": "True", "autostarts": "1", "autostart": "true"}
     assert misspelt_arguments(given, NAMES, ours_alone=False) == []
 
 
 def test_where_no_other_launch_file_is_there_every_unknown_argument_is_told() -> None:
-    given = {"vehicle": "r2", "resolutoin": "320x240", "resolution": "480x360"}
+    given = {"sensor_kit": "r2", "resolutoin": "320x240", "resolution": "480x360"}
     robot, slip = misspelt_arguments(given, NAMES, ours_alone=True)
-    assert robot == "launch argument vehicle does nothing"
+    assert robot == "launch argument sensor_kit does nothing"
     assert slip == "launch argument resolutoin does nothing: did you mean resolution?"
 
 
