@@ -20,7 +20,7 @@ from canet_ros.inference.engines import EngineRequest, create_engine
 from canet_ros.inference.export import exported_graph
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.inference.pictures import PICTURE_SUFFIXES
-from canet_ros.inference.quantization import calibrate, quantized_graph
+from canet_ros.inference.quantization import calibrate, keep_scales, quantized_graph
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.opencv import read_picture, resize
 from canet_ros.simulation import StreetDrive
@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const="",
         metavar="DIR",
         help="choose the scales of int8 from the pictures in DIR; without DIR, from drawn street scenes",
+    )
+    parser.add_argument(
+        "--keep-scales",
+        action="store_true",
+        help="with --calibrate: write what was found into the model's folder, for int8 at any resolution anywhere",
     )
     parser.add_argument(
         "--pictures",
@@ -75,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
             else _drawn_scenes(resolution, arguments.pictures)
         )
         print(calibrate(folder, resolution, pictures))
+        if arguments.keep_scales:
+            print(keep_scales(folder, resolution))
     if arguments.out:
         precision = "fp32" if arguments.precision == "auto" else arguments.precision
         if precision == "int8":

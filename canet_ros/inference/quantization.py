@@ -14,6 +14,15 @@ from canet_ros.hints import canet_command, pip_install
 from canet_ros.inference import cache
 from canet_ros.inference.engines.engine import EngineError
 from canet_ros.inference.export import INPUT, derived_name, exported_graph
+from canet_ros.inference.int8_scales import (
+    Scales,
+    ScalesError,
+    apply_scales,
+    checksum,
+    extract_scales,
+    load_scales,
+    save_scales,
+)
 from canet_ros.inference.model_folder import Resolution
 
 # Upsampling and argmax; and MobileNetV2's first blocks, whose depthwise weights span the widest ranges: in int8 they
@@ -22,21 +31,54 @@ _KEPT_IN_FLOAT = (r"/classes/.*", r"/context_branch/backbone/features\.[012]/.*"
 
 
 def quantized_graph(folder: Path, resolution: Resolution) -> Path:
-    """The model's int8 graph as ONNX, in the cache since ``calibrate``.
+    """The model's int8 graph as ONNX, in the cache: of the user's own ``calibrate``, else of the model's scales.
 
     Raises:
-        EngineError: there is none yet; the message says how to make it.
+        EngineError: there are neither; the message says how to make them.
+        ModelError: the model is broken.
     """
     path = cache.cache_folder() / derived_name(folder, resolution, "int8.onnx")
-    if not cache.is_complete(path):
-        width, height = resolution
-        command = canet_command(
-            f"export --model {folder} --resolution {width}x{height} --calibrate FOLDER_OF_PICTURES"
-        )
-        raise EngineError(
-            f"precision int8: model {folder.name} is not calibrated at {width}x{height}; run: {command}"
-        )
-    return path
+    if cache.is_complete(path):
+        return path
+    try:
+        scales = load_scales(folder)
+        if scales is not None:
+            return _graph_by_scales(folder, resolution, scales)
+    except ScalesError as error:
+        raise EngineError(f"precision int8: {error}") from error
+    width, height = resolution
+    command = canet_command(
+        f"export --model {folder} --resolution {width}x{height} --calibrate FOLDER_OF_PICTURES"
+    )
+    raise EngineError(
+        f"precision int8: model {folder.name} is not calibrated at {width}x{height}; run: {command}"
+    )
+
+
+def _graph_by_scales(folder: Path, resolution: Resolution, scales: Scales) -> Path:
+    import onnx
+
+    def quantize(path: Path) -> None:
+        onnx.save(apply_scales(onnx.load(exported_graph(folder, resolution)), scales), path)
+
+    return cache.derived_file(derived_name(folder, resolution, f"int8-{checksum(folder)[:8]}.onnx"), quantize)
+
+
+def keep_scales(folder: Path, resolution: Resolution) -> Path:
+    """Write the scales of the last ``calibrate`` into the model's folder: int8 for everyone, at any resolution.
+
+    Raises:
+        EngineError: it is not calibrated at this resolution.
+        ScalesError, OSError: as ``int8_scales``.
+    """
+    import onnx
+
+    quantized = cache.cache_folder() / derived_name(folder, resolution, "int8.onnx")
+    if not cache.is_complete(quantized):
+        raise EngineError(f"model {folder.name} is not calibrated at {resolution[0]}x{resolution[1]}")
+    return save_scales(
+        folder, extract_scales(onnx.load(exported_graph(folder, resolution)), onnx.load(quantized))
+    )
 
 
 def calibrate(folder: Path, resolution: Resolution, pictures: Sequence[NDArray[np.uint8]]) -> Path:

@@ -13,7 +13,7 @@ from canet_ros.hints import install_engine
 from canet_ros.inference.engines.engine import Engine, EngineError, EngineRequest
 from canet_ros.names import ENGINES, PRECISIONS
 
-__all__ = ["Engine", "EngineError", "EngineRequest", "cpu_has_bf16", "create_engine"]
+__all__ = ["Engine", "EngineError", "EngineRequest", "cpu_has_bf16", "cpu_multiplies_int8", "create_engine"]
 
 
 def create_engine(request: EngineRequest) -> Engine:
@@ -77,11 +77,20 @@ def _build(request: EngineRequest) -> Engine:
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware (AVX-512 BF16, AMX, or Arm's)."""
+    return _cpu_has_any("avx512_bf16", "amx_bf16", "bf16")
+
+
+def cpu_multiplies_int8() -> bool:
+    """Whether this CPU sums products of 8-bit integers in hardware (x86's VNNI or AMX), faster than bf16."""
+    return _cpu_has_any("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+def _cpu_has_any(*wanted: str) -> bool:
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:
         return False
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(flag in flags for flag in wanted)
 
 
 def _has_cuda_gpu() -> bool:

@@ -12,8 +12,9 @@ import openvino
 from numpy.typing import NDArray
 
 from canet_ros.inference import cache
-from canet_ros.inference.engines import EngineError, EngineRequest
+from canet_ros.inference.engines import EngineError, EngineRequest, cpu_multiplies_int8
 from canet_ros.inference.export import derived_name, exported_graph
+from canet_ros.inference.int8_scales import has_scales
 from canet_ros.inference.quantization import quantized_graph
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -31,9 +32,9 @@ class OpenVinoEngine:
     def __init__(self, request: EngineRequest) -> None:
         core = openvino.Core()
         self.device, device = _device(request.device, core)
-        self.precision, self.reason = _precision(request.precision, device, core)
+        self.precision, self.reason = _precision(request, device, core)
         # int8 layers stay int8; the precision here is for the layers that calibration left alone.
-        rest = _precision("auto", device, core)[0] if self.precision == "int8" else self.precision
+        rest = _best_float(device, core) if self.precision == "int8" else self.precision
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[rest]}
         fingerprint = (
             f"{openvino.get_version()} {core.get_property(device, 'FULL_DEVICE_NAME')} {device} {hints}"
@@ -88,13 +89,26 @@ def _device(wanted: str, core: Any) -> tuple[str, str]:
     return wanted, name
 
 
-def _precision(wanted: str, device: str, core: Any) -> tuple[str, str]:
+def _best_float(device: str, core: Any) -> str:
+    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if "BF16" in able else "fp16" if "FP16" in able and device != "CPU" else "fp32"
+
+
+def _precision(request: EngineRequest, device: str, core: Any) -> tuple[str, str]:
+    wanted = request.precision
     able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     version = ".".join(openvino.get_version().split("-")[0].split(".")[:2])
-    best = "bf16" if "BF16" in able else "fp16" if "FP16" in able and device != "CPU" else "fp32"
     if wanted == "auto":
-        why = f"computes in {best}" if best != "fp32" else "has no bf16"
-        return best, f"OpenVINO {version}: fastest on this {device.split('.')[0]}, which {why}"
+        why = f"OpenVINO {version}: fastest on this {device.split('.')[0]}"
+        if device == "CPU" and cpu_multiplies_int8() and has_scales(request.folder):
+            try:
+                quantized_graph(request.folder, request.resolution)
+            except EngineError as error:
+                why += f" but for int8 ({error})"
+            else:
+                return "int8", f"{why}, by the model's own scales"
+        best = _best_float(device, core)
+        return best, f"{why}, which {f'computes in {best}' if best != 'fp32' else 'has no bf16'}"
     if wanted == "bf16" and "BF16" not in able:
         raise EngineError("precision bf16: this CPU has none; use fp32, or int8 after a calibration")
     if wanted == "fp16" and device == "CPU":

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scales in a model's folder give the very graph that calibration gave, at any resolution, without NNCF or pictures.
+
+Asserted with real calibrations, and the shipped scales against fp32. Not asserted: how fast int8 is; see
+``canet benchmark``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.engines import EngineError, EngineRequest, cpu_multiplies_int8, create_engine
+from canet_ros.inference.int8_scales import INT8_FILE, has_scales
+from canet_ros.inference.model_folder import WEIGHTS_FILE, available_models, find_model
+from canet_ros.simulation import StreetDrive
+
+pytest.importorskip("onnx")
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def calibrated(
+    tmp_path_factory: pytest.TempPathFactory, random_model: Path
+) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A model folder with scales, a picture, and the mask of the graph that NNCF made."""
+    pytest.importorskip("nncf")
+    from canet_ros.inference.quantization import calibrate, keep_scales
+
+    folder = tmp_path_factory.mktemp("calibrated") / "model"
+    shutil.copytree(random_model, folder)
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (120, 160, 3), np.uint8) for _ in range(4)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANET_ROS_CACHE", str(folder.parent / "cache"))
+        calibrate(folder, (160, 120), pictures)
+        mask = run(folder, pictures[0], (160, 120), "int8")
+        keep_scales(folder, (160, 120))
+    return folder, pictures[0], mask
+
+
+def run(folder: Path, picture: np.ndarray, resolution: tuple[int, int], precision: str) -> np.ndarray:
+    engine = create_engine(EngineRequest(folder, resolution, "openvino", "cpu", precision))
+    return engine.run(picture[None])[0][0]
+
+
+def test_scales_give_the_graph_that_calibration_gave(calibrated: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    folder, picture, mask = calibrated
+    np.testing.assert_array_equal(run(folder, picture, (160, 120), "int8"), mask)
+
+
+@pytest.mark.parametrize("resolution", [(96, 64), (161, 121), (256, 80)])
+def test_scales_fit_any_resolution(
+    calibrated: tuple[Path, np.ndarray, np.ndarray], resolution: tuple[int, int]
+) -> None:
+    folder = calibrated[0]
+    picture = np.random.default_rng(1).integers(0, 256, (resolution[1], resolution[0], 3), np.uint8)
+    exact = run(folder, picture, resolution, "fp32")
+    assert (run(folder, picture, resolution, "int8") == exact).mean() > 0.8  # of a network of random weights
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other weights", "other network"])
+def test_scales_that_do_not_fit_are_refused_and_auto_goes_on(
+    calibrated: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(calibrated[0], folder)
+    if damage == "truncated":
+        (folder / INT8_FILE).write_bytes((folder / INT8_FILE).read_bytes()[:1000])
+    elif damage == "other weights":
+        weights = bytearray((folder / WEIGHTS_FILE).read_bytes())
+        weights[-2:] = b"\0\0"
+        (folder / WEIGHTS_FILE).write_bytes(bytes(weights))
+    else:
+        from canet_ros.inference.int8_scales import load_scales, save_scales
+
+        scales = load_scales(folder)
+        assert scales is not None
+        save_scales(folder, {name.replace("/fusion/", "/other/"): value for name, value in scales.items()})
+    with pytest.raises(EngineError, match=r"int8\.safetensors|the graph has no input"):
+        create_engine(EngineRequest(folder, (160, 120), "openvino", "cpu", "int8"))
+    engine = create_engine(EngineRequest(folder, (160, 120), "openvino", "cpu", "auto"))
+    assert engine.precision != "int8"
+    if cpu_multiplies_int8():
+        assert "int8" in engine.reason
+
+
+@pytest.mark.parametrize("model", [name for name, folder in available_models().items() if has_scales(folder)])
+def test_shipped_scales_agree_with_fp32(model: str) -> None:
+    scene = StreetDrive(7, 960, 540).frame(40).image
+    for resolution in (None, (576, 320)):
+        exact = Segmenter.load(model, "cpu", "openvino", "fp32", resolution)(scene).mask
+        fast = Segmenter.load(model, "cpu", "openvino", "int8", resolution)(scene).mask
+        assert (exact == fast).mean() > 0.985
+
+
+@pytest.mark.parametrize("model", [name for name, folder in available_models().items() if has_scales(folder)])
+def test_auto_takes_shipped_scales_where_the_processor_gains(model: str) -> None:
+    engine = create_engine(EngineRequest(find_model(model), (96, 64), "openvino", "cpu", "auto"))
+    assert (engine.precision == "int8") is cpu_multiplies_int8()
