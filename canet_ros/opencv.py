@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.picture_header import HeaderError, picture_size
+
 Picture = NDArray[np.uint8]
 
 
@@ -74,15 +76,13 @@ def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> Picture:
 
 def is_cut_off(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end: OpenCV 4 decodes half a JPEG to a picture that is half grey."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data
-    if not data.startswith(b"\xff\xd8"):
+    if not data.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")):
         return False
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-        # By their lengths: a thumbnail among them has an end marker of its own.
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data.find(b"\xff\xd9", at) < 0
+    try:
+        picture_size(data)
+    except HeaderError:
+        return True
+    return False
 
 
 def encode_picture(picture: Picture, suffix: str) -> bytes:

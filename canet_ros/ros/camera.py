@@ -161,13 +161,14 @@ class CameraInput:
         """What the image subscription asks for, overrides included; None while not subscribed."""
         return self._subscriptions[0].qos_profile if self._subscriptions else None
 
-    def pixels(self, message: Any) -> NDArray[np.uint8]:
+    def pixels(self, message: Any, max_pixels: int) -> NDArray[np.uint8]:
         """The message's picture, (H, W, 3) BGR or (H, W) grey uint8.
 
         Raises:
-            ImageError: it holds none.
+            ImageError: it holds none, or one of more than ``max_pixels``.
         """
-        return frame_from_compressed(message) if self._compressed else frame_from_image(message)
+        convert = frame_from_compressed if self._compressed else frame_from_image
+        return convert(message, max_pixels)
 
     def _subscription(
         self,

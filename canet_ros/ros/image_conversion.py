@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from canet_ros.opencv import convert_color, is_cut_off, transform
+from canet_ros.opencv import convert_color, transform
+from canet_ros.picture_header import HeaderError, picture_size
 
 Frame = NDArray[np.uint8]
 
@@ -67,7 +68,12 @@ class ImageError(ValueError):
     """A message that is no picture; the text says what is wrong with it and what would be right."""
 
 
-def frame_from_image(message: Image) -> Frame:
+# Of the node's parameter max_pixels.
+MAX_PIXELS = 100_000_000
+_LONGEST_ENCODING = 64
+
+
+def frame_from_image(message: Image, max_pixels: int = MAX_PIXELS) -> Frame:
     """The picture in a ``sensor_msgs/Image``: (H, W, 3) BGR, or (H, W) for mono and single-channel encodings.
 
     bgr8, 8UC3, mono8 and 8UC1 are views of the message, row padding included; everything else costs a pass
@@ -76,13 +82,16 @@ def frame_from_image(message: Image) -> Frame:
     rows of chroma for one of Y); ``height`` is the picture's.
 
     Raises:
-        ImageError: unknown encoding, zero size, or a step or data length that does not fit.
+        ImageError: unknown encoding, zero size, more than ``max_pixels``, or a step or data length that does not fit.
     """
     encoding, width, height = message.encoding, message.width, message.height
     if encoding not in ENCODINGS:
-        raise ImageError(f"image encoding {encoding!r} is not understood; these are: {', '.join(ENCODINGS)}")
+        named = repr(encoding[:_LONGEST_ENCODING])
+        raise ImageError(f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}")
     if height == 0 or width == 0:
         raise ImageError(f"image of zero size: width {width}, height {height}")
+    if len(message.data) >= width * height:  # else the length is what is wrong
+        _check_size(width, height, max_pixels)
     if encoding in _PACKED:
         return _packed(message, *_PACKED[encoding])
     if encoding in _PLANAR:
@@ -93,28 +102,32 @@ def frame_from_image(message: Image) -> Frame:
     return transform(np.dstack((planes[:height, :width], chroma)), _BT601_YUV_TO_BGR)
 
 
-def frame_from_compressed(message: CompressedImage) -> Frame:
-    """The picture in a ``sensor_msgs/CompressedImage`` (JPEG or PNG): (H, W, 3) BGR or (H, W) grey.
+def frame_from_compressed(message: CompressedImage, max_pixels: int = MAX_PIXELS) -> Frame:
+    """The picture in a ``sensor_msgs/CompressedImage`` (JPEG, PNG or TIFF): (H, W, 3) BGR or (H, W) grey.
 
     ``format`` is read as image_transport's compressed plugin writes it: ``rgb8; jpeg compressed bgr8``.
     Orientation tags are ignored: the pixels are the camera's. Of 16-bit channels the high byte is taken.
 
     Raises:
-        ImageError: the data is empty, cut off, or no picture.
+        ImageError: the data is empty, cut off, or no picture, or its header claims more than ``max_pixels``.
     """
     data = np.frombuffer(message.data, np.uint8)
     if data.size == 0:
         raise ImageError("compressed image without data")
-    if is_cut_off(data.tobytes()):
-        raise ImageError(f"compressed image of {data.size} bytes is cut off: its end marker is missing")
+    described = f"{data.size} bytes with format {message.format[:_LONGEST_ENCODING]!r}"
+    try:
+        width, height = picture_size(data.tobytes())
+    except HeaderError as error:
+        raise ImageError(f"{described} are no picture that can be decoded: {error}") from None
+    if width == 0 or height == 0:
+        raise ImageError(f"compressed image of zero size: width {width}, height {height}")
+    _check_size(width, height, max_pixels)
     try:
         pixels: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
+    except (cv2.error, MemoryError):
         pixels = None
     if pixels is None:
-        raise ImageError(
-            f"{data.size} bytes with format {message.format!r} are no JPEG or PNG that can be decoded"
-        )
+        raise ImageError(f"{described} are no picture that can be decoded")
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.dtype != np.uint8:
@@ -128,7 +141,7 @@ def frame_from_compressed(message: CompressedImage) -> Frame:
     elif pixels.ndim == 3 and "compressed rgb" in codec:
         # The encoder was handed RGB in BGR's place.
         code = cv2.COLOR_RGB2BGR
-    return pixels if code is None else _convert(pixels, code, message.format)
+    return pixels if code is None else _convert(pixels, code, message.format[:_LONGEST_ENCODING])
 
 
 def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Image:
@@ -235,6 +248,11 @@ def _rows(message: Image, pixel_bytes: int, row_count: int) -> Frame:
             f"{message.encoding} with a step of {message.step} takes {row_count * message.step}"
         )
     return np.frombuffer(message.data, np.uint8).reshape(row_count, message.step)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(f"image of {width}x{height} pixels is larger than max_pixels {max_pixels} allows")
 
 
 def _require_even(message: Image, *sides: str) -> None:

@@ -38,6 +38,7 @@ class LiveSettings:
     max_rate_hz: float
     max_age_s: float
     jpeg_quality: int
+    max_pixels: int
     min_confidence: float
     groups: Groups
 
@@ -122,6 +123,7 @@ class NodeParameters:
             max_rate_hz=float(self.value("max_rate")),
             max_age_s=float(self.value("max_age")),
             jpeg_quality=int(self.value("jpeg_quality")),
+            max_pixels=int(self.value("max_pixels")),
             min_confidence=float(self.value("min_confidence")),
             groups=parse_groups(self.value("groups")),
         )

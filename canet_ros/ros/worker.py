@@ -181,7 +181,7 @@ class InferenceWorker:
             )
             return None
         try:
-            pixels = camera.input.pixels(frame.message)
+            pixels = camera.input.pixels(frame.message, live.max_pixels)
             seen = camera.view.seen(pixels)
             problem = self._segmenter.shape_problem(seen)
             if problem:

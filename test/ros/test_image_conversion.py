@@ -288,6 +288,31 @@ def test_a_bayer_mosaic_in_a_png_is_demosaiced():
 JPEG = cv2.imencode(".jpg", cv2.resize(BGR, (64, 48)))[1].tobytes()
 
 
+def with_thumbnail(jpeg):
+    """The JPEG with a smaller one in its Exif segment, end marker and all, as cameras write them."""
+    exif = b"Exif\x00\x00" + cv2.imencode(".jpg", cv2.resize(BGR, (16, 12)))[1].tobytes()
+    return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+
+
+def claiming(data, width, height):
+    """The picture with another size in its header."""
+    changed = bytearray(data)
+    if data.startswith(b"\x89PNG"):
+        changed[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    elif data.startswith(b"II"):
+        directory = int.from_bytes(data[4:8], "little")
+        for at in range(directory + 2, directory + 2 + 12 * data[directory], 12):
+            side = {256: width, 257: height}.get(int.from_bytes(data[at : at + 2], "little"))
+            if side is not None:
+                changed[at + 2 : at + 12] = (
+                    (4).to_bytes(2, "little") + b"\x01\0\0\0" + side.to_bytes(4, "little")
+                )
+    else:
+        at = data.index(b"\xff\xc0")
+        changed[at + 5 : at + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(changed)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -296,11 +321,51 @@ JPEG = cv2.imencode(".jpg", cv2.resize(BGR, (64, 48)))[1].tobytes()
         (JPEG[: len(JPEG) // 2], "cut off"),
         (JPEG[:-2], "cut off"),
         (png(BGR)[:40], "40 bytes"),
+        (png(BGR)[:-12], "cut off"),
+        (with_thumbnail(JPEG)[:-200], "cut off"),
+        (cv2.imencode(".bmp", BGR)[1].tobytes(), "no JPEG, PNG or TIFF"),
+        (cv2.imencode(".webp", BGR)[1].tobytes(), "no JPEG, PNG or TIFF"),
+        (claiming(JPEG, 60_000, 60_000), "60000x60000 pixels is larger than max_pixels 100000000"),
+        (claiming(png(BGR), 60_000, 60_000), "60000x60000 pixels is larger than max_pixels 100000000"),
+        (claiming(png(BGR), 0, 6), "zero size"),
+        (claiming(cv2.imencode(".tiff", BGR)[1].tobytes(), 60_000, 60_000), "larger than max_pixels"),
+        (b"\xff\xd8\xff\xd9", "without a frame header"),
+        (b"\xff\xd8\xff\xe0\x00\x00\xff\xd9", "segment of length 0"),
     ],
 )
 def test_compressed_faults(data, words):
     with pytest.raises(ImageError, match=words):
         frame_from_compressed(compressed(data, "jpeg"))
+
+
+def test_a_claim_takes_no_memory():
+    import resource
+
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for data in (claiming(JPEG, 60_000, 60_000), claiming(png(BGR), 60_000, 60_000)):
+        with pytest.raises(ImageError, match="max_pixels"):
+            frame_from_compressed(compressed(data, "jpeg"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before_kb + 10_000
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("restart_interval", [0, 2])
+def test_whole_jpegs_of_every_kind(progressive, restart_interval):
+    picture = np.random.default_rng(5).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, restart_interval]
+    data = cv2.imencode(".jpg", picture, options)[1].tobytes()
+    assert frame_from_compressed(compressed(with_thumbnail(data), "jpeg")).shape == (200, 300, 3)
+    assert frame_from_compressed(compressed(cv2.imencode(".tiff", picture)[1].tobytes(), "tiff")).shape == (
+        200,
+        300,
+        3,
+    )
+
+
+def test_max_pixels_also_of_plain_images():
+    assert frame_from_image(message_of(BGR, "bgr8"), max_pixels=48).shape == BGR.shape
+    with pytest.raises(ImageError, match="8x6 pixels is larger than max_pixels 47"):
+        frame_from_image(message_of(BGR, "bgr8"), max_pixels=47)
 
 
 def test_a_jpeg_padded_with_zeros_is_whole():

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the bytes of a JPEG, PNG or TIFF say of themselves, read before a decoder takes memory for them.
+
+Other formats that OpenCV would decode are refused: image_transport sends none of them, and each is one more decoder
+that a stranger could feed.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+# A marker that is neither padding, an escaped 0xFF of the coded data nor one of its restarts.
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+_WITHOUT_LENGTH = {0x01, 0xD8}
+_START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_END, _START_OF_SCAN = 0xD9, 0xDA
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+
+
+class HeaderError(ValueError):
+    """The bytes are no whole JPEG, PNG or TIFF; the text says what is missing."""
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels, of a picture that is there from its first byte to its end.
+
+    Bytes after the end are allowed: drivers pad. What lies between is the decoder's to check.
+
+    Raises:
+        HeaderError: another format, cut off, or broken.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png(data)
+    if data.startswith((b"II*\x00", b"MM\x00*")):
+        return _tiff(data)
+    raise HeaderError("no JPEG, PNG or TIFF")
+
+
+def _jpeg(data: bytes) -> tuple[int, int]:
+    """From segment to segment, so that a thumbnail's end marker is not taken for the picture's."""
+    size: tuple[int, int] | None = None
+    at = 2
+    while match := _MARKER.search(data, at):
+        marker, at = match[1][0], match.end()
+        if marker == _END:
+            if size is None:
+                raise HeaderError("JPEG without a frame header")
+            return size
+        if marker in _WITHOUT_LENGTH:
+            continue
+        if at + 2 > len(data):
+            break
+        (length,) = struct.unpack_from(">H", data, at)
+        if length < 2:
+            raise HeaderError(f"JPEG with a segment of length {length}")
+        if marker in _START_OF_FRAME:
+            if length < 8 or at + 7 > len(data):
+                raise HeaderError("JPEG with a broken frame header")
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            if size is not None:
+                raise HeaderError("JPEG with two frame headers")
+            size = (width, height)
+        at += length
+    raise HeaderError(f"JPEG of {len(data)} bytes is cut off: its end marker is missing")
+
+
+def _png(data: bytes) -> tuple[int, int]:
+    if len(data) < 33 or data[12:16] != b"IHDR":
+        raise HeaderError(f"PNG of {len(data)} bytes is cut off in its header")
+    width, height = struct.unpack_from(">II", data, 16)
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if kind == b"IEND" and at <= len(data):
+            return width, height
+    raise HeaderError(f"PNG of {len(data)} bytes is cut off: its end is missing")
+
+
+def _tiff(data: bytes) -> tuple[int, int]:
+    order = "<" if data[:2] == b"II" else ">"
+    found: dict[int, int] = {}
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        for entry in range(min(count, 1000)):
+            tag, kind = struct.unpack_from(f"{order}HH", data, at + 2 + 12 * entry)
+            if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
+                letter = {3: "H", 4: "I"}.get(kind)
+                if letter is None:
+                    raise HeaderError("TIFF whose size is of an unusual type")
+                (found[tag],) = struct.unpack_from(f"{order}{letter}", data, at + 2 + 12 * entry + 8)
+    except struct.error:
+        raise HeaderError(f"TIFF of {len(data)} bytes is cut off") from None
+    if set(found) != {_TIFF_WIDTH, _TIFF_HEIGHT}:
+        raise HeaderError("TIFF without a size")
+    return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
