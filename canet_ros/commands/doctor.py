@@ -192,7 +192,19 @@ def _optional_packages() -> Iterator[Finding]:
             yield Finding(package, "note", f"not installed: {cost}")
         else:
             yield Finding(package, "ok", "installed")
-    yield Finding("cv_bridge", "ok", "not needed: images are converted without it")
+    yield _bridge()
+
+
+def _bridge() -> Finding:
+    known = "images are converted without it; it is asked for encodings that ROS learns tomorrow"
+    if importlib.util.find_spec("cv_bridge") is None:
+        return Finding("cv_bridge", "ok", f"not installed, nor needed: {known}")
+    from canet_ros.ros.bridge import bridge_problem
+
+    problem = bridge_problem()
+    if problem:
+        return Finding("cv_bridge", "note", f"{problem}; {known}", "see docs/install.md: NumPy 1 and 2")
+    return Finding("cv_bridge", "ok", f"installed: {known}")
 
 
 def _transport() -> Finding:

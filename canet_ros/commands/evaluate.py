@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import numpy as np
 
 from canet_ros.files import require_picture_format, require_writable, write_json, write_picture
 from canet_ros.inference import Segmenter
+from canet_ros.inference.familiarity import familiar_range
+from canet_ros.inference.model_folder import SPEC_FILE, find_model, load_spec, save_spec
 from canet_ros.names import ENGINES, PRECISIONS
+from canet_ros.training.calibration import fit_temperature, reliability_picture
 from canet_ros.training.dataset import find_pictures
 from canet_ros.training.evaluate import confusion_picture, evaluate, worst_pictures_sheet
 from canet_ros.training.metrics import scores
@@ -35,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--flip", action="store_true", help="look at the mirrored picture too: twice the time"
     )
     parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="write into model.yaml what makes the confidences true on these pictures, and the range that they have on "
+        "roads that the model knows",
+    )
+    parser.add_argument("--reliability", type=Path, metavar="PNG", help="draw accuracy over confidence")
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures, in place of what is there"
     )
     parser.add_argument("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix")
@@ -43,10 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     pictures = find_pictures(arguments.data / arguments.split, only=arguments.only)
-    require_picture_format(arguments.confusion, arguments.worst)
-    require_writable(arguments.json, arguments.confusion, arguments.worst)
+    require_picture_format(arguments.reliability, arguments.confusion, arguments.worst)
+    require_writable(arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
+    folder = find_model(arguments.model)
+    if arguments.calibrate:
+        require_writable(folder / SPEC_FILE)
+        save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, pictures), 3)))
     segmenter = Segmenter.load(
-        arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
+        folder, arguments.device, arguments.engine, arguments.precision, arguments.resolution
     )
     evaluation = evaluate(segmenter, pictures, arguments.flip)
     found = scores(evaluation.confusion)
@@ -54,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     figures: dict[str, Any] = {
         "miou": found.miou,
         "pixel_accuracy": found.pixel_accuracy,
+        "calibration_error": evaluation.reliability.calibration_error,
+        "temperature": segmenter.spec.temperature,
         "iou": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(classes.names, found.iou)},
         "pictures": len(pictures),
         "model": segmenter.spec.name,
@@ -67,8 +84,21 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name:>20}  {'never occurs' if iou is None else f'{iou:.4f}'}")
     print(f"{'mIoU':>20}  {found.miou:.4f}")
     print(f"{'pixel accuracy':>20}  {found.pixel_accuracy:.4f}")
+    print(f"{'calibration error':>20}  {evaluation.reliability.calibration_error:.4f}")
+    if arguments.calibrate:
+        error = round(evaluation.reliability.calibration_error, 4)
+        spec = replace(
+            segmenter.spec,
+            familiar=familiar_range(evaluation.familiarity),
+            metrics={**segmenter.spec.metrics, f"{arguments.split}_calibration_error": error},
+        )
+        save_spec(folder, spec)
+        print(f"{'temperature':>20}  {spec.temperature:g}, written to {folder / SPEC_FILE}")
     if arguments.json:
         write_json(arguments.json, figures)
+    if arguments.reliability:
+        title = f"{segmenter.spec.name} on {arguments.split}"
+        write_picture(arguments.reliability, reliability_picture(evaluation.reliability, title))
     if arguments.confusion:
         write_picture(arguments.confusion, confusion_picture(evaluation, classes))
     if arguments.worst:

@@ -7,6 +7,7 @@ Loading never executes anything from the files, and every tensor's name and shap
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ class ModelSpec:
         mean, std: per RGB channel, of images scaled to 0..1.
         training: where the weights come from: data, licence, command line.
         metrics: measured figures.
+        temperature: what the logits are divided by before the softmax, so that confidences are true.
+        familiar: (lowest, highest) of each figure of ``familiarity`` on roads that the model knows; empty: unknown.
     """
 
     name: str
@@ -62,6 +65,12 @@ class ModelSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.temperature <= 100:
+            raise ValueError(f"temperature: expected a number from 0.01 to 100, got {self.temperature}")
 
     def build_network(self) -> CANet:
         """The network this model names, with random weights."""
@@ -150,6 +159,8 @@ def load_spec(folder: Path) -> ModelSpec:
             std=_three_floats(raw["std"]),
             training=raw.get("training") or {},
             metrics=raw.get("metrics") or {},
+            temperature=float(raw.get("temperature", 1.0)),
+            familiar={name: _range(value) for name, value in (raw.get("familiar") or {}).items()},
         )
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
@@ -209,7 +220,12 @@ def save_model(folder: Path, spec: ModelSpec, network: CANet, half: bool = True)
         for name, tensor in network.state_dict().items()
     }
     write_weights(folder / WEIGHTS_FILE, weights)
-    raw = {
+    save_spec(folder, spec)
+
+
+def save_spec(folder: Path, spec: ModelSpec) -> None:
+    """Write ``model.yaml``; raises OSError where it cannot."""
+    raw: dict[str, Any] = {
         "name": spec.name,
         "architecture": spec.architecture,
         "backbone": spec.backbone,
@@ -222,6 +238,8 @@ def save_model(folder: Path, spec: ModelSpec, network: CANet, half: bool = True)
             {"name": name, "color": list(color)}
             for name, color in zip(spec.classes.names, spec.classes.colors)
         ],
+        **({"temperature": spec.temperature} if spec.temperature != 1 else {}),
+        **({"familiar": {name: list(span) for name, span in spec.familiar.items()}} if spec.familiar else {}),
         "training": dict(spec.training),
         "metrics": dict(spec.metrics),
     }
@@ -241,11 +259,20 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 of spec and weights, hex: the key of everything that is derived from the model."""
-    digest = hashlib.sha256()
-    for name in (SPEC_FILE, WEIGHTS_FILE):
-        digest.update((folder / name).read_bytes())
+    """SHA-256 of spec and weights, hex: the key of everything that is derived from the model.
+
+    What was measured with the model is left out, so that measuring it again derives nothing anew.
+    """
+    spec = yaml.safe_load((folder / SPEC_FILE).read_bytes())
+    decides = {key: value for key, value in spec.items() if key not in ("training", "metrics", "familiar")}
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
+    digest.update((folder / WEIGHTS_FILE).read_bytes())
     return digest.hexdigest()
+
+
+def _range(values: Any) -> tuple[float, float]:
+    lowest, highest = (float(value) for value in values)
+    return lowest, highest
 
 
 def _three_floats(values: Any) -> tuple[float, float, float]:

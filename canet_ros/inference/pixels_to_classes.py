@@ -29,8 +29,11 @@ class PixelsToClasses(nn.Module):
     def __init__(self, spec: ModelSpec, network: CANet, resolution: Resolution) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
+        self._temperature = spec.temperature
         if isinstance(network.head, BilinearHead):
-            self.classes = ClassesAtFullSize(len(spec.classes), resolution, network.head.stride_of_logits)
+            self.classes = ClassesAtFullSize(
+                len(spec.classes), resolution, network.head.stride_of_logits, spec.temperature
+            )
         mean_bgr, std_bgr = 255 * torch.tensor(spec.mean[::-1]), 255 * torch.tensor(spec.std[::-1])
         zero = mean_bgr.round()
         for module in self.network.modules():
@@ -43,7 +46,7 @@ class PixelsToClasses(nn.Module):
         if isinstance(self.network.head, BilinearHead):
             mask, confidence = self.classes(self.network.coarse_logits(pixels))
             return mask, confidence
-        best, mask = self.network(pixels).float().softmax(1).max(1)
+        best, mask = _cooled(self.network(pixels).float(), self._temperature).softmax(1).max(1)
         return mask.to(torch.uint8), (255 * best + 0.5).to(torch.uint8)
 
     def pixels(self, images: Tensor) -> Tensor:
@@ -62,6 +65,10 @@ def _fold_normalisation(convolution: nn.Conv2d, offset_bgr: Tensor, std_bgr: Ten
     convolution.weight.copy_(weight / std_bgr.view(1, 3, 1, 1))
 
 
+def _cooled(logits: Tensor, temperature: float) -> Tensor:
+    return logits if temperature == 1 else logits * (1 / temperature)
+
+
 class ClassesAtFullSize(nn.Module):
     """Coarse logits to class ids and confidence, (B, h, w) uint8 each; ``resolution`` is (w, h).
 
@@ -75,8 +82,11 @@ class ClassesAtFullSize(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, classes: int, resolution: Resolution, stride_of_logits: int) -> None:
+    def __init__(
+        self, classes: int, resolution: Resolution, stride_of_logits: int, temperature: float = 1.0
+    ) -> None:
         super().__init__()
+        self._temperature = temperature
         self._candidates = min(_CANDIDATES, classes)
         self._stride = stride_of_logits
         # Of the right or lower logit, at each place of a cell: pixels have half-pixel centres.
@@ -87,7 +97,7 @@ class ClassesAtFullSize(nn.Module):
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         candidates = self._candidates
         # A shift common to all classes changes neither argmax nor softmax; with the maximum at 0, exp cannot overflow.
-        logits = logits.float()
+        logits = _cooled(logits.float(), self._temperature)
         logits = logits - logits.amax(1, keepdim=True)
         logits = torch.cat((logits[:, :, :1], logits, logits[:, :, -1:]), 2)
         logits = torch.cat((logits[..., :1], logits, logits[..., -1:]), 3)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from canet_ros.inference.familiarity import FamiliarityWatch
 from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.ros import qos
@@ -39,6 +40,7 @@ class Camera:
 
     Attributes:
         view: how its pictures are looked at; changes while no image is in work.
+        familiarity: whether they look like the roads that the model knows.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Camera:
     ) -> None:
         self.name = topics.image
         self.view = View()
+        self.familiarity = FamiliarityWatch({})
         self.statistics = Statistics()
         self.rate_limit = RateLimit()
         self._faults = faults

@@ -165,6 +165,7 @@ class Diagnostics:
             "not_encoded": counts.get("not_encoded", 0),
             "qos_problems": counts.get("qos_problems", 0),
             **_percentiles(statistics, STAGES),
+            **{f"confidence_{name}": f"{value:.3f}" for name, value in camera.familiarity.values().items()},
             "last_frame_age_s": "never" if last_s is None else f"{time.monotonic() - last_s:.2f}",
             "last_error": self._faults.last(camera.name),
         }
@@ -251,7 +252,8 @@ class Diagnostics:
                 DiagnosticStatus.WARN,
                 f"{missing} images were lost on the way, {received} came: {see_docs('transport.md')}",
             )
-        return None
+        unfamiliar = camera.familiarity.problem()
+        return (DiagnosticStatus.WARN, unfamiliar) if unfamiliar else None
 
     def _status(
         self, name: str, hardware: str, verdict: Verdict, values: Mapping[str, Any]

@@ -2,7 +2,8 @@
 """Camera messages to frames, pictures to messages.
 
 A frame is what ``Segmenter`` takes: (H, W, 3) BGR or (H, W) grey, uint8. Everything that cv_bridge converts
-is converted here, straight from the message's buffer, so that cv_bridge is not needed.
+is converted here, straight from the message's buffer, so that cv_bridge is not needed; it is asked for encodings that
+are newer than this table.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from canet_ros.opencv import convert_color, transform
 from canet_ros.picture_header import HeaderError, picture_size
+from canet_ros.ros.bridge import BridgeError, frame_by_bridge
 
 Frame = NDArray[np.uint8]
 
@@ -85,13 +87,18 @@ def frame_from_image(message: Image, max_pixels: int = MAX_PIXELS) -> Frame:
         ImageError: unknown encoding, zero size, more than ``max_pixels``, or a step or data length that does not fit.
     """
     encoding, width, height = message.encoding, message.width, message.height
-    if encoding not in ENCODINGS:
-        named = repr(encoding[:_LONGEST_ENCODING])
-        raise ImageError(f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}")
     if height == 0 or width == 0:
         raise ImageError(f"image of zero size: width {width}, height {height}")
     if len(message.data) >= width * height:  # else the length is what is wrong
         _check_size(width, height, max_pixels)
+    if encoding not in ENCODINGS:
+        try:
+            return frame_by_bridge(message)
+        except BridgeError as error:
+            named = repr(encoding[:_LONGEST_ENCODING])
+            raise ImageError(
+                f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}; {error}"
+            ) from error
     if encoding in _PACKED:
         return _packed(message, *_PACKED[encoding])
     if encoding in _PLANAR:

@@ -17,6 +17,7 @@ from std_srvs.srv import SetBool
 
 from canet_ros.inference import Segmenter, progress
 from canet_ros.inference.engines import EngineError
+from canet_ros.inference.familiarity import FamiliarityWatch
 from canet_ros.inference.model_folder import (
     ModelError,
     find_model,
@@ -324,6 +325,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._settings.publish_classes(classes)
         if self._label_info is not None:
             self._label_info.show(classes, self._settings.live().min_confidence)
+        for camera in self._cameras.values():
+            camera.familiarity = FamiliarityWatch(segmenter.spec.familiar)
         if self._encoder is None:
             self._encoder = Encoder(self._faults)
         self._worker = InferenceWorker(

@@ -239,6 +239,10 @@ class InferenceWorker:
         size = (job.pixels.shape[1], job.pixels.shape[0])
         if self._at_network_size:
             size = job.camera.view.results_size(size, self._segmenter.resolution)
+        if segmentation is not None:
+            camera_size = (job.pixels.shape[1], job.pixels.shape[0])
+            counted = job.camera.view.counted(camera_size, self._segmenter.resolution)
+            job.camera.familiarity.look(segmentation, counted)
         info = job.camera.input.infos.match(job.header.stamp)
         result = Result(job.header, job.pixels, segmentation, info, size, job.camera.view)
         job.camera.outputs.publish(job.wanted, result, self._style, live, self._encoder)

@@ -13,18 +13,27 @@ from tqdm import tqdm
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
-from canet_ros.inference.segmenter import Segmenter
+from canet_ros.inference.familiarity import figures
+from canet_ros.inference.segmenter import Segmentation, Segmenter
 from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+from canet_ros.training.calibration import Reliability, reliability
 from canet_ros.training.dataset import LabelledPicture
 from canet_ros.training.metrics import confusion_matrix, scores
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Confusion matrix over all pictures, (classes, classes) by (truth, prediction), and the mIoU of each picture."""
+    """Confusion matrix over all pictures, (classes, classes) by (truth, prediction), and the mIoU of each picture.
+
+    Attributes:
+        reliability: how true the confidences are.
+        familiarity: figures of each picture, as ``inference.familiarity`` has them.
+    """
 
     confusion: NDArray[np.int64]
     miou_by_picture: dict[str, float]
+    reliability: Reliability
+    familiarity: list[dict[str, float]]
 
 
 def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture], flip: bool = False) -> Evaluation:
@@ -35,21 +44,29 @@ def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture], flip: bo
     classes = len(segmenter.spec.classes)
     total = np.zeros((classes, classes), np.int64)
     miou_by_picture = {}
+    familiarity = []
+    trust = Reliability(np.zeros(256, np.int64), np.zeros(256, np.int64))
     for picture in tqdm(pictures, desc="evaluate", unit="picture", disable=None):
         image, label = picture.read(classes)
-        mask = _mask_of_both_views(segmenter, image) if flip else segmenter(image).mask
-        confusion = confusion_matrix(label, mask, classes)
+        at_network_size = segmenter.segment_batch([image])[0]
+        familiarity.append(figures(at_network_size))
+        found = at_network_size.resized((image.shape[1], image.shape[0]))
+        if flip:
+            found = _of_both_views(segmenter, image, found)
+        confusion = confusion_matrix(label, found.mask, classes)
+        trust += reliability(label, found.mask, found.confidence, classes)
         miou_by_picture[picture.name] = scores(confusion).miou
         total += confusion
-    return Evaluation(total, miou_by_picture)
+    return Evaluation(total, miou_by_picture, trust, familiarity)
 
 
-def _mask_of_both_views(segmenter: Segmenter, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    found = segmenter(image)
+def _of_both_views(segmenter: Segmenter, image: NDArray[np.uint8], found: Segmentation) -> Segmentation:
     mirrored = segmenter(np.ascontiguousarray(image[:, ::-1]))
-    return np.where(
-        found.confidence >= mirrored.confidence[:, ::-1], found.mask, mirrored.mask[:, ::-1]
-    ).astype(np.uint8, copy=False)
+    as_seen = Segmentation(mirrored.mask[:, ::-1], mirrored.confidence[:, ::-1])
+    surer = found.confidence >= as_seen.confidence
+    return Segmentation(
+        np.where(surer, found.mask, as_seen.mask), np.where(surer, found.confidence, as_seen.confidence)
+    )
 
 
 def worst_pictures_sheet(
