@@ -104,8 +104,8 @@ class FamiliarityWatch:
             if value is not None and not low <= value <= high:
                 return (
                     f"this is no road that the model knows: {_MEANING.get(name, name)} is {value:.2f}, on roads that "
-                    f"it knows {low:.2f} to {high:.2f}; is it night or fog, is the lens dirty or blocked, or the camera "
-                    "upside-down?"
+                    f"it knows {low:.2f} to {high:.2f}; is it night or fog, is the lens dirty or blocked, or the "
+                    "camera upside-down?"
                 )
         return ""
 

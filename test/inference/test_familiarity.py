@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Roads that a model does not know, told by its confidences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from canet_ros.inference import Segmentation
+from canet_ros.inference.familiarity import FamiliarityWatch, familiar_range, figures
+
+SHAPE = (30, 40)
+
+
+def of_confidence(confidence: np.ndarray) -> Segmentation:
+    return Segmentation(np.zeros(confidence.shape, np.uint8), confidence)
+
+
+def flat(level: int) -> Segmentation:
+    return of_confidence(np.full(SHAPE, level, np.uint8))
+
+
+def mixed(low: int) -> Segmentation:
+    return of_confidence(np.random.default_rng(low).integers(low, 256, SHAPE, np.uint8))
+
+
+def test_figures_of_a_picture() -> None:
+    confidence = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
+    found = figures(of_confidence(confidence))
+    assert found["mean"] == pytest.approx(confidence.mean() / 255)
+    assert found["upper"] == pytest.approx(confidence[:10].mean() / 255)
+    assert found["tenth"] == pytest.approx(np.percentile(confidence, 10) / 255, abs=0.01)
+    assert found["sure"] == pytest.approx((confidence >= 243).mean())
+
+
+def test_pixels_that_do_not_count_do_not_count() -> None:
+    confidence = np.full(SHAPE, 200, np.uint8)
+    confidence[20:] = 0
+    counted = np.ones(SHAPE, bool)
+    counted[20:] = False
+    assert figures(of_confidence(confidence), counted) == pytest.approx(figures(flat(200)))
+    assert figures(of_confidence(confidence), np.zeros(SHAPE, bool)) == {}
+
+
+def test_a_warning_comes_with_some_frames_and_goes_by_itself() -> None:
+    known = familiar_range([figures(mixed(low)) for low in (150, 160, 170)])
+    watch = FamiliarityWatch(known)
+    for _ in range(50):
+        watch.look(mixed(155), None)
+    assert watch.problem() == ""
+    watch.look(mixed(100), None)
+    assert watch.problem() == "", "one picture is no reason"
+    needed = 1
+    while not watch.problem():
+        watch.look(mixed(0), None)
+        needed += 1
+    assert needed < 15
+    assert "its mean confidence is 0." in watch.problem()
+    for _ in range(60):
+        watch.look(mixed(155), None)
+    assert watch.problem() == ""
+    for _ in range(60):  # one class all over, and sure of it
+        watch.look(flat(255), None)
+    assert "is 1.00, on roads that it knows" in watch.problem()
+
+
+def test_nothing_is_said_without_a_range_or_of_few_pictures() -> None:
+    watch = FamiliarityWatch({})
+    watch.look(flat(3), None)
+    assert (watch.problem(), watch.values()) == ("", {})
+    watch = FamiliarityWatch({"mean": (0.9, 0.95)})
+    for _ in range(9):
+        watch.look(flat(3), None)
+    assert watch.problem() == ""
+    watch.look(flat(3), None)
+    assert watch.problem() != ""
