@@ -90,10 +90,13 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _wait_for_node(self) -> None:
         engine = self.recording.engine
-        self._spin_until(
-            lambda: engine.get("lifecycle_state") == "active" or bool(engine.get("last_error")),
-            NODE_TIMEOUT_S,
-        )
+
+        def is_decided() -> bool:
+            # An active node may still be loading its model.
+            loaded = engine.get("lifecycle_state") == "active" and bool(engine.get("engine"))
+            return loaded or bool(engine.get("last_error"))
+
+        self._spin_until(is_decided, NODE_TIMEOUT_S)
         if engine.get("last_error"):
             raise RecorderError(f"the segmentation node cannot work: {engine['last_error']}")
         if not engine:
@@ -101,8 +104,9 @@ class Recorder(Node):  # type: ignore[misc]
                 f"nothing was heard of the segmentation node for {NODE_TIMEOUT_S:.0f} s: "
                 f"{canet_command('doctor')} tells whether processes find each other here"
             )
-        if engine["lifecycle_state"] != "active":
-            raise RecorderError(f"the segmentation node was not active within {NODE_TIMEOUT_S:.0f} s")
+        if not is_decided():
+            state = engine.get("doing") or engine["lifecycle_state"]
+            raise RecorderError(f"the segmentation node was not ready within {NODE_TIMEOUT_S:.0f} s: {state}")
         client = self.create_client(GetParameters, f"{self._node_name}/get_parameters")
         answer = client.call_async(GetParameters.Request(names=["class_names", "class_colors"]))
         self._spin_until(answer.done, NODE_TIMEOUT_S)
