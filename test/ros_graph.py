@@ -221,13 +221,17 @@ def ros_arguments(parameters: dict[str, Any], name: str = "canet", namespace: st
 
 @contextlib.contextmanager
 def segmentation_node(
-    model: Path, program: Sequence[str] = ("-m", "canet_ros.ros.node"), namespace: str = "", **parameters: Any
+    model: Path,
+    program: Sequence[str] = ("-m", "canet_ros.ros.node"),
+    namespace: str = "",
+    log_level: str = "info",
+    **parameters: Any,
 ) -> Iterator[Process]:
     """The node in a process of its own, exact: engine torch, precision fp32, on the CPU."""
     exact = {"model": str(model), "engine": "torch", "precision": "fp32", "device": "cpu"}
     defaults = {"image_topics": "['/camera/image_raw']", "diagnostics_period": 0.2}
     arguments = ros_arguments({**exact, **defaults, **parameters}, namespace=namespace)
-    process = Process([sys.executable, *program, *arguments])
+    process = Process([sys.executable, *program, *arguments, "--log-level", f"canet:={log_level}"])
     try:
         yield process
     finally:

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was misspelt, mistaken or is missing around the node is said, once, with what may be meant."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters
+from ros_graph import Graph, Process, health, picture, segmentation_node, wait_until
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool
+
+pytestmark = pytest.mark.ros
+CAMERA, MASK = "/camera/image_raw", "/camera/segmentation/mask"
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    """A new one for each test, because a client may wait for the node that the last test has ended."""
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+def warnings(process: Process, text: str) -> list[str]:
+    return [line for line in process.output().splitlines() if "WARN" in line and text in line]
+
+
+def wait_for_warning(process: Process, text: str) -> str:
+    return wait_until(lambda: warnings(process, text), f"a warning {text!r}")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        (
+            f"qos_overrides.{MASK}.publisher.reliability",
+            "relyable",
+            "expected one of system_default, reliable",
+        ),
+        (f"qos_overrides.{CAMERA}.subscription.reliability", "relyable", "expected one of system_default"),
+        (
+            f"qos_overrides.{CAMERA}.subscription.depth",
+            "many",
+            "expected an integer from 1 to 10000, got 'many'",
+        ),
+        (f"qos_overrides.{CAMERA}.subscription.depth", 0, "expected an integer from 1 to 10000, got 0"),
+        (f"qos_overrides.{CAMERA}.subscription.reliabilty", "reliable", "expected one of history, depth"),
+        (f"qos_overrides.{CAMERA}.subscriber.depth", 3, "expected publisher or subscription"),
+        ("qos_overrides./camera/image_rw.subscription.depth", 3, f"did you mean qos_overrides.{CAMERA}.sub"),
+        (f"qos_overrides.{CAMERA}", 3, "expected qos_overrides.<topic>"),
+    ],
+)
+def test_a_misspelt_qos_override_is_refused_in_configure(
+    graph: Graph, random_model: Path, name: str, value: object, reason: str
+) -> None:
+    with segmentation_node(random_model, **{name: value}) as process:
+        process.wait_for_output("not configured")
+        assert reason in process.output()
+        assert graph.state() == "unconfigured"
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        wait_until(
+            lambda: reason in health(diagnostics, "engine").get("message", ""), "diagnostics to say so"
+        )
+        assert "Traceback" not in process.output()
+
+
+def test_overrides_that_nobody_declared_are_named_once(graph: Graph, random_model: Path) -> None:
+    meant = {f"qos_overrides.{CAMERA}.subscription.depth": 3, "start_type_description_service": True}
+    with segmentation_node(random_model, resolutoin="320x240", max_ages=1.0, **meant) as process:
+        graph.wait_for_state("active")
+        line = wait_for_warning(process, "parameters that this node does not have")
+        assert "max_ages (did you mean max_age?), resolutoin (did you mean resolution?)" in line
+        assert "qos_overrides" not in line
+        assert "start_type" not in line
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        diagnostics.wait_for(1)
+        assert health(diagnostics, "engine")["unknown_parameters"] == "max_ages, resolutoin"
+
+
+def test_a_camera_that_is_missing_appears_falls_silent_and_is_back(graph: Graph, random_model: Path) -> None:
+    def a_picture() -> None:
+        camera.send(picture(160, 120))
+        time.sleep(0.05)
+
+    graph.camera("/camera/image_rect")
+    with segmentation_node(random_model, stale_after=0.5) as process:
+        line = wait_for_warning(process, f"nothing publishes {CAMERA}")
+        assert "/camera/image_rect" in line
+        masks = graph.listen(Image, MASK)
+        camera = graph.camera(CAMERA)
+        graph.connect(camera, masks)
+        wait_until(lambda: a_picture() or warnings(process, "there again"), "the camera to be seen")
+        time.sleep(1.5)
+        wait_for_warning(process, "though it has a publisher")
+        wait_until(lambda: a_picture() or len(warnings(process, "there again")) == 2, "its return")
+        camera.close()
+        time.sleep(1.5)
+        assert len(warnings(process, f"{CAMERA}: ")) == 5, process.output()
+
+
+def test_the_other_transport_is_named(graph: Graph, random_model: Path) -> None:
+    graph.camera(f"{CAMERA}/compressed", CompressedImage)
+    with segmentation_node(random_model, stale_after=0.5) as process:
+        wait_for_warning(process, "set image_transport to compressed")
+    with segmentation_node(random_model, stale_after=0.5, image_topics=f"['{CAMERA}/compressed']") as process:
+        line = wait_for_warning(process, "carries sensor_msgs/msg/CompressedImage")
+        assert f"set image_topics to {CAMERA} and image_transport to compressed" in line
+
+
+def test_another_node_with_the_same_results_is_named(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model) as process:
+        graph.wait_for_state("active")
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        graph.camera(CAMERA)
+        rival = graph.node.create_publisher(Image, MASK, 1)
+        line = wait_for_warning(process, "the same results are also published by /test")
+        assert CAMERA in line
+        wait_until(lambda: "/test" in health(diagnostics, CAMERA)["message"], "diagnostics to say so")
+        graph.node.destroy_publisher(rival)
+        wait_until(lambda: "/test" not in health(diagnostics, CAMERA)["message"], "the rival's end")
+
+
+def test_sim_time_without_a_clock_is_a_warning(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model, use_sim_time=True) as process:
+        wait_for_warning(process, "nothing publishes /clock")
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        wait_until(
+            lambda: "/clock" in health(diagnostics, "engine").get("message", ""), "diagnostics to say so"
+        )
+
+
+def type_of(graph: Graph, name: str) -> int:
+    request = GetParameters.Request(names=[name])
+    return int(graph.call(GetParameters, "/canet/get_parameters", request).values[0].type)
+
+
+def test_one_is_a_number_and_stays_one(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model, max_rate=5):
+        graph.wait_for_state("active")
+        assert type_of(graph, "max_rate") == ParameterType.PARAMETER_DOUBLE
+        assert graph.set_parameter("overlay_alpha", 1).successful
+        assert type_of(graph, "overlay_alpha") == ParameterType.PARAMETER_DOUBLE
+        assert graph.get_parameter("overlay_alpha") == 1.0
+
+
+def test_debug_has_a_line_for_every_image(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model, log_level="debug", max_rate=1000.0) as process:
+        graph.wait_for_state("active")
+        masks = graph.listen(Image, MASK)
+        camera = graph.camera(CAMERA)
+        graph.connect(camera, masks)
+        stamp = camera.send(picture(160, 120))
+        masks.wait_for_stamp(stamp)
+        time_text = f"{stamp.sec + stamp.nanosec / 1e9:.3f}"
+        pattern = rf"DEBUG.*{CAMERA} {re.escape(time_text)}: published mask \(wait [\d.]+, .*inference [\d.]+"
+        wait_until(lambda: re.search(pattern, process.output()), "the image's line")
+        bad = Image(encoding="purple8", height=1, width=1, step=1, data=[0])
+        camera.publish(bad)
+        process.wait_for_output("0.000: dropped: bad")
+        graph.call(SetBool, "/canet/enable", SetBool.Request(data=False))
+        process.wait_for_output("paused by ~/enable")
+        camera.send(picture(160, 120))
+        process.wait_for_output("dropped: paused")
+        graph.call(SetBool, "/canet/enable", SetBool.Request(data=True))
+        process.wait_for_output("resumed by ~/enable")
+
+
+def test_a_model_that_was_trained_again_is_loaded_again(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model) as process:
+        wait_until(lambda: process.output().count("loaded in") == 1, "the model")
+        for touched, loads in ((False, 1), (True, 2)):
+            assert graph.change_state("deactivate")
+            if touched:
+                weights = random_model / "weights.safetensors"
+                weights.write_bytes(weights.read_bytes())
+            assert graph.change_state("activate")
+            graph.connect(graph.camera(CAMERA), graph.listen(Image, MASK))
+            assert process.output().count("loaded in") == loads
+
+
+def test_after_a_shutdown_the_state_is_finalized(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model) as process:
+        graph.wait_for_state("active")
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        assert graph.change_state("shutdown")
+        wait_until(
+            lambda: health(diagnostics, "engine").get("lifecycle_state") == "finalized", "the state finalized"
+        )
+        process.signal(signal.SIGTERM)
+        assert process.wait(2) == 0
