@@ -67,12 +67,13 @@ class CameraWatch:
         silent_s = self._camera.silent_s()
         if not publishers:
             hint = similar_topics(topic, self._type, self._node.get_topic_names_and_types())
+            # Only this hint is worth saying it again.
+            kind = "missing, with another transport" if "image_transport" in hint else "missing"
             if silent_s is not None and silent_s > stale_after_s:
-                return (
-                    "missing",
-                    f"nothing has come on {topic} for {silent_s:.1f} s: nothing publishes it{hint}",
-                )
-            return "missing", f"nothing publishes {topic}{hint}"
+                text = f"nothing has come on {topic} for {silent_s:.1f} s: nothing publishes it{hint}"
+            else:
+                text = f"nothing publishes {topic}{hint}"
+            return kind, text
         fitting = [publisher for publisher in publishers if publisher.topic_type == self._type]
         if not fitting:
             types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
