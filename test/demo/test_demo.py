@@ -11,7 +11,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -19,6 +18,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
+
+from waiting import wait_until
 
 from canet_ros.cli import main
 from canet_ros.inference import Segmenter
@@ -49,15 +50,15 @@ def children(pid):
     return found
 
 
-def wait_for_bar(process):
-    """Until the progress bar moves: the main job is under way."""
-    seen = ""
-    limit_s = time.monotonic() + LIMIT_S
-    while "masks=" not in seen:
-        character = process.stderr.read(1)
-        assert character, f"ended with {process.wait()}: {seen}"
-        assert time.monotonic() < limit_s
-        seen += character
+def wait_until_it_works(process, out):
+    """Until the node has its model and all three processes run: the main job is under way."""
+    log = out / "logs" / "segmentation_node.log"
+
+    def works():
+        assert process.poll() is None, process.communicate()
+        return log.is_file() and "loaded in" in log.read_text() and len(children(process.pid)) == 3
+
+    wait_until(works, "the demo to work", LIMIT_S)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_the_users_own_pictures_have_no_truth(tmp_path, random_model):
 
 def test_when_the_node_dies_the_demo_says_so_and_leaves_nothing_behind(tmp_path, random_model):
     process = demo("--out", tmp_path, "--model", random_model, "--size", "160x120", *EXACT)
-    wait_for_bar(process)
+    wait_until_it_works(process, tmp_path)
     started = children(process.pid)
     (node,) = [pid for pid, command in started.items() if "canet_ros.ros.node" in command]
     subprocess.run(["kill", "-KILL", str(node)], check=True)
@@ -162,7 +163,7 @@ def test_when_the_node_dies_the_demo_says_so_and_leaves_nothing_behind(tmp_path,
 
 def test_stopped_it_leaves_nothing_behind(tmp_path, random_model):
     process = demo("--out", tmp_path, "--model", random_model, "--size", "160x120", *EXACT)
-    wait_for_bar(process)
+    wait_until_it_works(process, tmp_path)
     started = children(process.pid)
     assert len(started) == 3
     process.send_signal(signal.SIGINT)
