@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A signal at any moment ends the node: exit code 0, within two seconds, without a traceback.
+
+20 moments, drawn with a fixed seed from the time that the program handles signals (before it imports anything) until it
+segments; CANET_TEST_SIGNALS=200 draws more. Python's own start, before any code of ours runs, is not among them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_graph import Graph, picture, segmentation_node, wait_until
+from sensor_msgs.msg import Image
+
+pytestmark = pytest.mark.ros
+PROGRAM = ("-c", "import sys; from canet_ros.start import segmentation_node; sys.exit(segmentation_node())")
+# Importing and loading take about two seconds on an idle machine; then it segments.
+LONGEST_S = 4.0
+WITHIN_S = 2.0
+
+
+def handles_signals(pid: int) -> bool:
+    """Whether the process catches SIGTERM: the bits of SigCgt, of which the lowest is signal 1."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+
+
+def test_a_signal_at_random_moments(random_model: Path, graph: Graph) -> None:
+    number = int(os.environ.get("CANET_TEST_SIGNALS", "20"))
+    moments = random.Random(11)
+    graph.listen(Image, "/camera/segmentation/mask")
+    camera = graph.camera()
+    slowest_s, failures = 0.0, []
+    for attempt in range(number):
+        moment_s = moments.uniform(0, LONGEST_S)
+        which = moments.choice((signal.SIGINT, signal.SIGTERM))
+        with segmentation_node(random_model, PROGRAM) as process:
+            wait_until(lambda pid=process.pid: handles_signals(pid), "the program to handle signals")
+            end_s = time.monotonic() + moment_s
+            while time.monotonic() < end_s:
+                camera.send(picture(160, 120))
+                time.sleep(0.02)
+            process.signal(which)
+            start_s = time.monotonic()
+            try:
+                code = process.wait(10)
+            except subprocess.TimeoutExpired:
+                code = None
+            took_s = time.monotonic() - start_s
+            slowest_s = max(slowest_s, took_s)
+            if code != 0 or took_s > WITHIN_S or "Traceback" in process.output():
+                failures.append(f"{attempt}: {which.name} after {moment_s:.3f} s: {code} in {took_s:.1f} s")
+                print(process.output())
+    print(f"slowest of {number}: {slowest_s:.2f} s")
+    assert failures == []
