@@ -208,7 +208,8 @@ def scaled_camera_info(info: CameraInfo, size: tuple[int, int]) -> CameraInfo:
     the exact ``(cx + 0.5) * sx - 0.5`` is ``(1 - sx) / 2`` pixels less.
 
     Raises:
-        ImageError: the camera info holds no size (an uncalibrated camera), or ``size`` is zero.
+        ImageError: the camera info holds no size (an uncalibrated camera), ``size`` is zero, or the result does not fit
+            into a message.
     """
     width, height = size
     if info.width == 0 or info.height == 0 or width <= 0 or height <= 0:
@@ -222,12 +223,23 @@ def scaled_camera_info(info: CameraInfo, size: tuple[int, int]) -> CameraInfo:
     scale_x = width * binning_x / (roi.width or info.width)
     scale_y = height * binning_y / (roi.height or info.height)
     scaled = copy.deepcopy(info)
-    scaled.width, scaled.height = round(info.width * scale_x), round(info.height * scale_y)
-    scaled.k = np.asarray(info.k) * np.repeat((scale_x, scale_y, 1.0), 3)
-    scaled.p = np.asarray(info.p) * np.repeat((scale_x, scale_y, 1.0), 4)
-    scaled.roi.x_offset, scaled.roi.y_offset = round(roi.x_offset * scale_x), round(roi.y_offset * scale_y)
-    scaled.roi.width, scaled.roi.height = round(roi.width * scale_x), round(roi.height * scale_y)
+    scaled.width, scaled.height = _unsigned(info.width * scale_x), _unsigned(info.height * scale_y)
+    with np.errstate(over="ignore", invalid="ignore"):  # a camera's nonsense stays nonsense
+        scaled.k = np.asarray(info.k) * np.repeat((scale_x, scale_y, 1.0), 3)
+        scaled.p = np.asarray(info.p) * np.repeat((scale_x, scale_y, 1.0), 4)
+    scaled.roi.x_offset, scaled.roi.y_offset = (
+        _unsigned(roi.x_offset * scale_x),
+        _unsigned(roi.y_offset * scale_y),
+    )
+    scaled.roi.width, scaled.roi.height = _unsigned(roi.width * scale_x), _unsigned(roi.height * scale_y)
     return scaled
+
+
+def _unsigned(value: float) -> int:
+    """A field of 32 bits; the middleware would cut what is longer, without a word."""
+    if round(value) > 2**32 - 1:
+        raise ImageError(f"camera info with sizes, a ROI or a binning that make {value:.3g} pixels")
+    return round(value)
 
 
 def _packed(message: Image, channel_bytes: int, channels: int, code: int | None) -> Frame:

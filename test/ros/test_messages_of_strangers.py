@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages that nobody would send by mistake: each gives the picture that it holds or an ImageError, and soon.
+
+A few hundred examples of each kind here; CANET_TEST_EXAMPLES=100000 makes more, and as a program this file is a
+coverage-guided fuzzer: ``python test/ros/test_messages_of_strangers.py -max_total_time=1800`` (takes atheris).
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("sensor_msgs.msg")
+pytest.importorskip("hypothesis")
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
+
+from canet_ros.ros.image_conversion import (
+    ENCODINGS,
+    ImageError,
+    frame_from_compressed,
+    frame_from_image,
+    scaled_camera_info,
+)
+
+# Small, so that a claim over it is met often.
+MAX_PIXELS = 1_000_000
+LONGEST_S = 1.0
+UINT32 = 2**32 - 1
+SETTINGS = settings(
+    max_examples=int(os.environ.get("CANET_TEST_EXAMPLES", "300")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+PICTURE = np.random.default_rng(7).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+SEEDS = [
+    cv2.imencode(ending, picture, options)[1].tobytes()
+    for ending, options in (
+        (".jpg", []),
+        (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+        (".jpg", [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]),
+        (".png", []),
+        (".tiff", []),
+    )
+    for picture in (PICTURE, PICTURE[..., 0], np.dstack([PICTURE, PICTURE[..., :1]]))
+    if not (ending == ".jpg" and picture.ndim == 3 and picture.shape[2] == 4)
+]
+FORMATS = [
+    "jpeg",
+    "png",
+    "",
+    "rgb8; jpeg compressed bgr8",
+    "bgr8; png compressed rgb8",
+    "bayer_rggb8; png compressed ",
+]
+
+
+def check_picture(message: Image | CompressedImage) -> np.ndarray | None:
+    """The picture, if it is one; whatever else comes out is a failure."""
+    convert = frame_from_image if isinstance(message, Image) else frame_from_compressed
+    start_s = time.monotonic()
+    try:
+        frame = convert(message, MAX_PIXELS)
+    except ImageError:
+        frame = None
+    assert time.monotonic() - start_s < LONGEST_S
+    if frame is not None:
+        assert frame.dtype == np.uint8
+        assert frame.ndim == 2 or frame.shape[2:] == (3,)
+        assert 0 < frame.shape[0] * frame.shape[1] <= MAX_PIXELS
+    return frame
+
+
+sides = st.one_of(st.integers(0, 64), st.integers(0, UINT32), st.sampled_from([65535, 2**16, 2**31, UINT32]))
+
+
+@st.composite
+def images(draw: st.DrawFn) -> Image:
+    """Half of them fit in all but one field."""
+    encoding = draw(st.one_of(st.sampled_from(ENCODINGS), st.text(max_size=80)))
+    width, height = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    pixel_bytes = draw(st.sampled_from([1, 2, 3, 4, 6, 8]))
+    step = width * pixel_bytes + draw(st.sampled_from([0, 0, 0, 1, 7]))
+    rows = draw(st.sampled_from([height, height, height * 3 // 2, height * 3]))
+    length = min(step * rows, 100_000) + draw(st.sampled_from([0, 0, 0, -1, 1, 1000]))
+    fields = {"width": width, "height": height, "step": step}
+    if draw(st.booleans()):
+        fields[draw(st.sampled_from(sorted(fields)))] = draw(sides)
+    message = Image(encoding=encoding, is_bigendian=draw(st.integers(0, 255)), **fields)
+    message.data = array.array("B", bytes(max(0, length)))
+    return message
+
+
+@given(images())
+@SETTINGS
+def test_images(message: Image) -> None:
+    frame = check_picture(message)
+    if frame is not None:
+        assert frame.shape[:2] == (message.height, message.width)
+
+
+@st.composite
+def broken_files(draw: st.DrawFn) -> bytes:
+    data = bytearray(draw(st.sampled_from(SEEDS)))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data) - 1))
+        change = draw(st.sampled_from(["byte", "cut", "insert", "remove", "word"]))
+        if change == "byte":
+            data[at] = draw(st.integers(0, 255))
+        elif change == "cut":
+            del data[max(1, at) :]
+        elif change == "insert":
+            data[at:at] = draw(st.binary(max_size=20))
+        elif change == "remove":
+            del data[at : at + draw(st.integers(1, 20))]
+            data = data or bytearray(b"\xff")
+        else:
+            data[at : at + 4] = draw(
+                st.sampled_from([b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\xff\xd9"])
+            )
+    return bytes(data)
+
+
+@given(
+    st.one_of(broken_files(), st.binary(max_size=400)),
+    st.one_of(st.sampled_from(FORMATS), st.text(max_size=80)),
+)
+@SETTINGS
+def test_compressed_images(data: bytes, format_: str) -> None:
+    check_picture(CompressedImage(data=array.array("B", data), format=format_))
+
+
+any_double = st.floats(width=64)
+
+
+@given(
+    st.builds(
+        CameraInfo,
+        width=sides,
+        height=sides,
+        binning_x=sides,
+        binning_y=sides,
+        k=st.lists(any_double, min_size=9, max_size=9),
+        p=st.lists(any_double, min_size=12, max_size=12),
+        d=st.lists(any_double, max_size=12),
+        roi=st.builds(RegionOfInterest, x_offset=sides, y_offset=sides, width=sides, height=sides),
+    ),
+    st.tuples(st.integers(0, 5000), st.integers(0, 5000)),
+)
+@SETTINGS
+def test_camera_infos(info: CameraInfo, size: tuple[int, int]) -> None:
+    try:
+        scaled = scaled_camera_info(info, size)
+    except ImageError:
+        return
+    roi = scaled.roi
+    # The middleware would cut it to 32 bits without a word.
+    for value in (scaled.width, scaled.height, roi.x_offset, roi.y_offset, roi.width, roi.height):
+        assert 0 <= value <= UINT32
+    if (info.roi.width, info.binning_x) == (0, 0):
+        assert scaled.width == size[0]
+
+
+def fuzz() -> None:
+    import atheris
+
+    def one(data: bytes) -> None:
+        if not data:
+            return
+        kind, data = data[0], data[1:]
+        if kind % 2:
+            check_picture(
+                CompressedImage(data=array.array("B", data), format=FORMATS[kind // 2 % len(FORMATS)])
+            )
+            return
+        provider = atheris.FuzzedDataProvider(data)
+        message = Image(encoding=ENCODINGS[kind // 2 % len(ENCODINGS)])
+        message.width, message.height = provider.ConsumeIntInRange(0, 255), provider.ConsumeIntInRange(0, 255)
+        message.step = provider.ConsumeIntInRange(0, 4096)
+        message.is_bigendian = provider.ConsumeIntInRange(0, 1)
+        message.data = array.array("B", provider.ConsumeBytes(len(data)))
+        check_picture(message)
+
+    import canet_ros.picture_header
+    import canet_ros.ros.image_conversion as conversion
+
+    for module in (canet_ros.picture_header, conversion):
+        for name, value in list(vars(module).items()):
+            if (
+                callable(value)
+                and getattr(value, "__module__", "") == module.__name__
+                and not isinstance(value, type)
+            ):
+                setattr(module, name, atheris.instrument_func(value))
+    globals().update(
+        frame_from_image=conversion.frame_from_image, frame_from_compressed=conversion.frame_from_compressed
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for number, seed in enumerate(SEEDS):
+            (Path(folder) / str(number)).write_bytes(bytes([2 * (number % len(FORMATS)) + 1]) + seed)
+        atheris.Setup([*sys.argv, folder], one)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    fuzz()
