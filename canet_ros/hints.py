@@ -12,7 +12,7 @@ from canet_ros.share import share_folders
 
 def pip_install(*packages: str) -> str:
     """How to get packages that rosdep has no key for. Ours is on no registry, so its extras cannot be asked for."""
-    return f"pip install {' '.join(packages)}"
+    return f"pip install {' '.join(dict.fromkeys(packages))}"
 
 
 def install_engine(name: str) -> str:

@@ -16,15 +16,17 @@ from tqdm import tqdm
 from canet_ros.commands import argument
 from canet_ros.files import require_writable, written_beside
 from canet_ros.hints import see_docs
-from canet_ros.inference.engines import EngineRequest, create_engine
+from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
 from canet_ros.inference.export import exported_graph
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.inference.quantization import calibrate, keep_scales, quantized_graph
+from canet_ros.inference.self_test import PICTURE_FILE, write_self_test
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.opencv import read_picture, resize
 from canet_ros.simulation import StreetDrive
 
+SELF_TEST_SCENES = 16
 _PROVIDER_DEVICES = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
 
 
@@ -60,6 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many of them to use, evenly spread (default: 60)",
     )
     parser.add_argument(
+        "--selftest",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="store in the model's folder the most telling picture of DIR (without DIR, of drawn streets) and its "
+        "mask, with which every engine is tested when it starts; again after each change of the weights",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the ONNX graph here, and build no engine"
     )
 
@@ -69,7 +79,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--max-batch and --pictures must be 1 or more")
     require_writable(arguments.out)
     folder = find_model(arguments.model)
-    resolution = arguments.resolution or load_spec(folder).resolution
+    spec = load_spec(folder)
+    resolution = arguments.resolution or spec.resolution
+    if arguments.selftest is not None:
+        pictures = (
+            _pictures(Path(arguments.selftest), spec.resolution, arguments.pictures)
+            if arguments.selftest
+            else _vivid_scenes(spec.resolution)
+        )
+        fault = write_self_test(folder, pictures)
+        print(f"{folder / PICTURE_FILE}: an engine with swapped channels would come to {fault.agreement:.1%}")
+        return 0
     if arguments.calibrate is not None:
         if arguments.precision not in ("auto", "int8"):
             raise ValueError(f"--calibrate is for --precision int8, not {arguments.precision}")
@@ -104,6 +124,10 @@ def run(arguments: argparse.Namespace) -> int:
         f"{engine.name} on {engine.device}, {engine.precision}, ready in {time.monotonic() - start_s:.1f} s"
     )
     print(engine.reason)
+    for sentence in engine.passed_over:
+        print(sentence)
+    if arguments.provider and arguments.provider not in getattr(engine, "providers", ()):
+        raise EngineError(f"ONNX Runtime runs it, but not with {arguments.provider}")
     return 0
 
 
@@ -129,6 +153,13 @@ def _pictures(folder: Path, resolution: Resolution, count: int) -> list[NDArray[
     for path in tqdm(chosen, desc="pictures", disable=None):
         pictures.append(resize(read_picture(path), resolution, cv2.INTER_AREA))
     return pictures
+
+
+def _vivid_scenes(resolution: Resolution) -> list[NDArray[np.uint8]]:
+    """Drawn streets in garish colours: networks trained under any light hardly mind swapped channels in others."""
+    scenes = _drawn_scenes(resolution, SELF_TEST_SCENES)
+    greys = [scene.mean(2, keepdims=True) for scene in scenes]
+    return [np.clip(grey + 8 * (scene - grey), 0, 255).astype(np.uint8) for scene, grey in zip(scenes, greys)]
 
 
 def _drawn_scenes(resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from canet_ros.hints import pip_install
 from canet_ros.inference import cache
-from canet_ros.inference.model_folder import Resolution, load_network, weights_hash
+from canet_ros.inference.model_folder import Resolution, graph_hash, load_network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,9 +25,9 @@ OUTPUTS = ("mask", "confidence")
 
 
 def derived_name(folder: Path, resolution: Resolution, suffix: str) -> str:
-    """Name in the cache for what is derived from a model: changes with weights, resolution and this package's code."""
+    """Name in the cache for what is derived from a model: changes with graph, resolution and this package's code."""
     width, height = resolution
-    return f"{weights_hash(folder)[:16]}-{_code_hash()}/{width}x{height}-{suffix}"
+    return f"{graph_hash(folder)[:16]}-{_code_hash()}/{width}x{height}-{suffix}"
 
 
 def exported_graph(folder: Path, resolution: Resolution, precision: str = "fp32") -> Path:

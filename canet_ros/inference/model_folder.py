@@ -7,10 +7,9 @@ Loading never executes anything from the files, and every tensor's name and shap
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,8 @@ SPEC_FILE = "model.yaml"
 WEIGHTS_FILE = "weights.safetensors"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Of ModelSpec; whatever else there is, a new field too, takes part in ``graph_hash``.
+_OUTSIDE_THE_GRAPH = ("name", "classes", "resolution", "training", "metrics", "familiar")
 
 Resolution = tuple[int, int]
 
@@ -258,14 +259,17 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
             raise OSError(str(error)) from error
 
 
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of spec and weights, hex: the key of everything that is derived from the model.
+def graph_hash(folder: Path) -> str:
+    """SHA-256 of the weights and of what shapes the graph, hex: the key of everything that is derived from the model.
 
-    What was measured with the model is left out, so that measuring it again derives nothing anew.
+    Names and colours of the classes, training and metrics leave the graph as it is.
+
+    Raises:
+        ModelError: the model is broken.
     """
-    spec = yaml.safe_load((folder / SPEC_FILE).read_bytes())
-    decides = {key: value for key, value in spec.items() if key not in ("training", "metrics", "familiar")}
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
+    spec = load_spec(folder)
+    shape = {one.name: getattr(spec, one.name) for one in fields(spec) if one.name not in _OUTSIDE_THE_GRAPH}
+    digest = hashlib.sha256(repr((len(spec.classes), shape)).encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())
     return digest.hexdigest()
 

@@ -37,8 +37,7 @@ def quantized_graph(folder: Path, resolution: Resolution) -> Path:
         EngineError: there are neither; the message says how to make them.
         ModelError: the model is broken.
     """
-    path = cache.cache_folder() / derived_name(folder, resolution, "int8.onnx")
-    if cache.is_complete(path):
+    if (path := cache.derived_file_there(derived_name(folder, resolution, "int8.onnx"))) is not None:
         return path
     try:
         scales = load_scales(folder)

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,10 +17,12 @@ from canet_ros.inference import progress
 from canet_ros.inference.camera_shape import CAMERA, camera_resolution
 from canet_ros.inference.class_table import UNLABELLED
 from canet_ros.inference.engines import Engine, EngineError, EngineRequest, create_engine
+from canet_ros.inference.engines.engine import UNLIMITED, in_one_line, is_out_of_memory, require_result
 from canet_ros.inference.model_folder import (
     ModelSpec,
     Resolution,
     find_model,
+    graph_hash,
     load_spec,
     parse_resolution,
 )
@@ -55,10 +58,14 @@ class Segmenter:
     the same pixels.
     """
 
-    def __init__(self, spec: ModelSpec, engine: Engine, resolution: Resolution) -> None:
+    def __init__(
+        self, spec: ModelSpec, engine: Engine, resolution: Resolution, folder: Path, graph_hash: str
+    ) -> None:
         self.spec = spec
         self.engine = engine
         self.resolution = resolution
+        self.folder = folder
+        self.graph_hash = graph_hash
 
     @classmethod
     def load(
@@ -87,15 +94,25 @@ class Segmenter:
             ValueError: the resolution is not one.
         """
         folder = find_model(model)
-        spec = load_spec(folder)
+        spec, hash_before = load_spec(folder), graph_hash(folder)
         if resolution == CAMERA:
             any_size = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch)
-            return CameraShapedSegmenter(spec, lambda size: create_engine(replace(any_size, resolution=size)))
+            return CameraShapedSegmenter(
+                spec, lambda size: create_engine(replace(any_size, resolution=size)), folder, hash_before
+            )
         if isinstance(resolution, str):
             resolution = parse_resolution(resolution) if resolution else None
         size = resolution or spec.resolution
         request = EngineRequest(folder, size, engine, device, precision, max_batch)
-        return cls(spec, create_engine(request), size)
+        return cls(spec, create_engine(request), size, folder, hash_before)
+
+    def is_current(self) -> bool:
+        """Whether the model's folder still holds what was loaded; one that was trained anew in place does not.
+
+        Raises:
+            ModelError: what it holds now is broken.
+        """
+        return load_spec(self.folder) == self.spec and graph_hash(self.folder) == self.graph_hash
 
     @property
     def resolution_text(self) -> str:
@@ -122,33 +139,45 @@ class Segmenter:
 
         Raises:
             ValueError: an array is not (H, W, 3) or (H, W) uint8 with at least one pixel.
-            EngineError: the engine's answer cannot be one.
+            EngineError: the engine fails, or returns what can be no result; the message names it.
         """
         width, height = self.resolution
         batch = np.empty((len(images), height, width, 3), np.uint8)
         for image, place in zip(images, batch):
             bring_to_size(image, place)
-        masks, confidences = self.engine.run(batch)
-        self._check(masks, confidences, batch.shape[:3])
-        return [Segmentation(mask, confidence) for mask, confidence in zip(masks, confidences)]
-
-    def _check(
-        self, masks: NDArray[np.uint8], confidences: NDArray[np.uint8], shape: tuple[int, ...]
-    ) -> None:
-        """A broken driver must not be published as a road."""
-        for name, plane in (("mask", masks), ("confidence", confidences)):
-            if plane.shape != shape or plane.dtype != np.uint8:
-                raise EngineError(
-                    f"the engine's {name} is {plane.dtype} {plane.shape} where uint8 {shape} was expected"
+        results: list[Segmentation] = []
+        while len(results) < len(batch):
+            part = batch[len(results) : len(results) + self.engine.most_at_once]
+            try:
+                masks, confidences = self._run(part)
+            except EngineError as error:
+                if len(part) == 1 or error.__cause__ is None or not is_out_of_memory(error.__cause__):
+                    raise
+                self.engine.most_at_once = len(part) // 2
+                self.engine.passed_over += (
+                    f"not {len(part)} pictures at once, but {len(part) // 2}: {error}",
                 )
-        class_count = len(self.spec.classes)
-        if masks.size and masks.max() >= class_count:
+            else:
+                results += map(Segmentation, masks, confidences)
+        return results
+
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """What the engine returns, if it can be a result."""
+        engine = f"engine {self.engine.name} on {self.engine.device}"
+        try:
+            result = self.engine.run(images)
+            require_result(result, images)
+        except EngineError as error:
+            raise EngineError(f"{engine} {error}") from error.__cause__
+        except Exception as error:  # a library or a driver can throw anything
+            raise EngineError(f"{engine}: {in_one_line(error)}") from error
+        masks, confidences = result
+        highest, classes = int(masks.max()), len(self.spec.classes)
+        if highest >= classes and (masks[masks >= classes] != UNLABELLED).any():
             raise EngineError(
-                f"the engine's mask holds class {masks.max()}; the model has {class_count} classes"
+                f"{engine} returned a mask that holds class {highest}; the model has {classes} classes"
             )
-        # The chosen class is at least as probable as the average one; what is not a number comes out as 0.
-        if class_count < 128 and masks.size and not confidences.any(axis=(1, 2)).all():
-            raise EngineError("the engine computes what is not a number: the confidence is 0 all over")
+        return masks, confidences
 
 
 class CameraShapedSegmenter(Segmenter):
@@ -161,8 +190,10 @@ class CameraShapedSegmenter(Segmenter):
         build: makes the engine for a resolution; raises as ``load``.
     """
 
-    def __init__(self, spec: ModelSpec, build: Callable[[Resolution], Engine]) -> None:
-        super().__init__(spec, _EngineToCome(), spec.resolution)
+    def __init__(
+        self, spec: ModelSpec, build: Callable[[Resolution], Engine], folder: Path, graph_hash: str
+    ) -> None:
+        super().__init__(spec, _EngineToCome(), spec.resolution, folder, graph_hash)
         self._build = build
         self._engines: dict[Resolution, Engine] = {}
         self._chosen = False
@@ -209,6 +240,8 @@ class _EngineToCome:
 
     name = device = precision = "none yet"
     reason = "made when the first picture shows the camera's shape"
+    passed_over: tuple[str, ...] = ()
+    most_at_once = UNLIMITED
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         raise EngineError("there is no engine before the first picture")

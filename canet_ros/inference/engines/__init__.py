@@ -10,17 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from canet_ros.hints import install_engine
-from canet_ros.inference.engines.engine import Engine, EngineError, EngineRequest
+from canet_ros.inference import cache
+from canet_ros.inference.engines.engine import UNLIMITED, Engine, EngineError, EngineRequest, in_one_line
+from canet_ros.inference.model_folder import ModelError
 from canet_ros.names import ENGINES, PRECISIONS
 
 __all__ = ["Engine", "EngineError", "EngineRequest", "cpu_has_bf16", "cpu_multiplies_int8", "create_engine"]
 
 
 def create_engine(request: EngineRequest) -> Engine:
-    """The engine that was asked for, or for ``auto`` the fastest that this machine has.
+    """The engine that was asked for, or for ``auto`` the fastest that starts on this machine.
+
+    ``auto`` goes on without int8 where the model is not calibrated. ``passed_over`` of the result says what was tried
+    before it and why that cannot be had.
 
     Raises:
-        EngineError: it cannot be had here.
+        EngineError: none that was asked for starts; the message says why, in one line.
         ModelError: the model is broken.
     """
     if request.engine not in ("auto", *ENGINES):
@@ -29,21 +34,33 @@ def create_engine(request: EngineRequest) -> Engine:
         raise EngineError(
             f"unknown precision {request.precision!r}: choose auto or one of {', '.join(PRECISIONS)}"
         )
+    refusals: list[str] = []
     if request.precision == "int8":
         from canet_ros.inference.quantization import quantized_graph
 
-        quantized_graph(request.folder, request.resolution)  # raises where the model was not calibrated
-    if request.engine != "auto":
-        return _build(request)
-    refusals = []
-    for candidate in _fastest_first(request):
         try:
-            engine = _build(candidate)
-        except EngineError as error:
-            refusals.append(f"not {candidate.engine} on {candidate.device}: {error}")
-        else:
-            engine.reason = "; ".join((engine.reason, *refusals))
-            return engine
+            with cache.substituted():
+                quantized_graph(request.folder, request.resolution)
+        except ModelError:
+            raise
+        except Exception as error:  # no scales, no package to apply them with
+            if request.engine != "auto":
+                raise error if isinstance(error, EngineError) else EngineError(in_one_line(error)) from error
+            refusals.append(f"not int8: {error}")
+            request = replace(request, precision="auto")
+    candidates = _fastest_first(request) if request.engine == "auto" else [request]
+    for candidate in candidates:
+        with cache.substituted() as remarks:
+            try:
+                engine = _build(candidate)
+            except EngineError as error:
+                if request.engine != "auto":
+                    raise
+                refusals.append(f"not {candidate.engine} on {candidate.device}: {error}")
+                continue
+        engine.most_at_once = getattr(engine, "most_at_once", UNLIMITED)
+        engine.passed_over = (*refusals, *remarks, *getattr(engine, "passed_over", ()))
+        return engine
     raise EngineError(
         f"nothing here runs device {request.device}, precision {request.precision}: " + "; ".join(refusals)
     )
@@ -65,13 +82,17 @@ def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
 
 def _build(request: EngineRequest) -> Engine:
     name = request.engine
-    if importlib.util.find_spec(name) is None:
-        raise EngineError(f"the package {name} is missing: {install_engine(name)}")
-    module = importlib.import_module(f"canet_ros.inference.engines.{name}_engine")
     try:
+        if importlib.util.find_spec(name) is None:
+            raise EngineError(f"the package {name} is missing: {install_engine(name)}")
+        module = importlib.import_module(f"canet_ros.inference.engines.{name}_engine")
         engine: Engine = getattr(module, ENGINES[name])(request)
-    except ModuleNotFoundError as error:  # a package that the engine's files are made with
-        raise EngineError(f"engine {name}: {error}") from error
+    except (EngineError, ModelError):
+        raise
+    except ModuleNotFoundError as error:
+        raise EngineError(f"engine {name}: {error}") from error  # it says what to install
+    except (Exception, SystemExit) as error:  # a package, a driver or a disk can throw anything
+        raise EngineError(f"engine {name} does not start: {in_one_line(error)}") from error
     return engine
 
 

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,9 @@ from numpy.typing import NDArray
 from canet_ros.hints import see_docs
 from canet_ros.inference import cache, progress
 from canet_ros.inference.engines import EngineError, EngineRequest
+from canet_ros.inference.engines.engine import in_one_line, warm_up
 from canet_ros.inference.export import INPUT, OUTPUTS, derived_name, exported_graph
+from canet_ros.inference.model_folder import ModelError
 from canet_ros.inference.quantization import quantized_graph
 
 PROVIDERS = {
@@ -23,6 +29,10 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_LOG_PREFIX = re.compile(r"^.*?\[[EFW]:onnxruntime[^\]]*\]\s*")
+_TELLING = re.compile(r"error|fail|require|cannot|not found|unable", re.IGNORECASE)
+_REASON_CHARACTERS = 400
 
 
 class OnnxRuntimeEngine:
@@ -35,8 +45,21 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, request: EngineRequest) -> None:
+        self.passed_over: tuple[str, ...] = ()
         kinds = _provider_kinds(request.device)
-        index = int(request.device.partition(":")[2] or 0)
+        if request.device == "auto" and kinds != ["cpu"]:
+            try:
+                self._start(request, kinds)
+                return
+            except ModelError:
+                raise
+            except Exception as error:  # a driver can throw anything; the CPU is left
+                self.passed_over = (f"not onnxruntime on a GPU: {in_one_line(error)}",)
+                kinds = ["cpu"]
+        self._start(request, kinds)
+
+    def _start(self, request: EngineRequest, kinds: list[str]) -> None:
+        index = _index(request.device)
         self.device = "cpu" if kinds == ["cpu"] else f"cuda:{index}"
         self.precision = _precision(request.precision, kinds)
         if self.precision == "int8":
@@ -47,14 +70,33 @@ class OnnxRuntimeEngine:
         # Threads that spin between two frames take the cores from image conversion and DDS.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        providers = [_provider(kind, request, self.precision, index) for kind in kinds]
-        width, height = request.resolution
-        with _tensorrt_build(request) if "tensorrt" in kinds else nullcontext():
-            self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
-            for batch in range(1, request.max_batch + 1 if kinds != ["cpu"] else 2):
-                self.run(np.zeros((batch, height, width, 3), np.uint8))
-        in_use = ", ".join(self._session.get_providers())
-        self.reason = f"ONNX Runtime {onnxruntime.__version__} with {in_use}"
+        name = derived_name(request.folder, request.resolution, "tensorrt")
+        with _tensorrt_build(name) if "tensorrt" in kinds else nullcontext() as folder:
+            providers = [_provider(kind, request, self.precision, index, folder) for kind in kinds]
+
+            def start_session() -> Any:
+                return onnxruntime.InferenceSession(str(graph), options, providers=providers)
+
+            self._session = start_session()
+            # Whatever does not load is left out without an exception, and what fails later moves to the CPU.
+            if hasattr(self._session, "disable_fallback"):
+                self._session.disable_fallback()
+            in_use = self._session.get_providers()
+            self.providers = tuple(kind for kind, name in PROVIDERS.items() if name in in_use)
+            lacking = [kind for kind in kinds if kind not in self.providers]
+            if lacking:
+                why = _said_by(start_session)
+                names = " and ".join(PROVIDERS[kind] for kind in lacking)
+                if not set(kinds) - {"cpu"} & set(self.providers):
+                    raise EngineError(
+                        f"device {request.device!r}: ONNX Runtime {onnxruntime.__version__} cannot start {names} and "
+                        f"would run on the CPU: {why}"
+                    )
+                self.passed_over += (f"not {names}: {why}",)
+            largest = request.max_batch if self.device != "cpu" else 1
+            self.most_at_once, remarks = warm_up(self.run, request.resolution, largest)
+            self.passed_over += remarks
+        self.reason = f"ONNX Runtime {onnxruntime.__version__} with {', '.join(in_use)}"
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         mask, confidence = self._session.run(list(OUTPUTS), {INPUT: images})
@@ -81,39 +123,71 @@ def _provider_kinds(device: str) -> list[str]:
     return [*on_gpu, "cpu"]
 
 
-def _provider(kind: str, request: EngineRequest, precision: str, index: int) -> tuple[str, dict[str, Any]]:
+def _index(device: str) -> int:
+    number = device.partition(":")[2] or "0"
+    if not number.isdecimal():
+        raise EngineError(f"device {device!r}: expected cuda or cuda:N")
+    return int(number)
+
+
+def _said_by(start_session: Callable[[], object]) -> str:
+    """Why a provider does not load. ONNX Runtime writes that to stderr alone: it is started once more, to be heard."""
+    with os.fdopen(os.memfd_create("heard"), "w+") as heard:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = [(number, os.dup(number)) for number in (1, 2)]
+        try:
+            for number, _ in kept:
+                os.dup2(heard.fileno(), number)
+            with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
+                start_session()
+        except Exception as error:
+            heard.write(f"\n{in_one_line(error)}\n")
+        finally:
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+        heard.flush()
+        heard.seek(0)
+        text = heard.read()
+    sys.stderr.write(text)  # other threads may have written meanwhile
+    lines = [_LOG_PREFIX.sub("", line).strip(" *") for line in _COLOR.sub("", text).splitlines()]
+    told = " ".join(line for line in lines if _TELLING.search(line))
+    return told[:_REASON_CHARACTERS] or "it gives no reason"
+
+
+def _provider(
+    kind: str, request: EngineRequest, precision: str, index: int, folder: Path | None
+) -> tuple[str, dict[str, Any]]:
     options: dict[str, Any] = {}
     if kind == "cuda":
         options = {"device_id": index}
     elif kind == "tensorrt":
-        folder = _tensorrt_folder(request)
-        folder.mkdir(parents=True, exist_ok=True)
         width, height = request.resolution
         shape = f"{height}x{width}x3"
         options = {
             "device_id": index,
-            "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": str(folder),
-            "trt_timing_cache_enable": True,
-            "trt_timing_cache_path": str(folder),
             "trt_fp16_enable": precision != "fp32",
             "trt_int8_enable": precision == "int8",
             "trt_profile_min_shapes": f"{INPUT}:1x{shape}",
             "trt_profile_opt_shapes": f"{INPUT}:1x{shape}",
             "trt_profile_max_shapes": f"{INPUT}:{request.max_batch}x{shape}",
         }
+        if folder is not None:
+            options |= {
+                "trt_engine_cache_enable": True,
+                "trt_engine_cache_path": str(folder),
+                "trt_timing_cache_enable": True,
+                "trt_timing_cache_path": str(folder),
+            }
     return PROVIDERS[kind], options
 
 
-@contextmanager
-def _tensorrt_build(request: EngineRequest) -> Iterator[None]:
+@contextlib.contextmanager
+def _tensorrt_build(name: str) -> Iterator[Path | None]:
     """Only ONNX Runtime knows whether its cache spares the minutes."""
-    with cache.locked(_tensorrt_folder(request)), progress.doing(progress.BUILDING):
-        yield
-
-
-def _tensorrt_folder(request: EngineRequest) -> Path:
-    return cache.cache_folder() / derived_name(request.folder, request.resolution, "tensorrt")
+    with cache.derived_folder(name) as folder, progress.doing(progress.BUILDING):
+        yield folder
 
 
 def _precision(wanted: str, kinds: list[str]) -> str:

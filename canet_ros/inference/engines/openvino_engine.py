@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from canet_ros.inference import cache
 from canet_ros.inference.engines import EngineError, EngineRequest, cpu_multiplies_int8
+from canet_ros.inference.engines.engine import warm_up
 from canet_ros.inference.export import derived_name, exported_graph
 from canet_ros.inference.int8_scales import has_scales
 from canet_ros.inference.quantization import quantized_graph
@@ -43,7 +44,7 @@ class OpenVinoEngine:
             fingerprint += cache.checksum(quantized_graph(request.folder, request.resolution))
         suffix = f"{self.precision}-openvino-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.blob"
 
-        def compile_for_this_machine(path: Path) -> None:
+        def compile_graph() -> Any:
             graph = (
                 quantized_graph(request.folder, request.resolution)
                 if self.precision == "int8"
@@ -52,16 +53,25 @@ class OpenVinoEngine:
             model = core.read_model(graph)
             width, height = request.resolution
             model.reshape([1, height, width, 3])
-            path.write_bytes(core.compile_model(model, device, hints).export_model().getvalue())
+            return core.compile_model(model, device, hints)
 
-        blob = cache.derived_file(
-            derived_name(request.folder, request.resolution, suffix), compile_for_this_machine
-        )
-        with blob.open("rb") as file:
-            compiled = core.import_model(file.read(), device, hints)
+        def write_compiled(path: Path) -> None:
+            path.write_bytes(compile_graph().export_model().getvalue())
+
+        try:
+            blob = cache.derived_file(
+                derived_name(request.folder, request.resolution, suffix), write_compiled
+            )
+        except (OSError, RuntimeError):  # no place for it, or a device whose compiled form cannot be exported
+            compiled = compile_graph()
+        else:
+            try:
+                compiled = core.import_model(blob.read_bytes(), device, hints)
+            except RuntimeError:  # of another driver, or of a machine with another processor of the same name
+                cache.forget_derived_file(blob)
+                compiled = compile_graph()
         self._inference = compiled.create_infer_request()
-        width, height = request.resolution
-        self.run(np.zeros((1, height, width, 3), np.uint8))
+        self.most_at_once, self.passed_over = warm_up(self.run, request.resolution, 1)
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         images = np.ascontiguousarray(images)

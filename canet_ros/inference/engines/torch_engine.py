@@ -12,6 +12,7 @@ from torch import Tensor
 
 from canet_ros.hints import see_docs
 from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16
+from canet_ros.inference.engines.engine import warm_up
 from canet_ros.inference.model_folder import load_network
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
 from canet_ros.inference.rounding import round_to_bf16
@@ -35,8 +36,9 @@ class TorchEngine:
             round_to_bf16(graph, width, height)
         self._graph = graph.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._captures: dict[int, _Capture] = {}
-        for batch in range(1, request.max_batch + 1 if self._device.type == "cuda" else 2):
-            self.run(np.zeros((batch, height, width, 3), np.uint8))
+        self.most_at_once, self.passed_over = warm_up(
+            self.run, request.resolution, request.max_batch if self._device.type == "cuda" else 1
+        )
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if self._device.type == "cuda":

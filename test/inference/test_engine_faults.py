@@ -1,0 +1,538 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a vehicle meets: broken packages, caches that cannot be written, GPUs that do not load, engines gone wrong.
+
+Packages are broken for real, in a process of its own, disks are full for real where mounting is allowed. GPUs are faked
+at the edge of ONNX Runtime and of the engine: there is none here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from canet_ros.inference import ModelError, Segmenter, cache
+from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
+from canet_ros.inference.engines.engine import UNLIMITED
+from canet_ros.inference.model_folder import WEIGHTS_FILE, load_network, save_model
+
+RESOLUTION = (160, 120)
+PICTURE = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
+
+START = """
+import json, sys
+import numpy as np
+from canet_ros.inference import Segmenter
+from canet_ros.inference.engines import EngineError
+answers = []
+for engine in sys.argv[2:]:
+    try:
+        segmenter = Segmenter.load(sys.argv[1], "cpu", engine)
+    except EngineError as error:
+        answers.append({"error": str(error)})
+    else:
+        found = segmenter.engine
+        mask = segmenter(np.zeros((120, 160, 3), np.uint8)).mask
+        answers.append({"engine": found.name, "passed_over": found.passed_over, "sum": int(mask.sum())})
+print(json.dumps(answers))
+"""
+
+
+def start(model: Path, *engines: str, **environment: str | None) -> list[dict[str, Any]]:
+    """What a process of its own comes to in an environment, engine by engine; None takes a variable away."""
+    variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    done = subprocess.run(
+        [sys.executable, "-c", START, str(model), *engines],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANET_ROS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB; skips where mounting is not allowed."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+# --- packages that are installed and do not work ---------------------------------------------------------------------
+
+BROKEN = {
+    "ImportError": "raise ImportError('libopenvino.so.2641: cannot open shared object file')",
+    "OSError": "raise OSError('libtbb.so.12: wrong ELF class: ELFCLASS32')",
+    "RuntimeError": "raise RuntimeError('module compiled against ABI version 0x1000009\\nbut this is 0x2000000')",
+    "AttributeError": "raise AttributeError('_ARRAY_API not found')",
+    "SystemExit": "import sys; sys.exit('no licence')",
+    "no content": "",
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize("package", ["openvino", "onnxruntime"])
+def test_a_package_that_does_not_import_is_passed_over(
+    random_model: Path, tmp_path: Path, warm_cache: None, package: str, fault: str
+) -> None:
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(BROKEN[fault])
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    refused, found = start(random_model, package, "auto", PYTHONPATH=path)
+    assert f"engine {package} " in refused["error"]
+    assert "\n" not in refused["error"]
+    assert fault in refused["error"] or fault == "no content"
+    if package == "openvino":  # the first that auto tries
+        assert found["engine"] in ("torch", "onnxruntime")
+        assert found["passed_over"] == [f"not openvino on cpu: {refused['error']}"]
+    else:
+        assert found["engine"] == "openvino"
+
+
+def test_an_engine_that_does_not_compile_is_passed_over(
+    random_model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            "Exception from src/inference/src/cpp/core.cpp:131:\nException from x.cpp:1:\nno such ISA\n"
+        )
+
+    monkeypatch.setattr(openvino.Core, "compile_model", fail)
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
+    assert engine.name != "openvino"
+    assert engine.passed_over == (
+        "not openvino on cpu: engine openvino does not start: RuntimeError: no such ISA",
+    )
+    with pytest.raises(EngineError, match="does not start: RuntimeError: no such ISA"):
+        create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu"))
+
+
+def test_a_broken_model_is_no_reason_to_try_the_next_engine(
+    random_model: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    copy = Path(shutil.copytree(random_model, tmp_path / "copy"))
+    (copy / WEIGHTS_FILE).write_bytes(b"nothing")
+    with pytest.raises(ModelError):
+        create_engine(EngineRequest(copy, RESOLUTION, device="cpu"))
+
+
+def test_what_starts_at_once_passes_nothing_over(random_model: Path, own_cache: Path) -> None:
+    assert create_engine(EngineRequest(random_model, RESOLUTION, device="cpu")).passed_over == ()
+
+
+def test_int8_without_scales_leaves_auto_its_choice(random_model: Path, own_cache: Path) -> None:
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu", precision="int8"))
+    assert engine.name == "openvino"
+    assert engine.precision != "int8"
+    (sentence,) = engine.passed_over
+    assert sentence.startswith("not int8: ")
+    assert "canet export" in sentence
+    with pytest.raises(EngineError, match="is not calibrated"):
+        create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "int8"))
+
+
+# --- a cache that cannot be written ----------------------------------------------------------------------------------
+
+
+def places_left() -> set[str]:
+    return {str(path) for place in ("/tmp", "/dev/shm") for path in Path(place).glob("canet_ros-*")}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"CANET_ROS_CACHE": "FILE"},
+        {"CANET_ROS_CACHE": "FILE/below"},
+        {"CANET_ROS_CACHE": "/proc/nowhere"},
+        {"CANET_ROS_CACHE": None, "XDG_CACHE_HOME": "FILE"},
+        {"CANET_ROS_CACHE": None, "XDG_CACHE_HOME": None, "HOME": "FILE"},
+        {"CANET_ROS_CACHE": None, "XDG_CACHE_HOME": None, "HOME": "/proc"},
+    ],
+    ids=lambda variables: " ".join(f"{name}={value}" for name, value in variables.items()),
+)
+def test_without_a_cache_it_runs_and_says_so(
+    random_model: Path, tmp_path: Path, environment: dict[str, str | None]
+) -> None:
+    (tmp_path / "file").touch()
+    file = str(tmp_path / "file")
+    before = places_left()
+    (found,) = start(
+        random_model, "auto", **{n: v and v.replace("FILE", file) for n, v in environment.items()}
+    )
+    assert found["engine"] == "openvino"
+    (sentence,) = found["passed_over"]
+    assert sentence.startswith("not kept for the next start: cannot write ")
+    assert "set CANET_ROS_CACHE" in sentence
+    assert places_left() <= before
+
+
+def test_without_a_home(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user that is in no passwd."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CANET_ROS_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu"))
+    assert "there is no home folder" in engine.passed_over[0]
+    with pytest.raises(EngineError, match="there is no home folder"):
+        create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "int8"))
+
+
+def test_a_cache_that_fills_up(random_model: Path, small_disk: Path) -> None:
+    (found,) = start(random_model, "auto", CANET_ROS_CACHE=str(small_disk))
+    assert found["engine"] == "openvino"
+    assert "No space left on device" in found["passed_over"][0]
+    assert not [path for path in small_disk.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_a_read_only_cache(random_model: Path, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    (found,) = start(random_model, "auto", CANET_ROS_CACHE=str(small_disk / "cache"))
+    assert found["engine"] == "openvino"
+    assert "Read-only file system" in found["passed_over"][0]
+
+
+def test_no_place_at_all_leaves_the_engine_that_needs_none(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
+    assert engine.name == "torch"
+    assert engine.passed_over[0].startswith("not openvino on cpu: ")
+
+
+def test_a_read_only_cache_that_is_complete_is_used(random_model: Path, own_cache: Path) -> None:
+    create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu"))
+    for lock in own_cache.rglob("*.lock"):
+        lock.unlink()
+        lock.mkdir()  # nobody can lock, so nobody can build
+    assert create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu")).passed_over == ()
+
+
+@pytest.mark.parametrize("damage", ["binary checksum", "folder", "folder for a checksum"])
+def test_a_cache_of_which_anything_may_be_damaged(own_cache: Path, damage: str) -> None:
+    def build(path: Path) -> None:
+        path.write_bytes(b"b" * 1000)
+
+    path = cache.derived_file("thing", build)
+    checksum = path.with_name("thing.sha256")
+    if damage == "binary checksum":
+        checksum.write_bytes(b"\xff" * 64)
+    else:
+        wrong = path if damage == "folder" else checksum
+        wrong.unlink()
+        (wrong / "deep").mkdir(parents=True)
+    assert cache.derived_file("thing", build).read_bytes() == b"b" * 1000
+    assert cache.is_complete(path)
+
+
+def test_a_compiled_file_of_another_version_is_built_anew(random_model: Path, own_cache: Path) -> None:
+    request = EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "fp32")
+    expected, _ = create_engine(request).run(PICTURE[None])
+    (blob,) = own_cache.rglob("*.blob")
+    blob.write_bytes(b"what another version wrote")
+    blob.with_name(f"{blob.name}.sha256").write_text(cache._sha256(blob))
+    engine = create_engine(request)
+    np.testing.assert_array_equal(engine.run(PICTURE[None])[0], expected)
+    create_engine(request)
+    assert blob.stat().st_size > 1000
+
+
+def test_a_process_that_hangs_while_it_builds_does_not_hold_up_others(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "LOCK_TIMEOUT_S", 0.1)
+    with cache.locked(own_cache / "thing"), cache.substituted() as remarks:
+        path = cache.derived_file("thing", lambda path: path.write_text("mine") and None)
+        assert path.read_text() == "mine"
+        assert "another process" in remarks[0]
+    assert not path.exists()
+
+
+def test_many_start_together_on_an_empty_cache(random_model: Path, own_cache: Path) -> None:
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", START, str(random_model), "auto"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(int(os.environ.get("CANET_TEST_PROCESSES", 6)))
+    ]
+    outputs = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), outputs
+    answers = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0][0]["engine"] == "openvino"
+    assert answers[0][0]["passed_over"] == []
+    assert len(list(own_cache.rglob("*.blob"))) == len(list(own_cache.rglob("*.onnx"))) == 1
+    assert not list(own_cache.rglob("building-*"))
+
+
+# --- ONNX Runtime whose GPU does not load, faked at its edge ---------------------------------------------------------
+
+
+class FakeSession:
+    """Of a build for GPUs on a machine where one of the two libraries does not load."""
+
+    loads: tuple[str, ...] = ()
+    why = (
+        "\x1b[1;31m2026-11-24 [E:onnxruntime:Default, provider_bridge_ort.cc:2251 TryGetProviderInfo_CUDA] FAIL : "
+        "Failed to load library libonnxruntime_providers_cuda.so with error: libcudnn.so.9: cannot open shared "
+        "object file\x1b[m\n"
+    )
+
+    def __init__(self, path: str, options: object, providers: list[tuple[str, dict[str, Any]]]) -> None:
+        self._providers = [name for name, _ in providers if name in (*self.loads, "CPUExecutionProvider")]
+        if len(self._providers) < len(providers):
+            os.write(2, self.why.encode())
+
+    def get_providers(self) -> list[str]:
+        return self._providers
+
+    def run(self, names: list[str], inputs: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        shape = inputs["images"].shape[:3]
+        return [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)]
+
+
+@pytest.fixture
+def gpu_build(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> type[FakeSession]:
+    import onnxruntime
+
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    session = type("Session", (FakeSession,), {})
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    return session
+
+
+def test_landing_on_the_cpu_is_refused_with_onnx_runtimes_own_reason(
+    random_model: Path, gpu_build: type[FakeSession], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(EngineError) as raised:
+        create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cuda"))
+    assert "CUDAExecutionProvider" in str(raised.value)
+    assert "libcudnn.so.9: cannot open shared object file" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "\x1b" not in str(raised.value)
+    assert "libcudnn" in capfd.readouterr().err, "what other threads wrote meanwhile must not be lost"
+
+
+def test_auto_lands_on_the_cpu_and_the_device_says_so(
+    random_model: Path, gpu_build: type[FakeSession]
+) -> None:
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "auto"))
+    assert (engine.device, engine.precision) == ("cpu", "fp32")
+    assert "libcudnn.so.9" in engine.passed_over[0]
+    assert "CPUExecutionProvider" in engine.reason
+
+
+def test_without_tensorrt_cuda_is_left(random_model: Path, gpu_build: type[FakeSession]) -> None:
+    gpu_build.loads = ("CUDAExecutionProvider",)
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cuda:1"))
+    assert (engine.device, engine.precision) == ("cuda:1", "fp16")
+    (sentence,) = engine.passed_over
+    assert sentence.startswith("not TensorrtExecutionProvider: ")
+
+
+def test_a_gpu_that_loads_is_used(random_model: Path, gpu_build: type[FakeSession]) -> None:
+    gpu_build.loads = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    engine = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cuda"))
+    assert (engine.device, engine.passed_over) == ("cuda:0", ())
+
+
+# --- engines that return rubbish -------------------------------------------------------------------------------------
+
+
+class Faulty:
+    """An engine that fails in a way of choice once it has started."""
+
+    name, device, precision, reason = "openvino", "cpu", "fp32", "as asked"
+    passed_over: tuple[str, ...] = ()
+    most_at_once = UNLIMITED
+
+    def __init__(self, run: Callable[[NDArray[np.uint8]], Any]) -> None:
+        self.run = run
+
+
+def with_engine(segmenter: Segmenter, run: Callable[[NDArray[np.uint8]], Any]) -> Segmenter:
+    return Segmenter(
+        segmenter.spec, Faulty(run), segmenter.resolution, segmenter.folder, segmenter.graph_hash
+    )
+
+
+def planes(images: NDArray[np.uint8], value: int = 1, dtype: Any = np.uint8) -> Any:
+    return np.full(images.shape[:3], value, dtype)
+
+
+def raises(error: Exception) -> Callable[[NDArray[np.uint8]], Any]:
+    def run(_: NDArray[np.uint8]) -> Any:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (
+            lambda x: (planes(x, dtype=np.float32) * np.nan, planes(x)),
+            r"a mask of float32 \(1, 120, 160\) where uint8",
+        ),
+        (lambda x: (planes(x), planes(x, dtype=np.int64)), "a confidence of int64"),
+        (
+            lambda x: (planes(x)[:, 1:], planes(x)),
+            r"a mask of uint8 \(1, 119, 160\) where uint8 \(1, 120, 160\) was expected",
+        ),
+        (lambda x: (planes(x)[0], planes(x)), r"a mask of uint8 \(120, 160\) where"),
+        (lambda x: (planes(x), planes(x)[:0]), r"a confidence of uint8 \(0, 120, 160\) where"),
+        (lambda x: (planes(x), planes(x, 0)), "not a number"),
+        (lambda x: (planes(x, 77), planes(x)), "holds class 77; the model has 11 classes"),
+        (lambda x: planes(x), "ndarray, expected mask and confidence"),
+        (lambda x: None, "NoneType, expected mask and confidence"),
+        (lambda x: (planes(x), None), "a confidence of NoneType"),
+        (
+            raises(RuntimeError("Exception from a.cpp:1:\nthe device\nis gone")),
+            "RuntimeError: the device is gone",
+        ),
+        (raises(KeyError()), "KeyError"),
+    ],
+)
+def test_what_can_be_no_result_is_refused(segmenter: Segmenter, run: Any, words: str) -> None:
+    with pytest.raises(EngineError, match=rf"^engine openvino on cpu.*{words}"):
+        with_engine(segmenter, run)(PICTURE)
+
+
+def test_pixels_without_a_class_are_a_result(segmenter: Segmenter) -> None:
+    """A network that is not ours may give 255 for ``ignore``."""
+    assert (with_engine(segmenter, lambda x: (planes(x, 255), planes(x)))(PICTURE).mask == 255).all()
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
+def test_an_overflow_is_found(random_model: Path, tmp_path: Path, own_cache: Path, engine: str) -> None:
+    spec, network = load_network(random_model)
+    network.head.weight.data.fill_(3e38)  # finite each, but not their sum
+    save_model(tmp_path / "model", spec, network, half=False)
+    with pytest.raises(EngineError, match="not a number"):
+        Segmenter.load(tmp_path / "model", "cpu", engine, "fp32")(PICTURE)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError(
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer"
+        ),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_makes_smaller_batches(segmenter: Segmenter, error: Exception) -> None:
+    sizes: list[int] = []
+
+    def run(images: NDArray[np.uint8]) -> Any:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise error
+        return planes(images), planes(images)
+
+    small = with_engine(segmenter, run)
+    assert len(small.segment_batch([PICTURE] * 5)) == 5
+    assert sizes == [5, 2, 2, 1]
+    assert small.engine.passed_over[0].startswith("not 5 pictures at once, but 2: engine openvino on cpu: ")
+    sizes.clear()
+    small.segment_batch([PICTURE] * 4)
+    assert sizes == [2, 2], "what does not fit is not tried again"
+    assert len(small.engine.passed_over) == 1
+    with pytest.raises(EngineError, match="engine openvino on cpu"):
+        with_engine(segmenter, raises(error)).segment_batch([PICTURE])
+
+
+def test_out_of_memory_at_the_start_makes_smaller_batches(
+    random_model: Path, gpu_build: type[FakeSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = 2
+
+    def run(self: FakeSession, names: list[str], inputs: dict[str, NDArray[np.uint8]]) -> Any:
+        if len(inputs["images"]) > fits:
+            raise RuntimeError("CUDA failure 2: out of memory")
+        return FakeSession.run(self, names, inputs)
+
+    gpu_build.loads = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    monkeypatch.setattr(gpu_build, "run", run)
+    segmenter = Segmenter.load(random_model, "cuda", "onnxruntime", max_batch=4)
+    assert segmenter.engine.passed_over[0].startswith("not 4 pictures at once, but 2: ")
+    assert len(segmenter.segment_batch([PICTURE] * 4)) == 4
+    fits = 0
+    with pytest.raises(EngineError, match="out of memory at 160x120"):
+        Segmenter.load(random_model, "cuda", "onnxruntime", max_batch=4)
+
+
+# --- a model that changes on disk ------------------------------------------------------------------------------------
+
+
+def test_a_model_trained_anew_in_place_is_seen(random_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(random_model, tmp_path / "model"))
+    segmenter = Segmenter.load(folder, "cpu", "torch", "fp32")
+    assert segmenter.is_current()
+    spec, network = load_network(folder)
+    network.head.bias.data[0] += 1
+    save_model(folder, spec, network)
+    assert not segmenter.is_current()
+    assert Segmenter.load(folder, "cpu", "torch", "fp32").is_current()
+
+
+def test_only_what_shapes_the_graph_makes_engines_build_anew(
+    random_model: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    folder = Path(shutil.copytree(random_model, tmp_path / "model"))
+    segmenter = Segmenter.load(folder, "cpu", "openvino", "fp32")
+    built = sorted(own_cache.rglob("*.blob"))
+    text = (folder / "model.yaml").read_text()
+    (folder / "model.yaml").write_text(text.replace("metrics: {}", "metrics: {val_miou: 0.5}"))
+    assert (folder / "model.yaml").read_text() != text
+    again = Segmenter.load(folder, "cpu", "openvino", "fp32")
+    assert again.graph_hash == segmenter.graph_hash
+    assert sorted(own_cache.rglob("*.blob")) == built
+    assert not segmenter.is_current(), "what the model says of itself is shown, so it must be what is there"
+    (folder / "model.yaml").write_text(text.replace("std: [0.229", "std: [0.329"))
+    assert Segmenter.load(folder, "cpu", "openvino", "fp32").graph_hash != segmenter.graph_hash
