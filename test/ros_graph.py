@@ -107,7 +107,21 @@ class Graph:
         ).value
 
     def state(self, node: str = "/canet") -> str:
-        return str(self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
+        name = f"{node}/get_state"
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(GetState, name)
+        client, answers = self._clients[name], []
+
+        def answered() -> Any:
+            # Asked again: a server that has just come answers before it knows where to.
+            if not answers or time.monotonic() - asked_s[0] > 2:
+                answers.append(client.call_async(GetState.Request()))
+                asked_s[0] = time.monotonic()
+            return next((answer for answer in answers if answer.done()), None)
+
+        asked_s = [0.0]
+        assert client.wait_for_service(timeout_sec=WAIT_S), f"no service {name}"
+        return str(wait_until(answered, f"an answer of {name}").result().current_state.label)
 
     def change_state(self, label: str, node: str = "/canet") -> bool:
         """Ask for a transition (``configure``, ``activate``...); whether it succeeded."""

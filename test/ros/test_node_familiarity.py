@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera whose pictures the model does not know, through real topics: WARN with the figure, then OK by itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from ros_graph import Graph, Process, health, picture, segmentation_node, wait_until
+from sensor_msgs.msg import Image
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.familiarity import familiar_range, figures
+from canet_ros.inference.model_folder import load_spec, save_spec
+
+pytestmark = pytest.mark.ros
+CAMERA = "/camera/image_raw"
+WARN = str(DiagnosticStatus.WARN[0])
+
+
+@pytest.fixture(scope="module")
+def knowing_model(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows the test's pictures."""
+    folder = Path(shutil.copytree(sharp_model, tmp_path_factory.mktemp("models") / "knowing"))
+    segmenter = Segmenter.load(folder, "cpu", "torch", "fp32")
+    known = familiar_range(
+        [figures(segmenter.segment_batch([picture(160, 120, seed)])[0]) for seed in range(5)]
+    )
+    save_spec(folder, replace(load_spec(folder), familiar=known))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unknown(knowing_model: Path) -> np.ndarray:
+    """Of some pictures that a camera should not send, one that is out of what the model knows."""
+    segmenter = Segmenter.load(knowing_model, "cpu", "torch", "fp32")
+    for level in (0, 30, 120, 200, 255):
+        blocked = np.full((120, 160, 3), level, np.uint8)
+        found = figures(segmenter.segment_batch([blocked])[0])
+        low, high = segmenter.spec.familiar["mean"]
+        if not low <= found["mean"] <= high:
+            return blocked
+    raise AssertionError("the model with random weights knows them all")
+
+
+@pytest.fixture(scope="module")
+def node(knowing_model: Path, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    mask = np.zeros((120, 160), np.uint8)
+    mask[60:] = 255
+    path = tmp_path_factory.mktemp("masks") / "lower_half.png"
+    cv2.imwrite(str(path), mask)
+    with segmentation_node(
+        knowing_model, ignore_masks=f"['', '{path}']", image_topics=f"[{CAMERA}, /b/image_raw]"
+    ):
+        graph.wait_for_state("active")
+        yield
+
+
+def test_a_camera_that_is_blocked_is_named_within_30_frames(
+    graph: Graph, node: Process, unknown: np.ndarray
+) -> None:
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    masks = graph.listen(Image, "/camera/segmentation/mask")
+    camera = graph.camera(CAMERA)
+    graph.connect(camera, masks)
+
+    def send(image: np.ndarray, frames: int) -> None:
+        for _ in range(frames):
+            masks.wait_for_stamp(camera.send(image))
+
+    for seed in range(30):
+        send(picture(160, 120, seed % 5), 1)
+    assert 0 < float(health(diagnostics, CAMERA)["confidence_mean"]) < 1
+    assert "no road" not in health(diagnostics, CAMERA)["message"]
+    send(unknown, 30)
+
+    def said() -> bool:
+        return "no road that the model knows" in health(diagnostics, CAMERA)["message"]
+
+    wait_until(lambda: send(unknown, 1) or said(), "a warning")
+    assert health(diagnostics, CAMERA)["level"] == WARN
+    wait_until(lambda: send(picture(160, 120, len(masks.messages) % 5), 1) or not said(), "the warning to go")
+    graph.clear()
+
+
+def test_what_is_ignored_does_not_count(
+    graph: Graph, node: Process, knowing_model: Path, unknown: np.ndarray
+) -> None:
+    image = picture(160, 120)
+    image[60:] = unknown[60:]
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    masks = graph.listen(Image, "/b/segmentation/mask")
+    camera = graph.camera("/b/image_raw")
+    graph.connect(camera, masks)
+    for _ in range(80):
+        masks.wait_for_stamp(camera.send(image))
+    found = Segmenter.load(knowing_model, "cpu", "torch", "fp32").segment_batch([image])[0]
+    counted = np.zeros((120, 160), bool)
+    counted[:60] = True
+    expected = figures(found, counted)["mean"]
+    assert expected != pytest.approx(figures(found)["mean"], abs=0.005)
+    wait_until(
+        lambda: (
+            float(health(diagnostics, "/b/image_raw").get("confidence_mean", 0))
+            == pytest.approx(expected, abs=0.002)
+        ),
+        "the mean confidence of what is not ignored",
+    )
+    graph.clear()
