@@ -410,9 +410,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def on_callback_error(self, error: Exception) -> None:
         """A callback threw: said, counted, and the node goes on."""
         self._engine_statistics.count("callback_failures")
-        text = "".join(traceback.format_exception(error)).strip()
-        self._faults.report("node", f"a callback failed: {text}")
-        self._faults.remember("node", f"a callback failed: {type(error).__name__}: {error}")
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        self._faults.report(
+            "node",
+            f"a callback failed: {type(error).__name__}: {error} ({place.filename}, line {place.lineno})",
+        )
 
     def _on_image(self, camera: Camera, message: Any) -> None:
         received_s = time.monotonic()

@@ -57,6 +57,8 @@ def run_node(
             except ExternalShutdownException:
                 break
             except Exception as error:
+                if ended.is_set():  # the executor was shut down under a callback
+                    break
                 on_callback_error(node, error)
                 ended.wait(_PAUSE_S)
             else:
