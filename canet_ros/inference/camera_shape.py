@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from canet_ros.inference.model_folder import Resolution
@@ -36,6 +37,7 @@ def squeeze(resolution: Resolution, size: Resolution) -> float:
     return max(ratio, 1 / ratio)
 
 
+@functools.lru_cache(maxsize=64)
 def squeeze_warning(resolution: Resolution, size: Resolution) -> str:
     """What to say of pictures that are squeezed by more than 10 %, with what would fit; empty: they are not."""
     if squeeze(resolution, size) <= TOLERATED_SQUEEZE:
