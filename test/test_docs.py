@@ -18,7 +18,7 @@ from canet_ros.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def code_blocks(document: Path, language: str) -> list[str]:
@@ -35,6 +35,15 @@ def test_links_lead_to_files(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
     missing = [t for t in targets if "://" not in t and not (document.parent / t).exists()]
     assert not missing
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    trees = "\n".join(re.findall(r"```{toctree}(.*?)```", index, re.DOTALL))
+    listed = re.findall(r"^([a-z-]+)$", trees, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        page.stem for page in (ROOT / "docs").glob("*.md") if page.stem != "index"
+    )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

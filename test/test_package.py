@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One list of parameters, and everything that repeats it says the same: launch arguments, config/canet.yaml, README.
+"""One list of parameters, and everything that repeats it says the same: launch arguments, config/canet.yaml, docs/parameters.md.
 
 Also asserted, without ROS: package.xml names what the code imports; the RViz and Foxglove files parse and show topics
 that the node publishes; what ros2 bag record is told. Not asserted: that RViz, Foxglove and rosbag2 accept it; they
@@ -104,8 +104,8 @@ def test_four_cameras_file_sets_known_parameters() -> None:
     assert len(camera_topics(parameters["image_topics"], "segmentation")) == 4
 
 
-def readme_row(spec: ParameterSpec) -> str:
-    """The row that README has for a parameter."""
+def documented_row(spec: ParameterSpec) -> str:
+    """The row that docs/parameters.md has for a parameter."""
     what = spec.description
     if spec.choices:
         what += f": {', '.join(spec.choices)}"
@@ -115,12 +115,12 @@ def readme_row(spec: ParameterSpec) -> str:
     return f"| `{spec.name}` | `{default}` | {'yes' if spec.live else ''} | {what} |"
 
 
-def test_readme_has_the_same_parameters() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
+def test_the_page_has_the_same_parameters() -> None:
+    lines = (ROOT / "docs" / "parameters.md").read_text().splitlines()
     start = lines.index("| Parameter | Default | Live | What |") + 2
     rows = [line for line in lines[start : start + len(PARAMETERS) + 1] if line.startswith("|")]
-    expected = [readme_row(spec) for spec in PARAMETERS]
-    assert rows == expected, "README's table of parameters should be:\n" + "\n".join(expected)
+    expected = [documented_row(spec) for spec in PARAMETERS]
+    assert rows == expected, "the table of docs/parameters.md should be:\n" + "\n".join(expected)
 
 
 # --- Launch arguments and parameter files ----------------------------------------------------------------------------
