@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One list of parameters, and everything that repeats it says the same: launch arguments, config/canet.yaml, docs/parameters.md.
+"""One list of parameters, and all that repeats it says the same: launch arguments, config/canet.yaml, the docs.
 
 Also asserted, without ROS: package.xml names what the code imports; the RViz and Foxglove files parse and show topics
 that the node publishes; what ros2 bag record is told. Not asserted: that RViz, Foxglove and rosbag2 accept it; they
