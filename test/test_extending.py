@@ -58,8 +58,9 @@ from canet_ros.launching.arguments import launch_arguments
 from canet_ros.launching.parameter_table import PARAMETERS
 assert "onnx" in next(spec for spec in PARAMETERS if spec.name == "engine").choices
 assert "onnx" in next(argument for argument in launch_arguments() if argument.name == "engine").choices
-from canet_ros.commands.doctor import _engines
-assert "engine onnx" in [finding.subject for finding in _engines()]
+from canet_ros.commands.doctor import engine_probes
+from canet_ros.doctor.finding import run_probe
+assert "engine onnx" in [found.subject for probe in engine_probes() for found in run_probe(probe)]
 from canet_ros.cli import main
 main([sys.argv[1], "--help"])
 """

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from canet_ros.commands.doctor import ARRIVES
+from canet_ros.doctor.probes import ARRIVES
 from canet_ros.inference.model_folder import available_models
 from canet_ros.launching.transport import PROFILE_VARIABLES
 from canet_ros.names import ENGINES

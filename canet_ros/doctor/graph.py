@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The segmentation nodes that run now, and in one sentence each why there are no results."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import GetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import parameter_value_to_python
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+
+from canet_ros.doctor.finding import Finding
+from canet_ros.hints import canet_command, see_docs
+from canet_ros.launching.nearest import nearest
+
+DISCOVERY_S = 3.0
+LONGEST_LOOK_S = 6.0
+ANSWER_S = 3.0
+_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
+_PROGRAMS = ("segmentation_node", "canet_ros.ros.node")
+
+
+@dataclass
+class Running:
+    """What is known of one node.
+
+    Attributes:
+        status: level and message of each of its statuses on /diagnostics, by the part after ``<node>: ``.
+        inputs: image topics that it listens to, or would.
+    """
+
+    name: str
+    state: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    status: dict[str, tuple[str, str]] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+
+
+def look_at_graph(only: str) -> Iterator[Finding]:
+    """What the nodes of the domain do, or only the node of this name; empty: all segmentation nodes."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    try:
+        node = rclpy.create_node(
+            f"canet_doctor_{os.getpid()}", context=context, start_parameter_services=False
+        )
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        yield from _look(node, lambda: executor.spin_once(timeout_sec=0.05), only)
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+def _look(node: Node, spin: Callable[[], None], only: str) -> Iterator[Finding]:
+    reports: dict[str, Any] = {}
+
+    def keep(message: Any) -> None:
+        reports.update({status.name: status for status in message.status})
+
+    node.create_subscription(DiagnosticArray, "/diagnostics", keep, 10)
+    start_s = time.monotonic()
+    names: list[str] = []
+    while time.monotonic() < start_s + LONGEST_LOOK_S:
+        spin()
+        names = _segmentation_nodes(node, reports)
+        complete = names and all(any(report.startswith(f"{n[1:]}: ") for report in reports) for n in names)
+        if time.monotonic() > start_s + DISCOVERY_S and complete:
+            break
+    if only:
+        wanted = only if only.startswith("/") else f"/{only}"
+        if wanted not in names:
+            near = nearest(wanted, names) or ", ".join(names)
+            hint = f"; {near} is there" if near else ""
+            yield Finding(f"node {wanted}", "note", f"{wanted} is not in {_here()}{hint}", _elsewhere())
+            return
+        names = [wanted]
+    if not names:
+        yield Finding("running nodes", "ok", f"no segmentation node in {_here()}", _elsewhere())
+        return
+    others = _elsewhere()
+    if others:
+        yield Finding("running nodes", "note", f"{len(names)} in {_here()}", others)
+    for name in names:
+        yield from _findings(node, _running(node, spin, name, reports))
+
+
+def _segmentation_nodes(node: Node, reports: dict[str, Any]) -> list[str]:
+    """Ours, by their services: a lifecycle node with ~/enable; or by what they say on /diagnostics."""
+    services = dict(node.get_service_names_and_types())
+    found = {
+        name.removesuffix("/enable")
+        for name, types in services.items()
+        if name.endswith("/enable")
+        and "std_srvs/srv/SetBool" in types
+        and f"{name.removesuffix('/enable')}/get_state" in services
+    }
+    for name, status in reports.items():
+        if name.endswith(": engine") and any(pair.key == "lifecycle_state" for pair in status.values):
+            found.add(f"/{name.removesuffix(': engine')}")
+    return sorted(found)
+
+
+def _running(node: Node, spin: Callable[[], None], name: str, reports: dict[str, Any]) -> Running:
+    found = Running(name)
+    state = _answer(node, spin, GetState, f"{name}/get_state", GetState.Request())
+    found.state = state.current_state.label if state else ""
+    wanted = ["image_topics", "image_transport", "results_name", "use_sim_time"]
+    request = GetParameters.Request(names=wanted)
+    answer = _answer(node, spin, GetParameters, f"{name}/get_parameters", request) if state else None
+    if answer and len(answer.values) == len(wanted):
+        found.parameters = dict(zip(wanted, map(parameter_value_to_python, answer.values)))
+    for report, status in reports.items():
+        if report.startswith(f"{name[1:]}: "):
+            found.status[report.partition(": ")[2]] = (_LEVELS.get(status.level, "?"), status.message)
+            found.inputs += [pair.value for pair in status.values if pair.key == "image_topic"]
+    if not found.inputs:
+        compressed = found.parameters.get("image_transport") == "compressed"
+        for topic in found.parameters.get("image_topics") or []:
+            absolute = _absolute(topic, name)
+            found.inputs.append(f"{absolute}/compressed" if compressed else absolute)
+    return found
+
+
+def _answer(node: Node, spin: Callable[[], None], kind: Any, name: str, request: Any) -> Any:
+    """The service's answer; None where none comes. Asked twice: an answer can be lost while the two meet."""
+    client = node.create_client(kind, name)
+    try:
+        for _ in range(2):
+            end_s = time.monotonic() + ANSWER_S / 2
+            while not client.service_is_ready() and time.monotonic() < end_s:
+                spin()
+            if not client.service_is_ready():
+                continue
+            future = client.call_async(request)
+            end_s = time.monotonic() + ANSWER_S
+            while not future.done() and time.monotonic() < end_s:
+                spin()
+            if future.done():
+                return future.result()
+        return None
+    finally:
+        node.destroy_client(client)
+
+
+def _findings(node: Node, running: Running) -> Iterator[Finding]:
+    results = _results(node, running)
+    listeners = {topic: node.count_subscribers(topic) for topic in results}
+    yield _why(node, running, listeners)
+    for topic in running.inputs:
+        yield from _input_findings(node, running, topic)
+    yield from _misfits_of_results(node, running.name, results)
+    if results and not any(listeners.values()):
+        yield Finding("results", "ok", f"nobody subscribes to those of {running.name}")
+    for topic, number in listeners.items():
+        if number:
+            yield Finding(topic, "ok", f"to {_list(_names(node.get_subscriptions_info_by_topic(topic)))}")
+        rivals = [n for n in _names(node.get_publishers_info_by_topic(topic)) if n != running.name]
+        if rivals:
+            yield Finding(
+                topic, "note", f"published by {_list(rivals)} too", "give each a namespace of its own"
+            )
+    for name, (level, message) in running.status.items():
+        if level != "OK":
+            yield Finding(f"/diagnostics, {name}", "note", f"{level}: {message}")
+    if not running.status and running.state:
+        yield Finding("/diagnostics", "note", f"nothing came from {running.name}")
+    if running.parameters.get("use_sim_time") and not node.count_publishers("/clock"):
+        yield Finding(
+            "/clock",
+            "note",
+            f"{running.name} has use_sim_time, and nobody publishes /clock: its time stands still",
+            "start the simulation or ros2 bag play --clock, or set use_sim_time to false",
+        )
+
+
+def _why(node: Node, running: Running, listeners: dict[str, int]) -> Finding:
+    """One sentence: why there are no results, or that there are."""
+    name, subject = running.name, f"node {running.name}"
+    engine_level, engine_message = running.status.get("engine", ("", ""))
+    if not running.state:
+        return Finding(
+            subject,
+            "note",
+            f"{name} does not answer: it hangs, or has just ended",
+            "look at its log, start it again",
+        )
+    if running.state != "active":
+        why = f": {engine_message}" if engine_level == "ERROR" else ""
+        step = "configure, then activate" if running.state == "unconfigured" else "activate"
+        first = step.partition(",")[0]
+        advice = f"ros2 lifecycle set {name} {first}" + (
+            f" && ros2 lifecycle set {name} activate" if "," in step else ""
+        )
+        return Finding(subject, "note", f"{name} gives no results because it is {running.state}{why}", advice)
+    if engine_level == "ERROR":
+        return Finding(subject, "note", f"{name} gives no results because {engine_message}")
+    missing = [topic for topic in running.inputs if not node.count_publishers(topic)]
+    if missing:
+        seen = [f"{topic}: nobody publishes it" for topic in missing]
+        return Finding(
+            subject,
+            "note",
+            f"{name} waits for images on {'; '.join(seen)}{_alike(node, missing[0])}",
+            _camera_advice(node, name, missing[0]),
+        )
+    misfits = [text for topic in running.inputs for text in _misfits_of_input(node, name, topic)]
+    if misfits:
+        return Finding(
+            subject, "note", f"{name} gets no images because {misfits[0]}", _qos_advice(misfits[0])
+        )
+    if listeners and not any(listeners.values()):
+        return Finding(
+            subject,
+            "ok",
+            f"{name} is active and computes nothing, on purpose: nobody subscribes to its results",
+        )
+    bad = [
+        f"{camera}: {text}" for camera, (level, text) in running.status.items() if level in ("WARN", "ERROR")
+    ]
+    if bad:
+        return Finding(subject, "note", f"{name} is active, but {'; '.join(bad)}")
+    rates = [text for camera, (_, text) in running.status.items() if camera != "engine"]
+    return Finding(subject, "ok", f"{name} is active{': ' + '; '.join(rates) if rates else ''}")
+
+
+def _camera_advice(node: Node, name: str, topic: str) -> str:
+    near = nearest(topic, _published_images(node, name))
+    if near:
+        return f"image_topics:=\"['{near.removesuffix('/compressed')}']\", or remap the driver's topic to {topic}"
+    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    return (
+        f"start the camera driver; if it runs: is it in ROS_DOMAIN_ID {domain}, on the same middleware, and on a "
+        f"network that lets discovery through?"
+    )
+
+
+def _input_findings(node: Node, running: Running, topic: str) -> Iterator[Finding]:
+    publishers = node.get_publishers_info_by_topic(topic)
+    if not publishers:
+        yield Finding(topic, "note", f"nobody publishes it{_alike(node, topic)}")
+        return
+    kinds = {info.topic_type for info in publishers}
+    names = _list(_names(publishers))
+    if not kinds & set(_IMAGES):
+        yield Finding(topic, "note", f"{names} publishes {_list(sorted(kinds))} there, which is no image")
+    elif len(publishers) > 1:
+        yield Finding(
+            topic, "note", f"{len(publishers)} cameras publish it, and their pictures come mixed: {names}"
+        )
+    else:
+        misfits = _misfits_of_input(node, running.name, topic)
+        if misfits:
+            yield Finding(topic, "note", misfits[0], _qos_advice(misfits[0]))
+        else:
+            yield Finding(topic, "ok", f"published by {names}")
+
+
+def _misfits_of_input(node: Node, name: str, topic: str) -> list[str]:
+    """What a publisher offers too little of; only what the node subscribes to now can be compared."""
+    asked = [i for i in node.get_subscriptions_info_by_topic(topic) if _name(i) == name]
+    return [
+        f"{_name(offer)} offers {topic} with less than {name} asks for ({reason})"
+        for offer in node.get_publishers_info_by_topic(topic)
+        for ask in asked
+        if (reason := _misfit(offer, ask))
+    ]
+
+
+def _misfits_of_results(node: Node, name: str, results: Sequence[str]) -> Iterator[Finding]:
+    for topic in results:
+        for offer in node.get_publishers_info_by_topic(topic):
+            for ask in node.get_subscriptions_info_by_topic(topic):
+                reason = _misfit(offer, ask) if _name(offer) == name else ""
+                if reason:
+                    text = f"{_name(ask)} asks for more than {name} offers ({reason}), and gets nothing"
+                    yield Finding(topic, "note", text, _qos_advice(text))
+
+
+def _misfit(offer: Any, ask: Any) -> str:
+    if offer.topic_type != ask.topic_type:
+        return f"types differ: {offer.topic_type} and {ask.topic_type}"
+    compatibility, reason = qos_check_compatible(offer.qos_profile, ask.qos_profile)
+    if compatibility != QoSCompatibility.ERROR:
+        return ""
+    return " ".join(str(reason).split()).strip("; ") or "quality of service"
+
+
+def _qos_advice(text: str) -> str:
+    page = see_docs("transport.md")
+    return f"let the one ask for less, or the other offer more, by qos_overrides; {page}" if text else ""
+
+
+def _results(node: Node, running: Running) -> list[str]:
+    """The node's image results by their topics."""
+    namespace, _, base = running.name.rpartition("/")
+    try:
+        published = node.get_publisher_names_and_types_by_node(base, namespace or "/")
+    except RuntimeError:  # the node has left
+        return []
+    return sorted(topic for topic, types in published if set(types) & set(_IMAGES))
+
+
+def _published_images(node: Node, name: str) -> list[str]:
+    """Image topics that somebody else publishes."""
+    return sorted(
+        topic
+        for topic, types in node.get_topic_names_and_types()
+        if set(types) & set(_IMAGES)
+        and any(_name(info) != name for info in node.get_publishers_info_by_topic(topic))
+        and "/segmentation/" not in topic
+    )
+
+
+def _alike(node: Node, topic: str) -> str:
+    images = _published_images(node, "")
+    near = nearest(topic, images)
+    chosen = [near] if near else images[:3]
+    if not chosen:
+        return "; no image topic is published at all"
+    return "; " + ", ".join(
+        f"{one} is published by {_list(_names(node.get_publishers_info_by_topic(one)))}" for one in chosen
+    )
+
+
+def _here() -> str:
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    return f"ROS_DOMAIN_ID {domain} with {rclpy.get_rmw_implementation_identifier()}"
+
+
+def _elsewhere() -> str:
+    """Segmentation nodes of this machine that are in another domain or on another middleware than we look at."""
+    ours = (os.environ.get("ROS_DOMAIN_ID") or "0", rclpy.get_rmw_implementation_identifier())
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if not any(Path(word).name in _PROGRAMS for word in words[:4]):
+                continue
+            pairs = (process / "environ").read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it has ended, or is another user's
+            continue
+        variables = dict(pair.partition("=")[::2] for pair in pairs)
+        theirs = (variables.get("ROS_DOMAIN_ID") or "0", variables.get("RMW_IMPLEMENTATION") or ours[1])
+        if theirs != ours:
+            found.append(
+                f"process {process.name} is one in ROS_DOMAIN_ID {theirs[0]} with {theirs[1]}: "
+                f"ROS_DOMAIN_ID={theirs[0]} RMW_IMPLEMENTATION={theirs[1]} {canet_command('doctor --graph-only')}"
+            )
+    return "; ".join(found[:3])
+
+
+def _absolute(topic: str, node: str) -> str:
+    if topic.startswith("~"):
+        return node + topic[1:]
+    return topic if topic.startswith("/") else f"{node.rpartition('/')[0]}/{topic}"
+
+
+def _name(info: Any) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+
+
+def _names(infos: Sequence[Any]) -> list[str]:
+    return sorted({_name(info) for info in infos})
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names)

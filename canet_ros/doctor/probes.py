@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The probes of the machine. ``python -m canet_ros.doctor.probes NAME...`` runs one and says what it finds.
+
+Nothing that can be broken is imported at the top.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from canet_ros.doctor.finding import Finding, say
+from canet_ros.hints import canet_command, install_engine, see_docs
+from canet_ros.launching.transport import (
+    ENOUGH_SHARED_MEMORY_BYTES,
+    PROFILE_VARIABLES,
+    free_shared_memory_bytes,
+    transport_environment,
+)
+from canet_ros.machine import installed_version
+
+ARRIVES = 0.99  # of the images of a stream
+# Major version of rclpy where no ROS_DISTRO tells.
+_DISTROS = {"3": "humble", "7": "jazzy", "9": "kilted"}
+
+
+def library(package: str, name: str) -> Iterator[Finding]:
+    yield Finding(name, "ok", str(importlib.import_module(package).__version__))
+
+
+def torch() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        yield Finding("PyTorch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda} on {names}")
+        return
+    built_for = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    if any(Path("/dev", device).exists() for device in ("nvidia0", "nvhost-gpu")):
+        yield Finding(
+            "PyTorch",
+            "note",
+            f"{torch.__version__}, {built_for}, does not reach this machine's NVIDIA GPU",
+            f"install the PyTorch wheel for this GPU and driver: {see_docs('install.md')}",
+        )
+        return
+    yield Finding("PyTorch", "ok", f"{torch.__version__}, {built_for}; no NVIDIA GPU here: the CPU is used")
+
+
+def engine(name: str) -> Iterator[Finding]:
+    if importlib.util.find_spec(name) is None:
+        yield Finding(f"engine {name}", "note", "not installed", install_engine(name))
+    else:
+        yield Finding(f"engine {name}", "ok", str(importlib.import_module(name).__version__))
+
+
+def models() -> Iterator[Finding]:
+    from canet_ros.inference.model_folder import ModelError, available_models, shipped_model
+
+    names = available_models()
+    if not names:
+        train = canet_command("train --data DATA --name NAME --out RUN")
+        yield Finding("models", "missing", "none", f"{train}, then give RUN/model as the model")
+        return
+    yield Finding("models", "ok", ", ".join(names))
+    try:
+        model = shipped_model("canet", "mobilenet_v2")
+    except ModelError:
+        model = next(iter(names))
+        yield Finding("default model", "note", "none for canet with mobilenet_v2", f"set model:={model}")
+    from canet_ros.inference import Segmenter
+
+    segmenter = Segmenter.load(model)
+    used, (width, height) = segmenter.engine, segmenter.resolution
+    yield Finding(
+        "in use",
+        "ok",
+        f"{model} at {width}x{height} on {used.device}, {used.name} {used.precision} ({used.reason})",
+    )
+    for reason in getattr(used, "passed_over", ()):
+        yield Finding("passed over", "note", reason)
+
+
+def ros() -> Iterator[Finding]:
+    import rclpy
+
+    middleware = rclpy.get_rmw_implementation_identifier()
+    version = installed_version("rclpy", "ros-rclpy") or "unknown"
+    distro = os.environ.get("ROS_DISTRO") or _DISTROS.get(version.split(".")[0], "unknown")
+    yield Finding("ROS 2", "ok", f"{distro}, rclpy {version}, {middleware}")
+
+
+def bridge() -> Iterator[Finding]:
+    known = "images are converted without it; it is asked for encodings that ROS learns tomorrow"
+    if importlib.util.find_spec("cv_bridge") is None:
+        yield Finding("cv_bridge", "ok", f"not installed, nor needed: {known}")
+        return
+    from canet_ros.ros.bridge import bridge_problem
+
+    problem = bridge_problem()
+    if problem:
+        advice = f"{see_docs('install.md')}: NumPy 1 and 2"
+        yield Finding("cv_bridge", "note", f"{problem}; {known}", advice)
+    else:
+        yield Finding("cv_bridge", "ok", f"installed: {known}")
+
+
+def transport() -> Iterator[Finding]:
+    """Whether camera images cross between processes in the user's environment, and if not, whether they do in ours."""
+    from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
+
+    subject = "camera images between processes"
+    stream = ImageStream()
+    try:
+        mine = check_transport(stream, os.environ)
+        text = (
+            f"{mine.received} of {mine.sent} arrive ({stream.width}x{stream.height} at {stream.rate_hz:g} Hz)"
+        )
+        if mine.received_fraction >= ARRIVES:
+            yield Finding(subject, "ok", f"{text}, after {mine.latency_p50_ms:.0f} ms")
+            return
+        plain = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
+        environment = transport_environment(plain)
+        ours = check_transport(stream, environment)
+    except (FileNotFoundError, TransportError) as error:
+        yield Finding(subject, "missing", str(error), see_docs("transport.md"))
+        return
+    if ours.received_fraction < ARRIVES:
+        free_mib = free_shared_memory_bytes() / 2**20
+        verdict = "note" if ours.received else "missing"
+        text += f"; with our Fast DDS profile {ours.received}; /dev/shm has {free_mib:.0f} MiB free"
+        roomy = free_shared_memory_bytes() >= ENOUGH_SHARED_MEMORY_BYTES
+        advice = (
+            see_docs("transport.md") if roomy else "start the container with --shm-size=512m or --ipc=host"
+        )
+        yield Finding(subject, verdict, text, advice)
+        return
+    variable = next(name for name in PROFILE_VARIABLES if name in environment)
+    yield Finding(
+        subject,
+        "note",
+        f"{text}; with our Fast DDS profile {ours.received}, after {ours.latency_p50_ms:.0f} ms",
+        f"in every process that publishes images, your camera driver first: export {variable}={environment[variable]}",
+    )
+
+
+def graph(node: str = "") -> Iterator[Finding]:
+    from canet_ros.doctor.graph import look_at_graph
+
+    yield from look_at_graph(node)
+
+
+PROBES = {probe.__name__: probe for probe in (library, torch, engine, models, ros, bridge, transport, graph)}
+
+
+def main() -> None:
+    """Run one probe; the exit status is 1 if it raised, and the last line on stderr says what."""
+    status = 0
+    try:
+        for finding in PROBES[sys.argv[1]](*sys.argv[2:]):
+            say(finding)
+    except BaseException as error:  # SystemExit too: some libraries end the program that imports them
+        text = " ".join(str(error).split())
+        print(
+            f"{type(error).__name__}: {text}" if text else type(error).__name__, file=sys.stderr, flush=True
+        )
+        status = 1
+    # Not by exit: a broken library's threads and destructors would have their say.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet doctor --graph-only`` beside real nodes in every state in which there are no results."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_graph import Graph, Process, ros_arguments, segmentation_node, wait_until
+from sensor_msgs.msg import Image
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    """A new one for each test: it cannot take the last test's node for this one's."""
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+class Report:
+    """What the doctor says of the graph."""
+
+    def __init__(self, folder: Path, *options: str, **variables: str) -> None:
+        file = folder / "graph.json"
+        command = [
+            sys.executable,
+            "-m",
+            "canet_ros.cli",
+            "doctor",
+            "--graph-only",
+            "--json",
+            str(file),
+            *options,
+        ]
+        self.done = subprocess.run(
+            command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert "Traceback" not in self.done.stderr
+        self.findings: list[dict[str, Any]] = json.loads(file.read_text())["findings"]
+
+    def of(self, subject: str) -> list[dict[str, Any]]:
+        return [finding for finding in self.findings if finding["subject"] == subject]
+
+    def why(self, node: str = "/canet") -> dict[str, Any]:
+        """The one sentence about a node."""
+        (finding,) = self.of(f"node {node}")
+        return finding
+
+
+def test_no_node(graph: Graph, tmp_path: Path) -> None:
+    report = Report(tmp_path)
+    assert "no segmentation node in ROS_DOMAIN_ID" in report.of("running nodes")[0]["text"]
+    assert report.done.returncode == 0
+
+
+def test_a_node_in_another_domain_is_pointed_at(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "segmentation_node"
+    if not program.exists():
+        pytest.skip("the package is not installed")
+    process = Process([sys.executable, str(program), *ros_arguments({"autostart": False})])
+    try:
+        wait_until(
+            lambda: b"segmentation_node" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), "the node"
+        )
+        report = Report(tmp_path, ROS_DOMAIN_ID="103")
+        (finding,) = report.of("running nodes")
+        assert "no segmentation node in ROS_DOMAIN_ID 103" in finding["text"]
+        assert finding["advice"]
+    finally:
+        process.close()
+
+
+def test_a_misspelt_camera_topic(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    graph.camera("/camera/image_raw")
+    with segmentation_node(random_model, image_topics="['/camera/image_rwa']"):
+        graph.wait_for_state("active")
+        report = Report(tmp_path)
+    graph.clear()
+    assert report.why()["text"] == (
+        "/canet waits for images on /camera/image_rwa: nobody publishes it; /camera/image_raw is published by /test"
+    )
+    assert "/camera/image_raw" in report.why()["advice"]
+    assert report.of("/camera/image_rwa")[0]["verdict"] == "note"
+    assert report.done.returncode == 0
+    assert report.done.stdout.rstrip().endswith(report.why()["text"])
+
+
+def test_no_camera_at_all(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    with segmentation_node(random_model):
+        graph.wait_for_state("active")
+        report = Report(tmp_path)
+    assert "no image topic is published at all" in report.why()["text"]
+    assert "ROS_DOMAIN_ID" in report.why()["advice"]
+
+
+def test_nobody_wants_results(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    graph.camera("/camera/image_raw")
+    with segmentation_node(random_model):
+        graph.wait_for_state("active")
+        report = Report(tmp_path)
+    graph.clear()
+    assert report.why()["verdict"] == "ok"
+    assert "on purpose: nobody subscribes" in report.why()["text"]
+
+
+def test_results_come(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    camera = graph.camera("/camera/image_raw")
+    masks = graph.listen(Image, "/camera/segmentation/mask")
+    with segmentation_node(random_model):
+        graph.connect(camera, masks)
+        report = Report(tmp_path)
+    graph.clear()
+    assert report.of("/camera/segmentation/mask") == [
+        {"subject": "/camera/segmentation/mask", "verdict": "ok", "text": "to /test", "advice": ""}
+    ]
+    assert report.of("/camera/image_raw")[0]["text"] == "published by /test"
+
+
+@pytest.mark.parametrize(("state", "advice"), [("unconfigured", "configure"), ("inactive", "activate")])
+def test_a_node_that_is_not_active(
+    state: str, advice: str, graph: Graph, random_model: Path, tmp_path: Path
+) -> None:
+    with segmentation_node(random_model, autostart=False):
+        if state == "inactive":
+            assert graph.change_state("configure")
+        graph.wait_for_state(state)
+        report = Report(tmp_path)
+    assert f"because it is {state}" in report.why()["text"]
+    assert f"ros2 lifecycle set /canet {advice}" in report.why()["advice"]
+
+
+def test_a_model_that_does_not_load(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    with segmentation_node(tmp_path / "nowhere") as node:
+        node.wait_for_output("nowhere")
+        report = Report(tmp_path)
+    assert "gives no results" in report.why()["text"]
+    assert "nowhere" in " ".join(finding["text"] for finding in report.findings)
+
+
+def test_a_camera_whose_quality_of_service_does_not_fit(
+    graph: Graph, random_model: Path, tmp_path: Path
+) -> None:
+    graph.camera("/camera/image_raw")  # best effort
+    masks = graph.listen(Image, "/camera/segmentation/mask")
+    override = {"qos_overrides./camera/image_raw.subscription.reliability": "reliable"}
+    with segmentation_node(random_model, **override):
+        graph.wait_for_state("active")
+        wait_until(lambda: graph.node.count_subscribers("/camera/image_raw"), "the node's subscription")
+        report = Report(tmp_path)
+    del masks
+    graph.clear()
+    assert report.why()["verdict"] == "note"
+    assert "/test offers /camera/image_raw with less than /canet asks for" in report.why()["text"]
+    assert "eliability" in report.why()["text"].lower()
+
+
+def test_a_subscriber_that_asks_for_more_than_is_offered(
+    graph: Graph, random_model: Path, tmp_path: Path
+) -> None:
+    qos = QoSProfile(
+        depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    )
+    graph.listen(Image, "/camera/segmentation/mask", qos)
+    with segmentation_node(random_model):
+        graph.wait_for_state("active")
+        report = Report(tmp_path)
+    graph.clear()
+    texts = [finding["text"] for finding in report.of("/camera/segmentation/mask")]
+    assert any("/test asks for more than /canet offers" in text for text in texts)
+
+
+def test_two_cameras_on_a_topic_and_no_clock(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    graph.camera("/camera/image_raw")
+    graph.camera("/camera/image_raw")
+    with segmentation_node(random_model, use_sim_time=True):
+        graph.wait_for_state("active")
+        report = Report(tmp_path)
+    graph.clear()
+    assert "2 cameras publish it" in report.of("/camera/image_raw")[0]["text"]
+    assert "nobody publishes /clock" in report.of("/clock")[0]["text"]
+
+
+def test_one_of_several_nodes(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    with segmentation_node(random_model, namespace="/front", autostart=False):
+        graph.wait_for_state("unconfigured", "/front/canet")
+        report = Report(tmp_path, "--node", "front/canet")
+        misspelt = Report(tmp_path, "--node", "/front/cannet")
+    assert "unconfigured" in report.why("/front/canet")["text"]
+    assert "/front/canet is there" in misspelt.why("/front/cannet")["text"]
+
+
+def test_a_node_that_hangs(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+    with segmentation_node(random_model, autostart=False) as node:
+        graph.wait_for_state("unconfigured")
+        os.kill(node.pid, signal.SIGSTOP)
+        try:
+            report = Report(tmp_path)
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+    assert "does not answer" in report.why()["text"]
