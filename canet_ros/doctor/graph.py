@@ -85,6 +85,14 @@ def _look(node: Node, spin: Callable[[], None], only: str) -> Iterator[Finding]:
             yield Finding(f"node {wanted}", "note", f"{wanted} is not in {_here()}{hint}", _elsewhere())
             return
         names = [wanted]
+    if not names and (silent := _silent_processes()):
+        yield Finding(
+            "running nodes",
+            "note",
+            f"process {_list(silent)} is a segmentation node in {_here()} that does not answer",
+            "it hangs, or has just been started: look at its log, start it again",
+        )
+        return
     if not names:
         yield Finding("running nodes", "ok", f"no segmentation node in {_here()}", _elsewhere())
         return
@@ -293,7 +301,8 @@ def _misfit(offer: Any, ask: Any) -> str:
     compatibility, reason = qos_check_compatible(offer.qos_profile, ask.qos_profile)
     if compatibility != QoSCompatibility.ERROR:
         return ""
-    return " ".join(str(reason).split()).strip("; ") or "quality of service"
+    text = " ".join(str(reason).split()).replace("ERROR: ", "").strip("; ")
+    return text or "quality of service"
 
 
 def _qos_advice(text: str) -> str:
@@ -334,13 +343,30 @@ def _alike(node: Node, topic: str) -> str:
 
 
 def _here() -> str:
-    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
-    return f"ROS_DOMAIN_ID {domain} with {rclpy.get_rmw_implementation_identifier()}"
+    return "ROS_DOMAIN_ID {} with {}".format(*_place())
 
 
 def _elsewhere() -> str:
     """Segmentation nodes of this machine that are in another domain or on another middleware than we look at."""
-    ours = (os.environ.get("ROS_DOMAIN_ID") or "0", rclpy.get_rmw_implementation_identifier())
+    return "; ".join(
+        f"process {pid} is one in ROS_DOMAIN_ID {domain} with {middleware}: "
+        f"ROS_DOMAIN_ID={domain} RMW_IMPLEMENTATION={middleware} {canet_command('doctor --graph-only')}"
+        for pid, domain, middleware in _processes()
+        if (domain, middleware) != _place()
+    )
+
+
+def _silent_processes() -> list[str]:
+    """Process ids of segmentation nodes of this machine that are where we look."""
+    return [pid for pid, domain, middleware in _processes() if (domain, middleware) == _place()]
+
+
+def _place() -> tuple[str, str]:
+    return os.environ.get("ROS_DOMAIN_ID") or "0", rclpy.get_rmw_implementation_identifier()
+
+
+def _processes() -> list[tuple[str, str, str]]:
+    """Process id, domain and middleware of this machine's segmentation nodes, as far as this user may see."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -351,13 +377,9 @@ def _elsewhere() -> str:
         except OSError:  # it has ended, or is another user's
             continue
         variables = dict(pair.partition("=")[::2] for pair in pairs)
-        theirs = (variables.get("ROS_DOMAIN_ID") or "0", variables.get("RMW_IMPLEMENTATION") or ours[1])
-        if theirs != ours:
-            found.append(
-                f"process {process.name} is one in ROS_DOMAIN_ID {theirs[0]} with {theirs[1]}: "
-                f"ROS_DOMAIN_ID={theirs[0]} RMW_IMPLEMENTATION={theirs[1]} {canet_command('doctor --graph-only')}"
-            )
-    return "; ".join(found[:3])
+        domain = variables.get("ROS_DOMAIN_ID") or "0"
+        found.append((process.name, domain, variables.get("RMW_IMPLEMENTATION") or _place()[1]))
+    return found
 
 
 def _absolute(topic: str, node: str) -> str:
