@@ -17,6 +17,8 @@ def installed_files() -> list[tuple[str, list[str]]]:
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():
                 files.append((f"{SHARE}/{path.parent}", [str(path)]))
+    # What hints and error messages name.
+    files.append((f"{SHARE}/docs", [str(path) for path in sorted(Path("docs").glob("*.md"))]))
     return files
 
 
