@@ -4,8 +4,8 @@
 Where something is chosen by name, the table says what its file calls it: to add one, write it and enter it here.
 """
 
-# network/canet.py: the constant of its shape
-ARCHITECTURES = {"canet": "CANET", "canet_lite": "CANET_LITE"}
+# network/<file>.<what builds it>
+ARCHITECTURES = {"canet": "canet.CANet", "canet_lite": "canet.CANet"}
 # network/backbones.py: what builds it
 BACKBONES = {
     "mobilenet_v2": "MobileNetV2",
@@ -30,3 +30,8 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 PALETTES = ("dataset", "colorblind")
 MASK_SIZES = ("image", "network")
 TRANSPORTS = ("raw", "compressed")
+# Of a network that is not ours (network: onnx in model.yaml): who runs it, and what its graph takes and gives
+NETWORKS = ("torch", "onnx")
+LAYOUTS = ("NCHW", "NHWC")
+CHANNEL_ORDERS = ("rgb", "bgr")
+ONNX_OUTPUTS = ("logits", "probabilities", "ids")

@@ -70,7 +70,7 @@ main([sys.argv[1], "--help"])
 
 def test_new_parts_of_the_network_are_offered(extended: Path) -> None:
     words = re.split(r"\W+", run(extended, "from canet_ros.cli import main; main(['train', '--help'])"))
-    assert {"gated", "five", "deeper"} <= set(words)
+    assert {"gated", "five", "deeper", "coarse"} <= set(words)
 
 
 def test_a_new_engine_gives_the_same_masks(extended: Path, random_model: Path) -> None:
@@ -111,6 +111,33 @@ assert main(command) == 0
 segmenter = Segmenter.load(folder / "run" / "model", "cpu", "torch")
 assert (segmenter.spec.backbone, segmenter.spec.fusion, segmenter.spec.head) == ("five", "gated", "deeper")
 assert segmenter(np.zeros((48, 64, 3), np.uint8)).mask.shape == (48, 64)
+""",
+        tmp_path,
+    )
+
+
+def test_another_network_is_trained_saved_and_run(extended: Path, tmp_path: Path) -> None:
+    run(
+        extended,
+        """
+import sys
+from pathlib import Path
+import numpy as np
+from canet_ros.cli import main
+from canet_ros.inference import Segmenter
+from canet_ros.simulation import write_scenes
+folder = Path(sys.argv[1])
+for split in ("train", "val"):
+    write_scenes(folder / split, 2, 0, 96, 64)
+sizes = ["--crop", "96x64", "--resolution", "96x64", "--batch-size", "2", "--epochs", "1", "--workers", "0"]
+parts = ["--architecture", "coarse", "--freeze-stem"]
+command = ["train", "--data", str(folder), "--name", "new", "--out", str(folder / "run"), *parts, *sizes]
+assert main(command) == 0
+picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+load = lambda engine: Segmenter.load(folder / "run" / "model", "cpu", engine, "fp32")
+masks = [load(engine)(picture).mask for engine in ("torch", "openvino")]
+assert load("torch").spec.architecture == "coarse"
+assert (masks[0] == masks[1]).mean() > 0.999
 """,
         tmp_path,
     )

@@ -7,6 +7,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from canet_ros.benchmark.operations import count_gflop, peak_gflops
+from canet_ros.benchmark.plain import plain_masks
 from canet_ros.inference import Segmenter
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
 from canet_ros.inference.export import to_onnx
 from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, load_spec
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
-from canet_ros.network import CANet
-from canet_ros.network.heads import BilinearHead
+from canet_ros.network.heads import upsample
 from canet_ros.simulation import StreetDrive
 from canet_ros.training.dataset import LabelledPicture
-from canet_ros.training.metrics import confusion_matrix, scores
+from canet_ros.training.evaluate import compare_with_labels
+from canet_ros.training.metrics import scores
 
 PLAIN = "plain PyTorch"
+PLAIN_ONNX = "plain ONNX Runtime"
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def measure_engines(
 ) -> list[dict[str, Any]]:
     """Measure cases of one size in turns, so that whatever else the machine does meets all of them alike.
 
-    Every size begins with its models in plain PyTorch: eager, fp32, batch 1, upsampling and argmax at full size.
+    Every size begins with its models in plain PyTorch (or, if they came as ONNX, plain ONNX Runtime): fp32, batch 1,
+    upsampling and argmax at full size.
 
     Returns:
         Per case: what it is, milliseconds, frames per second, GFLOP/s and their share of the peak, its time per picture
@@ -75,19 +80,19 @@ def measure_engines(
             kind = (figures["precision"], figures["device"])
             if kind not in peaks:
                 peaks[kind] = peak_gflops(*kind)
-            gflops = batch * figures["gflop"] / median_ms * 1e3
+            gflops = float(batch * figures["gflop"] / median_ms * 1e3) if figures["gflop"] else None
             peak = peaks[kind]
             figures |= {
                 "median_ms": float(median_ms),
                 "min_ms": 1e3 * min(seconds),
                 "p95_ms": float(p95_ms),
                 "fps": float(batch / median_ms * 1e3),
-                "gflops": float(gflops),
+                "gflops": gflops,
                 "peak_gflops": peak,
-                "share_of_peak": float(gflops / peak) if peak else None,
+                "share_of_peak": gflops / peak if gflops and peak else None,
                 "over_plain": float(median_ms / batch / reference_ms),
             }
-            if pictures and figures["engine"] != PLAIN and batch == 1:
+            if pictures and figures["engine"] not in (PLAIN, PLAIN_ONNX) and batch == 1:
                 figures |= _accuracy(one.case, pictures)
             rows.append(figures)
     return rows
@@ -113,14 +118,12 @@ def measure_around_network(
 
     resize()
     logits = graph.network.coarse_logits(graph.pixels(images)).detach()
-    head = graph.network.head
-    assert isinstance(head, BilinearHead)
     size = (resolution[1], resolution[0])
     runs: dict[str, Callable[[], object]] = {"resize_ms": resize}
     core = openvino.Core()
     for name, part in (
         ("graph_ms", _AroundNetwork(graph)),
-        ("plain_graph_ms", _PlainAround(spec, head, size)),
+        ("plain_graph_ms", _PlainAround(spec, network.stride_of_logits, size)),
     ):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "part.onnx"
@@ -144,25 +147,25 @@ class _AroundNetwork(nn.Module):
 
 
 class _PlainAround(nn.Module):
-    def __init__(self, spec: ModelSpec, head: BilinearHead, size: tuple[int, int]) -> None:
+    def __init__(self, spec: ModelSpec, stride_of_logits: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.spec, self.head, self.size = spec, head, size
+        self.spec, self.stride_of_logits, self.size = spec, stride_of_logits, size
 
     def forward(self, images: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
-        best, mask = self.head.upsample(logits, self.size).softmax(1).max(1)
-        return _normalised(images, self.spec), mask.to(torch.uint8), (255 * best).round().to(torch.uint8)
+        best, mask = upsample(logits, self.stride_of_logits, self.size).softmax(1).max(1)
+        pixels = self.spec.normalize(images.permute(0, 3, 1, 2).flip(1))
+        return pixels, mask.to(torch.uint8), (255 * best).round().to(torch.uint8)
 
 
 def _prepare(cases: Sequence[Case], rows: list[dict[str, Any]]) -> list[_Timed]:
     timed = []
     for model in dict.fromkeys(case.model for case in cases):
-        spec, network = load_network(model)
         case = Case(model, PLAIN, "fp32", "cpu", cases[0].resolution, 1)
-        figures = {**_description(case, spec, network), "engine": PLAIN, "precision": "fp32", "device": "cpu"}
-        timed.append(_Timed(case, _plain_run(spec, network, _scenes(case)), figures))
+        plain = PLAIN if load_spec(model).onnx is None else PLAIN_ONNX
+        figures = {**_description(case), "engine": plain, "precision": "fp32", "device": "cpu"}
+        timed.append(_Timed(case, partial(plain_masks(model, case.resolution), _scenes(case)), figures))
     for case in cases:
-        spec, network = load_network(case.model)
-        figures = _description(case, spec, network)
+        figures = _description(case)
         try:
             engine = create_engine(
                 EngineRequest(
@@ -174,11 +177,13 @@ def _prepare(cases: Sequence[Case], rows: list[dict[str, Any]]) -> list[_Timed]:
             continue
         figures |= {"engine": engine.name, "precision": engine.precision, "device": engine.device}
         figures |= {"reason": engine.reason}
-        timed.append(_Timed(case, _engine_run(engine.run, _scenes(case)), figures))
+        timed.append(_Timed(case, partial(engine.run, _scenes(case)), figures))
     return timed
 
 
-def _description(case: Case, spec: ModelSpec, network: CANet) -> dict[str, Any]:
+def _description(case: Case) -> dict[str, Any]:
+    spec = load_spec(case.model)
+    gflop = None if spec.onnx else count_gflop(load_network(case.model)[1], case.resolution)
     return {
         "model": spec.name,
         "architecture": spec.architecture,
@@ -186,25 +191,8 @@ def _description(case: Case, spec: ModelSpec, network: CANet) -> dict[str, Any]:
         "resolution": f"{case.resolution[0]}x{case.resolution[1]}",
         "batch": case.batch,
         "classes": len(spec.classes),
-        "gflop": count_gflop(network, case.resolution),
+        "gflop": gflop,
     }
-
-
-def _engine_run(run: Callable[[Any], object], scenes: NDArray[np.uint8]) -> Callable[[], object]:
-    return lambda: run(scenes)
-
-
-def _plain_run(spec: ModelSpec, network: CANet, scenes: NDArray[np.uint8]) -> Callable[[], object]:
-    def run() -> object:
-        with torch.inference_mode():
-            return network(_normalised(torch.from_numpy(scenes), spec)).argmax(1).to(torch.uint8).numpy()
-
-    return run
-
-
-def _normalised(images: Tensor, spec: ModelSpec) -> Tensor:
-    rgb = images.permute(0, 3, 1, 2).flip(1).float() / 255
-    return (rgb - torch.tensor(spec.mean).view(1, 3, 1, 1)) / torch.tensor(spec.std).view(1, 3, 1, 1)
 
 
 def _scenes(case: Case) -> NDArray[np.uint8]:
@@ -226,22 +214,22 @@ def _time_in_turns(runs: Sequence[Callable[[], object]], rounds: int, title: str
 
 
 def _accuracy(case: Case, pictures: Sequence[LabelledPicture]) -> Mapping[str, float]:
-    """Share of pixels that agree with fp32 in PyTorch, and mIoU of both, at the pictures' size."""
-    segmenters = {
-        "reference": Segmenter.load(case.model, "cpu", "torch", "fp32", case.resolution),
-        "measured": Segmenter.load(case.model, case.device, case.engine, case.precision, case.resolution),
-    }
-    classes = len(load_spec(case.model).classes)
-    confusions = {name: np.zeros((classes, classes), np.int64) for name in segmenters}
+    """Share of pixels that agree with fp32 in PyTorch or, of ONNX networks, OpenVINO, and mIoU of both."""
+    spec = load_spec(case.model)
+    exact = "torch" if spec.onnx is None else "openvino" if find_spec("openvino") else "onnxruntime"
+    reference = Segmenter.load(case.model, "cpu", exact, "fp32", case.resolution)
+    measured = Segmenter.load(case.model, case.device, case.engine, case.precision, case.resolution)
     agreeing = []
-    for picture in tqdm(pictures, desc=f"{case.engine} {case.precision} on pictures", disable=None):
-        image, label = picture.read(classes)
-        masks = {name: segmenter(image).mask for name, segmenter in segmenters.items()}
-        agreeing.append((masks["reference"] == masks["measured"]).mean())
-        for name, mask in masks.items():
-            confusions[name] += confusion_matrix(label, mask, classes)
+
+    def masks_of(image: NDArray[np.uint8], _: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        masks = [reference(image).mask, measured(image).mask]
+        agreeing.append((masks[0] == masks[1]).mean())
+        return masks
+
+    title = f"{case.engine} {case.precision} on pictures"
+    expected, found = compare_with_labels(masks_of, pictures, len(spec.classes), title)
     return {
         "agreement": float(np.mean(agreeing)),
-        "miou": scores(confusions["measured"]).miou,
-        "miou_fp32": scores(confusions["reference"]).miou,
+        "miou": scores(found.confusion).miou,
+        "miou_fp32": scores(expected.confusion).miou,
     }

@@ -6,43 +6,23 @@ from __future__ import annotations
 import time
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from canet_ros.inference.model_folder import Resolution
-from canet_ros.network import CANet
 
 _MATRIX_SIDE = 2048
 _REPEATS = 8
 
 
-def count_gflop(network: CANet, resolution: Resolution) -> float:
+def count_gflop(network: nn.Module, resolution: Resolution) -> float:
     """Billions of operations for one picture of (width, height), a multiply-add counted as two.
 
-    Those of all convolutions and linear layers; batch norms, activations and interpolation are left out.
+    Those of all convolutions and matrix products; batch norms, activations and interpolation are left out.
     """
-    multiply_adds = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-        nonlocal multiply_adds
-        if isinstance(module, nn.ConvTranspose2d):  # every input pixel meets every weight
-            multiply_adds += inputs[0][0, 0].numel() * module.weight.numel()
-        elif isinstance(module, nn.Conv2d):  # all of them keep the size up to their stride
-            height, width = (-(-side // stride) for side, stride in zip(inputs[0].shape[2:], module.stride))
-            multiply_adds += height * width * module.weight.numel()
-        elif isinstance(module, nn.Linear):
-            multiply_adds += inputs[0].shape[0] * module.weight.numel()
-
-    hooks = [module.register_forward_hook(count) for module in network.modules()]
-    with torch.inference_mode():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, resolution[1], resolution[0]))
-    for hook in hooks:
-        hook.remove()
-    return 2 * multiply_adds / 1e9
-
-
-def gpu_names() -> list[str]:
-    """Of every GPU that PyTorch reaches."""
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return float(counter.get_total_flops()) / 1e9
 
 
 def peak_gflops(precision: str, device: str = "cpu") -> float | None:
@@ -58,3 +38,8 @@ def peak_gflops(precision: str, device: str = "cpu") -> float | None:
             (a @ a)[0, 0].item()  # .item() waits for a GPU
             best_s = min(best_s, time.perf_counter() - start_s)
     return 2 * _MATRIX_SIDE**3 / best_s / 1e9
+
+
+def gpu_names() -> list[str]:
+    """Of every GPU that PyTorch reaches."""
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -134,6 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
                     **measure_around_network(model, resolution, CAMERA_SIZE, arguments.rounds),
                 }
                 for model, resolution in itertools.product(models, resolutions)
+                if load_spec(model).onnx is None
             ]
         print(table(figures["engines"]))
         for row in figures.get("around_network", []):

@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet import``: public weights become a model folder, or a file to start a training from."""
+"""``canet import``: somebody else's network or weights become a model folder, or a file to start a training from."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
+from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import SPEC_FILE, save_model, write_weights
-from canet_ros.names import BACKBONES
-from canet_ros.network.backbones import build_backbone
-from canet_ros.training.initialization import read_backbone
-from canet_ros.training.public_checkpoint import import_public_checkpoint
+from canet_ros.inference.model_folder import (
+    MODEL_FILE,
+    SPEC_FILE,
+    ModelSpec,
+    parse_resolution,
+    save_model,
+    save_spec,
+    write_weights,
+)
+from canet_ros.names import BACKBONES, CHANNEL_ORDERS, LAYOUTS, ONNX_OUTPUTS
+from canet_ros.opencv import read_picture
+from canet_ros.simulation import StreetDrive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         type=Path,
-        help="canet.pth of zh320/realtime-semantic-segmentation-pytorch; with --backbone, torchvision's ImageNet file",
+        help="any network's FILE.onnx; canet.pth of zh320/realtime-semantic-segmentation-pytorch; with --backbone, "
+        "torchvision's ImageNet file",
     )
     parser.add_argument(
         "--out",
@@ -26,20 +39,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="model folder, or with --backbone the .safetensors file, to write",
     )
-    parser.add_argument("--classes", default="cityscapes", help="class table: a name or a YAML file")
+    parser.add_argument(
+        "--classes", help="class table: a name or a YAML file (default for canet.pth: cityscapes)"
+    )
     parser.add_argument(
         "--backbone",
         choices=tuple(BACKBONES),
         help="the file is this backbone's, trained on ImageNet; for train --init",
     )
-
     parser.add_argument("--force", action="store_true", help="replace what is there already")
+    onnx = parser.add_argument_group(
+        "of FILE.onnx", "what its graph does not say; without them, you are asked"
+    )
+    onnx.add_argument("--color", choices=CHANNEL_ORDERS, help="order of the input's channels")
+    onnx.add_argument(
+        "--scale", type=_number, help="the input is (scale * pixel - mean) / std; 1/255 is a number too"
+    )
+    for name in ("mean", "std"):
+        what = f"{name} of each channel, in the order of the network's channels"
+        onnx.add_argument(f"--{name}", type=_number, nargs=3, metavar="X", help=what)
+    onnx.add_argument(
+        "--resolution", type=parse_resolution, metavar="WxH", help="of a network that takes any size"
+    )
+    onnx.add_argument("--input", metavar="NAME", help="of several inputs, the picture")
+    onnx.add_argument("--input-layout", choices=LAYOUTS)
+    onnx.add_argument("--output", metavar="NAME", help="of several outputs, the classes")
+    onnx.add_argument("--output-kind", choices=ONNX_OUTPUTS, help="what the output is")
+    onnx.add_argument("--output-layout", choices=LAYOUTS)
+    onnx.add_argument("--picture", type=Path, metavar="FILE", help="to try it on (default: a drawn street)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     there = arguments.out if arguments.backbone else arguments.out / SPEC_FILE
     if there.exists() and not arguments.force:
         raise ValueError(f"{there} is there already: give --force to replace it, or another --out")
+    if arguments.file.suffix.lower() == ".onnx":
+        return _import_onnx(arguments)
+    from canet_ros.network.backbones import build_backbone
+    from canet_ros.training.initialization import read_backbone
+    from canet_ros.training.public_checkpoint import import_public_checkpoint
+
     if arguments.backbone:
         if arguments.out.suffix != ".safetensors":
             raise ValueError(f"--out {arguments.out}: with --backbone, name a file that ends in .safetensors")
@@ -47,9 +86,67 @@ def run(arguments: argparse.Namespace) -> int:
         write_weights(arguments.out, weights)
         print(f"{arguments.out}: train from it with --backbone {arguments.backbone} --init {arguments.out}")
         return 0
-    spec, network = import_public_checkpoint(
-        arguments.file, arguments.out.name, load_class_table(arguments.classes)
-    )
+    classes = load_class_table(arguments.classes or "cityscapes")
+    spec, network = import_public_checkpoint(arguments.file, arguments.out.name, classes)
     save_model(arguments.out, spec, network, half=False)
     print(f"{arguments.out}: {len(spec.classes)} classes, run it with --model {arguments.out}")
     return 0
+
+
+def _import_onnx(arguments: argparse.Namespace) -> int:
+    """Write the folder, once the network has run on a picture."""
+    import onnx
+
+    from canet_ros.inference.onnx_file import read_onnx
+    from canet_ros.inference.onnx_import import Answers, find_interface
+
+    picture = (
+        StreetDrive(6, 640, 480).frame(0).image
+        if arguments.picture is None
+        else read_picture(arguments.picture)
+    )
+    classes = None if arguments.classes is None else load_class_table(arguments.classes)
+    network = read_onnx(arguments.file)
+    answers = Answers(
+        input=arguments.input,
+        input_layout=arguments.input_layout,
+        color=arguments.color,
+        scale=arguments.scale,
+        mean=arguments.mean and tuple(arguments.mean),
+        std=arguments.std and tuple(arguments.std),
+        resolution=arguments.resolution,
+        output=arguments.output,
+        gives=arguments.output_kind,
+        output_layout=arguments.output_layout,
+    )
+    try:
+        interface, resolution = find_interface(network, len(classes) if classes else None, answers, picture)
+    except ValueError as error:
+        raise ValueError(f"{arguments.file}: {error}") from error
+    assert classes is not None  # find_interface asks for them
+    spec = ModelSpec(arguments.out.name, classes, resolution=resolution, onnx=interface)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.out.parent) as folder:
+        save_spec(Path(folder), spec)
+        onnx.save(network, str(Path(folder) / MODEL_FILE))
+        segmenter = Segmenter.load(folder)
+        mask = segmenter(picture).mask
+        arguments.out.mkdir(exist_ok=True)
+        for file in Path(folder).iterdir():
+            file.replace(arguments.out / file.name)
+    engine = segmenter.engine
+    taken, given = interface.yaml["input"], interface.yaml["output"]
+    print("input:  " + ", ".join(f"{key} {value}" for key, value in taken.items()))
+    print("output: " + ", ".join(f"{key} {value}" for key, value in given.items()))
+    print(f"runs on {engine.name} {engine.precision} ({engine.reason}); on the picture it finds")
+    shares = np.bincount(mask.ravel(), minlength=256) / mask.size
+    names = [*classes.names, *["no class of the table"] * (256 - len(classes))]
+    for share, name in sorted(zip(shares, names), reverse=True):
+        if share > 0:
+            print(f"{share:8.1%}  {name}")
+    print(f"{arguments.out}: {len(classes)} classes, run it with --model {arguments.out}")
+    return 0
+
+
+def _number(text: str) -> float:
+    return float(Fraction(text))

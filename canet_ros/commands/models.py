@@ -52,7 +52,7 @@ def _text(row: dict[str, Any]) -> str:
     return "\n".join(
         (
             head,
-            f"  network  {row['architecture']}, {row['backbone']}, input {row['resolution']}",
+            f"  network  {', '.join(filter(None, (row['architecture'], row['backbone'])))}, input {row['resolution']}",
             f"  classes  {len(row['classes'])}: {', '.join(row['classes'])}",
             f"  figures  {figures}",
             f"  licence  {row['licence']}",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from canet_ros.hints import pip_install
 from canet_ros.inference import cache
-from canet_ros.inference.model_folder import Resolution, graph_hash, load_network
+from canet_ros.inference.model_folder import Resolution, graph_hash, load_network, load_spec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,6 +33,8 @@ def derived_name(folder: Path, resolution: Resolution, suffix: str) -> str:
 def exported_graph(folder: Path, resolution: Resolution, precision: str = "fp32") -> Path:
     """The model's graph as ONNX in the cache, weights in ``precision``: fp32, fp16 or (rounded, stored as fp32) bf16.
 
+    A network that came as ONNX is put between our ends; its weights are never rounded to bf16 ahead.
+
     Raises:
         ModelError: the model is broken.
         ModuleNotFoundError: the package ``onnx`` is missing.
@@ -45,6 +47,12 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
     """Export a model. The batch dimension stays free, height and width are fixed; raises as ``exported_graph``."""
     if importlib.util.find_spec("onnx") is None:
         raise ModuleNotFoundError(f"exporting a model takes the package onnx: {pip_install('onnx')}")
+    spec = load_spec(folder)
+    if spec.onnx is not None:
+        from canet_ros.inference.onnx_network import write_onnx_network
+
+        write_onnx_network(folder, spec, resolution, path, precision)
+        return
     import torch
 
     from canet_ros.inference.pixels_to_classes import PixelsToClasses
@@ -92,7 +100,8 @@ def _code_hash() -> str:
     inference = Path(__file__).resolve().parent
     sources = sorted((inference.parent / "network").glob("*.py"))
     sources += [
-        inference / f"{name}.py" for name in ("export", "pixels_to_classes", "quantization", "rounding")
+        inference / f"{name}.py"
+        for name in ("export", "onnx_network", "pixels_to_classes", "quantization", "rounding")
     ]
     digest = hashlib.sha256()
     for source in sources:

@@ -18,12 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from canet_ros.files import written_beside
-from canet_ros.inference.model_folder import WEIGHTS_FILE
+from canet_ros.inference.model_folder import INT8_FILE, weights_file
 
 if TYPE_CHECKING:  # onnx belongs to an extra
     import onnx
 
-INT8_FILE = "int8.safetensors"
 # Numbers are symmetric, so that a scale is all there is to say: one, or one a channel.
 SIGNED, UNSIGNED, WEIGHT, BIAS = "int8", "uint8", "weight", "bias"
 
@@ -126,7 +125,7 @@ def save_scales(folder: Path, scales: Scales) -> Path:
         OSError: the folder cannot be written.
     """
     with written_beside(folder / INT8_FILE) as path:
-        save_file(scales, path, metadata={"weights": _sha256(folder / WEIGHTS_FILE)})
+        save_file(scales, path, metadata={"weights": _sha256(weights_file(folder))})
     return folder / INT8_FILE
 
 
@@ -155,7 +154,7 @@ def load_scales(folder: Path) -> Scales | None:
             scales = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ScalesError(f"{path} is not readable ({error})") from error
-    if of_weights != _sha256(folder / WEIGHTS_FILE):
+    if of_weights != _sha256(weights_file(folder)):
         raise ScalesError(f"{path} is of other weights: it was made before they were trained further")
     for name, numbers in scales.items():
         if name.count("|") != 2 or numbers.dtype != np.float32 or not np.isfinite(numbers).all():

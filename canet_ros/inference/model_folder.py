@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model is a folder: ``model.yaml`` says what it is, ``weights.safetensors`` holds the state dict.
 
+With ``network: onnx`` it is somebody else's network, and ``model.onnx`` holds graph and weights.
 Loading never executes anything from the files, and every tensor's name and shape is checked.
 """
 
@@ -19,6 +20,8 @@ from safetensors import SafetensorError
 from canet_ros.files import write_text, written_beside
 from canet_ros.hints import canet_command
 from canet_ros.inference.class_table import ClassTable, parse_class_table
+from canet_ros.inference.onnx_interface import OnnxInterface, parse_onnx_interface, three_floats
+from canet_ros.names import NETWORKS
 from canet_ros.share import share_folders
 
 if (
@@ -26,10 +29,12 @@ if (
 ):  # torch is imported where a network is needed: engines with exported graphs start without it
     from torch import Tensor
 
-    from canet_ros.network import CANet
+    from canet_ros.network import SegmentationNetwork
 
 SPEC_FILE = "model.yaml"
 WEIGHTS_FILE = "weights.safetensors"
+MODEL_FILE = "model.onnx"
+INT8_FILE = "int8.safetensors"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Of ModelSpec; whatever else there is, a new field too, takes part in ``graph_hash``.
@@ -53,6 +58,7 @@ class ModelSpec:
         metrics: measured figures.
         temperature: what the logits are divided by before the softmax, so that confidences are true.
         familiar: (lowest, highest) of each figure of ``familiarity`` on roads that the model knows; empty: unknown.
+        onnx: of a network that is not ours; its architecture is called onnx, and what says more of ours is empty.
     """
 
     name: str
@@ -68,16 +74,31 @@ class ModelSpec:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    onnx: OnnxInterface | None = None
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.temperature <= 100:
             raise ValueError(f"temperature: expected a number from 0.01 to 100, got {self.temperature}")
 
-    def build_network(self) -> CANet:
-        """The network this model names, with random weights."""
-        from canet_ros.network import CANet
+    def require_free_size(self) -> None:
+        """Raise ModelError if the network takes pictures of its resolution alone."""
+        if self.onnx is not None and not self.onnx.free_size:
+            width, height = self.resolution
+            raise ModelError(
+                f"model {self.name} takes pictures of {width}x{height} alone: leave its resolution"
+            )
 
-        return CANet(len(self.classes), self.backbone, self.fusion, self.architecture, self.head)
+    def build_network(self) -> SegmentationNetwork:
+        """The network this model names, with random weights."""
+        from canet_ros.network import build_network
+
+        return build_network(len(self.classes), self.backbone, self.fusion, self.architecture, self.head)
+
+    def normalize(self, rgb: Tensor) -> Tensor:
+        """Pixels of 0..255, RGB (B, 3, H, W) of any type, as the network takes them, float32."""
+        pixels = rgb.float() / 255
+        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
 
 
 def parse_resolution(text: str) -> Resolution:
@@ -148,30 +169,39 @@ def load_spec(folder: Path) -> ModelSpec:
     path = folder / SPEC_FILE
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        network = raw.get("network", "torch")
+        if network not in NETWORKS:
+            raise ValueError(f"unknown network {network!r}: choose one of {', '.join(NETWORKS)}")
+        common: dict[str, Any] = {
+            "name": str(raw["name"]),
+            "classes": parse_class_table(raw["classes"]),
+            "resolution": parse_resolution(str(raw["resolution"])),
+            "training": raw.get("training") or {},
+            "metrics": raw.get("metrics") or {},
+            "temperature": float(raw.get("temperature", 1.0)),
+            "familiar": {name: _range(value) for name, value in (raw.get("familiar") or {}).items()},
+        }
+        if network == "onnx":
+            interface = parse_onnx_interface(raw)
+            return ModelSpec(**common, architecture="onnx", backbone="", fusion="", head="", onnx=interface)
         return ModelSpec(
-            name=str(raw["name"]),
-            classes=parse_class_table(raw["classes"]),
+            **common,
             architecture=str(raw["architecture"]),
             backbone=str(raw["backbone"]),
             fusion=str(raw["fusion"]),
             head=str(raw.get("head", "bilinear")),
-            resolution=parse_resolution(str(raw["resolution"])),
-            mean=_three_floats(raw["mean"]),
-            std=_three_floats(raw["std"]),
-            training=raw.get("training") or {},
-            metrics=raw.get("metrics") or {},
-            temperature=float(raw.get("temperature", 1.0)),
-            familiar={name: _range(value) for name, value in (raw.get("familiar") or {}).items()},
+            mean=three_floats(raw["mean"]),
+            std=three_floats(raw["std"]),
         )
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
     except KeyError as error:
         raise ModelError(f"{path}: the entry {error} is missing") from error
-    except (TypeError, ValueError, yaml.YAMLError) as error:
+    except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def load_network(folder: Path) -> tuple[ModelSpec, CANet]:
+def load_network(folder: Path) -> tuple[ModelSpec, SegmentationNetwork]:
     """The model's spec and its network with its weights, fp32, in eval mode, on the CPU.
 
     Raises:
@@ -180,6 +210,10 @@ def load_network(folder: Path) -> tuple[ModelSpec, CANet]:
     from safetensors.torch import load_file
 
     spec = load_spec(folder)
+    if spec.onnx is not None:
+        raise ModelError(
+            f"model {spec.name} is an ONNX network: this takes one in PyTorch, made by 'canet train'"
+        )
     path = folder / WEIGHTS_FILE
     try:
         weights = load_file(path)
@@ -214,7 +248,7 @@ def weight_mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor
     return problems
 
 
-def save_model(folder: Path, spec: ModelSpec, network: CANet, half: bool = True) -> None:
+def save_model(folder: Path, spec: ModelSpec, network: SegmentationNetwork, half: bool = True) -> None:
     """Write a model folder; ``half`` stores floating-point weights as fp16. Raises OSError where it cannot."""
     weights = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu()
@@ -226,15 +260,18 @@ def save_model(folder: Path, spec: ModelSpec, network: CANet, half: bool = True)
 
 def save_spec(folder: Path, spec: ModelSpec) -> None:
     """Write ``model.yaml``; raises OSError where it cannot."""
-    raw: dict[str, Any] = {
-        "name": spec.name,
+    network: dict[str, Any] = {
         "architecture": spec.architecture,
         "backbone": spec.backbone,
         "fusion": spec.fusion,
         "head": spec.head,
-        "resolution": f"{spec.resolution[0]}x{spec.resolution[1]}",
         "mean": list(spec.mean),
         "std": list(spec.std),
+    }
+    raw = {
+        "name": spec.name,
+        **(network if spec.onnx is None else {"network": "onnx", **spec.onnx.yaml}),
+        "resolution": f"{spec.resolution[0]}x{spec.resolution[1]}",
         "classes": [
             {"name": name, "color": list(color)}
             for name, color in zip(spec.classes.names, spec.classes.colors)
@@ -270,15 +307,25 @@ def graph_hash(folder: Path) -> str:
     spec = load_spec(folder)
     shape = {one.name: getattr(spec, one.name) for one in fields(spec) if one.name not in _OUTSIDE_THE_GRAPH}
     digest = hashlib.sha256(repr((len(spec.classes), shape)).encode())
-    digest.update((folder / WEIGHTS_FILE).read_bytes())
+    for path in _weight_files(folder):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def weights_file(folder: Path) -> Path:
+    """Where a model's weights lie, for the most part: an ONNX network may have more of them beside its file."""
+    own = folder / MODEL_FILE
+    return own if own.is_file() else folder / WEIGHTS_FILE
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Of an ONNX network all that is in the folder but what we add to it."""
+    if weights_file(folder).name == WEIGHTS_FILE:
+        return [folder / WEIGHTS_FILE]
+    ours = (SPEC_FILE, INT8_FILE, "selftest.png")
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ours)
 
 
 def _range(values: Any) -> tuple[float, float]:
     lowest, highest = (float(value) for value in values)
     return lowest, highest
-
-
-def _three_floats(values: Any) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from canet_ros.inference.model_folder import ModelSpec, Resolution
-from canet_ros.network import CANet
-from canet_ros.network.heads import BilinearHead
+from canet_ros.network import SegmentationNetwork
 
 _CANDIDATES = 4
 
@@ -26,13 +25,13 @@ class PixelsToClasses(nn.Module):
 
     zero: Tensor
 
-    def __init__(self, spec: ModelSpec, network: CANet, resolution: Resolution) -> None:
+    def __init__(self, spec: ModelSpec, network: SegmentationNetwork, resolution: Resolution) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
         self._temperature = spec.temperature
-        if isinstance(network.head, BilinearHead):
+        if network.stride_of_logits > 1:
             self.classes = ClassesAtFullSize(
-                len(spec.classes), resolution, network.head.stride_of_logits, spec.temperature
+                len(spec.classes), resolution, network.stride_of_logits, spec.temperature
             )
         mean_bgr, std_bgr = 255 * torch.tensor(spec.mean[::-1]), 255 * torch.tensor(spec.std[::-1])
         zero = mean_bgr.round()
@@ -42,11 +41,11 @@ class PixelsToClasses(nn.Module):
         self.register_buffer("zero", zero.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = self.pixels(images)
-        if isinstance(self.network.head, BilinearHead):
-            mask, confidence = self.classes(self.network.coarse_logits(pixels))
+        logits = self.network.coarse_logits(self.pixels(images))
+        if self.network.stride_of_logits > 1:
+            mask, confidence = self.classes(logits)
             return mask, confidence
-        best, mask = _cooled(self.network(pixels).float(), self._temperature).softmax(1).max(1)
+        best, mask = _cooled(logits.float(), self._temperature).softmax(1).max(1)
         return mask.to(torch.uint8), (255 * best + 0.5).to(torch.uint8)
 
     def pixels(self, images: Tensor) -> Tensor:

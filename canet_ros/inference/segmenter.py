@@ -96,6 +96,7 @@ class Segmenter:
         folder = find_model(model)
         spec, hash_before = load_spec(folder), graph_hash(folder)
         if resolution == CAMERA:
+            spec.require_free_size()
             any_size = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch)
             return CameraShapedSegmenter(
                 spec, lambda size: create_engine(replace(any_size, resolution=size)), folder, hash_before

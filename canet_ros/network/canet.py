@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from canet_ros.names import ARCHITECTURES
-from canet_ros.network.backbones import build_backbone
+from canet_ros.network.backbones import Backbone, build_backbone
 from canet_ros.network.fusion import build_fusion
 from canet_ros.network.heads import BilinearHead, build_head
 from canet_ros.network.layers import (
@@ -22,6 +21,7 @@ from canet_ros.network.layers import (
     conv_bn_relu,
     separable_conv_bn_relu,
 )
+from canet_ros.network.segmentation_network import SegmentationNetwork
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ class Architecture:
     separable: bool
 
 
-CANET = Architecture((64, 128, 256), (192, 256), 256, separable=False)
-CANET_LITE = Architecture((32, 64, 128), (128, 128), 128, separable=True)
+SHAPES = {
+    "canet": Architecture((64, 128, 256), (192, 256), 256, separable=False),
+    "canet_lite": Architecture((32, 64, 128), (128, 128), 128, separable=True),
+}
 
 
 class SpatialBranch(nn.Sequential):
@@ -68,14 +70,14 @@ class ContextBranch(nn.Module):
         return upsampled_8
 
 
-class CANet(nn.Module):
+class CANet(SegmentationNetwork):
     """Image in, class logits out.
 
     Args:
         classes: number of classes.
         backbone: one of ``names.BACKBONES``.
         fusion: one of ``names.FUSIONS``.
-        architecture: one of ``names.ARCHITECTURES``.
+        architecture: one of ``SHAPES``.
         head: one of ``names.HEADS``.
 
     Raises:
@@ -93,11 +95,9 @@ class CANet(nn.Module):
         super().__init__()
         if classes < 2:
             raise ValueError(f"a segmentation network needs at least 2 classes, not {classes}")
-        if architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}"
-            )
-        shape: Architecture = globals()[ARCHITECTURES[architecture]]
+        if architecture not in SHAPES:
+            raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(SHAPES)}")
+        shape = SHAPES[architecture]
         self.spatial_branch = SpatialBranch(shape)
         self.context_branch = ContextBranch(backbone, shape)
         # The head first: then networks of one seed start alike in all but the fusion.
@@ -117,14 +117,18 @@ class CANet(nn.Module):
         fused: Tensor = self.fusion(*self.branches(image))
         return fused
 
-    def coarse_logits(self, image: Tensor) -> Tensor:
-        """Logits (B, classes, h, w) of which all others are interpolated; h and w as the bilinear head says.
+    @property
+    def backbone(self) -> Backbone:
+        return self.context_branch.backbone
 
-        Raises:
-            TypeError: the head is not a bilinear one.
-        """
+    @property
+    def stride_of_logits(self) -> int:
+        return self.head.stride_of_logits if isinstance(self.head, BilinearHead) else 1
+
+    def coarse_logits(self, image: Tensor) -> Tensor:
         if not isinstance(self.head, BilinearHead):
-            raise TypeError("only bilinear heads interpolate their logits")
+            full: Tensor = self(image)
+            return full
         return self.head.coarse_logits(self.fused_features(image))
 
     def forward(self, image: Tensor, stride: int = 1) -> Tensor:

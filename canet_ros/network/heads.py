@@ -43,14 +43,15 @@ class BilinearHead(nn.Conv2d):
 
     def forward(self, features: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:  # type: ignore[override]
         """(B, C, h, w) to ``(B, classes, *size)``, logits of every ``stride``-th pixel."""
-        return self.upsample(self.coarse_logits(features), size, stride)
+        return upsample(self.coarse_logits(features), self.stride_of_logits, size, stride)
 
-    def upsample(self, coarse: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:
-        """Coarse logits to ``(B, classes, *size)``, those of every ``stride``-th pixel."""
-        height, width = (side * self.stride_of_logits // stride for side in coarse.shape[2:])
-        # Cut, not stretched, where the image is no multiple of 8: a stretched mask is up to 7 pixels off at its end.
-        full = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
-        return full[:, :, : size[0], : size[1]]
+
+def upsample(coarse: Tensor, stride_of_logits: int, size: tuple[int, int], stride: int = 1) -> Tensor:
+    """Logits ``stride_of_logits`` pixels apart to ``(B, classes, *size)``, those of every ``stride``-th pixel."""
+    height, width = (side * stride_of_logits // stride for side in coarse.shape[2:])
+    # Cut, not stretched, where the image is no multiple of 8: a stretched mask is up to 7 pixels off at its end.
+    full = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+    return full[:, :, : size[0], : size[1]]
 
 
 def subpixel_head(in_channels: int, classes: int) -> BilinearHead:

@@ -22,7 +22,7 @@ from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
 from canet_ros.inference.model_folder import ModelSpec, load_network
 from canet_ros.inference.segmenter import Segmenter
 from canet_ros.inference.visualization import color_lookup_table, overlay
-from canet_ros.network import CANet
+from canet_ros.network import CANet, SegmentationNetwork
 from canet_ros.network.fusion import FeatureCrossAttention
 from canet_ros.opencv import map_colors, resize
 from canet_ros.training.dataset import LabelledPicture
@@ -139,18 +139,18 @@ def attention_sheet(model: Path, images: Sequence[NDArray[np.uint8]]) -> NDArray
 
 
 def _attention(
-    spec: ModelSpec, network: CANet, image: NDArray[np.uint8]
+    spec: ModelSpec, network: SegmentationNetwork, image: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Spatial map (h, w) at stride 8 and channel map (C,), both 0..1.
 
     Raises:
         ValueError: the model's fusion is not ``fca``.
     """
-    fusion = network.eval().fusion
-    if not isinstance(fusion, FeatureCrossAttention):
+    fusion = network.eval().fusion if isinstance(network, CANet) else None
+    if not isinstance(network, CANet) or not isinstance(fusion, FeatureCrossAttention):
         raise ValueError(f"{spec.name} has the fusion {spec.fusion}: only fca has both attention maps")
     with torch.inference_mode():
-        spatial, context = network.branches(network_input(image, spec.resolution))
+        spatial, context = network.branches(network_input(spec, image))
         where, what = fusion.spatial_map(spatial)[0, 0], fusion.channel_map(context)[0, :, 0, 0]
     return where.numpy(), what.numpy()
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,16 +22,22 @@ from canet_ros.training.metrics import confusion_matrix, scores
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Confusion matrix over all pictures, (classes, classes) by (truth, prediction), and the mIoU of each picture.
+class Comparison:
+    """Confusion matrix over all pictures, (classes, classes) by (truth, prediction), and the mIoU of each picture."""
+
+    confusion: NDArray[np.int64]
+    miou_by_picture: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation(Comparison):
+    """What a model is worth.
 
     Attributes:
         reliability: how true the confidences are.
         familiarity: figures of each picture, as ``inference.familiarity`` has them.
     """
 
-    confusion: NDArray[np.int64]
-    miou_by_picture: dict[str, float]
     reliability: Reliability
     familiarity: list[dict[str, float]]
 
@@ -42,22 +48,41 @@ def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture], flip: bo
     With ``flip`` the mirrored picture is segmented too, and each pixel gets the class of the more confident view.
     """
     classes = len(segmenter.spec.classes)
-    total = np.zeros((classes, classes), np.int64)
-    miou_by_picture = {}
     familiarity = []
     trust = Reliability(np.zeros(256, np.int64), np.zeros(256, np.int64))
-    for picture in tqdm(pictures, desc="evaluate", unit="picture", disable=None):
-        image, label = picture.read(classes)
+
+    def masks_of(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        nonlocal trust
         at_network_size = segmenter.segment_batch([image])[0]
         familiarity.append(figures(at_network_size))
         found = at_network_size.resized((image.shape[1], image.shape[0]))
         if flip:
             found = _of_both_views(segmenter, image, found)
-        confusion = confusion_matrix(label, found.mask, classes)
         trust += reliability(label, found.mask, found.confidence, classes)
-        miou_by_picture[picture.name] = scores(confusion).miou
-        total += confusion
-    return Evaluation(total, miou_by_picture, trust, familiarity)
+        return [found.mask]
+
+    (compared,) = compare_with_labels(masks_of, pictures, classes, "evaluate")
+    return Evaluation(compared.confusion, compared.miou_by_picture, trust, familiarity)
+
+
+def compare_with_labels(
+    masks_of: Callable[[NDArray[np.uint8], NDArray[np.uint8]], Sequence[NDArray[np.uint8]]],
+    pictures: Sequence[LabelledPicture],
+    classes: int,
+    title: str,
+    leave: bool = True,
+) -> list[Comparison]:
+    """What each mask (H, W) is worth that ``masks_of`` makes of a picture (H, W, 3) BGR and its labels, over all."""
+    found: list[Comparison] = []
+    for picture in tqdm(pictures, desc=title, unit="picture", leave=leave, disable=None):
+        image, label = picture.read(classes)
+        masks = masks_of(image, label)
+        found = found or [Comparison(np.zeros((classes, classes), np.int64), {}) for _ in masks]
+        for one, mask in zip(found, masks):
+            confusion = confusion_matrix(label, mask, classes)
+            one.miou_by_picture[picture.name] = scores(confusion).miou
+            np.add(one.confusion, confusion, out=one.confusion)
+    return found
 
 
 def _of_both_views(segmenter: Segmenter, image: NDArray[np.uint8], found: Segmentation) -> Segmentation:

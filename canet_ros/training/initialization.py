@@ -13,14 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from canet_ros.inference.model_folder import SPEC_FILE, ModelError, load_network, weight_mismatches
-from canet_ros.network import CANet
+from canet_ros.network import SegmentationNetwork
 
 # What ImageNet files hold beside the backbone: classifiers, and MobileNetV2's last 1x1 convolution.
 _AFTER_THE_BACKBONE = ("classifier.", "fc.", "features.18.")
-_BACKBONE = "context_branch.backbone."
 
 
-def initialize(network: CANet, source: str) -> list[str]:
+def initialize(network: SegmentationNetwork, source: str) -> list[str]:
     """Load weights into ``network`` in place.
 
     Args:
@@ -45,8 +44,9 @@ def initialize(network: CANet, source: str) -> list[str]:
         weights = {name: tensor for name, tensor in given.items() if name not in anew}
         _require_fit({name: tensor for name, tensor in own.items() if name not in anew}, weights, source)
     else:
-        backbone = network.context_branch.backbone.state_dict()
-        weights = {_BACKBONE + name: tensor for name, tensor in read_backbone(Path(source), backbone).items()}
+        prefix = next(name for name, module in network.named_modules() if module is network.backbone)
+        given = read_backbone(Path(source), network.backbone.state_dict())
+        weights = {f"{prefix}.{name}": tensor for name, tensor in given.items()}
     network.load_state_dict(weights, strict=False)
     return sorted(own.keys() - weights.keys())
 

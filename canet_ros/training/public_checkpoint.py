@@ -15,7 +15,7 @@ from torch import Tensor
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import ModelError, ModelSpec, weight_mismatches
-from canet_ros.network import CANet
+from canet_ros.network import SegmentationNetwork
 from canet_ros.training.initialization import load_weights_file
 
 _RENAMED_PREFIXES = (
@@ -39,7 +39,9 @@ _BIASES_BEFORE_BATCH_NORM = {
 }
 
 
-def import_public_checkpoint(file: Path, name: str, classes: ClassTable) -> tuple[ModelSpec, CANet]:
+def import_public_checkpoint(
+    file: Path, name: str, classes: ClassTable
+) -> tuple[ModelSpec, SegmentationNetwork]:
     """Spec and network, in eval mode, of a checkpoint file; nothing in the file is executed.
 
     Raises:

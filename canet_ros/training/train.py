@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from canet_ros.files import require_writable
 from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, save_model
+from canet_ros.inference.model_folder import SPEC_FILE, ModelSpec, Resolution, load_spec, save_model
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
-from canet_ros.network import CANet
+from canet_ros.network import SegmentationNetwork
 from canet_ros.opencv import read_picture
 from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
 from canet_ros.training.checks import check_config
@@ -41,11 +41,13 @@ from canet_ros.training.dataset import (
     LabelledPicture,
     find_pictures,
 )
+from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
-from canet_ros.training.metrics import Scores, confusion_matrix, scores
+from canet_ros.training.metrics import Scores, scores
 from canet_ros.training.processes import Share, joined, own_share
 from canet_ros.training.run_log import RunLog
+from canet_ros.training.teacher import Teacher, autocast, load_teacher
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -150,17 +152,18 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
     val = find_pictures(Path(config.data) / "val")
     require_writable(run_folder / CHECKPOINT_FILE)
 
-    network = CANet(len(classes), config.backbone, config.fusion, config.architecture, config.head)
+    spec = _spec(config, classes)
+    network = spec.build_network()
     if config.init:
         initialize(network, config.init)
     if config.sync_batch_norm:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    frozen = network.context_branch.backbone.stem() if config.freeze_stem else []
+    frozen = network.backbone.stem() if config.freeze_stem else []
     for layer in frozen:
         layer.requires_grad_(False)
     ema = copy.deepcopy(network).eval()
-    teacher = _load_teacher(config.teacher, classes, device) if config.teacher else None
+    teacher = load_teacher(config, classes, device) if config.teacher else None
     optimizer = torch.optim.AdamW(_parameter_groups(network, config))
     scaler = torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
     weights = class_weights(_count_pixels(pictures, len(classes)), config.class_sharpness).to(device)
@@ -200,7 +203,7 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
                 layer.eval()
             step = epoch * len(loader) + batch
             rate = _set_learning_rate(optimizer, step, steps, config)
-            loss = _loss(trained, teacher, image.to(device), label.to(device), weights, config, step)
+            loss = _loss(trained, spec, teacher, image.to(device), label.to(device), weights, config, step)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
@@ -225,11 +228,11 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
             "seconds": time.perf_counter() - started,
         }
         if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
-            found = evaluate_network(ema, val, len(classes), config, device)
+            found = evaluate_network(ema, spec, val, config.precision, device)
             entry |= {"val_miou": found.miou, "val_pixel_accuracy": found.pixel_accuracy}
             if best is None or found.miou > best.miou or "val" in config.splits:
                 best = found
-                save_model(run_folder / "model", _spec(config, classes, found, epoch + 1), ema)
+                save_model(run_folder / "model", _trained(spec, config, found, epoch + 1), ema)
         log.add(entry)
         tqdm.write(json.dumps(entry))
         save_checkpoint(run_folder / CHECKPOINT_FILE, identity, state, epoch + 1, best)
@@ -244,25 +247,24 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
 
 
 def evaluate_network(
-    network: nn.Module, pictures: list[LabelledPicture], classes: int, config: TrainingConfig, device: str
+    network: nn.Module, spec: ModelSpec, pictures: list[LabelledPicture], precision: str, device: str
 ) -> Scores:
-    """Scores of a network in eval mode: pictures brought to ``config.resolution``, masks back to their size."""
-    confusion = np.zeros((classes, classes), np.int64)
-    with torch.inference_mode():
-        for picture in tqdm(pictures, desc="val", leave=False, disable=None):
-            image, label = picture.read(classes)
-            pixels = network_input(image, config.resolution, device)
-            with _autocast(config.precision, device):
-                logits = network(pixels)
-            mask = logits[0].float().argmax(dim=0).to(torch.uint8).cpu().numpy()
-            mask = resize_nearest(mask, (label.shape[1], label.shape[0]))
-            confusion += confusion_matrix(label, mask, classes)
-    return scores(confusion)
+    """Scores of a network in eval mode: pictures brought to the model's resolution, masks back to their size."""
+
+    def masks_of(image: NDArray[np.uint8], _: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        with torch.inference_mode(), autocast(precision, device):
+            logits = network(network_input(spec, image, device))
+        mask = logits[0].float().argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return [resize_nearest(mask, (image.shape[1], image.shape[0]))]
+
+    (found,) = compare_with_labels(masks_of, pictures, len(spec.classes), "val", leave=False)
+    return scores(found.confusion)
 
 
 def _loss(
     network: nn.Module,
-    teacher: nn.Module | None,
+    spec: ModelSpec,
+    teacher: Teacher | None,
     image: Tensor,
     label: Tensor,
     weights: Tensor,
@@ -273,54 +275,31 @@ def _loss(
     stride = config.loss_stride
     row, column = divmod(step % stride**2, stride)
     label = label[:, row::stride, column::stride]
-    normalized = _normalize(image)
-    with _autocast(config.precision, image.device.type):
-        logits = network(normalized, stride)
+    with autocast(config.precision, image.device.type):
+        logits = network(spec.normalize(image).contiguous(memory_format=torch.channels_last), stride)
     loss = segmentation_loss(logits, label, weights, config.dice_share, config.hard_share)
     if teacher is None:
         return loss
-    with torch.no_grad(), _autocast(config.precision, image.device.type):
-        teacher_logits = teacher(normalized, stride)
-    return loss + config.teacher_share * distillation_loss(logits, teacher_logits)
+    return loss + config.teacher_share * distillation_loss(logits, teacher(image))
 
 
-def _load_teacher(folder: str, classes: ClassTable, device: str) -> CANet:
-    spec, teacher = load_network(Path(folder))
-    if spec.classes.names != classes.names:
-        raise ValueError(
-            f"the teacher {folder} tells apart other classes ({', '.join(spec.classes.names)}) than are to be "
-            f"learned ({', '.join(classes.names)})"
-        )
-    teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return teacher.eval()
-
-
-def network_input(image: NDArray[np.uint8], resolution: Resolution, device: str = "cpu") -> Tensor:
-    """A picture (H, W, 3) BGR uint8 as the network wants it, (1, 3, h, w) float32, ``resolution`` being (w, h)."""
-    resized = np.empty((resolution[1], resolution[0], 3), np.uint8)
+def network_input(spec: ModelSpec, image: NDArray[np.uint8], device: str = "cpu") -> Tensor:
+    """A picture (H, W, 3) BGR uint8 as a model's network wants it, (1, 3, h, w) float32."""
+    width, height = spec.resolution
+    resized = np.empty((height, width, 3), np.uint8)
     bring_to_size(image, resized)
     rgb = torch.from_numpy(np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1)))[None]
-    return _normalize(rgb.to(device))
+    return spec.normalize(rgb.to(device)).contiguous(memory_format=torch.channels_last)
 
 
-def _normalize(rgb: Tensor) -> Tensor:
-    mean = rgb.new_tensor(ModelSpec.mean, dtype=torch.float32).view(1, 3, 1, 1)
-    std = rgb.new_tensor(ModelSpec.std, dtype=torch.float32).view(1, 3, 1, 1)
-    return ((rgb.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def _autocast(precision: str, device: str) -> torch.autocast:
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(torch.device(device).type, types[precision], enabled=precision != "fp32")
-
-
-def _parameter_groups(network: CANet, config: TrainingConfig) -> list[dict[str, Any]]:
+def _parameter_groups(network: SegmentationNetwork, config: TrainingConfig) -> list[dict[str, Any]]:
     """Backbone and the rest at their own rates; no weight decay on biases and batch norm."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
+    backbone = set(network.backbone.parameters())
+    for parameter in network.parameters():
         if not parameter.requires_grad:
             continue
-        rate = config.backbone_learning_rate if ".backbone." in name else config.learning_rate
+        rate = config.backbone_learning_rate if parameter in backbone else config.learning_rate
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [
@@ -376,8 +355,8 @@ def _count_pixels(pictures: list[LabelledPicture], classes: int) -> NDArray[np.i
     return counts[:classes]
 
 
-def _spec(config: TrainingConfig, classes: ClassTable, found: Scores, epoch: int) -> ModelSpec:
-    return ModelSpec(
+def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
+    spec = ModelSpec(
         name=config.name,
         classes=classes,
         architecture=config.architecture,
@@ -385,9 +364,16 @@ def _spec(config: TrainingConfig, classes: ClassTable, found: Scores, epoch: int
         fusion=config.fusion,
         head=config.head,
         resolution=config.resolution,
-        training={"epoch": epoch, **_portable(config)},
-        metrics={} if "val" in config.splits else _metrics(classes, found),
     )
+    if not (Path(config.init) / SPEC_FILE).is_file():
+        return spec
+    given = load_spec(Path(config.init))  # its weights know its pixels
+    return replace(spec, mean=given.mean, std=given.std)
+
+
+def _trained(spec: ModelSpec, config: TrainingConfig, found: Scores, epoch: int) -> ModelSpec:
+    metrics = {} if "val" in config.splits else _metrics(spec.classes, found)
+    return replace(spec, training={"epoch": epoch, **_portable(config)}, metrics=metrics)
 
 
 def _metrics(classes: ClassTable, found: Scores) -> dict[str, Any]:

@@ -37,7 +37,8 @@ from canet_ros.training.evaluate import evaluate
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
 from canet_ros.training.metrics import confusion_matrix, scores
-from canet_ros.training.train import TrainingConfig, train
+from canet_ros.training.teacher import load_teacher
+from canet_ros.training.train import TrainingConfig, network_input, train
 
 CLASSES = load_class_table("camvid")
 
@@ -126,6 +127,24 @@ def test_a_student_learns_what_the_teacher_says(config: TrainingConfig, tmp_path
     assert float(distillation_loss(logits, -logits)) > 0.1
     with pytest.raises(ValueError, match="tells apart other classes"):
         train(taught, load_class_table("cityscapes"), tmp_path / "other")
+
+
+def test_pixels_are_normalised_as_each_model_says(config: TrainingConfig, tmp_path: Path) -> None:
+    """A teacher, a start and an ablation with another mean and deviation get their own."""
+    torch.manual_seed(0)
+    spec = ModelSpec("bytes", CLASSES, "canet_lite", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    save_model(tmp_path / "bytes", spec, spec.build_network().half().float().eval())
+    crops = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    taught = replace(config, teacher=str(tmp_path / "bytes"), init=str(tmp_path / "bytes"), epochs=1)
+    pixels = (crops / 255 - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    with torch.inference_mode():
+        expected = load_network(tmp_path / "bytes")[1](pixels, 2)
+    torch.testing.assert_close(load_teacher(taught, CLASSES, "cpu")(crops), expected, atol=1e-4, rtol=1e-4)
+    image = crops[0].flip(0).permute(1, 2, 0).contiguous().numpy()
+    seen = network_input(replace(spec, resolution=(96, 64)), image)
+    torch.testing.assert_close(seen, pixels[:1], atol=1e-5, rtol=0)
+    train(taught, CLASSES, tmp_path / "run")
+    assert load_spec(tmp_path / "run" / "model").mean == spec.mean
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

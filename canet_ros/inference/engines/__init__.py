@@ -12,7 +12,7 @@ from pathlib import Path
 from canet_ros.hints import install_engine
 from canet_ros.inference import cache
 from canet_ros.inference.engines.engine import UNLIMITED, Engine, EngineError, EngineRequest, in_one_line
-from canet_ros.inference.model_folder import ModelError
+from canet_ros.inference.model_folder import ModelError, ModelSpec, load_spec
 from canet_ros.names import ENGINES, PRECISIONS
 
 __all__ = ["Engine", "EngineError", "EngineRequest", "cpu_has_bf16", "cpu_multiplies_int8", "create_engine"]
@@ -34,6 +34,13 @@ def create_engine(request: EngineRequest) -> Engine:
         raise EngineError(
             f"unknown precision {request.precision!r}: choose auto or one of {', '.join(PRECISIONS)}"
         )
+    spec = load_spec(request.folder)
+    if spec.onnx is not None and request.engine == "torch":
+        raise EngineError(f"engine torch: model {spec.name} is an ONNX network; use openvino or onnxruntime")
+    if request.resolution != spec.resolution:
+        spec.require_free_size()
+    if spec.onnx is not None and not spec.onnx.free_batch:
+        request = replace(request, max_batch=1)
     refusals: list[str] = []
     if request.precision == "int8":
         from canet_ros.inference.quantization import quantized_graph
@@ -50,9 +57,11 @@ def create_engine(request: EngineRequest) -> Engine:
             request = replace(request, precision="auto")
     candidates = _fastest_first(request) if request.engine == "auto" else [request]
     for candidate in candidates:
+        if spec.onnx is not None and candidate.engine == "torch":
+            continue
         with cache.substituted() as remarks:
             try:
-                engine = _build(candidate)
+                engine = _build(candidate, spec)
             except EngineError as error:
                 if request.engine != "auto":
                     raise
@@ -80,7 +89,7 @@ def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
     return [replace(request, engine=name, device=device) for name, device in choices]
 
 
-def _build(request: EngineRequest) -> Engine:
+def _build(request: EngineRequest, spec: ModelSpec) -> Engine:
     name = request.engine
     try:
         if importlib.util.find_spec(name) is None:
@@ -92,7 +101,10 @@ def _build(request: EngineRequest) -> Engine:
     except ModuleNotFoundError as error:
         raise EngineError(f"engine {name}: {error}") from error  # it says what to install
     except (Exception, SystemExit) as error:  # a package, a driver or a disk can throw anything
-        raise EngineError(f"engine {name} does not start: {in_one_line(error)}") from error
+        size = "" if spec.onnx is None else f" with {spec.name} at {'x'.join(map(str, request.resolution))}"
+        raise EngineError(f"engine {name} does not start{size}: {in_one_line(error)}") from error
+    if spec.onnx is not None and spec.onnx.gives == "ids":
+        engine.reason += "; the network gives class ids alone, so confidence is 255 everywhere"
     return engine
 
 

@@ -78,6 +78,7 @@ class OnnxRuntimeEngine:
                 return onnxruntime.InferenceSession(str(graph), options, providers=providers)
 
             self._session = start_session()
+            self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
             # Whatever does not load is left out without an exception, and what fails later moves to the CPU.
             if hasattr(self._session, "disable_fallback"):
                 self._session.disable_fallback()
@@ -99,6 +100,9 @@ class OnnxRuntimeEngine:
         self.reason = f"ONNX Runtime {onnxruntime.__version__} with {', '.join(in_use)}"
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if self._one_by_one and len(images) > 1:
+            masks, confidences = zip(*(self.run(images[i : i + 1]) for i in range(len(images))))
+            return np.concatenate(masks), np.concatenate(confidences)
         mask, confidence = self._session.run(list(OUTPUTS), {INPUT: images})
         return mask, confidence
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a network that is not ours takes pictures and gives classes: what model.yaml says where ``network: onnx``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from canet_ros.names import CHANNEL_ORDERS, LAYOUTS, ONNX_OUTPUTS
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class OnnxInterface:
+    """What is between pixels and the graph of ``model.onnx``, and between that and classes.
+
+    Attributes:
+        input, output: names of the graph's tensors.
+        input_layout: NCHW or NHWC.
+        color: order of the input's channels, rgb or bgr.
+        scale, mean, std: a channel takes (scale * pixel - mean) / std, pixels being 0..255; mean and std stand in the
+            order of the network's channels.
+        free_size: whether the network takes any size, or the model's resolution alone.
+        free_batch: whether it takes several pictures at once.
+        gives: ``logits``, ``probabilities`` or class ``ids``.
+        output_layout: NCHW or NHWC; of no meaning for ids.
+    """
+
+    input: str
+    output: str
+    input_layout: str
+    color: str
+    scale: float
+    mean: Triple
+    std: Triple
+    free_size: bool
+    free_batch: bool
+    gives: str
+    output_layout: str = "NCHW"
+
+    def __post_init__(self) -> None:
+        for what, value, choices in (
+            ("input: layout", self.input_layout, LAYOUTS),
+            ("input: color", self.color, CHANNEL_ORDERS),
+            ("output: gives", self.gives, ONNX_OUTPUTS),
+            ("output: layout", self.output_layout, LAYOUTS),
+        ):
+            if value not in choices:
+                raise ValueError(f"{what} {value!r}: choose one of {', '.join(choices)}")
+        if 0 in self.std:
+            raise ValueError("input: std must not be 0: channels are divided by it")
+
+    @property
+    def yaml(self) -> dict[str, Any]:
+        """The entries ``input`` and ``output`` of model.yaml."""
+        return {
+            "input": {
+                "name": self.input,
+                "layout": self.input_layout,
+                "color": self.color,
+                "scale": self.scale,
+                "mean": list(self.mean),
+                "std": list(self.std),
+                "size": "free" if self.free_size else "fixed",
+                "batch": "free" if self.free_batch else "fixed",
+            },
+            "output": {"name": self.output, "gives": self.gives, "layout": self.output_layout},
+        }
+
+
+def parse_onnx_interface(raw: Mapping[str, Any]) -> OnnxInterface:
+    """The inverse of ``OnnxInterface.yaml``, from the whole of model.yaml.
+
+    Raises:
+        KeyError, TypeError, ValueError: an entry is missing or is not what it should be.
+    """
+    taken, given = raw["input"], raw["output"]
+    return OnnxInterface(
+        input=str(taken["name"]),
+        output=str(given["name"]),
+        input_layout=str(taken["layout"]),
+        color=str(taken["color"]),
+        scale=float(taken["scale"]),
+        mean=three_floats(taken["mean"]),
+        std=three_floats(taken["std"]),
+        free_size=_is_free(taken, "size"),
+        free_batch=_is_free(taken, "batch"),
+        gives=str(given["gives"]),
+        output_layout=str(given.get("layout", "NCHW")),
+    )
+
+
+def three_floats(values: Sequence[Any]) -> Triple:
+    """Exactly three numbers; raises TypeError or ValueError."""
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def _is_free(taken: Mapping[str, Any], side: str) -> bool:
+    value = str(taken.get(side, "fixed"))
+    if value not in ("fixed", "free"):
+        raise ValueError(f"input: {side} {value!r}: choose fixed or free")
+    return value == "free"

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A better model whose answers are learned beside the labels: one of ours, or any network that came as ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.model_folder import MODEL_FILE, ModelError, ModelSpec, load_network, load_spec
+
+if TYPE_CHECKING:
+    from canet_ros.training.train import TrainingConfig
+
+# Crops (B, 3, H, W) RGB uint8 to logits (B, classes, H // loss_stride, W // loss_stride).
+Teacher = Callable[[Tensor], Tensor]
+
+
+def autocast(precision: str, device: str) -> torch.autocast:
+    """PyTorch's context for a precision of ``checks.AUTOCAST_PRECISIONS``."""
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(torch.device(device).type, types[precision], enabled=precision != "fp32")
+
+
+def load_teacher(config: TrainingConfig, classes: ClassTable, device: str) -> Teacher:
+    """The teacher of a training.
+
+    Raises:
+        ValueError: it tells apart other classes than are to be learned.
+        ModelError: it is broken, or gives no logits.
+    """
+    folder = Path(config.teacher)
+    spec = load_spec(folder)
+    if spec.classes.names != classes.names:
+        raise ValueError(
+            f"the teacher {folder} tells apart other classes ({', '.join(spec.classes.names)}) than are to be "
+            f"learned ({', '.join(classes.names)})"
+        )
+    if spec.onnx is not None:
+        return _of_onnx(folder, spec, config)
+    network = load_network(folder)[1]
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def logits(image: Tensor) -> Tensor:
+        pixels = spec.normalize(image).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), autocast(config.precision, image.device.type):
+            answers: Tensor = network(pixels, config.loss_stride)
+        return answers
+
+    return logits
+
+
+def _of_onnx(folder: Path, spec: ModelSpec, config: TrainingConfig) -> Teacher:
+    """On the CPU, at the crop's size or, where the network takes but one, at that."""
+    from canet_ros.inference.export import INPUT
+    from canet_ros.inference.onnx_file import read_onnx
+    from canet_ros.inference.onnx_network import onnx_runner, pixels_to_logits
+
+    assert spec.onnx is not None
+    width, height = config.crop if spec.onnx.free_size else spec.resolution
+    at_once = spec.onnx.free_batch
+    try:
+        network = read_onnx(folder / MODEL_FILE)
+        run = onnx_runner(pixels_to_logits(network, spec.onnx, len(spec.classes), (width, height)))
+    except ModelError as error:
+        raise ModelError(f"the teacher {folder}: {error}") from error
+
+    def logits(image: Tensor) -> Tensor:
+        size = [side // config.loss_stride for side in image.shape[2:]]
+        bgr = image.flip(1)
+        if tuple(bgr.shape[2:]) != (height, width):
+            bgr = F.interpolate(bgr.float(), (height, width), mode="bilinear", antialias=True).round().byte()
+        pictures = bgr.permute(0, 2, 3, 1).contiguous().cpu()
+        batches = torch.split(pictures, len(pictures) if at_once else 1)
+        answers = torch.cat([torch.from_numpy(run({INPUT: batch.numpy()})) for batch in batches])
+        return F.interpolate(answers.to(image.device), size, mode="bilinear", align_corners=False)
+
+    return logits
