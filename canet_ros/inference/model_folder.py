@@ -322,7 +322,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """Of an ONNX network all that is in the folder but what we add to it."""
     if weights_file(folder).name == WEIGHTS_FILE:
         return [folder / WEIGHTS_FILE]
-    ours = (SPEC_FILE, INT8_FILE, "selftest.png")
+    ours = (SPEC_FILE, INT8_FILE, "selftest.png", "selftest_mask.png")
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ours)
 
 
