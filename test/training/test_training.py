@@ -232,6 +232,9 @@ class SeesTheLeftHalf:
         found = np.broadcast_to(left, image.shape[:2])
         return Segmentation(found.astype(np.uint8), np.where(found, 200, 50).astype(np.uint8))
 
+    def segment_batch(self, images: list[np.ndarray]) -> list[Segmentation]:
+        return [self(image) for image in images]
+
 
 def test_flip_asks_the_more_confident_of_both_views(tmp_path: Path) -> None:
     write_scenes(tmp_path, 1, first_seed=0, width=96, height=72)
