@@ -41,6 +41,7 @@ class Diagnostics:
     Args:
         watches: by the cameras' names.
         doing: what the node does that takes long, in words; empty while it does nothing of the kind.
+        self_test: what came of the model's test picture, in words.
         worker: the inference thread's; None while there is none.
         unknown_parameters: overrides that nobody declared.
     """
@@ -56,6 +57,7 @@ class Diagnostics:
         steady_clock: Clock,
         watches: Mapping[str, CameraWatch],
         doing: Callable[[], str],
+        self_test: Callable[[], str],
         worker: Callable[[], InferenceWorker | None],
         unknown_parameters: Sequence[str],
     ) -> None:
@@ -68,6 +70,7 @@ class Diagnostics:
         self._clock = steady_clock
         self._watches = watches
         self._doing = doing
+        self._self_test = self_test
         self._worker = worker
         self._unknown_parameters = unknown_parameters
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -105,16 +108,17 @@ class Diagnostics:
                 "device": segmenter.engine.device,
                 "precision": segmenter.engine.precision,
                 "reason": segmenter.engine.reason,
+                "passed_over": "; ".join(segmenter.engine.passed_over),
+                "self_test": self._self_test(),
                 **_gpu_values(segmenter.engine.device),
             }
         values |= {"batches": counts.get("batches", 0), "frames": counts.get("frames", 0)}
         values |= {"failures": counts.get("failures", 0)}
         values |= _percentiles(self._engine_statistics, ("inference",))
         worker, doing = self._worker(), self._doing()
-        if worker is not None and worker.batch_limit < len(self._cameras):
-            values["pictures_at_once"] = (
-                f"{worker.batch_limit} of {len(self._cameras)}: out of memory with more"
-            )
+        if segmenter is not None and segmenter.engine.most_at_once < len(self._cameras):
+            most = segmenter.engine.most_at_once
+            values["pictures_at_once"] = f"{most} of {len(self._cameras)}: out of memory with more"
         values |= {"engine_restarts": counts.get("engine_restarts", 0), "doing": doing}
         values |= {"unknown_parameters": ", ".join(self._unknown_parameters)}
         error = self._faults.last("engine")

@@ -16,6 +16,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
 from canet_ros.inference import Segmenter, progress
+from canet_ros.inference.camera_shape import CAMERA
 from canet_ros.inference.engines import EngineError
 from canet_ros.inference.familiarity import FamiliarityWatch
 from canet_ros.inference.model_folder import (
@@ -25,6 +26,7 @@ from canet_ros.inference.model_folder import (
     shipped_model,
 )
 from canet_ros.inference.palette import recolored
+from canet_ros.inference.self_test import self_test
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.ros import qos
 from canet_ros.ros.camera import Camera
@@ -97,6 +99,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._frame_log = FrameLog(self.get_logger())
         self._loader = ModelLoader(self._load_segmenter)
         self._segmenter: Segmenter | None = None
+        self._self_test = ""
         self._engine_restarts = 0  # without ``_RECOVERED_S`` of work between them
         self._engine_restarted_s = 0.0
         self._worker: InferenceWorker | None = None
@@ -115,6 +118,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             steady_clock=self._steady_clock,
             watches=self._watches,
             doing=lambda: self._loader.doing() or progress.now(),
+            self_test=lambda: self._self_test,
             worker=lambda: self._worker,
             unknown_parameters=self._warn_of_unknown_parameters(),
         )
@@ -259,7 +263,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def _load_segmenter(self, request: ModelRequest) -> Segmenter:
         """Runs in the loader's thread."""
         choice = request.choice
-        return Segmenter.load(
+        segmenter = Segmenter.load(
             choice.model or shipped_model(choice.architecture, choice.backbone),
             device=choice.device,
             engine=choice.engine,
@@ -267,6 +271,14 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             resolution=choice.resolution,
             max_batch=request.max_batch,
         )
+        if choice.resolution != CAMERA:  # else the engine comes with the first picture
+            test = self_test(segmenter)
+            self._self_test = str(test)
+            if not test.passed:
+                raise EngineError(f"the engine's masks are wrong: {test}")
+            if test.absent:
+                self.get_logger().info(str(test))
+        return segmenter
 
     def _look(self) -> None:
         """Ten times a second while active: what the node has to notice by itself."""
@@ -314,9 +326,10 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         if outcome.segmenter is not self._segmenter:
             self._segmenter = outcome.segmenter
             engine, spec = self._segmenter.engine, self._segmenter.spec
+            why = "; ".join((engine.reason, *engine.passed_over))
             self.get_logger().info(
                 f"model {spec.name} at {self._segmenter.resolution_text} on {engine.device}, "
-                f"{engine.name} {engine.precision} ({engine.reason}), loaded in {outcome.took_s:.1f} s"
+                f"{engine.name} {engine.precision} ({why}), loaded in {outcome.took_s:.1f} s"
             )
         self._begin(outcome.segmenter)
 

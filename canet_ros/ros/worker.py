@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +81,6 @@ class InferenceWorker:
         self._watched_round = 0
         self._busy_s = 0.0
         self._slowest_s = 0.0  # inference of one picture
-        self._largest_batch = len(cameras) or 1
         self._failures_in_a_row = 0
         self._thread = KeptThread("inference", self._run, faults)
 
@@ -129,11 +127,6 @@ class InferenceWorker:
     def thread_died_s(self) -> float | None:
         """When the thread died last, on ``time.monotonic``'s clock; None: never."""
         return self._thread.died_s
-
-    @property
-    def batch_limit(self) -> int:
-        """How many pictures at once the device has memory for, as far as is known."""
-        return self._largest_batch
 
     def _run(self) -> None:
         self._round += self._round % 2  # after a death in mid-work
@@ -205,7 +198,10 @@ class InferenceWorker:
         if not jobs:
             return {}
         start_s = time.monotonic()
-        results = self._in_parts([job.seen for job in jobs])
+        known = len(self._segmenter.engine.passed_over)
+        results = self._segmenter.segment_batch([job.seen for job in jobs])
+        for news in self._segmenter.engine.passed_over[known:]:  # as smaller batches where memory is short
+            self._faults.report("inference", news)
         duration_s = time.monotonic() - start_s
         self._failures_in_a_row = 0
         self._slowest_s = max(self._slowest_s, duration_s / len(jobs))
@@ -215,24 +211,6 @@ class InferenceWorker:
         for job in jobs:
             job.stages_ms["inference"] = duration_s * 1e3
         return dict(zip((job.camera.name for job in jobs), results))
-
-    def _in_parts(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
-        """One batch, or several where the device has no memory for one; the smaller size is kept to."""
-        results: list[Segmentation] = []
-        while len(results) < len(pictures):
-            part = pictures[len(results) : len(results) + self._largest_batch]
-            try:
-                results += self._segmenter.segment_batch(part)
-            except Exception as error:
-                if len(part) == 1 or not _is_out_of_memory(error):
-                    raise
-                self._largest_batch = len(part) // 2
-                self._faults.report(
-                    "inference",
-                    f"out of memory with {len(part)} pictures at once: no more than {self._largest_batch} from now on",
-                )
-                _free_memory()
-        return results
 
     def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
         start_s = time.monotonic()
@@ -268,19 +246,3 @@ class InferenceWorker:
             job.camera.statistics.count("failed")
             self._frame_log.say(job.camera.name, job.header, "failed", job.stages_ms)
         self._faults.report(source, f"{type(error).__name__}: {error}")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has a class for it, the others have words alone."""
-    text = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, MemoryError) or any(
-        words in text
-        for words in ("outofmemory", "out of memory", "failed to allocate", "bad_alloc", "alloc_failed")
-    )
-
-
-def _free_memory() -> None:
-    """What PyTorch keeps for itself is of no use to it in pieces."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

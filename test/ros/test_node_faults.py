@@ -213,7 +213,7 @@ def test_out_of_memory_makes_smaller_batches(graph: Graph, working: tuple[Faulty
 
     wait_until(limited, "both images in one batch")
     assert health(node.diagnostics, "engine")["pictures_at_once"].startswith("1 of 2: out of memory")
-    assert "out of memory with 2 pictures at once: no more than 1" in node.process.output()
+    assert "not 2 pictures at once, but 1" in node.process.output()
 
 
 def test_an_inference_that_hangs_is_left_and_the_engine_started_again(
