@@ -112,6 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
             shutil.copyfile(graph, new)
         print(arguments.out)
         return 0
+    if arguments.precision == "int8":
+        quantized_graph(folder, resolution)  # to build it is the job; elsewhere auto goes on without it
     engine_name, device = arguments.engine, arguments.device
     if arguments.provider:
         engine_name, device = "onnxruntime", _PROVIDER_DEVICES[arguments.provider]

@@ -8,6 +8,7 @@ Loading never executes anything from the files, and every tensor's name and shap
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -21,6 +22,7 @@ from canet_ros.files import write_text, written_beside
 from canet_ros.hints import canet_command
 from canet_ros.inference.class_table import ClassTable, parse_class_table
 from canet_ros.inference.onnx_interface import OnnxInterface, parse_onnx_interface, three_floats
+from canet_ros.inference.untrusted import read_yaml, require_file, sha256
 from canet_ros.names import NETWORKS
 from canet_ros.share import share_folders
 
@@ -38,7 +40,10 @@ INT8_FILE = "int8.safetensors"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Of ModelSpec; whatever else there is, a new field too, takes part in ``graph_hash``.
-_OUTSIDE_THE_GRAPH = ("name", "classes", "resolution", "training", "metrics", "familiar")
+_OUTSIDE_THE_GRAPH = ("name", "classes", "resolution", "training", "metrics", "familiar", "weights_sha256")
+
+_MAX_WEIGHTS_BYTES = 2**30
+_MAX_HEADER_BYTES = 2**20
 
 Resolution = tuple[int, int]
 
@@ -57,6 +62,7 @@ class ModelSpec:
         training: where the weights come from: data, licence, command line.
         metrics: measured figures.
         temperature: what the logits are divided by before the softmax, so that confidences are true.
+        weights_sha256: of the file of the weights, hex; empty: not said, and not checked.
         familiar: (lowest, highest) of each figure of ``familiarity`` on roads that the model knows; empty: unknown.
         onnx: of a network that is not ours; its architecture is called onnx, and what says more of ours is empty.
     """
@@ -75,8 +81,11 @@ class ModelSpec:
     temperature: float = 1.0
     familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     onnx: OnnxInterface | None = None
+    weights_sha256: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"mean {list(self.mean)}, std {list(self.std)}: expected numbers, std above 0")
         if not 0.01 <= self.temperature <= 100:
             raise ValueError(f"temperature: expected a number from 0.01 to 100, got {self.temperature}")
 
@@ -168,18 +177,21 @@ def load_spec(folder: Path) -> ModelSpec:
     """
     path = folder / SPEC_FILE
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
+        if not isinstance(raw, dict):
+            raise ValueError("expected entries like name: my_model")
         network = raw.get("network", "torch")
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}: choose one of {', '.join(NETWORKS)}")
         common: dict[str, Any] = {
-            "name": str(raw["name"]),
+            "name": _name(raw["name"]),
             "classes": parse_class_table(raw["classes"]),
             "resolution": parse_resolution(str(raw["resolution"])),
-            "training": raw.get("training") or {},
-            "metrics": raw.get("metrics") or {},
+            "training": _mapping(raw, "training"),
+            "metrics": _mapping(raw, "metrics"),
+            "weights_sha256": str(raw.get("weights_sha256") or ""),
             "temperature": float(raw.get("temperature", 1.0)),
-            "familiar": {name: _range(value) for name, value in (raw.get("familiar") or {}).items()},
+            "familiar": {name: _range(value) for name, value in _mapping(raw, "familiar").items()},
         }
         if network == "onnx":
             interface = parse_onnx_interface(raw)
@@ -197,8 +209,8 @@ def load_spec(folder: Path) -> ModelSpec:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
     except KeyError as error:
         raise ModelError(f"{path}: the entry {error} is missing") from error
-    except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise ModelError(f"{path}: {error}") from error
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"{path}: {' '.join(str(error).split())[:500]}") from error
 
 
 def load_network(folder: Path) -> tuple[ModelSpec, SegmentationNetwork]:
@@ -214,24 +226,26 @@ def load_network(folder: Path) -> tuple[ModelSpec, SegmentationNetwork]:
         raise ModelError(
             f"model {spec.name} is an ONNX network: this takes one in PyTorch, made by 'canet train'"
         )
+    found = _check_weights(folder)
     path = folder / WEIGHTS_FILE
     try:
         weights = load_file(path)
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path} is missing: copy the whole model folder, or train with '{canet_command('train')}'"
-        ) from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
     try:
         network = spec.build_network()
     except ValueError as error:
         raise ModelError(f"{folder / SPEC_FILE}: {error}") from error
     expected = network.state_dict()
-    problems = weight_mismatches(expected, weights)
+    problems = weight_mismatches(expected, weights) or _wrong_numbers(expected, weights)
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ModelError(f"{path} does not fit its {SPEC_FILE}: {'; '.join(problems[:5])}{more}")
+    if spec.weights_sha256 and found != spec.weights_sha256:
+        raise ModelError(
+            f"{path} is not the file that {SPEC_FILE} was written for (SHA-256 {found[:12]}..., expected "
+            f"{spec.weights_sha256[:12]}...): copy the whole model folder again"
+        )
     network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in weights.items()})
     return spec, network.eval()
 
@@ -246,6 +260,39 @@ def weight_mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor
         if name in found and found[name].shape != tensor.shape
     ]
     return problems
+
+
+def _wrong_numbers(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """A line for every tensor whose numbers are of another kind, none (NaN), infinite, or a negative variance."""
+    problems = []
+    for name, tensor in found.items():
+        if tensor.is_complex() or tensor.is_floating_point() != expected[name].is_floating_point():
+            problems.append(f"{name} is of {tensor.dtype}, expected {expected[name].dtype}")
+        elif tensor.is_floating_point():
+            numbers = tensor.float()
+            if not numbers.isfinite().all():
+                problems.append(f"{name} holds what is not a number, or infinite")
+            elif name.endswith("running_var") and (numbers < 0).any():
+                problems.append(f"{name} holds a negative variance")
+    return problems
+
+
+def _check_weights(folder: Path) -> str:
+    """SHA-256 of the weights' file, hex, after a look at its size and its header."""
+    path = folder / WEIGHTS_FILE
+    try:
+        require_file(path, _MAX_WEIGHTS_BYTES)
+        with path.open("rb") as file:
+            if int.from_bytes(file.read(8), "little") > _MAX_HEADER_BYTES:
+                raise ValueError("its header is too long")
+        found = sha256(path)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path} is missing: copy the whole model folder, or train with '{canet_command('train')}'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
+    return found
 
 
 def save_model(folder: Path, spec: ModelSpec, network: SegmentationNetwork, half: bool = True) -> None:
@@ -281,6 +328,8 @@ def save_spec(folder: Path, spec: ModelSpec) -> None:
         "training": dict(spec.training),
         "metrics": dict(spec.metrics),
     }
+    if (folder / WEIGHTS_FILE).is_file():
+        raw["weights_sha256"] = sha256(folder / WEIGHTS_FILE)
     text = yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, width=110)
     write_text(folder / SPEC_FILE, "# SPDX-License-Identifier: Apache-2.0\n" + text)
 
@@ -308,8 +357,23 @@ def graph_hash(folder: Path) -> str:
     shape = {one.name: getattr(spec, one.name) for one in fields(spec) if one.name not in _OUTSIDE_THE_GRAPH}
     digest = hashlib.sha256(repr((len(spec.classes), shape)).encode())
     for path in _weight_files(folder):
-        digest.update(path.read_bytes())
+        digest.update((_check_weights(folder) if path.name == WEIGHTS_FILE else sha256(path)).encode())
     return digest.hexdigest()
+
+
+def _name(value: Any) -> str:
+    """A name is shown, logged, and part of paths."""
+    name = str(value) if isinstance(value, (str, int, float)) else ""
+    if not name.strip() or len(name) > 100 or not name.isprintable() or "/" in name or name in (".", ".."):
+        raise ValueError(f"name {str(value)[:100]!r}: expected up to 100 printable characters without /")
+    return name
+
+
+def _mapping(raw: Mapping[str, Any], entry: str) -> Mapping[str, Any]:
+    value = raw.get(entry) or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{entry}: expected entries, got {type(value).__name__}")
+    return value
 
 
 def weights_file(folder: Path) -> Path:
