@@ -12,6 +12,7 @@ import onnx
 import onnx.checker
 import onnx.inliner
 
+from canet_ros.hints import canet_command
 from canet_ros.inference.model_folder import ModelError
 
 MAX_BYTES = 2**30  # of graph and weights together; a protobuf ends at 2 GiB, and copies of it are made
@@ -29,7 +30,9 @@ def read_onnx(path: Path) -> Any:
             not ONNX's own, or an opset that is too old or too new.
     """
     if not path.is_file():
-        raise ModelError(f"{path} is missing: copy the whole model folder, or make one with 'canet import'")
+        raise ModelError(
+            f"{path} is missing: copy the whole model folder, or make one: {canet_command('import')}"
+        )
     _check_size(path, path.stat().st_size)
     try:
         model = onnx.load(str(path), load_external_data=False)
