@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from canet_ros.hints import pip_install
 from canet_ros.inference.pictures import open_pictures
-from canet_ros.ros.image_conversion import ImageError, frame_from_compressed, frame_from_image
+from canet_ros.messages.images import ImageError, frame_from_compressed, frame_from_image
 from canet_ros.simulation import StreetDrive
 
 _BAG_SUFFIXES = frozenset((".mcap", ".db3"))

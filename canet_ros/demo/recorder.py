@@ -28,7 +28,7 @@ from tqdm import tqdm
 from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_pictures
 from canet_ros.files import write_text
 from canet_ros.hints import canet_command
-from canet_ros.ros.image_conversion import frame_from_image
+from canet_ros.messages.images import frame_from_image
 from canet_ros.ros.statistics import nanoseconds
 
 NODE_TIMEOUT_S = 60.0  # loading and warming up a model

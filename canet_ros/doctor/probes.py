@@ -99,7 +99,7 @@ def bridge() -> Iterator[Finding]:
     if importlib.util.find_spec("cv_bridge") is None:
         yield Finding("cv_bridge", "ok", f"not installed, nor needed: {known}")
         return
-    from canet_ros.ros.bridge import bridge_problem
+    from canet_ros.messages.bridge import bridge_problem
 
     problem = bridge_problem()
     if problem:

@@ -17,10 +17,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from canet_ros.inference.familiarity import FamiliarityWatch
 from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import CameraTopics
+from canet_ros.messages.images import frame_from_compressed, frame_from_image
 from canet_ros.ros import qos
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import RateLimit
-from canet_ros.ros.image_conversion import frame_from_compressed, frame_from_image
 from canet_ros.ros.outputs import CameraOutputs
 from canet_ros.ros.statistics import Statistics, nanoseconds
 

@@ -1,154 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera messages to frames, pictures to messages.
-
-A frame is what ``Segmenter`` takes: (H, W, 3) BGR or (H, W) grey, uint8. Everything that cv_bridge converts
-is converted here, straight from the message's buffer, so that cv_bridge is not needed; it is asked for encodings that
-are newer than this table.
-"""
+"""Pictures to messages of rclpy."""
 
 from __future__ import annotations
 
 import array
-import copy
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 
-from canet_ros.opencv import convert_color, transform
-from canet_ros.picture_header import HeaderError, picture_size
-from canet_ros.ros.bridge import BridgeError, frame_by_bridge
-
-Frame = NDArray[np.uint8]
-
-# Bytes per channel, channels, and what brings them to BGR (None: they are BGR or grey), by the names of
-# sensor_msgs/image_encodings.hpp.
-_PACKED: dict[str, tuple[int, int, int | None]] = {
-    "bgr8": (1, 3, None),
-    "rgb8": (1, 3, cv2.COLOR_RGB2BGR),
-    "bgra8": (1, 4, cv2.COLOR_BGRA2BGR),
-    "rgba8": (1, 4, cv2.COLOR_RGBA2BGR),
-    "mono8": (1, 1, None),
-    "bgr16": (2, 3, None),
-    "rgb16": (2, 3, cv2.COLOR_RGB2BGR),
-    "bgra16": (2, 4, cv2.COLOR_BGRA2BGR),
-    "rgba16": (2, 4, cv2.COLOR_RGBA2BGR),
-    "mono16": (2, 1, None),
-    "8UC1": (1, 1, None),
-    "8UC3": (1, 3, None),
-    "8UC4": (1, 4, cv2.COLOR_BGRA2BGR),
-    "16UC1": (2, 1, None),
-    "16UC3": (2, 3, None),
-    "16UC4": (2, 4, cv2.COLOR_BGRA2BGR),
-    # ROS names a Bayer pattern by its first pixels, OpenCV by the second row's second and third.
-    "bayer_rggb8": (1, 1, cv2.COLOR_BayerBG2BGR),
-    "bayer_bggr8": (1, 1, cv2.COLOR_BayerRG2BGR),
-    "bayer_gbrg8": (1, 1, cv2.COLOR_BayerGR2BGR),
-    "bayer_grbg8": (1, 1, cv2.COLOR_BayerGB2BGR),
-    "bayer_rggb16": (2, 1, cv2.COLOR_BayerBG2BGR),
-    "bayer_bggr16": (2, 1, cv2.COLOR_BayerRG2BGR),
-    "bayer_gbrg16": (2, 1, cv2.COLOR_BayerGR2BGR),
-    "bayer_grbg16": (2, 1, cv2.COLOR_BayerGB2BGR),
-    "uyvy": (1, 2, cv2.COLOR_YUV2BGR_UYVY),
-    "yuv422": (1, 2, cv2.COLOR_YUV2BGR_UYVY),
-    "yuyv": (1, 2, cv2.COLOR_YUV2BGR_YUYV),
-    "yuv422_yuy2": (1, 2, cv2.COLOR_YUV2BGR_YUYV),
-}
-# A Y plane with a chroma plane below it.
-_PLANAR = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
-ENCODINGS = (*_PACKED, *_PLANAR, "nv24")
-
-# (Y, U, V, 1) to BGR by ITU-R BT.601 in studio range, as OpenCV converts the other YUV encodings.
-_BT601_YUV_TO_BGR = np.array(
-    [[1.164, 2.018, 0.0, -276.928], [1.164, -0.391, -0.813, 135.488], [1.164, 0.0, 1.596, -222.912]]
-)
-
-
-class ImageError(ValueError):
-    """A message that is no picture; the text says what is wrong with it and what would be right."""
-
-
-# Of the node's parameter max_pixels.
-MAX_PIXELS = 100_000_000
-_LONGEST_ENCODING = 64
-
-
-def frame_from_image(message: Image, max_pixels: int = MAX_PIXELS) -> Frame:
-    """The picture in a ``sensor_msgs/Image``: (H, W, 3) BGR, or (H, W) for mono and single-channel encodings.
-
-    bgr8, 8UC3, mono8 and 8UC1 are views of the message, row padding included; everything else costs a pass
-    over the pixels. Of 16-bit channels the high byte is taken, in the byte order that ``is_bigendian`` says.
-    nv12, nv21 and nv24 hold their chroma below the Y plane, in rows of the message's ``step`` (nv24: two such
-    rows of chroma for one of Y); ``height`` is the picture's.
-
-    Raises:
-        ImageError: unknown encoding, zero size, more than ``max_pixels``, or a step or data length that does not fit.
-    """
-    encoding, width, height = message.encoding, message.width, message.height
-    if height == 0 or width == 0:
-        raise ImageError(f"image of zero size: width {width}, height {height}")
-    if len(message.data) >= width * height:  # else the length is what is wrong
-        _check_size(width, height, max_pixels)
-    if encoding not in ENCODINGS:
-        try:
-            return frame_by_bridge(message)
-        except BridgeError as error:
-            named = repr(encoding[:_LONGEST_ENCODING])
-            raise ImageError(
-                f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}; {error}"
-            ) from error
-    if encoding in _PACKED:
-        return _packed(message, *_PACKED[encoding])
-    if encoding in _PLANAR:
-        _require_even(message, "width", "height")
-        return _convert(_rows(message, 1, height * 3 // 2)[:, :width], _PLANAR[encoding], encoding)
-    planes = _rows(message, 1, height * 3)
-    chroma = planes[height:].reshape(height, 2 * message.step)[:, : 2 * width].reshape(height, width, 2)
-    return transform(np.dstack((planes[:height, :width], chroma)), _BT601_YUV_TO_BGR)
-
-
-def frame_from_compressed(message: CompressedImage, max_pixels: int = MAX_PIXELS) -> Frame:
-    """The picture in a ``sensor_msgs/CompressedImage`` (JPEG, PNG or TIFF): (H, W, 3) BGR or (H, W) grey.
-
-    ``format`` is read as image_transport's compressed plugin writes it: ``rgb8; jpeg compressed bgr8``.
-    Orientation tags are ignored: the pixels are the camera's. Of 16-bit channels the high byte is taken.
-
-    Raises:
-        ImageError: the data is empty, cut off, or no picture, or its header claims more than ``max_pixels``.
-    """
-    data = np.frombuffer(message.data, np.uint8)
-    if data.size == 0:
-        raise ImageError("compressed image without data")
-    described = f"{data.size} bytes with format {message.format[:_LONGEST_ENCODING]!r}"
-    try:
-        width, height = picture_size(data.tobytes())
-    except HeaderError as error:
-        raise ImageError(f"{described} are no picture that can be decoded: {error}") from None
-    if width == 0 or height == 0:
-        raise ImageError(f"compressed image of zero size: width {width}, height {height}")
-    _check_size(width, height, max_pixels)
-    try:
-        pixels: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except (cv2.error, MemoryError):
-        pixels = None
-    if pixels is None:
-        raise ImageError(f"{described} are no picture that can be decoded")
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise ImageError(f"compressed image of {pixels.dtype} pixels; 8 and 16 bits unsigned are understood")
-    encoding, _, codec = message.format.partition(";")
-    code = None
-    if pixels.ndim == 2 and encoding.startswith("bayer_") and "png" in codec:
-        code = _PACKED[encoding][2] if encoding in _PACKED else None
-    elif pixels.ndim == 3 and pixels.shape[2] == 4:
-        code = cv2.COLOR_BGRA2BGR
-    elif pixels.ndim == 3 and "compressed rgb" in codec:
-        # The encoder was handed RGB in BGR's place.
-        code = cv2.COLOR_RGB2BGR
-    return pixels if code is None else _convert(pixels, code, message.format[:_LONGEST_ENCODING])
+from canet_ros.messages.images import encoded, image_fields
 
 
 def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Image:
@@ -160,11 +22,7 @@ def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Imag
     Raises:
         ImageError: the pixels are not such an array, or do not fit the encoding.
     """
-    _check_pixels(pixels, encoding)
-    message = Image(header=header, encoding=encoding)
-    message.height, message.width = pixels.shape[:2]
-    message.step = pixels.size // message.height
-    message.is_bigendian = 0
+    message = Image(header=header, **image_fields(pixels, encoding))
     message.data = _byte_array(pixels)
     return message
 
@@ -172,129 +30,15 @@ def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Imag
 def compressed_message(
     pixels: NDArray[np.uint8], encoding: str, header: Any, codec: str, jpeg_quality: int = 80
 ) -> CompressedImage:
-    """A ``sensor_msgs/CompressedImage`` of the pixels that ``image_message`` takes.
-
-    Args:
-        pixels, encoding: see ``image_message``.
-        header: std_msgs/Header of the result.
-        codec: ``png`` (lossless) or ``jpeg``.
-        jpeg_quality: 1..100.
+    """A ``sensor_msgs/CompressedImage`` of the pixels that ``image_message`` takes; see ``messages.images.encoded``.
 
     Raises:
         ImageError: the pixels do not fit the encoding, or cannot be encoded.
     """
-    _check_pixels(pixels, encoding)
-    if codec not in ("png", "jpeg"):
-        raise ImageError(f"codec {codec!r}: expected png or jpeg")
-    # PNG with OpenCV's own settings: a third of the time of those that make masks smaller.
-    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if codec == "jpeg" else []
-    if encoding == "rgb8":
-        pixels = _convert(pixels, cv2.COLOR_RGB2BGR, encoding)
-    try:
-        encoded = cv2.imencode(f".{codec}", pixels, options)[1]
-    except cv2.error as error:
-        raise ImageError(f"cannot encode {encoding} {pixels.shape} as {codec}: {error.err}") from error
-    stored = "bgr8" if pixels.ndim == 3 else "mono8" if codec == "jpeg" else ""
-    message = CompressedImage(header=header, format=f"{encoding}; {codec} compressed {stored}")
-    message.data = _byte_array(encoded)
+    text, data = encoded(pixels, encoding, codec, jpeg_quality)
+    message = CompressedImage(header=header, format=text)
+    message.data = _byte_array(data)
     return message
-
-
-def scaled_camera_info(info: CameraInfo, size: tuple[int, int]) -> CameraInfo:
-    """The ``sensor_msgs/CameraInfo`` of the camera's picture resized to ``size``, (width, height) in pixels.
-
-    K, P, width, height and the ROI are scaled; D, R and the binning stay. The principal point becomes
-    ``cx * sx``, as image_proc's resize node has it, so that the results fit other pictures resized in ROS;
-    the exact ``(cx + 0.5) * sx - 0.5`` is ``(1 - sx) / 2`` pixels less.
-
-    Raises:
-        ImageError: the camera info holds no size (an uncalibrated camera), ``size`` is zero, or the result does not fit
-            into a message.
-    """
-    width, height = size
-    if info.width == 0 or info.height == 0 or width <= 0 or height <= 0:
-        raise ImageError(
-            f"camera info of {info.width}x{info.height} pixels cannot be scaled to {width}x{height}: "
-            "no side may be 0"
-        )
-    # The camera's picture is its ROI (all zero: everything), binned.
-    roi = info.roi
-    binning_x, binning_y = max(1, info.binning_x), max(1, info.binning_y)
-    scale_x = width * binning_x / (roi.width or info.width)
-    scale_y = height * binning_y / (roi.height or info.height)
-    scaled = copy.deepcopy(info)
-    scaled.width, scaled.height = _unsigned(info.width * scale_x), _unsigned(info.height * scale_y)
-    with np.errstate(over="ignore", invalid="ignore"):  # a camera's nonsense stays nonsense
-        scaled.k = np.asarray(info.k) * np.repeat((scale_x, scale_y, 1.0), 3)
-        scaled.p = np.asarray(info.p) * np.repeat((scale_x, scale_y, 1.0), 4)
-    scaled.roi.x_offset, scaled.roi.y_offset = (
-        _unsigned(roi.x_offset * scale_x),
-        _unsigned(roi.y_offset * scale_y),
-    )
-    scaled.roi.width, scaled.roi.height = _unsigned(roi.width * scale_x), _unsigned(roi.height * scale_y)
-    return scaled
-
-
-def _unsigned(value: float) -> int:
-    """A field of 32 bits; the middleware would cut what is longer, without a word."""
-    if round(value) > 2**32 - 1:
-        raise ImageError(f"camera info with sizes, a ROI or a binning that make {value:.3g} pixels")
-    return round(value)
-
-
-def _packed(message: Image, channel_bytes: int, channels: int, code: int | None) -> Frame:
-    if channels == 2:
-        _require_even(message, "width")
-    row_bytes = message.width * channels * channel_bytes
-    rows = _rows(message, channels * channel_bytes, message.height)[:, :row_bytes]
-    if channel_bytes == 2:
-        words = np.ascontiguousarray(rows).view("<u2")
-        rows = (words if message.is_bigendian else words >> 8).astype(np.uint8)
-    pixels = rows if channels == 1 else rows.reshape(message.height, message.width, channels)
-    return pixels if code is None else _convert(pixels, code, message.encoding)
-
-
-def _rows(message: Image, pixel_bytes: int, row_count: int) -> Frame:
-    """The message's rows with their padding, (row_count, step), as a view."""
-    if message.step < message.width * pixel_bytes:
-        raise ImageError(
-            f"step of {message.step} bytes is too small: a row of {message.width} {message.encoding} pixels "
-            f"takes {message.width * pixel_bytes}"
-        )
-    if len(message.data) != row_count * message.step:
-        raise ImageError(
-            f"data of {len(message.data)} bytes does not fit: {message.width}x{message.height} "
-            f"{message.encoding} with a step of {message.step} takes {row_count * message.step}"
-        )
-    return np.frombuffer(message.data, np.uint8).reshape(row_count, message.step)
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ImageError(f"image of {width}x{height} pixels is larger than max_pixels {max_pixels} allows")
-
-
-def _require_even(message: Image, *sides: str) -> None:
-    for side in sides:
-        if getattr(message, side) % 2:
-            raise ImageError(f"{message.encoding} needs an even {side}, not {getattr(message, side)}")
-
-
-def _convert(pixels: Frame, code: int, encoding: str) -> Frame:
-    try:
-        return convert_color(pixels, code)
-    except cv2.error as error:
-        raise ImageError(
-            f"{encoding} picture of shape {pixels.shape} cannot be converted: {error.err}"
-        ) from error
-
-
-def _check_pixels(pixels: NDArray[np.uint8], encoding: str) -> None:
-    channels = {"bgr8": (3,), "rgb8": (3,), "mono8": ()}.get(encoding)
-    if channels is None:
-        raise ImageError(f"encoding {encoding!r}: expected bgr8, rgb8 or mono8")
-    if pixels.dtype != np.uint8 or pixels.size == 0 or pixels.ndim < 2 or pixels.shape[2:] != channels:
-        raise ImageError(f"pixels {pixels.dtype} {pixels.shape} are no {encoding} picture")
 
 
 def _byte_array(pixels: NDArray[np.uint8]) -> array.array[int]:

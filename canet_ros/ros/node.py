@@ -28,6 +28,7 @@ from canet_ros.inference.model_folder import (
 from canet_ros.inference.palette import recolored
 from canet_ros.inference.self_test import self_test
 from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.messages.pictures import Style
 from canet_ros.ros import qos
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.camera_watch import CameraWatch, nearest
@@ -38,7 +39,6 @@ from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, ReceivedFrame
 from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.model_loader import ModelLoader, ModelRequest
-from canet_ros.ros.outputs import Style
 from canet_ros.ros.parameters import NodeParameters, as_declared
 from canet_ros.ros.run_node import run_node
 from canet_ros.ros.statistics import Statistics

@@ -10,45 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from canet_ros.inference.class_groups import Groups, membership_table
-from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.view import View
-from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, in_color, overlay
-from canet_ros.opencv import look_up, resize
+from canet_ros.messages.images import ImageError, scaled_camera_info
+from canet_ros.messages.pictures import CAMERA_INFO, PICTURES, Drawing, PictureOutput, Style
+from canet_ros.opencv import look_up
 from canet_ros.ros import qos
 from canet_ros.ros.encoder import Encoder
-from canet_ros.ros.image_conversion import ImageError, compressed_message, image_message, scaled_camera_info
+from canet_ros.ros.image_conversion import compressed_message, image_message
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics
-
-CAMERA_INFO = "camera_info"
-
-
-@dataclass(frozen=True)
-class Style:
-    """How results look; fixed while the node is active.
-
-    Attributes:
-        legend: whether the overlay names the classes.
-    """
-
-    classes: ClassTable
-    legend: bool
-
-    @functools.cached_property
-    def rgb_table(self) -> NDArray[np.uint8]:
-        return color_lookup_table(self.classes, "rgb")
-
-    @functools.cached_property
-    def bgr_table(self) -> NDArray[np.uint8]:
-        return color_lookup_table(self.classes, "bgr")
 
 
 @dataclass(frozen=True)
@@ -70,56 +47,6 @@ class Result:
     camera_info: Any | None
     size: tuple[int, int]
     view: View
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """What a picture output is made from.
-
-    Attributes:
-        image: the camera's, (H, W, 3) BGR or (H, W) grey, uint8, at its own size.
-        segmentation: at the size of the results; unsure pixels are unlabelled.
-        scratch: memory of the mask's shape, for pictures that are copied into their message at once.
-    """
-
-    image: NDArray[np.uint8]
-    segmentation: Segmentation
-    style: Style
-    overlay_alpha: float
-    scratch: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class PictureOutput:
-    """A topic that carries a picture for every camera image.
-
-    Attributes:
-        draw: makes the picture, uint8 in ``encoding``, at the size of the results.
-        codec: of the topic ``<name>/compressed``: png or jpeg; empty: there is none.
-        in_scratch: whether ``draw`` answers with the drawing's scratch memory.
-    """
-
-    draw: Callable[[Drawing], NDArray[np.uint8]]
-    encoding: str
-    codec: str = ""
-    in_scratch: bool = False
-
-
-def _overlay(drawing: Drawing) -> NDArray[np.uint8]:
-    mask, style = drawing.segmentation.mask, drawing.style
-    picture = overlay(_as_bgr(drawing.image, mask.shape), mask, style.bgr_table, drawing.overlay_alpha)
-    if style.legend:
-        draw_legend(picture, style.classes)
-    return picture
-
-
-# Only lossless codecs for what holds class ids or their colours.
-PICTURES = {
-    "mask": PictureOutput(lambda d: d.segmentation.mask, "mono8", "png"),
-    "color_mask": PictureOutput(lambda d: colorize(d.segmentation.mask, d.style.rgb_table), "rgb8", "png"),
-    "overlay": PictureOutput(_overlay, "bgr8", "jpeg"),
-    "confidence": PictureOutput(lambda d: d.segmentation.confidence, "mono8"),
-}
 
 
 def _group_outputs(groups: Groups) -> dict[str, PictureOutput]:
@@ -285,9 +212,3 @@ def _message_types(pictures: Mapping[str, PictureOutput]) -> dict[str, Any]:
 def needs_inference(wanted: frozenset[str]) -> bool:
     """Whether any of these outputs takes more than the camera's own data."""
     return bool(wanted - {CAMERA_INFO})
-
-
-def _as_bgr(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    if image.shape[:2] != shape:
-        image = resize(image, (shape[1], shape[0]), cv2.INTER_AREA)
-    return in_color(image)

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from canet_ros.inference import Segmentation, Segmenter, progress
 from canet_ros.inference.camera_shape import squeeze_warning
+from canet_ros.messages.images import ImageError
+from canet_ros.messages.pictures import Style
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, ReceivedFrame
-from canet_ros.ros.image_conversion import ImageError
 from canet_ros.ros.kept_thread import KeptThread
-from canet_ros.ros.outputs import Result, Style, needs_inference
+from canet_ros.ros.outputs import Result, needs_inference
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s
 

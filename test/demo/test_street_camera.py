@@ -19,7 +19,7 @@ from ros_graph import Graph, Process, ros_arguments, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from canet_ros.demo.frame_sources import input_frames
-from canet_ros.ros.image_conversion import frame_from_image
+from canet_ros.messages.images import frame_from_image
 from canet_ros.simulation import StreetDrive
 
 pytestmark = pytest.mark.ros

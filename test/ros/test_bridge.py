@@ -19,8 +19,8 @@ import pytest
 pytest.importorskip("sensor_msgs.msg")
 from sensor_msgs.msg import Image
 
-from canet_ros.ros import bridge
-from canet_ros.ros.image_conversion import ENCODINGS, ImageError, frame_from_image
+from canet_ros.messages import bridge
+from canet_ros.messages.images import ENCODINGS, ImageError, frame_from_image
 
 WORKING = """
 import numpy as np

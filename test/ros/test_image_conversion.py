@@ -16,14 +16,8 @@ pytest.importorskip("sensor_msgs.msg")
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from canet_ros.ros.image_conversion import (
-    ImageError,
-    compressed_message,
-    frame_from_compressed,
-    frame_from_image,
-    image_message,
-    scaled_camera_info,
-)
+from canet_ros.messages.images import ImageError, frame_from_compressed, frame_from_image, scaled_camera_info
+from canet_ros.ros.image_conversion import compressed_message, image_message
 
 HEIGHT, WIDTH = 6, 8
 BGR = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
-from canet_ros.ros.image_conversion import (
+from canet_ros.messages.images import (
     ENCODINGS,
     ImageError,
     frame_from_compressed,
@@ -192,7 +192,7 @@ def fuzz() -> None:
         check_picture(message)
 
     import canet_ros.picture_header
-    import canet_ros.ros.image_conversion as conversion
+    import canet_ros.messages.images as conversion
 
     for module in (canet_ros.picture_header, conversion):
         for name, value in list(vars(module).items()):
