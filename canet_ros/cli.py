@@ -16,6 +16,7 @@ import canet_ros
 COMMANDS = {
     "demo": "run the main job on this machine: camera, node and recorder, with DDS between them",
     "segment": "segment pictures, folders and videos, without ROS",
+    "segment-bag": "segment the cameras of a rosbag2, without ROS; a rosbag2 comes out",
     "train": "train a model on a folder of labelled pictures",
     "evaluate": "measure a model on a folder of labelled pictures",
     "ablate": "train the same model with every fusion and compare",
@@ -90,7 +91,7 @@ def _parse(arguments_given: Sequence[str], command: str) -> argparse.Namespace:
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"canet_ros.commands.{name}")
+    return importlib.import_module(f"canet_ros.commands.{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Message types without ROS: their definitions, and messages to CDR and back."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import Any
+
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from canet_ros.bags.bag import Connection
+from canet_ros.inference.class_table import ClassTable
+
+LABEL_INFO = "vision_msgs/msg/LabelInfo"
+
+# vision_msgs 4 (ROS 2); rosbags knows the types of the distributions' core alone.
+_VISION_MSGS = {
+    "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
+    LABEL_INFO: "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n",
+}
+
+
+class MessageError(ValueError):
+    """Bytes that are no message of their type."""
+
+
+@functools.lru_cache(maxsize=8)
+def typestore(distribution: str = "humble") -> Any:
+    """The types of a distribution (those of Humble where rosbags does not know it), and vision_msgs'."""
+    known = {store.value: store for store in Stores}
+    store = get_typestore(known.get(f"ros2_{distribution}", Stores.ROS2_HUMBLE))
+    for name, definition in _VISION_MSGS.items():
+        store.register(get_types_from_msg(definition, name))
+    return store
+
+
+def decoded(data: bytes, msgtype: str) -> Any:
+    """The message in CDR bytes, of a type that ``typestore`` knows.
+
+    Raises:
+        MessageError: the bytes are no such message.
+    """
+    try:
+        return typestore().deserialize_cdr(data, msgtype)
+    except Exception as error:  # rosbags lets through whatever numpy and struct throw at bytes that lie
+        raise MessageError(f"{len(data)} bytes are no {msgtype}: {error or type(error).__name__}") from error
+
+
+def to_cdr(message: Any, msgtype: str) -> bytes:
+    return bytes(typestore().serialize_cdr(message, msgtype))
+
+
+def new(msgtype: str, **fields: Any) -> Any:
+    """A message with these fields, all that its type has."""
+    return typestore().types[msgtype](**fields)
+
+
+def header(stamp_ns: int, frame_id: str = "") -> Any:
+    stamp = new("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    return new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
+
+
+def stamp_ns(message: Any) -> int:
+    """The stamp of a message's header; 0 is what drivers send that do not stamp."""
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
+
+
+def label_info(classes: ClassTable, time_ns: int) -> bytes:
+    """A ``vision_msgs/LabelInfo`` of the classes, as the node publishes it, in CDR."""
+    entries = [
+        new("vision_msgs/msg/VisionClass", class_id=index, class_name=name)
+        for index, name in enumerate(classes.names)
+    ]
+    return to_cdr(new(LABEL_INFO, header=header(time_ns), class_map=entries, threshold=0.0), LABEL_INFO)
+
+
+def connection(topic: str, msgtype: str, qos: str, distribution: str = "humble") -> Connection:
+    """A topic of ours, with its type's definition."""
+    return with_definition(Connection(topic, msgtype, qos=qos), distribution)
+
+
+def with_definition(plain: Connection, distribution: str) -> Connection:
+    """The same with its type's definition, where it has none and the distribution's is known."""
+    store = typestore(distribution)
+    if plain.definition_encoding or plain.encoding != "cdr" or plain.msgtype not in store.types:
+        return plain
+    definition, _ = store.generate_msgdef(plain.msgtype, ros_version=2)
+    type_hash = plain.type_hash or store.hash_rihs01(plain.msgtype)
+    return replace(plain, definition_encoding="ros2msg", definition=definition.encode(), type_hash=type_hash)

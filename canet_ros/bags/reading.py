@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens a bag, whole or not: a folder with or without its metadata.yaml, or a single file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+import zstandard
+
+from canet_ros.bags import mcap_format as mcap
+from canet_ros.bags.bag import ZSTD_MAGIC, BagError, Connection, Losses, Message, Place, StorageFile
+from canet_ros.bags.mcap_reader import McapFile
+from canet_ros.bags.message_types import with_definition
+from canet_ros.bags.sqlite_reader import SqliteFile
+
+METADATA_FILE = "metadata.yaml"
+BAG_SUFFIXES = (".mcap", ".db3", ".zstd", ".zst")
+
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_KNOWN_VERSION = 9
+_TIME_LIMIT_NS = 2**64
+_PIECE_BYTES = 1 << 16
+
+
+@dataclass
+class Bag:
+    """An opened bag. Use as a context manager.
+
+    Attributes:
+        connections: topics with their types, those without messages too.
+        counts: messages of each topic, as far as the bag says without being read.
+        start_ns, end_ns: first and last time.
+        custom: what programs wrote into its metadata.
+        distribution: of ROS, with which it was recorded; empty: not known.
+    """
+
+    path: Path
+    files: list[StorageFile]
+    connections: list[Connection]
+    counts: dict[str, int]
+    start_ns: int
+    end_ns: int
+    custom: dict[str, str]
+    distribution: str
+    announced: int | None
+    losses: Losses = field(default_factory=Losses)
+    read: int = 0
+    backward_files: int = 0
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files:
+            file.close()
+
+    def messages(
+        self, start_ns: int | None = None, end_ns: int | None = None, after: Place | None = None
+    ) -> Iterator[tuple[Place, Message]]:
+        """Messages with their places: file by file, in each in the order of time.
+
+        Args:
+            start_ns, end_ns: from the former on and before the latter; None: all.
+            after: go on behind the message at this place.
+        """
+        window = (0 if start_ns is None else max(0, start_ns), _TIME_LIMIT_NS if end_ns is None else end_ns)
+        for index, file in enumerate(self.files):
+            if after is not None and index < after.file:
+                continue
+            skip, first_ns = 0, window[0]
+            if after is not None and index == after.file:
+                skip = after.number
+                first_ns = max(first_ns, after.log_ns)
+            number, last_ns = 0, -1
+            for message in file.messages(first_ns, window[1]):
+                log_ns = message.log_ns if file.in_time_order else -1
+                number = number + 1 if log_ns == last_ns else 1
+                last_ns = log_ns
+                if after is not None and index == after.file and log_ns <= after.log_ns and number <= skip:
+                    continue
+                self.read += 1
+                yield Place(index, log_ns, number), message
+
+    def all_losses(self) -> Losses:
+        """What was found missing so far, in all files."""
+        total = Losses(dict(self.losses.sentences), self.losses.messages)
+        for file in self.files:
+            total.sentences.update(file.losses.sentences)
+            total.messages += file.losses.messages
+        return total
+
+    def out_of_order(self) -> int:
+        return sum(file.out_of_order for file in self.files)
+
+
+def open_bag(path: Path, work: Path) -> Bag:
+    """Open a bag.
+
+    Args:
+        path: folder, or file (.mcap, .db3, or either with .zstd behind it).
+        work: folder of our own for what has to be unpacked; made when it is needed.
+
+    Raises:
+        BagError: there is no bag of which anything can be read.
+    """
+    if not path.exists():
+        raise BagError(f"{path} does not exist")
+    if path.name == METADATA_FILE:
+        path = path.parent
+    losses = Losses()
+    metadata = _metadata(path, losses)
+    names = _file_paths(path, metadata, losses)
+    files: list[StorageFile] = []
+    problems = []
+    for name in names:
+        try:
+            files.append(_open_file(name, work, losses))
+        except BagError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"cannot read {name}: {error.strerror or error}")
+    if not files:
+        raise BagError(
+            problems[0] if len(problems) == 1 else f"nothing of {path} can be read: {'; '.join(problems)}"
+        )
+    for problem in problems:
+        losses.say(problem)
+    if not path.is_dir() and not metadata and isinstance(files[0], SqliteFile):
+        losses.say(
+            f"{path.name}: there is no {METADATA_FILE} beside it, so it cannot be told whether it is whole"
+        )
+    return _bag(path, files, metadata, losses)
+
+
+def _bag(path: Path, files: list[StorageFile], metadata: dict[str, Any], losses: Losses) -> Bag:
+    distribution = str(metadata.get("ros_distro") or "")
+    connections: list[Connection] = []
+    counts: dict[str, int] = {}
+    for file in files:
+        connections += [connection for connection in file.connections if connection not in connections]
+        for topic, count in file.counts.items():
+            counts[topic] = counts.get(topic, 0) + count
+    whole = path.is_dir() and len(files) == len(metadata.get("relative_file_paths") or ())
+    if whole and not counts:
+        counts = _counts(metadata)
+    starts = [file.start_ns for file in files if file.start_ns is not None]
+    ends = [file.end_ns for file in files if file.end_ns is not None]
+    custom = {str(key): str(value) for key, value in (metadata.get("custom_data") or {}).items()}
+    for file in files:
+        if isinstance(file, McapFile):
+            custom = {**file.metadata.get("canet_ros", {}), **custom}
+    announced = metadata.get("message_count") if path.is_dir() else None
+    return Bag(
+        path,
+        files,
+        connections,
+        counts,
+        min(starts, default=0),
+        max(ends, default=0),
+        custom,
+        distribution,
+        announced if isinstance(announced, int) else None,
+        losses,
+    )
+
+
+def defined(connection: Connection, bag: Bag) -> Connection:
+    """A connection with its type's definition: the bag's own, or that of the distribution it was recorded with."""
+    return with_definition(connection, bag.distribution)
+
+
+def _metadata(path: Path, losses: Losses) -> dict[str, Any]:
+    """Contents of metadata.yaml, in the folder or beside the file; empty where there is none to be had."""
+    folder = path if path.is_dir() else path.parent
+    file = folder / METADATA_FILE
+    if not file.is_file():
+        if path.is_dir():
+            losses.say(f"{METADATA_FILE} is missing: the recording was not ended properly")
+        return {}
+    try:
+        loaded = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        metadata = loaded["rosbag2_bagfile_information"]
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("relative_file_paths"), list):
+            raise TypeError("it names no files")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+        if path.is_dir():
+            reason = " ".join(str(error).split()) or type(error).__name__
+            losses.say(f"{METADATA_FILE} cannot be read ({reason}): the files are taken by their names")
+        return {}
+    if not path.is_dir() and path.name not in {
+        PurePath(str(name)).name for name in metadata["relative_file_paths"]
+    }:
+        return {}
+    version = metadata.get("version")
+    if isinstance(version, int) and version > _KNOWN_VERSION:
+        losses.say(
+            f"{METADATA_FILE} is of version {version}, newer than {_KNOWN_VERSION}, which is known here"
+        )
+    return metadata
+
+
+def _file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        (file for file in path.iterdir() if file.is_file() and file.suffix in BAG_SUFFIXES),
+        key=_natural_order,
+    )
+    if not metadata:
+        if not found:
+            deeper = sorted(file.parent.name for file in path.glob(f"*/{METADATA_FILE}"))
+            hint = f"; it holds bags in folders of its own, give those: {', '.join(deeper)}" if deeper else ""
+            raise BagError(
+                f"{path} is no rosbag2: it holds neither {METADATA_FILE} nor .mcap or .db3 files{hint}"
+            )
+        packed = {file.with_suffix("") for file in found if file.suffix not in (".mcap", ".db3")}
+        return [file for file in found if file not in packed]
+    paths = []
+    for name in metadata["relative_file_paths"]:
+        # Versions before 4 name files from the folder above.
+        file = path / PurePath(str(name)).name
+        choices = (file, file.with_suffix(""), file.with_name(file.name + ".zstd"))
+        there = next((choice for choice in choices if choice.is_file()), None)
+        if there is None:
+            losses.say(f"{file.name}, which {METADATA_FILE} names, is missing")
+        elif there not in paths:
+            paths.append(there)
+    if not paths:
+        if not found:
+            raise BagError(f"{path}: none of the files that {METADATA_FILE} names is there")
+        losses.say(f"{METADATA_FILE} names none of the files that are there: they are taken by their names")
+        return found
+    return paths
+
+
+def _open_file(path: Path, work: Path, losses: Losses) -> StorageFile:
+    with path.open("rb") as file:
+        magic = file.read(16)
+    if magic[:4] == ZSTD_MAGIC:
+        path = _unpacked_file(path, work, losses)
+        with path.open("rb") as file:
+            magic = file.read(16)
+    if magic == _SQLITE_MAGIC:
+        return SqliteFile(path, work)
+    if magic.startswith(mcap.MAGIC[:5]) or path.suffix == ".mcap":
+        return McapFile(path)
+    if not magic:
+        raise BagError(f"{path} is empty: 0 bytes")
+    if magic.startswith(b"#ROSBAG"):
+        raise BagError(
+            f"{path} is a bag of ROS 1: bring it to ROS 2 with rosbags-convert --src {path.name} --dst OUT"
+        )
+    raise BagError(f"{path} is no rosbag2: neither mcap nor a database of SQLite")
+
+
+def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
+    """Unpack a compressed file, as far as it goes."""
+    work.mkdir(parents=True, exist_ok=True)
+    target = work / (path.stem if path.suffix in (".zstd", ".zst") else path.name)
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    problem = ""
+    with path.open("rb") as packed, target.open("wb") as unpacked:
+        data = packed.read(_PIECE_BYTES)
+        while data:
+            try:
+                unpacked.write(frame.decompress(data))
+            except zstandard.ZstdError as error:
+                problem = str(error)
+                break
+            data = frame.unused_data if frame.eof else b""
+            data = data or packed.read(_PIECE_BYTES)
+            if frame.eof and data:  # a file may hold many frames
+                frame = zstandard.ZstdDecompressor().decompressobj()
+    if not frame.eof and not problem:
+        problem = "cut off"
+    if problem:
+        size = target.stat().st_size
+        losses.say(f"{path.name}: it cannot be unpacked to its end ({problem}); {size} bytes of it could")
+    return target
+
+
+def _counts(metadata: dict[str, Any]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for entry in metadata.get("topics_with_message_count") or ():
+        try:
+            topic, count = str(entry["topic_metadata"]["name"]), int(entry["message_count"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        counts[topic] = counts.get(topic, 0) + count
+    return counts
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    """drive_2 before drive_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a bag to the messages that the node would have published for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
+from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Connection
+from canet_ros.bags.message_types import LABEL_INFO as LABEL_INFO_TYPE
+from canet_ros.bags.message_types import MessageError, connection, decoded, new, to_cdr
+from canet_ros.bags.qos import profile
+from canet_ros.inference.segmenter import Segmentation
+from canet_ros.messages.images import (
+    ImageError,
+    encoded,
+    frame_from_compressed,
+    frame_from_image,
+    image_fields,
+)
+from canet_ros.messages.pictures import CAMERA_INFO, PICTURES, Drawing, Style
+
+LABEL_INFO = "label_info"
+OUTPUTS = (
+    *PICTURES,
+    *(f"{name}/compressed" for name, picture in PICTURES.items() if picture.codec),
+    CAMERA_INFO,
+    LABEL_INFO,
+)
+DEFAULT_OUTPUTS = ("mask/compressed", "overlay/compressed", CAMERA_INFO, LABEL_INFO)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How results look; see the node's parameters of the same names."""
+
+    style: Style
+    overlay_alpha: float
+    jpeg_quality: int
+
+
+def result_connection(results: str, output: str, distribution: str) -> Connection:
+    """The topic of an output under a camera's prefix."""
+    if output == LABEL_INFO:
+        qos = profile("reliable", "transient_local", depth=1)
+        return connection(f"{results}/{output}", LABEL_INFO_TYPE, qos, distribution)
+    if output == CAMERA_INFO:
+        msgtype = CAMERA_INFO_TYPE
+    else:
+        msgtype = COMPRESSED_IMAGE if output.endswith("/compressed") else IMAGE
+    return connection(f"{results}/{output}", msgtype, profile("reliable", "volatile", depth=2), distribution)
+
+
+def frame_of(data: bytes, msgtype: str) -> tuple[Any, NDArray[np.uint8]]:
+    """Header and picture, (H, W, 3) BGR or (H, W) grey uint8, of an image message in CDR.
+
+    Raises:
+        ImageError: it holds none; the header's stamp, where there is one, is its attribute ``stamp_ns``.
+    """
+    try:
+        message = decoded(data, msgtype)
+    except MessageError as error:
+        raise ImageError(str(error)) from error
+    image = frame_from_image(message) if msgtype == IMAGE else frame_from_compressed(message)
+    return message.header, image
+
+
+def picture_messages(
+    outputs: Sequence[str], header: Any, image: NDArray[np.uint8], segmentation: Segmentation, look: Look
+) -> dict[str, bytes]:
+    """CDR of the outputs that are pictures.
+
+    Args:
+        header: std_msgs/Header of the camera's message, which every result carries.
+        image: the camera's picture.
+        segmentation: at the network's resolution.
+    """
+    size = look.style.size or (image.shape[1], image.shape[0])
+    drawing = Drawing(image, segmentation.resized(size), look.style, look.overlay_alpha)
+    messages = {}
+    for name, picture in PICTURES.items():
+        raw, compressed = name in outputs, f"{name}/compressed" in outputs
+        if not (raw or compressed):
+            continue
+        pixels = picture.draw(drawing)
+        if raw:
+            fields = image_fields(pixels, picture.encoding)
+            message = new(IMAGE, header=header, **fields, data=np.ascontiguousarray(pixels).reshape(-1))
+            messages[name] = to_cdr(message, IMAGE)
+        if compressed:
+            text, data = encoded(pixels, picture.encoding, picture.codec, look.jpeg_quality)
+            message = new(COMPRESSED_IMAGE, header=header, format=text, data=data.reshape(-1))
+            messages[f"{name}/compressed"] = to_cdr(message, COMPRESSED_IMAGE)
+    return messages

@@ -1,0 +1,524 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segments a bag: the same bag comes out, with the topics that the node would have published.
+
+Reading, decoding, engine, encoding and writing overlap; what comes out does not depend on how.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import canet_ros
+from canet_ros.bags.ahead import ahead
+from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
+from canet_ros.bags.bag import BagError, Connection, Losses, Message, Place
+from canet_ros.bags.cameras import BagCamera, choose_cameras
+from canet_ros.bags.message_types import MessageError, decoded, header, label_info, stamp_ns, to_cdr
+from canet_ros.bags.output import Output, writing_to
+from canet_ros.bags.reading import Bag, defined, open_bag
+from canet_ros.bags.results import (
+    DEFAULT_OUTPUTS,
+    LABEL_INFO,
+    Look,
+    frame_of,
+    picture_messages,
+    result_connection,
+)
+from canet_ros.inference.palette import recolored
+from canet_ros.inference.segmenter import Segmentation, Segmenter, bring_to_size
+from canet_ros.messages.images import ImageError, scaled_camera_info
+from canet_ros.messages.pictures import CAMERA_INFO, Style
+
+LABEL_REPEAT_NS = 10 * 10**9
+_WORKERS = 2
+_AHEAD = 4
+_BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
+_INFOS_KEPT = 10
+_INFO_NEAR_NS = 10**9
+_NAMED_PICTURES = 200
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is segmented, and what is made of it.
+
+    Attributes:
+        topics: image topics; empty: all.
+        start_ns, end_ns: from the former on and before the latter, time of recording; None: all.
+        every: of each camera every n-th picture.
+        camera_rate_hz: most pictures a second of each camera; 0: all.
+        only_results: leave out the source's own messages.
+        outputs: names of ``results.OUTPUTS``.
+        mask_size: ``image`` or ``network``.
+    """
+
+    topics: tuple[str, ...] = ()
+    start_ns: int | None = None
+    end_ns: int | None = None
+    every: int = 1
+    camera_rate_hz: float = 0.0
+    only_results: bool = False
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    mask_size: str = "image"
+    overlay_alpha: float = 0.5
+    jpeg_quality: int = 80
+    legend: bool = False
+    palette: str = "dataset"
+
+
+@dataclass
+class CameraState:
+    """How far a camera's pictures are; all of it goes into the checkpoints.
+
+    Attributes:
+        seen: pictures in the source up to here.
+        slot: of the last one that was taken, by ``camera_rate_hz``.
+        segmented, undecodable: pictures.
+        last_stamp_ns, jumps_back: of the pictures' headers.
+        infos: newest camera_info messages: stamp and CDR in base64.
+        waiting: pictures whose camera_info has not come: stamp, frame_id, size of the results.
+    """
+
+    seen: int = 0
+    slot: int = -1
+    segmented: int = 0
+    undecodable: int = 0
+    last_stamp_ns: int = -1
+    jumps_back: int = 0
+    infos: list[tuple[int, str]] = field(default_factory=list)
+    waiting: list[tuple[int, str, tuple[int, int]]] = field(default_factory=list)
+
+
+@dataclass
+class Progress:
+    """What was done so far; for the user, and for the checkpoints.
+
+    Attributes:
+        bad_pictures: topic, stamp in ns and what is wrong, of the first that could not be decoded.
+        notes: sentences about the bag.
+        losses: what could not be read of it.
+        read: messages of the source.
+    """
+
+    cameras: dict[str, CameraState] = field(default_factory=dict)
+    bad_pictures: list[tuple[str, int, str]] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
+    read: int = 0
+    next_label_ns: int | None = None
+    log_ns: int = 0
+
+    @property
+    def segmented(self) -> int:
+        return sum(camera.segmented for camera in self.cameras.values())
+
+    @property
+    def undecodable(self) -> int:
+        return sum(camera.undecodable for camera in self.cameras.values())
+
+    def note(self, sentence: str) -> None:
+        self.notes[sentence] = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Progress:
+        values = {key: value for key, value in stored.items() if key != "place"}
+        values["cameras"] = {topic: CameraState(**state) for topic, state in values["cameras"].items()}
+        values["losses"] = Losses(**values["losses"])
+        return cls(**values)
+
+
+@dataclass
+class _Step:
+    """A message of the source and what becomes of it."""
+
+    place: Place
+    message: Message
+    camera: BagCamera | None = None
+    seen: int = 0
+    slot: int = -1
+    frame: Future[tuple[Any, NDArray[np.uint8], NDArray[np.uint8]]] | None = None
+    results: Future[dict[str, bytes]] | None = None
+    header: Any = None
+    size: tuple[int, int] = (0, 0)
+    problem: str = ""
+
+
+def segment_bag(
+    source: Path,
+    out: Path,
+    segmenter: Segmenter,
+    options: Options,
+    made_by: Mapping[str, str],
+    resume: bool = False,
+    force: bool = False,
+    report: Callable[[Bag, Progress], None] = lambda bag, progress: None,
+) -> Progress:
+    """Write ``out``: the bag ``source`` with the results beside each camera.
+
+    Args:
+        source: folder or file.
+        out: folder to be made, or a file if it ends in .mcap.
+        made_by: what the bag's metadata says of the model.
+        report: called after each batch of messages.
+
+    Raises:
+        BagError: the bag cannot be read or written, or holds nothing to segment; ``out`` is then not made.
+    """
+    _check_paths(source, out)
+    identity = {"input": _files_of(source), "options": asdict(options), "model": dict(made_by)}
+    output = Output(out, f"canet_ros {canet_ros.__version__}", identity, resume, force)
+    try:
+        progress = Progress() if output.state is None else Progress.from_json(output.state)
+        after = None if output.state is None else Place(*output.state["place"])
+        with open_bag(source, output.work) as bag:
+            if bag.end_ns == 0 and all(file.start_ns is None for file in bag.files):
+                raise BagError(f"{source} holds no messages{_because(bag)}")
+            window = _window(source, bag, options)
+            cameras = choose_cameras(bag.connections, bag.counts, options.topics, progress.note)
+            run = _Run(bag, cameras, segmenter, options, output, progress, report)
+            run.go(window, after)
+            if not progress.segmented:
+                output.discard()
+                raise BagError(_nothing(source, progress, cameras))
+        custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in made_by.items()}}
+        output.finish(custom, bag.distribution)
+    except BaseException:
+        output.give_up()
+        raise
+    return progress
+
+
+class _Run:
+    """One bag on its way through the stages."""
+
+    def __init__(
+        self,
+        bag: Bag,
+        cameras: Sequence[BagCamera],
+        segmenter: Segmenter,
+        options: Options,
+        output: Output,
+        progress: Progress,
+        report: Callable[[Bag, Progress], None],
+    ) -> None:
+        self._bag = bag
+        self._cameras = {camera.connection: camera for camera in cameras}
+        self._by_info = {camera.camera_info: camera for camera in cameras}
+        self._segmenter = segmenter
+        self._options = options
+        self._output = output
+        self._progress = progress
+        self._report = report
+        classes = recolored(segmenter.spec.classes, options.palette)
+        size = segmenter.resolution if options.mask_size == "network" else None
+        self._look = Look(Style(classes, size, options.legend), options.overlay_alpha, options.jpeg_quality)
+        self._results = {
+            (camera.topic, name): result_connection(camera.results, name, bag.distribution)
+            for camera in cameras
+            for name in options.outputs
+        }
+        self._replaced = {connection.topic for connection in self._results.values()}
+        self._defined: dict[Connection, Connection] = {}
+        for camera in cameras:
+            progress.cameras.setdefault(camera.topic, CameraState())
+
+    def go(self, window: tuple[int | None, int | None], after: Place | None) -> None:
+        writer = self._output.writer
+        for connection in self._bag.connections:
+            if connection.topic in self._replaced:
+                self._progress.note(f"{connection.topic} was there before: it is made anew")
+            elif not self._options.only_results:
+                writer.add(self._carried(connection))
+        for connection in self._results.values():
+            writer.add(connection)
+        read_before = self._progress.read
+        losses_before = self._progress.losses
+        with ThreadPoolExecutor(_WORKERS, "pictures") as pool:
+            batches = ahead(self._batches(pool, window, after), _AHEAD, "reading")
+            segmented = ahead(self._segmented(pool, batches), _AHEAD, "inference")
+            try:
+                for batch in segmented:
+                    for step in batch:
+                        with writing_to(self._output.partial):
+                            self._write(step)
+                        self._progress.log_ns = step.message.log_ns
+                        self._progress.read += 1
+                        if writer.chunk_is_full():
+                            with writing_to(self._output.partial):
+                                writer.flush()
+                                self._note_losses(losses_before)
+                                self._output.checkpoint(step.place, self._progress.to_json())
+                    self._report(self._bag, self._progress)
+            finally:
+                segmented.close()  # type: ignore[attr-defined]
+        with writing_to(self._output.partial):
+            for camera in self._cameras.values():
+                self._write_late_infos(camera, self._progress.log_ns, None)
+        self._note_losses(losses_before)
+        self._note_the_whole(window, read_before)
+        self._report(self._bag, self._progress)
+
+    def _batches(
+        self, pool: ThreadPoolExecutor, window: tuple[int | None, int | None], after: Place | None
+    ) -> Iterator[list[_Step]]:
+        """Messages in small batches, at most one picture in each, whose decoding has begun."""
+        seen = {topic: (state.seen, state.slot) for topic, state in self._progress.cameras.items()}
+        batch: list[_Step] = []
+        size = 0
+        for place, message in self._bag.messages(*window, after=after):
+            step = _Step(place, message, self._cameras.get(message.connection))
+            if step.camera is not None:
+                count, slot = seen[step.camera.topic]
+                wanted, slot = self._wanted(count, slot, message.log_ns)
+                seen[step.camera.topic] = step.seen, step.slot = count + 1, slot
+                if wanted:
+                    step.frame = pool.submit(self._decode, message)
+            batch.append(step)
+            size += len(message.data)
+            if step.frame is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _wanted(self, count: int, slot: int, log_ns: int) -> tuple[bool, int]:
+        """Whether the picture is segmented, and the slot of time that the last such one takes up."""
+        if count % self._options.every:
+            return False, slot
+        if self._options.camera_rate_hz <= 0:
+            return True, slot
+        now = int(log_ns * self._options.camera_rate_hz // 1e9)
+        return now != slot, now
+
+    def _decode(self, message: Message) -> tuple[Any, NDArray[np.uint8], NDArray[np.uint8]]:
+        """Header, picture, and the picture as the engine takes it."""
+        head, image = frame_of(message.data, message.connection.msgtype)
+        width, height = self._segmenter.resolution
+        place = np.empty((1, height, width, 3), np.uint8)
+        bring_to_size(image, place[0])
+        return head, image, place
+
+    def _segmented(self, pool: ThreadPoolExecutor, batches: Iterator[list[_Step]]) -> Iterator[list[_Step]]:
+        """The same batches, with the encoding of the results begun."""
+        try:
+            for batch in batches:
+                for step in batch:
+                    if step.frame is None:
+                        continue
+                    try:
+                        step.header, image, place = step.frame.result()
+                    except ImageError as error:
+                        step.problem = str(error)
+                        continue
+                    finally:
+                        step.frame = None
+                    masks, confidences = self._segmenter.engine.run(place)
+                    step.size = self._look.style.size or (image.shape[1], image.shape[0])
+                    step.results = pool.submit(
+                        picture_messages,
+                        self._options.outputs,
+                        step.header,
+                        image,
+                        Segmentation(masks[0], confidences[0]),
+                        self._look,
+                    )
+                yield batch
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
+    def _write(self, step: _Step) -> None:
+        message, writer = step.message, self._output.writer
+        self._write_label_info(message.log_ns)
+        if not self._options.only_results and message.connection.topic not in self._replaced:
+            writer.write(message._replace(connection=self._carried(message.connection)))
+        if message.connection.topic in self._by_info and message.connection.msgtype == CAMERA_INFO_TYPE:
+            self._take_info(self._by_info[message.connection.topic], message)
+        if step.camera is None:
+            return
+        state = self._progress.cameras[step.camera.topic]
+        state.seen, state.slot = step.seen, step.slot
+        if step.problem:
+            self._count_undecodable(step, state)
+        elif step.results is not None:
+            for name, data in step.results.result().items():
+                self._put(step.camera, name, message.log_ns, data)
+            state.segmented += 1
+            stamp = _stamp_of(step.header)
+            state.jumps_back += 0 < stamp < state.last_stamp_ns
+            state.last_stamp_ns = stamp
+            if CAMERA_INFO in self._options.outputs:
+                self._write_late_infos(step.camera, message.log_ns, step)
+
+    def _put(self, camera: BagCamera, name: str, log_ns: int, data: bytes) -> None:
+        connection = self._results[camera.topic, name]
+        self._output.writer.write(Message(connection, log_ns, log_ns, 0, data))
+
+    def _write_label_info(self, log_ns: int) -> None:
+        due = self._progress.next_label_ns
+        if LABEL_INFO not in self._options.outputs or (
+            due is not None and due - LABEL_REPEAT_NS <= log_ns < due
+        ):
+            return
+        for camera in self._cameras.values():
+            self._put(camera, LABEL_INFO, log_ns, label_info(self._look.style.classes, log_ns))
+        self._progress.next_label_ns = log_ns + LABEL_REPEAT_NS
+
+    def _take_info(self, camera: BagCamera, message: Message) -> None:
+        """Keep a camera_info, or write it scaled if a picture waits for it."""
+        state = self._progress.cameras[camera.topic]
+        try:
+            stamp = stamp_ns(decoded(message.data, CAMERA_INFO_TYPE))
+        except MessageError as error:
+            self._progress.note(f"{camera.camera_info}: {error}")
+            return
+        state.infos = [*state.infos[1 - _INFOS_KEPT :], (stamp, base64.b64encode(message.data).decode())]
+        for waiting in [entry for entry in state.waiting if entry[0] == stamp]:
+            state.waiting.remove(waiting)
+            self._write_info(camera, message.log_ns, state.infos[-1][1], *waiting)
+
+    def _write_late_infos(self, camera: BagCamera, log_ns: int, step: _Step | None) -> None:
+        """Write the camera_info of a picture if it is there, and of those before, which wait no longer."""
+        state = self._progress.cameras[camera.topic]
+        for stamp, frame_id, size in state.waiting:
+            near = [info for time, info in state.infos if time == 0 or abs(time - stamp) <= _INFO_NEAR_NS]
+            if near:
+                self._write_info(camera, log_ns, near[-1], stamp, frame_id, size)
+        state.waiting = []
+        if step is None:
+            return
+        stamp, frame_id = _stamp_of(step.header), str(step.header.frame_id)
+        exact = [info for time, info in state.infos if time == stamp]
+        if exact:
+            self._write_info(camera, log_ns, exact[-1], stamp, frame_id, step.size)
+        else:
+            state.waiting = [(stamp, frame_id, step.size)]
+
+    def _write_info(
+        self, camera: BagCamera, log_ns: int, info: str, stamp: int, frame_id: str, size: tuple[int, int]
+    ) -> None:
+        if CAMERA_INFO not in self._options.outputs:
+            return
+        try:
+            scaled = scaled_camera_info(decoded(base64.b64decode(info), CAMERA_INFO_TYPE), (size[0], size[1]))
+        except (ImageError, MessageError) as error:
+            self._progress.note(f"{camera.camera_info}: {error}")
+            return
+        scaled.header = header(stamp, frame_id)
+        self._put(camera, CAMERA_INFO, log_ns, to_cdr(scaled, CAMERA_INFO_TYPE))
+
+    def _count_undecodable(self, step: _Step, state: CameraState) -> None:
+        assert step.camera is not None
+        state.undecodable += 1
+        if len(self._progress.bad_pictures) < _NAMED_PICTURES:
+            stamp = _stamp_in(step.message.data) or step.message.log_ns
+            self._progress.bad_pictures.append((step.camera.topic, stamp, step.problem))
+
+    def _carried(self, connection: Connection) -> Connection:
+        if connection not in self._defined:
+            self._defined[connection] = defined(connection, self._bag)
+        return self._defined[connection]
+
+    def _note_losses(self, before: Losses) -> None:
+        now = self._bag.all_losses()
+        self._progress.losses = Losses({**before.sentences, **now.sentences}, before.messages + now.messages)
+
+    def _note_the_whole(self, window: tuple[int | None, int | None], read_before: int) -> None:
+        """What can only be said when everything has been read."""
+        progress = self._progress
+        if out_of_order := self._bag.out_of_order():
+            progress.note(
+                f"recorded times jump back: {out_of_order} messages were written after others of a later time; "
+                "they are put in the order of time"
+            )
+        for topic, state in progress.cameras.items():
+            if state.jumps_back:
+                progress.note(f"{topic}: the stamps of its pictures jump back {state.jumps_back} times")
+        missing = (self._bag.announced or 0) - progress.read - progress.losses.messages
+        if window == (None, None) and missing > 0:
+            progress.losses.messages += missing
+            progress.losses.say(
+                f"metadata.yaml announces {self._bag.announced} messages, {progress.read} could be read"
+            )
+
+
+def _check_paths(source: Path, out: Path) -> None:
+    if not source.exists():
+        raise BagError(f"{source} does not exist")
+    whole, target = source.resolve(), out.resolve()
+    if target == whole:
+        raise BagError(f"{out} is the input itself: give another name")
+    if whole.is_dir() and target.is_relative_to(whole):
+        raise BagError(f"{out} lies in the input {source}: give a name outside of it")
+    if whole.is_relative_to(target):
+        raise BagError(f"the input {source} lies in {out}: give another name")
+    if out.suffix in (".db3", ".bag", ".zstd"):
+        raise BagError(f"{out}: bags are written as mcap; give a folder, or a name that ends in .mcap")
+    with writing_to(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _files_of(source: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of change of what the input is made of."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    return [
+        (file.name, status.st_size, status.st_mtime_ns)
+        for file in files
+        if file.is_file() and (status := file.stat())
+    ]
+
+
+def _window(source: Path, bag: Bag, options: Options) -> tuple[int | None, int | None]:
+    start_ns, end_ns = options.start_ns, options.end_ns
+    if start_ns is not None and start_ns < _ABSOLUTE_FROM_NS:
+        start_ns += bag.start_ns
+    if end_ns is not None and end_ns < _ABSOLUTE_FROM_NS:
+        end_ns += bag.start_ns
+    length_s = (bag.end_ns - bag.start_ns) / 1e9
+    lasts = f"{source} lasts {length_s:.3f} s, from {bag.start_ns / 1e9:.3f} on"
+    if start_ns is not None and start_ns > bag.end_ns:
+        raise BagError(f"--start lies behind the end: {lasts}")
+    if end_ns is not None and end_ns <= bag.start_ns:
+        raise BagError(f"--end lies before the beginning: {lasts}")
+    if start_ns is not None and end_ns is not None and end_ns <= start_ns:
+        raise BagError("--end must lie behind --start")
+    return start_ns, end_ns
+
+
+# Three years: times below are counted from the beginning of the bag, times above from 1970.
+_ABSOLUTE_FROM_NS = 10**8 * 10**9
+
+
+def _because(bag: Bag) -> str:
+    sentences = list(bag.all_losses().sentences)
+    return f": {'; '.join(sentences)}" if sentences else ""
+
+
+def _nothing(source: Path, progress: Progress, cameras: Sequence[BagCamera]) -> str:
+    topics = ", ".join(camera.topic for camera in cameras)
+    if progress.undecodable:
+        _, _, problem = progress.bad_pictures[0]
+        return f"none of the {progress.undecodable} pictures on {topics} could be decoded: {problem}"
+    return f"{source} holds no pictures on {topics} in this time"
+
+
+def _stamp_of(head: Any) -> int:
+    return int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
+
+
+def _stamp_in(data: bytes) -> int:
+    """The stamp at the beginning of a CDR message, which is there when the rest is not; 0: none."""
+    if len(data) < 12 or data[:2] not in (b"\0\0", b"\0\1"):
+        return 0
+    order = "little" if data[1] else "big"
+    return int.from_bytes(data[4:8], order) * 10**9 + int.from_bytes(data[8:12], order)  # type: ignore[arg-type]

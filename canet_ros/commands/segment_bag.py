@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet segment-bag``: recorded drives, segmented offline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import canet_ros
+from canet_ros.inference import Segmenter
+from canet_ros.inference.model_folder import find_model, weights_hash
+from canet_ros.names import ENGINES, MASK_SIZES, PALETTES, PRECISIONS
+
+DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
+DAMAGED = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from canet_ros.bags.results import DEFAULT_OUTPUTS, OUTPUTS
+
+    parser.add_argument(
+        "input", type=Path, nargs="+", metavar="IN", help="rosbag2: folder, .mcap or .db3 file"
+    )
+    parser.add_argument(
+        "out",
+        type=Path,
+        metavar="OUT",
+        help="bag to be made: a folder, or one file if it ends in .mcap; with several IN a folder of bags",
+    )
+    parser.add_argument(
+        "--topics", nargs="+", action="extend", metavar="TOPIC", help="image topics (default: all)"
+    )
+    parser.add_argument(
+        "--start",
+        type=_time_ns,
+        metavar="S",
+        help="from this time on: seconds from the beginning, or since 1970",
+    )
+    parser.add_argument("--end", type=_time_ns, metavar="S", help="before this time")
+    parser.add_argument("--duration", type=_time_ns, metavar="S", help="seconds from --start on, not --end")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th picture of each camera")
+    parser.add_argument(
+        "--camera-rate", type=float, default=0.0, metavar="HZ", help="most pictures a second of each camera"
+    )
+    parser.add_argument(
+        "--only-results", action="store_true", help="results alone, to be played beside the original"
+    )
+    parser.add_argument(
+        "--outputs",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help=f"results to write, of {', '.join(OUTPUTS)} (default: {' '.join(DEFAULT_OUTPUTS)})",
+    )
+    parser.add_argument("--mask-size", default="image", choices=MASK_SIZES, help="size of the results")
+    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the colours in the overlay, 0..1")
+    parser.add_argument("--jpeg-quality", type=int, default=80, help="of the overlays, 1..100")
+    parser.add_argument("--legend", action="store_true", help="draw the class names into the overlay")
+    parser.add_argument("--palette", default="dataset", choices=PALETTES)
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was ended")
+    parser.add_argument("--force", action="store_true", help="replace OUT, and an unfinished run")
+    parser.add_argument(
+        "--salvage", action="store_true", help=f"exit 0, not {DAMAGED}, when parts of IN are damaged"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done as JSON")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help=f"name or model folder (default: {DEFAULT_MODEL})"
+    )
+    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from canet_ros.bags.bag import BagError
+
+    options = _options(arguments)
+    outs = _outs(arguments.input, arguments.out)
+    missing = [str(path) for path in arguments.input if not path.exists()]
+    if missing:
+        raise BagError(f"{', '.join(missing)} does not exist")
+    segmenter = Segmenter.load(
+        arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
+    )
+    status = 0
+    done = []
+    for source, out in zip(arguments.input, outs):
+        if arguments.resume and out.exists():
+            print(f"{out} is whole: nothing is left to do")
+            continue
+        try:
+            result = _segment(source, out, segmenter, arguments, options)
+        except BagError as error:
+            if len(outs) == 1:
+                raise
+            print(f"canet segment-bag: {error}", file=sys.stderr)
+            status = 1
+            continue
+        done.append(result)
+        if result["damage"] and not arguments.salvage and status == 0:
+            status = DAMAGED
+    if arguments.json:
+        arguments.json.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
+    return status
+
+
+def _segment(
+    source: Path, out: Path, segmenter: Segmenter, arguments: argparse.Namespace, options: Any
+) -> dict[str, Any]:
+    from canet_ros.bags.segmentation import segment_bag
+
+    start_s = time.monotonic()
+    with _Bar(source.name) as bar:
+        try:
+            progress = segment_bag(
+                source,
+                out,
+                segmenter,
+                options,
+                _made_by(segmenter, arguments),
+                arguments.resume,
+                arguments.force,
+                bar.show,
+            )
+        except KeyboardInterrupt:
+            print("stopped: --resume goes on where this ended, if a part was done", file=sys.stderr)
+            raise
+    for sentence in progress.notes:
+        print(f"{source}: {sentence}", file=sys.stderr)
+    for topic, stamp_ns, problem in progress.bad_pictures:
+        print(
+            f"{topic}: the picture of {stamp_ns // 10**9}.{stamp_ns % 10**9:09d} is skipped: {problem}",
+            file=sys.stderr,
+        )
+    losses = progress.losses
+    for sentence in losses.sentences:
+        print(f"{source}: {sentence}", file=sys.stderr)
+    if losses.sentences:
+        print(f"{source} is damaged: at least {losses.messages} messages are lost", file=sys.stderr)
+    skipped = f", {progress.undecodable} skipped" if progress.undecodable else ""
+    print(f"{progress.segmented} pictures of {len(progress.cameras)} cameras segmented{skipped}: {out}")
+    return {
+        "input": str(source),
+        "output": str(out),
+        "messages_read": progress.read,
+        "pictures": progress.segmented,
+        "undecodable": progress.undecodable,
+        "undecodable_pictures": [
+            {"topic": topic, "stamp_ns": stamp, "problem": problem}
+            for topic, stamp, problem in progress.bad_pictures
+        ],
+        "notes": list(progress.notes),
+        "damage": list(losses.sentences),
+        "messages_lost": losses.messages,
+        "seconds": round(time.monotonic() - start_s, 3),
+    }
+
+
+class _Bar:
+    """Progress in seconds of the bag, with frames per second and what was skipped."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Any = None
+        self._start_s = time.monotonic()
+        self._before: int | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, bag: Any, progress: Any) -> None:
+        if self._bar is None:
+            form = (
+                "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of the bag, {remaining} left{postfix}"
+            )
+            total = max((bag.end_ns - bag.start_ns) / 1e9, 1e-9)
+            self._bar = tqdm(total=total, desc=self._name, bar_format=form, file=sys.stderr)
+            self._before = progress.segmented
+        frames = progress.segmented - (self._before or 0)
+        rate = frames / max(time.monotonic() - self._start_s, 1e-9)
+        at_s = min(max((progress.log_ns - bag.start_ns) / 1e9, 0.0), self._bar.total)
+        self._bar.set_postfix_str(
+            f"{progress.segmented} frames, {rate:.1f} a second, {progress.undecodable} skipped", refresh=False
+        )
+        self._bar.update(max(0.0, at_s - self._bar.n))
+
+
+def _options(arguments: argparse.Namespace) -> Any:
+    from canet_ros.bags.results import DEFAULT_OUTPUTS, OUTPUTS
+    from canet_ros.bags.segmentation import Options
+
+    outputs = _words(arguments.outputs) or DEFAULT_OUTPUTS
+    unknown = [name for name in outputs if name not in OUTPUTS]
+    if unknown:
+        raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(OUTPUTS)}")
+    if arguments.every < 1:
+        raise ValueError(f"--every must be 1 or more, not {arguments.every}")
+    if not 0 <= arguments.camera_rate <= 1000:
+        raise ValueError(f"--camera-rate must be 0 to 1000 Hz, not {arguments.camera_rate:g}")
+    if not 0 <= arguments.alpha <= 1:
+        raise ValueError(f"--alpha must be 0 to 1, not {arguments.alpha:g}")
+    if not 1 <= arguments.jpeg_quality <= 100:
+        raise ValueError(f"--jpeg-quality must be 1 to 100, not {arguments.jpeg_quality}")
+    end_ns = arguments.end
+    if arguments.duration is not None:
+        if end_ns is not None:
+            raise ValueError("give --end or --duration, not both")
+        end_ns = (arguments.start or 0) + arguments.duration
+    return Options(
+        topics=_words(arguments.topics),
+        start_ns=arguments.start,
+        end_ns=end_ns,
+        every=arguments.every,
+        camera_rate_hz=arguments.camera_rate,
+        only_results=arguments.only_results,
+        outputs=tuple(dict.fromkeys(outputs)),
+        mask_size=arguments.mask_size,
+        overlay_alpha=arguments.alpha,
+        jpeg_quality=arguments.jpeg_quality,
+        legend=arguments.legend,
+        palette=arguments.palette,
+    )
+
+
+def _outs(sources: Sequence[Path], out: Path) -> list[Path]:
+    """The bag that each input becomes: OUT itself, or a bag of the input's name in it."""
+    resolved = [source.resolve() for source in sources]
+    for index, path in enumerate(resolved):
+        if path in resolved[:index]:
+            raise ValueError(f"{sources[index]} is given twice")
+    if len(sources) == 1:
+        return [out]
+    if out.suffix == ".mcap":
+        raise ValueError(f"{out}: several bags become a folder of bags; give a folder")
+    names = [_bag_name(path) for path in resolved]
+    names = [
+        name if names.count(name) == 1 else f"{path.parent.name}_{name}"
+        for name, path in zip(names, resolved)
+    ]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"two inputs are called {name}: segment them one by one")
+    return [out / name for name in names]
+
+
+def _bag_name(path: Path) -> str:
+    name = path.name
+    for suffix in (".zstd", ".zst", ".mcap", ".db3"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _made_by(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
+    options = asdict(_options(arguments))
+    width, height = segmenter.resolution
+    return {
+        "version": canet_ros.__version__,
+        "model": segmenter.spec.name,
+        "model_sha256": weights_hash(find_model(arguments.model)),
+        "engine": segmenter.engine.name,
+        "precision": segmenter.engine.precision,
+        "device": segmenter.engine.device,
+        "resolution": f"{width}x{height}",
+        "options": json.dumps(options),
+    }
+
+
+def _words(values: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(word for value in values or () for word in value.split(",") if word)
+
+
+def _time_ns(text: str) -> int:
+    try:
+        time_ns = int(Decimal(text) * 10**9)
+    except (InvalidOperation, ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds") from None
+    if not 0 <= time_ns < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} s is out of range")
+    return time_ns
