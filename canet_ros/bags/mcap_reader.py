@@ -405,7 +405,8 @@ class McapFile:
 
     def _add_metadata(self, content: bytes) -> None:
         fields = mcap.Fields(content)
-        self.metadata[fields.text()] = dict(fields.texts())
+        name = fields.text()
+        self.metadata[name] = dict(fields.texts())
 
 
 def _unpacked(content: memoryview) -> tuple[bytes, int, str]:

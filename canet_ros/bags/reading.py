@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,9 +13,19 @@ import yaml
 import zstandard
 
 from canet_ros.bags import mcap_format as mcap
-from canet_ros.bags.bag import ZSTD_MAGIC, BagError, Connection, Losses, Message, Place, StorageFile
+from canet_ros.bags.bag import (
+    ZSTD_MAGIC,
+    BagError,
+    Connection,
+    Losses,
+    Message,
+    Place,
+    StorageFile,
+    type_name,
+)
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.message_types import with_definition
+from canet_ros.bags.qos import policies_as_numbers
 from canet_ros.bags.sqlite_reader import SqliteFile
 
 METADATA_FILE = "metadata.yaml"
@@ -36,6 +46,7 @@ class Bag:
         counts: messages of each topic, as far as the bag says without being read.
         start_ns, end_ns: first and last time.
         custom: what programs wrote into its metadata.
+        topics: QoS and hash of the type by topic and type, as metadata.yaml has them.
         distribution: of ROS, with which it was recorded; empty: not known.
     """
 
@@ -46,6 +57,7 @@ class Bag:
     start_ns: int
     end_ns: int
     custom: dict[str, str]
+    topics: dict[tuple[str, str], tuple[str, str]]
     distribution: str
     announced: int | None
     losses: Losses = field(default_factory=Losses)
@@ -163,6 +175,7 @@ def _bag(path: Path, files: list[StorageFile], metadata: dict[str, Any], losses:
         min(starts, default=0),
         max(ends, default=0),
         custom,
+        _topics(metadata),
         distribution,
         announced if isinstance(announced, int) else None,
         losses,
@@ -170,8 +183,13 @@ def _bag(path: Path, files: list[StorageFile], metadata: dict[str, Any], losses:
 
 
 def defined(connection: Connection, bag: Bag) -> Connection:
-    """A connection with its type's definition: the bag's own, or that of the distribution it was recorded with."""
-    return with_definition(connection, bag.distribution)
+    """A connection with what its file does not say of it.
+
+    QoS and hash of the type are then taken from metadata.yaml; the definition from the distribution's types.
+    """
+    qos, type_hash = bag.topics.get((connection.topic, connection.msgtype), ("", ""))
+    whole = replace(connection, qos=connection.qos or qos, type_hash=connection.type_hash or type_hash)
+    return with_definition(whole, bag.distribution)
 
 
 def _metadata(path: Path, losses: Losses) -> dict[str, Any]:
@@ -282,6 +300,19 @@ def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
         size = target.stat().st_size
         losses.say(f"{path.name}: it cannot be unpacked to its end ({problem}); {size} bytes of it could")
     return target
+
+
+def _topics(metadata: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
+    topics = {}
+    for entry in metadata.get("topics_with_message_count") or ():
+        try:
+            topic = entry["topic_metadata"]
+            key = str(topic["name"]), type_name(str(topic["type"]))
+            qos = policies_as_numbers(topic.get("offered_qos_profiles"))
+            topics[key] = qos, str(topic.get("type_description_hash") or "")
+        except (KeyError, TypeError, AttributeError):
+            continue
+    return topics
 
 
 def _counts(metadata: dict[str, Any]) -> dict[str, int]:

@@ -88,7 +88,9 @@ def text(value: str) -> bytes:
 
 TOPICS = {
     "/front/image_raw": Topic("/front/image_raw", IMAGE, qos("BEST_EFFORT")),
-    "/rear/image_raw/compressed": Topic("/rear/image_raw/compressed", COMPRESSED, qos("BEST_EFFORT", depth=5)),
+    "/rear/image_raw/compressed": Topic(
+        "/rear/image_raw/compressed", COMPRESSED, qos("BEST_EFFORT", depth=5)
+    ),
     "/front/camera_info": Topic("/front/camera_info", "sensor_msgs/msg/CameraInfo", qos()),
     "/chatter": Topic("/chatter", "std_msgs/msg/String", qos()),
     "/tf_static": Topic("/tf_static", "std_msgs/msg/String", qos("RELIABLE", "TRANSIENT_LOCAL", 1)),

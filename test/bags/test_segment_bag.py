@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet segment-bag``: what goes in comes out, with the results beside it, and never half of it.
+
+Bags are written and read back by rosbags; that rosbag2 and Foxglove open them is not asserted: they are not to be had
+without a ROS installation.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import drives
+import numpy as np
+import pytest
+from conftest import EXACT, Segment
+from drives import PERIOD_NS, START_NS, TOPICS, Recorded, carried, read_bag, results_of, write_bag
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rosbags.rosbag2 import Reader
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.class_table import load_class_table
+
+FRONT, REAR = "/front/segmentation", "/rear/segmentation"
+
+
+def mask_of(message: object) -> np.ndarray:
+    return cv2.imdecode(np.asarray(message.data), cv2.IMREAD_UNCHANGED)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("storage", "compression"),
+    [
+        ("mcap", "none"),
+        ("mcap", "storage"),
+        ("mcap", "message"),
+        ("sqlite3", "none"),
+        ("sqlite3", "file"),
+        ("sqlite3", "message"),
+    ],
+)
+def test_everything_is_carried_over_and_the_results_are_beside_it(
+    storage: str, compression: str, messages: Sequence[Recorded], segment: Segment, tmp_path: Path
+) -> None:
+    source = write_bag(tmp_path / "drive ünï", messages, storage, compression)
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    assert segment(source, tmp_path / "out") == 0
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+    written = read_bag(tmp_path / "out")
+    assert carried(written) == list(messages)
+    names = {message.topic for message in written} - set(TOPICS)
+    kinds = ("mask/compressed", "overlay/compressed", "label_info")
+    assert names == {f"{prefix}/{kind}" for prefix in (FRONT, REAR) for kind in kinds} | {
+        f"{FRONT}/camera_info"
+    }
+    with Reader(source) as old, Reader(tmp_path / "out") as new:
+        by_topic = {connection.topic: connection for connection in new.connections}
+        for connection in old.connections:
+            twin = by_topic[connection.topic]
+            assert (twin.msgtype, twin.ext, twin.digest) == (
+                connection.msgtype,
+                connection.ext,
+                connection.digest,
+            )
+            assert twin.msgdef == connection.msgdef
+        assert (
+            by_topic[f"{FRONT}/label_info"].ext.offered_qos_profiles[0].durability.name == "TRANSIENT_LOCAL"
+        )
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_masks_are_those_of_the_segmenter_and_bear_the_cameras_header(
+    messages: Sequence[Recorded], segment: Segment, random_model: Path, tmp_path: Path
+) -> None:
+    source = write_bag(tmp_path / "in", messages)
+    outputs = "mask,mask/compressed,color_mask,overlay,confidence,camera_info,label_info"
+    assert segment(source, tmp_path / "out", "--outputs", outputs) == 0
+    written = read_bag(tmp_path / "out")
+    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32")
+    expected = [segmenter(frame) for frame in drives.pictures(5)]
+    masks = list(results_of(written, f"{FRONT}/mask"))
+    packed = list(results_of(written, f"{FRONT}/mask/compressed"))
+    confidences = list(results_of(written, f"{FRONT}/confidence"))
+    assert len(masks) == len(packed) == len(confidences) == 5
+    for index, result in enumerate(expected):
+        assert np.array_equal(masks[index].data.reshape(120, 160), result.mask)
+        assert np.array_equal(mask_of(packed[index]), result.mask)
+        assert np.array_equal(confidences[index].data.reshape(120, 160), result.confidence)
+        stamp = START_NS + index * PERIOD_NS
+        for message in (masks[index], packed[index]):
+            assert (message.header.stamp.sec, message.header.stamp.nanosec) == divmod(stamp, 10**9)
+            assert message.header.frame_id == "camera"
+    infos = list(results_of(written, f"{FRONT}/camera_info"))
+    assert [info.width for info in infos] == [160] * 5
+    assert [info.header.stamp for info in infos] == [mask.header.stamp for mask in masks]
+    labels = next(results_of(written, f"{FRONT}/label_info"))
+    assert tuple(entry.class_name for entry in labels.class_map) == load_class_table("camvid").names
+
+
+def test_label_info_is_repeated_every_ten_seconds_of_the_bag(segment: Segment, tmp_path: Path) -> None:
+    frame = drives.pictures(1)[0]
+    topic = TOPICS["/front/image_raw"]
+    times = [START_NS + second * 10**9 for second in (0, 5, 10, 12, 25)]
+    source = write_bag(
+        tmp_path / "in",
+        [Recorded(topic.name, topic.msgtype, time, drives.image(frame, time)) for time in times],
+        topics=[topic],
+    )
+    assert segment(source, tmp_path / "out", "--mask-size", "network") == 0
+    labels = [message for message in read_bag(tmp_path / "out") if message.topic.endswith("label_info")]
+    assert [message.log_ns for message in labels] == [times[0], times[2], times[4]]
+
+
+def test_times_topics_and_every_nth(messages: Sequence[Recorded], segment: Segment, tmp_path: Path) -> None:
+    source = write_bag(tmp_path / "in", messages, "sqlite3")
+    window = ("--start", "0.1", "--duration", "0.3")
+    assert segment(source, tmp_path / "a", *window, "--topics", "/front/image_raw") == 0
+    start, end = START_NS + PERIOD_NS, START_NS + 4 * PERIOD_NS
+    written = read_bag(tmp_path / "a")
+    assert carried(written) == [message for message in messages if start <= message.log_ns < end]
+    assert len(list(results_of(written, f"{FRONT}/mask/compressed"))) == 3
+    assert not list(results_of(written, f"{REAR}/mask/compressed"))
+    assert segment(source, tmp_path / "b", "--every", "2", "--only-results") == 0
+    written = read_bag(tmp_path / "b")
+    assert carried(written) == []
+    assert len(list(results_of(written, f"{FRONT}/mask/compressed"))) == 3
+    assert segment(source, tmp_path / "c", "--camera-rate", "5") == 0
+    assert len(list(results_of(read_bag(tmp_path / "c"), f"{FRONT}/mask/compressed"))) == 3
+
+
+def test_one_file_in_one_file_out_and_again(
+    messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_bag(tmp_path / "in", messages)
+    link = tmp_path / "link.mcap"
+    link.symlink_to(drives.storage_file(source))
+    assert segment(link, tmp_path / "once.mcap") == 0
+    once = read_bag(tmp_path / "once.mcap")
+    assert carried(once) == list(messages)
+    assert segment(tmp_path / "once.mcap", tmp_path / "twice.mcap") == 0
+    assert "was there before" in capsys.readouterr().err
+    assert sorted(map(repr, read_bag(tmp_path / "twice.mcap"))) == sorted(map(repr, once))
+
+
+def test_several_bags_become_a_folder_of_bags(
+    messages: Sequence[Recorded], segment: Segment, tmp_path: Path
+) -> None:
+    for name in ("a/drive", "b/drive", "c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_bag(tmp_path / name, messages[:5])
+    assert segment(tmp_path / "a/drive", tmp_path / "b/drive", tmp_path / "c", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_drive", "b_drive", "c"]
+    assert segment(tmp_path / "c", tmp_path / "c", tmp_path / "out2") == 1
+
+
+def test_names_that_are_taken_or_lie_in_each_other(
+    messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_bag(tmp_path / "in", messages[:5])
+    for out, said in (
+        (source, "is the input itself"),
+        (source / "out", "lies in the input"),
+        (tmp_path, "lies in"),
+        (tmp_path / "x.db3", "mcap"),
+    ):
+        assert segment(source, out, "--force") == 1
+        assert said in capsys.readouterr().err
+    assert len(list(source.iterdir())) == 2
+    assert segment(source, tmp_path / "out") == 0
+    assert segment(source, tmp_path / "out") == 1
+    assert "exists" in capsys.readouterr().err
+    assert segment(source, tmp_path / "out", "--only-results", "--force") == 0
+    assert carried(read_bag(tmp_path / "out")) == []
+
+
+def test_pictures_that_cannot_be_decoded_are_named_and_skipped(
+    messages: Sequence[Recorded], segment: Segment, tmp_path: Path, report: Callable[[], list[dict]]
+) -> None:
+    broken = list(messages)
+    frame = drives.pictures(1)[0]
+    at = [index for index, message in enumerate(broken) if message.topic == "/front/image_raw"]
+    times = [broken[index].log_ns for index in at]
+    replacements = (
+        drives.image(frame, times[0], "no_such_encoding"),
+        b"",
+        drives.image(frame[:0].reshape(0, 160, 3), times[2]) if False else messages[at[2]].data[:-100],
+        drives.image(np.zeros((2, 2), np.float32), times[3], "32FC1"),
+    )
+    for index, data in zip(at, replacements):
+        broken[index] = Recorded("/front/image_raw", drives.IMAGE, broken[index].log_ns, data)
+    source = write_bag(tmp_path / "in", broken)
+    assert segment(source, tmp_path / "out", "--json", tmp_path / "report.json") == 0
+    assert carried(read_bag(tmp_path / "out")) == broken
+    found = report()[0]
+    assert (found["pictures"], found["undecodable"]) == (6, 4)
+    assert {entry["topic"] for entry in found["undecodable_pictures"]} == {"/front/image_raw"}
+    assert [entry["stamp_ns"] for entry in found["undecodable_pictures"]] == times[:4]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: write_bag(path, []), "no messages"),
+        (
+            lambda path: write_bag(
+                path,
+                [Recorded("/chatter", "std_msgs/msg/String", START_NS, drives.text("a"))],
+                topics=[TOPICS["/chatter"]],
+            ),
+            "no image topic",
+        ),
+        (lambda path: path.mkdir(), "no rosbag2"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_bytes(b"hello"), "no rosbag2"),
+        (lambda path: path.write_bytes(b"#ROSBAG V2.0\n"), "ROS 1"),
+        (lambda path: path.write_bytes(b"\x89MCAP0\r\n" + b"\x01" + bytes(8)), "no messages"),
+        (lambda path: None, "does not exist"),
+    ],
+)
+def test_what_cannot_be_segmented_is_one_line(
+    make: Callable[[Path], object],
+    said: str,
+    segment: Segment,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(tmp_path / "in")
+    assert segment(tmp_path / "in", tmp_path / "out") == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert said in error[-1]
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_two_types_under_one_topic_and_stamps_that_jump_back(
+    segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = drives.pictures(1)[0]
+    topics = [
+        drives.Topic("/a/image_raw", drives.IMAGE, drives.qos()),
+        drives.Topic("/a/image_raw", "std_msgs/msg/String", drives.qos()),
+    ]
+    recorded = [Recorded("/a/image_raw", "std_msgs/msg/String", START_NS, drives.text("x"))]
+    for index in range(4):
+        stamp = START_NS + 10**9 * (index if index < 2 else index - 2)
+        recorded.append(
+            Recorded("/a/image_raw", drives.IMAGE, START_NS + index * PERIOD_NS, drives.image(frame, stamp))
+        )
+    source = write_bag(tmp_path / "in", recorded[::-1], topics=topics)
+    assert segment(source, tmp_path / "out") == 0
+    error = capsys.readouterr().err
+    assert "2 types" in error
+    assert "jump back 1 times" in error
+    assert "recorded times jump back" in error
+    assert sorted(map(repr, carried(read_bag(tmp_path / "out")))) == sorted(map(repr, recorded))
+
+
+def test_a_full_disk_leaves_the_input_and_no_bag(
+    messages: Sequence[Recorded], random_model: Path, tmp_path: Path
+) -> None:
+    source = write_bag(tmp_path / "in", messages)
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from canet_ros.cli import main; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["segment-bag", source, tmp_path / "out", "--model", random_model, *EXACT]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    assert "no space left" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out").exists()
+    assert read_bag(source) == list(messages)
+
+
+def test_kill_and_resume_at_random_moments_gives_the_same_bytes(random_model: Path, tmp_path: Path) -> None:
+    """One run that is killed again and again until it ends, against one that was left alone."""
+    frames = drives.pictures(3, 320, 240)
+    topic = TOPICS["/front/image_raw"]
+    recorded = [
+        Recorded(
+            topic.name, topic.msgtype, START_NS + i * PERIOD_NS, drives.image(frames[i % 3], START_NS + i)
+        )
+        for i in range(150)
+    ]
+    source = write_bag(tmp_path / "in", recorded, topics=[topic])
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "canet_ros.cli", "segment-bag", source, out, "--resume"]
+        command += ["--model", random_model, *EXACT]
+        return subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait(120) == 0
+    moments = random.Random(7)
+    kills = 0
+    out, progress = tmp_path / "killed", tmp_path / "killed.partial" / "progress.json"
+    while not out.exists():
+        process = start(out)
+        if kills == 10:
+            assert process.wait(120) == 0
+            continue
+        before = progress.read_bytes() if progress.exists() else b""
+        deadline = time.monotonic() + 60
+        # Only a run that has done something is worth killing.
+        while process.poll() is None and time.monotonic() < deadline:
+            if progress.exists() and progress.read_bytes() != before:
+                break
+            time.sleep(0.002)
+        time.sleep(moments.random() * 0.05)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 3
+    expected = (tmp_path / "whole" / "whole_0.mcap").read_bytes()
+    # The index at the end holds the file's own name.
+    assert (out / "killed_0.mcap").read_bytes()[: len(expected) - 40_000] == expected[
+        : len(expected) - 40_000
+    ]
+    assert read_bag(out) == read_bag(tmp_path / "whole")
+    assert not (tmp_path / "killed.partial").exists()
+
+
+def test_resume_refuses_what_was_begun_for_something_else(
+    messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_bag(tmp_path / "in", messages)
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "progress.json").write_text('{"identity": {"options": 1}, "size": 8, "state": {}}')
+    assert segment(source, tmp_path / "out") == 1
+    assert "unfinished" in capsys.readouterr().err
+    assert segment(source, tmp_path / "out", "--resume") == 1
+    assert "another input, options, model" in capsys.readouterr().err
+    assert segment(source, tmp_path / "out", "--force") == 0
+    assert segment(source, tmp_path / "out", "--resume") == 0
+    assert "is whole" in capsys.readouterr().out
+
+
+names = st.lists(
+    st.text("abcdefghijklmnopqrstuvwxyz_0123456789é", min_size=1, max_size=8), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    topics=st.lists(names, min_size=1, max_size=4, unique_by=lambda parts: "/".join(parts)),
+    times=st.lists(st.integers(0, 2**62), min_size=1, max_size=12),
+    payload=st.binary(max_size=40),
+    storage=st.sampled_from(["mcap", "sqlite3"]),
+    data=st.data(),
+)
+def test_any_names_types_and_times(
+    topics: list[list[str]],
+    times: list[int],
+    payload: bytes,
+    storage: str,
+    data: st.DataObject,
+    segment: Segment,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    camera = TOPICS["/front/image_raw"]
+    types = ["std_msgs/msg/String", "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2", drives.IMAGE]
+    entries = [
+        drives.Topic("/" + "/".join(parts), data.draw(st.sampled_from(types)), drives.qos())
+        for parts in topics
+    ]
+    recorded = [Recorded(camera.name, camera.msgtype, times[0], drives.image(drives.pictures(1)[0], 1))]
+    for number, time_ns in enumerate(times):
+        entry = entries[number % len(entries)]
+        recorded.append(Recorded(entry.name, entry.msgtype, time_ns, payload))
+    source = write_bag(folder / "in", recorded, storage, topics=[camera, *entries])
+    assert segment(source, folder / "out") == 0
+    kept = [m for m in read_bag(folder / "out") if m.topic in {camera.name, *(e.name for e in entries)}]
+    assert sorted(map(repr, kept)) == sorted(map(repr, recorded))
+    assert [m.log_ns for m in kept] == sorted(m.log_ns for m in recorded)
