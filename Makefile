@@ -47,7 +47,7 @@ $(DEMO_READY): setup.py
 
 $(TEST_READY): $(DEMO_READY)
 	@echo "adding to $(VENV) what tests take, once: half a GB"
-	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
+	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
 	@touch $@
 
 demo: $(DEMO_READY)

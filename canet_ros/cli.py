@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "run the main job on this machine: camera, node and recorder, with DDS between them",
     "segment": "segment pictures, folders and videos, without ROS",
     "segment-bag": "segment the cameras of a rosbag2, without ROS; a rosbag2 comes out",
+    "record": "record the camera's and the node's topics as mcap, for machines without ros2 bag",
     "train": "train a model on a folder of labelled pictures",
     "evaluate": "measure a model on a folder of labelled pictures",
     "ablate": "train the same model with every fusion and compare",

@@ -229,6 +229,8 @@ class McapFile:
         if not self._holds_everything(statistics):
             return False
         for chunk in self.chunks:
+            if chunk.start_ns > chunk.end_ns or not any(self.counts.values() or [1]):
+                continue  # topics alone
             self.blocks.append(
                 Block(chunk.start_ns, chunk.end_ns, chunk.offset, chunk.length, True, chunk.uncompressed_size)
             )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -49,7 +48,13 @@ class SqliteFile:
             raise BagError(f"{path} is empty: 0 bytes")
         try:
             self._database = self._connect(path, work)
-            self._read_topics(path)
+            try:
+                self._read_topics(path)
+            except sqlite3.DatabaseError as error:
+                self._say_damaged(error)
+                # Else SQLite opens no file that is shorter than its header says. Nothing is written: it is read-only.
+                self._database.execute("PRAGMA writable_schema = ON")
+                self._read_topics(path)
         except sqlite3.Error as error:
             raise BagError(f"{path} is no database of rosbag2 that can be read: {error}") from error
         self._read_times()
@@ -61,13 +66,12 @@ class SqliteFile:
         last = (start_ns, -1)
         last_id = -1
         if self._indexed and not self._damaged:
-            rows = self._database.execute(
-                "SELECT id, topic_id, timestamp, data FROM messages WHERE timestamp >= ? AND timestamp < ? "
-                "ORDER BY timestamp, id",
-                (_storable(start_ns), _storable(end_ns)),
-            )
             try:
-                for number, topic, log_ns, data in rows:
+                for number, topic, log_ns, data in self._database.execute(
+                    "SELECT id, topic_id, timestamp, data FROM messages WHERE timestamp >= ? AND timestamp < ? "
+                    "ORDER BY timestamp, id",
+                    (_storable(start_ns), _storable(end_ns)),
+                ):
                     last = (log_ns, number)
                     self.out_of_order += number < last_id
                     last_id = max(last_id, number)
@@ -149,6 +153,8 @@ class SqliteFile:
         ):
             name = type_name(msgtype)
             definition_encoding, definition = definitions.get(name, ("", ""))
+            if not isinstance(topic, str) or not isinstance(number, int):
+                continue
             if not definition:
                 definition_encoding = ""
             connection = Connection(
@@ -187,11 +193,11 @@ class SqliteFile:
         """Times and numbers (n, 2) of the rows that can be found, by the index or by the table, in no order."""
         found: set[tuple[int, int]] = set()
         if self._indexed:
-            rows = self._database.execute(
-                "SELECT timestamp, id FROM messages INDEXED BY " + self._index_name()
-            )
-            with contextlib.suppress(sqlite3.DatabaseError):
-                found.update(rows)
+            try:
+                query = f"SELECT timestamp, id FROM messages INDEXED BY {self._index_name()}"
+                found.update(row for row in self._database.execute(query) if isinstance(row[0], int))
+            except sqlite3.DatabaseError as error:
+                self._say_damaged(error)
         if not self._indexed or self._damaged:
             found.update(self._table_rows())
         numbers = np.array(sorted(found), np.int64).reshape(-1, 2)
@@ -209,21 +215,22 @@ class SqliteFile:
         number, step = 0, 1
         limit = max(10_000, self._size // 4096 * _MAX_ROWS_PER_PAGE)
         while number < limit:
-            rows = self._database.execute(
-                "SELECT timestamp, id FROM messages WHERE id > ? ORDER BY id LIMIT ?", (number, _ROWS_AT_ONCE)
-            )
             before = number
             try:
-                for log_ns, found in rows:
-                    number = found
-                    step = 1
-                    yield log_ns, found
+                for log_ns, found in self._database.execute(
+                    "SELECT timestamp, id FROM messages WHERE id > ? ORDER BY id LIMIT ?",
+                    (number, _ROWS_AT_ONCE),
+                ):
+                    if found <= number:
+                        raise sqlite3.DatabaseError("rows are out of order")
+                    number, step = found, 1
+                    if isinstance(log_ns, int):
+                        yield log_ns, found
                 if number == before:
                     return
             except sqlite3.DatabaseError as error:
                 self._say_damaged(error)
-                number += step
-                step *= 2
+                number, step = number + step, step * 2
 
     def _say_damaged(self, error: sqlite3.Error) -> None:
         self._damaged = True

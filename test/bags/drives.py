@@ -171,3 +171,12 @@ def results_of(messages: Sequence[Recorded], topic: str) -> Iterator[Any]:
 
 def carried(messages: Sequence[Recorded]) -> list[Recorded]:
     return [message for message in messages if "/segmentation/" not in message.topic]
+
+
+def stamp(data: bytes) -> int:
+    return int.from_bytes(data[4:8], "little") * 10**9 + int.from_bytes(data[8:12], "little")
+
+
+def pixels(data: bytes) -> np.ndarray:
+    """The picture in a CompressedImage."""
+    return cv2.imdecode(np.asarray(STORE.deserialize_cdr(data, COMPRESSED).data), cv2.IMREAD_UNCHANGED)

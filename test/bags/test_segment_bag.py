@@ -191,7 +191,7 @@ def test_pictures_that_cannot_be_decoded_are_named_and_skipped(
     replacements = (
         drives.image(frame, times[0], "no_such_encoding"),
         b"",
-        drives.image(frame[:0].reshape(0, 160, 3), times[2]) if False else messages[at[2]].data[:-100],
+        messages[at[2]].data[:-100],
         drives.image(np.zeros((2, 2), np.float32), times[3], "32FC1"),
     )
     for index, data in zip(at, replacements):
@@ -291,7 +291,7 @@ def test_kill_and_resume_at_random_moments_gives_the_same_bytes(random_model: Pa
         Recorded(
             topic.name, topic.msgtype, START_NS + i * PERIOD_NS, drives.image(frames[i % 3], START_NS + i)
         )
-        for i in range(150)
+        for i in range(60)
     ]
     source = write_bag(tmp_path / "in", recorded, topics=[topic])
 
@@ -352,7 +352,7 @@ names = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     topics=st.lists(names, min_size=1, max_size=4, unique_by=lambda parts: "/".join(parts)),
     times=st.lists(st.integers(0, 2**62), min_size=1, max_size=12),

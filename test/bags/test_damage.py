@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags that are damaged in every way we know: what can be read comes out, what cannot is said, exit 3."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import drives
+import lz4.frame
+import pytest
+import zstandard
+from conftest import Segment
+from drives import Recorded, carried, read_bag, storage_file, write_bag
+
+from canet_ros.bags import mcap_format as mcap
+from canet_ros.bags.bag import BagError
+from canet_ros.bags.reading import open_bag
+
+
+@pytest.fixture(scope="module")
+def many() -> Sequence[Recorded]:
+    """Enough for several chunks."""
+    return drives.drive_messages(drives.pictures(12, 320, 240))
+
+
+def read_all(path: Path, work: Path) -> tuple[list[Recorded], list[str]]:
+    with open_bag(path, work) as bag:
+        found = [
+            Recorded(m.connection.topic, m.connection.msgtype, m.log_ns, m.data) for _, m in bag.messages()
+        ]
+        return found, list(bag.all_losses().sentences)
+
+
+def cut(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+def unindexed(path: Path) -> None:
+    """The same messages without a summary, in chunks of lz4."""
+    data = path.read_bytes()
+    out = data[:8]
+    for operation, _, content in mcap.records(data[8:-8]):
+        if operation == mcap.CHUNK:
+            fields = mcap.Fields(content[mcap.CHUNK_HEAD.size :])
+            compression, size = fields.text(), fields.u64()
+            inner, problem = mcap.decompress(fields.take(size), compression)
+            assert not problem
+            packed = lz4.frame.compress(inner)
+            head = bytes(content[:24]) + bytes(4) + mcap.text("lz4") + len(packed).to_bytes(8, "little")
+            out += mcap.record(mcap.CHUNK, head + packed)
+        elif operation == mcap.HEADER:
+            out += mcap.record(operation, bytes(content))
+        elif operation == mcap.DATA_END:
+            break
+    out += mcap.record(mcap.DATA_END, bytes(4)) + mcap.record(mcap.FOOTER, bytes(20)) + mcap.MAGIC
+    path.write_bytes(out)
+
+
+def flip(path: Path) -> None:
+    """Spoil the head of the second chunk's compressed records."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\x28\xb5\x2f\xfd", data.index(b"\x28\xb5\x2f\xfd") + 4)
+    for at in range(start, start + 100):
+        data[at] ^= 0x5A
+    path.write_bytes(bytes(data))
+
+
+def no_metadata(path: Path) -> None:
+    (path.parent / "metadata.yaml").unlink()
+
+
+def old_types(path: Path) -> None:
+    no_metadata(path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE topics SET type = replace(type, '/msg/', '/')")
+        for table in ("schema", "metadata", "message_definitions"):
+            database.execute(f"DROP TABLE {table}")
+        database.execute("ALTER TABLE topics DROP COLUMN offered_qos_profiles")
+        database.execute("ALTER TABLE topics DROP COLUMN type_description_hash")
+        database.execute("DROP INDEX timestamp_idx")
+    database.close()
+
+
+def broken_metadata(path: Path) -> None:
+    (path.parent / "metadata.yaml").write_bytes(b"rosbag2_bagfile_information: [\xff")
+
+
+def half_a_page(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 4096 * 3 - 2048])
+
+
+DAMAGE = {
+    "mcap: cut in a chunk": ("mcap", "none", lambda path: cut(path, 0.6), 0.4),
+    "mcap: cut in a zstd chunk": ("mcap", "storage", lambda path: cut(path, 0.6), 0.2),
+    "mcap: index cut off": ("mcap", "none", lambda path: cut(path, 0.998), 0.9),
+    "mcap: unindexed, lz4": ("mcap", "none", unindexed, 1.0),
+    "mcap: bytes flipped in zstd": ("mcap", "storage", flip, 0.3),
+    "mcap: no metadata.yaml": ("mcap", "none", no_metadata, 1.0),
+    "mcap: metadata.yaml broken": ("mcap", "none", broken_metadata, 1.0),
+    "mcap: a cut zstd file": ("mcap", "file", lambda path: cut(path, 0.5), 0.1),
+    "db3: no metadata.yaml": ("sqlite3", "none", no_metadata, 1.0),
+    "db3: of old, with old names of types": ("sqlite3", "none", old_types, 1.0),
+    "db3: a page half written": ("sqlite3", "none", half_a_page, 0.5),
+    "db3: cut": ("sqlite3", "none", lambda path: cut(path, 0.6), 0.2),
+    "db3: a cut zstd file": ("sqlite3", "file", lambda path: cut(path, 0.7), 0.1),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_what_can_be_read_is_read_and_the_rest_is_said(
+    kind: str, many: Sequence[Recorded], tmp_path: Path
+) -> None:
+    storage, compression, damage, least = DAMAGE[kind]
+    source = write_bag(tmp_path / "in", many, storage, compression)
+    damage(storage_file(source))
+    found, sentences = read_all(source, tmp_path / "work")
+    assert sentences
+    assert len(found) >= least * len(many)
+    known = {(m.topic, m.msgtype, m.log_ns, m.data) for m in many}
+    assert {(m.topic, m.msgtype, m.log_ns, m.data) for m in found} <= known
+    assert [m.log_ns for m in found] == sorted(m.log_ns for m in found)
+
+
+def test_exit_3_unless_salvage(
+    many: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_bag(tmp_path / "in", many)
+    cut(storage_file(source), 0.7)
+    assert segment(source, tmp_path / "out") == 3
+    error = capsys.readouterr().err
+    assert "cut off, or never closed" in error
+    assert "messages are lost" in error
+    written = carried(read_bag(tmp_path / "out"))
+    assert written == list(many)[: len(written)]
+    assert segment(source, tmp_path / "again", "--salvage") == 0
+    assert read_bag(tmp_path / "again") == read_bag(tmp_path / "out")
+
+
+def test_files_that_are_missing_and_splits(many: Sequence[Recorded], tmp_path: Path) -> None:
+    source = write_bag(tmp_path / "in", many)
+    (source / "in.mcap").rename(source / "in_0.mcap")
+    later = write_bag(tmp_path / "later", many[10:20])
+    (later / "later.mcap").rename(source / "in_10.mcap")
+    metadata = (source / "metadata.yaml").read_text()
+    (source / "metadata.yaml").write_text(
+        metadata.replace("  - in.mcap", "  - bags/in_0.mcap\n  - in_2.mcap\n  - in_10.mcap")
+    )
+    found, sentences = read_all(source, tmp_path / "work")
+    assert found == [*many, *many[10:20]]
+    assert any("in_2.mcap" in sentence for sentence in sentences)
+
+
+def test_a_killed_recorders_journal_is_read_and_left_alone(many: Sequence[Recorded], tmp_path: Path) -> None:
+    source = write_bag(tmp_path / "in", many, "sqlite3")
+    file = storage_file(source)
+    database = sqlite3.connect(file)
+    database.execute("PRAGMA journal_mode = wal")
+    database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (1, ?, x'0001')", (2**62,))
+    database.commit()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in source.iterdir():
+        if not path.name.endswith("-shm"):
+            (copy / path.name).write_bytes(path.read_bytes())
+    database.close()
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    assert any(name.endswith("-wal") for name in before)
+    found, sentences = read_all(copy, tmp_path / "work")
+    assert len(found) == len(many) + 1
+    assert "never closed" in sentences[0]
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_random_damage_is_never_a_traceback(
+    storage: str, messages: Sequence[Recorded], tmp_path: Path
+) -> None:
+    whole = storage_file(
+        write_bag(tmp_path / "in", messages, storage, "storage" if storage == "mcap" else "none")
+    )
+    original = whole.read_bytes()
+    luck = random.Random(3)
+    for number in range(40):
+        data = bytearray(original)
+        for _ in range(luck.choice((1, 3, 30))):
+            at = luck.randrange(len(data))
+            data[at : at + luck.choice((1, 8, 500))] = luck.randbytes(luck.choice((0, 1, 8, 500)))
+        path = tmp_path / f"{number}{whole.suffix}"
+        path.write_bytes(bytes(data))
+        with contextlib.suppress(BagError):
+            read_all(path, tmp_path / "work")
+
+
+def test_a_zstd_file_of_several_frames(many: Sequence[Recorded], tmp_path: Path) -> None:
+    file = storage_file(write_bag(tmp_path / "in", many))
+    data = file.read_bytes()
+    packed = b"".join(zstandard.compress(data[at : at + 500_000]) for at in range(0, len(data), 500_000))
+    path = tmp_path / "frames.mcap.zstd"
+    path.write_bytes(packed)
+    assert read_all(path, tmp_path / "work") == (list(many), [])

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet record`` of a real node and camera over DDS; killed; split; and what it wrote segmented again."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import drives
+import numpy as np
+import pytest
+from conftest import Segment
+from drives import read_bag
+from ros_graph import Graph, Process, picture, segmentation_node, wait_until
+
+from canet_ros.bags.bag import BagError
+from canet_ros.bags.mcap_reader import McapFile
+from canet_ros.bags.message_types import connection
+from canet_ros.bags.qos import profile
+from canet_ros.bags.recording import BagRecorder
+
+ALL_NS = 2**64
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_drive_with_its_masks_is_recorded_and_can_be_segmented_again(
+    ending: signal.Signals, random_model: Path, segment: Segment, tmp_path: Path, graph: Graph
+) -> None:
+    """The offline mask is the node's, pixel for pixel; a recorder that is killed leaves what it had."""
+    camera = graph.camera()
+    masks = "/camera/segmentation/mask/compressed"
+    with segmentation_node(random_model):
+        graph.wait_for_state("active")
+        process = Process([sys.executable, "-m", "canet_ros.cli", "record", str(tmp_path / "drive")])
+        try:
+            process.wait_for_output("recording")
+            camera.wait_for_subscriber()
+            file = tmp_path / "drive" / "drive_0.mcap"
+            number = 0
+
+            def recorded() -> bool:
+                nonlocal number
+                camera.send(picture(160, 120, seed=number))
+                number += 1
+                opened = McapFile(file)
+                found = [message.connection.topic for message in opened.messages(0, ALL_NS)]
+                opened.close()
+                return found.count(masks) >= 3 and found.count("/camera/image_raw") >= 3
+
+            wait_until(recorded, "three recorded masks", 90)
+            process.signal(ending)
+            status = process.wait(30)
+        finally:
+            process.close()
+    assert status == (0 if ending == signal.SIGINT else -signal.SIGKILL)
+    graph.clear()
+    source = tmp_path / "drive"
+    assert segment(source, tmp_path / "out") == (0 if ending == signal.SIGINT else 3)
+    # The node's masks are replaced by ours: they must be the same.
+    opened = McapFile(file)
+    by_node = {
+        drives.stamp(message.data): message.data
+        for message in opened.messages(0, ALL_NS)
+        if message.connection.topic == masks
+    }
+    opened.close()
+    ours = {
+        drives.stamp(message.data): message.data
+        for message in read_bag(tmp_path / "out")
+        if message.topic == masks
+    }
+    shared = by_node.keys() & ours.keys()
+    assert len(shared) >= 2
+    for stamp in shared:
+        assert np.array_equal(drives.pixels(by_node[stamp]), drives.pixels(ours[stamp]))
+
+
+@pytest.mark.parametrize("by", ["size", "duration"])
+def test_every_split_explains_itself(by: str, tmp_path: Path) -> None:
+    bag = BagRecorder(
+        tmp_path / "drive",
+        split_bytes=2_000_000 if by == "size" else 0,
+        split_ns=10**9 if by == "duration" else 0,
+    )
+    latched = connection("/tf_static", "std_msgs/msg/String", profile("reliable", "transient_local", 1))
+    images = connection("/front/image_raw", drives.IMAGE, profile("best_effort"))
+    bag.write(latched, drives.START_NS, drives.text("latched"))
+    noise = np.random.default_rng(0)
+    times = [drives.START_NS + index * drives.PERIOD_NS for index in range(25)]
+    for time_ns in times:
+        bag.write(images, time_ns, drives.image(noise.integers(0, 256, (240, 320, 3), np.uint8), time_ns))
+    bag.close()
+    files = sorted((tmp_path / "drive").glob("*.mcap"))
+    assert len(files) == 3
+    for file in files:
+        first = next(message for message in read_bag(file))
+        assert (first.topic, first.data) == ("/tf_static", drives.text("latched"))
+    written = read_bag(tmp_path / "drive")
+    assert [m.log_ns for m in written if m.topic == "/front/image_raw"] == times
+    with pytest.raises(BagError, match="exists"):
+        BagRecorder(tmp_path / "drive")
