@@ -18,6 +18,8 @@ COMMANDS = {
     "segment": "segment pictures, folders and videos, without ROS",
     "segment-bag": "segment the cameras of a rosbag2, without ROS; a rosbag2 comes out",
     "record": "record the camera's and the node's topics as mcap, for machines without ros2 bag",
+    "report": "look at a recorded drive: one page with classes, confidence, pictures and topics",
+    "pick": "choose the frames of a recorded drive that are most worth labelling",
     "train": "train a model on a folder of labelled pictures",
     "evaluate": "measure a model on a folder of labelled pictures",
     "ablate": "train the same model with every fusion and compare",

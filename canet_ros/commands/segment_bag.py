@@ -71,6 +71,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--salvage", action="store_true", help=f"exit 0, not {DAMAGED}, when parts of IN are damaged"
     )
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE.mp4", help="the overlays as a video, one a camera"
+    )
+    parser.add_argument(
+        "--masks", type=Path, metavar="DIR", help="a PNG of class ids a picture, and stamps.csv"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="DIR", help="pictures and masks in the layout of canet train"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done as JSON")
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help=f"name or model folder (default: {DEFAULT_MODEL})"
@@ -147,6 +156,7 @@ def _segment(
         print(f"{source}: {sentence}", file=sys.stderr)
     if losses.sentences:
         print(f"{source} is damaged: at least {losses.messages} messages are lost", file=sys.stderr)
+    _write_files(out, arguments, len(arguments.input) > 1)
     skipped = f", {progress.undecodable} skipped" if progress.undecodable else ""
     print(f"{progress.segmented} pictures of {len(progress.cameras)} cameras segmented{skipped}: {out}")
     return {
@@ -164,6 +174,30 @@ def _segment(
         "messages_lost": losses.messages,
         "seconds": round(time.monotonic() - start_s, 3),
     }
+
+
+def _write_files(out: Path, arguments: argparse.Namespace, several: bool) -> None:
+    """Video, masks and labels, from the bag that was made; with several bags in folders of their names."""
+    from canet_ros.bags.frames import write_labels, write_masks, write_videos
+    from canet_ros.bags.reading import open_bag
+
+    if not (arguments.video or arguments.masks or arguments.labels):
+        return
+
+    def of(path: Path) -> Path:
+        return path / out.name if several else path
+
+    with open_bag(out, out) as bag:
+        if arguments.masks:
+            print(f"{write_masks(bag, of(arguments.masks))} masks: {of(arguments.masks)}")
+        if arguments.labels:
+            print(f"{write_labels(bag, of(arguments.labels))} pictures with labels: {of(arguments.labels)}")
+        if arguments.video:
+            path = arguments.video
+            if several:
+                path = path.with_name(f"{path.stem}_{out.name}{path.suffix}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            print(f"video: {', '.join(map(str, write_videos(bag, path)))}")
 
 
 class _Bar:
@@ -207,6 +241,9 @@ def _options(arguments: argparse.Namespace) -> Any:
     unknown = [name for name in outputs if name not in OUTPUTS]
     if unknown:
         raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(OUTPUTS)}")
+    for given, needed in ((arguments.video, "overlay"), (arguments.masks or arguments.labels, "mask")):
+        if given and not {needed, f"{needed}/compressed"} & set(outputs):
+            raise ValueError(f"--outputs must hold {needed}/compressed for what is to be written of it")
     if arguments.every < 1:
         raise ValueError(f"--every must be 1 or more, not {arguments.every}")
     if not 0 <= arguments.camera_rate <= 1000:

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a segmented bag holds, picture by picture, written as files people and training take."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError
+from canet_ros.bags.reading import Bag
+from canet_ros.bags.results import frame_of
+from canet_ros.messages.images import ImageError
+
+_SUFFIX = "/compressed"
+_WAITING = 64
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A result, and the camera's picture where it was asked for.
+
+    Attributes:
+        camera: prefix of the results without ``segmentation``: /front.
+        picture: uint8, of the topic that was asked for.
+        image: the camera's, (H, W, 3) BGR or (H, W) grey uint8; None: not asked for, or not in the bag.
+    """
+
+    camera: str
+    stamp_ns: int
+    log_ns: int
+    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8] | None = None
+
+
+def result_frames(bag: Bag, name: str, with_images: bool = False) -> Iterator[Frame]:
+    """Pictures of a result (``mask``, ``overlay``, ``confidence``) of all cameras, raw or compressed.
+
+    Raises:
+        BagError: no camera of the bag has that result.
+    """
+    ending = f"/segmentation/{name}"
+    topics = {
+        connection.topic: connection.topic.removesuffix(_SUFFIX).removesuffix(ending)
+        for connection in bag.connections
+        if connection.topic.removesuffix(_SUFFIX).endswith(ending)
+    }
+    plain = set(topics)
+    topics = {
+        t: c for t, c in topics.items() if not (t.endswith(_SUFFIX) and t.removesuffix(_SUFFIX) in plain)
+    }
+    if not topics:
+        raise BagError(f"{bag.path} has no topic .../segmentation/{name}: segment it with canet segment-bag")
+    images: dict[tuple[str, int], NDArray[np.uint8]] = {}
+    for _, message in bag.messages():
+        connection = message.connection
+        if connection.msgtype not in (IMAGE, COMPRESSED_IMAGE):
+            continue
+        is_result = connection.topic in topics
+        if not is_result and (not with_images or "/segmentation/" in connection.topic):
+            continue
+        try:
+            head, picture = frame_of(message.data, connection.msgtype)
+        except ImageError:
+            continue
+        stamp = int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
+        if is_result:
+            camera = topics[connection.topic]
+            yield Frame(camera, stamp, message.log_ns, picture, images.pop((camera, stamp), None))
+        else:
+            base = connection.topic.removesuffix(_SUFFIX)
+            for key in ((base.rpartition("/")[0], stamp), (base, stamp)):
+                images[key] = picture
+            while len(images) > _WAITING:
+                images.pop(next(iter(images)))
+
+
+def file_name(frame: Frame) -> str:
+    """front_1700000000.123456789"""
+    camera = frame.camera.strip("/").replace("/", "_") or "camera"
+    return f"{camera}_{frame.stamp_ns // 10**9}.{frame.stamp_ns % 10**9:09d}"
+
+
+def write_masks(bag: Bag, folder: Path) -> int:
+    """A PNG of class ids for each picture, and stamps.csv; how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with (folder / "stamps.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "camera", "stamp_ns", "recorded_ns"))
+        for frame in result_frames(bag, "mask"):
+            name = f"{file_name(frame)}.png"
+            cv2.imwrite(str(folder / name), frame.picture)
+            table.writerow((name, frame.camera, frame.stamp_ns, frame.log_ns))
+            count += 1
+    return count
+
+
+def write_labels(bag: Bag, folder: Path) -> int:
+    """Pictures and their masks in the layout that ``canet train`` reads; how many."""
+    pictures, labels = folder / "train" / "images", folder / "train" / "labels"
+    for place in (pictures, labels):
+        place.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for frame in result_frames(bag, "mask", with_images=True):
+        if frame.image is None:
+            continue
+        height, width = frame.image.shape[:2]
+        mask = frame.picture
+        if mask.shape != (height, width):
+            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
+        cv2.imwrite(str(pictures / f"{file_name(frame)}.png"), frame.image)
+        cv2.imwrite(str(labels / f"{file_name(frame)}.png"), mask)
+        count += 1
+    if count == 0:
+        raise BagError(f"{bag.path} does not hold the camera's pictures: labels need them beside the masks")
+    return count
+
+
+def write_videos(bag: Bag, path: Path) -> list[Path]:
+    """The overlays as H.264, one file a camera, each frame at its own time; the files.
+
+    Raises:
+        BagError: PyAV is missing, or the bag holds no overlays.
+    """
+    try:
+        import av
+    except ImportError:
+        raise BagError("videos need PyAV: pip install 'canet_ros[video]'") from None
+    cameras = sorted(
+        {
+            c.topic.partition("/segmentation/overlay")[0]
+            for c in bag.connections
+            if "/segmentation/overlay" in c.topic
+        }
+    )
+    containers: dict[str, tuple[Any, Any, int, tuple[int, int]]] = {}
+    files = []
+    last: dict[str, int] = {}
+    try:
+        for frame in result_frames(bag, "overlay"):
+            height, width = (side // 2 * 2 for side in frame.picture.shape[:2])
+            if frame.camera not in containers:
+                suffix = f"_{file_name(frame).rpartition('_')[0]}" if len(cameras) > 1 else ""
+                file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
+                container = av.open(str(file), "w")
+                stream = container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream.time_base = stream.codec_context.time_base = Fraction(1, 90_000)
+                containers[frame.camera] = (container, stream, frame.log_ns, (width, height))
+                files.append(file)
+            container, stream, start_ns, size = containers[frame.camera]
+            picture = frame.picture[:height, :width]
+            if size != (width, height):
+                picture = cv2.resize(picture, size)  # type: ignore[assignment]
+            ticks = max((frame.log_ns - start_ns) * 9 // 100_000, last.get(frame.camera, -1) + 1)
+            last[frame.camera] = ticks
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "bgr24")
+            shown.pts, shown.time_base = ticks, Fraction(1, 90_000)
+            container.mux(stream.encode(shown))
+        for container, stream, _, _ in containers.values():
+            container.mux(stream.encode())
+    finally:
+        for container, *_ in containers.values():
+            container.close()
+    return files

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorded drive on one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.bags.samples import Sample, unsureness
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.visualization import in_color, overlay
+
+_THUMB_WIDTH_PX = 320
+_LOWEST = 8
+
+
+@dataclass
+class CameraReport:
+    """What the page shows of one camera, a list entry a picture.
+
+    Attributes:
+        shares: of each class, 0..1.
+        thumbs: overlays as JPEG in base64.
+    """
+
+    topic: str
+    times_ns: list[int] = field(default_factory=list)
+    shares: list[list[float]] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    thumbs: list[str] = field(default_factory=list)
+
+    def add(self, sample: Sample, classes: ClassTable, table: NDArray[np.uint8]) -> None:
+        mask = sample.segmentation.mask
+        counts = np.bincount(mask.reshape(-1), minlength=len(classes))[: len(classes)]
+        self.times_ns.append(sample.log_ns)
+        self.shares.append([round(float(count) / mask.size, 4) for count in counts])
+        self.confidence.append(round(1 - unsureness(sample.segmentation), 4))
+        height = max(1, round(_THUMB_WIDTH_PX * sample.image.shape[0] / sample.image.shape[1]))
+        size = (_THUMB_WIDTH_PX, height)
+        small = in_color(cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
+        blended = overlay(small, sample.segmentation.resized(size).mask, table, 0.5)
+        data = cv2.imencode(".jpg", blended, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
+        self.thumbs.append(base64.b64encode(data.tobytes()).decode())
+
+
+@dataclass
+class TopicTimes:
+    """Count, first and last time, and the longest gap of a topic."""
+
+    count: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    gap_ns: int = 0
+    gap_at_ns: int = 0
+
+    def add(self, log_ns: int) -> None:
+        if self.count == 0:
+            self.first_ns = log_ns
+        elif log_ns - self.last_ns > self.gap_ns:
+            self.gap_ns, self.gap_at_ns = log_ns - self.last_ns, self.last_ns
+        self.last_ns = max(self.last_ns, log_ns)
+        self.count += 1
+
+    @property
+    def rate_hz(self) -> float:
+        span_ns = self.last_ns - self.first_ns
+        return (self.count - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
+
+
+def page(
+    title: str,
+    start_ns: int,
+    cameras: Sequence[CameraReport],
+    topics: Mapping[str, TopicTimes],
+    classes: ClassTable,
+    facts: Mapping[str, str],
+) -> str:
+    """The page as HTML. Its policy forbids requests of any kind."""
+    data = {
+        "classes": [
+            {"name": n, "color": f"rgb({r},{g},{b})"} for n, (r, g, b) in zip(classes.names, classes.colors)
+        ],
+        "cameras": [
+            {
+                "topic": c.topic,
+                "t": [round((t - start_ns) / 1e9, 3) for t in c.times_ns],
+                "shares": c.shares,
+                "confidence": c.confidence,
+                "thumbs": c.thumbs,
+                "lowest": sorted(range(len(c.confidence)), key=c.confidence.__getitem__)[:_LOWEST],
+            }
+            for c in cameras
+        ],
+    }
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{t.count}</td><td>{t.rate_hz:.2f}</td>"
+        f"<td>{t.gap_ns / 1e9:.3f}</td><td>{(t.gap_at_ns - start_ns) / 1e9 if t.gap_ns else 0:.1f}</td></tr>"
+        for name, t in sorted(topics.items())
+    )
+    facts_text = " · ".join(f"{html.escape(key)} {html.escape(value)}" for key, value in facts.items())
+    # "<" would end the script element early, whatever a topic is called.
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    template = (resources.files("canet_ros.bags") / "report.html").read_text(encoding="utf-8")
+    return (
+        template.replace("@TITLE@", html.escape(title))
+        .replace("@FACTS@", facts_text)
+        .replace("@ROWS@", rows)
+        .replace("@DATA@", text)
+    )

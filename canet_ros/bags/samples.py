@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a bag with what the model makes of them, for reports and for the choice of what to label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.bags.cameras import BagCamera
+from canet_ros.bags.reading import Bag
+from canet_ros.bags.results import frame_of
+from canet_ros.inference.segmenter import Segmentation, Segmenter
+from canet_ros.messages.images import ImageError
+
+SECOND_NS = 10**9
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture, (H, W, 3) BGR or (H, W) grey uint8, and its segmentation at the network's resolution."""
+
+    camera: BagCamera
+    log_ns: int
+    stamp_ns: int
+    image: NDArray[np.uint8]
+    segmentation: Segmentation
+
+
+def samples(
+    bag: Bag, camera: BagCamera, segmenter: Segmenter, step_ns: int, seen: Callable[[str, int], None]
+) -> Iterator[Sample]:
+    """A camera's pictures, at most one in ``step_ns``.
+
+    Args:
+        seen: told topic and time of every message, so that one pass is enough.
+    """
+    next_ns = 0
+    for _, message in bag.messages():
+        seen(message.connection.topic, message.log_ns)
+        if message.connection != camera.connection or message.log_ns < next_ns:
+            continue
+        try:
+            head, image = frame_of(message.data, message.connection.msgtype)
+        except ImageError:
+            continue
+        next_ns = message.log_ns + step_ns
+        stamp = int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
+        yield Sample(camera, message.log_ns, stamp, image, segmenter.segment_batch([image])[0])
+
+
+def unsureness(segmentation: Segmentation) -> float:
+    """0: sure of every pixel, 1: of none."""
+    return float(1 - segmentation.confidence.mean() / 255)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is kept of a picture until the choice is made.
+
+    Attributes:
+        features: of its look and of the share of each class, any number of values of about 0..1.
+    """
+
+    log_ns: int
+    unsure: float
+    features: NDArray[np.float32]
+
+
+def candidate(sample: Sample, classes: int) -> Candidate:
+    small = cv2.resize(sample.image, (8, 6), interpolation=cv2.INTER_AREA)
+    if small.ndim == 2:
+        small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
+    look = cv2.cvtColor(small, cv2.COLOR_BGR2LAB).reshape(-1).astype(np.float32) / 255 / np.sqrt(48)
+    shares = np.bincount(sample.segmentation.mask.reshape(-1), minlength=classes)[:classes]
+    features = np.concatenate((look, shares.astype(np.float32) / sample.segmentation.mask.size))
+    return Candidate(sample.log_ns, unsureness(sample.segmentation), features)
+
+
+def chosen(candidates: list[Candidate], count: int) -> list[int]:
+    """Indexes of the candidates most worth labelling, best first.
+
+    Greedily the one with the largest product of unsureness and distance to those chosen before; none within a second
+    of another.
+    """
+    if not candidates or count < 1:
+        return []
+    unsure = np.array([c.unsure for c in candidates])
+    times = np.array([c.log_ns for c in candidates])
+    features = np.stack([c.features for c in candidates])
+    nearest = np.ones(len(candidates))
+    free = np.ones(len(candidates), bool)
+    picked: list[int] = []
+    while free.any() and len(picked) < count:
+        worth = np.where(free, (unsure + 1e-6) * (nearest + 1e-6), -1)
+        best = int(worth.argmax())
+        picked.append(best)
+        distances = np.linalg.norm(features - features[best], axis=1)
+        nearest = distances if len(picked) == 1 else np.minimum(nearest, distances)
+        free &= np.abs(times - times[best]) >= SECOND_NS
+    return picked

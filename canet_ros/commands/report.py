@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet report``: a recorded drive on one page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from canet_ros.commands.segment_bag import DEFAULT_MODEL
+from canet_ros.inference import Segmenter
+from canet_ros.inference.visualization import color_lookup_table
+from canet_ros.names import ENGINES, PRECISIONS
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--topics", nargs="+", default=[], metavar="TOPIC", help="image topics (default: all)"
+    )
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder (default: {DEFAULT_MODEL})")
+    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path, help="rosbag2, segmented or not: folder or file")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="page (default: report.html)")
+    parser.add_argument(
+        "--frames", type=int, default=300, help="most pictures of each camera, evenly in time (default: 300)"
+    )
+    add_model_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from canet_ros.bags.cameras import choose_cameras
+    from canet_ros.bags.reading import open_bag
+    from canet_ros.bags.report import CameraReport, TopicTimes, page
+    from canet_ros.bags.samples import samples
+
+    if arguments.frames < 1:
+        raise ValueError(f"--frames must be 1 or more, not {arguments.frames}")
+    with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
+        cameras = choose_cameras(
+            bag.connections, bag.counts, arguments.topics, lambda text: print(text, file=sys.stderr)
+        )
+        segmenter = Segmenter.load(
+            arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
+        )
+        table = color_lookup_table(segmenter.spec.classes, "bgr")
+        step_ns = (bag.end_ns - bag.start_ns) // arguments.frames
+        times: dict[str, TopicTimes] = defaultdict(TopicTimes)
+        reports = []
+        with tqdm(unit="picture") as bar:
+            for index, camera in enumerate(cameras):
+                report = CameraReport(camera.topic)
+                seen = (lambda topic, log_ns: times[topic].add(log_ns)) if index == 0 else _nothing
+                for sample in samples(bag, camera, segmenter, step_ns, seen):
+                    report.add(sample, segmenter.spec.classes, table)
+                    bar.update()
+                reports.append(report)
+        losses = bag.all_losses()
+    if not any(report.times_ns for report in reports):
+        raise ValueError(f"no picture of {arguments.bag} could be decoded")
+    facts = {
+        "lasts": f"{(bag.end_ns - bag.start_ns) / 1e9:.1f} s",
+        "model": segmenter.spec.name,
+        "engine": f"{segmenter.engine.name} {segmenter.engine.precision}",
+        **({"damaged:": "; ".join(losses.sentences)} if losses.sentences else {}),
+    }
+    text = page(arguments.bag.name, bag.start_ns, reports, times, segmenter.spec.classes, facts)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text, encoding="utf-8")
+    print(f"{sum(len(report.times_ns) for report in reports)} pictures: {arguments.out}")
+    return 0
+
+
+def _nothing(topic: str, log_ns: int) -> None:
+    pass

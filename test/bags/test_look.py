@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people look at: video, masks, labels, the report's page, and the frames picked for labelling."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import drives
+import numpy as np
+import pytest
+from conftest import EXACT, Segment
+from drives import PERIOD_NS, START_NS, TOPICS, Recorded, read_bag, results_of, write_bag
+
+from canet_ros.bags.samples import Candidate, chosen
+from canet_ros.cli import main
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def source(messages: Sequence[Recorded], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bag(tmp_path_factory.mktemp("look") / "drive", messages)
+
+
+def test_masks_labels_and_video(source: Path, segment: Segment, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    extras = ("--masks", tmp_path / "masks", "--labels", tmp_path / "labels", "--video", tmp_path / "out.mp4")
+    assert segment(source, tmp_path / "out", *extras) == 0
+    masks = list(results_of(read_bag(tmp_path / "out"), "/front/segmentation/mask/compressed"))
+    with (tmp_path / "masks" / "stamps.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["camera"] == "/front"]
+    assert [int(row["stamp_ns"]) for row in rows] == [START_NS + index * PERIOD_NS for index in range(5)]
+    for row, message in zip(rows, masks):
+        expected = cv2.imdecode(np.asarray(message.data), cv2.IMREAD_UNCHANGED)
+        found = cv2.imread(str(tmp_path / "masks" / row["file"]), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(found, expected)
+        label = cv2.imread(str(tmp_path / "labels" / "train" / "labels" / row["file"]), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(label, expected)
+    pictures = sorted((tmp_path / "labels" / "train" / "images").glob("front_*.png"))
+    for path, frame in zip(pictures, drives.pictures(5)):
+        assert np.array_equal(cv2.imread(str(path)), frame)
+    for camera in ("front", "rear"):
+        with av.open(str(tmp_path / f"out_{camera}.mp4")) as video:
+            frames = list(video.decode(video=0))
+            assert [round(float(frame.time), 2) for frame in frames] == [0.0, 0.1, 0.2, 0.3, 0.4]
+
+
+def test_the_report_needs_nothing_but_itself(source: Path, random_model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert main(["report", str(source), "--out", str(page), "--model", str(random_model), *EXACT]) == 0
+    text = page.read_text()
+    assert "default-src 'none'" in text
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", text)
+    data = json.loads(re.search(r"const data=(.*);\n", text).group(1))
+    front = data["cameras"][0]
+    assert front["topic"] == "/front/image_raw"
+    assert front["t"] == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert all(abs(sum(shares) - 1) < 0.01 for shares in front["shares"])
+    assert front["lowest"][0] == int(np.argmin(front["confidence"]))
+    for topic in TOPICS:
+        assert f"<td>{topic}</td>" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_the_report_in_a_browser(source: Path, random_model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert main(["report", str(source), "--out", str(page), "--model", str(random_model), *EXACT]) == 0
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    shown = subprocess.run(
+        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60
+    ).stdout
+    assert shown.count("<canvas") == 4
+    assert shown.count("<figure>") == 10
+    assert "confidence 0." in shown
+
+
+def test_picked_frames_are_unsure_differ_and_lie_apart() -> None:
+    second = 10**9
+    still = [Candidate(index * second, 0.5, np.zeros(3, np.float32)) for index in range(5)]
+    other = Candidate(5 * second, 0.4, np.ones(3, np.float32))
+    near = Candidate(5 * second + 1000, 0.6, np.ones(3, np.float32))
+    assert chosen([*still, other], 2) == [0, 5]
+    picked = chosen([*still, other, near], 7)
+    assert picked[0] == 6
+    assert 5 not in picked
+    assert chosen([], 3) == []
+
+
+def test_picks_are_written_in_the_layout_of_training(
+    source: Path, random_model: Path, tmp_path: Path
+) -> None:
+    arguments = ["--out", str(tmp_path / "picked"), "--count", "3", "--model", str(random_model), *EXACT]
+    assert main(["pick", str(source), *arguments]) == 0
+    images = sorted(path.name for path in (tmp_path / "picked" / "train" / "images").iterdir())
+    labels = sorted(path.name for path in (tmp_path / "picked" / "train" / "labels").iterdir())
+    # The drive lasts half a second, and no two picks of a camera are from the same.
+    assert images == labels
+    assert len(images) == 2
