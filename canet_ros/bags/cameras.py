@@ -117,7 +117,7 @@ def _camera_name(connection: Connection) -> str:
 
 def _with_results(chosen: Sequence[Connection]) -> list[BagCamera]:
     """Results stand beside the camera, as the node has them; where two share a namespace, under the topic itself."""
-    plain = [camera_topics([_camera_name(connection)])[0] for connection in chosen]
+    plain = [camera_topics([_camera_name(connection)], "segmentation")[0] for connection in chosen]
     shared = [topics.results for topics in plain]
     return [
         BagCamera(

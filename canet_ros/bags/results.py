@@ -71,7 +71,12 @@ def frame_of(data: bytes, msgtype: str) -> tuple[Any, NDArray[np.uint8]]:
 
 
 def picture_messages(
-    outputs: Sequence[str], header: Any, image: NDArray[np.uint8], segmentation: Segmentation, look: Look
+    outputs: Sequence[str],
+    header: Any,
+    image: NDArray[np.uint8],
+    segmentation: Segmentation,
+    size: tuple[int, int],
+    look: Look,
 ) -> dict[str, bytes]:
     """CDR of the outputs that are pictures.
 
@@ -79,9 +84,10 @@ def picture_messages(
         header: std_msgs/Header of the camera's message, which every result carries.
         image: the camera's picture.
         segmentation: at the network's resolution.
+        size: (width, height) of the results.
     """
-    size = look.style.size or (image.shape[1], image.shape[0])
-    drawing = Drawing(image, segmentation.resized(size), look.style, look.overlay_alpha)
+    resized = segmentation.resized(size)
+    drawing = Drawing(image, resized, look.style, look.overlay_alpha, np.empty_like(resized.mask))
     messages = {}
     for name, picture in PICTURES.items():
         raw, compressed = name in outputs, f"{name}/compressed" in outputs

@@ -33,7 +33,7 @@ from canet_ros.bags.results import (
     result_connection,
 )
 from canet_ros.inference.palette import recolored
-from canet_ros.inference.segmenter import Segmentation, Segmenter, bring_to_size
+from canet_ros.inference.segmenter import Segmenter
 from canet_ros.messages.images import ImageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO, Style
 
@@ -147,7 +147,7 @@ class _Step:
     camera: BagCamera | None = None
     seen: int = 0
     slot: int = -1
-    frame: Future[tuple[Any, NDArray[np.uint8], NDArray[np.uint8]]] | None = None
+    frame: Future[tuple[Any, NDArray[np.uint8]]] | None = None
     results: Future[dict[str, bytes]] | None = None
     header: Any = None
     size: tuple[int, int] = (0, 0)
@@ -221,8 +221,7 @@ class _Run:
         self._progress = progress
         self._report = report
         classes = recolored(segmenter.spec.classes, options.palette)
-        size = segmenter.resolution if options.mask_size == "network" else None
-        self._look = Look(Style(classes, size, options.legend), options.overlay_alpha, options.jpeg_quality)
+        self._look = Look(Style(classes, options.legend), options.overlay_alpha, options.jpeg_quality)
         self._results = {
             (camera.topic, name): result_connection(camera.results, name, bag.distribution)
             for camera in cameras
@@ -283,7 +282,7 @@ class _Run:
                 wanted, slot = self._wanted(count, slot, message.log_ns)
                 seen[step.camera.topic] = step.seen, step.slot = count + 1, slot
                 if wanted:
-                    step.frame = pool.submit(self._decode, message)
+                    step.frame = pool.submit(frame_of, message.data, message.connection.msgtype)
             batch.append(step)
             size += len(message.data)
             if step.frame is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
@@ -301,14 +300,6 @@ class _Run:
         now = int(log_ns * self._options.camera_rate_hz // 1e9)
         return now != slot, now
 
-    def _decode(self, message: Message) -> tuple[Any, NDArray[np.uint8], NDArray[np.uint8]]:
-        """Header, picture, and the picture as the engine takes it."""
-        head, image = frame_of(message.data, message.connection.msgtype)
-        width, height = self._segmenter.resolution
-        place = np.empty((1, height, width, 3), np.uint8)
-        bring_to_size(image, place[0])
-        return head, image, place
-
     def _segmented(self, pool: ThreadPoolExecutor, batches: Iterator[list[_Step]]) -> Iterator[list[_Step]]:
         """The same batches, with the encoding of the results begun."""
         try:
@@ -317,20 +308,23 @@ class _Run:
                     if step.frame is None:
                         continue
                     try:
-                        step.header, image, place = step.frame.result()
+                        step.header, image = step.frame.result()
                     except ImageError as error:
                         step.problem = str(error)
                         continue
                     finally:
                         step.frame = None
-                    masks, confidences = self._segmenter.engine.run(place)
-                    step.size = self._look.style.size or (image.shape[1], image.shape[0])
+                    (segmentation,) = self._segmenter.segment_batch([image])
+                    camera_size = (image.shape[1], image.shape[0])
+                    of_network = self._options.mask_size == "network"
+                    step.size = self._segmenter.resolution if of_network else camera_size
                     step.results = pool.submit(
                         picture_messages,
                         self._options.outputs,
                         step.header,
                         image,
-                        Segmentation(masks[0], confidences[0]),
+                        segmentation,
+                        step.size,
                         self._look,
                     )
                 yield batch

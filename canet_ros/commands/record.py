@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from canet_ros.bags.recording import BagRecorder
-    from canet_ros.ros.bag_recorder import RecorderNode
+    from canet_ros.demo.bag_recorder import RecorderNode
 
     out = arguments.out or Path(time.strftime("canet_%Y_%m_%d-%H_%M_%S"))
     # rclpy's own handlers would invalidate the context before the bag is whole.
@@ -87,20 +87,21 @@ def _topics(arguments: argparse.Namespace, rclpy: Any) -> list[str]:
         if not arguments.topics:
             raise ValueError("--only-topics needs --topics")
         return list(arguments.topics)
+    results_name = "segmentation"
     cameras, transport = arguments.image_topics, arguments.image_transport
     if not cameras:
-        from canet_ros.ros.bag_recorder import node_cameras
+        from canet_ros.demo.bag_recorder import node_cameras
 
         asking = rclpy.create_node("canet_record_asks")
         try:
-            cameras, used = node_cameras(
+            cameras, used, results_name = node_cameras(
                 asking, arguments.node, NODE_TIMEOUT_S, lambda: rclpy.spin_once(asking, timeout_sec=0.1)
             )
         finally:
             asking.destroy_node()
         transport = transport or used
     absolute = [topic if topic.startswith("/") else f"/{topic}" for topic in cameras]
-    return [*recorded_topics(camera_topics(absolute), transport or "raw"), *arguments.topics]
+    return [*recorded_topics(camera_topics(absolute, results_name), transport or "raw"), *arguments.topics]
 
 
 def _record(node: Any, executor: Any, bag: Any, duration_s: float) -> None:

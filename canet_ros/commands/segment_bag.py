@@ -303,7 +303,6 @@ def _bag_name(path: Path) -> str:
 
 def _made_by(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
     options = asdict(_options(arguments))
-    width, height = segmenter.resolution
     return {
         "version": canet_ros.__version__,
         "model": segmenter.spec.name,
@@ -311,7 +310,7 @@ def _made_by(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, s
         "engine": segmenter.engine.name,
         "precision": segmenter.engine.precision,
         "device": segmenter.engine.device,
-        "resolution": f"{width}x{height}",
+        "resolution": segmenter.resolution_text,
         "options": json.dumps(options),
     }
 

@@ -191,8 +191,8 @@ def fuzz() -> None:
         message.data = array.array("B", provider.ConsumeBytes(len(data)))
         check_picture(message)
 
-    import canet_ros.picture_header
     import canet_ros.messages.images as conversion
+    import canet_ros.picture_header
 
     for module in (canet_ros.picture_header, conversion):
         for name, value in list(vars(module).items()):

@@ -148,8 +148,10 @@ class RecorderNode(Node):  # type: ignore[misc]
             self.failure = error
 
 
-def node_cameras(node: Node, name: str, timeout_s: float, spin: Callable[[], None]) -> tuple[list[str], str]:
-    """Absolute image topics and image transport of a running segmentation node.
+def node_cameras(
+    node: Node, name: str, timeout_s: float, spin: Callable[[], None]
+) -> tuple[list[str], str, str]:
+    """Absolute image topics, image transport and name of the results of a running segmentation node.
 
     Raises:
         RuntimeError: it does not answer.
@@ -159,12 +161,14 @@ def node_cameras(node: Node, name: str, timeout_s: float, spin: Callable[[], Non
     answer = None
     while time.monotonic() < limit_s:
         if answer is None and client.service_is_ready():
-            answer = client.call_async(GetParameters.Request(names=["image_topics", "image_transport"]))
+            answer = client.call_async(
+                GetParameters.Request(names=["image_topics", "image_transport", "results_name"])
+            )
         if answer is not None and answer.done():
-            topics, transport = answer.result().values
+            topics, transport, results = answer.result().values
             namespace = name.rpartition("/")[0]
             absolute = [t if t.startswith("/") else f"{namespace}/{t}" for t in topics.string_array_value]
-            return absolute, str(transport.string_value)
+            return absolute, str(transport.string_value), str(results.string_value)
         spin()
     raise RuntimeError(
         f"no node {name} answered within {timeout_s:g} s: start it, or name its cameras with --image-topics"
