@@ -352,6 +352,9 @@ BY_PIP = {
     "openvino",
     "nncf",
     "rosbags",
+    "zstandard",
+    "lz4",
+    "av",
     "matplotlib",
     "tensorboard",
 }

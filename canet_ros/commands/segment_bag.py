@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import canet_ros
 from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import find_model, weights_hash
+from canet_ros.inference.model_folder import find_model, graph_hash
 from canet_ros.names import ENGINES, MASK_SIZES, PALETTES, PRECISIONS
 
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
@@ -306,7 +306,7 @@ def _made_by(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, s
     return {
         "version": canet_ros.__version__,
         "model": segmenter.spec.name,
-        "model_sha256": weights_hash(find_model(arguments.model)),
+        "model_sha256": graph_hash(find_model(arguments.model)),
         "engine": segmenter.engine.name,
         "precision": segmenter.engine.precision,
         "device": segmenter.engine.device,
