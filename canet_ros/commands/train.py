@@ -13,6 +13,7 @@ from canet_ros.commands import argument
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import parse_resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
+from canet_ros.training.dataset import ExtraData, parse_extra_data
 from canet_ros.training.train import TrainingConfig, train
 
 _HELP = {
@@ -23,8 +24,9 @@ _HELP = {
     "backbone": ", ".join(BACKBONES),
     "fusion": ", ".join(FUSIONS),
     "head": f"{', '.join(HEADS)}; subpixel has logits every 4 pixels, bilinear every 8, as in the paper",
-    "extra_data": "folders of further labelled pictures",
-    "extra_share": "how many of the further pictures an epoch sees, per training picture",
+    "extra_data": "folders of further labelled pictures; SHARE: how many of the folder's an epoch sees, per training "
+    "picture (1: as many as --data has); may be repeated",
+    "extra_share": "share of --extra-data folders that are given without one",
     "splits": "folders of --data to train on (default: train)",
     "without": "leave out training pictures whose names begin so (a drive)",
     "init": "a model folder, or an ImageNet file of the backbone (torchvision's names)",
@@ -33,6 +35,7 @@ _HELP = {
     "teacher_share": "weight of the teacher's answers beside the labels",
     "resolution": "WIDTHxHEIGHT the model will run at",
     "crop": "WIDTHxHEIGHT of a training sample",
+    "max_aspect": "views get as wide as this width per height, at the area of --crop; 0: --crop alone",
     "epochs": "length of the schedule",
     "learning_rate": "peak rate of everything but the backbone",
     "backbone_learning_rate": "peak rate of the backbone",
@@ -66,6 +69,10 @@ def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[s
             parser.add_argument(
                 flag, type=argument(parse_resolution), default=option.default, metavar="WxH", help=help_text
             )
+        elif option.name == "extra_data":
+            parser.add_argument(
+                flag, nargs="+", action="extend", type=_extra_data, metavar="FOLDER[:SHARE]", help=help_text
+            )
         elif isinstance(option.default, bool):
             parser.add_argument(flag, action="store_true", help=help_text)
         elif isinstance(option.default, tuple):
@@ -80,6 +87,13 @@ def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[s
             )
     parser.add_argument("--classes", default="camvid", help="class table: camvid, or a YAML file")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
+
+
+def _extra_data(text: str) -> ExtraData:
+    try:
+        return parse_extra_data(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error  # argparse drops the words of a ValueError
 
 
 def training_config(arguments: argparse.Namespace, **given: str) -> TrainingConfig:

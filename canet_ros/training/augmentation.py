@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,25 @@ _MAX_ROTATION_DEG = 4.0
 _IGNORED = 255
 
 Image = NDArray[np.uint8]
+
+
+def view_shapes(crop: tuple[int, int], max_aspect: float, multiple: int = 16) -> list[tuple[int, int]]:
+    """Shapes (width, height) of training views: ``crop``, one of ``max_aspect``, and one between the two.
+
+    All have about the area of ``crop``, so that a step costs the same, and sides that are multiples of ``multiple``.
+    A crop that is as wide as ``max_aspect`` already stays alone.
+    """
+    narrowest = crop[0] / crop[1]
+    shapes = [crop]
+    if max_aspect <= narrowest:
+        return shapes
+    for share in (0.5, 1.0):
+        aspect = narrowest * (max_aspect / narrowest) ** share
+        height = max(1, round(math.sqrt(crop[0] * crop[1] / aspect) / multiple)) * multiple
+        width = max(1, round(crop[0] * crop[1] / height / multiple)) * multiple
+        if width / height > shapes[-1][0] / shapes[-1][1]:
+            shapes.append((width, height))
+    return shapes
 
 
 def augment(
@@ -27,7 +48,8 @@ def augment(
         rng: the only source of chance.
 
     Returns:
-        Image (height, width, 3) BGR uint8 and labels (height, width) uint8; outside of the picture they are 255.
+        Image (height, width, 3) BGR uint8 and labels (height, width) uint8. A view wider than the picture goes on in
+        its mirror image, as streets have two sides; above and below the picture labels are 255.
     """
     image, label = _random_view(image, label, crop, rng)
     image = _random_light(image, rng)
@@ -38,7 +60,9 @@ def _random_view(
     image: Image, label: Image, crop: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Image, Image]:
     height, width = label.shape
-    scale = float(np.exp(rng.uniform(*np.log(_SCALE_RANGE)))) * crop[0] / width
+    # By area, not by width: in a wide camera's picture things are no larger than in a narrow one's.
+    fit = math.sqrt(crop[0] * crop[1] / (width * height))
+    scale = float(np.exp(rng.uniform(*np.log(_SCALE_RANGE)))) * fit
     aspect = float(np.exp(rng.uniform(*np.log(_ASPECT_RANGE))))
     scale_x, scale_y = scale * np.sqrt(aspect), scale / np.sqrt(aspect)
     flip = rng.random() < 0.5
@@ -47,7 +71,15 @@ def _random_view(
     linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-scale_x if flip else scale_x, scale_y])
     slack = np.abs(np.array([scale_x * width, scale_y * height]) - np.array(crop)) / 2
     center = np.array(crop) / 2 + rng.uniform(-slack, slack)
-    offset = center - linear @ np.array([width / 2, height / 2])
+    beside = math.ceil(max(0.0, crop[0] / scale_x - width))
+    if beside:
+        image, label = (
+            cv2.copyMakeBorder(side, 0, 0, beside, beside, cv2.BORDER_REFLECT_101).astype(
+                np.uint8, copy=False
+            )
+            for side in (image, label)
+        )
+    offset = center - linear @ np.array([beside + width / 2, height / 2])
     matrix = np.hstack((linear, offset[:, None]))
     view = cv2.warpAffine(image, matrix, crop, flags=cv2.INTER_LINEAR, borderValue=(104, 116, 124))
     labels = cv2.warpAffine(label, matrix, crop, flags=cv2.INTER_NEAREST, borderValue=(_IGNORED,))

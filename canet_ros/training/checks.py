@@ -35,6 +35,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             "workers",
             "seed",
             "extra_share",
+            "max_aspect",
             "teacher_share",
             "dice_share",
             "weight_decay",

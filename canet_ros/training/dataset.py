@@ -7,9 +7,11 @@ does not have are ignored in training and in every figure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -82,59 +84,130 @@ def find_pictures(
     return pictures
 
 
-class AugmentedPictures(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented training samples, each a pure function of (seed, epoch, index): a resumed run sees the same ones.
+@dataclass(frozen=True)
+class ExtraData:
+    """A folder of further labelled pictures, and how many of them an epoch sees per training picture.
 
-    An index is (epoch, position of the picture). A sample is (image (3, h, w) uint8 RGB, labels (h, w) int64).
+    ``share`` None: what the training takes for folders without a share of their own.
+
+    Raises:
+        ValueError: no folder is named, or the share is not above 0.
+    """
+
+    folder: str
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.folder:
+            raise ValueError(
+                f"extra_data {str(self)!r}: expected FOLDER or FOLDER:SHARE, for example streets:0.5"
+            )
+        if self.share is not None and not 0 < self.share < math.inf:
+            raise ValueError(
+                f"extra_data {str(self)!r}: the share must be a number above 0, for example {self.folder}:0.5"
+            )
+
+    def __str__(self) -> str:
+        return self.folder if self.share is None else f"{self.folder}:{self.share:g}"
+
+
+def parse_extra_data(text: str) -> ExtraData:
+    """``"FOLDER"`` or ``"FOLDER:SHARE"``; a folder that is there under the whole of ``text`` is meant itself.
+
+    Raises:
+        ValueError: as ``ExtraData``.
+    """
+    folder, colon, share = text.rpartition(":")
+    if not colon or Path(text).is_dir():
+        return ExtraData(text)
+    try:
+        number = float(share)
+    except ValueError:  # a colon of the folder's own name
+        return ExtraData(text)
+    return ExtraData(folder, number)
+
+
+class SampleIndex(NamedTuple):
+    """One sample of a training.
+
+    Attributes:
+        position: of the picture among all.
+        repeat: how often the epoch has shown this picture before.
+        batch: number of the batch in the epoch; all samples of a batch have one shape.
+    """
+
+    epoch: int
+    position: int
+    repeat: int
+    batch: int
+
+
+class AugmentedPictures(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented training samples, each a pure function of seed and index: a resumed run sees the same ones.
+
+    A sample is (image (3, h, w) uint8 RGB, labels (h, w) int64), (w, h) being one of ``shapes``.
     """
 
     def __init__(
-        self, pictures: Sequence[LabelledPicture], classes: int, crop: tuple[int, int], seed: int
+        self, pictures: Sequence[LabelledPicture], classes: int, shapes: Sequence[tuple[int, int]], seed: int
     ) -> None:
         self._pictures = pictures
         self._classes = classes
-        self._crop = crop
+        self._shapes = shapes
         self._seed = seed
 
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: SampleIndex) -> tuple[Tensor, Tensor]:
         cv2.setNumThreads(0)
-        epoch, position = index
-        rng = np.random.default_rng((self._seed, epoch, position))
-        image, label = self._pictures[position].read(self._classes)
-        image, label = augment(image, label, self._crop, rng)
+        of_batch = np.random.default_rng((self._seed, index.epoch, index.batch))
+        shape = self._shapes[int(of_batch.integers(len(self._shapes)))]
+        rng = np.random.default_rng((self._seed, index.epoch, index.position, index.repeat))
+        image, label = self._pictures[index.position].read(self._classes)
+        image, label = augment(image, label, shape, rng)
         rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
         return torch.from_numpy(rgb), torch.from_numpy(label.astype(np.int64))
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Order of one epoch: all of the first ``main`` pictures and ``extra_count`` drawn from those after them.
+class EpochSampler(Sampler[SampleIndex]):
+    """Order of one epoch: all of the first ``main`` pictures, and of each folder after them as many as it shall give.
 
-    With several processes each one, told by its ``rank``, takes its share of every global batch.
+    ``extra`` is (pictures, drawn an epoch) of each further folder. Of a folder that gives more than it has, every
+    picture comes before any comes again. With several processes each one, told by its ``rank``, takes its share of
+    every global batch; ``batch_size`` is that of one process.
     """
 
     def __init__(
-        self, main: int, extra: int, extra_count: int, seed: int, rank: int = 0, processes: int = 1
+        self,
+        main: int,
+        extra: Sequence[tuple[int, int]],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self._main = main
         self._extra = extra
-        self._extra_count = min(extra_count, extra)
+        self._batch_size = batch_size
         self._seed = seed
         self._rank = rank
         self._processes = processes
         self.epoch = 0
 
     def __len__(self) -> int:
-        return (self._main + self._extra_count) // self._processes
+        return (self._main + sum(drawn for _, drawn in self._extra)) // self._processes
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[SampleIndex]:
         rng = np.random.default_rng((self._seed, self.epoch))
-        chosen = np.arange(self._main)
-        if self._extra_count:
-            drawn = self._main + rng.choice(self._extra, self._extra_count, replace=False)
-            chosen = np.concatenate((chosen, drawn))
-        order = rng.permutation(chosen)
-        for position in order[self._rank :: self._processes][: len(self)]:
-            yield self.epoch, int(position)
+        chosen = [(position, 0) for position in range(self._main)]
+        first = self._main
+        for pictures, drawn in self._extra:
+            for repeat in range(math.ceil(drawn / pictures)):
+                shown = rng.permutation(pictures)[: drawn - repeat * pictures]
+                chosen += [(first + int(position), repeat) for position in shown]
+            first += pictures
+        order = rng.permutation(len(chosen))[self._rank :: self._processes]
+        for count, place in enumerate(order[: len(self)]):
+            position, repeat = chosen[int(place)]
+            yield SampleIndex(self.epoch, position, repeat, count // self._batch_size)

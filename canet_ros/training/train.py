@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -32,12 +34,14 @@ from canet_ros.inference.model_folder import SPEC_FILE, ModelSpec, Resolution, l
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import SegmentationNetwork
 from canet_ros.opencv import read_picture
+from canet_ros.training.augmentation import view_shapes
 from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
 from canet_ros.training.checks import check_config
 from canet_ros.training.dataset import (
     IGNORED,
     AugmentedPictures,
     EpochSampler,
+    ExtraData,
     LabelledPicture,
     find_pictures,
 )
@@ -59,8 +63,8 @@ class TrainingConfig:
     Attributes:
         data: folder with the splits ``train`` and ``val``.
         data_licence: what the data may be used for; so may the weights.
-        extra_data: folders of further labelled pictures, of which each epoch sees ``extra_share`` times the
-            number of training pictures.
+        extra_data: folders of further labelled pictures. Of each an epoch sees its share, ``extra_share`` where it
+            has none of its own, times the number of training pictures.
         splits: folders of ``data`` to train on; with ``val`` among them the last epoch counts, not the best on val,
             and no figure on val is kept: it would be of pictures that were learned.
         without: prefixes of picture names (drives) left out of the training.
@@ -70,6 +74,8 @@ class TrainingConfig:
         loss_stride: the loss is taken at the crop's size over ``loss_stride``.
         class_sharpness, dice_share, hard_share: see ``loss``.
         crop: (width, height) of a training sample.
+        max_aspect: two batches of three are wider than ``crop``, up to this width per height (``view_shapes``), since
+            a network runs in its camera's shape; 0 for ``crop`` alone.
         epochs: length of the schedule.
         sync_batch_norm: several processes on GPUs take batch norm's statistics over the whole batch, not each its own.
 
@@ -84,7 +90,7 @@ class TrainingConfig:
     backbone: str = "mobilenet_v2"
     fusion: str = "fca"
     head: str = "subpixel"
-    extra_data: tuple[str, ...] = ()
+    extra_data: tuple[ExtraData, ...] = ()
     extra_share: float = 0.3
     splits: tuple[str, ...] = ("train",)
     without: tuple[str, ...] = ()
@@ -94,6 +100,7 @@ class TrainingConfig:
     teacher_share: float = 1.0
     resolution: Resolution = (480, 360)
     crop: Resolution = (480, 352)
+    max_aspect: float = 3.0
     epochs: int = 30
     batch_size: int = 8
     learning_rate: float = 2e-3
@@ -148,7 +155,8 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
         for split in config.splits
         for picture in find_pictures(Path(config.data) / split, without=config.without)
     ]
-    extra = [picture for folder in config.extra_data for picture in find_pictures(Path(folder))]
+    extra = [find_pictures(Path(data.folder)) for data in config.extra_data]
+    all_pictures = [*pictures, *itertools.chain(*extra)]
     val = find_pictures(Path(config.data) / "val")
     require_writable(run_folder / CHECKPOINT_FILE)
 
@@ -168,11 +176,14 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
     scaler = torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
     weights = class_weights(_count_pixels(pictures, len(classes)), config.class_sharpness).to(device)
 
-    extra_count = round(config.extra_share * len(pictures))
-    sampler = EpochSampler(len(pictures), len(extra), extra_count, config.seed, rank, processes)
+    extra_shares = [config.extra_share if data.share is None else data.share for data in config.extra_data]
+    drawn = [(len(folder), round(times * len(pictures))) for folder, times in zip(extra, extra_shares)]
+    batch_size = config.batch_size // processes
+    sampler = EpochSampler(len(pictures), drawn, batch_size, config.seed, rank, processes)
+    shapes = view_shapes(config.crop, config.max_aspect, math.lcm(16, config.loss_stride))
     loader = DataLoader(
-        AugmentedPictures([*pictures, *extra], len(classes), config.crop, config.seed),
-        batch_size=config.batch_size // processes,
+        AugmentedPictures(all_pictures, len(classes), shapes, config.seed),
+        batch_size=batch_size,
         sampler=sampler,
         num_workers=config.workers,
         drop_last=True,
@@ -186,7 +197,7 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
     identity = {
         **asdict(config),
         "classes": list(classes.names),
-        "training pictures": _fingerprint([*pictures, *extra]),
+        "training pictures": _fingerprint(all_pictures),
     }
     first_epoch, best = resume(run_folder / CHECKPOINT_FILE, identity, state)
     log = RunLog(run_folder, first_epoch) if rank == 0 else None
@@ -390,5 +401,5 @@ def _portable(config: TrainingConfig) -> dict[str, Any]:
     for key in ("name", "architecture", "backbone", "fusion", "head", "resolution"):
         del values[key]
     values |= {key: Path(values[key]).name for key in ("data", "init", "teacher")}
-    values |= {"extra_data": [Path(folder).name for folder in config.extra_data]}
+    values["extra_data"] = [str(replace(data, folder=Path(data.folder).name)) for data in config.extra_data]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

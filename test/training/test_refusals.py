@@ -36,8 +36,17 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "value"),
     [
         *((name, 0) for name in ("epochs", "batch_size", "warmup_steps", "loss_stride", "val_every")),
-        *((name, -1) for name in ("epochs", "batch_size", "workers", "seed", "extra_share", "teacher_share")),
-        *((name, -0.1) for name in ("learning_rate", "backbone_learning_rate", "weight_decay", "dice_share")),
+        *((name, -1) for name in ("epochs", "batch_size", "workers", "seed", "extra_share", "max_aspect")),
+        *(
+            (name, -0.1)
+            for name in (
+                "learning_rate",
+                "backbone_learning_rate",
+                "weight_decay",
+                "dice_share",
+                "teacher_share",
+            )
+        ),
         *((name, float("nan")) for name in ("learning_rate", "ema_decay", "class_sharpness", "poly_power")),
         *(("learning_rate", value) for value in (0.0, float("inf"))),
         *(("ema_decay", value) for value in (2.0, 1.0, -0.5)),

@@ -31,8 +31,15 @@ from canet_ros.inference.segmenter import Segmentation
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
 from canet_ros.training.ablation import planned_runs, train_runs
-from canet_ros.training.augmentation import augment
-from canet_ros.training.dataset import IGNORED, EpochSampler, find_pictures
+from canet_ros.training.augmentation import augment, view_shapes
+from canet_ros.training.dataset import (
+    IGNORED,
+    AugmentedPictures,
+    EpochSampler,
+    ExtraData,
+    find_pictures,
+    parse_extra_data,
+)
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
@@ -269,21 +276,94 @@ def test_a_missing_label_is_named(scenes: Path, tmp_path: Path) -> None:
         find_pictures(tmp_path)
 
 
-def test_sampler_sees_every_picture_and_some_of_the_extra() -> None:
-    sampler = EpochSampler(main=10, extra=20, extra_count=3, seed=1)
+def test_sampler_sees_every_picture_and_some_of_each_further_folder() -> None:
+    sampler = EpochSampler(main=10, extra=[(20, 3), (4, 6)], batch_size=4, seed=1)
     first, again = list(sampler), list(sampler)
     sampler.epoch = 1
     second = list(sampler)
     assert first == again
-    assert len(first) == len(sampler) == 13
-    assert set(range(10)) <= {position for _, position in first}
-    assert [position for _, position in second] != [position for _, position in first]
+    assert len(first) == len(sampler) == 19
+    positions = [sample.position for sample in first]
+    assert sorted(positions)[:10] == list(range(10))
+    assert sum(10 <= position < 30 for position in positions) == 3
+    assert set(range(30, 34)) <= set(positions), (
+        "of a small folder every picture comes before any comes again"
+    )
+    assert len({(sample.position, sample.repeat) for sample in first}) == 19
+    assert [sample.batch for sample in first] == [count // 4 for count in range(19)]
+    assert [sample.position for sample in second] != positions
+
+
+def test_a_batch_has_one_shape_and_an_epoch_has_all(scenes: Path) -> None:
+    shapes = view_shapes((96, 64), max_aspect=3.0)
+    pictures = AugmentedPictures(find_pictures(scenes / "train"), len(CLASSES), shapes, seed=0)
+    sampler = EpochSampler(main=8, extra=[(8, 40)], batch_size=4, seed=0)
+    found: dict[int, set[tuple[int, int]]] = {}
+    for sample in sampler:
+        image, label = pictures[sample._replace(position=sample.position % 8)]
+        assert image.shape[1:] == label.shape
+        found.setdefault(sample.batch, set()).add((label.shape[1], label.shape[0]))
+    assert all(len(shapes_of_batch) == 1 for shapes_of_batch in found.values())
+    assert set.union(*found.values()) == set(shapes)
+
+
+@pytest.mark.parametrize("crop", [(480, 352), (640, 480), (256, 256), (240, 176), (96, 64)])
+def test_views_are_as_wide_as_asked_at_the_same_area(crop: tuple[int, int]) -> None:
+    shapes = view_shapes(crop, max_aspect=3.0)
+    aspects = [width / height for width, height in shapes]
+    assert shapes[0] == crop
+    assert aspects == sorted(set(aspects))
+    assert aspects[-1] == pytest.approx(3, rel=0.15)
+    for width, height in shapes[1:]:
+        assert width % 16 == height % 16 == 0
+        assert width * height == pytest.approx(crop[0] * crop[1], rel=0.1)
+    assert view_shapes(crop, max_aspect=0) == [crop]
+
+
+@pytest.mark.parametrize(
+    ("text", "folder", "share"),
+    [
+        ("streets", "streets", None),
+        ("streets:0.5", "streets", 0.5),
+        ("data:2026/streets:2", "data:2026/streets", 2.0),
+        ("data:2026/streets", "data:2026/streets", None),
+    ],
+)
+def test_further_folders_and_their_shares(text: str, folder: str, share: float | None) -> None:
+    assert parse_extra_data(text) == ExtraData(folder, share)
+    assert str(parse_extra_data(text)) == text
+
+
+def test_a_folder_that_is_there_is_meant_itself(tmp_path: Path) -> None:
+    (tmp_path / "drive:2").mkdir()
+    assert parse_extra_data(f"{tmp_path}/drive:2") == ExtraData(f"{tmp_path}/drive:2")
+
+
+@pytest.mark.parametrize("text", ["", ":0.5", "streets:0", "streets:-1", "streets:nan", "streets:inf"])
+def test_an_impossible_share_is_wrong_usage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--data", "d", "--name", "x", "--out", "o", "--extra-data", "streets:1", text])
+    assert stopped.value.code == 2
+    assert "for example" in capsys.readouterr().err
+
+
+def test_further_folders_are_trained_on_and_remembered(scenes: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path / "towns", 3, first_seed=50, width=80, height=96)
+    arguments = f"train --data {scenes} --name tiny --architecture canet_lite --resolution 96x72 --crop 96x64"
+    arguments += f" --epochs 1 --batch-size 4 --workers 0 --extra-share 0.25 --out {tmp_path / 'run'}"
+    arguments += f" --extra-data {tmp_path / 'towns'}:1 --extra-data {scenes / 'val'}"
+    assert main(arguments.split()) == 0
+    trained = load_spec(tmp_path / "run" / "model").training
+    assert trained["extra_data"] == ["towns:1", "val"]
+    assert trained["max_aspect"] == 3.0
+    missing = arguments.replace(f"{tmp_path / 'towns'}:1", str(tmp_path / "nowhere"))
+    assert main([*missing.split(), "--out", str(tmp_path / "other")]) == 1
 
 
 def test_two_processes_share_every_batch_without_overlap() -> None:
-    shares = [set(EpochSampler(10, 20, 3, seed=1, rank=rank, processes=2)) for rank in (0, 1)]
+    shares = [list(EpochSampler(10, [(20, 3)], 2, seed=1, rank=rank, processes=2)) for rank in (0, 1)]
     assert [len(share) for share in shares] == [6, 6]
-    assert not shares[0] & shares[1]
+    assert not {sample.position for sample in shares[0]} & {sample.position for sample in shares[1]}
 
 
 def test_two_processes_train_one_model(config: TrainingConfig, scenes: Path, tmp_path: Path) -> None:
@@ -316,6 +396,21 @@ def test_augmentation_moves_image_and_labels_together() -> None:
             assert view[inside].mean() > view[outside].mean() + 30
         changed += not np.array_equal(labels, label)
     assert changed > 15
+
+
+def test_a_wide_view_goes_on_in_the_mirror_image_at_the_scale_of_a_narrow_one() -> None:
+    label = np.ones((90, 120), np.uint8)
+    label[:30] = 0
+    image = np.where(label[..., None] == 1, 230, 20).astype(np.uint8).repeat(3, axis=2)
+    heights = {}
+    for crop in ((120, 90), (176, 60)):
+        views = [augment(image, label, crop, np.random.default_rng(seed))[1] for seed in range(40)]
+        for labels in views:
+            known = labels != IGNORED
+            rows = known.mean(axis=1)
+            assert ((rows < 0.2) | (rows > 0.8)).mean() > 0.7, "unknown is what lies above and below alone"
+        heights[crop] = np.median([(labels != IGNORED).mean() for labels in views])
+    assert heights[176, 60] == 1.0
 
 
 def test_loss_falls_with_the_right_logits_and_ignores_the_unknown() -> None:
