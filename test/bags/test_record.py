@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import drives
@@ -21,6 +22,14 @@ from canet_ros.bags.qos import profile
 from canet_ros.bags.recording import BagRecorder
 
 ALL_NS = 2**64
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    """One for each test: a client that knew a node of the same name, which is gone, may wait for it in vain."""
+    graph = Graph()
+    yield graph
+    graph.close()
 
 
 @pytest.mark.ros
