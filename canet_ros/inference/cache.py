@@ -187,7 +187,7 @@ def _substitute_file(name: str, build: Callable[[Path], None], why: OSError) -> 
             folder = Path(tempfile.mkdtemp(prefix="canet_ros-", dir=place))
             substitute.folders.append(folder)
             path = folder / name
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, build)
         except OSError:
             continue

@@ -78,7 +78,6 @@ class OnnxRuntimeEngine:
                 return onnxruntime.InferenceSession(str(graph), options, providers=providers)
 
             self._session = start_session()
-            self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
             # Whatever does not load is left out without an exception, and what fails later moves to the CPU.
             if hasattr(self._session, "disable_fallback"):
                 self._session.disable_fallback()
@@ -94,6 +93,7 @@ class OnnxRuntimeEngine:
                         f"would run on the CPU: {why}"
                     )
                 self.passed_over += (f"not {names}: {why}",)
+            self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
             largest = request.max_batch if self.device != "cpu" else 1
             self.most_at_once, remarks = warm_up(self.run, request.resolution, largest)
             self.passed_over += remarks
