@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
+from canet_ros.hints import pip_install
 from canet_ros.messages.images import ImageError
 
 _SUFFIX = "/compressed"
@@ -133,7 +134,7 @@ def write_videos(bag: Bag, path: Path) -> list[Path]:
     try:
         import av
     except ImportError:
-        raise BagError("videos need PyAV: pip install 'canet_ros[video]'") from None
+        raise BagError(f"videos need PyAV: {pip_install('av')}") from None
     cameras = sorted(
         {
             c.topic.partition("/segmentation/overlay")[0]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from canet_ros.hints import install_ros
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.recording import recorded_topics
 from canet_ros.names import TRANSPORTS
@@ -47,9 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} must not be negative")
     if importlib.util.find_spec("rclpy") is None:
-        raise RuntimeError(
-            "ROS 2 is missing: source /opt/ros/DISTRO/setup.bash, or pip install canet_ros[kilted]"
-        )
+        raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions

@@ -24,6 +24,8 @@ PICTURE_FILE = "selftest.png"
 MASK_FILE = "selftest_mask.png"
 # Share of the pixels that must agree with fp32 in PyTorch.
 AGREEMENT = 0.97
+# Right scales come to 0.965 to 0.993, swapped channels to 0.89 at most.
+AGREEMENT_OF_INT8 = 0.95
 # 0.89 to 0.96 are right from 240x180 to 960x720, upside down comes to 0.51 at most.
 AGREEMENT_AT_OTHER_RESOLUTIONS = 0.80
 
@@ -71,7 +73,8 @@ def self_test(segmenter: Segmenter) -> SelfTest:
         ModelError: picture or mask are broken.
     """
     own = segmenter.resolution == segmenter.spec.resolution
-    threshold = AGREEMENT if own else AGREEMENT_AT_OTHER_RESOLUTIONS
+    own_threshold = AGREEMENT_OF_INT8 if segmenter.engine.precision == "int8" else AGREEMENT
+    threshold = own_threshold if own else AGREEMENT_AT_OTHER_RESOLUTIONS
     if not (segmenter.folder / PICTURE_FILE).exists():
         return SelfTest(None, threshold)
     picture, expected = _read(segmenter.folder, len(segmenter.spec.classes))
@@ -108,14 +111,14 @@ def write_self_test(folder: Path, pictures: Sequence[Picture]) -> SelfTest:
         worst = max(float((segmenter(other).mask == mask).mean()) for other in (swapped, turned))
         faults.append((worst, image, mask))
     worst, image, mask = min(faults, key=lambda fault: fault[0])
-    if worst >= AGREEMENT:
+    if worst >= AGREEMENT_OF_INT8:
         raise ModelError(
             f"a picture with its channels swapped, or upside down, gives {100 * worst:.1f} % of the same mask: it "
             "would pass as right; give more telling pictures, coloured and with several classes"
         )
     write_picture(folder / PICTURE_FILE, image)
     write_picture(folder / MASK_FILE, mask)
-    return SelfTest(worst, AGREEMENT)
+    return SelfTest(worst, AGREEMENT_OF_INT8)
 
 
 def _read(folder: Path, classes: int) -> tuple[Picture, Picture]:

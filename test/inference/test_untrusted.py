@@ -169,7 +169,7 @@ def test_mutated_files(copied: Path, file: str) -> None:
             at, count = int(rng.integers(reach)), int(rng.integers(1, 20))
             kind = rng.integers(3)
             if kind == 0:
-                data[at] = int(rng.integers(256))
+                data[at % len(data)] = int(rng.integers(256))
             elif kind == 1:
                 del data[at : at + count]
             else:
