@@ -28,6 +28,8 @@ AGREEMENT = 0.97
 AGREEMENT_OF_INT8 = 0.95
 # 0.89 to 0.96 are right from 240x180 to 960x720, upside down comes to 0.51 at most.
 AGREEMENT_AT_OTHER_RESOLUTIONS = 0.80
+# Below this share of the model's own pixels a right engine's mask tells nothing: 0.62 to 0.66 at 96x64.
+LEAST_SHARE_OF_PIXELS = 0.2
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,16 @@ class SelfTest:
     """What came of it.
 
     Attributes:
-        agreement: share of the pixels in which the mask is the stored one; None: the model has no such picture.
+        agreement: share of the pixels in which the mask is the stored one; None: it was not tried.
         threshold: the least that passes.
         swapped: with red and blue exchanged before it, the engine agrees better: it exchanges them itself.
+        too_small: not tried, at so few pixels that a right engine cannot be told from a wrong one.
     """
 
     agreement: float | None
     threshold: float
     swapped: bool = False
+    too_small: bool = False
 
     @property
     def absent(self) -> bool:
@@ -54,6 +58,8 @@ class SelfTest:
         return self.agreement is None or (self.agreement >= self.threshold and not self.swapped)
 
     def __str__(self) -> str:
+        if self.too_small:
+            return "not tested with the model's picture: too few pixels for it to tell anything"
         if self.agreement is None:
             command = canet_command("export --selftest --model FOLDER")
             return f"the model has no picture to test engines with; {command} makes one"
@@ -75,6 +81,9 @@ def self_test(segmenter: Segmenter) -> SelfTest:
     own = segmenter.resolution == segmenter.spec.resolution
     own_threshold = AGREEMENT_OF_INT8 if segmenter.engine.precision == "int8" else AGREEMENT
     threshold = own_threshold if own else AGREEMENT_AT_OTHER_RESOLUTIONS
+    (width, height), (own_width, own_height) = segmenter.resolution, segmenter.spec.resolution
+    if width * height < LEAST_SHARE_OF_PIXELS * own_width * own_height:
+        return SelfTest(None, threshold, too_small=True)
     if not (segmenter.folder / PICTURE_FILE).exists():
         return SelfTest(None, threshold)
     picture, expected = _read(segmenter.folder, len(segmenter.spec.classes))

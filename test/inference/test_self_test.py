@@ -151,3 +151,10 @@ def test_a_picture_that_tells_nothing_is_refused(
     shutil.move(tmp_path / "grey.png", tmp_path / "pictures")
     assert main(["export", "--model", str(folder), "--selftest", str(tmp_path / "pictures")]) == 1
     assert "more telling pictures" in capsys.readouterr().err
+
+
+def test_at_very_few_pixels_nothing_is_asked() -> None:
+    model = next(iter(available_models()))
+    test = self_test(Segmenter.load(model, "cpu", resolution=(96, 64)))
+    assert test.passed
+    assert "too few pixels" in str(test)
