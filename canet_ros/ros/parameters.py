@@ -72,6 +72,8 @@ class NodeParameters:
         self._declared = False
         self._model_speaks = False
         self._refusal = ""
+        # Of the model that is being loaded or at work; class_names follow when it is there.
+        self._known_classes: tuple[str, ...] = ()
         self._start_problems: dict[str, str] = {}
         node.add_on_set_parameters_callback(self._check_change)
         for spec in PARAMETERS:
@@ -138,7 +140,8 @@ class NodeParameters:
         return read_views(cameras, *lists)
 
     def check_groups(self, classes: ClassTable) -> None:
-        """Raise ValueError if a group names a class that these are not."""
+        """Raise ValueError if a group names a class that these are not; later changes are held to these too."""
+        self._known_classes = classes.names
         problem = unknown_classes_problem(self.live().groups, classes.names)
         if problem:
             raise ValueError(problem)
@@ -200,7 +203,7 @@ class NodeParameters:
         if problem is None and name == "image_topics":
             problem = self._topics_problem(value)
         if problem is None and name == "groups" and self.lifecycle_state == "active":
-            problem = unknown_classes_problem(parse_groups(value), self.value("class_names"))
+            problem = unknown_classes_problem(parse_groups(value), self._known_classes)
         if problem is None and self._declared:
             problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
         return problem
