@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -27,13 +28,15 @@ from canet_ros.opencv import PictureError, read_picture
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file can grow over 200 bytes: to write more fails as on a full disk."""
+    """No file can grow over 200 bytes: to write more fails as on a full disk. No fixture: pytest writes files too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_folders_are_made_and_what_was_there_is_replaced(tmp_path: Path) -> None:
@@ -49,11 +52,12 @@ def test_folders_are_made_and_what_was_there_is_replaced(tmp_path: Path) -> None
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     write_text(tmp_path / "kept.txt", "before")
     for name, write in (("kept.txt", write_text), ("kept.png", write_picture)):
         content = "x" * 1000 if write is write_text else PICTURE
-        with pytest.raises(OSError, match=rf"^cannot write .*{name}: File too large$"):
+        error = pytest.raises(OSError, match=rf"^cannot write .*{name}: File too large$")
+        with full_disk(), error:
             write(tmp_path / name, content)  # type: ignore[operator]
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
     assert (tmp_path / "kept.txt").read_text() == "before"

@@ -95,8 +95,13 @@ def test_groups_come_go_and_change_while_the_node_runs(
     for names in ((first,), (second,), (first, second)):
         assert graph.set_parameter("groups", f"{{mine: [{', '.join(names)}]}}").successful
         graph.connect(camera, groups)
-        got = groups.wait_for_stamp(camera.send(image))
-        np.testing.assert_array_equal(pixels_of(got), members(segmenter, mask, *names))
+        expected = members(segmenter, mask, *names)
+
+        def has_followed(expected: np.ndarray = expected) -> bool:
+            got = groups.wait_for_stamp(camera.send(image))
+            return bool((pixels_of(got) == expected).all())
+
+        wait_until(has_followed, f"the group of {names}")
     assert graph.get_parameter("groups") == f"{{mine: [{first}, {second}]}}"
     masks = graph.listen(Image, f"{PREFIX}/mask")
     graph.connect(camera, masks)
