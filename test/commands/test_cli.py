@@ -20,6 +20,10 @@ COMPLETE = {
     "evaluate": ["--model", "absent", "--data", "absent"],
     "ablate": ["--data", "absent", "--out", "out"],
     "import": ["absent.pth", "--out", "out"],
+    "segment-bag": ["absent", "out"],
+    "record": ["out"],
+    "report": ["absent", "--out", "out.html"],
+    "pick": ["absent", "--count", "1", "--out", "out"],
 }
 FAILURES = [
     "demo --seconds 0",
@@ -103,7 +107,7 @@ def test_without_a_command(given: list[str], capsys: pytest.CaptureFixture[str])
 def test_what_nobody_foresaw(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = importlib.import_module(f"canet_ros.commands.{command}")
+    module = importlib.import_module(f"canet_ros.commands.{command.replace('-', '_')}")
 
     def run(error: BaseException) -> int:
         def fail(_: object) -> int:
