@@ -107,6 +107,8 @@ def measure_around_network(
     """
     import openvino
 
+    from canet_ros.inference.openvino_core import openvino_core
+
     spec, network = load_network(model)
     graph = PixelsToClasses(spec, network, resolution).eval()
     scene = StreetDrive(0, *camera_size).frame(0).image
@@ -120,7 +122,7 @@ def measure_around_network(
     logits = graph.network.coarse_logits(graph.pixels(images)).detach()
     size = (resolution[1], resolution[0])
     runs: dict[str, Callable[[], object]] = {"resize_ms": resize}
-    core = openvino.Core()
+    core = openvino_core()
     for name, part in (
         ("graph_ms", _AroundNetwork(graph)),
         ("plain_graph_ms", _PlainAround(spec, network.stride_of_logits, size)),

@@ -318,9 +318,9 @@ def onnx_runner(model: Any) -> Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             run = partial(session.run, None)
         else:
-            import openvino
+            from canet_ros.inference.openvino_core import openvino_core
 
-            core = openvino.Core()
+            core = openvino_core()
             compiled = core.compile_model(
                 core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
             )

@@ -16,6 +16,7 @@ from canet_ros.inference.engines import EngineError, EngineRequest, cpu_multipli
 from canet_ros.inference.engines.engine import warm_up
 from canet_ros.inference.export import derived_name, exported_graph
 from canet_ros.inference.int8_scales import has_scales
+from canet_ros.inference.openvino_core import openvino_core
 from canet_ros.inference.quantization import quantized_graph
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -31,7 +32,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, request: EngineRequest) -> None:
-        core = openvino.Core()
+        core = openvino_core()
         self.device, device = _device(request.device, core)
         self.precision, self.reason = _precision(request, device, core)
         # int8 layers stay int8; the precision here is for the layers that calibration left alone.
@@ -40,16 +41,13 @@ class OpenVinoEngine:
         fingerprint = (
             f"{openvino.get_version()} {core.get_property(device, 'FULL_DEVICE_NAME')} {device} {hints}"
         )
-        if self.precision == "int8":
-            fingerprint += cache.checksum(quantized_graph(request.folder, request.resolution))
+        quantized = quantized_graph(request.folder, request.resolution) if self.precision == "int8" else None
+        if quantized:
+            fingerprint += cache.checksum(quantized)
         suffix = f"{self.precision}-openvino-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.blob"
 
         def compile_graph() -> Any:
-            graph = (
-                quantized_graph(request.folder, request.resolution)
-                if self.precision == "int8"
-                else exported_graph(request.folder, request.resolution, self.precision)
-            )
+            graph = quantized or exported_graph(request.folder, request.resolution, self.precision)
             model = core.read_model(graph)
             width, height = request.resolution
             model.reshape([1, height, width, 3])
