@@ -19,6 +19,7 @@ _VISION_MSGS = {
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
     LABEL_INFO: "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n",
 }
+_MOST_SECONDS = 2**31 - 1
 
 
 class MessageError(ValueError):
@@ -57,7 +58,9 @@ def new(msgtype: str, **fields: Any) -> Any:
 
 
 def header(stamp_ns: int, frame_id: str = "") -> Any:
-    stamp = new("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    """A ``std_msgs/Header``; a time after 2038, which its 32 bits of seconds cannot hold, becomes the last they can."""
+    sec = min(stamp_ns // 10**9, _MOST_SECONDS)
+    stamp = new("builtin_interfaces/msg/Time", sec=sec, nanosec=stamp_ns % 10**9)
     return new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
 
