@@ -28,7 +28,7 @@ from canet_ros.simulation import write_scenes
 
 SIZES = ("480x360", "1024x512", "1280x720")
 SCENES = 12
-POLL_S = 0.2
+POLL_S = 0.05
 POWER_EVERY_S = 1.0  # asking takes a driver tens of milliseconds
 
 

@@ -16,7 +16,7 @@ import pytest
 from canet_ros.inference import Segmenter
 from canet_ros.inference.engines import EngineError, EngineRequest, cpu_multiplies_int8, create_engine
 from canet_ros.inference.int8_scales import INT8_FILE, has_scales
-from canet_ros.inference.model_folder import WEIGHTS_FILE, available_models, find_model
+from canet_ros.inference.model_folder import SPEC_FILE, WEIGHTS_FILE, available_models, find_model
 from canet_ros.simulation import StreetDrive
 
 pytest.importorskip("onnx")
@@ -80,6 +80,9 @@ def test_scales_that_do_not_fit_are_refused_and_auto_goes_on(
         weights = bytearray((folder / WEIGHTS_FILE).read_bytes())
         weights[-2:] = b"\0\0"
         (folder / WEIGHTS_FILE).write_bytes(bytes(weights))
+        # Weights that do not fit model.yaml are refused before anything else.
+        lines = (folder / SPEC_FILE).read_text().splitlines(keepends=True)
+        (folder / SPEC_FILE).write_text("".join(x for x in lines if not x.startswith("weights_sha256")))
     else:
         from canet_ros.inference.int8_scales import load_scales, save_scales
 
