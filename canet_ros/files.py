@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 import cv2
 
 from canet_ros.opencv import Picture, PictureError, encode_picture
+
+_CHUNK_BYTES = 2**20
 
 
 def write_json(path: Path, figures: Any) -> None:
@@ -92,3 +95,12 @@ def _naming(path: Path) -> Iterator[None]:
         raise PictureError(f"cannot write {path}: {error}") from error
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def sha256(path: Path) -> str:
+    """Of a file, hex; raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from canet_ros.bags.mcap_format import decompress
+
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
@@ -71,6 +73,18 @@ class Losses:
 
     def say(self, sentence: str) -> None:
         self.sentences[sentence] = None
+
+
+def message_bytes(data: bytes, connection: Connection, losses: Losses, file: str) -> bytes | None:
+    """A stored message without the compression that rosbag2 may have given it; None, and said, if that is damaged."""
+    if data[:4] != ZSTD_MAGIC or connection.encoding != "cdr":
+        return data
+    unpacked, problem = decompress(data, "zstd")
+    if problem:
+        losses.messages += 1
+        losses.say(f"{file}: messages whose compression is damaged")
+        return None
+    return unpacked
 
 
 class StorageFile(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from canet_ros.bags import mcap_format as mcap
-from canet_ros.bags.bag import ZSTD_MAGIC, BagError, Connection, Losses, Message, type_name
+from canet_ros.bags.bag import BagError, Connection, Losses, Message, message_bytes, type_name
 from canet_ros.bags.qos import policies_as_numbers
 
 QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"
@@ -128,14 +128,10 @@ class McapFile:
                 self.losses.messages += 1
                 self.losses.say(f"{self._name}: messages of a channel whose record is lost")
                 continue
-            data = bytes(content[mcap.MESSAGE_HEAD.size :])
-            if data[:4] == ZSTD_MAGIC and connection.encoding == "cdr":
-                data, problem = mcap.decompress(data, "zstd")
-                if problem:
-                    self.losses.messages += 1
-                    self.losses.say(f"{self._name}: messages whose compression is damaged")
-                    continue
-            yield Message(connection, log_ns, publish_ns, sequence, data)
+            stored = bytes(content[mcap.MESSAGE_HEAD.size :])
+            data = message_bytes(stored, connection, self.losses, self._name)
+            if data is not None:
+                yield Message(connection, log_ns, publish_ns, sequence, data)
 
     def _records_of(self, block: Block) -> bytes | memoryview:
         self._file.seek(block.offset)

@@ -12,8 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.bags import mcap_format as mcap
-from canet_ros.bags.bag import ZSTD_MAGIC, BagError, Connection, Losses, Message, type_name
+from canet_ros.bags.bag import BagError, Connection, Losses, Message, message_bytes, type_name
 from canet_ros.bags.qos import policies_as_numbers
 
 _ROWS_AT_ONCE = 1000
@@ -103,13 +102,9 @@ class SqliteFile:
             self.losses.messages += 1
             self.losses.say(f"{self._name}: rows that belong to no topic, or hold no bytes")
             return
-        if data[:4] == ZSTD_MAGIC and connection.encoding == "cdr":
-            data, problem = mcap.decompress(data, "zstd")
-            if problem:
-                self.losses.messages += 1
-                self.losses.say(f"{self._name}: messages whose compression is damaged")
-                return
-        yield Message(connection, log_ns, log_ns, 0, data)
+        unpacked = message_bytes(data, connection, self.losses, self._name)
+        if unpacked is not None:
+            yield Message(connection, log_ns, log_ns, 0, unpacked)
 
     def _connect(self, path: Path, work: Path) -> sqlite3.Connection:
         path = path.resolve()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import signal
 import subprocess
 import tempfile
@@ -13,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
+from canet_ros.launching.ending import ask_to_end_with_parent
+
 Process = TypeVar("Process", bound="ChildProcess")
 
-_LIBC = ctypes.CDLL(None)  # before a fork: little may be done between it and exec
 GRACE_S = 5.0  # between asking a process to end and ending it
 
 
@@ -52,7 +52,8 @@ class ChildProcess:
             stderr=None if shows_stderr else subprocess.STDOUT,
             env=environment,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            # Also where this process is killed, and so cannot end it.
+            preexec_fn=ask_to_end_with_parent,
         )
 
     def __enter__(self: Process) -> Process:
@@ -99,12 +100,6 @@ class ChildProcess:
         """Raise ProcessError with the epitaph if it has ended."""
         if self.status() is not None:
             raise ProcessError(self.epitaph())
-
-
-def _end_with_parent() -> None:
-    """Also where the parent is killed, and so cannot end its children (PR_SET_PDEATHSIG, prctl(2))."""
-    pr_set_pdeathsig = 1
-    _LIBC.prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def stop(processes: Iterable[ChildProcess], grace_s: float = GRACE_S) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -15,12 +14,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from canet_ros.files import sha256
 from canet_ros.inference import progress
 
 # Another process may be building; TensorRT takes minutes on a Jetson. One that hangs must not hold up all others.
 LOCK_TIMEOUT_S = 1800.0
 _LOCK_POLL_S = 0.05
-_CHUNK_BYTES = 2**20
 
 
 @dataclass
@@ -139,7 +138,7 @@ def derived_file_there(name: str) -> Path | None:
 def is_complete(path: Path) -> bool:
     """Whether a derived file is there and is what was written."""
     try:
-        return _checksum_file(path).read_text(encoding="ascii") == _sha256(path)
+        return _checksum_file(path).read_text(encoding="ascii") == sha256(path)
     except (OSError, ValueError):  # not there, not a file, not to be read, not ASCII
         return False
 
@@ -212,7 +211,7 @@ def _write(path: Path, build: Callable[[Path], None]) -> None:
         with progress.doing(progress.BUILDING):
             build(new)
         checksum = Path(folder) / "checksum"
-        checksum.write_text(_sha256(new), encoding="ascii")
+        checksum.write_text(sha256(new), encoding="ascii")
         _move(new, path)
         _move(checksum, _checksum_file(path))
 
@@ -227,11 +226,3 @@ def _move(source: Path, target: Path) -> None:
 
 def _checksum_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -101,7 +101,7 @@ def _code_hash() -> str:
     sources = sorted((inference.parent / "network").glob("*.py"))
     sources += [
         inference / f"{name}.py"
-        for name in ("export", "onnx_network", "pixels_to_classes", "quantization", "rounding")
+        for name in ("export", "int8_scales", "onnx_network", "pixels_to_classes", "quantization", "rounding")
     ]
     digest = hashlib.sha256()
     for source in sources:

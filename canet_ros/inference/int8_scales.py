@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from canet_ros.files import written_beside
+from canet_ros.files import sha256, written_beside
 from canet_ros.inference.model_folder import INT8_FILE, weights_file
 
 if TYPE_CHECKING:  # onnx belongs to an extra
@@ -125,7 +125,7 @@ def save_scales(folder: Path, scales: Scales) -> Path:
         OSError: the folder cannot be written.
     """
     with written_beside(folder / INT8_FILE) as path:
-        save_file(scales, path, metadata={"weights": _sha256(weights_file(folder))})
+        save_file(scales, path, metadata={"weights": sha256(weights_file(folder))})
     return folder / INT8_FILE
 
 
@@ -136,7 +136,7 @@ def has_scales(folder: Path) -> bool:
 
 def checksum(folder: Path) -> str:
     """SHA-256 of the scales in a model's folder, hex."""
-    return _sha256(folder / INT8_FILE)
+    return sha256(folder / INT8_FILE)
 
 
 def load_scales(folder: Path) -> Scales | None:
@@ -154,16 +154,12 @@ def load_scales(folder: Path) -> Scales | None:
             scales = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ScalesError(f"{path} is not readable ({error})") from error
-    if of_weights != _sha256(weights_file(folder)):
+    if of_weights != sha256(weights_file(folder)):
         raise ScalesError(f"{path} is of other weights: it was made before they were trained further")
     for name, numbers in scales.items():
         if name.count("|") != 2 or numbers.dtype != np.float32 or not np.isfinite(numbers).all():
             raise ScalesError(f"{path}: {name} is no scale")
     return scales
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _initializers(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from safetensors import SafetensorError
 
-from canet_ros.files import write_text, written_beside
+from canet_ros.files import sha256, write_text, written_beside
 from canet_ros.hints import canet_command
 from canet_ros.inference.class_table import ClassTable, parse_class_table
 from canet_ros.inference.onnx_interface import OnnxInterface, parse_onnx_interface, three_floats
-from canet_ros.inference.untrusted import read_yaml, require_file, sha256
+from canet_ros.inference.untrusted import read_yaml, require_file
 from canet_ros.names import NETWORKS
 from canet_ros.share import share_folders
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import yaml
 
 MAX_YAML_BYTES = 128 * 1024
 MAX_YAML_VALUES = 20_000
-_CHUNK_BYTES = 2**20
 
 
 def require_file(path: Path, max_bytes: int) -> int:
@@ -28,15 +26,6 @@ def require_file(path: Path, max_bytes: int) -> int:
     if status.st_size > max_bytes:
         raise ValueError(f"it has {status.st_size} bytes, expected at most {max_bytes}")
     return status.st_size
-
-
-def sha256(path: Path) -> str:
-    """Of a file, hex; raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_yaml(path: Path) -> Any:

@@ -10,6 +10,7 @@ import signal
 
 _PARENT = "CANET_ENDS_WITH_PROCESS"
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # now: between a fork and exec little may be done
 
 
 def ends_with_this_process() -> dict[str, str]:
@@ -23,12 +24,19 @@ def end_with_parent() -> None:
     # Under a debugger or a shell the parent is another one, and ends as it likes.
     if parent != str(os.getppid()):
         return
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    except (AttributeError, OSError):  # not Linux
+    if not ask_to_end_with_parent():
         return
     if parent != str(os.getppid()):  # it ended before it was asked
         os._exit(0)
+
+
+def ask_to_end_with_parent() -> bool:
+    """Have Linux send this process SIGTERM when its parent ends (prctl(2)); False where it cannot."""
+    try:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    except AttributeError:  # not Linux
+        return False
+    return True
 
 
 def ending_with_parent(command: list[str]) -> list[str]:

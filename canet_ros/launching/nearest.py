@@ -16,6 +16,12 @@ def nearest(name: str, known: Iterable[str], likeness: float = GUESS) -> str:
     return next(iter(difflib.get_close_matches(name, list(known), 1, likeness)), "")
 
 
+def with_guess(name: str, known: Iterable[str]) -> str:
+    """The name, with the known name that it may be a misspelling of in brackets."""
+    near = nearest(name, known)
+    return f"{name} (did you mean {near}?)" if near else name
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``: did you mean ...?`` for the end of a sentence; empty where nothing is alike."""
     near = nearest(name, known)

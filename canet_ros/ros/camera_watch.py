@@ -120,12 +120,6 @@ def similar_topics(topic: str, wanted_type: str, existing: Iterable[tuple[str, l
     )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``name``, with the known name that it may be a misspelling of."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.6)
-    return f"{name} (did you mean {close[0]}?)" if close else name
-
-
 def _other_transport(topic: str, types: str) -> str:
     if types == _COMPRESSED:
         stem = topic.removesuffix(_SUFFIX)

@@ -28,10 +28,11 @@ from canet_ros.inference.model_folder import (
 from canet_ros.inference.palette import recolored
 from canet_ros.inference.self_test import self_test
 from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.launching.nearest import with_guess
 from canet_ros.messages.pictures import Style
 from canet_ros.ros import qos
 from canet_ros.ros.camera import Camera
-from canet_ros.ros.camera_watch import CameraWatch, nearest
+from canet_ros.ros.camera_watch import CameraWatch
 from canet_ros.ros.diagnostics import Diagnostics
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog
@@ -408,7 +409,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             known = list(self.get_parameters_by_prefix(""))
             self.get_logger().warning(
                 "parameters that this node does not have, and ignores: "
-                + ", ".join(nearest(name, known) for name in names)
+                + ", ".join(with_guess(name, known) for name in names)
             )
         return names
 

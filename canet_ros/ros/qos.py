@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from canet_ros.launching.nearest import nearest
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -64,10 +65,8 @@ def override_problems(overrides: Mapping[str, Any]) -> list[str]:
 
 def unknown_override_problem(name: str, declared: Iterable[str]) -> str:
     """That nothing here reads such an override, with the name that may be meant."""
-    close = difflib.get_close_matches(name, list(declared), 1, 0.6)
-    return f"{name}: the node has no such topic in this role" + (
-        f"; did you mean {close[0]}?" if close else ""
-    )
+    near = nearest(name, declared)
+    return f"{name}: the node has no such topic in this role" + (f"; did you mean {near}?" if near else "")
 
 
 def _override_problem(name: str, value: Any) -> str:
