@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -188,7 +189,9 @@ class Diagnostics:
         # What the subscription itself reports says how to mend it.
         if silent_s is not None and statistics.recent("qos_problems"):
             return unseen, self._faults.last(camera.name)
-        if watch.trouble:
+        # The watch looks twice a second; an image that has come since says more.
+        came_s = time.monotonic() - (statistics.last_received_s or -math.inf)
+        if watch.trouble and came_s > float(self._settings.value("stale_after")):
             return unseen, watch.trouble
         if watch.rivals():
             return DiagnosticStatus.WARN, watch.rivals()

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from canet_ros.files import sha256
 from canet_ros.inference import ModelError, Segmenter, cache
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
 from canet_ros.inference.engines.engine import UNLIMITED
@@ -272,7 +273,7 @@ def test_a_compiled_file_of_another_version_is_built_anew(random_model: Path, ow
     expected, _ = create_engine(request).run(PICTURE[None])
     (blob,) = own_cache.rglob("*.blob")
     blob.write_bytes(b"what another version wrote")
-    blob.with_name(f"{blob.name}.sha256").write_text(cache._sha256(blob))
+    blob.with_name(f"{blob.name}.sha256").write_text(sha256(blob))
     engine = create_engine(request)
     np.testing.assert_array_equal(engine.run(PICTURE[None])[0], expected)
     create_engine(request)
