@@ -67,6 +67,33 @@ def test_canet_commands_and_their_options_exist(document: Path, capsys: pytest.C
         assert used <= known, f"{document.name}: {' '.join(words)}"
 
 
+def test_the_readme_is_short_and_its_first_screen_says_what_counts() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    first_screen = "\n".join(lines[:22])
+    for word in (
+        "labels every pixel",
+        "docs/images/demo.jpg",
+        "make demo",
+        "make test",
+        "**Speed**",
+        "**Accuracy**",
+    ):
+        assert word in first_screen, word
+
+
+@pytest.mark.parametrize(("heading", "page"), [("Speed", "performance.md"), ("Accuracy", "models.md")])
+def test_figures_of_the_first_screen_are_those_of_the_page_that_it_links(heading: str, page: str) -> None:
+    (paragraph,) = re.findall(rf"^\*\*{heading}\*\*.*?\n\n", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert page in paragraph
+    measured = {float(text) for text in re.findall(r"\d+(?:\.\d+)?", (ROOT / "docs" / page).read_text())}
+    figures = re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)", re.sub(r"\d+x\d+|`[^`]*`", "", paragraph))
+    assert len(figures) >= 5
+    for figure in figures:
+        decimals = len(figure.partition(".")[2])
+        assert float(figure) in {round(value, decimals) for value in measured}, figure
+
+
 def test_the_python_example_of_the_readme_runs() -> None:
     if not (ROOT / "models" / "canet-mobilenet_v2-camvid").is_dir():
         pytest.skip("the shipped model is not in this checkout")

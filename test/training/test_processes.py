@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ros_graph import wait_until
+from waiting import wait_until
 
 from canet_ros.simulation import write_scenes
 from canet_ros.training.processes import own_share
