@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import NoReturn
 
 import canet_ros
+from canet_ros.hints import missing_package
 
 COMMANDS = {
     "demo": "run the main job on this machine: camera, node and recorder, with DDS between them",
@@ -73,6 +74,8 @@ def _in_words(error: Exception) -> str:
     first_line = str(error).strip().partition("\n")[0]
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name:  # Python's own words, not ours
+        return missing_package(error.name.partition(".")[0])
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, (ImportError, OSError, RuntimeError)) and first_line:

@@ -15,6 +15,14 @@ def pip_install(*packages: str) -> str:
     return f"pip install {' '.join(dict.fromkeys(packages))}"
 
 
+def missing_package(module: str) -> str:
+    """What is said of an ``import module`` that finds nothing, and how to get it."""
+    if module == "rclpy" or module.endswith("_msgs"):
+        return f"no {module}: {install_ros()}"
+    package = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}.get(module, module)
+    return f"no {module}: {pip_install(package)}"
+
+
 def install_engine(name: str) -> str:
     """How to get an engine of ``names.ENGINES``: all but torch read the network as ONNX."""
     return pip_install(name) if name == "torch" else pip_install(name, "onnx")

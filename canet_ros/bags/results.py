@@ -23,16 +23,7 @@ from canet_ros.messages.images import (
     frame_from_image,
     image_fields,
 )
-from canet_ros.messages.pictures import CAMERA_INFO, PICTURES, Drawing, Style
-
-LABEL_INFO = "label_info"
-OUTPUTS = (
-    *PICTURES,
-    *(f"{name}/compressed" for name, picture in PICTURES.items() if picture.codec),
-    CAMERA_INFO,
-    LABEL_INFO,
-)
-DEFAULT_OUTPUTS = ("mask/compressed", "overlay/compressed", CAMERA_INFO, LABEL_INFO)
+from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO, PICTURES, Drawing, Style
 
 
 @dataclass(frozen=True)

@@ -24,18 +24,11 @@ from canet_ros.bags.cameras import BagCamera, choose_cameras
 from canet_ros.bags.message_types import MessageError, decoded, header, label_info, stamp_ns, to_cdr
 from canet_ros.bags.output import Output, writing_to
 from canet_ros.bags.reading import Bag, defined, open_bag
-from canet_ros.bags.results import (
-    DEFAULT_OUTPUTS,
-    LABEL_INFO,
-    Look,
-    frame_of,
-    picture_messages,
-    result_connection,
-)
+from canet_ros.bags.results import Look, frame_of, picture_messages, result_connection
 from canet_ros.inference.palette import recolored
 from canet_ros.inference.segmenter import Segmenter
 from canet_ros.messages.images import ImageError, scaled_camera_info
-from canet_ros.messages.pictures import CAMERA_INFO, Style
+from canet_ros.messages.pictures import CAMERA_INFO, DEFAULT_OUTPUTS, LABEL_INFO, Style
 
 LABEL_REPEAT_NS = 10 * 10**9
 _WORKERS = 2
@@ -56,7 +49,7 @@ class Options:
         every: of each camera every n-th picture.
         camera_rate_hz: most pictures a second of each camera; 0: all.
         only_results: leave out the source's own messages.
-        outputs: names of ``results.OUTPUTS``.
+        outputs: names of ``pictures.OUTPUTS``.
         mask_size: ``image`` or ``network``.
     """
 

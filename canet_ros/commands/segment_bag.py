@@ -18,6 +18,7 @@ from tqdm import tqdm
 import canet_ros
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import find_model, graph_hash
+from canet_ros.messages.pictures import DEFAULT_OUTPUTS, OUTPUTS
 from canet_ros.names import ENGINES, MASK_SIZES, PALETTES, PRECISIONS
 
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
@@ -25,8 +26,6 @@ DAMAGED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from canet_ros.bags.results import DEFAULT_OUTPUTS, OUTPUTS
-
     parser.add_argument(
         "input", type=Path, nargs="+", metavar="IN", help="rosbag2: folder, .mcap or .db3 file"
     )
@@ -234,7 +233,6 @@ class _Bar:
 
 
 def _options(arguments: argparse.Namespace) -> Any:
-    from canet_ros.bags.results import DEFAULT_OUTPUTS, OUTPUTS
     from canet_ros.bags.segmentation import Options
 
     outputs = _words(arguments.outputs) or DEFAULT_OUTPUTS

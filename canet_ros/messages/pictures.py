@@ -16,7 +16,7 @@ from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.visualization import color_lookup_table, colorize, draw_legend, in_color, overlay
 from canet_ros.opencv import resize
 
-CAMERA_INFO = "camera_info"
+CAMERA_INFO, LABEL_INFO = "camera_info", "label_info"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,14 @@ PICTURES = {
     "overlay": PictureOutput(_overlay, "bgr8", "jpeg"),
     "confidence": PictureOutput(lambda d: d.segmentation.confidence, "mono8"),
 }
+# Of a camera in a recorded drive.
+OUTPUTS = (
+    *PICTURES,
+    *(f"{name}/compressed" for name, picture in PICTURES.items() if picture.codec),
+    CAMERA_INFO,
+    LABEL_INFO,
+)
+DEFAULT_OUTPUTS = ("mask/compressed", "overlay/compressed", CAMERA_INFO, LABEL_INFO)
 
 
 def _as_bgr(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

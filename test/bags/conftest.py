@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rosbags")
+pytest.importorskip("rosbags")  # brings lz4 and zstandard
+pytest.importorskip("hypothesis")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import drives

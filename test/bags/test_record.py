@@ -11,6 +11,9 @@ from pathlib import Path
 import drives
 import numpy as np
 import pytest
+
+pytest.importorskip("rclpy")
+
 from conftest import Segment
 from drives import read_bag
 from ros_graph import Graph, Process, picture, segmentation_node, wait_until

@@ -95,6 +95,36 @@ def test_wrong_usage_is_one_line_and_exit_status_2(
     assert line.startswith(f"canet {command}: ") or line.startswith("canet: ")
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("segment-bag empty out", "zstandard"),
+        ("report empty", "lz4"),
+        ("pick empty --count 1 --out out", "rosbags"),
+        ("segment-bag --help", ""),
+    ],
+)
+def test_a_package_that_is_not_there_is_named_with_the_way_to_get_it(
+    given: str,
+    missing: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("canet_ros.bags")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [missing] if missing else ["rosbags", "zstandard", "lz4"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    if not missing:
+        with pytest.raises(SystemExit) as caught:
+            main(given.split())
+        assert caught.value.code == 0
+        return
+    assert main(given.split()) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.endswith(f"no {missing}: pip install {missing}")
+
+
 @pytest.mark.parametrize("given", [[], ["nonsense"], ["--nonsense"]])
 def test_without_a_command(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
