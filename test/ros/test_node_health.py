@@ -81,7 +81,7 @@ def test_missing_images_are_counted_by_their_stamps(graph: Graph, diagnostics: L
     masks = graph.listen(Image, MASK)
     camera = graph.camera(FRONT)
     graph.connect(camera, masks)
-    time.sleep(0.3)
+    diagnostics.wait_for(len(diagnostics.messages) + 2)
     before = int(health(diagnostics, FRONT)["missing_by_stamp"])
     image = picture(160, 120)
     start_ns = graph.node.get_clock().now().nanoseconds
@@ -113,14 +113,15 @@ def test_figures_agree_with_those_measured_outside(graph: Graph, diagnostics: Li
     masks = graph.listen(Image, MASK)
     camera = graph.camera(FRONT)
     graph.connect(camera, masks)
-    time.sleep(0.5)
+    diagnostics.wait_for(len(diagnostics.messages) + 2)
     before, count = health(diagnostics, FRONT), len(masks.messages)
     image = picture(160, 120)
     start_s = time.monotonic()
     for number in range(60):  # 6 s: longer than the window of the figures
         time.sleep(max(0.0, start_s + number / 10 - time.monotonic()))
-        camera.send(image)
-    time.sleep(0.3)  # one more report
+        last = camera.send(image)
+    masks.wait_for_stamp(last)
+    diagnostics.wait_for(len(diagnostics.messages) + 2)
     values = health(diagnostics, FRONT)
 
     new, arrivals_s = masks.messages[count:], masks.arrivals_s[count:]
@@ -254,10 +255,11 @@ def test_four_cameras_at_unequal_rates_get_their_share(
         while (now_s := time.monotonic() - start_s) < 5:
             for name, rate_hz in rates_hz.items():
                 if now_s * rate_hz >= sent[name]:
-                    cameras[name].send(image)
+                    last = cameras[name].send(image)
                     sent[name] += 1
+                    last_of = masks[name]
             time.sleep(0.002)
-        time.sleep(0.5)
+        last_of.wait_for_stamp(last)
         got = {name: len(masks[name].messages) - before[name] for name in rates_hz}
         lines = [line.split() for line in process.output().splitlines()[lines_before:]]
     graph.clear()

@@ -51,10 +51,11 @@ def test_never_an_older_frame_than_the_newest_received(
         image = picture(320, 240)
         end_s = time.monotonic() + 4
         while time.monotonic() < end_s:
-            camera.send(image)
+            last = camera.send(image)
             time.sleep(1 / 30)
 
-        time.sleep(1.5)  # the last frame's inference, and a report after it
+        masks.wait_for_stamp(last)
+        diagnostics.wait_for(len(diagnostics.messages) + 2)
         lines = [line.split() for line in process.output().splitlines()[lines_before:]]
         received = [(int(words[2]), float(words[3])) for words in lines if words[0] == "received"]
         starts_s = [float(words[1]) for words in lines if words[0] == "inference"]

@@ -151,7 +151,8 @@ def test_an_output_alone_is_published_alone(graph: Graph, front: Camera) -> None
     overlays = graph.listen(Image, "/front/segmentation/overlay")
     graph.connect(front, overlays)
     masks = graph.listen(Image, "/front/segmentation/mask")
-    time.sleep(0.3)
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    diagnostics.wait_for(2)
     assert masks.messages == []
 
 
@@ -247,7 +248,7 @@ def test_parameters_that_change_at_any_time(graph: Graph, front: Camera) -> None
     while time.monotonic() < start_s + 2:
         front.send(image)
         time.sleep(0.03)
-    time.sleep(0.2)
+    diagnostics.wait_for(len(diagnostics.messages) + 2)
     assert 8 <= len(overlays.messages) - count <= 11
     assert int(health(diagnostics, "/front/image_raw")["dropped_over_rate"]) > 20
     for name, value in (("max_rate", 0.0), ("max_age", 0.0), ("overlay_alpha", 0.5)):

@@ -101,11 +101,12 @@ def test_a_camera_that_is_missing_appears_falls_silent_and_is_back(graph: Graph,
         camera = graph.camera(CAMERA)
         graph.connect(camera, masks)
         wait_until(lambda: a_picture() or warnings(process, "there again"), "the camera to be seen")
-        time.sleep(1.5)
         wait_for_warning(process, "though it has a publisher")
         wait_until(lambda: a_picture() or len(warnings(process, "there again")) == 2, "its return")
         camera.close()
-        time.sleep(1.5)
+        wait_until(lambda: len(warnings(process, f"{CAMERA}: ")) == 5, "its end")
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        diagnostics.wait_for(3)
         assert len(warnings(process, f"{CAMERA}: ")) == 5, process.output()
 
 
