@@ -78,9 +78,11 @@ def bag_information(
     }
 
 
-def metadata_records(information: Mapping[str, Any], custom: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def metadata_records(
+    information: Mapping[str, Any], custom: Mapping[str, str]
+) -> list[tuple[str, Mapping[str, str]]]:
     """Metadata records of an mcap file: rosbag2's, and ours under ``canet_ros``."""
-    return {"rosbag2": {"serialized_metadata": _yaml(information).strip()}, "canet_ros": dict(custom)}
+    return [("rosbag2", {"serialized_metadata": _yaml(information).strip()}), ("canet_ros", dict(custom))]
 
 
 def write_metadata(folder: Path, information: Mapping[str, Any]) -> None:

@@ -3,16 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError, Connection
+from canet_ros.bags.message_types import MessageError, decoded
+from canet_ros.bags.reading import Bag
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.messages.pictures import PICTURES
 
 # image_transport's other forms in a CompressedImage: depth, which OpenCV cannot decode.
-_NOT_PICTURES = ("/compressedDepth",)
+_COMPRESSED_DEPTH = "/compressedDepth"
+# REP 118. A camera of one grey channel says mono16.
+_DEPTH_ENCODINGS = ("16UC1", "32FC1")
+_VIDEO = {
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+    "foxglove_msgs/msg/CompressedVideo",
+    "h264_msgs/msg/Packet",
+    "theora_image_transport/msg/Packet",
+}
 _OF_SEGMENTATION = tuple(f"/segmentation/{name}{form}" for name in PICTURES for form in ("", "/compressed"))
 
 
@@ -34,18 +45,12 @@ class BagCamera:
         return self.connection.topic
 
 
-def choose_cameras(
-    connections: Sequence[Connection],
-    counts: Mapping[str, int],
-    topics: Sequence[str],
-    say: Callable[[str], None],
-) -> list[BagCamera]:
+def choose_cameras(bag: Bag, topics: Sequence[str], say: Callable[[str], None]) -> list[BagCamera]:
     """The cameras of a bag, in the order of its topics.
 
-    Of a camera that was recorded raw and compressed, the raw form is taken.
+    Of a camera that was recorded raw and compressed, the raw form is taken. Depth is no picture.
 
     Args:
-        counts: messages of each topic, as far as known.
         topics: those that are wanted; empty: all that hold pictures.
         say: told what was left out or is not plain.
 
@@ -53,7 +58,7 @@ def choose_cameras(
         BagError: a wanted topic is not there or holds no pictures, or there are no pictures at all.
     """
     by_topic: dict[str, list[Connection]] = defaultdict(list)
-    for connection in connections:
+    for connection in bag.connections:
         by_topic[connection.topic].append(connection)
     for topic, several in by_topic.items():
         types = list(dict.fromkeys(connection.msgtype for connection in several))
@@ -65,11 +70,52 @@ def choose_cameras(
         )
         for topic, several in by_topic.items()
     }
-    chosen = _wanted(topics, pictures) if topics else _all(pictures, counts, say)
+    if topics:
+        return _with_results(_wanted(topics, pictures))
+    left = {
+        topic: why for topic, connection in pictures.items() if (why := _why_not(by_topic[topic], connection))
+    }
+    left |= _depth(bag, {t: c for t, c in pictures.items() if c and c.msgtype == IMAGE and t not in left})
+    chosen = _all({topic: c for topic, c in pictures.items() if topic not in left}, bag.counts, say)
+    for topic, why in left.items():
+        if why != _RESULT:
+            say(f"{topic} {why}: it is carried over")
     if not chosen:
-        names = ", ".join(f"{c.topic} ({c.msgtype})" for c in connections[:20]) or "none"
-        raise BagError(f"there is no image topic; the topics are: {names}")
+        names = [f"{c.topic} {left.get(c.topic) or f'({c.msgtype})'}" for c in bag.connections[:20]]
+        raise BagError(f"there is no image topic; the topics are: {', '.join(names) or 'none'}")
     return _with_results(chosen)
+
+
+_RESULT = "holds results of a segmentation"
+
+
+def _why_not(several: Sequence[Connection], connection: Connection | None) -> str:
+    """Why a topic that looks like pictures is none; empty: it is one, or looks like none."""
+    topic = several[0].topic
+    if connection is None:
+        for other in several:
+            if other.msgtype in _VIDEO:
+                return (
+                    f"holds video ({other.msgtype}), of which only image_transport's republish makes pictures"
+                )
+            if other.msgtype in (IMAGE, COMPRESSED_IMAGE):
+                return f"holds pictures in the encoding {other.encoding!r}, not cdr"
+        return ""
+    if topic.endswith(_OF_SEGMENTATION) or "/segmentation/groups/" in topic:
+        return _RESULT
+    return "holds depth, not pictures" if topic.endswith(_COMPRESSED_DEPTH) else ""
+
+
+def _depth(bag: Bag, raw: Mapping[str, Connection]) -> dict[str, str]:
+    """Those of the raw topics whose first picture is of depth, as far as the beginning of the bag tells."""
+    depth: dict[str, str] = {}
+    wanted = {connection for topic, connection in raw.items() if bag.counts.get(topic) != 0}
+    for topic, data in bag.first_messages(wanted):
+        with contextlib.suppress(MessageError):
+            encoding = str(decoded(data, IMAGE).encoding)
+            if encoding in _DEPTH_ENCODINGS:
+                depth[topic] = f"holds depth ({encoding}, REP 118), segmented only if --topics names it"
+    return depth
 
 
 def _wanted(topics: Sequence[str], pictures: Mapping[str, Connection | None]) -> list[Connection]:
@@ -84,6 +130,8 @@ def _wanted(topics: Sequence[str], pictures: Mapping[str, Connection | None]) ->
         connection = pictures[name]
         if connection is None:
             raise BagError(f"{topic} holds no pictures: it is neither {IMAGE} nor {COMPRESSED_IMAGE}")
+        if name.endswith(_COMPRESSED_DEPTH):
+            raise BagError(f"{topic} holds depth, not pictures")
         chosen.append(connection)
     return chosen
 
@@ -92,12 +140,7 @@ def _all(
     pictures: Mapping[str, Connection | None], counts: Mapping[str, int], say: Callable[[str], None]
 ) -> list[Connection]:
     by_camera: dict[str, Connection] = {}
-    for topic, connection in pictures.items():
-        if connection is None or topic.endswith(_OF_SEGMENTATION) or "/segmentation/groups/" in topic:
-            continue
-        if topic.endswith(_NOT_PICTURES):
-            say(f"{topic} holds depth, not pictures: it is carried over")
-            continue
+    for connection in filter(None, pictures.values()):
         name = _camera_name(connection)
         other = by_camera.get(name)
         if other is None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,7 @@ from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
 from canet_ros.hints import pip_install
 from canet_ros.messages.images import ImageError
+from canet_ros.opencv import encode_picture
 
 _SUFFIX = "/compressed"
 _WAITING = 64
@@ -83,22 +85,35 @@ def result_frames(bag: Bag, name: str, with_images: bool = False) -> Iterator[Fr
                 images.pop(next(iter(images)))
 
 
-def file_name(frame: Frame) -> str:
-    """front_1700000000.123456789"""
-    camera = frame.camera.strip("/").replace("/", "_") or "camera"
-    return f"{camera}_{frame.stamp_ns // 10**9}.{frame.stamp_ns % 10**9:09d}"
+class FileNames:
+    """Names for pictures, each given once, though drivers may stamp two alike, or none at all."""
+
+    def __init__(self) -> None:
+        self._given: Counter[str] = Counter()
+
+    def name(self, camera: str, stamp_ns: int, log_ns: int) -> str:
+        """front_1700000000.123456789; by the time of recording where there is no stamp."""
+        time_ns = stamp_ns or log_ns
+        name = f"{camera_name(camera)}_{time_ns // 10**9}.{time_ns % 10**9:09d}"
+        self._given[name] += 1
+        return name if self._given[name] == 1 else f"{name}_{self._given[name]}"
+
+
+def camera_name(camera: str) -> str:
+    """/front/left to front_left."""
+    return camera.strip("/").replace("/", "_") or "camera"
 
 
 def write_masks(bag: Bag, folder: Path) -> int:
     """A PNG of class ids for each picture, and stamps.csv; how many."""
     folder.mkdir(parents=True, exist_ok=True)
-    count = 0
+    count, names = 0, FileNames()
     with (folder / "stamps.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("file", "camera", "stamp_ns", "recorded_ns"))
         for frame in result_frames(bag, "mask"):
-            name = f"{file_name(frame)}.png"
-            cv2.imwrite(str(folder / name), frame.picture)
+            name = f"{names.name(frame.camera, frame.stamp_ns, frame.log_ns)}.png"
+            (folder / name).write_bytes(encode_picture(frame.picture, ".png"))
             table.writerow((name, frame.camera, frame.stamp_ns, frame.log_ns))
             count += 1
     return count
@@ -109,7 +124,7 @@ def write_labels(bag: Bag, folder: Path) -> int:
     pictures, labels = folder / "train" / "images", folder / "train" / "labels"
     for place in (pictures, labels):
         place.mkdir(parents=True, exist_ok=True)
-    count = 0
+    count, names = 0, FileNames()
     for frame in result_frames(bag, "mask", with_images=True):
         if frame.image is None:
             continue
@@ -117,8 +132,9 @@ def write_labels(bag: Bag, folder: Path) -> int:
         mask = frame.picture
         if mask.shape != (height, width):
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
-        cv2.imwrite(str(pictures / f"{file_name(frame)}.png"), frame.image)
-        cv2.imwrite(str(labels / f"{file_name(frame)}.png"), mask)
+        name = f"{names.name(frame.camera, frame.stamp_ns, frame.log_ns)}.png"
+        (pictures / name).write_bytes(encode_picture(frame.image, ".png"))
+        (labels / name).write_bytes(encode_picture(mask, ".png"))
         count += 1
     if count == 0:
         raise BagError(f"{bag.path} does not hold the camera's pictures: labels need them beside the masks")
@@ -149,7 +165,7 @@ def write_videos(bag: Bag, path: Path) -> list[Path]:
         for frame in result_frames(bag, "overlay"):
             height, width = (side // 2 * 2 for side in frame.picture.shape[:2])
             if frame.camera not in containers:
-                suffix = f"_{file_name(frame).rpartition('_')[0]}" if len(cameras) > 1 else ""
+                suffix = f"_{camera_name(frame.camera)}" if len(cameras) > 1 else ""
                 file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
                 container = av.open(str(file), "w")
                 stream = container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})

@@ -13,8 +13,23 @@ import zstandard
 
 MAGIC = b"\x89MCAP0\r\n"
 
-HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(1, 9)
-STATISTICS, METADATA, METADATA_INDEX, SUMMARY_OFFSET, DATA_END = range(0x0B, 0x10)
+(
+    HEADER,
+    FOOTER,
+    SCHEMA,
+    CHANNEL,
+    MESSAGE,
+    CHUNK,
+    MESSAGE_INDEX,
+    CHUNK_INDEX,
+    ATTACHMENT,
+    ATTACHMENT_INDEX,
+    STATISTICS,
+    METADATA,
+    METADATA_INDEX,
+    SUMMARY_OFFSET,
+    DATA_END,
+) = range(1, 0x10)
 
 RECORD_HEAD = struct.Struct("<BQ")
 MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time

@@ -21,6 +21,7 @@ QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"
 _MAX_OVERLAP_BYTES = 256 << 20
 _MAX_RUN_BYTES = 1 << 20
 _MAX_RECORD_BYTES = 4 << 30
+_PIECE_BYTES = 1 << 20
 _CHUNKS = {compression: mcap.text(compression) for compression in ("zstd", "lz4")}
 
 
@@ -60,7 +61,9 @@ class McapFile:
         self.chunks: list[mcap.Chunk] = []
         self.schemas: dict[int, mcap.Schema] = {}
         self.channels: dict[int, mcap.Channel] = {}
-        self.metadata: dict[str, dict[str, str]] = {}
+        self.metadata: list[tuple[str, dict[str, str]]] = []
+        self._attachments: list[tuple[int, int]] = []
+        self._announced_extras = 0, 0
         self.by_channel: dict[int, Connection] = {}
         self.channel_counts: dict[int, int] = {}
         self._name = path.name
@@ -94,6 +97,21 @@ class McapFile:
             return self._in_order_of_time(start_ns, end_ns)
         self.losses.say(f"{self._name}: times are all mixed up; it is read in the order of its writing")
         return self._in_order_of_writing(start_ns, end_ns)
+
+    def attachments(self) -> Iterator[Iterator[bytes]]:
+        """The records of attachments, each in pieces, the head with names and times in the first."""
+        for offset, length in self._attachments:
+            self._file.seek(offset)
+            head = self._file.read(mcap.RECORD_HEAD.size)
+            if head == mcap.RECORD_HEAD.pack(mcap.ATTACHMENT, length - mcap.RECORD_HEAD.size):
+                yield self._pieces(offset, length)
+            else:
+                self.losses.say(f"{self._name}: the attachment at byte {offset} is lost")
+
+    def _pieces(self, offset: int, length: int) -> Iterator[bytes]:
+        for at in range(0, length, _PIECE_BYTES):
+            self._file.seek(offset + at)
+            yield self._file.read(min(_PIECE_BYTES, length - at))
 
     def _in_order_of_writing(self, start_ns: int, end_ns: int) -> Iterator[Message]:
         for block in sorted(self.blocks, key=lambda block: block.offset):
@@ -184,6 +202,7 @@ class McapFile:
         if not complete:
             self.schemas, self.channels, self.chunks, self.blocks = {}, {}, [], []
             self.counts, self.connections, self.by_channel = {}, [], {}
+            self.metadata, self._attachments = [], []
             self.scan(size)
 
     def _read_summary(self, size: int) -> bool:
@@ -220,6 +239,9 @@ class McapFile:
             elif operation == mcap.METADATA_INDEX:
                 fields = mcap.Fields(content)
                 places.append((fields.u64(), fields.u64()))
+            elif operation == mcap.ATTACHMENT_INDEX:
+                fields = mcap.Fields(content)
+                self._attachments.append((fields.u64(), fields.u64()))
         if any(chunk.offset + chunk.length > size for chunk in self.chunks):
             raise mcap.FormatError("it names chunks beyond the end of the file")
         if not self._holds_everything(statistics):
@@ -230,21 +252,43 @@ class McapFile:
             self.blocks.append(
                 Block(chunk.start_ns, chunk.end_ns, chunk.offset, chunk.length, True, chunk.uncompressed_size)
             )
+        if any(offset + length > size for offset, length in (*places, *self._attachments)):
+            raise mcap.FormatError("it names records beyond the end of the file")
         for offset, length in places:
             self._file.seek(offset)
-            self._add_metadata(self._file.read(min(length, _MAX_RECORD_BYTES))[mcap.RECORD_HEAD.size :])
+            self._add_metadata(self._file.read(length)[mcap.RECORD_HEAD.size :])
+        if self._announced_extras != (len(self._attachments), len(places)):
+            self._find_extras(size)
         return True
 
+    def _find_extras(self, size: int) -> None:
+        """Look for attachments and metadata that have no index, from record to record."""
+        self.metadata, self._attachments = [], []
+        at = len(mcap.MAGIC)
+        while at + mcap.RECORD_HEAD.size <= size:
+            self._file.seek(at)
+            operation, length = mcap.RECORD_HEAD.unpack(self._file.read(mcap.RECORD_HEAD.size))
+            end = at + mcap.RECORD_HEAD.size + length
+            if operation == mcap.DATA_END or end > size:
+                return
+            if operation == mcap.ATTACHMENT:
+                self._attachments.append((at, end - at))
+            elif operation == mcap.METADATA:
+                self._add_metadata(self._file.read(length))
+            at = end
+
     def _holds_everything(self, statistics: mcap.Fields | None) -> bool:
+        self._announced_extras = -1, -1
         if statistics is None:
             if not self.chunks:
                 self.losses.say(f"{self._name}: it has no index; read from beginning to end")
             return bool(self.chunks and self.channels)
-        message_count, _, _, _, _, chunk_count = (
+        message_count, _, _, attachment_count, metadata_count, chunk_count = (
             statistics.u64(),
             statistics.u16(),
             *(statistics.u32() for _ in range(4)),
         )
+        self._announced_extras = attachment_count, metadata_count
         statistics.take(16)
         counts = mcap.Fields(statistics.sized())
         while counts.left:
@@ -286,6 +330,8 @@ class McapFile:
                 run = self._extended(run, log_ns, at, end)
             elif operation == mcap.CHUNK:
                 self._add_chunk(at, min(end, size), cut=end > size)
+            elif operation == mcap.ATTACHMENT:
+                self._attachments.append((at, end - at))
             elif operation in (mcap.SCHEMA, mcap.CHANNEL, mcap.METADATA):
                 self._add_definition(operation, self._file.read(length))
             elif operation in (mcap.DATA_END, mcap.FOOTER):
@@ -389,7 +435,7 @@ class McapFile:
         metadata = dict(channel.metadata)
         connection = Connection(
             channel.topic,
-            type_name(schema.name),
+            type_name(schema.name) if channel.message_encoding == "cdr" else schema.name,
             channel.message_encoding,
             policies_as_numbers(metadata.pop(QOS_KEY, "")),
             schema.encoding,
@@ -404,7 +450,7 @@ class McapFile:
     def _add_metadata(self, content: bytes) -> None:
         fields = mcap.Fields(content)
         name = fields.text()
-        self.metadata[name] = dict(fields.texts())
+        self.metadata.append((name, dict(fields.texts())))
 
 
 def _unpacked(content: memoryview) -> tuple[bytes, int, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import zstandard
@@ -51,6 +51,7 @@ class McapWriter:
         self._indexes: dict[int, list[tuple[int, int]]] = {}
         self._chunk_start_ns, self._chunk_end_ns = 2**64 - 1, 0
         self._chunks: list[mcap.Chunk] = []
+        self._attachments: list[bytes] = []
         if resume_at is None:
             self._file = path.open("wb", buffering=0)
             self._write(mcap.MAGIC + mcap.record(mcap.HEADER, mcap.text("ros2") + mcap.text(library)))
@@ -140,11 +141,23 @@ class McapWriter:
         self._records, self._records_bytes, self._indexes = [], 0, {}
         self._chunk_start_ns, self._chunk_end_ns = 2**64 - 1, 0
 
-    def close(self, metadata: Mapping[str, Mapping[str, str]]) -> None:
+    def attach(self, pieces: Iterator[bytes]) -> None:
+        """Write the record of an attachment that came with the source; its head is in the first piece."""
+        offset = self._file.tell()
+        for piece in pieces:
+            if self._file.tell() == offset:
+                fields = mcap.Fields(memoryview(piece)[mcap.RECORD_HEAD.size :])
+                times, names = bytes(fields.take(16)), mcap.text(fields.text()) + mcap.text(fields.text())
+                size = bytes(fields.take(8))
+            self._write(piece)
+        place = struct.pack("<QQ", offset, self._file.tell() - offset)
+        self._attachments.append(mcap.record(mcap.ATTACHMENT_INDEX, place + times + size + names))
+
+    def close(self, metadata: Sequence[tuple[str, Mapping[str, str]]]) -> None:
         """Write what is left, metadata records by their names, and the index."""
         self.flush()
         places = []
-        for name, entries in metadata.items():
+        for name, entries in metadata:
             body = mcap.record(mcap.METADATA, mcap.text(name) + mcap.texts(entries))
             places.append((self._file.tell(), len(body), name))
             self._write(body)
@@ -155,6 +168,7 @@ class McapWriter:
             mcap.CHANNEL: [mcap.channel_record(self._channel(connection)) for connection in self._channels],
             mcap.STATISTICS: [self._statistics(len(places))],
             mcap.CHUNK_INDEX: [mcap.chunk_index_record(chunk) for chunk in self._chunks],
+            mcap.ATTACHMENT_INDEX: self._attachments,
             mcap.METADATA_INDEX: [
                 mcap.record(mcap.METADATA_INDEX, struct.pack("<QQ", offset, length) + mcap.text(name))
                 for offset, length, name in places
@@ -188,7 +202,7 @@ class McapWriter:
             self.message_count,
             len(self._schemas),
             len(self._channels),
-            0,
+            len(self._attachments),
             metadata_count,
             len(self._chunks),
             self.start_ns or 0,

@@ -16,6 +16,7 @@ from typing import Any
 from canet_ros.bags.bag import BagError, Place
 from canet_ros.bags.bag_folder import WrittenFile, bag_information, metadata_records, write_metadata
 from canet_ros.bags.mcap_writer import McapWriter
+from canet_ros.bags.reading import Bag
 
 _PROGRESS, _LOCK, _BAG, _WORK = "progress.json", "lock", "bag", "work"
 
@@ -82,13 +83,19 @@ class Output:
         temporary.write_text(json.dumps(progress), encoding="utf-8")
         temporary.replace(self.partial / _PROGRESS)
 
-    def finish(self, custom: Mapping[str, str], distribution: str) -> None:
-        """Complete the bag and give it its name."""
+    def finish(self, custom: Mapping[str, str], distribution: str, extras_of: Bag | None = None) -> None:
+        """Complete the bag and give it its name.
+
+        Args:
+            extras_of: bag whose attachments and metadata records are taken over.
+        """
         with writing_to(self.partial):
-            information = bag_information([WrittenFile.of(self.name, self.writer)], custom, distribution)
             self.writer.flush()
             information = bag_information([WrittenFile.of(self.name, self.writer)], custom, distribution)
-            self.writer.close(metadata_records(information, custom))
+            for pieces in extras_of.attachments() if extras_of else ():
+                self.writer.attach(pieces)
+            others = extras_of.metadata if extras_of else ()
+            self.writer.close([*metadata_records(information, custom), *others])
             if not self._single:
                 write_metadata(self.partial / _BAG, information)
             whole = self.partial / _BAG / self.name if self._single else self.partial / _BAG

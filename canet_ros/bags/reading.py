@@ -35,6 +35,7 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 _KNOWN_VERSION = 9
 _TIME_LIMIT_NS = 2**64
 _PIECE_BYTES = 1 << 16
+_FIRST_NS, _FIRST_BYTES = 10 * 10**9, 256 << 20
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Bag:
         custom: what programs wrote into its metadata.
         topics: QoS and hash of the type by topic and type, as metadata.yaml has them.
         distribution: of ROS, with which it was recorded; empty: not known.
+        notes: sentences about it that are no damage.
+        metadata: records of other programs in mcap files.
     """
 
     path: Path
@@ -61,8 +64,8 @@ class Bag:
     distribution: str
     announced: int | None
     losses: Losses = field(default_factory=Losses)
-    read: int = 0
-    backward_files: int = 0
+    notes: list[str] = field(default_factory=list)
+    metadata: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def __enter__(self) -> Bag:
         return self
@@ -95,8 +98,28 @@ class Bag:
                 last_ns = log_ns
                 if after is not None and index == after.file and log_ns <= after.log_ns and number <= skip:
                     continue
-                self.read += 1
                 yield Place(index, log_ns, number), message
+
+    def first_messages(self, wanted: set[Connection]) -> Iterator[tuple[str, bytes]]:
+        """Topic and data of the first message of these, as far as the bag's first 10 s or 256 MB have one."""
+        missing, size = set(wanted), 0
+        before = [(file.out_of_order, file.losses.messages) for file in self.files]
+        for _, message in self.messages(end_ns=self.start_ns + _FIRST_NS) if missing else ():
+            size += len(message.data)
+            if message.connection in missing:
+                missing.remove(message.connection)
+                yield message.connection.topic, message.data
+            if not missing or size > _FIRST_BYTES:
+                break
+        # They are read again, and counted then.
+        for file, (out_of_order, lost) in zip(self.files, before):
+            file.out_of_order, file.losses.messages = out_of_order, lost
+
+    def attachments(self) -> Iterator[Iterator[bytes]]:
+        """Those of mcap files, see ``McapFile.attachments``."""
+        for file in self.files:
+            if isinstance(file, McapFile):
+                yield from file.attachments()
 
     def all_losses(self) -> Losses:
         """What was found missing so far, in all files."""
@@ -126,6 +149,12 @@ def open_bag(path: Path, work: Path) -> Bag:
         path = path.parent
     losses = Losses()
     metadata = _metadata(path, losses)
+    notes = []
+    version = metadata.get("version")
+    if isinstance(version, int) and version > _KNOWN_VERSION:
+        notes.append(
+            f"{METADATA_FILE} is of version {version}, newer than {_KNOWN_VERSION}, which is known here"
+        )
     names = _file_paths(path, metadata, losses)
     files: list[StorageFile] = []
     problems = []
@@ -146,10 +175,12 @@ def open_bag(path: Path, work: Path) -> Bag:
         losses.say(
             f"{path.name}: there is no {METADATA_FILE} beside it, so it cannot be told whether it is whole"
         )
-    return _bag(path, files, metadata, losses)
+    return _bag(path, files, metadata, losses, notes)
 
 
-def _bag(path: Path, files: list[StorageFile], metadata: dict[str, Any], losses: Losses) -> Bag:
+def _bag(
+    path: Path, files: list[StorageFile], metadata: dict[str, Any], losses: Losses, notes: list[str]
+) -> Bag:
     distribution = str(metadata.get("ros_distro") or "")
     connections: list[Connection] = []
     counts: dict[str, int] = {}
@@ -163,9 +194,10 @@ def _bag(path: Path, files: list[StorageFile], metadata: dict[str, Any], losses:
     starts = [file.start_ns for file in files if file.start_ns is not None]
     ends = [file.end_ns for file in files if file.end_ns is not None]
     custom = {str(key): str(value) for key, value in (metadata.get("custom_data") or {}).items()}
-    for file in files:
-        if isinstance(file, McapFile):
-            custom = {**file.metadata.get("canet_ros", {}), **custom}
+    records = [record for file in files if isinstance(file, McapFile) for record in file.metadata]
+    for name, entries in records:
+        if name == "canet_ros":
+            custom = {**entries, **custom}
     announced = metadata.get("message_count") if path.is_dir() else None
     return Bag(
         path,
@@ -179,6 +211,8 @@ def _bag(path: Path, files: list[StorageFile], metadata: dict[str, Any], losses:
         distribution,
         announced if isinstance(announced, int) else None,
         losses,
+        notes,
+        [record for record in records if record[0] not in ("rosbag2", "canet_ros")],
     )
 
 
@@ -214,11 +248,6 @@ def _metadata(path: Path, losses: Losses) -> dict[str, Any]:
         PurePath(str(name)).name for name in metadata["relative_file_paths"]
     }:
         return {}
-    version = metadata.get("version")
-    if isinstance(version, int) and version > _KNOWN_VERSION:
-        losses.say(
-            f"{METADATA_FILE} is of version {version}, newer than {_KNOWN_VERSION}, which is known here"
-        )
     return metadata
 
 

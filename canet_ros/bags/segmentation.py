@@ -177,15 +177,17 @@ def segment_bag(
         with open_bag(source, output.work) as bag:
             if bag.end_ns == 0 and all(file.start_ns is None for file in bag.files):
                 raise BagError(f"{source} holds no messages{_because(bag)}")
+            for sentence in bag.notes:
+                progress.note(sentence)
             window = _window(source, bag, options)
-            cameras = choose_cameras(bag.connections, bag.counts, options.topics, progress.note)
+            cameras = choose_cameras(bag, options.topics, progress.note)
             run = _Run(bag, cameras, segmenter, options, output, progress, report)
             run.go(window, after)
             if not progress.segmented:
                 output.discard()
                 raise BagError(_nothing(source, progress, cameras))
-        custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in made_by.items()}}
-        output.finish(custom, bag.distribution)
+            custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in made_by.items()}}
+            output.finish(custom, bag.distribution, None if options.only_results else bag)
     except BaseException:
         output.give_up()
         raise
@@ -443,6 +445,8 @@ def _check_paths(source: Path, out: Path) -> None:
     if not source.exists():
         raise BagError(f"{source} does not exist")
     whole, target = source.resolve(), out.resolve()
+    if not out.name or out.name == "..":
+        raise BagError(f"{out} is a folder that is there already: give the name of a new one")
     if target == whole:
         raise BagError(f"{out} is the input itself: give another name")
     if whole.is_dir() and target.is_relative_to(whole):

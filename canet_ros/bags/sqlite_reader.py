@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -117,7 +118,9 @@ class SqliteFile:
             for file in (path, *journals):
                 shutil.copyfile(file, work / file.name)
             path, options = work / path.name, "mode=rw"
-        database = sqlite3.connect(f"file:{quote(str(path))}?{options}", uri=True, check_same_thread=False)
+        database = sqlite3.connect(
+            f"file:{quote(os.fsencode(path))}?{options}", uri=True, check_same_thread=False
+        )
         database.text_factory = lambda data: data.decode(errors="replace")
         return database
 

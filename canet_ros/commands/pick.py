@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import cv2
 from tqdm import tqdm
 
 from canet_ros.commands.report import add_model_arguments
 from canet_ros.inference import Segmenter
+from canet_ros.opencv import encode_picture
 
 STEP_NS = 250_000_000
 
@@ -26,17 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.cameras import choose_cameras
+    from canet_ros.bags.frames import FileNames
     from canet_ros.bags.reading import open_bag
     from canet_ros.bags.samples import candidate, chosen, samples
 
     if arguments.count < 1:
         raise ValueError(f"--count must be 1 or more, not {arguments.count}")
     images, labels = arguments.out / "train" / "images", arguments.out / "train" / "labels"
-    total = 0
+    total, names = 0, FileNames()
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
-        cameras = choose_cameras(
-            bag.connections, bag.counts, arguments.topics, lambda text: print(text, file=sys.stderr)
-        )
+        cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
         segmenter = Segmenter.load(
             arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
         )
@@ -51,11 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
             for sample in samples(bag, camera, segmenter, STEP_NS, _nothing):
                 if sample.log_ns not in wanted:
                     continue
-                prefix = camera.topic.strip("/").replace("/", "_")
-                name = f"{prefix}_{sample.stamp_ns // 10**9}.{sample.stamp_ns % 10**9:09d}.png"
+                name = f"{names.name(camera.topic, sample.stamp_ns, sample.log_ns)}.png"
                 size = (sample.image.shape[1], sample.image.shape[0])
-                cv2.imwrite(str(images / name), sample.image)
-                cv2.imwrite(str(labels / name), sample.segmentation.resized(size).mask)
+                (images / name).write_bytes(encode_picture(sample.image, ".png"))
+                (labels / name).write_bytes(encode_picture(sample.segmentation.resized(size).mask, ".png"))
                 total += 1
     if total == 0:
         raise ValueError(f"no picture of {arguments.bag} could be decoded")

@@ -46,9 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.frames < 1:
         raise ValueError(f"--frames must be 1 or more, not {arguments.frames}")
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
-        cameras = choose_cameras(
-            bag.connections, bag.counts, arguments.topics, lambda text: print(text, file=sys.stderr)
-        )
+        cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
         segmenter = Segmenter.load(
             arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
         )

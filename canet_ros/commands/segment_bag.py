@@ -97,6 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [str(path) for path in arguments.input if not path.exists()]
     if missing:
         raise BagError(f"{', '.join(missing)} does not exist")
+    if arguments.json:  # what cannot be written is better known before the work than after it
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     segmenter = Segmenter.load(
         arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
     )
@@ -154,7 +156,12 @@ def _segment(
     for sentence in losses.sentences:
         print(f"{source}: {sentence}", file=sys.stderr)
     if losses.sentences:
-        print(f"{source} is damaged: at least {losses.messages} messages are lost", file=sys.stderr)
+        lost = (
+            f"at least {losses.messages} messages are lost"
+            if losses.messages
+            else "no message is known to be lost"
+        )
+        print(f"{source} is damaged: {lost}", file=sys.stderr)
     _write_files(out, arguments, len(arguments.input) > 1)
     skipped = f", {progress.undecodable} skipped" if progress.undecodable else ""
     print(f"{progress.segmented} pictures of {len(progress.cameras)} cameras segmented{skipped}: {out}")
