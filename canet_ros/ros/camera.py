@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from canet_ros.inference.familiarity import FamiliarityWatch
@@ -28,6 +29,8 @@ try:
     from rclpy.event_handler import UnsupportedEventTypeError
 except ImportError:  # Humble
     from rclpy.qos_event import UnsupportedEventTypeError
+
+_TELLS_NUMBERS = hasattr(Subscription, "CallbackType")  # not on Humble
 
 
 class Camera:
@@ -64,7 +67,8 @@ class Camera:
             transport,
             on_image=lambda message: on_image(self, message),
             on_qos_problem=self._on_qos_problem,
-            on_lost=lambda number: self.statistics.count("lost", number),
+            on_lost=self.statistics.lose,
+            on_number=self.statistics.number,
         )
         self.outputs = CameraOutputs(
             node,
@@ -81,6 +85,7 @@ class Camera:
             self.input.unsubscribe()
         elif self.input.subscribed_since_s is None:
             self.statistics.begin_anew()
+            self.statistics.forget_publishers()
             self.input.subscribe()
 
     def silent_s(self) -> float | None:
@@ -116,6 +121,7 @@ class CameraInput:
         on_image: takes each message.
         on_qos_problem: takes what does not fit, in words.
         on_lost: takes the number of images that the middleware lost.
+        on_number: takes who published an image, and the image's number there, before the image itself.
 
     Attributes:
         subscribed_since_s: on ``time.monotonic``'s clock; None while not subscribed.
@@ -129,6 +135,7 @@ class CameraInput:
         on_image: Callable[[Any], None],
         on_qos_problem: Callable[[str], None],
         on_lost: Callable[[int], None],
+        on_number: Callable[[bytes, int], None],
     ) -> None:
         self.image_topic = topics.image if transport == "raw" else f"{topics.image}/compressed"
         self.infos = CameraInfoBuffer()
@@ -139,6 +146,7 @@ class CameraInput:
         self._on_image = on_image
         self._on_qos_problem = on_qos_problem
         self._on_lost = on_lost
+        self._on_number = on_number
         self._subscriptions: list[Any] = []
 
     def subscribe(self) -> None:
@@ -147,7 +155,13 @@ class CameraInput:
         self.subscribed_since_s = time.monotonic()
         image_type = CompressedImage if self._compressed else Image
         self._subscriptions = [
-            self._subscription(image_type, self.image_topic, self._on_image, qos.camera_qos, self._on_lost),
+            self._subscription(
+                image_type,
+                self.image_topic,
+                self._on_numbered_image if _TELLS_NUMBERS else self._on_image,
+                qos.camera_qos,
+                self._on_lost,
+            ),
             self._subscription(
                 CameraInfo, self._camera_info_topic, self.infos.put, qos.camera_info_qos, None
             ),
@@ -173,11 +187,20 @@ class CameraInput:
         convert = frame_from_compressed if self._compressed else frame_from_image
         return convert(message, max_pixels)
 
+    def _on_numbered_image(self, message: Any, info: Any) -> None:
+        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
+        if number is not None:
+            # Without the publisher's name (rclpy of Jazzy) the numbers of several would be mixed.
+            alone = publisher is not None or self._node.count_publishers(self.image_topic) == 1
+            if alone:
+                self._on_number(publisher["data"] if publisher else b"", number)
+        self._on_image(message)
+
     def _subscription(
         self,
         message_type: Any,
         topic: str,
-        callback: Callable[[Any], None],
+        callback: Callable[..., None],
         profile: Callable[[], Any],
         on_lost: Callable[[int], None] | None,
     ) -> Any:

@@ -166,6 +166,7 @@ class Diagnostics:
             "dropped": sum(counts.get(reason, 0) for reason in DROPS),
             **{f"dropped_{reason}": counts.get(reason, 0) for reason in DROPS},
             "lost": counts.get("lost", 0),
+            "lost_overtaken": max(0, counts.get("lost", 0) - counts.get("lost_on_the_way", 0)),
             "missing_by_stamp": counts.get("missing", 0),
             "not_encoded": counts.get("not_encoded", 0),
             "qos_problems": counts.get("qos_problems", 0),
@@ -253,7 +254,9 @@ class Diagnostics:
                     DiagnosticStatus.WARN,
                     f"{number} of {received} images were {_DROPPED[reason]}: {fault}",
                 )
-        missing = max(statistics.recent("lost"), statistics.recent("missing"))
+        # What was overtaken came: the node could not take it in time.
+        overtaken = max(0, statistics.recent("lost") - statistics.recent("lost_on_the_way"))
+        missing = max(statistics.recent("lost_on_the_way"), statistics.recent("missing") - overtaken)
         if missing > _TOLERATED_SHARE * (received + missing):
             return (
                 DiagnosticStatus.WARN,

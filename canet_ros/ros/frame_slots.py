@@ -69,12 +69,13 @@ class LatestSlots(Generic[Item]):
     def closed(self) -> bool:
         return self._closed
 
-    def close(self) -> None:
-        """Release whoever waits, for good."""
+    def close(self) -> dict[str, Item]:
+        """Release whoever waits, for good; what still waited by its source, which nobody will take any more."""
         with self._changed:
             self._closed = True
-            self._items.clear()
+            items, self._items = self._items, {}
             self._changed.notify_all()
+            return items
 
 
 class RateLimit:

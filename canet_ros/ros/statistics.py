@@ -15,10 +15,11 @@ import numpy as np
 # then from its stamp to its results, and beside all this the encoding of each compressed result.
 STAGES = ("transport", "wait", "convert", "inference", "publish", "age", "encode")
 # A camera's frames that came and were not segmented: replaced by a newer one before their turn, over max_rate, over
-# max_age, no picture, paused by ~/enable, no subscriber any more, failed in inference.
+# max_age, no picture, paused by ~/enable, no subscriber any more or the node stopped, failed in inference.
 DROPS = ("replaced", "over_rate", "too_old", "bad", "paused", "unwanted", "failed")
 WINDOW_S = 5.0
 _MAX_SAMPLES = 1000
+_MOST_PUBLISHERS = 100  # of one topic that are remembered
 
 
 def nanoseconds(stamp: Any) -> int:
@@ -35,9 +36,9 @@ def age_s(stamp: Any, now_ns: int) -> float | None:
 class Statistics:
     """Counts and durations, of one camera or of the engine. Safe between threads.
 
-    What is counted of a camera: ``received``, ``published``, ``DROPS``, images ``lost`` by the middleware's own account
-    and ``missing`` by that of the stamps, ``qos_problems``. Of the engine: ``batches``, ``frames``
-    and ``failures``, ``engine_restarts`` and ``callback_failures``.
+    What is counted of a camera: ``received``, ``published``, ``DROPS``, images ``lost`` before the node could take them
+    (see ``Losses``) and of these ``lost_on_the_way``, images ``missing`` by the stamps' account, ``qos_problems``. Of
+    the engine: ``batches``, ``frames`` and ``failures``, ``engine_restarts`` and ``callback_failures``.
 
     Attributes:
         last_received_s: when the last image came, on ``time.monotonic``'s clock; None: none ever did.
@@ -50,6 +51,7 @@ class Statistics:
         self._events: dict[str, deque[tuple[float, int]]] = {}
         self._durations_ms: dict[str, deque[tuple[float, float]]] = {}
         self._gaps = StampGaps()
+        self._losses = Losses()
         self.last_received_s: float | None = None
         self.waiting_since_s: float | None = None
 
@@ -75,11 +77,28 @@ class Statistics:
         if gap:
             self.count("missing", gap)
 
+    def number(self, publisher: bytes, number: int) -> None:
+        """Take an image's number at its publisher; see ``Losses``."""
+        self._lose(self._losses.numbered(publisher, number))
+
+    def lose(self, number: int) -> None:
+        """Count images of which the middleware says that they never came."""
+        self.count("lost_on_the_way", number)
+        self._lose(self._losses.told(number))
+
+    def _lose(self, number: int) -> None:
+        if number:
+            self.count("lost", number)
+
     def begin_anew(self) -> None:
         """Images were not listened for, or not meant to be segmented, for a while: none of them was lost."""
         self._gaps = StampGaps()
         with self._lock:
             self.waiting_since_s = None
+
+    def forget_publishers(self) -> None:
+        """Images were not subscribed to for a while: what was published meanwhile was not lost."""
+        self._losses = Losses()
 
     def time(self, stage_ms: Mapping[str, float]) -> None:
         """Add durations, in ms, under their names."""
@@ -120,6 +139,46 @@ class Statistics:
             return None
         p50, p95 = np.percentile(samples, (50, 95))
         return float(p50), float(p95)
+
+
+class Losses:
+    """Images that were published and did not come to the node, by two accounts.
+
+    Publishers number what they publish: a gap is what was lost on the way, and what a newer image replaced in the
+    middleware's queue before the node took it. The middleware tells by an event, at any time, what was lost on the way;
+    also before the first image came, which the numbers cannot tell. Where it does not tell the numbers (rclpy of
+    Humble), its events are all that is known.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, int] = {}
+        self._by_numbers = self._by_events = self._lost = 0
+
+    def numbered(self, publisher: bytes, number: int) -> int:
+        """Take the number of an image that came; how many more are known to be lost.
+
+        Args:
+            publisher: who numbers, empty where the middleware does not tell; one that began anew is another one.
+        """
+        last = self._last.get(publisher)
+        if last is None:
+            if not self._last:
+                self._by_numbers = self._by_events
+            if len(self._last) >= _MOST_PUBLISHERS:
+                self._last.clear()
+        elif number > last:
+            self._by_numbers += number - last - 1
+        self._last[publisher] = number
+        return self._more()
+
+    def told(self, number: int) -> int:
+        """Take the middleware's event; how many more are known to be lost."""
+        self._by_events += number
+        return self._more()
+
+    def _more(self) -> int:
+        before, self._lost = self._lost, max(self._lost, self._by_numbers, self._by_events)
+        return self._lost - before
 
 
 class StampGaps:

@@ -83,6 +83,7 @@ class InferenceWorker:
         self._busy_s = 0.0
         self._slowest_s = 0.0  # inference of one picture
         self._failures_in_a_row = 0
+        self._hung = False  # what is in work is counted already
         self._thread = KeptThread("inference", self._run, faults)
 
     def stop(self, timeout_s: float | None = None) -> bool:
@@ -93,7 +94,8 @@ class InferenceWorker:
     def abandon(self) -> None:
         """Publish nothing more, whenever the thread comes back from what it is in."""
         self._stopping.set()
-        self._slots.close()
+        for name in self._slots.close():
+            self._cameras[name].statistics.count("unwanted")
 
     def look_after(self, elapsed_s: float, timeout_s: float) -> str:
         """Start the thread again if it died; why the engine must be started anew, or an empty text.
@@ -115,6 +117,7 @@ class InferenceWorker:
         limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(self._in_work))
         if self._busy_s <= limit_s:
             return ""
+        self._hung = True
         for name in self._in_work:
             self._cameras[name].statistics.count("failed")
         return f"an inference has hung for {self._busy_s:.1f} s"
@@ -151,8 +154,9 @@ class InferenceWorker:
             if not isinstance(error, Exception):
                 raise
             return
-        for job in jobs:
+        for i, job in enumerate(jobs):
             if self._stopping.is_set():
+                self._leave(jobs[i:])
                 return
             try:
                 self._publish(job, segmentations.get(job.camera.name), live)
@@ -240,8 +244,15 @@ class InferenceWorker:
         waited_ms = (time.monotonic() - frame.received_s) * 1e3
         self._frame_log.say(camera.name, frame.message.header, f"dropped: {reason}", {"wait": waited_ms})
 
+    def _leave(self, jobs: Sequence[_Job]) -> None:
+        """Count what is not published because the node was stopped meanwhile."""
+        for job in jobs:
+            if not self._hung:
+                job.camera.statistics.count("unwanted")
+
     def _report_failure(self, source: str, jobs: Sequence[_Job], error: BaseException) -> None:
         if self._stopping.is_set():
+            self._leave(jobs)
             return  # publishers may be gone already
         for job in jobs:
             job.camera.statistics.count("failed")

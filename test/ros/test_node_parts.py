@@ -17,7 +17,7 @@ from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.ros.camera import CameraInfoBuffer
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.parameters import value_problem
-from canet_ros.ros.statistics import StampGaps, age_s
+from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
 
 pytestmark = pytest.mark.ros
 
@@ -62,10 +62,16 @@ def test_closing_releases_who_waits() -> None:
     taken: list[object] = ["nothing"]
     waiting = threading.Thread(target=lambda: taken.append(slots.take_all()))
     waiting.start()
-    slots.close()
+    assert slots.close() == {}
     waiting.join(5)
     assert taken == ["nothing", None]
     assert slots.put("a", 1) is PutResult.REFUSED
+
+
+def test_closing_tells_what_nobody_will_take() -> None:
+    slots: LatestSlots[int] = LatestSlots()
+    slots.put("a", 1)
+    assert slots.close() == {"a": 1}
 
 
 def test_stamp_gaps() -> None:
@@ -78,6 +84,33 @@ def test_stamp_gaps() -> None:
     assert gaps.missing_before(stamps[0]) == 0  # a bag that starts again
     assert gaps.missing_before(stamps[0] + 10 * period) == 0  # no rate is known yet
     assert gaps.missing_before(0) == 0
+
+
+def test_losses_are_the_gaps_in_each_publisher_s_numbers() -> None:
+    losses = Losses()
+    assert losses.numbered(b"old", 500) == 0  # what was before nobody subscribed to
+    assert losses.numbered(b"old", 501) == 0
+    assert losses.numbered(b"old", 505) == 3
+    assert losses.numbered(b"new", 7) == 0  # the camera was started again
+    assert losses.numbered(b"new", 9) == 1
+    assert losses.numbered(b"old", 506) == 0
+    assert (
+        losses.numbered(b"", 1) + losses.numbered(b"", 900) == 898
+    )  # a middleware that does not name publishers
+    assert losses.numbered(b"", 2) == 0  # one that began anew
+
+
+@pytest.mark.parametrize("event_first", [True, False])
+def test_a_loss_that_the_middleware_tells_too_is_counted_once(event_first: bool) -> None:
+    statistics = Statistics()
+    statistics.lose(4)  # before the first image
+    statistics.number(b"camera", 5)
+    if event_first:
+        statistics.lose(2)
+    statistics.number(b"camera", 11)  # of the five between, two were lost on the way and three were overtaken
+    if not event_first:
+        statistics.lose(2)
+    assert statistics.counts() == {"lost": 9, "lost_on_the_way": 6}
 
 
 def test_age_is_unknown_without_a_stamp_or_after_a_jump_back() -> None:
