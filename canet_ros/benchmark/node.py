@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canet_ros.demo.processes import ChildProcess
+from canet_ros.benchmark.node_process import NodeProcess
 from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import Resolution
@@ -70,7 +70,7 @@ def measure_node(
 
     with _Probe(CAMERAS, scene) as probe:
         start_s = time.monotonic()
-        with _Node(_node_command(parameters, 1)) as node:
+        with NodeProcess(_node_command(parameters, 1)) as node:
             probe.listen(1, ("mask",))
             probe.wait_for_first_masks(1, node)
             figures["start_up_s"] = time.monotonic() - start_s
@@ -88,7 +88,7 @@ def measure_node(
             figures["memory_mb"] = node.memory_mb()
             if memory_frames:
                 figures["memory_growth"] = _memory_growth(probe, node, memory_frames)
-        with _Node(_node_command(parameters, CAMERAS)) as node:
+        with NodeProcess(_node_command(parameters, CAMERAS)) as node:
             probe.listen(CAMERAS, ("mask",))
             probe.wait_for_first_masks(CAMERAS, node)
             cpu_s, rounds = node.cpu_s(), max(3, frames // CAMERAS)
@@ -101,7 +101,7 @@ def measure_node(
                 "memory_mb": node.memory_mb(),
                 "memory_per_camera_mb": (node.memory_mb() - figures["memory_mb"]) / (CAMERAS - 1),
             }
-        with _Node(_plain_command(model, size)) as node:
+        with NodeProcess(_plain_command(model, size)) as node:
             probe.listen(1, ("mask",))
             probe.wait_for_first_masks(1, node)
             latencies, engines = probe.latencies(1, max(3, frames // 2), engine_ms)
@@ -131,7 +131,7 @@ def _spread(values_ms: Sequence[float]) -> dict[str, float]:
     return {"median": float(median), "p95": float(p95), "min": float(min(values_ms))}
 
 
-def _memory_growth(probe: _Probe, node: _Node, frames: int) -> dict[str, float]:
+def _memory_growth(probe: _Probe, node: NodeProcess, frames: int) -> dict[str, float]:
     """Resident memory after a tenth of the frames, and after all of them."""
     sizes_mb = []
     for i in tqdm(range(frames), desc="memory", unit="frame", disable=None):
@@ -139,24 +139,6 @@ def _memory_growth(probe: _Probe, node: _Node, frames: int) -> dict[str, float]:
         if i in (frames // 10, frames - 1):
             sizes_mb.append(node.memory_mb())
     return {"frames": frames, "from_mb": sizes_mb[0], "to_mb": sizes_mb[-1]}
-
-
-class _Node(ChildProcess):
-    """A node in a process of its own, and what it uses."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        super().__init__("node", command)
-        self._proc = Path("/proc") / str(self.pid)
-
-    def memory_mb(self) -> float:
-        """Resident memory, with the shared memory that it has touched."""
-        pages = int((self._proc / "statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def cpu_s(self) -> float:
-        """Time on all cores, user and system: fields 14 and 15 of proc_pid_stat(5)."""
-        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _Probe:
@@ -238,7 +220,7 @@ class _Probe:
         self._cameras[camera].publish(self._message)
         return int(stamp.sec * 10**9 + stamp.nanosec)
 
-    def wait_for_first_masks(self, cameras: int, node: _Node) -> None:
+    def wait_for_first_masks(self, cameras: int, node: NodeProcess) -> None:
         """Publish until every camera's results come, at lengthening intervals: a slow node has a queue to work off."""
         end_s = time.monotonic() + _PATIENCE_S
         interval_s = 0.5
@@ -283,7 +265,7 @@ class _Probe:
         stages = {stage: float(values.get(f"{stage}_p50_ms", "nan")) for stage in _STAGES}
         return {**stages, "transport out": latency_ms - float(values.get("age_p50_ms", "nan"))}
 
-    def sustained(self, node: _Node, seconds: float) -> dict[str, float]:
+    def sustained(self, node: NodeProcess, seconds: float) -> dict[str, float]:
         """Publish at ``RATE_HZ``, more than can be segmented, and count what comes."""
         self._arrived_s.clear()
         dropped = int(self._diagnostics.get("dropped", 0))

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet soak``: what is well passes, what drifts or is wrong is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from canet_ros.benchmark.drift import TOLERANCES, Tolerance, judge
+from canet_ros.benchmark.node_process import usage
+from canet_ros.cli import main
+
+
+def test_what_grows_in_a_process_is_found() -> None:
+    ended = threading.Event()
+    files, blocks, threads, rounds = [], [], [], []
+    for _ in range(9):
+        rounds.append(asdict(usage(os.getpid())))
+        blocks.append(b"leak" * 4_000_000)
+        files += [open(os.devnull) for _ in range(2)]  # noqa: SIM115
+        threads.append(threading.Thread(target=ended.wait))
+        threads[-1].start()
+    ended.set()
+    for thing in (*threads, *files):
+        thing.join() if isinstance(thing, threading.Thread) else thing.close()
+    for name in ("memory_mb", "descriptors", "threads"):
+        verdict = judge([values[name] for values in rounds], TOLERANCES[name])
+        assert verdict.drifts, (name, verdict)
+        assert str(verdict).startswith("DRIFTS: from ")
+
+
+@pytest.mark.parametrize(
+    "steady",
+    [
+        [100] * 9,
+        [100, 130, 140, 141, 142, 141, 142, 141, 142],  # warms up
+        [140, 140, 140, 140, 140, 140, 140, 900, 140],  # a peak
+        [140, 140, 140, 300, 300, 140, 140, 140, 300],
+        [300, 250, 200, 150, 140, 140, 140, 140, 140],
+    ],
+)
+def test_what_settles_or_peaks_does_not_drift(steady: list[float]) -> None:
+    verdict = judge(steady, Tolerance(20))
+    assert verdict.told
+    assert not verdict.drifts
+
+
+def test_few_samples_tell_nothing() -> None:
+    verdict = judge([1, 100, 1000, 10_000], Tolerance(1))
+    assert not verdict.told
+    assert not verdict.drifts
+
+
+def parameters(model: Path) -> list[str]:
+    return ["--model", str(model), "--engine", "torch", "--precision", "fp32", "--device", "cpu"]
+
+
+@pytest.mark.ros
+@pytest.mark.slow  # a quarter of a minute, and the node's start: every step once
+def test_a_quarter_of_a_minute(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rclpy")
+    from canet_ros.benchmark.soak import _STEPS
+
+    figures = tmp_path / "soak.json"
+    status = main(["soak", "--minutes", "0.25", "--json", str(figures), *parameters(random_model)])
+    report = json.loads(figures.read_text())
+    assert status == 0, report["faults"]
+    assert report["passed"]
+    assert report["totals"]["wrong_masks"] == 0
+    assert report["totals"]["masks"] > 20
+    assert report["minutes"][0]["steps"][:3] == list(_STEPS)[:3]
+    assert report["rounds"][0]["descriptors"] > 5
+    assert "0 faults" in capsys.readouterr().out
+
+
+@pytest.mark.ros
+def test_a_wrong_mask_and_a_node_that_ends_are_found(random_model: Path) -> None:
+    pytest.importorskip("rclpy")
+    from canet_ros.benchmark.soak import Soak, SoakSettings
+
+    program = [str(Path(__file__).parent / "drifting_node.py")]
+    exact = {"model": str(random_model), "engine": "torch", "precision": "fp32", "device": "cpu"}
+    said: list[str] = []
+    soak = Soak(SoakSettings(1.0, exact, cameras=2, program=program), said.append)
+    soak.run()
+    assert not soak.report.passed
+    assert soak.report.totals["wrong_masks"] > 0
+    assert any("a mask agrees with the first of its picture in" in line for line in said)
+    assert soak.report.ran_s < 50
+    assert any("the node ended with status 7" in line for line in said)
