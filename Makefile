@@ -11,7 +11,10 @@ VENV := $(if $(filter jazzy,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 DEMO_READY := $(VENV)/ready-demo
 TEST_READY := $(VENV)/ready-test
 MORE_jazzy := ,int8,lint,training
-PYTEST := $(VENV)/bin/python -m pytest
+# Files side by side; a thread each, or their threads wait for each other.
+JOBS ?= 2
+PYTEST_OPTIONS := -n $(JOBS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PYTEST_OPTIONS)
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
 # A line for what is being fetched: neither silence for minutes nor pages.
 SHELL := /bin/bash
@@ -64,7 +67,7 @@ coverage: $(TEST_READY)
 	$(PYTEST) --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/ready
-	.venv-oldest/bin/python -m pytest -m "not ros and not launch" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(PYTEST_OPTIONS) -m "not ros and not launch" $(PYTEST_ARGS)
 
 .venv-oldest/ready: setup.py test/oldest.txt
 	@echo "setting up .venv-oldest, once: 6 GB"

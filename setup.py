@@ -61,7 +61,7 @@ setup(
             "ros-jazzy-std-srvs",
         ],
         "docs": ["furo", "myst-parser>=3", "sphinx>=7.3"],
-        "test": ["catkin_pkg", "coverage>=7.10", "hypothesis>=6", "pytest>=7", "pytest-cov"],
+        "test": ["catkin_pkg", "coverage>=7.10", "hypothesis>=6", "pytest>=7", "pytest-cov", "pytest-xdist>=3"],
         "lint": ["import-linter>=2.1", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
     },
     zip_safe=False,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A signal at any moment ends the node: exit code 0, within two seconds, without a traceback.
 
-20 moments, drawn with a fixed seed from the time that the program handles signals (before it imports anything) until it
+8 moments, drawn with a fixed seed from the time that the program handles signals (before it imports anything) until it
 segments; CANET_TEST_SIGNALS=200 draws more. Python's own start, before any code of ours runs, is not among them.
 """
 
@@ -36,7 +36,7 @@ def handles_signals(pid: int) -> bool:
 
 
 def test_a_signal_at_random_moments(random_model: Path, graph: Graph) -> None:
-    number = int(os.environ.get("CANET_TEST_SIGNALS", "20"))
+    number = int(os.environ.get("CANET_TEST_SIGNALS", "8"))
     moments = random.Random(11)
     graph.listen(Image, "/camera/segmentation/mask")
     camera = graph.camera()
