@@ -339,6 +339,15 @@ def shown_panels(layout: Any) -> Iterator[str]:
         yield from shown_panels(layout["second"])
 
 
+def test_the_nav2_example_has_the_layer_of_the_costmap_page() -> None:
+    page = (ROOT / "docs" / "costmap.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    (documented,) = [block["local_costmap"]["local_costmap"] for block in blocks if "local_costmap" in block]
+    example = load_yaml(CONFIG / "nav2_example.yaml")["costmap"]["costmap"]["ros__parameters"]
+    for name, value in documented["ros__parameters"].items():
+        assert example[name] == value
+
+
 # --- package.xml -----------------------------------------------------------------------------------------------------
 
 # Imports whose rosdep key has another name.

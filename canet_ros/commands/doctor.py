@@ -24,6 +24,7 @@ from canet_ros.names import ENGINES
 
 _OPTIONAL = {
     "vision_msgs": "class names are not published as label_info; they stay in the parameter class_names",
+    "bondpy": "Nav2's lifecycle manager needs bond_timeout 0.0 to manage the node",
     "rosbags": f"canet demo --input cannot read rosbags: {pip_install('rosbags')}",
 }
 _NODE = "node "  # what the subject of a finding about a running node begins with

@@ -104,6 +104,10 @@ PARAMETERS = (
     ),
     ParameterSpec("autostart", True, "Configure and activate at start", at_start=True),
     ParameterSpec(
+        "bond_timeout", 4.0, "With bondpy: a lifecycle manager silent for this long counts as gone, s; 0: no bond",
+        minimum=0.0, maximum=3600.0,
+    ),
+    ParameterSpec(
         "diagnostics_period", 1.0, "Seconds between two messages on /diagnostics", minimum=0.1, maximum=60.0
     ),
     ParameterSpec(

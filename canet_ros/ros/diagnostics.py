@@ -44,6 +44,7 @@ class Diagnostics:
         doing: what the node does that takes long, in words; empty while it does nothing of the kind.
         self_test: what came of the model's test picture, in words.
         worker: the inference thread's; None while there is none.
+        bond: how it stands with the bond to a lifecycle manager, in words.
         unknown_parameters: overrides that nobody declared.
     """
 
@@ -60,6 +61,7 @@ class Diagnostics:
         doing: Callable[[], str],
         self_test: Callable[[], str],
         worker: Callable[[], InferenceWorker | None],
+        bond: Callable[[], str],
         unknown_parameters: Sequence[str],
     ) -> None:
         self._node = node
@@ -73,6 +75,7 @@ class Diagnostics:
         self._doing = doing
         self._self_test = self_test
         self._worker = worker
+        self._bond = bond
         self._unknown_parameters = unknown_parameters
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer: Any = None
@@ -120,7 +123,7 @@ class Diagnostics:
         if segmenter is not None and segmenter.engine.most_at_once < len(self._cameras):
             most = segmenter.engine.most_at_once
             values["pictures_at_once"] = f"{most} of {len(self._cameras)}: out of memory with more"
-        values |= {"engine_restarts": counts.get("engine_restarts", 0), "doing": doing}
+        values |= {"engine_restarts": counts.get("engine_restarts", 0), "doing": doing, "bond": self._bond()}
         values |= {"unknown_parameters": ", ".join(self._unknown_parameters)}
         error = self._faults.last("engine")
         values["last_error"] = error or self._faults.last("inference") or self._faults.last("node")
@@ -171,6 +174,7 @@ class Diagnostics:
             "not_encoded": counts.get("not_encoded", 0),
             "qos_problems": counts.get("qos_problems", 0),
             **_percentiles(statistics, STAGES),
+            **_greenwave_values(statistics),
             **{f"confidence_{name}": f"{value:.3f}" for name, value in camera.familiarity.values().items()},
             "last_frame_age_s": "never" if last_s is None else f"{time.monotonic() - last_s:.2f}",
             "last_error": self._faults.last(camera.name),
@@ -285,6 +289,16 @@ def _percentiles(statistics: Statistics, stages: Sequence[str]) -> dict[str, str
         if percentiles is not None:
             values[f"{stage}_p50_ms"], values[f"{stage}_p95_ms"] = (f"{ms:.1f}" for ms in percentiles)
     return values
+
+
+def _greenwave_values(statistics: Statistics) -> dict[str, str]:
+    """What greenwave_monitor's dashboards show of the camera's topic: rates by arrival and by stamp, age on arrival."""
+    transport = statistics.percentiles_ms("transport")
+    return {
+        "frame_rate_node": f"{statistics.rate_hz('received'):.2f}",
+        "frame_rate_msg": f"{statistics.stamped_rate_hz():.2f}",
+        "current_delay_from_realtime_ms": "N/A" if transport is None else f"{transport[0]:.1f}",
+    }
 
 
 def _gpu_values(device: str) -> dict[str, str]:

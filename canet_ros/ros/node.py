@@ -39,6 +39,7 @@ from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, ReceivedFrame
 from canet_ros.ros.label_info import LabelInfoTopics
+from canet_ros.ros.manager_bond import ManagerBond
 from canet_ros.ros.model_loader import ModelLoader, ModelRequest
 from canet_ros.ros.parameters import NodeParameters, as_declared
 from canet_ros.ros.run_node import run_node
@@ -108,6 +109,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._look_timer: Any = None
         self._looked_s = self._watched_s = self._said_loading_s = 0.0
         self._without_clock = False
+        self._bond = ManagerBond(self)
         self._enabled = True
         self._diagnostics = Diagnostics(
             self,
@@ -121,6 +123,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             doing=lambda: self._loader.doing() or progress.now(),
             self_test=lambda: self._self_test,
             worker=lambda: self._worker,
+            bond=lambda: self._bond.state,
             unknown_parameters=self._warn_of_unknown_parameters(),
         )
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -198,6 +201,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             watch.forget()
         self._look_timer = self.create_timer(LOOK_S, self._look, clock=self._steady_clock)
         self._diagnostics.follow_period()
+        self._bond.form(float(self._settings.value("bond_timeout")))
         self._enter("active")
         outcome = self._loader.outcome()
         if outcome is not None and outcome.segmenter is not None:  # it is there from the last time
@@ -467,6 +471,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     def stop(self, timeout_s: float = _STOP_S) -> bool:
         """End subscriptions and threads; whether all threads ended in time. One that did not is left to itself."""
+        self._bond.drop()
         if self._look_timer is not None:
             self.destroy_timer(self._look_timer)
             self._look_timer = None

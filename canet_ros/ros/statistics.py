@@ -52,6 +52,7 @@ class Statistics:
         self._durations_ms: dict[str, deque[tuple[float, float]]] = {}
         self._gaps = StampGaps()
         self._losses = Losses()
+        self._stamps_ns: deque[int] = deque(maxlen=_MAX_SAMPLES)
         self.last_received_s: float | None = None
         self.waiting_since_s: float | None = None
 
@@ -73,7 +74,12 @@ class Statistics:
         age = age_s(stamp, now_ns)
         if age is not None:
             self.time({"transport": age * 1e3})
-        gap = self._gaps.missing_before(nanoseconds(stamp))
+        stamp_ns = nanoseconds(stamp)
+        with self._lock:
+            if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:  # a bag that begins again
+                self._stamps_ns.clear()
+            self._stamps_ns.append(stamp_ns)
+        gap = self._gaps.missing_before(stamp_ns)
         if gap:
             self.count("missing", gap)
 
@@ -129,6 +135,12 @@ class Statistics:
         if now_s - times_s[-1] > 2 * span_s / intervals:  # it stopped, or slowed down
             span_s = now_s - times_s[0]
         return intervals / max(span_s, 1e-9)
+
+    def stamped_rate_hz(self) -> float:
+        """Of the last ``WINDOW_S`` seconds, by the images' own stamps."""
+        with self._lock:
+            stamps_ns = [ns for ns in self._stamps_ns if self._stamps_ns[-1] - ns <= WINDOW_S * 1e9]
+        return (len(stamps_ns) - 1) * 1e9 / (stamps_ns[-1] - stamps_ns[0]) if len(stamps_ns) > 1 else 0.0
 
     def percentiles_ms(self, stage: str) -> tuple[float, float] | None:
         """p50 and p95 of a stage over the last ``WINDOW_S`` seconds; None if there was nothing."""

@@ -171,6 +171,12 @@ def test_wrong_arguments_end_the_launch_with_a_reason(file: str, argument: str, 
     assert "process started" not in output
 
 
+def test_without_nav2_the_example_starts_the_node_alone_and_says_so(random_model: Path, graph: Graph) -> None:
+    with launched("nav2_example.launch.py", *small(random_model)) as process:
+        process.wait_for_output("nav2_lifecycle_manager is not installed, so that the node starts by itself")
+        graph.wait_for_state("active")
+
+
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     [

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Nav2 and the tools around it expect of a node: a bond with its manager, names and keys in diagnostics.
+
+A stand-in takes bondpy's place where that is not installed; it shows when a bond begins and ends, not its protocol.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from ros_graph import Graph, Process, health, picture, segmentation_node, wait_until
+from sensor_msgs.msg import Image
+
+pytestmark = pytest.mark.ros
+AGGREGATOR = Path(__file__).parents[2] / "config" / "diagnostic_aggregator.yaml"
+STAND_IN = """
+from std_msgs.msg import String
+class Bond:
+    def __init__(self, node, topic, bond_id, on_broken, on_formed):
+        self.pub = node.create_publisher(String, topic, 1)
+        self.node, self.topic, self.id, self.on_formed = node, topic, bond_id, on_formed
+    def start(self):
+        self.sub = self.node.create_subscription(String, self.topic, lambda message: None, 1)
+        assert (self.id, self.heartbeat_timeout, self.heartbeat_period) == ("canet", 4.0, 0.1)
+        self.on_formed()
+    def set_broken_callback(self, callback): pass
+    def break_bond(self): pass
+    def wait_until_broken(self, timeout): pass
+    def shutdown(self): pass
+"""
+
+
+@pytest.fixture(scope="module")
+def node(random_model: Path, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("bondpy") is None:
+            folder = tmp_path_factory.mktemp("bondpy")
+            for package, file, text in (
+                ("bond", "msg.py", "class Constants:\n    DISABLE_HEARTBEAT_TIMEOUT_PARAM = '/off'\n"),
+                ("bondpy", "bondpy.py", STAND_IN),
+            ):
+                (folder / package).mkdir()
+                (folder / package / "__init__.py").touch()
+                (folder / package / file).write_text(text)
+            path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+            patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        with segmentation_node(random_model) as process:
+            graph.wait_for_state("active")
+            yield process
+
+
+def ends(graph: Graph) -> tuple[int, int]:
+    """Publishers and subscribers of the bond's topic."""
+    return graph.node.count_publishers("/bond"), graph.node.count_subscribers("/bond")
+
+
+def test_an_active_node_has_one_bond_and_any_other_has_none(graph: Graph, node: Process) -> None:
+    for _ in range(50):
+        assert graph.change_state("deactivate")
+        assert graph.change_state("activate")
+    wait_until(lambda: ends(graph) == (1, 1), "one bond after 50 reactivations")
+    assert graph.change_state("deactivate")
+    wait_until(lambda: ends(graph) == (0, 0), "the end of the bond")
+    assert graph.set_parameter("bond_timeout", 0.0).successful
+    assert graph.change_state("activate")
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    wait_until(lambda: health(diagnostics, "engine").get("bond") == "none", "diagnostics without a bond")
+    assert ends(graph) == (0, 0)
+    assert not graph.set_parameter("bond_timeout", 4.0).successful
+    graph.clear()
+
+
+def test_the_aggregator_finds_every_status(graph: Graph, node: Process) -> None:
+    (section,) = yaml.safe_load(AGGREGATOR.read_text()).values()
+    patterns = [
+        pattern
+        for analyzer in section["ros__parameters"].values()
+        if isinstance(analyzer, dict)
+        for pattern in analyzer["contains"]
+    ]
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    names = {status.name for array in diagnostics.wait_for(1) for status in array.status}
+    graph.clear()
+    assert len(names) == 2
+    for name in names | {f"front/{name}" for name in names}:
+        assert sum(pattern in name for pattern in patterns) == 1, name
+
+
+def test_greenwave_monitor_finds_its_keys(graph: Graph, node: Process) -> None:
+    """Those that its dashboards read of a topic's status, as numbers."""
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    masks = graph.listen(Image, "/camera/segmentation/mask")
+    camera = graph.camera()
+    graph.connect(camera, masks)
+    for _ in range(5):
+        masks.wait_for_stamp(camera.send(picture(64, 48)))
+
+    def values() -> list[float] | None:
+        status = health(diagnostics, "/camera/image_raw")
+        keys = ("frame_rate_node", "frame_rate_msg", "current_delay_from_realtime_ms")
+        found = [status.get(key, "N/A") for key in keys]
+        numbers = None if "N/A" in found else [float(text) for text in found]
+        return numbers if numbers and min(numbers) > 0 else None
+
+    arrivals_hz, stamps_hz, delay_ms = wait_until(values, "greenwave's keys")
+    assert arrivals_hz == pytest.approx(stamps_hz, rel=0.5)
+    assert delay_ms < 1000
+    graph.clear()
