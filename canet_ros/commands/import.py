@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from canet_ros.commands import argument
+from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import (
     MODEL_FILE,
     SPEC_FILE,
+    ModelError,
     ModelSpec,
     parse_resolution,
     save_model,
@@ -53,13 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     onnx.add_argument("--color", choices=CHANNEL_ORDERS, help="order of the input's channels")
     onnx.add_argument(
-        "--scale", type=_number, help="the input is (scale * pixel - mean) / std; 1/255 is a number too"
+        "--scale",
+        type=argument(_number),
+        help="the input is (scale * pixel - mean) / std; 1/255 is a number too",
     )
     for name in ("mean", "std"):
         what = f"{name} of each channel, in the order of the network's channels"
-        onnx.add_argument(f"--{name}", type=_number, nargs=3, metavar="X", help=what)
+        onnx.add_argument(f"--{name}", type=argument(_number), nargs=3, metavar="X", help=what)
     onnx.add_argument(
-        "--resolution", type=parse_resolution, metavar="WxH", help="of a network that takes any size"
+        "--resolution",
+        type=argument(parse_resolution),
+        metavar="WxH",
+        help="of a network that takes any size",
     )
     onnx.add_argument("--input", metavar="NAME", help="of several inputs, the picture")
     onnx.add_argument("--input-layout", choices=LAYOUTS)
@@ -73,7 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
     there = arguments.out if arguments.backbone else arguments.out / SPEC_FILE
     if there.exists() and not arguments.force:
         raise ValueError(f"{there} is there already: give --force to replace it, or another --out")
-    if arguments.file.suffix.lower() == ".onnx":
+    if not arguments.file.is_file():
+        raise ValueError(
+            f"{arguments.file} is no file: give FILE.onnx, canet.pth or torchvision's ImageNet file"
+        )
+    if arguments.file.suffix.lower() == ".onnx" and not arguments.backbone:
         return _import_onnx(arguments)
     from canet_ros.network.backbones import build_backbone
     from canet_ros.training.initialization import read_backbone
@@ -87,7 +99,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.out}: train from it with --backbone {arguments.backbone} --init {arguments.out}")
         return 0
     classes = load_class_table(arguments.classes or "cityscapes")
-    spec, network = import_public_checkpoint(arguments.file, arguments.out.name, classes)
+    try:
+        spec, network = import_public_checkpoint(arguments.file, arguments.out.name, classes)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}\nAny other network comes as FILE.onnx: {see_docs('your-own-network.md')}"
+        ) from error
     save_model(arguments.out, spec, network, half=False)
     print(f"{arguments.out}: {len(spec.classes)} classes, run it with --model {arguments.out}")
     return 0
@@ -149,4 +166,7 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
 
 
 def _number(text: str) -> float:
-    return float(Fraction(text))
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ValueError(f"{text!r}: expected a number, for example 0.485 or 1/255") from None

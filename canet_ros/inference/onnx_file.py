@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import graphlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,12 +46,49 @@ def read_onnx(path: Path) -> Any:
     _check_external_data(path, model)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
+        _bring_in_order(model)
         onnx.checker.check_model(model)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # the checker's, and whatever a broken file leads to
-        raise ModelError(f"{path} is not valid ONNX: {error}") from error
+        raise ModelError(f"{path} is not valid ONNX: {' '.join(str(error).split())}") from error
     return model
+
+
+def _bring_in_order(model: Any) -> None:
+    """Mend what converters leave and ONNX Runtime takes, and the checker would refuse."""
+    graph = model.graph
+    if 0 < model.ir_version < 4:
+        model.ir_version = 4  # from here on weights need not be inputs too
+    for value in [*graph.input, *graph.output]:
+        shape = value.type.tensor_type.shape
+        if not value.type.HasField("tensor_type"):
+            continue
+        if not value.type.tensor_type.HasField("shape"):
+            for _ in range(4):
+                shape.dim.add()
+        for dim in shape.dim:
+            if dim.dim_value <= 0:  # PaddlePaddle's word for any
+                dim.ClearField("dim_value")
+    producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    before = {
+        index: {producers[name] for name in names_read(node) if name in producers}
+        for index, node in enumerate(graph.node)
+    }
+    if any(index <= other for index, others in before.items() for other in others):
+        order = list(graphlib.TopologicalSorter(before).static_order())
+        nodes = [graph.node[index] for index in order]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def names_read(node: Any) -> list[str]:
+    """Names that a node reads, also those that the graphs within it may take from outside."""
+    names = list(node.input)
+    for graph in subgraphs(node):
+        names += [output.name for output in graph.output]
+        names += [name for inner in graph.node for name in names_read(inner)]
+    return names
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -66,6 +104,11 @@ def _check_opset(path: Path, model: Any) -> None:
     if opset < OPSET_MIN:
         raise ModelError(
             f"{path} has opset {opset}: export it again with opset {OPSET_MIN} or newer, best 17"
+        )
+    if model.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{path} is of IR version {model.ir_version}, newer than the {onnx.IR_VERSION} that this onnx "
+            f"({onnx.__version__}) knows: pip install --upgrade onnx, or export it with an older one"
         )
     if opset > newest:
         raise ModelError(
@@ -100,7 +143,8 @@ def _check_external_data(path: Path, model: Any) -> None:
         file = (path.parent / _location(tensor)).resolve()
         if not file.is_relative_to(folder):
             raise ModelError(
-                f"{path}: the weights {tensor.name!r} lie in {_location(tensor)!r}, outside of the model's folder"
+                f"{path}: the weights {tensor.name!r} lie in {_location(tensor)!r}, outside of the model's folder: "
+                "put the file itself there, not a link, and name it without a path"
             )
         if not file.is_file():
             raise ModelError(

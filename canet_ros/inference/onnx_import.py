@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from canet_ros.inference.export import INPUT
-from canet_ros.inference.model_folder import ModelError, Resolution
+from canet_ros.inference.model_folder import ModelError, Resolution, parse_resolution
 from canet_ros.inference.onnx_interface import OnnxInterface, Triple
 from canet_ros.inference.onnx_network import (
     channels_and_size,
@@ -19,6 +20,7 @@ from canet_ros.inference.onnx_network import (
     is_float,
     onnx_runner,
     pixels_to_output,
+    sides_of_ids,
     words,
 )
 from canet_ros.inference.segmenter import bring_to_size
@@ -72,9 +74,16 @@ def find_interface(
         ModelError: it takes or gives something else than pictures and classes, or does not run.
         ValueError: the graph leaves something open; the message names all options that say it.
     """
+    values, results = graph_inputs(network), list(network.graph.output)
+    if not values or not all(value.type.HasField("tensor_type") for value in (*values, *results)):
+        raise ModelError(
+            "the graph has inputs or outputs that are no tensors: export it with a picture as its input"
+        )
+    if not results:
+        raise ModelError("the graph has no output")
     missing = [] if classes else ["--classes TABLE, a name or a YAML file of the classes it was trained on"]
-    value = _one(graph_inputs(network), answers.input, "input", missing)
-    result = _one(list(network.graph.output), answers.output, "output", missing)
+    value = _one(values, answers.input, "input", missing)
+    result = _one(results, answers.output, "output", missing)
     if value is None or result is None:
         raise _open_questions(missing)
     kind = value.type.tensor_type.elem_type
@@ -84,9 +93,12 @@ def find_interface(
             f"the input {value.name!r} is {words(dims)}: a picture has 4 dimensions, B, C, H and W"
         )
     layout = answers.input_layout or _layout(dims, 3)
+    channels = [dims[side] for side, name in ((1, "NCHW"), (3, "NHWC")) if layout in (None, name)]
+    if not {None, 3} & set(channels):
+        raise ModelError(
+            f"the input {value.name!r} is {words(dims)}{f', as {layout}' if layout else ''}: a picture has 3 channels"
+        )
     if layout is None:
-        if any(dims[i] not in (None, 3) for i in (1, 3)) and 3 not in (dims[1], dims[3]):
-            raise ModelError(f"the input {value.name!r} is {words(dims)}: a picture has 3 channels")
         missing.append(f"--input-layout {' or '.join(LAYOUTS)}, for the input is {words(dims)}")
         layout = LAYOUTS[0]
     batch, *rest = dims
@@ -98,6 +110,8 @@ def find_interface(
     size = answers.resolution or ((width, height) if width and height else None)
     if size is None:
         missing.append("--resolution WIDTHxHEIGHT, for the network takes any size")
+    else:
+        parse_resolution(f"{size[0]}x{size[1]}")
     if answers.color is None:
         missing.append("--color rgb or bgr, the order of the input's channels")
     scale, mean, std = _normalisation(answers, kind, missing)
@@ -151,9 +165,10 @@ def _layout(dims: Sequence[int | None], channels: int) -> str | None:
 
 def _normalisation(answers: Answers, kind: int, missing: list[str]) -> tuple[float, Triple, Triple]:
     """Scale, mean and standard deviation; whole-number inputs take pixels as they are."""
-    if (answers.scale, answers.mean, answers.std) == (None, None, None) and is_float(kind):
+    asked = is_float(kind) or kind == TensorProto.INT8  # whose numbers end at 127, where pixels end at 255
+    if (answers.scale, answers.mean, answers.std) == (None, None, None) and asked:
         missing.append(
-            "--scale, --mean and --std, for an input of floats: (scale * pixel - mean) / std, in PyTorch mostly "
+            "--scale, --mean and --std, for an input of floats or int8: (scale * pixel - mean) / std, in PyTorch often "
             "--scale 1/255 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; --scale 1 where the graph itself does it"
         )
     mean, std = answers.mean or (0.0, 0.0, 0.0), answers.std or (1.0, 1.0, 1.0)
@@ -194,15 +209,20 @@ def _with_output(
     kind: int,
 ) -> OnnxInterface:
     """The interface, completed by what came out."""
+    if np.isnan(found).any():
+        raise ModelError(
+            f"the output {interface.output!r} is not a number (NaN) on the picture: are scale, mean and std right?"
+        )
     shape = list(found.shape)
     whole = not is_float(kind) or bool((found == np.round(found)).all())
     one_channel = len(shape) < 4 or 1 in (shape[1], shape[3])
     if (answers.gives or ("ids" if whole and one_channel else "")) == "ids":
+        sides_of_ids(shape)
         return replace(interface, gives="ids")
     if len(shape) != 4:
         raise ModelError(
             f"the output {interface.output!r} is {words(shape)}: logits are (B, classes, H, W) or (B, H, W, classes), "
-            "class ids (B, H, W)"
+            "class ids (B, H, W); export it so, without flattening or leaving out the channels"
         )
     layout = answers.output_layout or _layout(shape, classes)
     if layout is None and classes == 2:
@@ -212,8 +232,9 @@ def _with_output(
     channels = channels_and_size(shape, layout)[0] if layout else 0
     if channels != classes and (channels, classes) != (1, 2):
         raise ModelError(
-            f"the output {interface.output!r} is {words(shape)}, and the class table has {classes} classes: give the "
-            "table of those that the network was trained on"
+            f"the output {interface.output!r} is {words(shape)}, and the class table has {classes} classes"
+            + (f", not {channels} ({layout})" if answers.output_layout else "")
+            + ": give the table of those that the network was trained on"
         )
     gives = answers.gives or (
         "probabilities" if _are_probabilities(network, interface, found, layout) else "logits"

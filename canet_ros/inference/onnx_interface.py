@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +50,10 @@ class OnnxInterface:
         ):
             if value not in choices:
                 raise ValueError(f"{what} {value!r}: choose one of {', '.join(choices)}")
-        if 0 in self.std:
-            raise ValueError("input: std must not be 0: channels are divided by it")
+        if not all(map(math.isfinite, (self.scale, *self.mean, *self.std))) or self.scale == 0:
+            raise ValueError("input: scale, mean and std must be numbers, and scale not 0")
+        if min(self.std) <= 0:
+            raise ValueError("input: std must be above 0: channels are divided by it")
 
     @property
     def yaml(self) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.compose
 import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -24,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from canet_ros.inference.engines.engine import in_one_line
 from canet_ros.inference.export import INPUT, OUTPUTS
 from canet_ros.inference.model_folder import MODEL_FILE, ModelError, ModelSpec, Resolution
-from canet_ros.inference.onnx_file import opset_of, read_onnx, subgraphs
+from canet_ros.inference.onnx_file import names_read, opset_of, read_onnx, subgraphs
 from canet_ros.inference.onnx_interface import OnnxInterface
 
 _NETWORK = "network/"  # before every name of the user's graph, so that none is one of ours
@@ -147,11 +146,13 @@ class _Graph:
         self.shape = _output_shape(taken, interface)
         if half:
             taken = _half(taken)
-        self._network = onnx.compose.add_prefix(taken, _NETWORK)
+        kind = _input(taken, interface).type.tensor_type.elem_type
+        _rename(taken.graph)
+        self._network = taken
         self._interface = interface
         self.add = _Nodes(self._opset)
         self.add.scope = "/pixels"
-        self._input = _network_input(self.add, interface, _input(taken, interface).type.tensor_type.elem_type)
+        self._input = _network_input(self.add, interface, kind)
         self._before = len(self.add.nodes)
         self.add.scope = "/classes"
         self.output = _NETWORK + interface.output
@@ -179,7 +180,8 @@ class _Graph:
             [*network.initializer, *self.add.constants],
             sparse_initializer=list(network.sparse_initializer),
         )
-        versions = [entry for entry in self._network.opset_import if entry.domain not in ("", "ai.onnx")]
+        # Converters name domains also where no operator is of them.
+        versions = [entry for entry in self._network.opset_import if entry.domain == "ai.onnx.ml"]
         versions.append(helper.make_opsetid("", self._opset))
         return helper.make_model(
             graph,
@@ -187,6 +189,21 @@ class _Graph:
             ir_version=min(self._network.ir_version, helper.find_min_ir_version_for(versions)),
             producer_name="canet_ros",
         )
+
+
+def _rename(graph: Any) -> None:
+    """Prefix every name, those of the graphs within it too: ``onnx.compose`` forgets weights that only those read."""
+    for node in graph.node:
+        node.name = _NETWORK + node.name if node.name else ""
+        for names in (node.input, node.output):
+            names[:] = [_NETWORK + name if name else "" for name in names]
+        for inner in subgraphs(node):
+            _rename(inner)
+    for named in (*graph.input, *graph.output, *graph.initializer):
+        named.name = _NETWORK + named.name
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = _NETWORK + sparse.values.name
+    del graph.value_info[:]
 
 
 def _input(network: Any, interface: OnnxInterface) -> Any:
@@ -238,7 +255,7 @@ def _fixed_input(network: Any, interface: OnnxInterface, resolution: Resolution,
     nodes = _needed(list(fixed.graph.node), [interface.output])
     del fixed.graph.node[:]
     fixed.graph.node.extend(nodes)
-    used = {name for node in nodes for name in _inputs(node)} | {interface.output}
+    used = {name for node in nodes for name in names_read(node)} | {interface.output}
     others = [other.name for other in graph_inputs(fixed) if other.name in used and other.name != value.name]
     if others:
         raise ModelError(
@@ -261,21 +278,12 @@ def _needed(nodes: list[Any], outputs: Sequence[str]) -> list[Any]:
         node = producers.get(open_names[-1])
         if node is None or open_names[-1] in done:
             open_names.pop()
-        elif before := [name for name in _inputs(node) if name in producers and name not in done]:
+        elif before := [name for name in names_read(node) if name in producers and name not in done]:
             open_names += before
         else:
             ordered.append(node)
             done.update(node.output)
     return ordered
-
-
-def _inputs(node: Any) -> list[str]:
-    """Names that a node reads, also those that the graphs within it may take from outside."""
-    names = list(node.input)
-    for graph in subgraphs(node):
-        names += [output.name for output in graph.output]
-        names += [name for inner in graph.node for name in _inputs(inner)]
-    return names
 
 
 def _output_shape(network: Any, interface: OnnxInterface) -> list[int]:
@@ -443,9 +451,7 @@ def _ids_at_full_size(
     add: _Nodes, ids: str, shape: Sequence[int], classes: int, resolution: Resolution
 ) -> tuple[str, str]:
     """Ids of any type and rank to ids of the class table, or ``UNKNOWN_CLASS``, and 255 as confidence."""
-    sides = [side for side in shape[1:] if side != 1] if len(shape) > 2 else list(shape)
-    if len(sides) != 2:
-        raise ModelError(f"the output is {words(shape)}: class ids are (B, H, W) or (B, 1, H, W)")
+    sides = sides_of_ids(shape)
     width, height = resolution
     numbers = add("Cast", ids, to=TensorProto.FLOAT)
     zero, most = np.array(0, np.float32), np.array(classes - 0.5, np.float32)
@@ -458,6 +464,18 @@ def _ids_at_full_size(
     sure = add("Add", add("Mul", planes, zero), np.array(255, np.float32))
     sure = add("Reshape", sure, np.array([-1, height, width]))
     return mask, add("Cast", sure, to=TensorProto.UINT8)
+
+
+def sides_of_ids(shape: Sequence[int]) -> list[int]:
+    """Height and width of class ids of any rank.
+
+    Raises:
+        ModelError: they are no picture.
+    """
+    sides = [side for side in (shape[1:] if len(shape) > 2 else shape) if side != 1]
+    if len(sides) != 2:
+        raise ModelError(f"the output is {words(shape)}: class ids are (B, H, W) or (B, 1, H, W)")
+    return sides
 
 
 def words(shape: Sequence[int | None]) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,6 +91,8 @@ def load_weights_file(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:  # torch advises to switch the safety off
+        raise ModelError(f"{file} is no checkpoint: it is damaged, or holds more than tensors") from error
     except Exception as error:  # torch raises whatever its unpickler meets in a broken file
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"{file} is no checkpoint that can be loaded safely: {reason}") from error

@@ -349,6 +349,76 @@ def test_weights_in_a_file_beside_the_graph(tmp_path: Path) -> None:
     assert_masks_are(tmp_path / "hand", picture, mask, best)
 
 
+def as_old_exporters_do(model: Any) -> None:
+    model.ir_version = 3  # and weights that are no inputs
+
+
+def any_size_is_minus_one(model: Any) -> None:
+    for side in (0, 2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[side].dim_value = -1
+
+
+def no_shape_of_the_output(model: Any) -> None:
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
+def domains_that_nothing_is_of(model: Any) -> None:
+    model.opset_import.extend(
+        onnx.helper.make_opsetid(name, 1) for name in ("com.microsoft", "ai.onnx.training", "pkg.x")
+    )
+
+
+def in_halves_by_onnxruntime(model: Any) -> None:
+    """Whose converter leaves the casts of inputs after what reads them."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model.CopyFrom(convert_float_to_float16(model, keep_io_types=True))
+
+
+def a_branch_with_weights_of_outside(model: Any) -> None:
+    """As a scripted ``if``."""
+    make = onnx.helper
+    for node in model.graph.node:
+        node.output[:] = ["logits" if name == "out" else name for name in node.output]
+    branches = [
+        make.make_graph([make.make_node("Mul", ["logits", weight], [out])], out, [], [made])
+        for weight, out in (("one", "then"), ("half", "else"))
+        for made in [make.make_tensor_value_info(out, 1, None)]
+    ]
+    for name, value in (("one", np.float32([1])), ("half", np.float32([0.5])), ("yes", np.array(True))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    model.graph.node.append(
+        make.make_node("If", ["yes"], ["out"], then_branch=branches[0], else_branch=branches[1])
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        as_old_exporters_do,
+        any_size_is_minus_one,
+        no_shape_of_the_output,
+        domains_that_nothing_is_of,
+        in_halves_by_onnxruntime,
+        a_branch_with_weights_of_outside,
+    ],
+)
+@torch.inference_mode()
+def test_what_other_exporters_and_converters_leave(change: Callable[[Any], None], tmp_path: Path) -> None:
+    network = Network(4)
+    file = export(network, tmp_path / "net.onnx")
+    model = onnx.load(file)
+    change(model)
+    file.write_bytes(model.SerializeToString())
+    folder = imported(file, 11, *RGB, "--resolution", "160x120")
+    picture = scene((160, 120))
+    mask = at_full_size(network(normalised(picture)), picture).argmax(1)[0]
+    for name in ENGINES:
+        engine = create_engine(EngineRequest(folder, (160, 120), name, "cpu", "fp32"))
+        least = 0.99 if change is in_halves_by_onnxruntime else 0.999  # against PyTorch's floats
+        assert (engine.run(picture[None])[0][0] == mask.numpy()).mean() >= least, name
+
+
 # --- Every precision, every command --------------------------------------------------------------------------------
 
 
@@ -384,6 +454,31 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
     session = onnxruntime.InferenceSession(str(half), providers=["CPUExecutionProvider"])
     assert (session.run(["mask"], {"images": picture[None]})[0] == expected).mean() > 0.98
+
+
+@torch.inference_mode()
+def test_a_network_that_came_quantised(tmp_path: Path) -> None:
+    """By ONNX Runtime's tool, with its default of signed activations, of which OpenVINO's int8 makes other masks."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    import onnxruntime
+
+    file = export(Network(4), tmp_path / "net.onnx")
+    pictures = iter([{"in": normalised(scene((160, 120), seed)).numpy()} for seed in range(3)])
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def get_next(self) -> Any:
+            return next(pictures, None)
+
+    quantised = tmp_path / "int8.onnx"
+    quantization.quantize_static(str(file), str(quantised), Reader())
+    picture = scene((160, 120))
+    session = onnxruntime.InferenceSession(str(quantised), providers=["CPUExecutionProvider"])
+    planes = torch.from_numpy(session.run(None, {"in": normalised(picture).numpy()})[0])
+    expected = at_full_size(planes, picture).argmax(1)[0].numpy()
+    folder = imported(quantised, 11, *RGB)
+    for name, least in (("openvino", 0.98), ("onnxruntime", 0.999)):
+        engine = create_engine(EngineRequest(folder, (160, 120), name, "cpu", "fp32"))
+        assert (engine.run(picture[None])[0][0] == expected).mean() >= least, name
 
 
 def test_no_torch_is_needed(tmp_path: Path) -> None:
@@ -535,6 +630,37 @@ def second_output(model: Any) -> None:
     )
 
 
+def nothing(model: Any) -> None:
+    pass
+
+
+def no_output(model: Any) -> None:
+    del model.graph.output[:]
+
+
+def newer(model: Any) -> None:
+    model.ir_version = 99
+
+
+def in_a_circle(model: Any) -> None:
+    model.graph.node[0].input[0] = "out"
+
+
+def tiny(model: Any) -> None:
+    for side in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[side].dim_value = 8
+
+
+def not_a_number(model: Any) -> None:
+    model.graph.node[-1].output[0] = "logits"
+    model.graph.node.append(onnx.helper.make_node("Mul", ["logits", "nan"], ["out"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([np.nan]), "nan"))
+
+
+def signed_bytes(model: Any) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT8
+
+
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
@@ -549,11 +675,22 @@ def second_output(model: Any) -> None:
         (second_input, ["--input", "in"], "takes the inputs prompt beside 'in'"),
         (second_output, [], "--output NAME, one of out, "),
         (second_output, ["--output", "mask"], "no output 'mask', only out, "),
+        (no_output, [], "the graph has no output"),
+        (newer, [], "IR version 99, newer than"),
+        (in_a_circle, [], "is not valid ONNX"),
+        (nothing, ["--output-kind", "ids"], "class ids are (B, H, W)"),
+        (nothing, ["--output-layout", "NHWC"], "11 classes, not 40 (NHWC)"),
+        (nothing, ["--input-layout", "NHWC"], "(1, 3, 120, 160), as NHWC: a picture has 3 channels"),
+        (nothing, ["--std", "-1", "1", "1"], "std must be above 0"),
+        (nothing, ["--scale", "0"], "scale not 0"),
+        (not_a_number, [], "is not a number (NaN) on the picture"),
+        (tiny, [], "resolution '8x8': each side must be 16 to 8192 pixels"),
+        (signed_bytes, None, "--scale, --mean and --std, for an input of floats or int8"),
     ],
 )
 def test_refusals_of_an_import(
     change: Callable[[Any], None],
-    options: list[str],
+    options: list[str] | None,
     words: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -565,12 +702,39 @@ def test_refusals_of_an_import(
     change(model)
     file.write_bytes(model.SerializeToString())
     arguments = ["import", str(file), "--classes", table(tmp_path, 11), "--out", str(tmp_path / "model")]
-    assert main([*arguments, *RGB, *options]) == 1
+    assert main([*arguments, *(["--color", "rgb"] if options is None else [*RGB, *options])]) == 1
     error = capsys.readouterr().err
     assert words in error
     assert str(file) in error
     assert "Traceback" not in error
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("number", ["1/0", "nan", "1e400", "x"])
+def test_numbers_that_are_none(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["import", "net.onnx", "--out", "model", "--scale", number])
+    assert f"'{number}': expected a number, for example 0.485 or 1/255" in capsys.readouterr().err
+
+
+def test_files_that_are_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.tflite").write_bytes(bytes(100))
+    for name, words in (
+        ("net.tflite", "comes as FILE.onnx"),
+        ("none.onnx", "is no file"),
+        (".", "is no file"),
+    ):
+        assert main(["import", str(tmp_path / name), "--out", str(tmp_path / "model")]) == 1
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "model").exists()
+
+
+@torch.inference_mode()
+def test_ids_in_one_row_are_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = export(Network(4, ending=lambda x: x.argmax(1).flatten(1)), tmp_path / "net.onnx")
+    arguments = ["import", str(file), "--classes", table(tmp_path, 11), "--out", str(tmp_path / "model")]
+    assert main([*arguments, *RGB]) == 1
+    assert "the output is (1, 1200): class ids are (B, H, W)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("classes", [2, 10, 12])

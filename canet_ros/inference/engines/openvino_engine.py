@@ -51,6 +51,9 @@ class OpenVinoEngine:
             model = core.read_model(graph)
             width, height = request.resolution
             model.reshape([1, height, width, 3])
+            if not quantized and any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
+                # A network that came quantised: of signed 8-bit activations OpenVINO's own int8 makes other masks.
+                return core.compile_model(model, device, {**hints, "LP_TRANSFORMS_MODE": False})
             return core.compile_model(model, device, hints)
 
         def write_compiled(path: Path) -> None:
