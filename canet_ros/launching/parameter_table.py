@@ -87,6 +87,9 @@ PARAMETERS = (
         minimum=0.0, maximum=1.0, live=True,
     ),
     ParameterSpec(
+        "steady", False, "Let a pixel change its class when the new one is sure or stays: less flicker", live=True
+    ),
+    ParameterSpec(
         "overlay_alpha", 0.5, "Weight of the colours in the overlay", minimum=0.0, maximum=1.0, live=True
     ),
     ParameterSpec(

@@ -16,6 +16,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from canet_ros.inference.familiarity import FamiliarityWatch
+from canet_ros.inference.steadying import Steadying
 from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.messages.images import frame_from_compressed, frame_from_image
@@ -43,6 +44,7 @@ class Camera:
 
     Attributes:
         view: how its pictures are looked at; changes while no image is in work.
+        steadying: what it showed last, for masks that do not flicker.
         familiarity: whether they look like the roads that the model knows.
     """
 
@@ -58,6 +60,7 @@ class Camera:
         self.name = topics.image
         self.view = View()
         self.familiarity = FamiliarityWatch({})
+        self.steadying = Steadying()
         self.statistics = Statistics()
         self.rate_limit = RateLimit()
         self._faults = faults

@@ -345,6 +345,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._label_info.show(classes, self._settings.live().min_confidence)
         for camera in self._cameras.values():
             camera.familiarity = FamiliarityWatch(segmenter.spec.familiar)
+            camera.steadying.forget()
         if self._encoder is None:
             self._encoder = Encoder(self._faults)
         self._worker = InferenceWorker(

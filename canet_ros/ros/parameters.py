@@ -40,6 +40,7 @@ class LiveSettings:
     jpeg_quality: int
     max_pixels: int
     min_confidence: float
+    steady: bool
     groups: Groups
 
 
@@ -127,6 +128,7 @@ class NodeParameters:
             jpeg_quality=int(self.value("jpeg_quality")),
             max_pixels=int(self.value("max_pixels")),
             min_confidence=float(self.value("min_confidence")),
+            steady=bool(self.value("steady")),
             groups=parse_groups(self.value("groups")),
         )
 

@@ -24,7 +24,7 @@ from canet_ros.ros.frame_slots import LatestSlots, ReceivedFrame
 from canet_ros.ros.kept_thread import KeptThread
 from canet_ros.ros.outputs import Result, needs_inference
 from canet_ros.ros.parameters import LiveSettings
-from canet_ros.ros.statistics import Statistics, age_s
+from canet_ros.ros.statistics import Statistics, age_s, nanoseconds
 
 # An inference that takes so many times as long as the slowest so far, picture for picture, will not end.
 _HUNG_FACTOR = 10
@@ -226,6 +226,10 @@ class InferenceWorker:
             camera_size = (job.pixels.shape[1], job.pixels.shape[0])
             counted = job.camera.view.counted(camera_size, self._segmenter.resolution)
             job.camera.familiarity.look(segmentation, counted)
+            if live.steady:
+                segmentation = job.camera.steadying(segmentation, nanoseconds(job.header.stamp))
+            else:
+                job.camera.steadying.forget()
         info = job.camera.input.infos.match(job.header.stamp)
         result = Result(job.header, job.pixels, segmentation, info, size, job.camera.view)
         job.camera.outputs.publish(job.wanted, result, self._style, live, self._encoder)

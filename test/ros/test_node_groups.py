@@ -14,13 +14,17 @@ import yaml
 
 pytest.importorskip("rclpy")
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_graph import Camera, Graph, Process, health, picture, pixels_of, segmentation_node, wait_until
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from canet_ros.inference import Segmenter
 from canet_ros.inference.class_groups import parse_groups
+from canet_ros.inference.steadying import Steadying
 from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros
 PREFIX = "/camera/segmentation"
@@ -216,3 +220,25 @@ def test_ros2_param_set_hands_a_mapping_on_as_text() -> None:
     ros2param = pytest.importorskip("ros2param.api")
     value = ros2param.get_parameter_value(string_value=GROUPS)
     assert value.string_value == GROUPS
+
+
+def test_steady_masks_are_those_of_the_hysteresis_while_it_is_set(
+    graph: Graph, camera: Camera, segmenter: Segmenter
+) -> None:
+    masks = graph.listen(Image, f"{PREFIX}/mask")
+    graph.connect(camera, masks)
+    assert graph.set_parameter("steady", True).successful
+    steady, apart = Steadying(), 0
+    start = picture(160, 120)
+    for number in range(6):
+        # A little noise, so that unsure pixels change and the scene does not.
+        noise = np.random.default_rng(number).integers(0, 12, start.shape, np.uint8)
+        image, stamp = cv2.add(start, noise), Time(sec=4000, nanosec=number * 33_000_000 + 1)
+        camera.publish(image_message(image, "bgr8", Header(stamp=stamp)))
+        found = segmenter(image)
+        expected = steady(found, stamp.sec * 10**9 + stamp.nanosec).mask
+        np.testing.assert_array_equal(pixels_of(masks.wait_for_stamp(stamp)), expected)
+        apart += int((found.mask != expected).sum())
+    assert apart > 0
+    assert graph.set_parameter("steady", False).successful
+    np.testing.assert_array_equal(pixels_of(masks.wait_for_stamp(camera.send(start))), segmenter(start).mask)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks that do not flicker: a pixel changes its class when the new one is sure, or stays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from canet_ros.inference.segmenter import Segmentation
+
+# Of 255: a class of which the network is this sure is shown at once.
+SURE = 153
+# Pictures further apart than this do not belong together.
+LONGEST_GAP_NS = 500_000_000
+# A picture in which more pixels than this have another class than shown is another scene.
+CUT_SHARE = 0.4
+
+
+class Steadying:
+    """Hysteresis over the segmentations of one camera's successive pictures.
+
+    A pixel shows the newest class if that is sure (``SURE``) or was found in the picture before too; else it keeps the
+    class and the confidence that it shows. So no change comes later than one picture after it. A cut, a stamp that
+    goes back or jumps ahead, and another size begin anew.
+    """
+
+    def __init__(self) -> None:
+        self._shown: Segmentation | None = None
+        self._before: Segmentation | None = None
+        self._stamp_ns = 0
+
+    def forget(self) -> None:
+        """The next picture is shown as it is."""
+        self._shown = None
+
+    def __call__(self, found: Segmentation, stamp_ns: int) -> Segmentation:
+        """What is shown of a picture of this stamp; pictures without a stamp all have 0."""
+        shown, before = self._shown, self._before
+        gap_ns, self._stamp_ns = stamp_ns - self._stamp_ns, stamp_ns
+        self._shown = self._before = found
+        follows = 0 < gap_ns <= LONGEST_GAP_NS or stamp_ns == gap_ns == 0
+        if shown is None or before is None or not follows or shown.mask.shape != found.mask.shape:
+            return found
+        settled = found.mask == shown.mask
+        if np.count_nonzero(settled) < (1 - CUT_SHARE) * settled.size:
+            return found
+        settled |= found.mask == before.mask
+        settled |= found.confidence >= SURE
+        self._shown = Segmentation(
+            np.where(settled, found.mask, shown.mask), np.where(settled, found.confidence, shown.confidence)
+        )
+        return self._shown
