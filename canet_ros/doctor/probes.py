@@ -19,11 +19,13 @@ from canet_ros.launching.transport import (
     ENOUGH_SHARED_MEMORY_BYTES,
     PROFILE_VARIABLES,
     free_shared_memory_bytes,
+    left_shared_memory,
     transport_environment,
 )
 from canet_ros.machine import installed_version
 
 ARRIVES = 0.99  # of the images of a stream
+MUCH_LEFT_BYTES = 256 * 2**20  # eight segments of our profile
 # Major version of rclpy where no ROS_DISTRO tells.
 _DISTROS = {"3": "humble", "7": "jazzy", "9": "kilted"}
 
@@ -113,6 +115,15 @@ def transport() -> Iterator[Finding]:
     """Whether camera images cross between processes in the user's environment, and if not, whether they do in ours."""
     from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
 
+    left, left_bytes = left_shared_memory()
+    if left_bytes > MUCH_LEFT_BYTES:
+        yield Finding(
+            "shared memory",
+            "note",
+            f"{left_bytes / 2**20:.0f} MiB of /dev/shm belong to {left} segments of ROS processes that were killed; "
+            f"{free_shared_memory_bytes() / 2**20:.0f} MiB are free",
+            "with no ROS process of yours running: rm /dev/shm/fastdds_* /dev/shm/fastrtps_* (or: fastdds shm clean)",
+        )
     subject = "camera images between processes"
     stream = ImageStream()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,6 +43,32 @@ def free_shared_memory_bytes() -> int:
     except OSError:
         return 0
     return int(status.f_bavail * status.f_frsize)
+
+
+def left_shared_memory(folder: Path = Path("/dev/shm")) -> tuple[int, int]:
+    """How many of Fast DDS' segments no process maps any more, since theirs was killed, and their bytes.
+
+    Where the memory of others' processes cannot be looked at, their segments count as used.
+    """
+    mapped: set[str] = set()
+    all_seen = True
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            mapped.update(line.split()[-1] for line in maps.read_text().splitlines() if str(folder) in line)
+        except PermissionError:
+            all_seen = False
+        except OSError:  # it has just ended
+            continue
+    count = size_bytes = 0
+    for path in [*folder.glob("fastdds_*"), *folder.glob("fastrtps_*")]:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        just_made = time.time() - status.st_mtime < 60
+        if str(path) not in mapped and not just_made and (all_seen or status.st_uid == os.getuid()):
+            count, size_bytes = count + 1, size_bytes + status.st_size
+    return count, size_bytes
 
 
 def transport_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:

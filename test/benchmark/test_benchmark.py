@@ -83,14 +83,14 @@ def test_node(random_model: Path, tmp_path: Path) -> None:
     arguments = ["--engine", "torch", "--precision", "fp32", "--frames", "4", "--memory-frames", "12"]
     assert main(["benchmark", "--node", "--model", str(random_model), *arguments, "--json", str(file)]) == 0
     node = json.loads(file.read_text())["node"]
-    assert node["latency_ms"]["median"] > node["engine_ms"]["median"] > 0
+    assert node["latency_ms"]["median"] > node["engine_ms"]["min"] > 0
     assert set(node["stages_ms"]) == {"transport", "wait", "convert", "inference", "publish", "transport out"}
     assert all(value == value for value in node["stages_ms"].values())
     assert 0 < node["sustained"]["rate_out_hz"] <= 1.1 * node["sustained"]["rate_in_hz"]
     assert node["memory_growth"]["frames"] == 12
     assert node["memory_mb"] > 50
     assert node["cameras"]["count"] == 4
-    assert node["plain_node"]["latency_ms"]["median"] > node["plain_node"]["engine_ms"]["median"]
+    assert node["plain_node"]["latency_ms"]["median"] > node["plain_node"]["engine_ms"]["min"]
 
 
 def test_a_report_goes_on_where_a_step_fails(tmp_path: Path, random_model: Path) -> None:

@@ -7,6 +7,7 @@ Cyclone DDS and Zenoh are not tested.
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import socket
@@ -19,6 +20,7 @@ import pytest
 from canet_ros.launching.transport import (
     PROFILE_VARIABLES,
     fastdds_profile,
+    left_shared_memory,
     transport_environment,
     unused_domain_id,
 )
@@ -100,3 +102,12 @@ def test_an_unused_domain_id_is_one_that_nobody_listens_in():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("", 7400 + 250 * first))
         assert unused_domain_id() != first
+
+
+def test_segments_of_processes_that_were_killed_are_counted(tmp_path: Path) -> None:
+    for name in ("fastdds_left", "fastrtps_port7411", "fastdds_used", "fastdds_new", "others"):
+        (tmp_path / name).write_bytes(bytes(4096))
+        os.utime(tmp_path / name, (0, 0) if name != "fastdds_new" else None)
+    with (tmp_path / "fastdds_used").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert left_shared_memory(tmp_path) == (2, 2 * 4096)
+    assert left_shared_memory(tmp_path) == (3, 3 * 4096)
