@@ -28,7 +28,7 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory, operating system and Python."""
     return {
         "processor": _processor(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": _system(),
         "python": platform.python_version(),
@@ -56,7 +56,7 @@ def installed_version(*packages: str) -> str:
     return ""
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

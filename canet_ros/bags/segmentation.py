@@ -7,14 +7,12 @@ Reading, decoding, engine, encoding and writing overlap; what comes out does not
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import canet_ros
 from canet_ros.bags.ahead import ahead
@@ -31,8 +29,6 @@ from canet_ros.messages.images import ImageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO, DEFAULT_OUTPUTS, LABEL_INFO, Style
 
 LABEL_REPEAT_NS = 10 * 10**9
-_WORKERS = 2
-_AHEAD = 4
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
 _INFOS_KEPT = 10
 _INFO_NEAR_NS = 10**9
@@ -131,6 +127,16 @@ class Progress:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """What was made of a picture: CDR by output, at ``size``; or why it cannot be decoded."""
+
+    header: Any = None
+    size: tuple[int, int] = (0, 0)
+    results: Mapping[str, bytes] = field(default_factory=dict)
+    problem: str = ""
+
+
 @dataclass
 class _Step:
     """A message of the source and what becomes of it."""
@@ -140,11 +146,7 @@ class _Step:
     camera: BagCamera | None = None
     seen: int = 0
     slot: int = -1
-    frame: Future[tuple[Any, NDArray[np.uint8]]] | None = None
-    results: Future[dict[str, bytes]] | None = None
-    header: Any = None
-    size: tuple[int, int] = (0, 0)
-    problem: str = ""
+    picture: Future[_Picture] | None = None
 
 
 def segment_bag(
@@ -211,6 +213,7 @@ class _Run:
         self._cameras = {camera.connection: camera for camera in cameras}
         self._by_info = {camera.camera_info: camera for camera in cameras}
         self._segmenter = segmenter
+        self._engine_is_free = threading.Semaphore(segmenter.engine.streams)
         self._options = options
         self._output = output
         self._progress = progress
@@ -238,11 +241,12 @@ class _Run:
             writer.add(connection)
         read_before = self._progress.read
         losses_before = self._progress.losses
-        with ThreadPoolExecutor(_WORKERS, "pictures") as pool:
-            batches = ahead(self._batches(pool, window, after), _AHEAD, "reading")
-            segmented = ahead(self._segmented(pool, batches), _AHEAD, "inference")
+        # While the engine has its pictures in work, others are decoded and encoded.
+        workers = self._segmenter.engine.streams + 1
+        with ThreadPoolExecutor(workers, "pictures") as pool:
+            batches = ahead(self._batches(pool, window, after), workers + 1, "reading")
             try:
-                for batch in segmented:
+                for batch in batches:
                     for step in batch:
                         with writing_to(self._output.partial):
                             self._write(step)
@@ -255,7 +259,7 @@ class _Run:
                                 self._output.checkpoint(step.place, self._progress.to_json())
                     self._report(self._bag, self._progress)
             finally:
-                segmented.close()  # type: ignore[attr-defined]
+                batches.close()  # type: ignore[attr-defined]
         with writing_to(self._output.partial):
             for camera in self._cameras.values():
                 self._write_late_infos(camera, self._progress.log_ns, None)
@@ -266,7 +270,7 @@ class _Run:
     def _batches(
         self, pool: ThreadPoolExecutor, window: tuple[int | None, int | None], after: Place | None
     ) -> Iterator[list[_Step]]:
-        """Messages in small batches, at most one picture in each, whose decoding has begun."""
+        """Messages in small batches, at most one picture in each, which is in work."""
         seen = {topic: (state.seen, state.slot) for topic, state in self._progress.cameras.items()}
         batch: list[_Step] = []
         size = 0
@@ -277,10 +281,10 @@ class _Run:
                 wanted, slot = self._wanted(count, slot, message.log_ns)
                 seen[step.camera.topic] = step.seen, step.slot = count + 1, slot
                 if wanted:
-                    step.frame = pool.submit(frame_of, message.data, message.connection.msgtype)
+                    step.picture = pool.submit(self._picture, message)
             batch.append(step)
             size += len(message.data)
-            if step.frame is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
+            if step.picture is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
                 yield batch
                 batch, size = [], 0
         if batch:
@@ -295,36 +299,18 @@ class _Run:
         now = int(log_ns * self._options.camera_rate_hz // 1e9)
         return now != slot, now
 
-    def _segmented(self, pool: ThreadPoolExecutor, batches: Iterator[list[_Step]]) -> Iterator[list[_Step]]:
-        """The same batches, with the encoding of the results begun."""
+    def _picture(self, message: Message) -> _Picture:
+        """Decode, segment and encode one picture."""
         try:
-            for batch in batches:
-                for step in batch:
-                    if step.frame is None:
-                        continue
-                    try:
-                        step.header, image = step.frame.result()
-                    except ImageError as error:
-                        step.problem = str(error)
-                        continue
-                    finally:
-                        step.frame = None
-                    (segmentation,) = self._segmenter.segment_batch([image])
-                    camera_size = (image.shape[1], image.shape[0])
-                    of_network = self._options.mask_size == "network"
-                    step.size = self._segmenter.resolution if of_network else camera_size
-                    step.results = pool.submit(
-                        picture_messages,
-                        self._options.outputs,
-                        step.header,
-                        image,
-                        segmentation,
-                        step.size,
-                        self._look,
-                    )
-                yield batch
-        finally:
-            batches.close()  # type: ignore[attr-defined]
+            header, image = frame_of(message.data, message.connection.msgtype)
+        except ImageError as error:
+            return _Picture(problem=str(error))
+        with self._engine_is_free:
+            (segmentation,) = self._segmenter.segment_batch([image])
+            of_network = self._options.mask_size == "network"
+            size = self._segmenter.resolution if of_network else (image.shape[1], image.shape[0])
+        results = picture_messages(self._options.outputs, header, image, segmentation, size, self._look)
+        return _Picture(header, size, results)
 
     def _write(self, step: _Step) -> None:
         message, writer = step.message, self._output.writer
@@ -337,17 +323,20 @@ class _Run:
             return
         state = self._progress.cameras[step.camera.topic]
         state.seen, state.slot = step.seen, step.slot
-        if step.problem:
-            self._count_undecodable(step, state)
-        elif step.results is not None:
-            for name, data in step.results.result().items():
+        if step.picture is None:
+            return
+        picture = step.picture.result()
+        if picture.problem:
+            self._count_undecodable(step, state, picture.problem)
+        else:
+            for name, data in picture.results.items():
                 self._put(step.camera, name, message.log_ns, data)
             state.segmented += 1
-            stamp = _stamp_of(step.header)
+            stamp = _stamp_of(picture.header)
             state.jumps_back += 0 < stamp < state.last_stamp_ns
             state.last_stamp_ns = stamp
             if CAMERA_INFO in self._options.outputs:
-                self._write_late_infos(step.camera, message.log_ns, step)
+                self._write_late_infos(step.camera, message.log_ns, picture)
 
     def _put(self, camera: BagCamera, name: str, log_ns: int, data: bytes) -> None:
         connection = self._results[camera.topic, name]
@@ -376,7 +365,7 @@ class _Run:
             state.waiting.remove(waiting)
             self._write_info(camera, message.log_ns, state.infos[-1][1], *waiting)
 
-    def _write_late_infos(self, camera: BagCamera, log_ns: int, step: _Step | None) -> None:
+    def _write_late_infos(self, camera: BagCamera, log_ns: int, picture: _Picture | None) -> None:
         """Write the camera_info of a picture if it is there, and of those before, which wait no longer."""
         state = self._progress.cameras[camera.topic]
         for stamp, frame_id, size in state.waiting:
@@ -384,14 +373,14 @@ class _Run:
             if near:
                 self._write_info(camera, log_ns, near[-1], stamp, frame_id, size)
         state.waiting = []
-        if step is None:
+        if picture is None:
             return
-        stamp, frame_id = _stamp_of(step.header), str(step.header.frame_id)
+        stamp, frame_id = _stamp_of(picture.header), str(picture.header.frame_id)
         exact = [info for time, info in state.infos if time == stamp]
         if exact:
-            self._write_info(camera, log_ns, exact[-1], stamp, frame_id, step.size)
+            self._write_info(camera, log_ns, exact[-1], stamp, frame_id, picture.size)
         else:
-            state.waiting = [(stamp, frame_id, step.size)]
+            state.waiting = [(stamp, frame_id, picture.size)]
 
     def _write_info(
         self, camera: BagCamera, log_ns: int, info: str, stamp: int, frame_id: str, size: tuple[int, int]
@@ -406,12 +395,12 @@ class _Run:
         scaled.header = header(stamp, frame_id)
         self._put(camera, CAMERA_INFO, log_ns, to_cdr(scaled, CAMERA_INFO_TYPE))
 
-    def _count_undecodable(self, step: _Step, state: CameraState) -> None:
+    def _count_undecodable(self, step: _Step, state: CameraState, problem: str) -> None:
         assert step.camera is not None
         state.undecodable += 1
         if len(self._progress.bad_pictures) < _NAMED_PICTURES:
             stamp = _stamp_in(step.message.data) or step.message.log_ns
-            self._progress.bad_pictures.append((step.camera.topic, stamp, step.problem))
+            self._progress.bad_pictures.append((step.camera.topic, stamp, problem))
 
     def _carried(self, connection: Connection) -> Connection:
         if connection not in self._defined:

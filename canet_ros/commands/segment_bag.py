@@ -13,16 +13,20 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+import cv2
 from tqdm import tqdm
 
 import canet_ros
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import find_model, graph_hash
+from canet_ros.machine import usable_cores
 from canet_ros.messages.pictures import DEFAULT_OUTPUTS, OUTPUTS
 from canet_ros.names import ENGINES, MASK_SIZES, PALETTES, PRECISIONS
 
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 DAMAGED = 3
+# Each holds the network's memory for a picture.
+MOST_STREAMS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,8 +103,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise BagError(f"{', '.join(missing)} does not exist")
     if arguments.json:  # what cannot be written is better known before the work than after it
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    streams = min(usable_cores(), MOST_STREAMS)
+    # Each picture is in the hands of one thread; there are as many as cores.
+    cv2.setNumThreads(1)
     segmenter = Segmenter.load(
-        arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
+        arguments.model,
+        arguments.device,
+        arguments.engine,
+        arguments.precision,
+        arguments.resolution,
+        streams=streams,
     )
     status = 0
     done = []

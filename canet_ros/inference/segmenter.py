@@ -76,6 +76,7 @@ class Segmenter:
         precision: str = "auto",
         resolution: str | Resolution | None = None,
         max_batch: int = 1,
+        streams: int = 0,
     ) -> Segmenter:
         """Load a model by name or folder, and warm it up.
 
@@ -87,6 +88,7 @@ class Segmenter:
             resolution: (width, height) or "WIDTHxHEIGHT" of the network's input; None or "" for the model's own;
                 "camera" for the shape of the first picture, at which the engine is made then.
             max_batch: how many pictures a call will hold at most, for engines that prepare for each number (GPUs).
+            streams: see ``EngineRequest``; as many threads as ``engine.streams`` says may then call at once.
 
         Raises:
             ModelError: the model is missing or broken.
@@ -104,7 +106,7 @@ class Segmenter:
         if isinstance(resolution, str):
             resolution = parse_resolution(resolution) if resolution else None
         size = resolution or spec.resolution
-        request = EngineRequest(folder, size, engine, device, precision, max_batch)
+        request = EngineRequest(folder, size, engine, device, precision, max_batch, streams)
         return cls(spec, create_engine(request), size, folder, hash_before)
 
     def is_current(self) -> bool:
@@ -243,6 +245,7 @@ class _EngineToCome:
     reason = "made when the first picture shows the camera's shape"
     passed_over: tuple[str, ...] = ()
     most_at_once = UNLIMITED
+    streams = 1
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         raise EngineError("there is no engine before the first picture")

@@ -283,6 +283,7 @@ def test_a_full_disk_leaves_the_input_and_no_bag(
     assert read_bag(source) == list(messages)
 
 
+@pytest.mark.slow  # ten processes, each killed and started again
 def test_kill_and_resume_at_random_moments_gives_the_same_bytes(random_model: Path, tmp_path: Path) -> None:
     """One run that is killed again and again until it ends, against one that was left alone.
 
@@ -355,7 +356,7 @@ names = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     topics=st.lists(names, min_size=1, max_size=4, unique_by=lambda parts: "/".join(parts)),
     times=st.lists(st.integers(0, 2**62), min_size=1, max_size=12),

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -541,3 +543,15 @@ def test_only_what_shapes_the_graph_makes_engines_build_anew(
     assert not segmenter.is_current(), "what the model says of itself is shown, so it must be what is there"
     (folder / "model.yaml").write_text(text.replace("std: [0.229", "std: [0.329"))
     assert Segmenter.load(folder, "cpu", "openvino", "fp32").graph_hash != segmenter.graph_hash
+
+
+def test_streams_answer_as_one_call_at_a_time_does(random_model: Path) -> None:
+    request = EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "fp32")
+    one, many = create_engine(request), create_engine(replace(request, streams=2))
+    assert (one.streams, many.streams) == (1, 2)
+    pictures = [
+        np.random.default_rng(seed).integers(0, 256, (1, *RESOLUTION[::-1], 3), np.uint8) for seed in range(6)
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        for found, expected in zip(pool.map(many.run, pictures), map(one.run, pictures)):
+            assert all(map(np.array_equal, found, expected))

@@ -68,6 +68,7 @@ def create_engine(request: EngineRequest) -> Engine:
                 refusals.append(f"not {candidate.engine} on {candidate.device}: {error}")
                 continue
         engine.most_at_once = getattr(engine, "most_at_once", UNLIMITED)
+        engine.streams = getattr(engine, "streams", 1)
         engine.passed_over = (*refusals, *remarks, *getattr(engine, "passed_over", ()))
         return engine
     raise EngineError(

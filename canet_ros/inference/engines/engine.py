@@ -33,6 +33,8 @@ class EngineRequest:
         resolution: (width, height) of the network's input.
         engine, device, precision: as the node's parameters of the same names.
         max_batch: pictures per call that a GPU prepares for; more are possible and slow the first time.
+        streams: calls that will go on at the same time, for most pictures a second: an engine on a CPU that can gives
+            each a core of its own. 0: one call at a time, on all cores, for the shortest time of each.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class EngineRequest:
     device: str = "auto"
     precision: str = "auto"
     max_batch: int = 1
+    streams: int = 0
 
 
 class Engine(Protocol):
@@ -54,6 +57,8 @@ class Engine(Protocol):
         passed_over: a sentence for each thing that was tried first and cannot be had, and why: faster engines, int8, a
             cache. ``create_engine`` sets it; an engine that has such a thing of its own sets it before.
         most_at_once: how many pictures fit into the device's memory; ``create_engine`` sets it unless the engine did.
+        streams: how many threads may be in ``run`` at once, to its advantage; ``create_engine`` sets 1 unless the
+            engine did.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Engine(Protocol):
     reason: str
     passed_over: tuple[str, ...]
     most_at_once: int
+    streams: int
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Class ids and confidence, (B, h, w) uint8 each, of BGR pictures (B, h, w, 3) at the network's resolution."""

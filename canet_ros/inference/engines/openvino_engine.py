@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class OpenVinoEngine:
     """
 
     name = "openvino"
+    streams = 1
 
     def __init__(self, request: EngineRequest) -> None:
         core = openvino_core()
@@ -37,7 +39,15 @@ class OpenVinoEngine:
         self.precision, self.reason = _precision(request, device, core)
         # int8 layers stay int8; the precision here is for the layers that calibration left alone.
         rest = _best_float(device, core) if self.precision == "int8" else self.precision
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[rest]}
+        hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[rest]}
+        if request.streams and device == "CPU":
+            self.streams = request.streams
+            # Threads that are not bound to cores give way to those that decode and encode.
+            hints |= {
+                "NUM_STREAMS": self.streams,
+                "INFERENCE_NUM_THREADS": self.streams,
+                "ENABLE_CPU_PINNING": False,
+            }
         fingerprint = (
             f"{openvino.get_version()} {core.get_property(device, 'FULL_DEVICE_NAME')} {device} {hints}"
         )
@@ -71,18 +81,24 @@ class OpenVinoEngine:
             except RuntimeError:  # of another driver, or of a machine with another processor of the same name
                 cache.forget_derived_file(blob)
                 compiled = compile_graph()
-        self._inference = compiled.create_infer_request()
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.streams):
+            self._free.put(compiled.create_infer_request())
         self.most_at_once, self.passed_over = warm_up(self.run, request.resolution, 1)
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         images = np.ascontiguousarray(images)
         masks = np.empty(images.shape[:3], np.uint8)
         confidences = np.empty_like(masks)
-        for i in range(len(images)):
-            self._inference.set_input_tensor(openvino.Tensor(images[i : i + 1], shared_memory=True))
-            self._inference.set_output_tensor(0, openvino.Tensor(masks[i : i + 1], shared_memory=True))
-            self._inference.set_output_tensor(1, openvino.Tensor(confidences[i : i + 1], shared_memory=True))
-            self._inference.infer()
+        inference = self._free.get()
+        try:
+            for i in range(len(images)):
+                inference.set_input_tensor(openvino.Tensor(images[i : i + 1], shared_memory=True))
+                inference.set_output_tensor(0, openvino.Tensor(masks[i : i + 1], shared_memory=True))
+                inference.set_output_tensor(1, openvino.Tensor(confidences[i : i + 1], shared_memory=True))
+                inference.infer()
+        finally:
+            self._free.put(inference)
         return masks, confidences
 
 
