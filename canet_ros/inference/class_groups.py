@@ -18,6 +18,9 @@ from canet_ros.inference.class_table import ClassTable
 Groups = Mapping[str, tuple[str, ...]]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+# Any caller of a parameter service can send them: each is a topic for every camera, and text takes time to be read.
+MAX_GROUPS = 64
+_LONGEST_TEXT = 10_000
 _EXAMPLE = "{drivable: [road], people: [pedestrian, bicyclist]}"
 
 
@@ -27,17 +30,22 @@ def parse_groups(text: str) -> Groups:
     so JSON); empty text: none.
 
     Raises:
-        ValueError: the text is anything else, a group has no class, or its name cannot be part of a topic's.
+        ValueError: the text is anything else or too long, there are more than ``MAX_GROUPS``, a group has no class, or
+            its name cannot be part of a topic's.
     """
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"groups: expected at most {_LONGEST_TEXT} characters, got {len(text)}")
     try:
         # Every scalar stays text: a class may be called "no" or "12".
         raw = yaml.load(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raw = text
     if raw is None or raw == "":
         return MappingProxyType({})
     if not isinstance(raw, dict):
-        raise ValueError(f"groups: expected names with their classes like {_EXAMPLE}, got {text!r}")
+        raise ValueError(f"groups: expected names with their classes like {_EXAMPLE}, got {text[:200]!r}")
+    if len(raw) > MAX_GROUPS:
+        raise ValueError(f"groups: expected at most {MAX_GROUPS}, got {len(raw)}")
     return MappingProxyType({name: _classes(name, classes) for name, classes in raw.items()})
 
 
@@ -74,5 +82,5 @@ def _classes(name: str, raw: Any) -> tuple[str, ...]:
         )
     classes = [raw] if isinstance(raw, str) else raw
     if not isinstance(classes, list) or not all(isinstance(c, str) and c for c in classes) or not classes:
-        raise ValueError(f"groups: {name}: expected a list of class names as in {_EXAMPLE}, got {raw!r}")
+        raise ValueError(f"groups: {name}: expected a list of class names as in {_EXAMPLE}")
     return tuple(dict.fromkeys(classes))

@@ -12,6 +12,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from canet_ros.inference.untrusted import read_yaml
+
 UNLABELLED = 255  # of a mask's pixel that has no class; vision_msgs reserves it too
 MAX_CLASSES = 255  # a mask is 8 bits a pixel
 
@@ -79,10 +81,6 @@ def load_class_table(name_or_path: str) -> ClassTable:
     if not Path(name_or_path).is_file():
         raise ValueError(f"no class table {name_or_path!r}: give a YAML file or one of {', '.join(known)}")
     try:
-        return parse_class_table(yaml.safe_load(Path(name_or_path).read_text(encoding="utf-8")))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name_or_path} is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name_or_path} is not YAML: {' '.join(str(error).split())}") from error
+        return parse_class_table(read_yaml(Path(name_or_path)))
     except ValueError as error:
         raise ValueError(f"{name_or_path}: {error}") from error

@@ -36,15 +36,19 @@ def read_yaml(path: Path) -> Any:
         ValueError: it is no YAML, names a type, is too large, too deep, or stands for too many values by its aliases.
     """
     require_file(path, MAX_YAML_BYTES)
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         _count_values(yaml.compose(text, yaml.SafeLoader), {}, set())
         return yaml.safe_load(text)
+    except OSError:
+        raise
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{error.problem or error.context or 'no YAML'}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no UTF-8 text") from error
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except (

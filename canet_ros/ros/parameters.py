@@ -253,7 +253,7 @@ def value_problem(spec: ParameterSpec, value: Any) -> str | None:
     if fits and spec.name == "device":
         fits = _DEVICE.fullmatch(value) is not None
     if not fits:
-        return f"{spec.name}: expected {wanted}, got {value!r}"
+        return f"{spec.name}: expected {wanted}, got {_shown(value)}"
     if spec.name == "rotations" and not set(value) <= set(ROTATIONS):
         return f"rotations: expected 0, 90, 180 or 270 for each camera, got {list(value)}"
     try:
@@ -269,6 +269,12 @@ def value_problem(spec: ParameterSpec, value: Any) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _shown(value: Any) -> str:
+    """A value in an answer; whoever asks may send one of any length."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) -> str | None:

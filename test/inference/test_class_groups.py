@@ -54,6 +54,10 @@ def test_no_groups_and_classes_that_look_like_something_else() -> None:
         ("{2: [road]}", "'2' cannot name a topic"),
         ("{compressed: [road]}", "'compressed' cannot name a topic"),
         ("{[a]: [road]}", "cannot name a topic|expected names"),
+        # What a stranger may send to the parameter service.
+        ("[" * 9000, "expected names with their classes"),
+        ("{drivable: [" + "road, " * 5000 + "road]}", "at most 10000 characters"),
+        ("{" + ", ".join(f"g{i}: road" for i in range(65)) + "}", "at most 64"),
     ],
 )
 def test_anything_else_is_refused_with_a_reason(text: str, words: str) -> None:

@@ -125,7 +125,7 @@ def test_batch_norm_of_all_processes_takes_gpus(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("- {name: road, color: [1, 2", "not YAML"),
+        ("- {name: road, color: [1, 2", "line 1: expected ',' or ']'"),
         ("", "a list of entries"),
         ("road", "a list of entries"),
         ("{road: 1, car: 2}", "a list of entries"),
@@ -141,6 +141,11 @@ def test_batch_norm_of_all_processes_takes_gpus(
         ("- {name: '', color: [1, 2, 3]}\n- {name: car, color: [1, 2, 3]}", "name"),
         ("- {name: road, color: blue}\n- {name: car, color: [1, 2, 3]}", "0..255"),
         (b"\xff\xfe\x00", "UTF-8"),
+        ("- " * 5000, "nested too deeply"),
+        (
+            "".join(f"a{i}: &a{i} {[f'*a{i - 1}'] * 9 if i else 0}\n" for i in range(12)).replace("'", ""),
+            "values",
+        ),
     ],
 )
 def test_class_tables(

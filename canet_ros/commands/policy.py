@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet policy``: the SROS 2 policy of a node that is started with these arguments; see docs/security.md."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from canet_ros.inference.class_groups import parse_groups
+from canet_ros.launching.arguments import OWN_ARGUMENTS, misspelt_arguments, parameters_in_use
+from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.launching.parameter_table import PARAMETERS
+from canet_ros.launching.sros2_policy import sros2_policy
+from canet_ros.messages.pictures import CAMERA_INFO, PICTURES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="NAME:=VALUE",
+        help="what canet.launch.py is given: image_topics, namespace, params_file and so on",
+    )
+    parser.add_argument(
+        "--enclave", default="/canet", metavar="PATH", help="name of the enclave (default: /canet)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    given = dict(_name_and_value(word) for word in arguments.arguments)
+    known = [spec.name for spec in (*PARAMETERS, *OWN_ARGUMENTS)]
+    problems = misspelt_arguments(given, known, ours_alone=True)
+    if problems:
+        raise ValueError("; ".join(problems))
+    namespace = "/" + given.get("namespace", "").strip("/")
+    node = f"{namespace.rstrip('/')}/canet"
+    file = given.get("params_file", "")
+    in_use = parameters_in_use(given, Path(file).expanduser().read_text() if file else "", node)
+    images = [_absolute(topic, namespace, node) for topic in in_use["image_topics"]]
+    pictures = {name: output.codec for name, output in PICTURES.items()}
+    pictures |= {f"groups/{name}": "png" for name in parse_groups(in_use["groups"])}
+    results = [
+        *(
+            form
+            for name, codec in pictures.items()
+            for form in (name, *([f"{name}/compressed"] if codec else []))
+        ),
+        CAMERA_INFO,
+        "label_info",
+    ]
+    policy = sros2_policy(
+        camera_topics(images, in_use["results_name"]),
+        in_use["image_transport"],
+        results,
+        namespace,
+        bool(in_use.get("use_sim_time")),
+        arguments.enclave,
+    )
+    print(policy, end="")
+    return 0
+
+
+def _name_and_value(word: str) -> tuple[str, str]:
+    name, separator, value = word.partition(":=")
+    if not separator:
+        raise ValueError(f"expected NAME:=VALUE, as ros2 launch takes it, got {word!r}")
+    return name, value
+
+
+def _absolute(topic: str, namespace: str, node: str) -> str:
+    if topic.startswith("~"):
+        return f"{node}{topic[1:]}"
+    return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SROS 2 policy against a node that runs: nothing is missing in it, and nothing more is in it than the node has.
+
+Not tested: a node under an enforced policy. ROS 2's pip wheels hold a Fast DDS without security and no sros2.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_graph import Graph, Process, segmentation_node
+from sensor_msgs.msg import Image
+from waiting import wait_until
+
+from canet_ros.cli import main
+from canet_ros.ros.label_info import LabelInfo
+
+pytestmark = pytest.mark.ros
+ROOT = Path(__file__).resolve().parents[2]
+Rights = dict[str, set[str]]
+
+
+def rights_in(policy: str) -> Rights:
+    """Absolute names by what the policy allows: publish, subscribe, reply, request."""
+    root = ElementTree.fromstring(policy)
+    rights: Rights = {}
+    for profile in root.iter("profile"):
+        node = f"{profile.get('ns', '').rstrip('/')}/{profile.get('node')}"
+        for element in profile:
+            names = {(item.text or "").replace("~", node, 1) for item in element}
+            for right, rule in element.items():
+                assert rule == "ALLOW"
+                rights.setdefault(right, set()).update(names)
+    return rights
+
+
+def rights_of(graph: Graph, namespace: str) -> Rights:
+    """What the node really publishes, hears, answers and asks."""
+    found = {
+        "publish": graph.node.get_publisher_names_and_types_by_node("canet", namespace),
+        "subscribe": graph.node.get_subscriber_names_and_types_by_node("canet", namespace),
+        "reply": graph.node.get_service_names_and_types_by_node("canet", namespace),
+        "request": graph.node.get_client_names_and_types_by_node("canet", namespace),
+    }
+    return {right: {name for name, _ in names} for right, names in found.items() if names}
+
+
+def written_policy(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["policy", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def listening_tcp_ports(pid: int) -> list[str]:
+    """Addresses on which a process waits for connections, as /proc writes them."""
+    held = set()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            held.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+    ]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held]
+
+
+@pytest.fixture(scope="module")
+def node(random_model: Path) -> Process:
+    with segmentation_node(
+        random_model,
+        namespace="/robot",
+        image_topics="['eye/image_raw', '/rear/image_raw']",
+        groups="'{drivable: [road]}'",
+        use_sim_time=True,
+    ) as process:
+        yield process
+
+
+def test_a_policy_allows_what_the_node_does_and_nothing_else(
+    graph: Graph, node: Process, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph.wait_for_state("active", "/robot/canet")
+    masks = [
+        graph.listen(Image, topic) for topic in ("/robot/eye/segmentation/mask", "/rear/segmentation/mask")
+    ]
+    cameras = [graph.camera(topic) for topic in ("/robot/eye/image_raw", "/rear/image_raw")]
+    for camera, listener in zip(cameras, masks):
+        graph.connect(camera, listener)
+    allowed = rights_in(
+        written_policy(
+            capsys,
+            "namespace:=robot",
+            "image_topics:=['eye/image_raw', '/rear/image_raw']",
+            "groups:={drivable: [road]}",
+            "use_sim_time:=true",
+        )
+    )
+    if LabelInfo is None:  # it comes with vision_msgs
+        allowed["publish"] -= {name for name in allowed["publish"] if name.endswith("/label_info")}
+    if "/robot/canet/get_type_description" not in rights_of(graph, "/robot")["reply"]:  # Humble
+        allowed["reply"].remove("/robot/canet/get_type_description")
+    wait_until(lambda: rights_of(graph, "/robot") == allowed, f"{rights_of(graph, '/robot')} to be {allowed}")
+    graph.clear()
+
+
+def test_the_node_waits_for_no_connection(graph: Graph, node: Process) -> None:
+    graph.wait_for_state("active", "/robot/canet")
+    assert listening_tcp_ports(node.pid) == []
+
+
+def test_the_policy_that_is_installed_is_that_of_a_node_without_arguments(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert (ROOT / "config" / "sros2_policy.xml").read_text() == written_policy(capsys)
+
+
+def test_a_policy_of_four_cameras_and_of_another_enclave(capsys: pytest.CaptureFixture[str]) -> None:
+    file = ROOT / "config" / "four_cameras.yaml"
+    policy = written_policy(
+        capsys, f"params_file:={file}", "image_transport:=compressed", "--enclave", "/vehicle/eyes"
+    )
+    assert '<enclave path="/vehicle/eyes">' in policy
+    rights = rights_in(policy)
+    assert rights["subscribe"] == {
+        f"/{side}/{name}"
+        for side in ("front", "left", "right", "rear")
+        for name in ("image_raw/compressed", "camera_info")
+    }
+    assert {"/left/segmentation/mask", "/rear/segmentation/overlay/compressed"} <= rights["publish"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("image_topics", "expected NAME:=VALUE"),
+        ("image_topic:=[/a]", "did you mean image_topics"),
+        ("image_topics:=/a", "expected a list"),
+        ("params_file:=/nowhere.yaml", "/nowhere.yaml"),
+        ("groups:=road", "expected names with their classes"),
+    ],
+)
+def test_wrong_arguments_write_no_policy(
+    argument: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["policy", argument]) == 1
+    shown = capsys.readouterr()
+    assert words in shown.err
+    assert shown.out == ""
+
+
+def test_policies_are_what_sros2_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By sros2's own schema, where ROS 2 is installed whole; elsewhere by the names and the order of its elements."""
+    policy = written_policy(capsys, "image_topics:=[/a/b, /c/d]")
+    try:
+        from sros2.policy import load_policy
+    except ImportError:
+        names = re.findall(r"<([a-z]+)", policy)
+        assert names[:5] == ["policy", "enclaves", "enclave", "profiles", "profile"]
+        assert set(names[5:]) == {"topics", "topic", "services", "service"}
+    else:
+        (tmp_path / "policy.xml").write_text(policy)
+        load_policy(tmp_path / "policy.xml")
