@@ -4,6 +4,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 INPUT ?=
+HASHED ?=
 ifneq ($(origin ROS_DISTRO),command line)
 ROS_DISTRO := jazzy
 endif
@@ -24,7 +25,7 @@ FETCHED := sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
-.PHONY: help setup demo test coverage test-oldest docs lint clean
+.PHONY: help setup demo test coverage test-oldest docs lint requirements sbom audit clean
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
@@ -33,6 +34,10 @@ help:
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make docs                           this documentation as a site, in docs/_build/"
 	@echo "make lint                           formatting, lint, types and the arrows between rooms"
+	@echo "make demo HASHED=1                  the same from requirements/demo.txt: versions and files as we had them"
+	@echo "make requirements                   write that file anew, from setup.py"
+	@echo "make sbom                           what the demo's environment holds, as CycloneDX, in sbom.json"
+	@echo "make audit                          known vulnerabilities in requirements/demo.txt; asks PyPI"
 	@echo "make clean                          remove environments and output"
 
 setup: $(TEST_READY)
@@ -42,10 +47,15 @@ $(DEMO_READY): setup.py
 		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of jazzy and kilted alone"; exit 2; }
 	@echo "setting up $(VENV), once: 1.5 GB and a minute; 6 GB and longer where PyTorch comes with CUDA"
 	$(PYTHON) -m venv $(VENV)
+ifneq ($(HASHED),)
+	$(PIP) --require-hashes --requirement requirements/demo.txt | $(FETCHED)
+	$(PIP) --no-deps --no-build-isolation --editable . | $(FETCHED)
+else
 	@echo "  1 of 2: PyTorch"
 	$(PIP) "$(TORCH)" | $(FETCHED)
 	@echo "  2 of 2: ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and the rest"
 	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags]" | $(FETCHED)
+endif
 	@touch $@
 
 $(TEST_READY): $(DEMO_READY)
@@ -89,6 +99,27 @@ lint: $(TEST_READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+
+# Of the oldest Python that setup.py admits and all newer ones, with the hashes that PyPI has.
+requirements: .venv-tools/ready
+	{ printf '%s\n' "# SPDX-License-Identifier: Apache-2.0" \
+		"# What \`make demo\` installs, each file by its hash; written by \`make requirements\`, installed with \`make demo HASHED=1\`."; \
+		.venv-tools/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
+			--no-header --extra jazzy --extra openvino --extra bags setup.py requirements/demo.in; } > .venv-tools/demo.txt
+	mv .venv-tools/demo.txt requirements/demo.txt
+
+sbom: $(DEMO_READY) .venv-tools/ready
+	.venv-tools/bin/cyclonedx-py environment --output-file sbom.json --of JSON $(VENV)/bin/python
+	@echo sbom.json
+
+# Strict: a package that PyPI was not asked about, because it could not be reached, is no package without a fault.
+audit: .venv-tools/ready
+	.venv-tools/bin/pip-audit --strict --requirement requirements/demo.txt --require-hashes --disable-pip
+
+.venv-tools/ready:
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install --disable-pip-version-check uv cyclonedx-bom pip-audit | $(FETCHED)
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* build install log demo_output docs/_build docs/reference .mypy_cache .pytest_cache .ruff_cache

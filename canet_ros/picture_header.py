@@ -68,15 +68,18 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 
 def _png(data: bytes) -> tuple[int, int]:
-    if len(data) < 33 or data[12:16] != b"IHDR":
+    """From chunk to chunk as the decoder goes, which takes the memory that a chunk claims before it looks for it."""
+    if len(data) < 33 or data[8:16] != b"\x00\x00\x00\x0dIHDR":
         raise HeaderError(f"PNG of {len(data)} bytes is cut off in its header")
     width, height = struct.unpack_from(">II", data, 16)
-    at = 8
+    at = 33
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        at += 12 + length
-        if kind == b"IEND" and at <= len(data):
+        if kind == b"IEND":
+            if length:
+                raise HeaderError(f"PNG whose end holds {length} bytes")
             return width, height
+        at += 12 + length
     raise HeaderError(f"PNG of {len(data)} bytes is cut off: its end is missing")
 
 

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +19,11 @@ from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.messages.images import frame_from_compressed, frame_from_image
 from canet_ros.ros import qos
+from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import RateLimit
 from canet_ros.ros.outputs import CameraOutputs
-from canet_ros.ros.statistics import Statistics, nanoseconds
+from canet_ros.ros.statistics import Statistics
 
 try:
     from rclpy.event_handler import UnsupportedEventTypeError
@@ -221,35 +220,3 @@ class CameraInput:
             return create(on_lost)
         except UnsupportedEventTypeError:
             return create(None)
-
-
-class CameraInfoBuffer:
-    """The last camera_info messages, to be found by stamp. Safe between threads."""
-
-    LENGTH = 60  # two seconds at 30 Hz
-    NEAR_NS = 1_000_000_000
-
-    def __init__(self) -> None:
-        self._infos: deque[Any] = deque(maxlen=self.LENGTH)
-        self._lock = threading.Lock()
-
-    def put(self, info: Any) -> None:
-        with self._lock:
-            self._infos.append(info)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._infos.clear()
-
-    def match(self, stamp: Any) -> Any | None:
-        """The camera_info of the same stamp; else the last one, if it bears no stamp or one within a second."""
-        wanted_ns = nanoseconds(stamp)
-        with self._lock:
-            infos = list(self._infos)
-        for info in reversed(infos):
-            if nanoseconds(info.header.stamp) == wanted_ns:
-                return info
-        if not infos:
-            return None
-        last_ns = nanoseconds(infos[-1].header.stamp)
-        return infos[-1] if last_ns == 0 or abs(last_ns - wanted_ns) <= self.NEAR_NS else None

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo
 
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.launching.parameter_table import PARAMETERS
-from canet_ros.ros.camera import CameraInfoBuffer
+from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.parameters import value_problem
 from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
