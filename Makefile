@@ -25,12 +25,13 @@ FETCHED := sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
-.PHONY: help setup demo test coverage test-oldest docs lint requirements sbom audit clean
+.PHONY: help setup demo test coverage mutation test-oldest docs lint requirements sbom audit clean
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
 	@echo "make test [ROS_DISTRO=kilted]       all tests on Jazzy's wheels; or those that use ROS on Kilted's"
 	@echo "make coverage                       all tests, and which lines and branches they reach; under 90 % fails"
+	@echo "make mutation                       whether quick tests notice changed code; 85 % must be noticed; half an hour"
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make docs                           this documentation as a site, in docs/_build/"
 	@echo "make lint                           formatting, lint, types and the arrows between rooms"
@@ -75,6 +76,18 @@ endif
 
 coverage: $(TEST_READY)
 	$(PYTEST) --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+# What to mutate and which tests must notice: [tool.mutmut] in pyproject.toml.
+mutation: $(VENV)/ready-mutation
+	$(VENV)/bin/python -m mutmut run
+	$(VENV)/bin/python -m mutmut export-cicd-stats
+	$(VENV)/bin/python -c 'import json; f = json.load(open("mutants/mutmut-cicd-stats.json")); \
+		noticed = f["killed"] + f["timeout"]; share = noticed / f["total"]; \
+		print(f"{noticed} of {f[\"total\"]} mutants noticed: {share:.1%}"); raise SystemExit(share < 0.85)'
+
+$(VENV)/ready-mutation: $(TEST_READY)
+	$(PIP) "mutmut>=3.8" | $(FETCHED)
+	@touch $@
 
 test-oldest: .venv-oldest/ready
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(PYTEST_OPTIONS) -m "not ros and not launch" $(PYTEST_ARGS)
@@ -122,4 +135,4 @@ audit: .venv-tools/ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* build install log demo_output docs/_build docs/reference .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build install log demo_output docs/_build docs/reference mutants .mypy_cache .pytest_cache .ruff_cache

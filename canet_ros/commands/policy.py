@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         results,
         namespace,
         bool(in_use.get("use_sim_time")),
+        float(in_use["bond_timeout"]) > 0,
         arguments.enclave,
     )
     print(policy, end="")

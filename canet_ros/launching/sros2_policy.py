@@ -33,6 +33,7 @@ def sros2_policy(
     results: Sequence[str],
     namespace: str = "/",
     use_sim_time: bool = False,
+    bond: bool = False,
     enclave: str = "/canet",
 ) -> str:
     """A policy file, version 0.2.0 of sros2's policy.xsd, of one enclave with one node, ``canet``.
@@ -40,10 +41,14 @@ def sros2_policy(
     Args:
         results: what stands under each camera's results: ``mask``, ``mask/compressed``, ``groups/drivable``.
         namespace: the node's, absolute.
+        bond: whether the node has a bond with a lifecycle manager of its namespace.
         enclave: absolute name, as ``ros2 security create_enclave`` takes it.
     """
     heard = ["/clock"] if use_sim_time else []
     published = [*_PUBLISHED]
+    if bond:  # each end hears and says
+        heard.append("bond")
+        published.append("bond")
     for camera in cameras:
         heard += [
             camera.image if image_transport == "raw" else f"{camera.image}/{image_transport}",

@@ -35,6 +35,11 @@ from canet_ros.ros.statistics import DROPS, STAGES, Statistics
 pytestmark = pytest.mark.ros
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 TOPIC = "/front/image_raw"
+GREENWAVE = {
+    "frame_rate_node": "0.00",
+    "frame_rate_msg": "0.00",
+    "current_delay_from_realtime_ms": "N/A",
+}
 assert ros_graph  # imported before rclpy is initialised: it chooses the domain
 
 
@@ -69,6 +74,7 @@ class Health:
             self_test=lambda: self.self_test,
             worker=lambda: self.worker,
             unknown_parameters=["resolutoin", "modell"],
+            bond=lambda: "formed",
         )
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
@@ -141,10 +147,12 @@ def test_one_status_for_the_engine_and_one_for_each_camera(health: Health) -> No
         "failures": "0",
         "engine_restarts": "0",
         "doing": "",
+        "bond": "formed",
         "unknown_parameters": "resolutoin, modell",
         "last_error": "",
     }
     assert values(camera) == {
+        **GREENWAVE,
         "image_topic": TOPIC,
         "publishers": "0",
         "subscribed": "False",
@@ -155,6 +163,7 @@ def test_one_status_for_the_engine_and_one_for_each_camera(health: Health) -> No
         "dropped": "0",
         **{f"dropped_{reason}": "0" for reason in DROPS},
         "lost": "0",
+        "lost_overtaken": "0",
         "missing_by_stamp": "0",
         "not_encoded": "0",
         "qos_problems": "0",
@@ -472,7 +481,7 @@ def test_a_share_of_the_images_is_useless(health: Health, reason: str, words: st
     assert health.camera_says() == (WARN, f"2 {words}")
 
 
-@pytest.mark.parametrize("account", ["lost", "missing"])
+@pytest.mark.parametrize("account", ["lost_on_the_way", "missing"])
 def test_a_share_of_the_images_is_lost_on_the_way(health: Health, account: str) -> None:
     statistics = health.active(received_s=0.1)
     statistics.count(account)
@@ -482,6 +491,16 @@ def test_a_share_of_the_images_is_lost_on_the_way(health: Health, account: str) 
     assert level == WARN
     assert text.startswith("2 images were lost on the way, 10 came: ")
     assert "transport.md" in text
+
+
+def test_what_a_newer_image_overtook_is_not_lost_on_the_way(health: Health) -> None:
+    statistics = health.active(received_s=0.1)
+    for name, number in (("lost", 9), ("lost_on_the_way", 1), ("missing", 9)):
+        statistics.count(name, number)
+    assert health.camera_says()[0] == OK
+    assert values(health.say().status[1])["lost_overtaken"] == "8"
+    statistics.count("missing", 1)
+    assert health.camera_says()[0] == WARN
 
 
 def test_a_road_that_the_model_does_not_know(health: Health) -> None:

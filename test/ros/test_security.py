@@ -21,6 +21,7 @@ from waiting import wait_until
 
 from canet_ros.cli import main
 from canet_ros.ros.label_info import LabelInfo
+from canet_ros.ros.manager_bond import Bond
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,11 +35,17 @@ def rights_in(policy: str) -> Rights:
     for profile in root.iter("profile"):
         node = f"{profile.get('ns', '').rstrip('/')}/{profile.get('node')}"
         for element in profile:
-            names = {(item.text or "").replace("~", node, 1) for item in element}
+            names = {absolute(item.text or "", node) for item in element}
             for right, rule in element.items():
                 assert rule == "ALLOW"
                 rights.setdefault(right, set()).update(names)
     return rights
+
+
+def absolute(name: str, node: str) -> str:
+    if name.startswith("~"):
+        return node + name[1:]
+    return name if name.startswith("/") else f"{node.rpartition('/')[0]}/{name}"
 
 
 def rights_of(graph: Graph, namespace: str) -> Rights:
@@ -106,6 +113,9 @@ def test_a_policy_allows_what_the_node_does_and_nothing_else(
     )
     if LabelInfo is None:  # it comes with vision_msgs
         allowed["publish"] -= {name for name in allowed["publish"] if name.endswith("/label_info")}
+    if Bond is None:  # it comes with bondpy
+        for right in ("publish", "subscribe"):
+            allowed[right].remove("/robot/bond")
     if "/robot/canet/get_type_description" not in rights_of(graph, "/robot")["reply"]:  # Humble
         allowed["reply"].remove("/robot/canet/get_type_description")
     wait_until(lambda: rights_of(graph, "/robot") == allowed, f"{rights_of(graph, '/robot')} to be {allowed}")
@@ -134,8 +144,15 @@ def test_a_policy_of_four_cameras_and_of_another_enclave(capsys: pytest.CaptureF
         f"/{side}/{name}"
         for side in ("front", "left", "right", "rear")
         for name in ("image_raw/compressed", "camera_info")
-    }
+    } | {"/bond"}
     assert {"/left/segmentation/mask", "/rear/segmentation/overlay/compressed"} <= rights["publish"]
+
+
+def test_a_bond_with_a_lifecycle_manager_is_said_and_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    policy = written_policy(capsys, "bond_timeout:=4.0", "namespace:=robot")
+    rights = rights_in(policy)
+    assert "/robot/bond" in rights["publish"] & rights["subscribe"]
+    assert "bond" not in written_policy(capsys, "namespace:=robot", "bond_timeout:=0.0")
 
 
 @pytest.mark.parametrize(
