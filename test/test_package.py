@@ -393,6 +393,40 @@ def test_package_manifest_names_what_is_imported() -> None:
     assert not missing
 
 
+def test_bloom_can_release_it() -> None:
+    catkin_package = pytest.importorskip("catkin_pkg.package")
+    warnings: list[str] = []
+    package = catkin_package.parse_package(str(ROOT / "package.xml"), warnings=warnings)
+    package.evaluate_conditions({"ROS_VERSION": "2", "ROS_DISTRO": "jazzy"})
+    assert warnings == []
+    assert {url.type for url in package.urls} == {"website", "repository", "bugtracker"}
+    assert package.authors
+    assert {license_.file for license_ in package.licenses} == {"LICENSE", "models/LICENSE"}
+    assert all((ROOT / license_.file).is_file() for license_ in package.licenses)
+
+
+def test_the_licence_of_the_weights_names_every_model() -> None:
+    text = (ROOT / "models" / "LICENSE").read_text()
+    for folder in (ROOT / "models").glob("*/model.yaml"):
+        assert f"{folder.parent.name}\n" in text
+
+
+def test_every_file_of_code_says_its_licence() -> None:
+    """SPDX's line, where ament_copyright looks for a notice of some lines."""
+    folders = ("canet_ros", "launch", "test", "config", "docker", ".github")
+    suffixes = {".py", ".sh", ".yaml", ".yml", ".toml"}
+    files = [ROOT / "setup.py", ROOT / "Makefile", ROOT / "docs" / "conf.py"]
+    files += [
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in suffixes or path.name.startswith("Dockerfile")
+    ]
+    assert len(files) > 150
+    lacking = [path for path in files if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()[:200]]
+    assert not lacking
+
+
 def test_install_page_names_what_comes_by_pip() -> None:
     page = (ROOT / "docs" / "install.md").read_text()
     for name in third_party_imports() & BY_PIP:

@@ -23,7 +23,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_operations_are_those_of_the_paper() -> None:
     """Of CANet with MobileNetV2 and 19 classes at 1024x512, counted by hand: the spatial branch's first convolution
-    alone is 2 x 512 x 256 x 64 x 27 operations, and all of it 39 GFLOP."""
+    alone is 2 x 512 x 256 x 64 x 27 operations, and all of it 39 GFLOP.
+    """
     assert count_gflop(CANet(19), (1024, 512)) == pytest.approx(39, rel=0.02)
     assert count_gflop(CANet(19, architecture="canet_lite"), (1024, 512)) == pytest.approx(7.5, rel=0.03)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmentation node on an engine that does what the file $CANET_TEST_FAULT says, read anew for every inference:
+"""The segmentation node on an engine that does what the file $CANET_TEST_FAULT says, read anew for every inference.
 
 hang, raise, exit (what is no Exception), nan, shape, class (one that the model has not), memory (for more than one
 picture at once); and while it is loaded: slow, build (slow, and building), broken, surprise. Any other text: no fault.
