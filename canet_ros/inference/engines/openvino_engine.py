@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import queue
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ class OpenVinoEngine:
             return core.compile_model(model, device, hints)
 
         def write_compiled(path: Path) -> None:
-            path.write_bytes(compile_graph().export_model().getvalue())
+            stream = io.BytesIO()  # without one, OpenVINO 2024 gives bytes, newer ones a stream
+            compile_graph().export_model(stream)
+            path.write_bytes(stream.getvalue())
 
         try:
             blob = cache.derived_file(
