@@ -59,7 +59,7 @@ def sros2_policy(
         (
             '<?xml version="1.0" encoding="UTF-8"?>',
             "<!-- SPDX-License-Identifier: Apache-2.0 -->",
-            "<!-- The least that the segmentation node needs, as `canet policy` writes it; see docs/security.md. -->",
+            "<!-- The least that the segmentation node needs, as canet policy writes it. -->",
             '<policy version="0.2.0">',
             "  <enclaves>",
             f"    <enclave path={quoteattr(enclave)}>",
