@@ -64,6 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
         folder, arguments.device, arguments.engine, arguments.precision, arguments.resolution
     )
     evaluation = evaluate(segmenter, pictures, arguments.flip)
+    if not evaluation.confusion.any():
+        raise ValueError(
+            f"no pixel of the {len(pictures)} label pictures has an id of the model's classes "
+            f"(0 to {len(segmenter.spec.classes) - 1}): nothing can be measured"
+        )
     found = scores(evaluation.confusion)
     classes = segmenter.spec.classes
     figures: dict[str, Any] = {

@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     classes = load_class_table(arguments.classes or "cityscapes")
     try:
-        spec, network = import_public_checkpoint(arguments.file, arguments.out.name, classes)
+        spec, network = import_public_checkpoint(arguments.file, arguments.out.resolve().name, classes)
     except ModelError as error:
         raise ModelError(
             f"{error}\nAny other network comes as FILE.onnx: {see_docs('your-own-network.md')}"
@@ -141,7 +141,7 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ValueError(f"{arguments.file}: {error}") from error
     assert classes is not None  # find_interface asks for them
-    spec = ModelSpec(arguments.out.name, classes, resolution=resolution, onnx=interface)
+    spec = ModelSpec(arguments.out.resolve().name, classes, resolution=resolution, onnx=interface)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.out.parent) as folder:
         save_spec(Path(folder), spec)

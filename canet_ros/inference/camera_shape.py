@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import math
 
-from canet_ros.inference.model_folder import Resolution
+from canet_ros.inference.model_folder import MAX_SIDE, Resolution
 
 CAMERA = "camera"  # in the place of a resolution: that of the first picture's shape
 TOLERATED_SQUEEZE = 1.1
@@ -43,6 +43,8 @@ def squeeze_warning(resolution: Resolution, size: Resolution) -> str:
     if squeeze(resolution, size) <= TOLERATED_SQUEEZE:
         return ""
     fitting = camera_resolution(resolution, size)
+    if squeeze(fitting, size) > TOLERATED_SQUEEZE or max(fitting) > MAX_SIDE:
+        return ""  # tiny, or a strip: nothing that could be asked for keeps its shape
     return (
         f"pictures of {_text(size)} are squeezed into {_text(resolution)}, which costs accuracy: resolution "
         f"{_text(fitting)}, or 'camera', keeps their shape at the same cost"

@@ -53,15 +53,21 @@ def parse_class_table(entries: Any) -> ClassTable:
     """
     try:
         names = tuple(entry["name"] for entry in entries)
+        for place, entry in enumerate(entries):
+            if entry.get("id", place) != place:
+                raise ValueError(
+                    f"class {entry['name']!r} has the id {entry['id']!r}, but stands at place {place}: a class's id is "
+                    "its place in the list"
+                )
         colors = tuple(tuple(entry["color"]) for entry in entries)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             "a class table is a list of entries like {name: road, color: [128, 64, 128]}"
         ) from error
     for name in names:
-        if not (isinstance(name, str) and name.strip()):
+        if not (isinstance(name, str) and name.strip() and name.isprintable()):
             raise ValueError(
-                f"class name {name!r}: expected a text, in quotes where YAML takes it for something else"
+                f"class name {name!r}: expected a text of one line, in quotes where YAML takes it for something else"
             )
     return ClassTable(names, colors)
 

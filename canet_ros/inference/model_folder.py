@@ -42,6 +42,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Of ModelSpec; whatever else there is, a new field too, takes part in ``graph_hash``.
 _OUTSIDE_THE_GRAPH = ("name", "classes", "resolution", "training", "metrics", "familiar", "weights_sha256")
 
+MAX_SIDE = 8192  # of a resolution, pixels
 _MAX_WEIGHTS_BYTES = 2**30
 _MAX_HEADER_BYTES = 2**20
 
@@ -84,6 +85,7 @@ class ModelSpec:
     weights_sha256: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        _name(self.name)
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(f"mean {list(self.mean)}, std {list(self.std)}: expected numbers, std above 0")
         if not 0.01 <= self.temperature <= 100:
@@ -120,8 +122,8 @@ def parse_resolution(text: str) -> Resolution:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError:
         raise ValueError(f"resolution {text!r}: expected WIDTHxHEIGHT, for example 480x360") from None
-    if not (16 <= width <= 8192 and 16 <= height <= 8192):
-        raise ValueError(f"resolution {text!r}: each side must be 16 to 8192 pixels")
+    if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
+        raise ValueError(f"resolution {text!r}: each side must be 16 to {MAX_SIDE} pixels")
     return width, height
 
 

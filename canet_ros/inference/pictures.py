@@ -58,11 +58,15 @@ def open_pictures(path: Path, warn: Callable[[str], None], name: str = "") -> Pi
 
 def find_files(path: Path) -> list[Path]:
     """The file itself, or the pictures in a folder by name; raises as ``open_pictures``."""
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():  # a link to nothing is told of when it is read
         raise ValueError(f"input {path} does not exist")
     if not path.is_dir():
         return [path]
-    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in PICTURE_SUFFIXES]
+    files = [
+        file
+        for file in sorted(path.iterdir())
+        if file.suffix.lower() in PICTURE_SUFFIXES and not file.is_dir()
+    ]
     if not files:
         raise ValueError(f"input {path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return files

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from canet_ros.files import written_beside
+from canet_ros.inference.model_folder import ModelError
 from canet_ros.training.initialization import load_weights_file
 from canet_ros.training.metrics import Scores
 
@@ -67,7 +68,10 @@ def resume(path: Path, identity: Mapping[str, Any], state: TrainingState) -> tup
     """
     if not path.is_file():
         return 0, None
-    content = load_weights_file(path)
+    try:
+        content = load_weights_file(path)
+    except ModelError as error:
+        raise ValueError(f"{error}: {_START_ANEW}") from error
     try:
         differences = _differences(json.loads(content["identity"]), json.loads(json.dumps(identity)))
         if not differences:

@@ -47,8 +47,10 @@ class LabelledPicture:
         image = read_picture(self.image)
         label = read_picture(self.label, cv2.IMREAD_UNCHANGED)
         if label.ndim != 2 or label.dtype != np.uint8:
+            found = "colours, or ids behind a palette" if label.ndim == 3 else label.dtype
             raise ValueError(
-                f"{self.label}: expected one 8-bit channel of class ids, got {label.dtype} {label.shape}"
+                f"{self.label}: expected one 8-bit channel of class ids, got {found} {label.shape}: write each pixel's "
+                "place in the class table into a grey PNG"
             )
         if label.shape != image.shape[:2]:
             raise ValueError(
@@ -80,7 +82,9 @@ def find_pictures(
             raise ValueError(f"{label} is missing: every picture needs its labels")
         pictures.append(LabelledPicture(image, label))
     if not pictures:
-        raise ValueError(f"{split}/images holds no picture with a name that was asked for")
+        names = [f"that begins with {' or '.join(only)}"] if only else []
+        names += [f"that does not begin with {' or '.join(without)}"] if without else []
+        raise ValueError(f"{split}/images holds no picture {' and '.join(names)}".rstrip())
     return pictures
 
 

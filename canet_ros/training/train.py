@@ -155,6 +155,10 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
         for split in config.splits
         for picture in find_pictures(Path(config.data) / split, without=config.without)
     ]
+    for prefix in config.without:
+        known = [find_pictures(Path(config.data) / split) for split in config.splits]
+        if not any(picture.image.name.startswith(prefix) for picture in itertools.chain(*known)):
+            raise ValueError(f"without {prefix}: no training picture's name begins so")
     extra = [find_pictures(Path(data.folder)) for data in config.extra_data]
     all_pictures = [*pictures, *itertools.chain(*extra)]
     val = find_pictures(Path(config.data) / "val")
@@ -175,6 +179,8 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
     optimizer = torch.optim.AdamW(_parameter_groups(network, config))
     scaler = torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
     weights = class_weights(_count_pixels(pictures, len(classes)), config.class_sharpness).to(device)
+    for picture in val:  # now, not when the first epoch is over
+        picture.read(len(classes))
 
     extra_shares = [config.extra_share if data.share is None else data.share for data in config.extra_data]
     drawn = [(len(folder), round(times * len(pictures))) for folder, times in zip(extra, extra_shares)]

@@ -35,8 +35,10 @@ def test_pictures_of_a_folder_and_a_file(
         cv2.imwrite(str(pictures / f"{index}.png"), drive.frame(index).image)
     cv2.imwrite(str(tmp_path / "single.png"), drive.frame(9).image)
     (pictures / "broken.png").write_bytes(b"no picture")
+    (pictures / "gone.png").symlink_to(tmp_path / "nowhere")
+    (pictures / "folder.png").mkdir()
     assert segment(random_model, tmp_path / "out", pictures, tmp_path / "single.png") == 1
-    assert "1 of 4 could not be read: " in capsys.readouterr().err
+    assert "2 of 5 could not be read: " in capsys.readouterr().err
     segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32")
     for name, index in (("0", 0), ("1", 1), ("single", 9)):
         mask = cv2.imread(str(tmp_path / "out" / f"{name}_mask.png"), cv2.IMREAD_UNCHANGED)

@@ -42,6 +42,7 @@ def test_a_picture_that_is_squeezed_is_named_with_what_would_fit() -> None:
     assert squeeze_warning(OWN, (640, 480)) == squeeze_warning(OWN, (640, 500)) == ""
     assert "1280x720 are squeezed into 480x360" in squeeze_warning(OWN, (1280, 720))
     assert "resolution 544x304, or 'camera'" in squeeze_warning(OWN, (1280, 720))
+    assert squeeze_warning(OWN, (5000, 1)) == squeeze_warning((16, 16), (160, 120)) == ""  # nothing would fit
     assert "resolution 304x544" in squeeze_warning(OWN, (720, 1280))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,13 @@ def test_batch_norm_of_all_processes_takes_gpus(
         ("- {name: null, color: [1, 2, 3]}\n- {name: car, color: [1, 2, 3]}", "name"),
         ("- {name: '', color: [1, 2, 3]}\n- {name: car, color: [1, 2, 3]}", "name"),
         ("- {name: road, color: blue}\n- {name: car, color: [1, 2, 3]}", "0..255"),
+        (
+            "- {name: road, name: way, color: [1, 2, 3]}\n- {name: car, color: [1, 2, 3]}",
+            "'name' is there twice",
+        ),
+        ('- {name: "a\\0b", color: [1, 2, 3]}\n- {name: car, color: [1, 2, 3]}', "a text of one line"),
+        ("- {id: 7, name: road, color: [1, 2, 3]}\n- {name: car, color: [1, 2, 3]}", "stands at place 0"),
+        (" " * 200_000, "expected at most"),
         (b"\xff\xfe\x00", "UTF-8"),
         ("- " * 5000, "nested too deeply"),
         (
@@ -185,6 +193,53 @@ def test_labels_of_another_class_table(
     line = refused(capsys, tmp_path, tmp_path / "run")
     assert "no pixel" in line
     assert "200" in line
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (np.zeros((72, 96, 3), np.uint8), "got colours, or ids behind a palette"),
+        (np.zeros((72, 96), np.uint16), "got uint16"),
+        (np.zeros((70, 96), np.uint8), "sizes must agree"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_labels_that_are_no_ids(
+    split: str, label: Any, words: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of val too before the first epoch."""
+    for name in ("train", "val"):
+        shutil.copytree(scenes / name, tmp_path / name)
+    wrong = sorted((tmp_path / split / "labels").iterdir())[0]
+    cv2.imwrite(str(wrong), label)
+    line = refused(capsys, tmp_path, tmp_path / "run")
+    assert str(wrong) in line
+    assert words in line
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
+def test_a_drive_that_is_not_there_an_empty_folder_and_a_name_that_is_none(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert "--without 0016E5: no training picture's name begins so" in refused(
+        capsys, scenes, out, "--without", "0016E5"
+    )
+    for name in ("images", "labels"):
+        (tmp_path / "none" / "train" / name).mkdir(parents=True)
+    assert refused(capsys, tmp_path / "none", out).endswith("train/images holds no picture")
+    for name in ("", "a/b"):
+        assert "100 printable characters without /" in refused(capsys, scenes, out, "--name", name)
+
+
+def test_labels_that_nothing_can_be_measured_by(
+    random_model: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(scenes / "val", tmp_path / "val")
+    for label in (tmp_path / "val" / "labels").iterdir():
+        cv2.imwrite(str(label), np.full((72, 96), 255, np.uint8))
+    assert main(["evaluate", "--model", str(random_model), "--data", str(tmp_path), "--engine", "torch"]) == 1
+    assert "has an id of the model's classes (0 to 10)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
