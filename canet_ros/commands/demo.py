@@ -44,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default="640x480", metavar="WxH", help="of the drawn pictures (default: 640x480)"
     )
+    parser.add_argument(
+        "--view",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="PORT",
+        help="show the overlay live in a browser of this machine, on 127.0.0.1 alone (default: a free port)",
+    )
     parser.add_argument("--seed", type=int, default=6, help="of the drawn street (default: 6)")
     parser.add_argument("--model", default="", help="name under models/, or a model folder")
     parser.add_argument("--architecture", default="canet", help="of the model (default: canet)")
@@ -62,6 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.seconds <= 3600:
         raise ValueError(f"--seconds must be 1 to 3600, not {arguments.seconds:g}")
+    if arguments.view is not None and not 0 <= arguments.view <= 65535:
+        raise ValueError(f"--view must be a port, 0 to 65535, not {arguments.view}")
     if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
     model = _model_folder(arguments)
@@ -122,6 +132,8 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
     frames = round(arguments.seconds * RATE_HZ)
     camera: dict[str, Any] = {"rate": RATE_HZ, "frames": frames, "wait_for_subscribers": 2}
     recorder = ["--out", str(arguments.out), "--camera", CAMERA, "--node", NODE]
+    if arguments.view is not None:
+        recorder += ["--view", str(arguments.view)]
     if arguments.input:
         camera["input"] = arguments.input.resolve()
         recorder += ["--source", str(arguments.input)]

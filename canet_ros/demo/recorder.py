@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import json
+import os
 import signal
 import sys
 import time
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
+from canet_ros.demo.live_view import LiveView
 from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_pictures
 from canet_ros.files import write_text
 from canet_ros.hints import canet_command
@@ -52,10 +56,12 @@ class Recorder(Node):  # type: ignore[misc]
     Args:
         camera: namespace of the camera.
         node_name: of the segmentation node, fully qualified.
+        view: where overlays are shown as they come.
     """
 
-    def __init__(self, camera: str, node_name: str) -> None:
+    def __init__(self, camera: str, node_name: str, view: LiveView | None = None) -> None:
         super().__init__("canet_recorder")
+        self._view = view
         self.recording = Recording()
         self._camera = camera
         self._node_name = node_name
@@ -141,7 +147,10 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _on_picture(self, part: str, message: Image) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        self.recording.add(part, nanoseconds(message.header.stamp), frame_from_image(message), now_ns)
+        frame = frame_from_image(message)
+        self.recording.add(part, nanoseconds(message.header.stamp), frame, now_ns)
+        if part == "overlay" and self._view is not None:
+            self._view.show(frame)
 
 
 def _reliable(depth: int) -> QoSProfile:
@@ -158,24 +167,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--node", required=True, help="name of the segmentation node, /canet")
     parser.add_argument("--frames", type=int, default=0, help="frames expected, for the progress bar")
     parser.add_argument("--source", required=True, help="where the frames come from, for the summary")
+    parser.add_argument("--view", type=int, metavar="PORT", help="show overlays in a browser; 0: a free port")
     given = parser.parse_args(argv)
+    view = None
     # rclpy's own handlers would invalidate the context in the middle of a spin.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        recorder = Recorder(given.camera, given.node)
+        if given.view is not None:
+            view = LiveView(given.view)
+            print(f"live at {view.address}", file=sys.stderr, flush=True)
+            if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+                webbrowser.open(view.address)
+        recorder = Recorder(given.camera, given.node, view)
         recorder.record(given.frames)
         summary = summarize(recorder.recording, given.source)
         summary["pictures"] = write_pictures(recorder.recording, summary, given.out)
         text = json.dumps(summary, indent=2) + "\n"
         write_text(given.out / SUMMARY_FILE, text)
-    except (OSError, RuntimeError, ValueError) as error:
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        print(f"--view {given.view}: the port is in use; 0 takes a free one" if in_use else error)
+        return 1
+    except (RuntimeError, ValueError) as error:
         print(error)
         return 1
     except KeyboardInterrupt:
         print("stopped before the end")
         return 1
     finally:
+        if view is not None:
+            view.close()
         rclpy.try_shutdown()
     return 0
 

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures live in a browser of this machine: a page and a stream of JPEGs (``multipart/x-mixed-replace``).
+
+Bound to 127.0.0.1, and deaf to names that a foreign page made point there. Nothing is encoded that nobody looks at.
+"""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+HOST = "127.0.0.1"
+SENDING_LIMIT_S = 10.0  # a viewer that takes nothing for so long has gone
+JPEG_QUALITY = 80
+_BOUNDARY = "picture"
+_PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>canet_ros, live</title>
+<meta name="viewport" content="width=device-width">
+<style>body{margin:0;background:#111;color:#ccc;font:16px sans-serif;text-align:center}
+img{display:block;width:100vw;height:calc(100vh - 2.5em);object-fit:contain}</style>
+<img src="/stream" alt="The camera image with the classes over it"><p>The overlay, as it is published</p></html>
+"""
+
+
+class LiveView:
+    """Shows the newest picture to every browser that asks; slow viewers miss pictures and hold up nobody.
+
+    Args:
+        port: 0 takes one that is free.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self._changed = threading.Condition()
+        self._frame: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)
+        self._number = 0
+        self._encoded = (0, b"")
+        self._closed = False
+        self._server = _Server(self, port)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self._server.server_port}/"
+
+    def show(self, frame: NDArray[np.uint8]) -> None:
+        """Take a picture, (H, W, 3) BGR or (H, W) uint8, which nobody changes afterwards."""
+        with self._changed:
+            self._frame = frame
+            self._number += 1
+            self._changed.notify_all()
+
+    def next_jpeg(self, seen: int) -> tuple[int, bytes] | None:
+        """Number and JPEG of the newest picture once it is not ``seen``; None: there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._number != seen)
+            if self._closed:
+                return None
+            if self._encoded[0] != self._number:  # once for all viewers
+                quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+                self._encoded = (self._number, cv2.imencode(".jpg", self._frame, quality)[1].tobytes())
+            return self._encoded
+
+    def close(self) -> None:
+        """End every stream and give the port back."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # one that does not read its stream would hold up the end
+
+    def __init__(self, view: LiveView, port: int) -> None:
+        self.view = view
+        super().__init__((HOST, port), _Handler)
+
+    def handle_error(self, *_: Any) -> None:
+        """A viewer that has gone is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = SENDING_LIMIT_S
+
+    def do_GET(self) -> None:
+        port = self.server.server_port
+        if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
+            self.send_error(403, "Another name than this server's")
+        elif self.path == "/":
+            self._begin("text/html; charset=utf-8", len(_PAGE))
+            self.wfile.write(_PAGE)
+        elif self.path == "/stream":
+            self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+            self._stream()
+        else:
+            self.send_error(404)
+
+    def _begin(self, content_type: str, length: int | None = None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        # Pages of others may neither show the pictures nor frame them.
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        policy = "default-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+        self.send_header("Content-Security-Policy", policy)
+        self.end_headers()
+
+    def _stream(self) -> None:
+        seen = 0
+        boundary = f"--{_BOUNDARY}\r\n".encode()
+        self.wfile.write(boundary)
+        while (picture := self.server.view.next_jpeg(seen)) is not None:
+            seen, jpeg = picture
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+            # The next boundary at once: browsers show a picture when they see where it ends.
+            self.wfile.write(head + jpeg + b"\r\n" + boundary)
+
+    def log_message(self, *_: Any) -> None:
+        """Nobody reads who looked."""

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live view as a browser meets it: over HTTP, and once with Chromium where it is installed."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import cv2
+import numpy as np
+import pytest
+from waiting import wait_until
+
+from canet_ros.demo.live_view import LiveView
+
+RED, GREEN = ((0, 0, 255), (0, 255, 0))  # BGR
+
+
+def picture(color: tuple[int, int, int]) -> np.ndarray:
+    return np.full((48, 64, 3), color, np.uint8)
+
+
+@pytest.fixture
+def view() -> Iterator[LiveView]:
+    view = LiveView()
+    yield view
+    view.close()
+
+
+def next_color(stream: http.client.HTTPResponse) -> tuple[int, ...]:
+    """Of the next picture of the stream, to the nearest 255."""
+    while not (line := stream.readline()).startswith(b"Content-Length"):
+        assert line, "the stream has ended"
+    stream.readline()
+    jpeg = stream.read(int(line.split()[1]))
+    pixel = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[24, 32]
+    return tuple(int(round(value / 255) * 255) for value in pixel.tolist())
+
+
+def test_every_viewer_gets_the_newest_picture_and_those_that_follow(view: LiveView) -> None:
+    view.show(picture(RED))
+    with (
+        urlopen(f"{view.address}stream", timeout=10) as one,
+        urlopen(f"{view.address}stream", timeout=10) as two,
+    ):
+        assert (next_color(one), next_color(two)) == (RED, RED)
+        view.show(picture(GREEN))
+        assert (next_color(one), next_color(two)) == (GREEN, GREEN)
+
+
+def test_the_page_shows_the_stream_and_belongs_to_nobody_else(view: LiveView) -> None:
+    with urlopen(view.address, timeout=10) as answer:
+        assert 'src="/stream"' in answer.read().decode()
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "status"),
+    [
+        ("evil.example", "", 403),
+        ("evil.example:80", "stream", 403),
+        ("127.0.0.1", "", 403),
+        (None, "../etc", 404),
+    ],
+)
+def test_foreign_names_and_other_paths_are_refused(
+    view: LiveView, host: str | None, path: str, status: int
+) -> None:
+    request = Request(view.address + path, headers={"Host": host} if host else {})
+    with pytest.raises(HTTPError) as refused:
+        urlopen(request, timeout=10)
+    assert refused.value.code == status
+
+
+def test_it_listens_on_this_machine_alone(view: LiveView) -> None:
+    port = int(view.address.rstrip("/").rpartition(":")[2])
+    listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    assert [row[1] for row in listening if row[1].endswith(f":{port:04X}") and row[3] == "0A"] == [
+        f"0100007F:{port:04X}"
+    ]
+
+
+def test_nothing_is_encoded_where_nobody_looks(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    imencode = cv2.imencode
+    monkeypatch.setattr(cv2, "imencode", lambda *given: encoded.append(1) or imencode(*given))
+    for _ in range(5):
+        view.show(picture(RED))
+    assert not encoded
+    with (
+        urlopen(f"{view.address}stream", timeout=10) as one,
+        urlopen(f"{view.address}stream", timeout=10) as two,
+    ):
+        next_color(one), next_color(two)
+    assert len(encoded) == 1
+
+
+def test_it_closes_though_viewers_wait_or_have_gone() -> None:
+    view = LiveView()
+    port = int(view.address.rstrip("/").rpartition(":")[2])
+    view.show(picture(RED))
+    with urlopen(f"{view.address}stream", timeout=10) as gone:
+        next_color(gone)
+    with urlopen(f"{view.address}stream", timeout=10) as waiting:
+        next_color(waiting)
+        closing = threading.Thread(target=view.close)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
+        assert waiting.read().strip() == b"--picture"  # and no more comes
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def test_a_port_that_is_taken_is_an_oserror(view: LiveView) -> None:
+    with pytest.raises(OSError, match="in use"):
+        LiveView(int(view.address.rstrip("/").rpartition(":")[2]))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_chromium_shows_it(view: LiveView, tmp_path: Path) -> None:
+    shot = tmp_path / "shot.png"
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--timeout=2000",
+        "--window-size=400,300",
+    ]
+    browser = subprocess.Popen(
+        [*command, f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", view.address],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def seen_so_far() -> list[np.ndarray]:
+        view.show(picture(GREEN))  # as a camera goes on: Chromium draws a picture when the next one begins
+        shown = cv2.imread(str(shot)) if shot.is_file() else None
+        return [] if shown is None else [shown]
+
+    try:
+        (seen,) = wait_until(seen_so_far, "what Chromium shows", 60)
+    finally:
+        os.killpg(browser.pid, signal.SIGKILL)
+        browser.wait()
+    assert np.abs(seen[100, 200].astype(int) - GREEN).max() < 20
