@@ -62,6 +62,7 @@ setup(
         ],
         "docs": ["furo", "myst-parser>=3", "sphinx>=7.3"],
         "test": [
+            "argcomplete>=2",
             "catkin_pkg",
             "coverage>=7.10",
             "hypothesis>=6",

@@ -35,6 +35,7 @@ COMMANDS = {
 
 
 DEBUG_VARIABLE = "CANET_ROS_DEBUG"
+_COMPLETING = "_ARGCOMPLETE"  # set by the shell's function of argcomplete
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +48,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit status is the return value. With CANET_ROS_DEBUG set, errors are tracebacks."""
     arguments_given = list(sys.argv[1:] if argv is None else argv)
+    if _COMPLETING in os.environ:
+        arguments_given = os.environ.get("COMP_LINE", "").split()[1:]
     command = next((word for word in arguments_given if not word.startswith("-")), "")
     # Libraries that report on stderr what comes as an exception too.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
@@ -95,6 +98,10 @@ def _parse(arguments_given: Sequence[str], command: str) -> argparse.Namespace:
         )
         if name == command:
             _module(name).add_arguments(subparser)
+    if _COMPLETING in os.environ:  # the shell asks what could come next; this ends the process
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     return parser.parse_args(arguments_given)
 
 

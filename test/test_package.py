@@ -351,7 +351,13 @@ def test_the_nav2_example_has_the_layer_of_the_costmap_page() -> None:
 # --- package.xml -----------------------------------------------------------------------------------------------------
 
 # Imports whose rosdep key has another name.
-KEYS = {"cv2": "python3-opencv", "numpy": "python3-numpy", "tqdm": "python3-tqdm", "yaml": "python3-yaml"}
+KEYS = {
+    "argcomplete": "python3-argcomplete",
+    "cv2": "python3-opencv",
+    "numpy": "python3-numpy",
+    "tqdm": "python3-tqdm",
+    "yaml": "python3-yaml",
+}
 # Imports that rosdep cannot install everywhere; docs/install.md says how they come.
 BY_PIP = {
     "torch",

@@ -170,3 +170,41 @@ def test_a_reader_that_has_enough_ends_it_quietly() -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(writing)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("canet seg", {"segment", "segment-bag"}),
+        ("canet models --js", {"--json"}),
+        ("canet demo --engine to", {"torch"}),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(
+    line: str, expected: set[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run([sys.executable, "-m", "canet_ros.cli"], env=environment, timeout=60, check=True)
+    assert {word.strip() for word in answer.read_text().splitlines()} == expected
+
+
+def test_no_command_prints_colours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as caught:
+            main([command, "--help"])
+        assert caught.value.code == 0
+    assert main(["models"]) == 0
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
