@@ -13,6 +13,7 @@ from typing import Any
 
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
 from canet_ros.benchmark.operations import gpu_names
+from canet_ros.benchmark.reference import worse_than
 from canet_ros.commands import argument
 from canet_ros.files import require_picture_format, require_writable, write_json
 from canet_ros.hints import pip_install
@@ -79,6 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=float, default=15.0, help="with --report: about how long (default: 15)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="figures of before, as --json wrote them: exit 1 where ratios to plain PyTorch or memory are worse",
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=0.15, help="with --against: share that may be more (default: 0.15)"
+    )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures")
 
 
@@ -90,6 +100,9 @@ def _resolution(text: str) -> Resolution | None:
 def run(arguments: argparse.Namespace) -> int:
     if min(arguments.rounds, arguments.frames, *arguments.batch) < 1:
         raise ValueError("--rounds, --frames and --batch must be 1 or more")
+    if not 0 <= arguments.tolerance < 10:
+        raise ValueError("--tolerance must be from 0 to 10, 0.15 for 15 %")
+    reference = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else None
     if arguments.report:
         from canet_ros.benchmark.report import measure_everything
 
@@ -149,6 +162,10 @@ def run(arguments: argparse.Namespace) -> int:
         from canet_ros.benchmark.plot import draw
 
         draw(figures, arguments.plot)
+    if reference is not None:
+        worse = worse_than(figures, reference, arguments.tolerance)
+        print("\n".join(worse) or f"nothing is worse than in {arguments.against}")
+        return 1 if worse else 0
     return 0
 
 

@@ -11,9 +11,25 @@ from pathlib import Path
 import pytest
 
 from canet_ros.benchmark.operations import count_gflop, peak_gflops
+from canet_ros.benchmark.reference import worse_than
 from canet_ros.cli import main
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
+
+ROW = {
+    "model": "m",
+    "resolution": "160x120",
+    "batch": 1,
+    "engine": "openvino",
+    "precision": "fp32",
+    "device": "CPU",
+}
+FIGURES = {
+    "engines": [{**ROW, "engine": "plain PyTorch", "over_plain": 1.0}, {**ROW, "over_plain": 0.5}],
+    "node": {
+        "latency_ms": {"median": 30.0}, "memory_mb": 400.0, "plain_node": {"latency_ms": {"median": 20.0}}
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +81,51 @@ def test_engines(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "| plain PyTorch |" in capsys.readouterr().out
 
 
-def test_accuracy_on_labelled_pictures(random_model: Path, tmp_path: Path) -> None:
+def test_accuracy_on_labelled_pictures_against_a_reference(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_scenes(tmp_path / "data" / "val", 2, 5, 160, 120)
     file = tmp_path / "figures.json"
     arguments = ["--rounds", "1", "--engine", "onnxruntime", "--precision", "fp32", "--json", str(file)]
-    assert (
-        main(["benchmark", "--model", str(random_model), "--data", str(tmp_path / "data"), *arguments]) == 0
-    )
+    faster = {**ROW, "model": "random", "engine": "onnxruntime", "device": "cpu", "over_plain": 1e-6}
+    (tmp_path / "reference.json").write_text(json.dumps({"engines": [faster]}))
+    arguments += ["--data", str(tmp_path / "data"), "--against", str(tmp_path / "reference.json")]
+    assert main(["benchmark", "--model", str(random_model), *arguments]) == 1
+    assert "more than the 1e-06 of the reference" in capsys.readouterr().out
     row = json.loads(file.read_text())["engines"][1]
     assert row["agreement"] > 0.999
     assert row["miou"] == pytest.approx(row["miou_fp32"], abs=0.01)
+
+
+def test_what_is_worse_than_a_reference_is_named() -> None:
+    assert worse_than(FIGURES, FIGURES, 0.0) == []
+    slower = {"engines": [{**ROW, "over_plain": 0.56}]}
+    assert worse_than(slower, {"engines": FIGURES["engines"]}, 0.15) == []
+    (line,) = worse_than(slower, {"engines": FIGURES["engines"]}, 0.1)
+    assert line == (
+        "m, 160x120, 1, openvino, fp32, CPU: time over plain PyTorch: 0.56, 12% more than the 0.5 of the reference"
+    )
+    assert (
+        worse_than(FIGURES, {"engines": [{**ROW, "over_plain": 0.9}]}, 0.0) == []
+    )  # better, and more than asked
+    larger = {"node": {**FIGURES["node"], "memory_mb": 500.0}}
+    (line,) = worse_than(larger, {"node": FIGURES["node"]}, 0.15)
+    assert line == "node: memory, MB: 500, 25% more than the 400 of the reference"
+    late = {"node": {**FIGURES["node"], "latency_ms": {"median": 60.0}}}
+    (line,) = worse_than(late, {"node": FIGURES["node"]}, 0.15)
+    assert line.startswith("node: latency over the plain node's: 3, 100% more than the 1.5")
+    lines = worse_than({}, FIGURES, 0.15)
+    assert len(lines) == 3
+    assert all(": not measured; " in line for line in lines)
+    with pytest.raises(ValueError, match="holds no figures"):
+        worse_than(FIGURES, {"machine": {}}, 0.15)
+
+
+def test_a_reference_is_read_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", "--against", str(tmp_path / "none.json")]) == 1
+    assert "none.json" in capsys.readouterr().err
 
 
 @pytest.mark.ros

@@ -82,7 +82,7 @@ class Health:
     def say(self) -> DiagnosticArray:
         self.received.clear()
         self.diagnostics.publish()
-        wait_until(lambda: self._executor.spin_once(0.01) or self.received, "diagnostics")
+        wait_until(lambda: self._executor.spin_once(0.01) or self.received, "diagnostics", 3)
         return self.received[-1]
 
     def engine_says(self) -> tuple[bytes, str]:
@@ -256,7 +256,7 @@ def test_the_period_is_followed(health: Health) -> None:
     assert list(health.node.timers) == timers
     assert timers[0].clock.clock_type == ClockType.STEADY_TIME
     health.received.clear()
-    wait_until(lambda: health._executor.spin_once(0.01) or health.received, "diagnostics of the timer")
+    wait_until(lambda: health._executor.spin_once(0.01) or health.received, "diagnostics of the timer", 3)
 
 
 # The engine's verdict
