@@ -418,3 +418,51 @@ def test_camera_info_with_region_of_interest_and_binning():
 def test_camera_info_without_a_size_is_refused(info, size):
     with pytest.raises(ImageError, match="no side may be 0"):
         scaled_camera_info(info, size)
+
+
+def test_one_pixel_is_a_picture():
+    one = np.full((1, 1, 3), 9, np.uint8)
+    np.testing.assert_array_equal(frame_from_compressed(compressed(png(one), "png")), one)
+    np.testing.assert_array_equal(frame_from_image(message_of(one, "bgr8", width=1)), one)
+    assert image_message(one, "bgr8", Header()).is_bigendian == 0
+    info = scaled_camera_info(camera_info(width=1, height=1), (1, 1))
+    assert (info.width, info.height) == (1, 1)
+    for size in ((1, 0), (0, 1)):
+        with pytest.raises(ImageError, match=r"to \dx\d: no side may be 0"):
+            scaled_camera_info(camera_info(), size)
+
+
+@pytest.mark.parametrize(("width", "side"), [(7, "width"), (8, "height")])
+def test_odd_sides_of_nv12(width, side):
+    message = message_of(
+        np.zeros((9, width), np.uint8), "nv12", height=6 if side == "width" else 5, width=width
+    )
+    with pytest.raises(ImageError, match=f"nv12 needs an even {side}"):
+        frame_from_image(message)
+
+
+@pytest.mark.parametrize(
+    "format", ["bayer_grbg8; jpeg compressed ", "bayer_none; png compressed ", "mono8; png compressed "]
+)
+def test_grey_pictures_that_are_no_mosaic_stay_grey(format):
+    np.testing.assert_array_equal(frame_from_compressed(compressed(png(GREY), format)), GREY)
+
+
+def test_pixels_that_are_no_bytes():
+    data = cv2.imencode(".tiff", BGR.astype(np.float32))[1].tobytes()
+    with pytest.raises(ImageError, match="compressed image of float32 pixels; 8 and 16 bits"):
+        frame_from_compressed(compressed(data, "tiff"))
+
+
+def test_a_region_of_interest_of_the_cameras_own_message_is_left_alone():
+    info = camera_info()
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 320, 180, 640, 360
+    scaled_camera_info(info, (64, 36))
+    assert (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height) == (320, 180, 640, 360)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nonsense_in_a_camera_info_stays_nonsense_without_a_word():
+    scaled = scaled_camera_info(camera_info(k=[1e308] * 9, p=[float("inf"), float("nan")] * 6), (12800, 7200))
+    assert np.isinf(scaled.k[0])
+    assert np.isnan(scaled.p[1])
