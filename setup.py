@@ -44,6 +44,7 @@ setup(
         "training": ["matplotlib>=3.5", "tensorboard>=2.11"],
         "bags": ["lz4>=4", "rosbags>=0.10.9", "zstandard>=0.21"],
         "video": ["av>=12"],
+        "ray": ["ray>=2.9"],
         "kilted": [
             "ros-kilted-diagnostic-msgs",
             "ros-kilted-lifecycle-msgs",

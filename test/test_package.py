@@ -370,6 +370,7 @@ BY_PIP = {
     "zstandard",
     "lz4",
     "av",
+    "ray",
     "matplotlib",
     "tensorboard",
 }

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 from tqdm import tqdm
@@ -23,6 +25,10 @@ from canet_ros.machine import usable_cores
 from canet_ros.messages.pictures import DEFAULT_OUTPUTS, OUTPUTS
 from canet_ros.names import ENGINES, MASK_SIZES, PALETTES, PRECISIONS
 
+if TYPE_CHECKING:
+    from canet_ros.bags.bag import BagError
+
+Job = tuple[Path, Path]
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 DAMAGED = 3
 # Each holds the network's memory for a picture.
@@ -83,6 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", type=Path, metavar="DIR", help="pictures and masks in the layout of canet train"
     )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="a task for each bag on the Ray cluster there (without ADDRESS on this machine's cores)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done as JSON")
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help=f"name or model folder (default: {DEFAULT_MODEL})"
@@ -96,51 +109,87 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.bag import BagError
 
-    options = _options(arguments)
+    _options(arguments)  # what is wrong with them is said before anything else
     outs = _outs(arguments.input, arguments.out)
     missing = [str(path) for path in arguments.input if not path.exists()]
     if missing:
         raise BagError(f"{', '.join(missing)} does not exist")
     if arguments.json:  # what cannot be written is better known before the work than after it
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    streams = min(usable_cores(), MOST_STREAMS)
-    # Each picture is in the hands of one thread; there are as many as cores.
-    cv2.setNumThreads(1)
-    segmenter = Segmenter.load(
-        arguments.model,
-        arguments.device,
-        arguments.engine,
-        arguments.precision,
-        arguments.resolution,
-        streams=streams,
-    )
-    status = 0
-    done = []
+    jobs = []
     for source, out in zip(arguments.input, outs):
         if arguments.resume and out.exists():
             print(f"{out} is whole: nothing is left to do")
-            continue
-        try:
-            result = _segment(source, out, segmenter, arguments, options)
-        except BagError as error:
+        else:
+            jobs.append((source, out))
+    status = 0
+    done = []
+    for outcome in _here(jobs, arguments) if arguments.ray is None else _on_ray(jobs, arguments):
+        if isinstance(outcome, BagError):
             if len(outs) == 1:
-                raise
-            print(f"canet segment-bag: {error}", file=sys.stderr)
+                raise outcome
+            print(f"canet segment-bag: {outcome}", file=sys.stderr)
             status = 1
             continue
-        done.append(result)
-        if result["damage"] and not arguments.salvage and status == 0:
+        done.append(outcome)
+        if outcome["damage"] and not arguments.salvage and status == 0:
             status = DAMAGED
     if arguments.json:
         arguments.json.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
     return status
 
 
-def _segment(
-    source: Path, out: Path, segmenter: Segmenter, arguments: argparse.Namespace, options: Any
-) -> dict[str, Any]:
+def _here(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[dict[str, Any] | BagError]:
+    """One bag after the other; what was done, or why it could not be."""
+    for job in jobs:
+        yield _segment(job, arguments, min(usable_cores(), MOST_STREAMS))
+
+
+def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[dict[str, Any] | BagError]:
+    """A bag is a task, on a core of its own; with --device cuda on a GPU of its own."""
+    from canet_ros.bags.on_ray import tasks_on_ray
+    from canet_ros.bags.output import partial_of
+
+    # Workers have folders of their own to start in.
+    for name in ("video", "masks", "labels"):
+        if getattr(arguments, name):
+            setattr(arguments, name, getattr(arguments, name).absolute())
+    arguments.model = str(find_model(arguments.model).absolute())
+    for _, out in jobs:
+        if arguments.force:
+            shutil.rmtree(partial_of(out), ignore_errors=True)
+        elif partial_of(out).exists() and not arguments.resume:
+            raise ValueError(
+                f"{partial_of(out)} is unfinished: --resume goes on with it, --force starts anew"
+            )
+    # A task whose worker was killed is done again, and goes on where it was.
+    again = argparse.Namespace(**{**vars(arguments), "resume": True})
+    gpus = 1 if arguments.device.startswith("cuda") else 0
+    absolute = [(source.absolute(), out.absolute()) for source, out in jobs]
+    return tasks_on_ray(_segment, [(job, again, 1) for job in absolute], arguments.ray, gpus)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(model: str, device: str, engine: str, precision: str, resolution: str, streams: int) -> Segmenter:
+    # Each picture is in the hands of one thread; there are as many as cores.
+    cv2.setNumThreads(1)
+    return Segmenter.load(model, device, engine, precision, resolution, streams=streams)
+
+
+def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> dict[str, Any] | BagError:
+    from canet_ros.bags.bag import BagError
     from canet_ros.bags.segmentation import segment_bag
 
+    source, out = job
+    options = _options(arguments)
+    segmenter = _loaded(
+        arguments.model,
+        arguments.device,
+        arguments.engine,
+        arguments.precision,
+        arguments.resolution,
+        streams,
+    )
     start_s = time.monotonic()
     with _Bar(source.name) as bar:
         try:
@@ -154,6 +203,8 @@ def _segment(
                 arguments.force,
                 bar.show,
             )
+        except BagError as error:
+            return error
         except KeyboardInterrupt:
             print("stopped: --resume goes on where this ended, if a part was done", file=sys.stderr)
             raise
