@@ -353,6 +353,7 @@ def test_the_nav2_example_has_the_layer_of_the_costmap_page() -> None:
 # Imports whose rosdep key has another name.
 KEYS = {
     "argcomplete": "python3-argcomplete",
+    "tf2_ros": "tf2_ros_py",
     "cv2": "python3-opencv",
     "numpy": "python3-numpy",
     "tqdm": "python3-tqdm",

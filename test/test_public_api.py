@@ -36,6 +36,7 @@ def topics() -> list[str]:
         for name, output in PICTURES.items()
         if output.codec
     ]
+    lines += [f"topic {prefix}/points sensor_msgs/PointCloud2 x y z rgb label confidence"]
     return [*lines, f"topic {prefix}/camera_info sensor_msgs/CameraInfo"]
 
 

@@ -80,6 +80,18 @@ PARAMETERS = (
         "mask_size", "image", "Size of the results: the camera's or the network's", choices=MASK_SIZES
     ),
     ParameterSpec(
+        "cloud_topics", ("",), "PointCloud2 for each camera, whose points that it sees get labels; empty: none",
+        needs_cleanup=True,
+    ),
+    ParameterSpec(
+        "cloud_extrinsics", ("",),
+        "From each cloud's frame to the camera's optical frame: x,y,z,qx,qy,qz,qw; empty: by tf2",
+        needs_cleanup=True,
+    ),
+    ParameterSpec(
+        "sync_slop", 0.05, "Stamps of image and cloud may differ by this, s", minimum=0.0, maximum=10.0, live=True
+    ),
+    ParameterSpec(
         "groups", "", "Groups of classes {name: [class, ...]}: each is published as groups/<name>, 255 or 0", live=True
     ),
     ParameterSpec(

@@ -20,9 +20,10 @@ from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.messages.images import frame_from_compressed, frame_from_image
 from canet_ros.ros import qos
 from canet_ros.ros.camera_info import CameraInfoBuffer
+from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import RateLimit
-from canet_ros.ros.outputs import CameraOutputs
+from canet_ros.ros.outputs import POINTS, CameraOutputs
 from canet_ros.ros.statistics import Statistics
 
 try:
@@ -40,6 +41,7 @@ class Camera:
         results_before_remapping: prefix of its results if no rule had changed the image's name.
         transport: ``raw`` or ``compressed``.
         on_image: takes the camera and each message that comes.
+        cloud: topic of the clouds whose points get its labels, and their extrinsics; empty: none.
 
     Attributes:
         view: how its pictures are looked at; changes while no image is in work.
@@ -55,6 +57,7 @@ class Camera:
         transport: str,
         on_image: Callable[[Camera, Any], None],
         faults: FaultLog,
+        cloud: tuple[str, str] = ("", ""),
     ) -> None:
         self.name = topics.image
         self.view = View()
@@ -72,6 +75,7 @@ class Camera:
             on_lost=self.statistics.lose,
             on_number=self.statistics.number,
         )
+        self.clouds = CloudInput(node, *cloud, self._on_qos_problem) if cloud[0] else None
         self.outputs = CameraOutputs(
             node,
             topics.results,
@@ -79,11 +83,15 @@ class Camera:
             self.statistics,
             on_qos_problem=self._on_qos_problem,
             on_bad_camera_info=lambda problem: faults.report(self.name, problem),
+            clouds=self.clouds,
         )
 
     def follow_subscribers(self) -> None:
         """Listen to the camera while somebody listens to its results."""
-        if not self.outputs.wanted():
+        wanted = self.outputs.wanted()
+        if self.clouds is not None:
+            self.clouds.follow(POINTS in wanted)
+        if not wanted:
             self.input.unsubscribe()
         elif self.input.subscribed_since_s is None:
             self.statistics.begin_anew()
@@ -106,6 +114,8 @@ class Camera:
 
     def destroy(self) -> None:
         self.input.unsubscribe()
+        if self.clouds is not None:
+            self.clouds.destroy()
         self.outputs.destroy()
 
     def _on_qos_problem(self, problem: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 
 from canet_ros.messages.images import encoded, image_fields
+from canet_ros.messages.points import FIELDS
 
 
 def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Image:
@@ -38,6 +39,17 @@ def compressed_message(
     text, data = encoded(pixels, encoding, codec, jpeg_quality)
     message = CompressedImage(header=header, format=text)
     message.data = _byte_array(data)
+    return message
+
+
+def points_message(points: NDArray[Any], header: Any) -> PointCloud2:
+    """A ``sensor_msgs/PointCloud2`` of records as ``messages.points.labelled_points`` makes them."""
+    message = PointCloud2(header=header, height=1, width=len(points), is_bigendian=False, is_dense=True)
+    message.fields = [
+        PointField(name=name, offset=offset, datatype=kind, count=1) for name, offset, kind in FIELDS
+    ]
+    message.point_step, message.row_step = points.itemsize, points.nbytes
+    message.data = _byte_array(points.view(np.uint8))
     return message
 
 

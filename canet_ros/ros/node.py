@@ -161,9 +161,10 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         results_name = self._settings.value("results_name")
         cameras = camera_topics(images, results_name)
         given = [self.resolve_topic_name(n, only_expand=True) for n in self._settings.value("image_topics")]
-        for topics, before_remapping in zip(cameras, given):
+        clouds = self._settings.clouds(len(cameras))
+        for topics, before_remapping, cloud in zip(cameras, given, clouds):
             results = camera_topics([before_remapping], results_name)[0].results
-            camera = Camera(self, topics, results, transport, self._on_image, self._faults)
+            camera = Camera(self, topics, results, transport, self._on_image, self._faults, cloud)
             self._cameras[topics.image] = camera
             self._watches[topics.image] = CameraWatch(self, camera, transport)
             camera.outputs.follow_groups(self._settings.live().groups)

@@ -13,19 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from canet_ros.inference.class_groups import Groups, membership_table
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.view import View
 from canet_ros.messages.images import ImageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO, PICTURES, Drawing, PictureOutput, Style
+from canet_ros.messages.points import CloudError, labelled_points, projection_of, xyz_of
 from canet_ros.opencv import look_up
 from canet_ros.ros import qos
+from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder
-from canet_ros.ros.image_conversion import compressed_message, image_message
+from canet_ros.ros.image_conversion import compressed_message, image_message, points_message
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics
+
+POINTS = "points"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Result:
         camera_info: the camera's, or None if it sends none.
         size: (width, height) of the results, pixels.
         view: what of the image was segmented.
+        cloud: the PointCloud2 whose stamp fits; None: there is none, or nobody wants its points.
     """
 
     header: Any
@@ -47,6 +52,7 @@ class Result:
     camera_info: Any | None
     size: tuple[int, int]
     view: View
+    cloud: Any | None = None
 
 
 def _group_outputs(groups: Groups) -> dict[str, PictureOutput]:
@@ -67,6 +73,7 @@ class CameraOutputs:
     Args:
         prefix_before_remapping: as ``prefix``, had no rule changed the image's name; remapping rules may name a result
             under either.
+        clouds: the camera's; None: it has none, and no labelled points.
         statistics: the camera's; gets the time that encoding takes.
         on_qos_problem, on_bad_camera_info: take what is wrong, in words.
     """
@@ -79,6 +86,7 @@ class CameraOutputs:
         statistics: Statistics,
         on_qos_problem: Callable[[str], None],
         on_bad_camera_info: Callable[[str], None],
+        clouds: CloudInput | None = None,
     ) -> None:
         self.mask_topic = f"{prefix}/mask"
         self._node = node
@@ -95,6 +103,9 @@ class CameraOutputs:
             name: self._create(name, message_type)
             for name, message_type in {**_message_types(PICTURES), CAMERA_INFO: CameraInfo}.items()
         }
+        self._clouds = clouds
+        if clouds is not None:
+            self._publishers[POINTS] = self._create(POINTS, PointCloud2)
         self._publishing_group = threading.Lock()
 
     def follow_groups(self, groups: Groups) -> None:
@@ -152,8 +163,28 @@ class CameraOutputs:
                     )
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
+            if result.cloud is not None:
+                self._publish_points(result, segmentation, style)
         if CAMERA_INFO in wanted and result.camera_info is not None:
             self._publish_camera_info(result)
+
+    def _publish_points(self, result: Result, segmentation: Segmentation, style: Style) -> None:
+        assert self._clouds is not None
+        assert result.cloud is not None
+        try:
+            if result.camera_info is None:
+                raise CloudError("points cannot be labelled without a camera_info of the camera")
+            points = labelled_points(
+                xyz_of(result.cloud),
+                self._clouds.to_camera(result.cloud.header.frame_id, result.header.frame_id),
+                projection_of(result.camera_info, result.size),
+                segmentation,
+                style.rgb_table,
+            )
+        except CloudError as error:  # the masks are none the worse
+            self._on_bad_camera_info(f"{self._clouds.topic}: {error}")
+            return
+        self._send(POINTS, points_message(points, result.cloud.header))
 
     def _publish_camera_info(self, result: Result) -> None:
         try:

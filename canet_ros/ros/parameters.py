@@ -21,6 +21,7 @@ from canet_ros.inference.model_folder import available_models, parse_resolution
 from canet_ros.inference.view import ROTATIONS, View, parse_region, read_views
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
+from canet_ros.messages.points import parse_extrinsics
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 _FROM_MODEL = ("class_names", "class_colors")
@@ -41,6 +42,7 @@ class LiveSettings:
     max_pixels: int
     min_confidence: float
     steady: bool
+    sync_slop_s: float
     groups: Groups
 
 
@@ -129,6 +131,7 @@ class NodeParameters:
             max_pixels=int(self.value("max_pixels")),
             min_confidence=float(self.value("min_confidence")),
             steady=bool(self.value("steady")),
+            sync_slop_s=float(self.value("sync_slop")),
             groups=parse_groups(self.value("groups")),
         )
 
@@ -140,6 +143,21 @@ class NodeParameters:
         """
         lists = [list(self.value(name)) for name in ("ignore_masks", "regions", "rotations")]
         return read_views(cameras, *lists)
+
+    def clouds(self, cameras: int) -> list[tuple[str, str]]:
+        """Topic and extrinsics of each camera's clouds, in their order; an empty topic: it has none.
+
+        Raises:
+            ValueError: a list is too long.
+        """
+        lists = []
+        for name in ("cloud_topics", "cloud_extrinsics"):
+            values = list(self.value(name))
+            if len(values) > max(cameras, 1):
+                raise ValueError(f"{name} has {len(values)} entries for {cameras} cameras: give one for each")
+            lists.append([*values, *[""] * (cameras - len(values))])
+        resolve = self._node.resolve_topic_name
+        return [(resolve(topic) if topic else "", extrinsics) for topic, extrinsics in zip(*lists)]
 
     def check_groups(self, classes: ClassTable) -> None:
         """Raise ValueError if a group names a class that these are not; later changes are held to these too."""
@@ -266,6 +284,9 @@ def value_problem(spec: ParameterSpec, value: Any) -> str | None:
         elif spec.name == "regions":
             for text in value:
                 parse_region(text)
+        elif spec.name == "cloud_extrinsics":
+            for text in value:
+                parse_extrinsics(text)
     except ValueError as error:
         return str(error)
     return None

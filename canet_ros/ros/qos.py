@@ -43,6 +43,11 @@ def camera_info_qos() -> QoSProfile:
     return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=10)
 
 
+def cloud_qos() -> QoSProfile:
+    """Sensor data; of several clouds that have come, the one whose stamp fits is looked for later."""
+    return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=5)
+
+
 def result_qos() -> QoSProfile:
     """Reliable, so that it fits subscribers of either kind; shallow, because pictures are large."""
     return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, depth=2)

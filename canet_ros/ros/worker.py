@@ -22,7 +22,7 @@ from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, ReceivedFrame
 from canet_ros.ros.kept_thread import KeptThread
-from canet_ros.ros.outputs import Result, needs_inference
+from canet_ros.ros.outputs import POINTS, Result, needs_inference
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s, nanoseconds
 
@@ -231,7 +231,10 @@ class InferenceWorker:
             else:
                 job.camera.steadying.forget()
         info = job.camera.input.infos.match(job.header.stamp)
-        result = Result(job.header, job.pixels, segmentation, info, size, job.camera.view)
+        cloud = None
+        if POINTS in job.wanted and job.camera.clouds is not None:
+            cloud = job.camera.clouds.take(job.header.stamp, live.sync_slop_s)
+        result = Result(job.header, job.pixels, segmentation, info, size, job.camera.view, cloud)
         job.camera.outputs.publish(job.wanted, result, self._style, live, self._encoder)
         job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
         age = age_s(job.header.stamp, self._now_ns())

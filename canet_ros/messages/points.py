@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points of a cloud that a camera sees, with the class of the pixel that each falls on. Pure geometry.
+
+Axes are those of ROS optical frames (REP 103): x right, y down, z forward. Pixel centres have whole coordinates, as in
+``sensor_msgs/CameraInfo``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.inference.segmenter import Segmentation
+
+Points = NDArray[np.float32]  # (n, 3), m
+Plane = NDArray[np.float32]  # (n,)
+
+# sensor_msgs/PointField: what its datatypes are called in NumPy.
+_DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+_FLOAT32, _UINT32 = 7, 6
+# Of a labelled cloud: name, offset, datatype. x, y, z, rgb and label lie as PCL and RViz look for them.
+FIELDS = (
+    ("x", 0, _FLOAT32),
+    ("y", 4, _FLOAT32),
+    ("z", 8, _FLOAT32),
+    ("rgb", 12, _FLOAT32),
+    ("label", 16, _UINT32),
+    ("confidence", 20, _FLOAT32),
+)
+_LABELLED = np.dtype([("xyz", "<f4", 3), ("rgb", "<u4"), ("label", "<u4"), ("confidence", "<f4")])
+MAX_POINTS = 10_000_000
+_NEAREST_M = 0.05
+# A cell of the depth buffer, in pixels of a picture 1280 wide; and how much farther than the nearest in its cell a
+# point may be: far ground covers a long way in few rows.
+_CELL_PX, _PICTURE_PX = 8, 1280
+_FARTHER, _FARTHER_M = 1.3, 0.5
+_PINHOLE = ("plumb_bob", "rational_polynomial", "")
+_FISHEYE = ("equidistant", "fisheye")
+
+
+class CloudError(ValueError):
+    """A cloud or a camera info that cannot be used; the text says what is wrong and what would be right."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """From a camera's optical frame to the pixels of a picture.
+
+    Attributes:
+        matrix: (3, 3) float64, K of the picture.
+        distortion: D as the camera info has it; empty: none.
+        fisheye: whether D is of the equidistant model.
+        size: of the picture, (width, height).
+    """
+
+    matrix: NDArray[np.float64]
+    distortion: NDArray[np.float64]
+    fisheye: bool
+    size: tuple[int, int]
+
+    @functools.cached_property
+    def bounds(self) -> NDArray[np.float32]:
+        """Least and greatest x/z and y/z that the picture holds, (2, 2). Beyond, polynomials fold rays back into it."""
+        width, height = self.size
+        u, v = np.linspace(-1, width, 33), np.linspace(-1, height, 33)
+        border = np.concatenate(
+            [np.stack([u, np.full(33, y)], 1) for y in (-1, height)]
+            + [np.stack([np.full(33, x), v], 1) for x in (-1, width)]
+        ).reshape(-1, 1, 2)
+        undistort: Any = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
+        rays = undistort(border, self.matrix, self.distortion[:4] if self.fisheye else self.distortion)
+        rays = rays.reshape(-1, 2)
+        rays = rays[np.isfinite(rays).all(1) & (np.abs(rays) < 1e3).all(1)]
+        return np.asarray([rays.min(0), rays.max(0)] if len(rays) else [[-1e3] * 2, [1e3] * 2], np.float32)
+
+    def pixels(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+        """Columns and rows at which rays fall, of their x/z and y/z within ``bounds``."""
+        if self.distortion.any():
+            x, y = self._bent_as_fisheye(x, y) if self.fisheye else self._bent(x, y)
+        (fx, skew, cx), (_, fy, cy) = self.matrix[:2].astype(np.float32)
+        return x * fx + (y * skew + cx if skew else cx), y * fy + cy
+
+    def _bent(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+        """By OpenCV's model of plumb_bob and rational_polynomial."""
+        numbers = np.zeros(12, np.float32)
+        numbers[: min(12, len(self.distortion))] = self.distortion[:12]
+        k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = numbers
+        r2 = x * x + y * y
+        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+        if k4 or k5 or k6:
+            radial /= 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+        xy = 2 * x * y
+        bent_x = x * radial + p1 * xy + p2 * (r2 + 2 * x * x)
+        bent_y = y * radial + p2 * xy + p1 * (r2 + 2 * y * y)
+        if s1 or s2 or s3 or s4:
+            bent_x += r2 * (s1 + r2 * s2)
+            bent_y += r2 * (s3 + r2 * s4)
+        return bent_x, bent_y
+
+    def _bent_as_fisheye(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+        k1, k2, k3, k4 = self.distortion[:4].astype(np.float32)
+        radius = np.maximum(np.sqrt(x * x + y * y), np.float32(1e-9))
+        angle = np.arctan(radius)
+        a2 = angle * angle
+        scale = angle * (1 + a2 * (k1 + a2 * (k2 + a2 * (k3 + a2 * k4)))) / radius
+        return x * scale, y * scale
+
+
+def projection_of(info: Any, size: tuple[int, int]) -> Projection:
+    """The projection into the camera's picture resized to ``size``, (width, height), from a ``sensor_msgs/CameraInfo``.
+
+    Raises:
+        CloudError: the camera is not calibrated, or its distortion model is not known.
+    """
+    matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if info.width == 0 or info.height == 0 or not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
+        raise CloudError("the camera is not calibrated: its camera_info holds no size or no K")
+    if info.distortion_model not in (*_PINHOLE, *_FISHEYE):
+        raise CloudError(
+            f"distortion model {info.distortion_model!r}: expected {', '.join(filter(None, (*_PINHOLE, *_FISHEYE)))}"
+        )
+    distortion = np.array(info.d, np.float64)
+    fisheye = info.distortion_model in _FISHEYE
+    counts = (4,) if fisheye else (4, 5, 8, 12)
+    if distortion.any() and len(distortion) not in counts:
+        raise CloudError(
+            f"{len(distortion)} numbers in D of {info.distortion_model}: expected one of {counts}"
+        )
+    # The picture is the ROI, binned; all zero: everything. K is that of the whole sensor.
+    for axis, (pixels, length, offset) in enumerate(
+        ((size[0], info.roi.width or info.width, info.roi.x_offset),
+         (size[1], info.roi.height or info.height, info.roi.y_offset))
+    ):  # fmt: skip
+        scale = pixels / length
+        matrix[axis, :2] *= scale
+        matrix[axis, 2] = (matrix[axis, 2] - offset + 0.5) * scale - 0.5
+    # A fisheye without distortion is still none of a pinhole; numbers that vanish keep its own path.
+    if fisheye and not distortion.any():
+        distortion = np.full(4, 1e-12)
+    return Projection(matrix, distortion, fisheye, size)
+
+
+def xyz_of(cloud: Any) -> Points:
+    """x, y, z of every point of a ``sensor_msgs/PointCloud2``, (n, 3) in m, row by row; NaN and infinities stay.
+
+    Any order of bytes, offsets, padding and number format is read.
+
+    Raises:
+        CloudError: it has no x, y and z, too many points, or data that do not fit.
+    """
+    count = cloud.width * cloud.height
+    if count > MAX_POINTS:
+        raise CloudError(f"a cloud of {count} points: at most {MAX_POINTS} are taken")
+    fields = {field.name: field for field in cloud.fields}
+    missing = [axis for axis in "xyz" if axis not in fields or fields[axis].datatype not in _DATATYPES]
+    if missing:
+        raise CloudError(f"a cloud without {', '.join(missing)}; it has {', '.join(fields) or 'no fields'}")
+    order = ">" if cloud.is_bigendian else "<"
+    formats = [order + _DATATYPES[fields[axis].datatype] for axis in "xyz"]
+    offsets = [fields[axis].offset for axis in "xyz"]
+    end = max(offset + np.dtype(name).itemsize for offset, name in zip(offsets, formats))
+    if count == 0:
+        return np.empty((0, 3), np.float32)
+    if cloud.point_step < end or cloud.row_step < cloud.width * cloud.point_step:
+        raise CloudError(
+            f"point_step {cloud.point_step} and row_step {cloud.row_step} do not hold {cloud.width} points of "
+            f"{end} bytes"
+        )
+    if len(cloud.data) < (cloud.height - 1) * cloud.row_step + cloud.width * cloud.point_step:
+        raise CloudError(
+            f"data of {len(cloud.data)} bytes do not hold {cloud.height} rows of {cloud.row_step}"
+        )
+    points = np.ndarray(
+        (cloud.height, cloud.width),
+        np.dtype(
+            {"names": ["x", "y", "z"], "formats": formats, "offsets": offsets, "itemsize": cloud.point_step}
+        ),
+        np.frombuffer(cloud.data, np.uint8),
+        strides=(cloud.row_step, cloud.point_step),
+    )
+    xyz = np.empty((count, 3), np.float32)
+    with np.errstate(over="ignore"):
+        for axis, name in enumerate("xyz"):
+            xyz[:, axis] = points[name].ravel()
+    return xyz
+
+
+def rigid(numbers: Any) -> NDArray[np.float64]:
+    """(3, 4) [R|t] of x, y, z in m and a quaternion x, y, z, w.
+
+    Raises:
+        CloudError: they are not seven finite numbers, or the quaternion is zero.
+    """
+    values = np.asarray(numbers, np.float64)
+    length = float(np.linalg.norm(values[3:])) if values.shape == (7,) else 0.0
+    if not (np.isfinite(values).all() and length > 1e-9):
+        raise CloudError(f"expected x,y,z,qx,qy,qz,qw, got {numbers!r}")
+    x, y, z, w = values[3:] / length
+    rotation = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.column_stack([rotation, values[:3]])
+
+
+def parse_extrinsics(text: str) -> NDArray[np.float64] | None:
+    """``rigid`` of ``"x,y,z,qx,qy,qz,qw"``; empty: None.
+
+    Raises:
+        CloudError: it is anything else.
+    """
+    if not text.strip():
+        return None
+    try:
+        return rigid([float(number) for number in text.split(",")])
+    except ValueError as error:
+        raise CloudError(f"cloud_extrinsics: expected x,y,z,qx,qy,qz,qw, got {text!r}") from error
+
+
+def seen_points(
+    xyz: Points, to_camera: NDArray[np.float64], projection: Projection
+) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """Which points the camera sees, and the pixel of each: (m,) indices of the points, and of the flat picture.
+
+    A point behind a nearer one is not seen; see ``_CELL_PX`` for how near to each other in the picture they must be.
+
+    Args:
+        xyz: (n, 3) in the cloud's frame, m.
+        to_camera: (3, 4) [R|t] from there to the camera's optical frame.
+    """
+    width, height = projection.size
+    rotation, move = to_camera[:, :3].astype(np.float32), to_camera[:, 3].astype(np.float32)
+    (x_low, y_low), (x_high, y_high) = projection.bounds
+    with np.errstate(all="ignore"):  # NaN compares as not seen
+        depth = xyz @ rotation[2] + move[2]
+        index = np.flatnonzero((depth > _NEAREST_M) & (depth < np.inf))
+        depth, ahead = depth[index], xyz[index]
+        x, y = (ahead @ rotation[axis] + move[axis] for axis in (0, 1))
+        x, y = x / depth, y / depth
+        within = np.flatnonzero((x >= x_low) & (x <= x_high) & (y >= y_low) & (y <= y_high))
+        depth, index = depth[within], index[within]
+        columns, rows = (
+            np.floor(plane + np.float32(0.5)) for plane in projection.pixels(x[within], y[within])
+        )
+        inside = np.flatnonzero((columns >= 0) & (columns < width) & (rows >= 0) & (rows < height))
+    depth, index = depth[inside], index[inside]
+    columns, rows = columns[inside].astype(np.int32), rows[inside].astype(np.int32)
+    cell = max(2, math.ceil(_CELL_PX * width / _PICTURE_PX))
+    across = width // cell + 1
+    cells = rows // cell * across + columns // cell
+    nearest = np.full((height // cell + 1) * across, np.inf, np.float32)
+    np.minimum.at(nearest, cells, depth)
+    # Beams lie closer to each other sideways than in height, and ground is as far away to both sides.
+    wider: Any = cv2.erode(nearest.reshape(-1, across), np.ones((1, 3), np.uint8))
+    with np.errstate(over="ignore"):  # where there is nothing
+        limit = np.maximum(wider * np.float32(_FARTHER), wider + np.float32(_FARTHER_M)).ravel()
+    seen = depth <= limit[cells]
+    return index[seen], (rows * width + columns)[seen]
+
+
+def labelled_points(
+    xyz: Points,
+    to_camera: NDArray[np.float64],
+    projection: Projection,
+    segmentation: Segmentation,
+    rgb_table: NDArray[np.uint8],
+) -> NDArray[Any]:
+    """The points that the camera sees, in the cloud's order and frame, as records of ``FIELDS``, little endian.
+
+    Args:
+        segmentation: of the projection's picture.
+        rgb_table: (256, 3) uint8, the colour of each mask value.
+    """
+    index, pixels = seen_points(xyz, to_camera, projection)
+    labels = segmentation.mask.ravel()[pixels]
+    found = np.empty(len(index), _LABELLED)
+    found["xyz"] = xyz[index]
+    colours = rgb_table.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    found["rgb"] = colours[labels]
+    found["label"] = labels
+    found["confidence"] = segmentation.confidence.ravel()[pixels] * np.float32(1 / 255)
+    return found

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera's cloud: received while somebody wants labelled points, found by stamp, brought to the camera's frame."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.time import Time
+from sensor_msgs.msg import PointCloud2
+
+from canet_ros.messages.points import CloudError, parse_extrinsics, rigid
+from canet_ros.ros import qos
+from canet_ros.ros.statistics import nanoseconds
+
+try:
+    import tf2_ros
+except ImportError:
+    tf2_ros = None
+
+_KEPT = 10  # a second of a usual lidar
+
+
+class CloudInput:
+    """The clouds of one topic.
+
+    Args:
+        extrinsics: x, y, z in m and a quaternion x, y, z, w that bring points to the camera's optical frame; empty:
+            ask tf2.
+        on_qos_problem: takes what does not fit, in words.
+    """
+
+    def __init__(
+        self, node: Node, topic: str, extrinsics: str, on_qos_problem: Callable[[str], None]
+    ) -> None:
+        self.topic = topic
+        self._node = node
+        self._given = parse_extrinsics(extrinsics)
+        self._on_qos_problem = on_qos_problem
+        self._clouds: deque[Any] = deque(maxlen=_KEPT)
+        self._lock = threading.Lock()
+        self._subscription: Any = None
+        self._transforms: Any = None
+        self._listener: Any = None
+
+    def follow(self, wanted: bool) -> None:
+        """Be subscribed while somebody wants the points."""
+        if wanted and self._subscription is None:
+            if self._given is None and tf2_ros is not None and self._listener is None:
+                self._transforms = tf2_ros.Buffer()
+                self._listener = tf2_ros.TransformListener(self._transforms, self._node, spin_thread=False)
+            self._subscription = self._node.create_subscription(
+                PointCloud2,
+                self.topic,
+                self._put,
+                qos.cloud_qos(),
+                event_callbacks=qos.subscription_events(self.topic, self._on_qos_problem, None),
+                qos_overriding_options=qos.overrides(),
+            )
+        elif not wanted and self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+            with self._lock:
+                self._clouds.clear()
+
+    def destroy(self) -> None:
+        self.follow(False)
+        if self._listener is not None:
+            self._listener.unregister()
+            self._listener = self._transforms = None
+
+    def take(self, stamp: Any, slop_s: float) -> Any | None:
+        """The cloud nearest to a stamp, if no farther than ``slop_s``; each only once."""
+        wanted_ns = nanoseconds(stamp)
+        with self._lock:
+            nearest = min(
+                self._clouds, key=lambda c: abs(nanoseconds(c.header.stamp) - wanted_ns), default=None
+            )
+            if nearest is None or abs(nanoseconds(nearest.header.stamp) - wanted_ns) > slop_s * 1e9:
+                return None
+            self._clouds.remove(nearest)
+            return nearest
+
+    def to_camera(self, cloud_frame: str, camera_frame: str) -> NDArray[np.float64]:
+        """(3, 4) [R|t] from one frame to the other: as given, none within one frame, else the newest that tf2 has.
+
+        Raises:
+            CloudError: nobody knows it.
+        """
+        if self._given is not None:
+            return self._given
+        if cloud_frame == camera_frame:
+            return np.eye(3, 4)
+        if tf2_ros is None:
+            raise CloudError(
+                f"nobody knows how {cloud_frame!r} lies to {camera_frame!r}: install tf2_ros_py, or set "
+                "cloud_extrinsics to x,y,z,qx,qy,qz,qw"
+            )
+        try:
+            transform = self._transforms.lookup_transform(camera_frame, cloud_frame, Time()).transform
+        except tf2_ros.TransformException as error:
+            raise CloudError(f"tf2 cannot bring {cloud_frame!r} to {camera_frame!r}: {error}") from error
+        move, turn = transform.translation, transform.rotation
+        return rigid([move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w])
+
+    def _put(self, cloud: Any) -> None:
+        with self._lock:
+            self._clouds.append(cloud)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points to pixels: against the drawn street and OpenCV, for clouds of every layout."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Record
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from canet_ros.inference.segmenter import Segmentation
+from canet_ros.messages.points import (
+    CloudError,
+    labelled_points,
+    projection_of,
+    rigid,
+    seen_points,
+    xyz_of,
+)
+from canet_ros.simulation import StreetDrive
+
+IDENTITY = rigid([0, 0, 0, 0, 0, 0, 1])
+TABLE = np.stack([np.arange(256)] * 3, 1).astype(np.uint8)
+
+
+def camera_info(matrix: Any, size: tuple[int, int], model: str = "plumb_bob", d: Any = (0.0,) * 5) -> Any:
+    roi = Record(x_offset=0, y_offset=0, width=0, height=0)
+    return Record(
+        k=np.ravel(matrix), d=list(d), distortion_model=model, width=size[0], height=size[1], roi=roi
+    )
+
+
+def cloud(xyz: np.ndarray, number: str = "<f4", before: int = 0, padding: int = 0, height: int = 1) -> Any:
+    """A PointCloud2 whose points have ``before`` bytes ahead of x, and rows with ``padding`` bytes at their end."""
+    size, width = np.dtype(number).itemsize, len(xyz) // height
+    step = before + 3 * size + 3
+    data = np.zeros((height, width * step + padding), np.uint8)
+    points = np.zeros((len(xyz), step), np.uint8)
+    points[:, before : before + 3 * size] = np.ascontiguousarray(xyz, number).view(np.uint8)
+    data[:, : width * step] = points.reshape(height, -1)
+    kind = {"f4": 7, "f8": 8}[number[1:]]
+    fields = [Record(name=axis, offset=before + i * size, datatype=kind) for i, axis in enumerate("xyz")]
+    return Record(
+        width=width, height=height, fields=fields, is_bigendian=number[0] == ">", point_step=step,
+        row_step=data.shape[1], data=data.tobytes(),
+    )  # fmt: skip
+
+
+def rays(matrix: np.ndarray, pixels: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Points (n, 3) that fall on the centres of pixels (n, 2)."""
+    x, y = ((pixels - matrix[:2, 2]) / matrix[[0, 1], [0, 1]]).T
+    return np.stack([x * depth, y * depth, depth], 1).astype(np.float32)
+
+
+def every_pixel(width: int, height: int) -> np.ndarray:
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).reshape(-1, 2).astype(float)
+
+
+@pytest.mark.parametrize("number", ["<f4", ">f4", "<f8", ">f8"])
+@pytest.mark.parametrize(("before", "padding", "height"), [(0, 0, 1), (5, 7, 4), (16, 0, 2)])
+def test_clouds_of_every_layout_are_read(number: str, before: int, padding: int, height: int) -> None:
+    xyz = np.random.default_rng(0).normal(0, 9, (24, 3)).astype(np.float32)
+    xyz[3, 1], xyz[5] = np.nan, np.inf
+    np.testing.assert_array_equal(xyz_of(cloud(xyz, number, before, padding, height)), xyz)
+
+
+def test_clouds_that_cannot_be_read_are_refused_and_empty_ones_are_empty() -> None:
+    whole = cloud(np.zeros((6, 3)))
+    assert xyz_of(cloud(np.zeros((0, 3)))).shape == (0, 3)
+    for change, words in (
+        ({"fields": whole.fields[:2]}, "a cloud without z; it has x, y"),
+        ({"fields": []}, "no fields"),
+        ({"data": whole.data[:-1]}, "do not hold"),
+        ({"point_step": 8}, "point_step 8"),
+        ({"width": 10**9}, "at most"),
+    ):
+        with pytest.raises(CloudError, match=words):
+            xyz_of(Record(**{**vars(whole), **change}))
+
+
+def test_every_point_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
+    """The ground to the horizon and a wall at 60 m, through every pixel, by a sensor elsewhere and turned."""
+    drive = StreetDrive(3, 160, 120)
+    truth, matrix = drive.frame(40).truth, drive.camera_matrix
+    pixels = every_pixel(160, 120)
+    below = np.maximum(pixels[:, 1] - matrix[1, 2], 0.1)
+    points = rays(matrix, pixels, np.minimum(1.4 * matrix[1, 1] / below, 60.0))
+    to_camera = rigid([0.2, -0.5, 0.1, 0.5, -0.5, 0.5, 0.5])  # a lidar: x forward, y left, z up
+    in_cloud = ((points - to_camera[:, 3]) @ to_camera[:, :3]).astype(np.float32)
+    segmentation = Segmentation(truth, np.full_like(truth, 51))
+    found = labelled_points(in_cloud, to_camera, projection_of(camera_info(matrix, (160, 120)), (160, 120)),
+                            segmentation, TABLE)  # fmt: skip
+    np.testing.assert_array_equal(found["label"], truth.ravel())
+    np.testing.assert_array_equal(found["xyz"], in_cloud)
+    np.testing.assert_array_equal(found["rgb"], truth.ravel().astype(np.uint32) * 0x010101)
+    np.testing.assert_allclose(found["confidence"], 0.2)
+
+
+def test_points_behind_nearer_ones_beside_the_picture_and_behind_the_camera_are_left_out() -> None:
+    matrix = np.array([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]])
+    projection = projection_of(camera_info(matrix, (1280, 720)), (1280, 720))
+    side = (
+        np.stack(np.meshgrid(np.arange(500, 700, 4), np.arange(300, 500, 4)), 2).reshape(-1, 2).astype(float)
+    )
+    near, far = rays(matrix, side, np.full(len(side), 5.0)), rays(matrix, side + 1, np.full(len(side), 30.0))
+    free = rays(matrix, np.array([[900.0, 350]]), np.array([30.0]))
+    others = np.array([[0, 0, -5], [9, 0, 5], [np.nan, 0, 5], [0, 0, np.inf], [0, 0, 0]], np.float32)
+    index, pixels = seen_points(np.concatenate([far, near, free, others]), IDENTITY, projection)
+    count = len(side)
+    np.testing.assert_array_equal(index, [*range(count, 2 * count), 2 * count])
+    assert pixels[-1] == 350 * 1280 + 900
+    assert seen_points(np.empty((0, 3), np.float32), IDENTITY, projection)[0].size == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "d"),
+    [
+        ("plumb_bob", (-0.3, 0.1, 0.001, -0.002, -0.01)),
+        ("rational_polynomial", (0.3, -0.1, 0.001, -0.001, 0.02, 0.6, -0.1, 0.03)),
+        ("rational_polynomial", (0.1, -0.1, 0.001, -0.001, 0.02, 0.2, -0.1, 0.03, 0.01, -0.02, 0.02, 0.01)),
+        ("equidistant", (0.02, -0.01, 0.003, -0.001)),
+        ("equidistant", (0.0, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_distortion_is_honoured_and_folds_nothing_back_into_the_picture(
+    model: str, d: tuple[float, ...]
+) -> None:
+    matrix = np.array([[300.0, 0, 320], [0, 300, 240], [0, 0, 1]])
+    projection = projection_of(camera_info(matrix, (640, 480), model, d), (640, 480))
+    points = np.random.default_rng(1).uniform((-3, -3, 2), (3, 3, 6), (500, 3)).astype(np.float32)
+    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
+    expected = project(points.reshape(-1, 1, 3).astype(float), np.zeros(3), np.zeros(3), matrix, np.array(d))[
+        0
+    ]
+    found = np.stack(projection.pixels(*(points[:, :2] / points[:, 2:]).T), 1)
+    inside = ((expected.reshape(-1, 2) > 0) & (expected.reshape(-1, 2) < (639, 479))).all(1)
+    assert inside.sum() > 100
+    np.testing.assert_allclose(found[inside], expected.reshape(-1, 2)[inside], atol=0.01)
+    aside = np.array([[60, 0, 1], [0, -80, 1], [40, 40, 1]], np.float32)  # more than 88 degrees off
+    assert seen_points(aside, IDENTITY, projection)[0].size == 0
+
+
+def test_a_picture_of_another_size_and_a_region_of_the_sensor() -> None:
+    matrix = np.array([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]])
+    point = rays(matrix, np.array([[100.0, 200.0]]), np.array([4.0]))
+    info = camera_info(matrix, (640, 480))
+    assert seen_points(point, IDENTITY, projection_of(info, (320, 240)))[1].tolist() == [100 * 320 + 50]
+    info.roi = Record(x_offset=80, y_offset=160, width=320, height=240)
+    assert seen_points(point, IDENTITY, projection_of(info, (320, 240)))[1].tolist() == [40 * 320 + 20]
+
+
+def test_cameras_and_transforms_that_say_nothing_are_refused() -> None:
+    with pytest.raises(CloudError, match="not calibrated"):
+        projection_of(camera_info(np.zeros((3, 3)), (640, 480)), (640, 480))
+    with pytest.raises(CloudError, match="distortion model 'thin_prism'"):
+        projection_of(camera_info(np.eye(3), (640, 480), "thin_prism"), (640, 480))
+    for wrong in ([0, 0, 0, 0, 0, 0, 0], [1, 2, 3], [np.nan, 0, 0, 0, 0, 0, 1]):
+        with pytest.raises(CloudError, match="expected x,y,z,qx,qy,qz,qw"):
+            rigid(wrong)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled points through real topics: a lidar, a camera, and the points that the camera sees with their classes."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from ros_graph import Camera, Graph, Process, health, picture, segmentation_node, wait_until
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.visualization import color_lookup_table
+from canet_ros.messages.points import labelled_points, projection_of, rigid
+from canet_ros.ros.image_conversion import image_message
+
+pytestmark = pytest.mark.ros
+POSE = "0.2,-0.5,0.1,0.5,-0.5,0.5,0.5"
+PREFIX = "/camera/segmentation"
+
+
+@pytest.fixture(scope="module")
+def segmenter(sharp_model: Path) -> Segmenter:
+    return Segmenter.load(sharp_model, device="cpu", engine="torch", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def node(sharp_model: Path, graph: Graph) -> Iterator[Process]:
+    clouds = {"cloud_topics": "['/lidar/points']", "cloud_extrinsics": f"['{POSE}']"}
+    with segmentation_node(sharp_model, **clouds) as process:
+        graph.wait_for_state("active")
+        yield process
+
+
+@pytest.fixture
+def camera(graph: Graph, node: Process) -> Iterator[Camera]:
+    yield graph.camera()
+    graph.clear()
+
+
+def cloud_of(xyz: np.ndarray, stamp: Time) -> PointCloud2:
+    fields = [
+        PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")
+    ]
+    return PointCloud2(
+        header=Header(stamp=stamp, frame_id="lidar"), height=1, width=len(xyz), fields=fields, point_step=12,
+        row_step=12 * len(xyz), data=array.array("B", xyz.astype("<f4").tobytes()),
+    )  # fmt: skip
+
+
+def info_of(stamp: Time) -> CameraInfo:
+    matrix = [150.0, 0.0, 80.0, 0.0, 150.0, 60.0, 0.0, 0.0, 1.0]
+    header = Header(stamp=stamp, frame_id="camera")
+    return CameraInfo(
+        header=header, width=160, height=120, k=matrix, d=[0.0] * 5, distortion_model="plumb_bob"
+    )
+
+
+def table_of(message: PointCloud2) -> dict[str, Any]:
+    kinds = {PointField.FLOAT32: "<f4", PointField.UINT32: "<u4"}
+    names = [field.name for field in message.fields]
+    formats = [kinds[field.datatype] for field in message.fields]
+    offsets = [field.offset for field in message.fields]
+    layout = np.dtype(
+        {"names": names, "formats": formats, "offsets": offsets, "itemsize": message.point_step}
+    )
+    points = np.frombuffer(message.data, layout)
+    return {name: points[name] for name in names}
+
+
+def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
+    graph: Graph, camera: Camera, segmenter: Segmenter
+) -> None:
+    masks = graph.listen(Image, f"{PREFIX}/mask")
+    graph.connect(camera, masks)
+    lidar = graph.node.create_publisher(PointCloud2, "/lidar/points", 10)
+    infos = graph.node.create_publisher(CameraInfo, "/camera/camera_info", 10)
+    assert lidar.get_subscription_count() == 0  # nobody wants points
+    points = graph.listen(PointCloud2, f"{PREFIX}/points")
+    wait_until(
+        lambda: lidar.get_subscription_count() and infos.get_subscription_count(), "the node's subscription"
+    )
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+
+    image = picture(160, 120)
+    xyz = np.random.default_rng(0).uniform((-5, -9, -6), (20, 9, 6), (3000, 3)).astype(np.float32)
+    xyz[7] = np.nan
+
+    def send(number: int, late_ms: int, with_info: bool = True) -> Time:
+        stamp = Time(sec=4000 + number, nanosec=500_000_000)
+        if with_info:
+            infos.publish(info_of(stamp))
+        lidar.publish(cloud_of(xyz, Time(sec=stamp.sec, nanosec=stamp.nanosec + late_ms * 1_000_000)))
+        camera.publish(image_message(image, "bgr8", Header(stamp=stamp, frame_id="camera")))
+        masks.wait_for_stamp(stamp)
+        return stamp
+
+    number = 0
+    while not points.messages:  # until everybody knows everybody, and the cloud came before its image
+        send(number := number + 1, late_ms=20)
+        assert number < 100
+    message = points.messages[0]
+    assert (message.header.frame_id, message.header.stamp.nanosec) == ("lidar", 520_000_000)
+    projection = projection_of(info_of(Time()), (160, 120))
+    expected = labelled_points(
+        xyz, rigid([float(t) for t in POSE.split(",")]), projection, segmenter(image),
+        color_lookup_table(segmenter.spec.classes),
+    )  # fmt: skip
+    found = table_of(message)
+    assert len(expected) > 100
+    np.testing.assert_array_equal(np.stack([found["x"], found["y"], found["z"]], 1), expected["xyz"])
+    np.testing.assert_array_equal(found["label"], expected["label"])
+    np.testing.assert_array_equal(found["confidence"], expected["confidence"])
+    np.testing.assert_array_equal(found["rgb"].view("<u4"), expected["rgb"])
+    assert len(set(found["label"])) > 1
+
+    came = len(points.messages)
+    send(200, late_ms=200)
+    assert len(points.messages) == came, "200 ms apart, with a sync_slop of 50 ms"
+    assert graph.set_parameter("sync_slop", 0.3).successful
+
+    def without_info() -> bool:
+        send(int(300 + 10 * len(masks.messages)), late_ms=0, with_info=False)
+        return "without a camera_info" in health(diagnostics, "/camera/image_raw").get("last_error", "")
+
+    wait_until(without_info, "the reason")
+    graph.node.destroy_publisher(lidar)
+    graph.node.destroy_publisher(infos)
