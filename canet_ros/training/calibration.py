@@ -55,7 +55,7 @@ class Reliability:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error: |confidence - accuracy|, by the pixels of each bin."""
+        """Expected calibration error: ``|confidence - accuracy|``, by the pixels of each bin."""
         return sum(share * abs(confidence - right) for confidence, right, share in self.bins())
 
 

@@ -132,18 +132,12 @@ def parse_extra_data(text: str) -> ExtraData:
 
 
 class SampleIndex(NamedTuple):
-    """One sample of a training.
-
-    Attributes:
-        position: of the picture among all.
-        repeat: how often the epoch has shown this picture before.
-        batch: number of the batch in the epoch; all samples of a batch have one shape.
-    """
+    """One sample of a training."""
 
     epoch: int
-    position: int
-    repeat: int
-    batch: int
+    position: int  # of the picture among all
+    repeat: int  # how often the epoch has shown this picture before
+    batch: int  # number of the batch in the epoch; all samples of a batch have one shape
 
 
 class AugmentedPictures(Dataset[tuple[Tensor, Tensor]]):
