@@ -7,6 +7,7 @@ Loading never executes anything from the files, and every tensor's name and shap
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
 import os
@@ -42,6 +43,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Of ModelSpec; whatever else there is, a new field too, takes part in ``graph_hash``.
 _OUTSIDE_THE_GRAPH = ("name", "classes", "resolution", "training", "metrics", "familiar", "weights_sha256")
 
+_ENTRIES = (
+    *("name", "classes", "resolution", "training", "metrics", "weights_sha256", "temperature", "familiar"),
+    *("network", "input", "output", "architecture", "backbone", "fusion", "head", "mean", "std"),
+)
 MAX_SIDE = 8192  # of a resolution, pixels
 _MAX_WEIGHTS_BYTES = 2**30
 _MAX_HEADER_BYTES = 2**20
@@ -182,6 +187,7 @@ def load_spec(folder: Path) -> ModelSpec:
         raw = read_yaml(path)
         if not isinstance(raw, dict):
             raise ValueError("expected entries like name: my_model")
+        _refuse_misspelt(raw)
         network = raw.get("network", "torch")
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}: choose one of {', '.join(NETWORKS)}")
@@ -192,8 +198,8 @@ def load_spec(folder: Path) -> ModelSpec:
             "training": _mapping(raw, "training"),
             "metrics": _mapping(raw, "metrics"),
             "weights_sha256": str(raw.get("weights_sha256") or ""),
-            "temperature": float(raw.get("temperature", 1.0)),
-            "familiar": {name: _range(value) for name, value in _mapping(raw, "familiar").items()},
+            "temperature": _temperature(raw.get("temperature", 1.0)),
+            "familiar": {name: _range(name, value) for name, value in _mapping(raw, "familiar").items()},
         }
         if network == "onnx":
             interface = parse_onnx_interface(raw)
@@ -204,8 +210,8 @@ def load_spec(folder: Path) -> ModelSpec:
             backbone=str(raw["backbone"]),
             fusion=str(raw["fusion"]),
             head=str(raw.get("head", "bilinear")),
-            mean=three_floats(raw["mean"]),
-            std=three_floats(raw["std"]),
+            mean=three_floats(raw, "mean"),
+            std=three_floats(raw, "std"),
         )
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
@@ -392,6 +398,25 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ours)
 
 
-def _range(values: Any) -> tuple[float, float]:
-    lowest, highest = (float(value) for value in values)
+def _range(name: str, values: Any) -> tuple[float, float]:
+    try:
+        lowest, highest = (float(value) for value in values)
+    except (TypeError, ValueError):
+        raise ValueError(f"familiar: {name}: expected [lowest, highest], got {values!r}") from None
     return lowest, highest
+
+
+def _temperature(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"temperature: expected a number, got {value!r}") from None
+
+
+def _refuse_misspelt(raw: Mapping[str, Any]) -> None:
+    """Entries of the user's own are allowed; one that is nearly an entry that is missing is not."""
+    missing = [name for name in _ENTRIES if name not in raw]
+    for entry in raw:
+        near = difflib.get_close_matches(str(entry), missing, 1, 0.8)
+        if near and entry not in _ENTRIES:
+            raise ValueError(f"unknown entry {entry!r}: did you mean {near[0]!r}?")

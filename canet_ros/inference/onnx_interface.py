@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,8 +86,8 @@ def parse_onnx_interface(raw: Mapping[str, Any]) -> OnnxInterface:
         input_layout=str(taken["layout"]),
         color=str(taken["color"]),
         scale=float(taken["scale"]),
-        mean=three_floats(taken["mean"]),
-        std=three_floats(taken["std"]),
+        mean=three_floats(taken, "mean"),
+        std=three_floats(taken, "std"),
         free_size=_is_free(taken, "size"),
         free_batch=_is_free(taken, "batch"),
         gives=str(given["gives"]),
@@ -95,9 +95,12 @@ def parse_onnx_interface(raw: Mapping[str, Any]) -> OnnxInterface:
     )
 
 
-def three_floats(values: Sequence[Any]) -> Triple:
-    """Exactly three numbers; raises TypeError or ValueError."""
-    first, second, third = (float(value) for value in values)
+def three_floats(entries: Mapping[str, Any], name: str) -> Triple:
+    """Exactly three numbers; raises KeyError or ValueError."""
+    try:
+        first, second, third = (float(value) for value in entries[name])
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected three numbers, got {entries[name]!r}") from None
     return first, second, third
 
 

@@ -86,6 +86,22 @@ def test_entries_of_a_wrong_type(copied: Path, entry: str, value: str) -> None:
     refused(load_network, copied)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("temprature: 2", r"unknown entry 'temprature': did you mean 'temperature'\?"),
+        ("temperature: hot", "temperature: expected a number, got 'hot'"),
+        ("familiar: {edges: 3}", r"familiar: edges: expected \[lowest, highest\], got 3"),
+    ],
+)
+def test_an_entry_is_named_that_is_misspelt_or_no_number(copied: Path, line: str, words: str) -> None:
+    spec = copied / "model.yaml"
+    kept = [one for one in spec.read_text().splitlines() if one.partition(":")[0] != line.partition(":")[0]]
+    spec.write_text("\n".join([*kept, "note: my own entries are allowed", line]))
+    with pytest.raises(ModelError, match=words):
+        load_spec(copied)
+
+
 def test_an_entry_that_is_there_twice(copied: Path) -> None:
     with (copied / SPEC).open("a") as file:
         file.write("name: another\n")
