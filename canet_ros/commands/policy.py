@@ -48,6 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
         CAMERA_INFO,
         "label_info",
     ]
+    clouds = [_absolute(topic, namespace, node) for topic in in_use["cloud_topics"] if topic]
+    if clouds:
+        results.append("points")
+        if sum(map(bool, in_use["cloud_extrinsics"])) < len(clouds):
+            clouds += ["/tf", "/tf_static"]
     policy = sros2_policy(
         camera_topics(images, in_use["results_name"]),
         in_use["image_transport"],
@@ -56,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         bool(in_use.get("use_sim_time")),
         float(in_use["bond_timeout"]) > 0,
         arguments.enclave,
+        clouds,
     )
     print(policy, end="")
     return 0

@@ -35,6 +35,7 @@ def sros2_policy(
     use_sim_time: bool = False,
     bond: bool = False,
     enclave: str = "/canet",
+    clouds: Sequence[str] = (),
 ) -> str:
     """A policy file, version 0.2.0 of sros2's policy.xsd, of one enclave with one node, ``canet``.
 
@@ -43,8 +44,9 @@ def sros2_policy(
         namespace: the node's, absolute.
         bond: whether the node has a bond with a lifecycle manager of its namespace.
         enclave: absolute name, as ``ros2 security create_enclave`` takes it.
+        clouds: topics that labelled points take: the clouds', and those of tf2 where it is asked.
     """
-    heard = ["/clock"] if use_sim_time else []
+    heard = [*(["/clock"] if use_sim_time else []), *clouds]
     published = [*_PUBLISHED]
     if bond:  # each end hears and says
         heard.append("bond")

@@ -148,6 +148,15 @@ def test_a_policy_of_four_cameras_and_of_another_enclave(capsys: pytest.CaptureF
     assert {"/left/segmentation/mask", "/rear/segmentation/overlay/compressed"} <= rights["publish"]
 
 
+def test_clouds_are_heard_and_their_points_said(capsys: pytest.CaptureFixture[str]) -> None:
+    policy = written_policy(capsys, "cloud_topics:=['/lidar/points']")
+    for topic in ("/lidar/points", "/tf", "/segmentation/points"):
+        assert f"<topic>{topic}</topic>" in policy
+    policy = written_policy(capsys, "cloud_topics:=['lidar/points']", "cloud_extrinsics:=['0,0,0,0,0,0,1']")
+    assert "<topic>/lidar/points</topic>" in policy
+    assert "/tf" not in policy
+
+
 def test_a_bond_with_a_lifecycle_manager_is_said_and_heard(capsys: pytest.CaptureFixture[str]) -> None:
     policy = written_policy(capsys, "bond_timeout:=4.0", "namespace:=robot")
     rights = rights_in(policy)
