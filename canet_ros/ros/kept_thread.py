@@ -55,9 +55,15 @@ class KeptThread:
         try:
             self._work()
             self._returned = True
+            # Whose method it is holds this object: a circle, in which an engine would stay until Python collects it.
+            self._work = _nothing
         except BaseException as error:  # also what is no Exception, as a library's sys.exit
             self._has_died(f"{type(error).__name__}: {error}")
 
     def _has_died(self, why: str) -> None:
         self.died_s = time.monotonic()
         self._faults.report(self._name, f"the {self._name} thread died and is started again: {why}")
+
+
+def _nothing() -> None:
+    """What is left to do."""

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -15,7 +17,9 @@ from sensor_msgs.msg import CameraInfo
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.ros.camera_info import CameraInfoBuffer
+from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
+from canet_ros.ros.kept_thread import KeptThread
 from canet_ros.ros.parameters import value_problem
 from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
 
@@ -111,6 +115,25 @@ def test_a_loss_that_the_middleware_tells_too_is_counted_once(event_first: bool)
     if not event_first:
         statistics.lose(2)
     assert statistics.counts() == {"lost": 9, "lost_on_the_way": 6}
+
+
+def test_what_worked_in_a_thread_goes_with_its_last_reference() -> None:
+    class Worker:
+        def __init__(self) -> None:
+            self.thread = KeptThread("test", self.work, FaultLog(None))
+
+        def work(self) -> None:
+            pass
+
+    gc.disable()  # an engine must not wait for it: two at once may not fit on the device
+    try:
+        worker = Worker()
+        gone = weakref.ref(worker)
+        assert worker.thread.join(5)
+        del worker
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_age_is_unknown_without_a_stamp_or_after_a_jump_back() -> None:
