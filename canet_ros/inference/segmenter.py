@@ -191,6 +191,10 @@ class CameraShapedSegmenter(Segmenter):
 
     Args:
         build: makes the engine for a resolution; raises as ``load``.
+
+    Attributes:
+        prove: is given a segmenter of each new engine before it is used; raises EngineError if it must not be. The
+            engine of a shape that was refused is not made again.
     """
 
     def __init__(
@@ -198,7 +202,8 @@ class CameraShapedSegmenter(Segmenter):
     ) -> None:
         super().__init__(spec, _EngineToCome(), spec.resolution, folder, graph_hash)
         self._build = build
-        self._engines: dict[Resolution, Engine] = {}
+        self.prove: Callable[[Segmenter], None] = _unproven
+        self._engines: dict[Resolution, Engine | EngineError] = {}
         self._chosen = False
 
     @property
@@ -228,14 +233,29 @@ class CameraShapedSegmenter(Segmenter):
         for resolution in shapes:
             if resolution not in self._engines:
                 with progress.doing("loading the engine for the shape of the camera's pictures"):
-                    self._engines[resolution] = self._build(resolution)
-            self.engine, self.resolution, self._chosen = self._engines[resolution], resolution, True
+                    self._engines[resolution] = self._proven(resolution)
+            engine = self._engines[resolution]
+            if isinstance(engine, EngineError):
+                raise engine
+            self.engine, self.resolution, self._chosen = engine, resolution, True
         return super().segment_batch(images)
+
+    def _proven(self, resolution: Resolution) -> Engine | EngineError:
+        engine = self._build(resolution)
+        try:
+            self.prove(Segmenter(self.spec, engine, resolution, self.folder, self.graph_hash))
+        except EngineError as error:
+            return error
+        return engine
 
     def _fitting(self, image: NDArray[np.uint8]) -> Resolution:
         if image.ndim < 2 or image.size == 0:
             raise ValueError(f"expected a picture, got {image.dtype} {image.shape}")
         return camera_resolution(self.spec.resolution, (image.shape[1], image.shape[0]))
+
+
+def _unproven(segmenter: Segmenter) -> None:
+    """Every engine is taken as right."""
 
 
 class _EngineToCome:

@@ -16,7 +16,6 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
 from canet_ros.inference import Segmenter, progress
-from canet_ros.inference.camera_shape import CAMERA
 from canet_ros.inference.engines import EngineError
 from canet_ros.inference.familiarity import FamiliarityWatch
 from canet_ros.inference.model_folder import (
@@ -26,6 +25,7 @@ from canet_ros.inference.model_folder import (
     shipped_model,
 )
 from canet_ros.inference.palette import recolored
+from canet_ros.inference.segmenter import CameraShapedSegmenter
 from canet_ros.inference.self_test import self_test
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.nearest import with_guess
@@ -277,14 +277,21 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             resolution=choice.resolution,
             max_batch=request.max_batch,
         )
-        if choice.resolution != CAMERA:  # else the engine comes with the first picture
-            test = self_test(segmenter)
-            self._self_test = str(test)
-            if not test.passed:
-                raise EngineError(f"the engine's masks are wrong: {test}")
-            if test.absent:
-                self.get_logger().info(str(test))
+        if isinstance(segmenter, CameraShapedSegmenter):
+            self._self_test = "to come with the engine"
+            segmenter.prove = self._prove
+        else:
+            self._prove(segmenter)
         return segmenter
+
+    def _prove(self, segmenter: Segmenter) -> None:
+        """Let the engine show the model's test picture; runs where the engine is made."""
+        test = self_test(segmenter)
+        self._self_test = str(test)
+        if not test.passed:
+            raise EngineError(f"the engine's masks are wrong: {test}")
+        if test.absent:
+            self.get_logger().info(str(test))
 
     def _look(self) -> None:
         """Ten times a second while active: what the node has to notice by itself."""

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from canet_ros.inference.class_table import ClassTable, load_class_table
+from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
 from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
+from canet_ros.training.initialization import initialize
 from canet_ros.training.metrics import Scores
 from canet_ros.training.train import TrainingConfig, train
 
@@ -130,6 +132,37 @@ def test_damaged_and_foreign_files_are_one_line(kind: str, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"checkpoint\.pt is no checkpoint") as caught:
         resume(path, IDENTITY, state())
     assert "\n" not in str(caught.value)
+
+
+class Harmful:
+    """What a pickle runs when it is read without care."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.mark), "w")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("reader", ["resume", "init"])
+def test_a_pickle_that_runs_code_is_refused_by_name(reader: str, packed: bool, tmp_path: Path) -> None:
+    path, mark = tmp_path / "checkpoint.pt", tmp_path / "mark"
+    torch.save(
+        {"identity": Harmful(mark), "features": Harmful(mark)}, path, _use_new_zipfile_serialization=packed
+    )
+    read = {
+        "resume": lambda: resume(path, IDENTITY, state()),
+        "init": lambda: initialize(CANet(3, architecture="canet_lite"), str(path)),
+    }
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.pt is no checkpoint that can be loaded safely"
+    ) as caught:
+        read[reader]()
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)
+    assert mark.exists()  # it does what it must not
 
 
 def test_a_full_disk_leaves_the_one_before(tmp_path: Path) -> None:
