@@ -44,11 +44,13 @@ from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
 from canet_ros.launching.recording import (
     apt_package,
+    canet_record_command,
     installed_in,
     latched_topics,
     record_command,
     recorded_topics,
     recording_problem,
+    without_ros2_bag,
 )
 from canet_ros.launching.rviz_view import view_of_cameras
 from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
@@ -118,7 +120,7 @@ def _processes(context: LaunchContext, given: Mapping[str, str]) -> list[Action]
         companions.actions.append(_rviz(config, arguments, transport))
     if records:
         companions.actions.append(
-            _recorder(cameras, image_transport, arguments, scratch, transport, companions)
+            _recorder(cameras, image_transport, arguments, scratch, transport, companions, environment)
         )
     return [node, *companions.actions]
 
@@ -240,13 +242,20 @@ def _recorder(
     scratch: Path,
     transport: Mapping[str, str],
     companions: Companions,
+    environment: Mapping[str, str],
 ) -> Action:
     qos_file = scratch / "latched_topics.yaml"
     qos_file.write_text(yaml.safe_dump(latched_topics(cameras)))
     topics = recorded_topics(cameras, image_transport)
-    use_sim_time = _is_true(arguments["use_sim_time"])
+    use_sim_time, path = _is_true(arguments["use_sim_time"]), _record_path(arguments)
+    without = without_ros2_bag(environment)
+    if without:
+        log.warning(f"canet record takes the place of ros2 bag: {without}")
+        command = canet_record_command(topics, path, use_sim_time)
+    else:
+        command = record_command(topics, qos_file, path, use_sim_time)
     return ExecuteProcess(
-        cmd=ending_with_parent(record_command(topics, qos_file, _record_path(arguments), use_sim_time)),
+        cmd=ending_with_parent(command),
         name="recorder",
         additional_env=transport,
         output="screen",

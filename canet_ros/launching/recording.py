@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +19,8 @@ _LATCHED: dict[str, str | int] = {
     "reliability": "reliable",
     "durability": "transient_local",
 }
+
+_PACKAGES_OF_CANET_RECORD = ("rosbags", "zstandard", "lz4")
 
 # Twelve seconds of raw 1280x720 at 30 Hz: with less it is not worth beginning.
 LEAST_FREE_BYTES = 2**30
@@ -73,11 +77,20 @@ def apt_package(environment: Mapping[str, str], package: str) -> str:
     return f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
 
 
-def _recorder_problem(environment: Mapping[str, str]) -> str:
+def without_ros2_bag(environment: Mapping[str, str]) -> str:
+    """Why ``ros2 bag`` cannot record here, and how to get it; empty where it can."""
     if not installed_in(environment, "ros2bag") or not shutil.which("ros2", path=environment.get("PATH")):
         return f"there is no ros2 bag: {apt_package(environment, 'ros2bag')}"
     if not installed_in(environment, "rosbag2_storage_mcap"):
         return f"ros2 bag cannot write mcap here: {apt_package(environment, 'rosbag2_storage_mcap')}"
+    return ""
+
+
+def _recorder_problem(environment: Mapping[str, str]) -> str:
+    problem = without_ros2_bag(environment)
+    missing = [package for package in _PACKAGES_OF_CANET_RECORD if importlib.util.find_spec(package) is None]
+    if problem and missing:
+        return f"{problem}; canet record in its place needs {' and '.join(missing)}"
     return ""
 
 
@@ -102,6 +115,18 @@ def _place_problem(bag: str) -> str:
             f"{LEAST_FREE_BYTES / 2**20:.0f} MiB are the least to begin with"
         )
     return ""
+
+
+def canet_record_command(topics: Sequence[str], bag: str, use_sim_time: bool) -> list[str]:
+    """The command line that records the topics where there is no ``ros2 bag``: ``canet record``.
+
+    It asks publishers for their QoS, and so gets latched topics without being told which they are.
+    """
+    command = [sys.executable, "-m", "canet_ros.cli", "record", *([bag] if bag else [])]
+    command += ["--only-topics", "--topics", *topics]
+    if use_sim_time:
+        command.append("--use-sim-time")
+    return command
 
 
 def record_command(topics: Sequence[str], qos_file: Path, bag: str, use_sim_time: bool) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from canet_ros import cli
 from canet_ros.launching import recording
 from canet_ros.launching.arguments import (
     OWN_ARGUMENTS,
@@ -22,7 +23,7 @@ from canet_ros.launching.arguments import (
 from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
 from canet_ros.launching.nearest import did_you_mean, nearest
 from canet_ros.launching.parameter_table import PARAMETERS
-from canet_ros.launching.recording import recording_problem
+from canet_ros.launching.recording import canet_record_command, recording_problem
 
 NAMES = [argument.name for argument in launch_arguments()]
 
@@ -140,7 +141,26 @@ def test_a_recording_can_begin(complete: dict[str, str], tmp_path: Path) -> None
     assert recording_problem("", complete) == ""
 
 
-def test_without_ros2_bag_or_mcap_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_ros2_bag_canet_record_takes_its_place(tmp_path: Path) -> None:
+    for package in ("rosbags", "zstandard", "lz4"):
+        pytest.importorskip(package)
+    without_bag = workspace(tmp_path / "a", "rosbag2_storage_mcap")
+    assert recording_problem(str(tmp_path / "drive"), without_bag) == ""
+    assert "exists already" in recording_problem(str(tmp_path), without_bag)
+    command = canet_record_command(["/a/image_raw", "/tf_static"], str(tmp_path / "drive"), True)
+    assert command[1:4] == ["-m", "canet_ros.cli", "record"]
+    given = cli._parse(command[3:], "record")
+    assert (given.out, given.topics) == (tmp_path / "drive", ["/a/image_raw", "/tf_static"])
+    assert given.only_topics
+    assert given.use_sim_time
+    assert cli._parse(canet_record_command(["/a"], "", False)[3:], "record").out is None
+
+
+def test_without_any_recorder_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_PACKAGES_OF_CANET_RECORD", ("rosbags_that_is_not_there",))
+    assert "needs rosbags_that_is_not_there" in recording_problem("", workspace(tmp_path / "none"))
     without_bag = workspace(tmp_path / "a", "rosbag2_storage_mcap")
     assert "sudo apt install ros-jazzy-ros2bag" in recording_problem("", without_bag)
     without_command = workspace(tmp_path / "b", "ros2bag", "rosbag2_storage_mcap", ros2=False)

@@ -24,9 +24,10 @@ pytest.importorskip("launch_ros")
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch.launch_description_sources import AnyLaunchDescriptionSource
-from ros_graph import Graph, Process, wait_until
+from ros_graph import Graph, Process, picture, wait_until
 
 from canet_ros.launching.arguments import launch_arguments
+from canet_ros.launching.recording import without_ros2_bag
 
 pytestmark = [pytest.mark.ros, pytest.mark.launch]
 
@@ -162,11 +163,11 @@ def ended_by_itself(file: str, *arguments: str, environment: dict[str, str] | No
         ("image_topics:=/camera/image_raw", "image_topics: expected a list"),
         ("params_file:=/nowhere/my.yaml", "params_file: /nowhere/my.yaml is not a file"),
         ("rviz_config:=/nowhere/my.rviz", "rviz_config: /nowhere/my.rviz is not a file"),
-        ("record:=true", "there is no ros2 bag"),
+        ("record:=true record_path:=/nowhere/drive", "nothing would be recorded"),
     ],
 )
 def test_wrong_arguments_end_the_launch_with_a_reason(file: str, argument: str, complaint: str) -> None:
-    output = ended_by_itself(file, argument, environment={"PATH": "/usr/bin:/bin"})
+    output = ended_by_itself(file, *argument.split(), environment={"PATH": "/usr/bin:/bin"})
     assert complaint in output
     assert "process started" not in output
 
@@ -370,6 +371,30 @@ def test_processes_get_our_transport_profile_unless_the_user_has_one(
         assert graph.state() == "unconfigured"
     profile = (kept / "rviz2" / "profile").read_text()
     assert profile == profile_of_the_user or (not profile_of_the_user and profile.startswith(str(SHARE)))
+
+
+def test_without_ros2_bag_canet_record_records(graph: Graph, tmp_path: Path) -> None:
+    for package in ("rosbags", "zstandard", "lz4"):
+        pytest.importorskip(package)
+    if without_ros2_bag(os.environ) == "":
+        pytest.skip("ros2 bag is installed here")
+    arguments = ["autostart:=false", "record:=true", f"record_path:={tmp_path / 'drive'}"]
+    arguments += ["image_topics:=['/camera/image_raw']"]
+    process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *arguments])
+    try:
+        process.wait_for_output("canet record takes the place of ros2 bag")
+        process.wait_for_output("Ctrl-C ends it")
+        camera = graph.camera("/camera/image_raw")
+        camera.wait_for_subscriber()
+        for _ in range(5):
+            camera.send(picture(64, 48))
+        process.signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert "messages of 1 topics" in process.output()
+        assert (tmp_path / "drive" / "metadata.yaml").is_file()
+    finally:
+        process.close()
+        graph.clear()
 
 
 def test_a_recorder_that_ends_ends_the_launch(stand_ins: dict[str, str], tmp_path: Path) -> None:
