@@ -58,9 +58,11 @@ def test_masks_come_of_a_right_engine_alone(
                 return "the node is inactive again" in process.output()
 
             wait_until(gave_up, "the node to give up", 30)
-            wait_until(lambda: health(diagnostics, "engine").get("level") == "2", "an ERROR")
+            wait_until(
+                lambda: health(diagnostics, "engine").get("lifecycle_state") == "inactive", "the state"
+            )
             assert "the engine's masks are wrong" in health(diagnostics, "engine")["message"]
-            assert health(diagnostics, "engine")["lifecycle_state"] == "inactive"
+            assert health(diagnostics, "engine")["level"] == "2"
             assert graph.state() == "inactive"
             assert not masks.messages
     finally:
