@@ -102,16 +102,6 @@ def encode_picture(picture: Picture, suffix: str) -> bytes:
     return data.tobytes()
 
 
-def _cut_off(data: Picture) -> str:
-    """Why a JPEG or PNG is not whole; empty: it is. Half a JPEG decodes to a picture that is half grey."""
-    end = data[-4096:].tobytes()
-    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in end:
-        return "a JPEG without its end marker"
-    if data[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and b"IEND" not in end:
-        return "a PNG without its end"
-    return ""
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, cv2.error) and error.err:
         return " ".join(str(error.err).split())
