@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         spec, network = import_public_checkpoint(arguments.file, arguments.out.resolve().name, classes)
     except ModelError as error:
         raise ModelError(
-            f"{error}\nAny other network comes as FILE.onnx: {see_docs('your-own-network.md')}"
+            f"{error}; any other network comes as FILE.onnx: {see_docs('your-own-network.md')}"
         ) from error
     save_model(arguments.out, spec, network, half=False)
     print(f"{arguments.out}: {len(spec.classes)} classes, run it with --model {arguments.out}")

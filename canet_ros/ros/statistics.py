@@ -60,7 +60,7 @@ class Statistics:
         now_s = time.monotonic()
         with self._lock:
             self._counts[what] += number
-            self._events.setdefault(what, deque(maxlen=_MAX_SAMPLES)).append((now_s, number))
+            _append(self._events.setdefault(what, deque(maxlen=_MAX_SAMPLES)), now_s, number)
             if what == "received":
                 self.last_received_s = now_s
                 if self.waiting_since_s is None:
@@ -112,7 +112,7 @@ class Statistics:
         with self._lock:
             for stage, duration_ms in stage_ms.items():
                 samples = self._durations_ms.setdefault(stage, deque(maxlen=_MAX_SAMPLES))
-                samples.append((now_s, duration_ms))
+                _append(samples, now_s, duration_ms)
 
     def counts(self) -> dict[str, int]:
         with self._lock:
@@ -151,6 +151,13 @@ class Statistics:
             return None
         p50, p95 = np.percentile(samples, (50, 95))
         return float(p50), float(p95)
+
+
+def _append(samples: deque[tuple[float, Any]], now_s: float, value: float) -> None:
+    """Add a sample, and forget those that nobody asks for any more: else memory grows for minutes."""
+    while samples and samples[0][0] < now_s - WINDOW_S:
+        samples.popleft()
+    samples.append((now_s, value))
 
 
 class Losses:

@@ -172,3 +172,18 @@ def test_defaults_are_values_of_their_parameters() -> None:
     for spec in PARAMETERS:
         assert value_problem(spec, spec.default) is None
         assert value_problem(spec, None) is not None
+
+
+def test_figures_are_kept_no_longer_than_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the memory of a slow camera grows for minutes."""
+    now_s = 100.0
+    monkeypatch.setattr("canet_ros.ros.statistics.time.monotonic", lambda: now_s)
+    statistics = Statistics()
+    for _ in range(200):
+        now_s += 0.5
+        statistics.count("received")
+        statistics.time({"age": 3.0})
+    kept = [*statistics._events.values(), *statistics._durations_ms.values()]
+    assert [len(samples) for samples in kept] == [11, 11]
+    assert statistics.counts()["received"] == 200
+    assert statistics.rate_hz("received") == pytest.approx(2.0)
