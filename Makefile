@@ -12,8 +12,8 @@ VENV := $(if $(filter jazzy,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 DEMO_READY := $(VENV)/ready-demo
 TEST_READY := $(VENV)/ready-test
 MORE_jazzy := ,int8,lint,training
-# Files side by side; a thread each, or their threads wait for each other.
-JOBS ?= 2
+# Files side by side, for they wait more than they compute; a thread each, or their threads wait for each other.
+JOBS ?= 3
 PYTEST_OPTIONS := -n $(JOBS) --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PYTEST_OPTIONS)
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
