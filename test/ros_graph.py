@@ -112,19 +112,22 @@ class Graph:
 
     def state(self, node: str = "/canet") -> str:
         name = f"{node}/get_state"
-        if name not in self._clients:
-            self._clients[name] = self.node.create_client(GetState, name)
-        client, answers = self._clients[name], []
+        asked_s, answers = 0.0, []
 
         def answered() -> Any:
-            # Asked again: a server that has just come answers before it knows where to.
-            if not answers or time.monotonic() - asked_s[0] > 2:
-                answers.append(client.call_async(GetState.Request()))
-                asked_s[0] = time.monotonic()
+            nonlocal asked_s
+            # Asked again, by a new client: the old one may wait for a node of this name that is gone, and a server
+            # that has just come answers before it knows where to.
+            if not answers or time.monotonic() - asked_s > 2:
+                if answers:
+                    self.node.destroy_client(self._clients.pop(name))
+                if name not in self._clients:
+                    self._clients[name] = self.node.create_client(GetState, name)
+                if self._clients[name].wait_for_service(timeout_sec=WAIT_S):
+                    answers.append(self._clients[name].call_async(GetState.Request()))
+                asked_s = time.monotonic()
             return next((answer for answer in answers if answer.done()), None)
 
-        asked_s = [0.0]
-        assert client.wait_for_service(timeout_sec=WAIT_S), f"no service {name}"
         return str(wait_until(answered, f"an answer of {name}").result().current_state.label)
 
     def change_state(self, label: str, node: str = "/canet") -> bool:
