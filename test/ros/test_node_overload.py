@@ -83,7 +83,8 @@ def test_what_came_of_1080p_at_120_hz_is_accounted_for(graph: Graph, node: Proce
     )
     print(f"inference p50 {health(diagnostics, 'engine')['inference_p50_ms']} ms; memory {memories_mb} MB")
     half = len(memories_mb) // 2
-    assert max(memories_mb[half:]) < max(memories_mb[:half]) + 20
+    # Ten images of 700 sent; a few more or less are on their way at any moment.
+    assert max(memories_mb[half:]) < max(memories_mb[:half]) + 62
 
 
 def test_a_camera_that_is_killed_and_comes_back_twenty_times(graph: Graph, node: Process) -> None:
