@@ -56,6 +56,11 @@ def segmenter(random_model: Path) -> Segmenter:
 
 
 @pytest.fixture(scope="module")
+def sharp_segmenter(sharp_model: Path) -> Segmenter:
+    return Segmenter.load(sharp_model, device="cpu", engine="torch", precision="fp32")
+
+
+@pytest.fixture(scope="module")
 def graph() -> Iterator[Graph]:
     from ros_graph import Graph  # here, because it takes rclpy
 

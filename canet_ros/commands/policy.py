@@ -11,7 +11,7 @@ from canet_ros.launching.arguments import OWN_ARGUMENTS, misspelt_arguments, par
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.launching.sros2_policy import sros2_policy
-from canet_ros.messages.pictures import CAMERA_INFO, PICTURES
+from canet_ros.messages.pictures import OUTPUTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,17 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     file = given.get("params_file", "")
     in_use = parameters_in_use(given, Path(file).expanduser().read_text() if file else "", node)
     images = [_absolute(topic, namespace, node) for topic in in_use["image_topics"]]
-    pictures = {name: output.codec for name, output in PICTURES.items()}
-    pictures |= {f"groups/{name}": "png" for name in parse_groups(in_use["groups"])}
-    results = [
-        *(
-            form
-            for name, codec in pictures.items()
-            for form in (name, *([f"{name}/compressed"] if codec else []))
-        ),
-        CAMERA_INFO,
-        "label_info",
-    ]
+    groups = [f"groups/{name}" for name in parse_groups(in_use["groups"])]
+    results = [*OUTPUTS, *groups, *(f"{name}/compressed" for name in groups)]
     clouds = [_absolute(topic, namespace, node) for topic in in_use["cloud_topics"] if topic]
     if clouds:
         results.append("points")

@@ -6,13 +6,15 @@ Bound to 127.0.0.1, and deaf to names that a foreign page made point there. Noth
 
 from __future__ import annotations
 
+import errno
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from canet_ros.messages.images import encoded
 
 HOST = "127.0.0.1"
 SENDING_LIMIT_S = 10.0  # a viewer that takes nothing for so long has gone
@@ -42,7 +44,12 @@ class LiveView:
         self._number = 0
         self._encoded = (0, b"")
         self._closed = False
-        self._server = _Server(self, port)
+        try:
+            self._server = _Server(self, port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise OSError(f"--view {port}: the port is in use; 0 takes a free one") from error
+            raise
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
@@ -64,8 +71,9 @@ class LiveView:
             if self._closed:
                 return None
             if self._encoded[0] != self._number:  # once for all viewers
-                quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-                self._encoded = (self._number, cv2.imencode(".jpg", self._frame, quality)[1].tobytes())
+                encoding = "bgr8" if self._frame.ndim == 3 else "mono8"
+                _, jpeg = encoded(self._frame, encoding, "jpeg", JPEG_QUALITY)
+                self._encoded = (self._number, jpeg.tobytes())
             return self._encoded
 
     def close(self) -> None:

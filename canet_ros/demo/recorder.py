@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import functools
 import json
 import os
@@ -185,11 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary["pictures"] = write_pictures(recorder.recording, summary, given.out)
         text = json.dumps(summary, indent=2) + "\n"
         write_text(given.out / SUMMARY_FILE, text)
-    except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        print(f"--view {given.view}: the port is in use; 0 takes a free one" if in_use else error)
-        return 1
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         print(error)
         return 1
     except KeyboardInterrupt:

@@ -32,11 +32,6 @@ GROUPS = "{flat: [road, pavement], people: [pedestrian, bicyclist], other: [sky]
 
 
 @pytest.fixture(scope="module")
-def segmenter(sharp_model: Path) -> Segmenter:
-    return Segmenter.load(sharp_model, device="cpu", engine="torch", precision="fp32")
-
-
-@pytest.fixture(scope="module")
 def node(sharp_model: Path, graph: Graph) -> Iterator[Process]:
     with segmentation_node(sharp_model, groups=f"'{GROUPS}'") as process:
         graph.wait_for_state("active")
@@ -51,32 +46,32 @@ def camera(graph: Graph, node: Process) -> Iterator[Camera]:
     assert graph.set_parameter("min_confidence", 0.0).successful
 
 
-def members(segmenter: Segmenter, mask: np.ndarray, *names: str) -> np.ndarray:
-    ids = [segmenter.spec.classes.names.index(name) for name in names]
+def members(sharp_segmenter: Segmenter, mask: np.ndarray, *names: str) -> np.ndarray:
+    ids = [sharp_segmenter.spec.classes.names.index(name) for name in names]
     return np.where(np.isin(mask, ids), 255, 0).astype(np.uint8)
 
 
-def names_in(segmenter: Segmenter, image: np.ndarray) -> list[str]:
+def names_in(sharp_segmenter: Segmenter, image: np.ndarray) -> list[str]:
     """Classes that the model finds in a picture, the most frequent first."""
-    counts = np.bincount(segmenter(image).mask.ravel(), minlength=11)
-    return [segmenter.spec.classes.names[i] for i in np.argsort(-counts) if counts[i]]
+    counts = np.bincount(sharp_segmenter(image).mask.ravel(), minlength=11)
+    return [sharp_segmenter.spec.classes.names[i] for i in np.argsort(-counts) if counts[i]]
 
 
 @pytest.mark.parametrize("size", [(320, 240), (161, 93)])
 def test_a_group_is_255_where_its_classes_are(
-    graph: Graph, camera: Camera, segmenter: Segmenter, size: tuple[int, int]
+    graph: Graph, camera: Camera, sharp_segmenter: Segmenter, size: tuple[int, int]
 ) -> None:
     image = picture(*size)
-    first, second, *_ = names_in(segmenter, image)
+    first, second, *_ = names_in(sharp_segmenter, image)
     assert graph.set_parameter("groups", f"{{one: [{first}], both: [{first}, {second}]}}").successful
     raw = {name: graph.listen(Image, f"{PREFIX}/groups/{name}") for name in ("one", "both")}
     png = graph.listen(CompressedImage, f"{PREFIX}/groups/both/compressed")
     graph.connect(camera, *raw.values(), png)
     stamp = camera.send(image, frame_id="front_optical")
-    mask = segmenter(image).mask
+    mask = sharp_segmenter(image).mask
     expected = {
-        "one": members(segmenter, mask, first),
-        "both": members(segmenter, mask, first, second),
+        "one": members(sharp_segmenter, mask, first),
+        "both": members(sharp_segmenter, mask, first, second),
     }
     for name, listener in raw.items():
         message = listener.wait_for_stamp(stamp)
@@ -90,16 +85,16 @@ def test_a_group_is_255_where_its_classes_are(
 
 
 def test_groups_come_go_and_change_while_the_node_runs(
-    graph: Graph, camera: Camera, segmenter: Segmenter
+    graph: Graph, camera: Camera, sharp_segmenter: Segmenter
 ) -> None:
     image = picture(160, 120)
-    mask = segmenter(image).mask
-    first, second, *_ = names_in(segmenter, image)
+    mask = sharp_segmenter(image).mask
+    first, second, *_ = names_in(sharp_segmenter, image)
     groups = graph.listen(Image, f"{PREFIX}/groups/mine")
     for names in ((first,), (second,), (first, second)):
         assert graph.set_parameter("groups", f"{{mine: [{', '.join(names)}]}}").successful
         graph.connect(camera, groups)
-        expected = members(segmenter, mask, *names)
+        expected = members(sharp_segmenter, mask, *names)
 
         def has_followed(expected: np.ndarray = expected) -> bool:
             got = groups.wait_for_stamp(camera.send(image))
@@ -151,15 +146,15 @@ def test_groups_that_make_no_sense_are_refused(
 
 
 def test_unsure_pixels_are_unlabelled_in_every_result_but_the_confidence(
-    graph: Graph, camera: Camera, segmenter: Segmenter
+    graph: Graph, camera: Camera, sharp_segmenter: Segmenter
 ) -> None:
     image = picture(320, 240)
-    found = segmenter(image)
+    found = sharp_segmenter(image)
     levels = np.unique(found.confidence)
     level = levels[len(levels) // 2]
     sure = np.where(found.confidence >= level, found.mask, 255).astype(np.uint8)
     assert 0 < (sure == 255).mean() < 1
-    first = names_in(segmenter, image)[0]
+    first = names_in(sharp_segmenter, image)[0]
     assert graph.set_parameter("groups", f"{{mine: [{first}]}}").successful
     assert graph.set_parameter("min_confidence", float(level) / 255).successful
     names = ("mask", "color_mask", "overlay", "confidence", "groups/mine")
@@ -167,13 +162,13 @@ def test_unsure_pixels_are_unlabelled_in_every_result_but_the_confidence(
     graph.connect(camera, *listeners.values())
     stamp = camera.send(image)
     got = {name: pixels_of(listener.wait_for_stamp(stamp)) for name, listener in listeners.items()}
-    table = color_lookup_table(segmenter.spec.classes, "rgb")
+    table = color_lookup_table(sharp_segmenter.spec.classes, "rgb")
     expected = {
         "mask": sure,
         "color_mask": colorize(sure, table),
         "overlay": overlay(image, sure, np.ascontiguousarray(table[:, ::-1]), 0.5),
         "confidence": found.confidence,
-        "groups/mine": members(segmenter, sure, first),
+        "groups/mine": members(sharp_segmenter, sure, first),
     }
     for name, pixels in expected.items():
         np.testing.assert_array_equal(got[name], pixels, err_msg=name)
@@ -223,7 +218,7 @@ def test_ros2_param_set_hands_a_mapping_on_as_text() -> None:
 
 
 def test_steady_masks_are_those_of_the_hysteresis_while_it_is_set(
-    graph: Graph, camera: Camera, segmenter: Segmenter
+    graph: Graph, camera: Camera, sharp_segmenter: Segmenter
 ) -> None:
     masks = graph.listen(Image, f"{PREFIX}/mask")
     graph.connect(camera, masks)
@@ -235,10 +230,12 @@ def test_steady_masks_are_those_of_the_hysteresis_while_it_is_set(
         noise = np.random.default_rng(number).integers(0, 12, start.shape, np.uint8)
         image, stamp = cv2.add(start, noise), Time(sec=4000, nanosec=number * 33_000_000 + 1)
         camera.publish(image_message(image, "bgr8", Header(stamp=stamp)))
-        found = segmenter(image)
+        found = sharp_segmenter(image)
         expected = steady(found, stamp.sec * 10**9 + stamp.nanosec).mask
         np.testing.assert_array_equal(pixels_of(masks.wait_for_stamp(stamp)), expected)
         apart += int((found.mask != expected).sum())
     assert apart > 0
     assert graph.set_parameter("steady", False).successful
-    np.testing.assert_array_equal(pixels_of(masks.wait_for_stamp(camera.send(start))), segmenter(start).mask)
+    np.testing.assert_array_equal(
+        pixels_of(masks.wait_for_stamp(camera.send(start))), sharp_segmenter(start).mask
+    )

@@ -30,11 +30,6 @@ PREFIX = "/camera/segmentation"
 
 
 @pytest.fixture(scope="module")
-def segmenter(sharp_model: Path) -> Segmenter:
-    return Segmenter.load(sharp_model, device="cpu", engine="torch", precision="fp32")
-
-
-@pytest.fixture(scope="module")
 def node(sharp_model: Path, graph: Graph) -> Iterator[Process]:
     clouds = {"cloud_topics": "['/lidar/points']", "cloud_extrinsics": f"['{POSE}']"}
     with segmentation_node(sharp_model, **clouds) as process:
@@ -79,7 +74,7 @@ def table_of(message: PointCloud2) -> dict[str, Any]:
 
 
 def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
-    graph: Graph, camera: Camera, segmenter: Segmenter
+    graph: Graph, camera: Camera, sharp_segmenter: Segmenter
 ) -> None:
     masks = graph.listen(Image, f"{PREFIX}/mask")
     graph.connect(camera, masks)
@@ -113,8 +108,8 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
     assert (message.header.frame_id, message.header.stamp.nanosec) == ("lidar", 520_000_000)
     projection = projection_of(info_of(Time()), (160, 120))
     expected = labelled_points(
-        xyz, rigid([float(t) for t in POSE.split(",")]), projection, segmenter(image),
-        color_lookup_table(segmenter.spec.classes),
+        xyz, rigid([float(t) for t in POSE.split(",")]), projection, sharp_segmenter(image),
+        color_lookup_table(sharp_segmenter.spec.classes),
     )  # fmt: skip
     found = table_of(message)
     assert len(expected) > 100
