@@ -100,7 +100,7 @@ def _look(node: Node, spin: Callable[[], None], only: str) -> Iterator[Finding]:
     if others:
         yield Finding("running nodes", "note", f"{len(names)} in {_here()}", others)
     for name in names:
-        yield from _findings(node, _running(node, spin, name, reports))
+        yield from _findings(node, spin, _running(node, spin, name, reports))
 
 
 def _segmentation_nodes(node: Node, reports: dict[str, Any]) -> list[str]:
@@ -161,8 +161,11 @@ def _answer(node: Node, spin: Callable[[], None], kind: Any, name: str, request:
         node.destroy_client(client)
 
 
-def _findings(node: Node, running: Running) -> Iterator[Finding]:
-    results = _results(node, running)
+def _findings(node: Node, spin: Callable[[], None], running: Running) -> Iterator[Finding]:
+    # An active node has results; its services are often discovered before its publishers.
+    end_s = time.monotonic() + ANSWER_S
+    while not (results := _results(node, running)) and running.state == "active" and time.monotonic() < end_s:
+        spin()
     listeners = {topic: node.count_subscribers(topic) for topic in results}
     yield _why(node, running, listeners)
     for topic in running.inputs:

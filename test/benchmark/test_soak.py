@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,19 +15,29 @@ from canet_ros.benchmark.drift import TOLERANCES, Tolerance, judge
 from canet_ros.benchmark.node_process import usage
 from canet_ros.cli import main
 
+# A process of its own: what another test has given back would hide what grows.
+LEAKING = """
+import os, sys, threading
+ended, kept = threading.Event(), []
+for _ in sys.stdin:
+    print(flush=True)
+    kept += [os.urandom(16_000_000), open(os.devnull), open(os.devnull)]
+    threading.Thread(target=ended.wait).start()
+ended.set()
+"""
+
 
 def test_what_grows_in_a_process_is_found() -> None:
-    ended = threading.Event()
-    files, blocks, threads, rounds = [], [], [], []
-    for _ in range(9):
-        rounds.append(asdict(usage(os.getpid())))
-        blocks.append(b"leak" * 4_000_000)
-        files += [open(os.devnull) for _ in range(2)]  # noqa: SIM115
-        threads.append(threading.Thread(target=ended.wait))
-        threads[-1].start()
-    ended.set()
-    for thing in (*threads, *files):
-        thing.join() if isinstance(thing, threading.Thread) else thing.close()
+    rounds = []
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as leaking:
+        assert leaking.stdin is not None
+        assert leaking.stdout is not None
+        for _ in range(9):
+            print(file=leaking.stdin)
+            leaking.stdout.readline()
+            rounds.append(asdict(usage(leaking.pid)))
     for name in ("memory_mb", "descriptors", "threads"):
         verdict = judge([values[name] for values in rounds], TOLERANCES[name])
         assert verdict.drifts, (name, verdict)
