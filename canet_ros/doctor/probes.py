@@ -15,6 +15,7 @@ from pathlib import Path
 
 from canet_ros.doctor.finding import Finding, say
 from canet_ros.hints import canet_command, install_engine, see_docs
+from canet_ros.launching.network import DISCOVERY_VARIABLES, environment_problems
 from canet_ros.launching.transport import (
     ENOUGH_SHARED_MEMORY_BYTES,
     PROFILE_VARIABLES,
@@ -138,7 +139,9 @@ def transport() -> Iterator[Finding]:
         environment = transport_environment(plain)
         ours = check_transport(stream, environment)
     except (FileNotFoundError, TransportError) as error:
-        yield Finding(subject, "missing", str(error), see_docs("transport.md"))
+        chosen = [f"{name}={os.environ[name]}" for name in DISCOVERY_VARIABLES if os.environ.get(name)]
+        text = f"{error}; with {', '.join(chosen)}" if chosen else str(error)
+        yield Finding(subject, "missing", text, see_docs("transport.md"))
         return
     if ours.received_fraction < ARRIVES:
         free_mib = free_shared_memory_bytes() / 2**20
@@ -160,6 +163,8 @@ def transport() -> Iterator[Finding]:
 
 
 def graph(node: str = "") -> Iterator[Finding]:
+    for problem in environment_problems():
+        yield Finding("ROS environment", "note", problem)
     from canet_ros.doctor.graph import look_at_graph
 
     yield from look_at_graph(node)

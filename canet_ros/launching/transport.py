@@ -79,11 +79,11 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
     """
     variables = dict(os.environ if environment is None else environment)
     if not any(variables.get(name) for name in PROFILE_VARIABLES):
-        variables[_profile_variable()] = str(fastdds_profile())
+        variables[profile_variable()] = str(fastdds_profile())
     return variables
 
 
-def _profile_variable() -> str:
+def profile_variable() -> str:
     """Fast DDS 3 (since rclpy 8) warns of the name that Fast DDS 2 (Humble, Jazzy) knows alone."""
     version = installed_version("rclpy", "ros-rclpy")  # a ROS installation's, the wheel's
     return PROFILE_VARIABLES[bool(version) and int(version.split(".")[0]) < 8]

@@ -5,29 +5,35 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
+from canet_ros.launching.network import late_interfaces
 from canet_ros.ros.camera import Camera
 
 _IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _SUFFIX = "/compressed"
+_NO_IMAGES = "; there are no image topics at all"
 
 
 class CameraWatch:
     """Looks at the graph for one camera, and logs each change of what it finds.
 
+    Args:
+        interfaces: network interfaces and their addresses when the node started.
+
     Attributes:
         trouble: why no images come, in words; empty while they come, or could if somebody wanted results.
     """
 
-    def __init__(self, node: Node, camera: Camera, transport: str) -> None:
+    def __init__(self, node: Node, camera: Camera, transport: str, interfaces: Mapping[str, str]) -> None:
         self.trouble = ""
         self._node = node
         self._camera = camera
+        self._interfaces = interfaces
         self._type = _IMAGE if transport == "raw" else _COMPRESSED
         self._kind = ""
         self._kind_since_s = time.monotonic()
@@ -67,8 +73,11 @@ class CameraWatch:
         silent_s = self._camera.silent_s()
         if not publishers:
             hint = similar_topics(topic, self._type, self._node.get_topic_names_and_types())
-            # Only this hint is worth saying it again.
-            kind = "missing, with another transport" if "image_transport" in hint else "missing"
+            late = late_interfaces(self._interfaces)
+            # Only these hints are worth saying it again: the first may come before others are discovered.
+            hints = [words for words in ("image_transport", _NO_IMAGES) if words in hint]
+            kind = f"missing{hints}{late}"
+            hint += late
             if silent_s is not None and silent_s > stale_after_s:
                 text = f"nothing has come on {topic} for {silent_s:.1f} s: nothing publishes it{hint}"
             else:
@@ -113,11 +122,7 @@ def similar_topics(topic: str, wanted_type: str, existing: Iterable[tuple[str, l
     if wanted_type == _IMAGE and _COMPRESSED in images.get(f"{topic}{_SUFFIX}", ()):
         return f"; {topic}{_SUFFIX} is there: set image_transport to compressed"
     alike = difflib.get_close_matches(topic, images, 3, 0.5) or sorted(images)[:3]
-    return (
-        f"; image topics that are there: {', '.join(alike)}"
-        if alike
-        else "; there are no image topics at all"
-    )
+    return f"; image topics that are there: {', '.join(alike)}" if alike else _NO_IMAGES
 
 
 def _other_transport(topic: str, types: str) -> str:

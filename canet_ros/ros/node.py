@@ -29,6 +29,7 @@ from canet_ros.inference.segmenter import CameraShapedSegmenter
 from canet_ros.inference.self_test import self_test
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.nearest import with_guess
+from canet_ros.launching.network import environment_problems, interface_addresses
 from canet_ros.messages.pictures import Style
 from canet_ros.ros import qos
 from canet_ros.ros.camera import Camera
@@ -89,6 +90,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("canet")
+        self._interfaces = interface_addresses()
+        for problem in environment_problems():
+            self.get_logger().warning(problem)
         # Timers on ROS time would stand still where a simulation is paused or absent.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._settings = NodeParameters(self)
@@ -166,7 +170,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             results = camera_topics([before_remapping], results_name)[0].results
             camera = Camera(self, topics, results, transport, self._on_image, self._faults, cloud)
             self._cameras[topics.image] = camera
-            self._watches[topics.image] = CameraWatch(self, camera, transport)
+            self._watches[topics.image] = CameraWatch(self, camera, transport, self._interfaces)
             camera.outputs.follow_groups(self._settings.live().groups)
             # What a subscription would refuse is refused now, not when somebody first wants results.
             camera.input.subscribe()

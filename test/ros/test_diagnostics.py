@@ -25,6 +25,7 @@ from waiting import wait_until
 
 from canet_ros.inference import Segmenter
 from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.launching.network import interface_addresses
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.camera_watch import CameraWatch
 from canet_ros.ros.diagnostics import Diagnostics
@@ -55,7 +56,7 @@ class Health:
         self.camera = Camera(
             self.node, topics, topics.results, "raw", lambda camera, message: None, self.faults
         )
-        self.watch = CameraWatch(self.node, self.camera, "raw")
+        self.watch = CameraWatch(self.node, self.camera, "raw", interface_addresses())
         self.segmenter: Any = None
         self.worker: Any = None
         self.doing = self.self_test = ""

@@ -95,8 +95,10 @@ def test_a_camera_that_is_missing_appears_falls_silent_and_is_back(graph: Graph,
 
     graph.camera("/camera/image_rect")
     with segmentation_node(random_model, stale_after=0.5) as process:
-        line = wait_for_warning(process, f"nothing publishes {CAMERA}")
-        assert "/camera/image_rect" in line
+        wait_for_warning(
+            process, f"nothing publishes {CAMERA}; image topics that are there: /camera/image_rect"
+        )
+        said = len(warnings(process, f"{CAMERA}: "))
         masks = graph.listen(Image, MASK)
         camera = graph.camera(CAMERA)
         graph.connect(camera, masks)
@@ -104,10 +106,10 @@ def test_a_camera_that_is_missing_appears_falls_silent_and_is_back(graph: Graph,
         wait_for_warning(process, "though it has a publisher")
         wait_until(lambda: a_picture() or len(warnings(process, "there again")) == 2, "its return")
         camera.close()
-        wait_until(lambda: len(warnings(process, f"{CAMERA}: ")) == 5, "its end")
+        wait_until(lambda: len(warnings(process, f"{CAMERA}: ")) == said + 4, "its end")
         diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
         diagnostics.wait_for(3)
-        assert len(warnings(process, f"{CAMERA}: ")) == 5, process.output()
+        assert len(warnings(process, f"{CAMERA}: ")) == said + 4, process.output()
 
 
 def test_the_other_transport_is_named(graph: Graph, random_model: Path) -> None:

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of the machine and its environment keeps ROS processes from finding each other, or images from crossing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from pathlib import Path
+
+from canet_ros.hints import see_docs
+from canet_ros.launching.transport import PROFILE_VARIABLES, profile_variable
+
+# netdevice(7)
+_SIOCGIFFLAGS, _SIOCGIFADDR, _IFF_RUNNING = 0x8913, 0x8915, 0x40
+_HIGHEST_DOMAIN_ID = 232  # RTPS 9.6.2.3: above, its ports are none
+_RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
+DISCOVERY_VARIABLES = (
+    "ROS_AUTOMATIC_DISCOVERY_RANGE",
+    "ROS_LOCALHOST_ONLY",
+    "ROS_STATIC_PEERS",
+    "ROS_DISCOVERY_SERVER",
+    "FASTDDS_BUILTIN_TRANSPORTS",
+)
+
+
+def interface_addresses() -> dict[str, str]:
+    """IPv4 address of each network interface that runs and has one."""
+    addresses = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode())
+            with contextlib.suppress(OSError):  # it has none, or has just gone
+                flags = fcntl.ioctl(probe, _SIOCGIFFLAGS, request)[16:18]
+                if struct.unpack("H", flags)[0] & _IFF_RUNNING:
+                    addresses[name] = socket.inet_ntoa(fcntl.ioctl(probe, _SIOCGIFADDR, request)[20:24])
+    return addresses
+
+
+def late_interfaces(at_start: Mapping[str, str]) -> str:
+    """Interfaces that came after a process had started, in words: Fast DDS uses those alone that it found then."""
+    late = [f"{name} ({a})" for name, a in interface_addresses().items() if at_start.get(name) != a]
+    if not late:
+        return ""
+    return (
+        f"; network interface {', '.join(late)} came up after this node had started, and Fast DDS does not use it: "
+        f"start the node again, once the network is there"
+    )
+
+
+def environment_problems(environment: Mapping[str, str] | None = None) -> list[str]:
+    """What is wrong with an environment (default: this process's), one sentence each."""
+    variables = os.environ if environment is None else environment
+    problems = [
+        f"{name}: {text}" for name in PROFILE_VARIABLES if (text := _profile_problem(name, variables))
+    ]
+    domain_id = variables.get("ROS_DOMAIN_ID", "")
+    if domain_id and not (domain_id.isdecimal() and int(domain_id) <= _HIGHEST_DOMAIN_ID):
+        problems.append(f"ROS_DOMAIN_ID is {domain_id!r}: give a number from 0 to {_HIGHEST_DOMAIN_ID}")
+    reach = variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
+    if reach and reach not in _RANGES:
+        problems.append(f"ROS_AUTOMATIC_DISCOVERY_RANGE is {reach!r}: give one of {', '.join(_RANGES)}")
+    if reach == "OFF":
+        problems.append("ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: no process finds another; unset it, or SUBNET")
+    return problems
+
+
+def _profile_problem(name: str, variables: Mapping[str, str]) -> str:
+    path = variables.get(name)
+    if not path:
+        return ""
+    if name != profile_variable():
+        other = profile_variable()
+        return "" if variables.get(other) else f"this ROS 2 reads {other} alone: export that to {path}"
+    without = f"Fast DDS runs as by default, which loses camera images; {see_docs('transport.md')}"
+    try:
+        ET.parse(Path(path))
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}): {without}"
+    except ET.ParseError as error:
+        return f"{path} is no XML ({error}): {without}"
+    return ""
