@@ -179,8 +179,7 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
     optimizer = torch.optim.AdamW(_parameter_groups(network, config))
     scaler = torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
     weights = class_weights(_count_pixels(pictures, len(classes)), config.class_sharpness).to(device)
-    for picture in val:  # now, not when the first epoch is over
-        picture.read(len(classes))
+    _count_pixels(val, len(classes))  # read now, not when the first epoch is over
 
     extra_shares = [config.extra_share if data.share is None else data.share for data in config.extra_data]
     drawn = [(len(folder), round(times * len(pictures))) for folder, times in zip(extra, extra_shares)]

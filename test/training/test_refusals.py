@@ -181,17 +181,19 @@ def test_data_and_files_that_are_missing(
     assert "--batch-size" in refused(capsys, scenes, tmp_path / "run", "--batch-size", "5")
 
 
+@pytest.mark.parametrize(("foreign", "ours"), [("train", "val"), ("val", "train")])
 def test_labels_of_another_class_table(
-    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    foreign: str, ours: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "val").symlink_to(scenes / "val")
+    (tmp_path / ours).symlink_to(scenes / ours)
     for name in ("images", "labels"):
-        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / foreign / name).mkdir(parents=True)
     for index in range(4):
-        cv2.imwrite(str(tmp_path / "train" / "images" / f"{index}.png"), np.zeros((72, 96, 3), np.uint8))
-        cv2.imwrite(str(tmp_path / "train" / "labels" / f"{index}.png"), np.full((72, 96), 200, np.uint8))
+        cv2.imwrite(str(tmp_path / foreign / "images" / f"{index}.png"), np.zeros((72, 96, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / foreign / "labels" / f"{index}.png"), np.full((72, 96), 200, np.uint8))
     line = refused(capsys, tmp_path, tmp_path / "run")
     assert "no pixel" in line
+    assert str(tmp_path / foreign) in line
     assert "200" in line
 
 
