@@ -39,11 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
     images = [_absolute(topic, namespace, node) for topic in in_use["image_topics"]]
     groups = [f"groups/{name}" for name in parse_groups(in_use["groups"])]
     results = [*OUTPUTS, *groups, *(f"{name}/compressed" for name in groups)]
-    clouds = [_absolute(topic, namespace, node) for topic in in_use["cloud_topics"] if topic]
-    if clouds:
+    clouds, depths = (
+        [_absolute(topic, namespace, node) for topic in in_use[name] if topic]
+        for name in ("cloud_topics", "depth_topics")
+    )
+    if clouds or depths:
         results.append("points")
-        if sum(map(bool, in_use["cloud_extrinsics"])) < len(clouds):
-            clouds += ["/tf", "/tf_static"]
+    if sum(map(bool, in_use["cloud_extrinsics"])) < len(clouds):
+        clouds += ["/tf", "/tf_static"]
     policy = sros2_policy(
         camera_topics(images, in_use["results_name"]),
         in_use["image_transport"],
@@ -52,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         bool(in_use.get("use_sim_time")),
         float(in_use["bond_timeout"]) > 0,
         arguments.enclave,
-        clouds,
+        clouds + depths,
     )
     print(policy, end="")
     return 0

@@ -89,7 +89,12 @@ PARAMETERS = (
         needs_cleanup=True,
     ),
     ParameterSpec(
-        "sync_slop", 0.05, "Stamps of image and cloud may differ by this, s", minimum=0.0, maximum=10.0, live=True
+        "depth_topics", ("",), "Depth image aligned to each camera's, whose points get labels; empty: none",
+        needs_cleanup=True,
+    ),
+    ParameterSpec(
+        "sync_slop", 0.05, "Stamps of image and cloud or depth image may differ by this, s",
+        minimum=0.0, maximum=10.0, live=True,
     ),
     ParameterSpec(
         "groups", "", "Groups of classes {name: [class, ...]}: each is published as groups/<name>, 255 or 0", live=True

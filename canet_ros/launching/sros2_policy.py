@@ -44,7 +44,7 @@ def sros2_policy(
         namespace: the node's, absolute.
         bond: whether the node has a bond with a lifecycle manager of its namespace.
         enclave: absolute name, as ``ros2 security create_enclave`` takes it.
-        clouds: topics that labelled points take: the clouds', and those of tf2 where it is asked.
+        clouds: topics that labelled points take: of clouds, of depth images, and those of tf2 where it is asked.
     """
     heard = [*(["/clock"] if use_sim_time else []), *clouds]
     published = [*_PUBLISHED]

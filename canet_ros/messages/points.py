@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points of a cloud that a camera sees, with the class of the pixel that each falls on. Pure geometry.
+"""Points of a cloud or a depth image that a camera sees, with the class of the pixel of each. Pure geometry.
 
 Axes are those of ROS optical frames (REP 103): x right, y down, z forward. Pixel centres have whole coordinates, as in
 ``sensor_msgs/CameraInfo``.
@@ -35,11 +35,15 @@ FIELDS = (
 )
 _LABELLED = np.dtype([("xyz", "<f4", 3), ("rgb", "<u4"), ("label", "<u4"), ("confidence", "<f4")])
 MAX_POINTS = 10_000_000
+# sensor_msgs/Image, encodings of depth: NumPy's name of the number, and its unit in m. Old drivers say mono16.
+_DEPTHS = {"16UC1": ("u2", 1e-3), "mono16": ("u2", 1e-3), "32FC1": ("f4", 1.0)}
 _NEAREST_M = 0.05
 # A cell of the depth buffer, in pixels of a picture 1280 wide; and how much farther than the nearest in its cell a
 # point may be: far ground covers a long way in few rows.
 _CELL_PX, _PICTURE_PX = 8, 1280
 _FARTHER, _FARTHER_M = 1.3, 0.5
+# Of the search for the ray of a pixel: until it moves less than 1e-8, 40 at most.
+_ROUNDS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
 _PINHOLE = ("plumb_bob", "rational_polynomial", "")
 _FISHEYE = ("equidistant", "fisheye")
 
@@ -72,12 +76,32 @@ class Projection:
         border = np.concatenate(
             [np.stack([u, np.full(33, y)], 1) for y in (-1, height)]
             + [np.stack([np.full(33, x), v], 1) for x in (-1, width)]
-        ).reshape(-1, 1, 2)
-        undistort: Any = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
-        rays = undistort(border, self.matrix, self.distortion[:4] if self.fisheye else self.distortion)
-        rays = rays.reshape(-1, 2)
+        )
+        rays = self._rays_at(border)
         rays = rays[np.isfinite(rays).all(1) & (np.abs(rays) < 1e3).all(1)]
         return np.asarray([rays.min(0), rays.max(0)] if len(rays) else [[-1e3] * 2, [1e3] * 2], np.float32)
+
+    @functools.cached_property
+    def rays(self) -> NDArray[np.float32]:
+        """x/z and y/z of every pixel's centre, (2, H * W); NaN where the lens has none, as in a fisheye's corners."""
+        width, height = self.size
+        pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).reshape(-1, 2).astype(float)
+        rays = np.ascontiguousarray(self._rays_at(pixels).T, np.float32)
+        with np.errstate(all="ignore"):
+            rays[:, ~(np.abs(np.stack(self.pixels(*rays), 1) - pixels) < 0.5).all(1)] = np.nan
+        return rays
+
+    def _rays_at(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """x/z and y/z at columns and rows, both (n, 2)."""
+        points = pixels.reshape(-1, 1, 2)
+        rays: Any
+        if self.fisheye:
+            rays = cv2.fisheye.undistortPoints(points, self.matrix, self.distortion[:4])
+        else:
+            # undistortPoints of OpenCV 4 makes 5 rounds and no more, which is a fifth of a pixel off.
+            undistort: Any = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
+            rays = undistort(points, self.matrix, self.distortion, R=None, P=None, criteria=_ROUNDS)
+        return np.asarray(rays.reshape(-1, 2), np.float64)
 
     def pixels(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
         """Columns and rows at which rays fall, of their x/z and y/z within ``bounds``."""
@@ -118,28 +142,39 @@ def projection_of(info: Any, size: tuple[int, int]) -> Projection:
     Raises:
         CloudError: the camera is not calibrated, or its distortion model is not known.
     """
-    matrix = np.array(info.k, np.float64).reshape(3, 3)
-    if info.width == 0 or info.height == 0 or not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
+    roi = info.roi
+    roi = (roi.x_offset, roi.y_offset, roi.width, roi.height)
+    return _projection(
+        tuple(info.k), tuple(info.d), info.distortion_model, (info.width, info.height), roi, size
+    )
+
+
+@functools.lru_cache(maxsize=16)  # cameras say the same again and again
+def _projection(
+    k: tuple[float, ...],
+    d: tuple[float, ...],
+    model: str,
+    sensor: tuple[int, int],
+    roi: tuple[int, int, int, int],
+    size: tuple[int, int],
+) -> Projection:
+    matrix = np.array(k, np.float64).reshape(3, 3)
+    if 0 in sensor or not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise CloudError("the camera is not calibrated: its camera_info holds no size or no K")
-    if info.distortion_model not in (*_PINHOLE, *_FISHEYE):
+    if model not in (*_PINHOLE, *_FISHEYE):
         raise CloudError(
-            f"distortion model {info.distortion_model!r}: expected {', '.join(filter(None, (*_PINHOLE, *_FISHEYE)))}"
+            f"distortion model {model!r}: expected {', '.join(filter(None, (*_PINHOLE, *_FISHEYE)))}"
         )
-    distortion = np.array(info.d, np.float64)
-    fisheye = info.distortion_model in _FISHEYE
+    distortion = np.array(d, np.float64)
+    fisheye = model in _FISHEYE
     counts = (4,) if fisheye else (4, 5, 8, 12)
     if distortion.any() and len(distortion) not in counts:
-        raise CloudError(
-            f"{len(distortion)} numbers in D of {info.distortion_model}: expected one of {counts}"
-        )
+        raise CloudError(f"{len(distortion)} numbers in D of {model}: expected one of {counts}")
     # The picture is the ROI, binned; all zero: everything. K is that of the whole sensor.
-    for axis, (pixels, length, offset) in enumerate(
-        ((size[0], info.roi.width or info.width, info.roi.x_offset),
-         (size[1], info.roi.height or info.height, info.roi.y_offset))
-    ):  # fmt: skip
-        scale = pixels / length
+    for axis in (0, 1):
+        scale = size[axis] / (roi[2 + axis] or sensor[axis])
         matrix[axis, :2] *= scale
-        matrix[axis, 2] = (matrix[axis, 2] - offset + 0.5) * scale - 0.5
+        matrix[axis, 2] = (matrix[axis, 2] - roi[axis] + 0.5) * scale - 0.5
     # A fisheye without distortion is still none of a pinhole; numbers that vanish keep its own path.
     if fisheye and not distortion.any():
         distortion = np.full(4, 1e-12)
@@ -189,6 +224,30 @@ def xyz_of(cloud: Any) -> Points:
         for axis, name in enumerate("xyz"):
             xyz[:, axis] = points[name].ravel()
     return xyz
+
+
+def depths_of(image: Any) -> NDArray[np.float32]:
+    """z of every pixel of a depth ``sensor_msgs/Image`` (REP 118), (H, W) in m; 0, NaN and infinities: no point.
+
+    Raises:
+        CloudError: it is neither ``16UC1`` (mm) nor ``32FC1`` (m), has no or too many pixels, or data that do not fit.
+    """
+    encoding = image.encoding
+    kind, unit_m = _DEPTHS.get(encoding, ("", 0.0))
+    if not kind:
+        raise CloudError(f"a depth image in {encoding[:64]!r}: expected {', '.join(_DEPTHS)}")
+    width, height = image.width, image.height
+    if not 0 < width * height <= MAX_POINTS:
+        raise CloudError(f"a depth image of {width}x{height}: 1 to {MAX_POINTS} pixels are taken")
+    number = np.dtype((">" if image.is_bigendian else "<") + kind)
+    if image.step < width * number.itemsize or len(image.data) < height * image.step:
+        raise CloudError(
+            f"step {image.step} and data of {len(image.data)} bytes do not hold {width}x{height} pixels of {encoding}"
+        )
+    rows = np.ndarray(
+        (height, width), number, np.frombuffer(image.data, np.uint8), strides=(image.step, number.itemsize)
+    )
+    return rows * np.float32(unit_m) if unit_m != 1 else rows.astype(np.float32, copy=False)
 
 
 def rigid(numbers: Any) -> NDArray[np.float64]:
@@ -279,11 +338,40 @@ def labelled_points(
         rgb_table: (256, 3) uint8, the colour of each mask value.
     """
     index, pixels = seen_points(xyz, to_camera, projection)
-    labels = segmentation.mask.ravel()[pixels]
     found = np.empty(len(index), _LABELLED)
     found["xyz"] = xyz[index]
+    return _label(found, pixels, segmentation, rgb_table)
+
+
+def labelled_depths(
+    depths_m: NDArray[np.float32],
+    projection: Projection,
+    segmentation: Segmentation,
+    rgb_table: NDArray[np.uint8],
+) -> NDArray[Any]:
+    """The points of a depth image, as ``labelled_points``; row by row, in the camera's optical frame.
+
+    Args:
+        depths_m: (H, W), of the projection's size; what is not finite and above 0 is no point.
+        segmentation: of the same picture, at any size.
+        rgb_table: (256, 3) uint8, the colour of each mask value.
+    """
+    depth, rays = depths_m.ravel(), projection.rays
+    pixels = np.flatnonzero((depth > 0) & (depth < np.inf) & np.isfinite(rays[0]))
+    depth = depth[pixels]
+    found = np.empty(len(pixels), _LABELLED)
+    for axis in (0, 1):
+        found["xyz"][:, axis] = rays[axis][pixels] * depth
+    found["xyz"][:, 2] = depth
+    return _label(found, pixels, segmentation.resized(projection.size), rgb_table)
+
+
+def _label(
+    points: NDArray[Any], pixels: NDArray[Any], segmentation: Segmentation, rgb_table: NDArray[np.uint8]
+) -> NDArray[Any]:
+    labels = segmentation.mask.ravel()[pixels]
     colours = rgb_table.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    found["rgb"] = colours[labels]
-    found["label"] = labels
-    found["confidence"] = segmentation.confidence.ravel()[pixels] * np.float32(1 / 255)
-    return found
+    points["rgb"] = colours[labels]
+    points["label"] = labels
+    points["confidence"] = segmentation.confidence.ravel()[pixels] * np.float32(1 / 255)
+    return points

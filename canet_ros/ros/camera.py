@@ -20,7 +20,7 @@ from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.messages.images import frame_from_compressed, frame_from_image
 from canet_ros.ros import qos
 from canet_ros.ros.camera_info import CameraInfoBuffer
-from canet_ros.ros.cloud_input import CloudInput
+from canet_ros.ros.cloud_input import CloudInput, CloudTopic
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import RateLimit
 from canet_ros.ros.outputs import POINTS, CameraOutputs
@@ -41,7 +41,7 @@ class Camera:
         results_before_remapping: prefix of its results if no rule had changed the image's name.
         transport: ``raw`` or ``compressed``.
         on_image: takes the camera and each message that comes.
-        cloud: topic of the clouds whose points get its labels, and their extrinsics; empty: none.
+        cloud: where the points come from that get its labels.
 
     Attributes:
         view: how its pictures are looked at; changes while no image is in work.
@@ -57,7 +57,7 @@ class Camera:
         transport: str,
         on_image: Callable[[Camera, Any], None],
         faults: FaultLog,
-        cloud: tuple[str, str] = ("", ""),
+        cloud: CloudTopic | None = None,
     ) -> None:
         self.name = topics.image
         self.view = View()
@@ -75,7 +75,7 @@ class Camera:
             on_lost=self.statistics.lose,
             on_number=self.statistics.number,
         )
-        self.clouds = CloudInput(node, *cloud, self._on_qos_problem) if cloud[0] else None
+        self.clouds = CloudInput(node, cloud, self._on_qos_problem) if cloud else None
         self.outputs = CameraOutputs(
             node,
             topics.results,

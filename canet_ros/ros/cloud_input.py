@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera's cloud: received while somebody wants labelled points, found by stamp, brought to the camera's frame."""
+"""A camera's cloud or depth image: received while somebody wants labelled points, found by stamp."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.time import Time
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import Image, PointCloud2
 
 from canet_ros.messages.points import CloudError, parse_extrinsics, rigid
 from canet_ros.ros import qos
@@ -23,26 +24,40 @@ try:
 except ImportError:
     tf2_ros = None
 
-_KEPT = 10  # a second of a usual lidar
+# A second of a usual lidar, and of a depth camera.
+_KEPT_CLOUDS, _KEPT_DEPTHS = 10, 30
+
+
+@dataclass(frozen=True)
+class CloudTopic:
+    """Where the points of a camera come from.
+
+    Attributes:
+        name: resolved.
+        depth: whether it carries depth images aligned to the camera's, and not clouds.
+        extrinsics: of clouds: x, y, z in m and a quaternion x, y, z, w that bring points to the camera's optical frame;
+            empty: ask tf2.
+    """
+
+    name: str
+    depth: bool = False
+    extrinsics: str = ""
 
 
 class CloudInput:
-    """The clouds of one topic.
+    """The clouds or depth images of one topic.
 
     Args:
-        extrinsics: x, y, z in m and a quaternion x, y, z, w that bring points to the camera's optical frame; empty:
-            ask tf2.
         on_qos_problem: takes what does not fit, in words.
     """
 
-    def __init__(
-        self, node: Node, topic: str, extrinsics: str, on_qos_problem: Callable[[str], None]
-    ) -> None:
+    def __init__(self, node: Node, topic: CloudTopic, on_qos_problem: Callable[[str], None]) -> None:
         self.topic = topic
         self._node = node
-        self._given = parse_extrinsics(extrinsics)
+        # A depth image lies in its camera's own frame.
+        self._given = np.eye(3, 4) if topic.depth else parse_extrinsics(topic.extrinsics)
         self._on_qos_problem = on_qos_problem
-        self._clouds: deque[Any] = deque(maxlen=_KEPT)
+        self._clouds: deque[Any] = deque(maxlen=_KEPT_DEPTHS if topic.depth else _KEPT_CLOUDS)
         self._lock = threading.Lock()
         self._subscription: Any = None
         self._transforms: Any = None
@@ -55,11 +70,11 @@ class CloudInput:
                 self._transforms = tf2_ros.Buffer()
                 self._listener = tf2_ros.TransformListener(self._transforms, self._node, spin_thread=False)
             self._subscription = self._node.create_subscription(
-                PointCloud2,
-                self.topic,
+                Image if self.topic.depth else PointCloud2,
+                self.topic.name,
                 self._put,
                 qos.cloud_qos(),
-                event_callbacks=qos.subscription_events(self.topic, self._on_qos_problem, None),
+                event_callbacks=qos.subscription_events(self.topic.name, self._on_qos_problem, None),
                 qos_overriding_options=qos.overrides(),
             )
         elif not wanted and self._subscription is not None:
@@ -75,7 +90,7 @@ class CloudInput:
             self._listener = self._transforms = None
 
     def take(self, stamp: Any, slop_s: float) -> Any | None:
-        """The cloud nearest to a stamp, if no farther than ``slop_s``; each only once."""
+        """The cloud or depth image nearest to a stamp, if no farther than ``slop_s``; each only once."""
         wanted_ns = nanoseconds(stamp)
         with self._lock:
             nearest = min(

@@ -20,7 +20,14 @@ from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.view import View
 from canet_ros.messages.images import ImageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO, PICTURES, Drawing, PictureOutput, Style
-from canet_ros.messages.points import CloudError, labelled_points, projection_of, xyz_of
+from canet_ros.messages.points import (
+    CloudError,
+    depths_of,
+    labelled_depths,
+    labelled_points,
+    projection_of,
+    xyz_of,
+)
 from canet_ros.opencv import look_up
 from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
@@ -174,15 +181,25 @@ class CameraOutputs:
         try:
             if result.camera_info is None:
                 raise CloudError("points cannot be labelled without a camera_info of the camera")
-            points = labelled_points(
-                xyz_of(result.cloud),
-                self._clouds.to_camera(result.cloud.header.frame_id, result.header.frame_id),
-                projection_of(result.camera_info, result.size),
-                segmentation,
-                style.rgb_table,
-            )
+            if self._clouds.topic.depth:
+                depths_m = depths_of(result.cloud)
+                (height, width), (image_height, image_width) = depths_m.shape, result.image.shape[:2]
+                if abs(width * image_height - height * image_width) > max(image_width, image_height):
+                    raise CloudError(
+                        f"a depth image of {width}x{height} is not aligned to images of {image_width}x{image_height}"
+                    )
+                projection = projection_of(result.camera_info, (width, height))
+                points = labelled_depths(depths_m, projection, segmentation, style.rgb_table)
+            else:
+                points = labelled_points(
+                    xyz_of(result.cloud),
+                    self._clouds.to_camera(result.cloud.header.frame_id, result.header.frame_id),
+                    projection_of(result.camera_info, result.size),
+                    segmentation,
+                    style.rgb_table,
+                )
         except CloudError as error:  # the masks are none the worse
-            self._on_bad_camera_info(f"{self._clouds.topic}: {error}")
+            self._on_bad_camera_info(f"{self._clouds.topic.name}: {error}")
             return
         self._send(POINTS, points_message(points, result.cloud.header))
 

@@ -22,6 +22,7 @@ from canet_ros.inference.view import ROTATIONS, View, parse_region, read_views
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
 from canet_ros.messages.points import parse_extrinsics
+from canet_ros.ros.cloud_input import CloudTopic
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 _FROM_MODEL = ("class_names", "class_colors")
@@ -144,20 +145,28 @@ class NodeParameters:
         lists = [list(self.value(name)) for name in ("ignore_masks", "regions", "rotations")]
         return read_views(cameras, *lists)
 
-    def clouds(self, cameras: int) -> list[tuple[str, str]]:
-        """Topic and extrinsics of each camera's clouds, in their order; an empty topic: it has none.
+    def clouds(self, cameras: int) -> list[CloudTopic | None]:
+        """Where each camera's points come from, in their order; None: it has none.
 
         Raises:
-            ValueError: a list is too long.
+            ValueError: a list is too long, or a camera has both clouds and depth images.
         """
         lists = []
-        for name in ("cloud_topics", "cloud_extrinsics"):
+        for name in ("cloud_topics", "cloud_extrinsics", "depth_topics"):
             values = list(self.value(name))
             if len(values) > max(cameras, 1):
                 raise ValueError(f"{name} has {len(values)} entries for {cameras} cameras: give one for each")
             lists.append([*values, *[""] * (cameras - len(values))])
-        resolve = self._node.resolve_topic_name
-        return [(resolve(topic) if topic else "", extrinsics) for topic, extrinsics in zip(*lists)]
+        clouds: list[CloudTopic | None] = []
+        for cloud, extrinsics, depth in zip(*lists):
+            if cloud and depth:
+                raise ValueError(
+                    f"cloud_topics and depth_topics name {cloud} and {depth} for one camera: give it one of them"
+                )
+            name = cloud or depth
+            resolved = self._node.resolve_topic_name(name) if name else ""
+            clouds.append(CloudTopic(resolved, bool(depth), extrinsics) if name else None)
+        return clouds
 
     def check_groups(self, classes: ClassTable) -> None:
         """Raise ValueError if a group names a class that these are not; later changes are held to these too."""

@@ -13,6 +13,8 @@ import pytest
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.messages.points import (
     CloudError,
+    depths_of,
+    labelled_depths,
     labelled_points,
     projection_of,
     rigid,
@@ -98,6 +100,56 @@ def test_every_point_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
     np.testing.assert_allclose(found["confidence"], 0.2)
 
 
+def test_every_pixel_of_a_depth_image_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
+    drive = StreetDrive(3, 160, 120)
+    truth, matrix = drive.frame(40).truth, drive.camera_matrix
+    pixels = every_pixel(160, 120)
+    depth = np.minimum(1.4 * matrix[1, 1] / np.maximum(pixels[:, 1] - matrix[1, 2], 0.1), 60.0)
+    depth[:4] = [np.nan, 0, np.inf, -1]
+    expected, truths = rays(matrix, pixels, depth)[4:], truth.ravel()[4:]
+    projection = projection_of(camera_info(matrix, (160, 120)), (160, 120))
+    segmentation = Segmentation(truth, np.full_like(truth, 51))
+    found = labelled_depths(depth.reshape(120, 160).astype(np.float32), projection, segmentation, TABLE)
+    np.testing.assert_array_equal(found["label"], truths)
+    np.testing.assert_allclose(found["xyz"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(found["rgb"], truths.astype(np.uint32) * 0x010101)
+    np.testing.assert_allclose(found["confidence"], 0.2)
+    half = Segmentation(truth[1::2, 1::2], truth[1::2, 1::2])
+    found = labelled_depths(np.full((120, 160), 2, np.float32), projection, half, TABLE)
+    np.testing.assert_array_equal(found["label"], np.repeat(np.repeat(half.mask, 2, 0), 2, 1).ravel())
+
+
+def depth_image(depths: np.ndarray, encoding: str, padding: int = 0) -> Any:
+    rows = np.pad(depths.view(np.uint8).reshape(len(depths), -1), ((0, 0), (0, padding)))
+    big = depths.dtype.byteorder == ">"
+    return Record(encoding=encoding, height=len(depths), width=depths.shape[1], is_bigendian=big,
+                  step=rows.shape[1], data=rows.tobytes())  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("order", "<>")
+def test_depth_images_are_read_in_mm_and_in_m(order: str, padding: int) -> None:
+    mm = np.array([[0, 1, 1500], [65535, 250, 20]])
+    for encoding in ("16UC1", "mono16"):
+        found = depths_of(depth_image(mm.astype(f"{order}u2"), encoding, padding))
+        np.testing.assert_allclose(found, mm / 1000, rtol=1e-6)
+    m = np.array([[0, np.nan, 1.5], [np.inf, 0.25, 20]], f"{order}f4")
+    np.testing.assert_array_equal(depths_of(depth_image(m, "32FC1", padding)), m)
+
+
+def test_depth_images_that_cannot_be_read_are_refused() -> None:
+    whole = depth_image(np.ones((4, 6), "<u2"), "16UC1")
+    for change, words in (
+        ({"encoding": "bgr8"}, "'bgr8': expected 16UC1"),
+        ({"data": whole.data[:-1]}, "do not hold"),
+        ({"step": 11}, "step 11"),
+        ({"width": 10**9}, "1000000000x4"),
+        ({"height": 0, "data": b""}, "6x0"),
+    ):
+        with pytest.raises(CloudError, match=words):
+            depths_of(Record(**{**vars(whole), **change}))
+
+
 def test_points_behind_nearer_ones_beside_the_picture_and_behind_the_camera_are_left_out() -> None:
     matrix = np.array([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]])
     projection = projection_of(camera_info(matrix, (1280, 720)), (1280, 720))
@@ -138,6 +190,10 @@ def test_distortion_is_honoured_and_folds_nothing_back_into_the_picture(
     inside = ((expected.reshape(-1, 2) > 0) & (expected.reshape(-1, 2) < (639, 479))).all(1)
     assert inside.sum() > 100
     np.testing.assert_allclose(found[inside], expected.reshape(-1, 2)[inside], atol=0.01)
+    there = np.isfinite(projection.rays[0])
+    assert there.mean() > 0.9  # at the corners some of these polynomials fold
+    back = np.stack(projection.pixels(*projection.rays), 1)[there]
+    assert (np.abs(back - every_pixel(640, 480)[there]) < 0.1).all(1).mean() > 0.99
     aside = np.array([[60, 0, 1], [0, -80, 1], [40, 40, 1]], np.float32)  # more than 88 degrees off
     assert seen_points(aside, IDENTITY, projection)[0].size == 0
 

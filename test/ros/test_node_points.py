@@ -23,6 +23,7 @@ from canet_ros.inference import Segmenter
 from canet_ros.inference.visualization import color_lookup_table
 from canet_ros.messages.points import labelled_points, projection_of, rigid
 from canet_ros.ros.image_conversion import image_message
+from canet_ros.simulation import StreetDrive
 
 pytestmark = pytest.mark.ros
 POSE = "0.2,-0.5,0.1,0.5,-0.5,0.5,0.5"
@@ -31,7 +32,12 @@ PREFIX = "/camera/segmentation"
 
 @pytest.fixture(scope="module")
 def node(sharp_model: Path, graph: Graph) -> Iterator[Process]:
-    clouds = {"cloud_topics": "['/lidar/points']", "cloud_extrinsics": f"['{POSE}']"}
+    clouds = {
+        "image_topics": "['/camera/image_raw', '/rgbd/image_raw']",
+        "cloud_topics": "['/lidar/points']",
+        "cloud_extrinsics": f"['{POSE}']",
+        "depth_topics": "['', '/rgbd/depth/image']",
+    }
     with segmentation_node(sharp_model, **clouds) as process:
         graph.wait_for_state("active")
         yield process
@@ -131,3 +137,83 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
     wait_until(without_info, "the reason")
     graph.node.destroy_publisher(lidar)
     graph.node.destroy_publisher(infos)
+
+
+def test_the_points_of_a_depth_image_come_with_the_class_of_their_pixel(
+    graph: Graph, node: Process, sharp_segmenter: Segmenter
+) -> None:
+    """The ground of the drawn street to a wall at 60 m; no depth in some pixels."""
+    drive = StreetDrive(3, 160, 120)
+    image, matrix = drive.frame(40).image, drive.camera_matrix
+    camera = graph.camera("/rgbd/image_raw")
+    masks = graph.listen(Image, "/rgbd/segmentation/mask")
+    points = graph.listen(PointCloud2, "/rgbd/segmentation/points")
+    depths = graph.node.create_publisher(Image, "/rgbd/depth/image", 10)
+    infos = graph.node.create_publisher(CameraInfo, "/rgbd/camera_info", 10)
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    graph.connect(camera, masks)
+    wait_until(lambda: depths.get_subscription_count() and infos.get_subscription_count(), "subscriptions")
+
+    columns, rows = np.meshgrid(np.arange(160.0), np.arange(120.0))
+    z = np.minimum(1.4 * matrix[1, 1] / np.maximum(rows - matrix[1, 2], 0.1), 60.0)
+    z[5:9, 20:30] = 0
+    seen = z > 0
+    there = np.stack([(columns - 80) * z / matrix[0, 0], (rows - matrix[1, 2]) * z / matrix[1, 1], z], 2)[
+        seen
+    ]
+    mask = sharp_segmenter(image).mask[seen]
+
+    def send(number: int, message: Image, late_ms: int = 0) -> None:
+        stamp = Time(sec=4000 + number, nanosec=500_000_000)
+        message.header = Header(
+            stamp=Time(sec=stamp.sec, nanosec=stamp.nanosec + late_ms * 1_000_000), frame_id="rgbd"
+        )
+        info = info_of(stamp)
+        info.k = matrix.ravel()
+        infos.publish(info)
+        depths.publish(message)
+        camera.publish(image_message(image, "bgr8", Header(stamp=stamp, frame_id="rgbd")))
+        masks.wait_for_stamp(stamp)
+
+    for encoding, values in (("32FC1", z.astype("<f4")), ("16UC1", np.rint(z * 1000).astype("<u2"))):
+        points.messages.clear()
+        number = len(masks.messages)
+        while not points.messages:
+            number += 1
+            send(number, depth_image(values, encoding), late_ms=20)
+            assert len(masks.messages) < 100
+        message = points.messages[0]
+        assert (message.header.frame_id, message.header.stamp.nanosec) == ("rgbd", 520_000_000)
+        found = table_of(message)
+        np.testing.assert_array_equal(found["label"], mask)
+        assert len(set(mask)) > 1
+        exact = {"rtol": 1e-5} if encoding == "32FC1" else {"rtol": 1e-5, "atol": 0.001}
+        np.testing.assert_allclose(np.stack([found[axis] for axis in "xyz"], 1), there, **exact)
+
+    for wrong, words in (
+        (image_message(image, "bgr8", Header()), "expected 16UC1"),
+        (depth_image(z[:, :90].astype("<f4"), "32FC1"), "not aligned"),
+    ):
+
+        def said(wrong: Image = wrong, words: str = words) -> bool:
+            send(len(masks.messages) + 500, wrong)
+            return words in health(diagnostics, "/rgbd/image_raw").get("last_error", "")
+
+        wait_until(said, words)
+    graph.node.destroy_publisher(depths)
+    graph.node.destroy_publisher(infos)
+    graph.clear()
+
+
+def depth_image(values: np.ndarray, encoding: str) -> Image:
+    height, width = values.shape
+    return Image(
+        height=height, width=width, step=values.strides[0], encoding=encoding,
+        data=array.array("B", values.tobytes()),
+    )  # fmt: skip
+
+
+def test_a_camera_with_clouds_and_depth_images_is_refused(graph: Graph, sharp_model: Path) -> None:
+    both = {"cloud_topics": "['/lidar/points']", "depth_topics": "['/depth']"}
+    with segmentation_node(sharp_model, **both) as process:
+        process.wait_for_output("cloud_topics and depth_topics name /lidar/points and /depth for one camera")

@@ -157,6 +157,13 @@ def test_clouds_are_heard_and_their_points_said(capsys: pytest.CaptureFixture[st
     assert "/tf" not in policy
 
 
+def test_depth_images_are_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    policy = written_policy(capsys, "depth_topics:=['depth/image']")
+    assert "<topic>/depth/image</topic>" in policy
+    assert "<topic>/segmentation/points</topic>" in policy
+    assert "/tf" not in policy
+
+
 def test_a_bond_with_a_lifecycle_manager_is_said_and_heard(capsys: pytest.CaptureFixture[str]) -> None:
     policy = written_policy(capsys, "bond_timeout:=4.0", "namespace:=robot")
     rights = rights_in(policy)
