@@ -86,7 +86,7 @@ def test_a_broken_cv_bridge_is_left_alone_and_named(
 
 
 def test_the_table_gives_cv_bridges_pixels() -> None:
-    """Equal, or apart by how a colour is computed: YUV by another rounding, Bayer at the border, 16 bits by shift."""
+    """Equal; of 16 bits ours takes the high byte and cv_bridge rounds, which is 1 at most."""
     cv_bridge = pytest.importorskip("cv_bridge")
     if bridge.bridge_problem():
         pytest.skip(bridge.bridge_problem())
@@ -97,8 +97,8 @@ def test_the_table_gives_cv_bridges_pixels() -> None:
         channels = 1 if encoding.endswith("C1") else channels
         size = 2 if "16" in encoding else 1
         rows = {"nv12": 24, "nv21": 24, "nv24": 48}.get(encoding, 16)
-        smooth = np.add.outer(np.arange(rows), np.arange(16 * channels)).astype(np.uint8)[..., None]
-        message = message_of(encoding, np.repeat(smooth * 3, size, axis=2).reshape(rows, -1))
+        noise = np.random.default_rng(0).integers(0, 256, (rows, 16 * channels * size), np.uint8)
+        message = message_of(encoding, noise)
         message.height, message.width = 16, 16
         message.step = 16 * channels * size
         try:
@@ -108,8 +108,6 @@ def test_the_table_gives_cv_bridges_pixels() -> None:
         ours = frame_from_image(message)
         ours = ours if ours.ndim == 3 else np.repeat(ours[..., None], 3, axis=2)
         apart = np.abs(ours.astype(int) - theirs.astype(int))
-        assert apart[2:-2, 2:-2].max() <= (2 if encoding[:2] in ("yu", "uy", "nv") or size == 2 else 0), (
-            encoding
-        )
+        assert apart.max() <= size - 1, encoding
         compared += 1
-    assert compared >= 8
+    assert compared >= 18
