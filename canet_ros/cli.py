@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _COMPLETING in os.environ:
         arguments_given = os.environ.get("COMP_LINE", "").split()[1:]
     command = next((word for word in arguments_given if not word.startswith("-")), "")
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files in a locale that cannot say them
     # Libraries that report on stderr what comes as an exception too.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

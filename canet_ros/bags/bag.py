@@ -15,6 +15,10 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
+# Topic, type and encoding. Splits and merged bags may hold one stream with several QoS profiles or definitions.
+Stream = tuple[str, str, str]
+
+
 class BagError(ValueError):
     """A bag that cannot be read or written; the message says which, and what to do."""
 
@@ -41,6 +45,10 @@ class Connection:
     definition: bytes = b""
     type_hash: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def stream(self) -> Stream:
+        return self.topic, self.msgtype, self.encoding
 
 
 class Place(NamedTuple):
@@ -114,6 +122,10 @@ class StorageFile(Protocol):
 
     def messages(self, start_ns: int, end_ns: int) -> Iterator[Message]:
         """Messages from ``start_ns`` on and before ``end_ns``."""
+        ...
+
+    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
+        """A topic's messages before ``before_ns``; nothing is read but the parts of the file that hold them."""
         ...
 
     def close(self) -> None: ...

@@ -18,6 +18,7 @@ from canet_ros.messages.pictures import PICTURES
 _COMPRESSED_DEPTH = "/compressedDepth"
 # REP 118. A camera of one grey channel says mono16.
 _DEPTH_ENCODINGS = ("16UC1", "32FC1")
+_VIDEO_FORMATS = ("h264", "h265", "hevc", "av1", "vp8", "vp9")
 _VIDEO = {
     "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
     "foxglove_msgs/msg/CompressedVideo",
@@ -75,7 +76,7 @@ def choose_cameras(bag: Bag, topics: Sequence[str], say: Callable[[str], None]) 
     left = {
         topic: why for topic, connection in pictures.items() if (why := _why_not(by_topic[topic], connection))
     }
-    left |= _depth(bag, {t: c for t, c in pictures.items() if c and c.msgtype == IMAGE and t not in left})
+    left |= _not_by_its_first(bag, {c for topic, c in pictures.items() if c and topic not in left})
     chosen = _all({topic: c for topic, c in pictures.items() if topic not in left}, bag.counts, say)
     for topic, why in left.items():
         if why != _RESULT:
@@ -106,16 +107,20 @@ def _why_not(several: Sequence[Connection], connection: Connection | None) -> st
     return "holds depth, not pictures" if topic.endswith(_COMPRESSED_DEPTH) else ""
 
 
-def _depth(bag: Bag, raw: Mapping[str, Connection]) -> dict[str, str]:
-    """Those of the raw topics whose first picture is of depth, as far as the beginning of the bag tells."""
-    depth: dict[str, str] = {}
-    wanted = {connection for topic, connection in raw.items() if bag.counts.get(topic) != 0}
-    for topic, data in bag.first_messages(wanted):
+def _not_by_its_first(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
+    """Those topics whose first message is of depth or video, as far as the beginning of the bag tells."""
+    left: dict[str, str] = {}
+    msgtypes = {connection.topic: connection.msgtype for connection in cameras}
+    for topic, data in bag.first_messages({c for c in cameras if bag.counts.get(c.topic) != 0}):
         with contextlib.suppress(MessageError):
-            encoding = str(decoded(data, IMAGE).encoding)
+            message = decoded(data, msgtypes[topic])
+            described = str(message.encoding if msgtypes[topic] == IMAGE else message.format)
+            encoding = described.partition(";")[0].strip()
             if encoding in _DEPTH_ENCODINGS:
-                depth[topic] = f"holds depth ({encoding}, REP 118), segmented only if --topics names it"
-    return depth
+                left[topic] = f"holds depth ({encoding}, REP 118), segmented only if --topics names it"
+            elif encoding.lower() in _VIDEO_FORMATS:
+                left[topic] = f"holds video ({encoding}), which no picture can be decoded from alone"
+    return left
 
 
 def _wanted(topics: Sequence[str], pictures: Mapping[str, Connection | None]) -> list[Connection]:

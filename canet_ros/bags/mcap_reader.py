@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from canet_ros.bags import mcap_format as mcap
-from canet_ros.bags.bag import BagError, Connection, Losses, Message, message_bytes, type_name
+from canet_ros.bags.bag import BagError, Connection, Losses, Message, Stream, message_bytes, type_name
 from canet_ros.bags.qos import policies_as_numbers
 
 QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"
@@ -65,7 +65,6 @@ class McapFile:
         self._attachments: list[tuple[int, int]] = []
         self._announced_extras = 0, 0
         self.by_channel: dict[int, Connection] = {}
-        self.channel_counts: dict[int, int] = {}
         self._name = path.name
         try:
             self._file: BinaryIO = path.open("rb")
@@ -97,6 +96,25 @@ class McapFile:
             return self._in_order_of_time(start_ns, end_ns)
         self.losses.say(f"{self._name}: times are all mixed up; it is read in the order of its writing")
         return self._in_order_of_writing(start_ns, end_ns)
+
+    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
+        channels = {number for number, other in self.by_channel.items() if other.stream == stream}
+        elsewhere = {
+            chunk.offset
+            for chunk in self.chunks
+            if chunk.message_indexes and channels.isdisjoint(channel for channel, _ in chunk.message_indexes)
+        }
+        blocks = [b for b in self.blocks if b.start_ns < before_ns and b.offset not in elsewhere]
+        blocks.sort(key=lambda block: block.end_ns)
+        found: list[Message] = []
+        while blocks or found:
+            found.sort(key=lambda message: message.log_ns)
+            while found and not (blocks and blocks[-1].end_ns > found[-1].log_ns):
+                yield found.pop()
+            if blocks:
+                found += [
+                    m for m in self._messages_in(blocks.pop(), 0, before_ns) if m.connection.stream == stream
+                ]
 
     def attachments(self) -> Iterator[Iterator[bytes]]:
         """The records of attachments, each in pieces, the head with names and times in the first."""
@@ -381,7 +399,7 @@ class McapFile:
 
     def _add_message_index(self, at: int, length: int) -> None:
         self._file.seek(at + mcap.RECORD_HEAD.size)
-        channel, size = struct.unpack("<HI", self._file.read(6))
+        (channel,) = struct.unpack("<H", self._file.read(2))
         chunk = self.chunks[-1]
         self.chunks[-1] = mcap.Chunk(
             chunk.start_ns,
@@ -394,7 +412,6 @@ class McapFile:
             chunk.compressed_size,
             chunk.uncompressed_size,
         )
-        self.channel_counts[channel] = self.channel_counts.get(channel, 0) + size // 16
 
     def _next_chunk(self, at: int, size: int) -> int | None:
         """Where, behind damaged bytes, the next whole chunk begins; None: nowhere."""

@@ -238,7 +238,9 @@ class McapWriter:
                 self._schemas[(schema.name, schema.encoding, schema.data)] = schema.id
             for number, connection in written.by_channel.items():
                 self._channels[connection] = number
-                self.counts[connection] = written.channel_counts.get(number, 0)
+                self.counts[connection] = 0
+            for message in written.messages(0, 2**64):
+                self.counts[message.connection] += 1
             for chunk in self._chunks:
                 if chunk.message_indexes:
                     self._widen(chunk.start_ns, chunk.end_ns)

@@ -45,27 +45,47 @@ class Output:
         self._force = force
         self.partial = partial_of(out)
         self._identity = json.loads(json.dumps(identity))
-        if out.exists() and not force:
+        if (out.exists() or out.is_symlink()) and not force:
             raise BagError(f"{out} exists: give another name, or --force to replace it")
+        with writing_to(self.partial):
+            self.partial.mkdir(parents=True, exist_ok=True)
+            if any(self.partial.iterdir()) and not (self.partial / _LOCK).exists():
+                raise BagError(
+                    f"{self.partial}, where {out} would be made, holds something else: move it away"
+                )
+            self._lock = _locked(self.partial / _LOCK)
+            try:
+                self._begin(library, resume)
+            except BaseException:
+                self._lock.close()
+                if self._progress() is None:
+                    shutil.rmtree(self.partial, ignore_errors=True)
+                raise
+
+    def _begin(self, library: str, resume: bool) -> None:
         progress = self._progress()
-        if progress is not None and not (resume or force):
+        if progress is not None and not (resume or self._force):
             raise BagError(
                 f"{self.partial} holds an unfinished run: --resume goes on with it, --force starts anew"
             )
         if progress is not None and resume and progress["identity"] != self._identity:
             differing = ", ".join(_differences(progress["identity"], self._identity))
             raise BagError(f"{self.partial} was begun with another {differing}: --force starts anew")
+        self.name = self._out.name if self._single else f"{self._out.name}_0.mcap"
+        file = self.partial / _BAG / self.name
+        self.state: dict[str, Any] | None = None
         if progress is None or not resume:
-            progress = None
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self.partial)
-        with writing_to(self.partial):
-            (self.partial / _BAG).mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.partial / _LOCK)
-            self.name = out.name if self._single else f"{out.name}_0.mcap"
-            self.state: dict[str, Any] | None = None if progress is None else progress["state"]
-            size = None if progress is None else int(progress["size"])
-            self.writer = McapWriter(self.partial / _BAG / self.name, library, size)
+            (self.partial / _PROGRESS).unlink(missing_ok=True)
+            for folder in (self.partial / _BAG, self.work):
+                shutil.rmtree(folder, ignore_errors=True)
+            (self.partial / _BAG).mkdir()
+            self.writer = McapWriter(file, library)
+        else:
+            self.state = progress["state"]
+            self.writer = McapWriter(file, library, int(progress["size"]))
+            if self.writer.message_count != progress["messages"]:
+                self.writer.abandon()
+                raise BagError(f"{file} does not hold what was written to it: --force starts anew")
 
     @property
     def work(self) -> Path:
@@ -77,6 +97,7 @@ class Output:
         progress = {
             "identity": self._identity,
             "size": self.writer.size,
+            "messages": self.writer.message_count,
             "state": {**state, "place": list(place)},
         }
         temporary = self.partial / f"{_PROGRESS}.new"
@@ -104,6 +125,7 @@ class Output:
                 os.rename(self._out, old)
             os.rename(whole, self._out)
             shutil.rmtree(self.partial, ignore_errors=True)
+            self._lock.close()
 
     def give_up(self) -> None:
         """Leave what can be gone on with, and nothing else."""
@@ -124,7 +146,8 @@ class Output:
             progress = json.loads((self.partial / _PROGRESS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return progress if isinstance(progress, dict) else None
+        known = isinstance(progress, dict) and {"identity", "size", "messages", "state"} <= progress.keys()
+        return progress if known else None
 
 
 def partial_of(out: Path) -> Path:

@@ -28,14 +28,14 @@ _INFINITE = {"sec": 9223372036, "nsec": 854775807}  # RMW_DURATION_INFINITE
 
 
 def policies_as_numbers(profiles: Any) -> str:
-    """Offered profiles, as a list or as the YAML of one, to YAML with numbers; what is none is left as it is."""
+    """Offered profiles, as a list or as the YAML of one, to YAML with numbers; what is none of these is left out."""
     if not profiles:
         return ""
     try:
         entries = yaml.safe_load(profiles) if isinstance(profiles, str) else profiles
         numbered = [{key: _number(key, value) for key, value in entry.items()} for entry in entries]
     except (AttributeError, TypeError, ValueError, yaml.YAMLError):
-        return profiles if isinstance(profiles, str) else ""
+        return ""
     return _yaml(numbered)
 
 

@@ -21,6 +21,7 @@ from canet_ros.bags.bag import (
     Message,
     Place,
     StorageFile,
+    Stream,
     type_name,
 )
 from canet_ros.bags.mcap_reader import McapFile
@@ -114,6 +115,11 @@ class Bag:
         # They are read again, and counted then.
         for file, (out_of_order, lost) in zip(self.files, before):
             file.out_of_order, file.losses.messages = out_of_order, lost
+
+    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
+        """A topic's messages before ``before_ns``, see ``StorageFile.newest_first``."""
+        for file in reversed(self.files):
+            yield from file.newest_first(stream, before_ns)
 
     def attachments(self) -> Iterator[Iterator[bytes]]:
         """Those of mcap files, see ``McapFile.attachments``."""
@@ -239,6 +245,9 @@ def _metadata(path: Path, losses: Losses) -> dict[str, Any]:
         metadata = loaded["rosbag2_bagfile_information"]
         if not isinstance(metadata, dict) or not isinstance(metadata.get("relative_file_paths"), list):
             raise TypeError("it names no files")
+        for key, kind in (("topics_with_message_count", list), ("custom_data", dict)):
+            if not isinstance(metadata.get(key) or kind(), kind):
+                raise TypeError(f"{key} is no {kind.__name__}")
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
         if path.is_dir():
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -262,27 +271,43 @@ def _file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Pa
         if not found:
             deeper = sorted(file.parent.name for file in path.glob(f"*/{METADATA_FILE}"))
             hint = f"; it holds bags in folders of its own, give those: {', '.join(deeper)}" if deeper else ""
+            hint = hint or ("; its .bag files are of ROS 1" if any(path.glob("*.bag")) else "")
             raise BagError(
                 f"{path} is no rosbag2: it holds neither {METADATA_FILE} nor .mcap or .db3 files{hint}"
             )
-        packed = {file.with_suffix("") for file in found if file.suffix not in (".mcap", ".db3")}
-        return [file for file in found if file not in packed]
-    paths = []
-    for name in metadata["relative_file_paths"]:
+        return _one_form_of_each(found)
+    paths: list[Path] = []
+    for name in map(str, metadata["relative_file_paths"]):
         # Versions before 4 name files from the folder above.
-        file = path / PurePath(str(name)).name
-        choices = (file, file.with_suffix(""), file.with_name(file.name + ".zstd"))
+        files = (path / name, path / PurePath(name).name) if PurePath(name).name else ()
+        choices = (choice for file in files for choice in (file, file.with_suffix(""), Path(f"{file}.zstd")))
         there = next((choice for choice in choices if choice.is_file()), None)
         if there is None:
-            losses.say(f"{file.name}, which {METADATA_FILE} names, is missing")
+            losses.say(f"{name}, which {METADATA_FILE} names, is missing")
         elif there not in paths:
             paths.append(there)
+    for file in _one_form_of_each(found) if paths else ():
+        # Recorders write metadata.yaml with each split that is complete; one that is killed leaves a further file.
+        if _is_split_behind(file.name, paths[-1].name):
+            losses.say(f"{METADATA_FILE} does not name {file.name}: the recording was not ended properly")
+            paths.append(file)
     if not paths:
         if not found:
             raise BagError(f"{path}: none of the files that {METADATA_FILE} names is there")
         losses.say(f"{METADATA_FILE} names none of the files that are there: they are taken by their names")
         return found
     return paths
+
+
+def _one_form_of_each(found: list[Path]) -> list[Path]:
+    """Of a file that is there packed and unpacked the latter, which is deleted when the former is whole."""
+    return [file for file in found if file.suffix in (".mcap", ".db3") or file.with_suffix("") not in found]
+
+
+def _is_split_behind(name: str, last: str) -> bool:
+    splits = [re.match(r"(.*_)(\d+)\.", text) for text in (name, last)]
+    (one, other) = splits
+    return bool(one and other and one[1] == other[1] and int(one[2]) > int(other[2]))
 
 
 def _open_file(path: Path, work: Path, losses: Losses) -> StorageFile:

@@ -41,7 +41,7 @@ def samples(
     next_ns = 0
     for _, message in bag.messages():
         seen(message.connection.topic, message.log_ns)
-        if message.connection != camera.connection or message.log_ns < next_ns:
+        if message.connection.stream != camera.connection.stream or message.log_ns < next_ns:
             continue
         try:
             head, image = frame_of(message.data, message.connection.msgtype)

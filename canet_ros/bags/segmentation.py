@@ -19,6 +19,7 @@ from canet_ros.bags.ahead import ahead
 from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
 from canet_ros.bags.bag import BagError, Connection, Losses, Message, Place
 from canet_ros.bags.cameras import BagCamera, choose_cameras
+from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import MessageError, decoded, header, label_info, stamp_ns, to_cdr
 from canet_ros.bags.output import Output, writing_to
 from canet_ros.bags.reading import Bag, defined, open_bag
@@ -210,7 +211,7 @@ class _Run:
         report: Callable[[Bag, Progress], None],
     ) -> None:
         self._bag = bag
-        self._cameras = {camera.connection: camera for camera in cameras}
+        self._cameras = {camera.connection.stream: camera for camera in cameras}
         self._by_info = {camera.camera_info: camera for camera in cameras}
         self._segmenter = segmenter
         self._engine_is_free = threading.Semaphore(segmenter.engine.streams)
@@ -241,6 +242,8 @@ class _Run:
             writer.add(connection)
         read_before = self._progress.read
         losses_before = self._progress.losses
+        if window[0] is not None and after is None:
+            self._write_latched(window[0])
         # While the engine has its pictures in work, others are decoded and encoded.
         workers = self._segmenter.engine.streams + 1
         with ThreadPoolExecutor(workers, "pictures") as pool:
@@ -275,7 +278,7 @@ class _Run:
         batch: list[_Step] = []
         size = 0
         for place, message in self._bag.messages(*window, after=after):
-            step = _Step(place, message, self._cameras.get(message.connection))
+            step = _Step(place, message, self._cameras.get(message.connection.stream))
             if step.camera is not None:
                 count, slot = seen[step.camera.topic]
                 wanted, slot = self._wanted(count, slot, message.log_ns)
@@ -337,6 +340,12 @@ class _Run:
             state.last_stamp_ns = stamp
             if CAMERA_INFO in self._options.outputs:
                 self._write_late_infos(step.camera, message.log_ns, picture)
+
+    def _write_latched(self, start_ns: int) -> None:
+        """What latched topics last said before the cut, as a subscriber that starts there would get it."""
+        with writing_to(self._output.partial):
+            for message in latched(self._bag, start_ns):
+                self._write(_Step(Place(0, -1, 0), message._replace(log_ns=start_ns, publish_ns=start_ns)))
 
     def _put(self, camera: BagCamera, name: str, log_ns: int, data: bytes) -> None:
         connection = self._results[camera.topic, name]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.bags.bag import BagError, Connection, Losses, Message, message_bytes, type_name
+from canet_ros.bags.bag import BagError, Connection, Losses, Message, Stream, message_bytes, type_name
 from canet_ros.bags.qos import policies_as_numbers
 
 _ROWS_AT_ONCE = 1000
@@ -68,9 +68,9 @@ class SqliteFile:
         if self._indexed and not self._damaged:
             try:
                 for number, topic, log_ns, data in self._database.execute(
-                    "SELECT id, topic_id, timestamp, data FROM messages WHERE timestamp >= ? AND timestamp < ? "
+                    "SELECT id, topic_id, timestamp, data FROM messages WHERE timestamp >= ? AND timestamp <= ? "
                     "ORDER BY timestamp, id",
-                    (_storable(start_ns), _storable(end_ns)),
+                    (_storable(start_ns), _storable(end_ns - 1)),
                 ):
                     last = (log_ns, number)
                     self.out_of_order += number < last_id
@@ -97,11 +97,26 @@ class SqliteFile:
             else:
                 yield from self._message(row[0], log_ns, row[1])
 
-    def _message(self, topic: int, log_ns: int, data: object) -> Iterator[Message]:
+    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
+        topics = [number for number, other in self._by_topic.items() if other.stream == stream]
+        try:
+            for topic in topics:
+                for number, log_ns in self._database.execute(
+                    "SELECT id, timestamp FROM messages WHERE topic_id = ? AND timestamp >= 0 AND timestamp < ? "
+                    "ORDER BY timestamp DESC, id DESC",
+                    (topic, _storable(before_ns)),
+                ):
+                    query = "SELECT data FROM messages WHERE id = ?"
+                    (data,) = self._database.execute(query, (number,)).fetchone()
+                    yield from self._message(topic, log_ns, data)
+        except sqlite3.DatabaseError as error:
+            self._say_damaged(error)
+
+    def _message(self, topic: int, log_ns: object, data: object) -> Iterator[Message]:
         connection = self._by_topic.get(topic)
-        if connection is None or not isinstance(data, bytes):
+        if connection is None or not isinstance(data, bytes) or not isinstance(log_ns, int):
             self.losses.messages += 1
-            self.losses.say(f"{self._name}: rows that belong to no topic, or hold no bytes")
+            self.losses.say(f"{self._name}: rows that belong to no topic, or hold no time or no bytes")
             return
         unpacked = message_bytes(data, connection, self.losses, self._name)
         if unpacked is not None:
@@ -145,11 +160,13 @@ class SqliteFile:
             rows = self._database.execute(
                 "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
             )
-            definitions = {type_name(name): (encoding, definition) for name, encoding, definition in rows}
+            definitions = {
+                type_name(_text(name)): (_text(encoding), _text(text)) for name, encoding, text in rows
+            }
         for number, topic, msgtype, encoding, qos, type_hash in self._database.execute(
             f"SELECT {select} FROM topics ORDER BY id"
         ):
-            name = type_name(msgtype)
+            name = type_name(_text(msgtype))
             definition_encoding, definition = definitions.get(name, ("", ""))
             if not isinstance(topic, str) or not isinstance(number, int):
                 continue
@@ -158,11 +175,11 @@ class SqliteFile:
             connection = Connection(
                 topic,
                 name,
-                encoding or "cdr",
-                policies_as_numbers(qos),
+                _text(encoding) or "cdr",
+                policies_as_numbers(_text(qos)),
                 definition_encoding,
                 definition.encode(),
-                type_hash,
+                _text(type_hash),
             )
             self._by_topic[number] = connection
             if connection not in self.connections:
@@ -177,9 +194,21 @@ class SqliteFile:
     def _read_times(self) -> None:
         try:
             if self._indexed:
+                impossible = (
+                    "timestamp < 0 OR timestamp IS NULL OR timestamp >= ''"  # the latter: what is no number
+                )
+                query = f"SELECT count(*) FROM messages WHERE {impossible}"
+                (count,) = self._database.execute(query).fetchone()
+                if count:
+                    self.losses.messages += count
+                    self.losses.say(f"{self._name}: messages without a time, or of one before 1970")
                 # Two queries: asked together, SQLite would go through all rows.
-                (self.start_ns,) = self._database.execute("SELECT min(timestamp) FROM messages").fetchone()
-                (self.end_ns,) = self._database.execute("SELECT max(timestamp) FROM messages").fetchone()
+                for order, end in (("", "start_ns"), ("DESC", "end_ns")):
+                    row = self._database.execute(
+                        "SELECT timestamp FROM messages WHERE timestamp >= 0 AND typeof(timestamp) = 'integer' "
+                        f"ORDER BY timestamp {order} LIMIT 1"
+                    ).fetchone()
+                    setattr(self, end, row and row[0])
                 return
         except sqlite3.DatabaseError as error:
             self._say_damaged(error)
@@ -233,6 +262,11 @@ class SqliteFile:
     def _say_damaged(self, error: sqlite3.Error) -> None:
         self._damaged = True
         self.losses.say(f"{self._name}: the database is damaged ({error}); it is read row by row")
+
+
+def _text(value: object) -> str:
+    """A column that ought to hold text, whatever it does hold."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
 
 
 def _storable(time_ns: int) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import drives
 import lz4.frame
 import pytest
+import yaml
 import zstandard
 from conftest import Segment
 from drives import Recorded, carried, read_bag, storage_file, write_bag
@@ -204,3 +205,78 @@ def test_a_zstd_file_of_several_frames(many: Sequence[Recorded], tmp_path: Path)
     path = tmp_path / "frames.mcap.zstd"
     path.write_bytes(packed)
     assert read_all(path, tmp_path / "work") == (list(many), [])
+
+
+def change_metadata(bag: Path, **fields: object) -> None:
+    information = yaml.safe_load((bag / "metadata.yaml").read_text())
+    information["rosbag2_bagfile_information"].update(fields)
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(information))
+
+
+def test_a_split_that_the_killed_recorder_did_not_enter_is_read_too(
+    many: Sequence[Recorded], tmp_path: Path
+) -> None:
+    bag = write_bag(tmp_path / "bag", many[:20])
+    storage_file(bag).rename(bag / "bag_9.mcap")
+    storage_file(write_bag(tmp_path / "rest", many[20:])).rename(bag / "bag_10.mcap")
+    change_metadata(bag, relative_file_paths=["bag_9.mcap"])
+    found, said = read_all(bag, tmp_path / "work")
+    assert found == list(many)
+    assert said == ["metadata.yaml does not name bag_10.mcap: the recording was not ended properly"]
+
+
+def test_a_file_that_is_still_being_packed_is_read_unpacked(many: Sequence[Recorded], tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", many)
+    file = storage_file(bag)
+    (bag / f"{file.name}.zstd").write_bytes(zstandard.compress(file.read_bytes())[:5000])
+    no_metadata(file)
+    assert read_all(bag, tmp_path / "work")[0] == list(many)
+
+
+@pytest.mark.parametrize("where", ["parts/drive.mcap", "../elsewhere.mcap", "absolute"])
+def test_files_lie_where_metadata_says(where: str, many: Sequence[Recorded], tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", many)
+    file = tmp_path / "absolute.mcap" if where == "absolute" else bag / where
+    written = storage_file(bag)
+    file.parent.mkdir(exist_ok=True)
+    written.rename(file)
+    change_metadata(bag, relative_file_paths=[str(file) if where == "absolute" else where])
+    assert read_all(bag, tmp_path / "work") == (list(many), [])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"topics_with_message_count": 5}, {"custom_data": ["a"]}, {"relative_file_paths": ["", "..", None]}],
+)
+def test_metadata_of_odd_types_is_said(
+    fields: dict[str, object], many: Sequence[Recorded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_metadata(write_bag(tmp_path / "bag", many), **fields)
+    monkeypatch.chdir(tmp_path / "bag")
+    found, said = read_all(Path("."), tmp_path / "work")
+    assert found == list(many)
+    assert "are taken by their names" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("statement", "lost"),
+    [
+        ("UPDATE message_definitions SET encoded_message_definition = x'00ff41'", 0),
+        ("UPDATE topics SET type_description_hash = x'00ff', offered_qos_profiles = x'00ff'", 0),
+        ("UPDATE topics SET offered_qos_profiles = 5", 0),
+        ("UPDATE topics SET type = x'ff' WHERE name = '/chatter'", 0),
+        ("UPDATE messages SET timestamp = 9223372036854775807 WHERE id = 49", 0),
+        ("UPDATE messages SET timestamp = -5 WHERE id = 49", 1),
+        ("UPDATE messages SET timestamp = 'noon' WHERE id < 3", 2),
+        ("UPDATE messages SET timestamp = 1.5 WHERE id = 4", 1),
+    ],
+)
+def test_columns_of_a_database_may_hold_anything(
+    statement: str, lost: int, many: Sequence[Recorded], segment: Segment, tmp_path: Path
+) -> None:
+    bag = write_bag(tmp_path / "bag", many, "sqlite3")
+    with sqlite3.connect(storage_file(bag)) as database:
+        assert database.execute(statement).rowcount
+    database.close()
+    assert segment(bag, tmp_path / "out", "--every", 6) == (3 if lost else 0)
+    assert len(carried(read_bag(tmp_path / "out"))) == len(many) - lost

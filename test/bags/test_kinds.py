@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,8 @@ from canet_ros.bags import mcap_format as mcap
 from canet_ros.bags.bag import BagError
 from canet_ros.bags.cameras import choose_cameras
 from canet_ros.bags.frames import write_labels, write_masks
+from canet_ros.bags.latched import latched
+from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.reading import open_bag
 
 GREY = np.zeros((8, 8), np.uint16)
@@ -142,3 +145,109 @@ def test_out_that_has_no_name(
     assert segment(source, ".") == 1
     assert "give the name of a new one" in capsys.readouterr().err
     assert not list((tmp_path / "here").iterdir())
+
+
+def test_a_stream_with_another_qos_in_the_next_split_is_the_same_camera(
+    tmp_path: Path, segment: Segment
+) -> None:
+    messages = drives.drive_messages(drives.pictures(4))
+    half = len(messages) // 2
+    eager = [Topic(t.name, t.msgtype, drives.qos("RELIABLE", depth=7)) for t in drives.TOPICS.values()]
+    first = write_bag(tmp_path / "bag", messages[:half])
+    second = write_bag(tmp_path / "second", messages[half:], topics=eager)
+    storage_file(first).rename(first / "bag_0.mcap")
+    storage_file(second).rename(first / "bag_1.mcap")
+    information = yaml.safe_load((first / "metadata.yaml").read_text())
+    information["rosbag2_bagfile_information"]["relative_file_paths"] = ["bag_0.mcap", "bag_1.mcap"]
+    (first / "metadata.yaml").write_text(yaml.safe_dump(information))
+    assert segment(first, tmp_path / "out") == 0
+    written = read_bag(tmp_path / "out")
+    assert drives.carried(written) == messages
+    assert sum(message.topic.endswith("/mask/compressed") for message in written) == 8
+
+
+@pytest.mark.parametrize("text", ["16UC1; png compressed ", "16UC1; compressedDepth rvl", "h264"])
+def test_compressed_depth_and_video_are_told_by_their_format(text: str, tmp_path: Path) -> None:
+    packed = Recorded("/odd", COMPRESSED, START_NS, drives.compressed(GREY, START_NS, "png", text))
+    colour = camera("bgr8", np.zeros((8, 8, 3), np.uint8), "/front/image_raw")
+    cameras, said = chosen(bag_of(tmp_path / "bag", packed, colour))
+    assert cameras == ["/front/image_raw"]
+    assert "/odd holds" in said[0]
+
+
+def transforms(*children: str, x: float = 0.0) -> bytes:
+    types = drives.STORE.types
+    entries = [
+        types["geometry_msgs/msg/TransformStamped"](
+            drives.header(START_NS),
+            child,
+            types["geometry_msgs/msg/Transform"](
+                types["geometry_msgs/msg/Vector3"](x, 0.0, 0.0),
+                types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+            ),
+        )
+        for child in children
+    ]
+    return bytes(drives.STORE.serialize_cdr(types[TF](entries), TF))
+
+
+TF, STRING = "tf2_msgs/msg/TFMessage", "std_msgs/msg/String"
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_cut_begins_with_what_latched_topics_last_said(
+    storage: str, indexed: bool, segment: Segment, tmp_path: Path
+) -> None:
+    picture = camera("bgr8", np.zeros((120, 160, 3), np.uint8), "/front/image_raw")
+    recorded = [
+        Recorded("/tf_static", TF, START_NS, transforms("laser", "camera")),
+        Recorded("/tf_static", TF, START_NS + 1, transforms("wheel", x=1.0)),
+        Recorded("/tf_static", TF, START_NS + 2, transforms("wheel", x=2.0)),
+        Recorded("/robot_description", STRING, START_NS + 3, drives.text("old")),
+        Recorded("/chatter", STRING, START_NS + 4, drives.text("not latched")),
+        *(replace(picture, log_ns=START_NS + 5 + i * PERIOD_NS) for i in range(30)),
+        Recorded("/robot_description", STRING, START_NS + 10 * PERIOD_NS + 1, drives.text("new")),
+        Recorded("/robot_description", STRING, START_NS + 29 * PERIOD_NS, drives.text("later")),
+    ]
+    topics = [
+        Topic(name, msgtype, drives.qos("RELIABLE", durability))
+        for name, msgtype, durability in (
+            ("/tf_static", TF, "TRANSIENT_LOCAL"),
+            ("/robot_description", STRING, "TRANSIENT_LOCAL"),
+            ("/chatter", STRING, "VOLATILE"),
+            ("/front/image_raw", IMAGE, "VOLATILE"),
+        )
+    ]
+    bag = write_bag(tmp_path / "bag", sorted(recorded, key=lambda m: m.log_ns), storage, topics=topics)
+    if not indexed:
+        data = storage_file(bag).read_bytes()
+        storage_file(bag).write_bytes(data[: int(len(data) * 0.98)])
+    assert segment(bag, tmp_path / "out", "--start", 2, "--end", 2.5, "--salvage") == 0
+    cut_ns = START_NS + 2 * 10**9
+    written = [m for m in drives.carried(read_bag(tmp_path / "out")) if m.topic != "/front/image_raw"]
+    assert [(m.log_ns, m.data) for m in written] == [
+        (cut_ns, transforms("laser", "camera")),
+        (cut_ns, transforms("wheel", x=2.0)),
+        (cut_ns, drives.text("new")),
+    ]
+
+
+def test_looking_for_latched_messages_leaves_the_other_chunks_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latch = Topic("/tf_static", TF, drives.qos("RELIABLE", "TRANSIENT_LOCAL"))
+    recorded = [Recorded("/tf_static", TF, START_NS, transforms("laser"))]
+    picture = camera("bgr8", np.zeros((480, 640, 3), np.uint8), "/front/image_raw")
+    recorded += [replace(picture, log_ns=START_NS + i * PERIOD_NS) for i in range(1, 20)]
+    bag = write_bag(
+        tmp_path / "bag", recorded, topics=[latch, Topic("/front/image_raw", IMAGE, drives.qos())]
+    )
+    with open_bag(bag, tmp_path / "work") as opened:
+        read: list[int] = []
+        whole = McapFile._records_of
+        monkeypatch.setattr(
+            McapFile, "_records_of", lambda self, block: read.append(block.size) or whole(self, block)
+        )
+        assert [m.data for m in latched(opened, START_NS + 10**9)] == [transforms("laser")]
+        assert 0 < len(read) < len(opened.files[0].blocks) / 2

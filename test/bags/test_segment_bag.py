@@ -7,13 +7,17 @@ without a ROS installation.
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -26,6 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader
 
+from canet_ros.bags.output import Output
 from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
 
@@ -125,7 +130,8 @@ def test_times_topics_and_every_nth(messages: Sequence[Recorded], segment: Segme
     assert segment(source, tmp_path / "a", *window, "--topics", "/front/image_raw") == 0
     start, end = START_NS + PERIOD_NS, START_NS + 4 * PERIOD_NS
     written = read_bag(tmp_path / "a")
-    assert carried(written) == [message for message in messages if start <= message.log_ns < end]
+    latched = replace(messages[0], log_ns=start)
+    assert carried(written) == [latched, *(m for m in messages if start <= m.log_ns < end)]
     assert len(list(results_of(written, f"{FRONT}/mask/compressed"))) == 3
     assert not list(results_of(written, f"{REAR}/mask/compressed"))
     assert segment(source, tmp_path / "b", "--every", "2", "--only-results") == 0
@@ -344,7 +350,9 @@ def test_resume_refuses_what_was_begun_for_something_else(
     source = write_bag(tmp_path / "in", messages)
     partial = tmp_path / "out.partial"
     partial.mkdir()
-    (partial / "progress.json").write_text('{"identity": {"options": 1}, "size": 8, "state": {}}')
+    (partial / "lock").touch()
+    progress = {"identity": {"options": 1}, "size": 8, "messages": 0, "state": {}}
+    (partial / "progress.json").write_text(json.dumps(progress))
     assert segment(source, tmp_path / "out") == 1
     assert "unfinished" in capsys.readouterr().err
     assert segment(source, tmp_path / "out", "--resume") == 1
@@ -392,3 +400,64 @@ def test_any_names_types_and_times(
     kept = [m for m in read_bag(folder / "out") if m.topic in {camera.name, *(e.name for e in entries)}]
     assert sorted(map(repr, kept)) == sorted(map(repr, recorded))
     assert [m.log_ns for m in kept] == sorted(m.log_ns for m in recorded)
+
+
+@pytest.fixture
+def begun(segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bag of which OUT.partial holds the first chunk, as a killed run leaves it."""
+    picture = drives.image(drives.pictures(1, 640, 480)[0], START_NS)
+    topic = TOPICS["/front/image_raw"]
+    recorded = [Recorded(topic.name, topic.msgtype, START_NS + i * PERIOD_NS, picture) for i in range(6)]
+    source = write_bag(tmp_path / "in", recorded, topics=[topic])
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert segment(source, tmp_path / "out") == 130
+    assert (tmp_path / "out.partial" / "progress.json").exists()
+    return source
+
+
+def test_a_run_that_goes_on_is_not_replaced(
+    begun: Path, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "out.partial" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for option in ("--resume", "--force"):
+            assert segment(begun, tmp_path / "out", option) == 1
+            assert "another run is writing" in capsys.readouterr().err
+    assert segment(begun, tmp_path / "out", "--resume") == 0
+    assert len(carried(read_bag(tmp_path / "out"))) == 6
+
+
+def test_resume_refuses_a_file_that_a_power_cut_has_shortened(
+    begun: Path, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "out.partial" / "bag" / "out_0.mcap"
+    os.truncate(written, written.stat().st_size // 3)
+    assert segment(begun, tmp_path / "out", "--resume") == 1
+    assert "--force starts anew" in capsys.readouterr().err
+    assert segment(begun, tmp_path / "out", "--force") == 0
+
+
+def test_nothing_of_others_is_removed(
+    messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_bag(tmp_path / "in", messages)
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "thesis.tex").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "disk_that_is_not_mounted")
+    for out, option in (("out", "--force"), ("link", "--every=1")):
+        assert segment(source, tmp_path / out, option) == 1
+    assert "holds something else" in (error := capsys.readouterr().err)
+    assert "link exists" in error
+    assert (tmp_path / "out.partial" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("streams", [">&- 2>&-", "PYTHONIOENCODING=ascii"])
+def test_output_that_nobody_sees_is_no_error(
+    streams: str, messages: Sequence[Recorded], random_model: Path, tmp_path: Path
+) -> None:
+    source = write_bag(tmp_path / "in", messages[:5])
+    arguments = ["segment-bag", str(source), str(tmp_path / "grün"), "--model", str(random_model), *EXACT]
+    command = shlex.join([sys.executable, "-m", "canet_ros.cli", *arguments])
+    command = f"{command} {streams}" if ">" in streams else f"{streams} {command}"
+    assert subprocess.run(["bash", "-c", command], timeout=120).returncode == 0
