@@ -227,9 +227,7 @@ def _why(node: Node, running: Running, listeners: dict[str, int]) -> Finding:
         )
     misfits = [text for topic in running.inputs for text in _misfits_of_input(node, name, topic)]
     if misfits:
-        return Finding(
-            subject, "note", f"{name} gets no images because {misfits[0]}", _qos_advice(misfits[0])
-        )
+        return Finding(subject, "note", f"{name} gets no images because {misfits[0]}", _qos_advice())
     if listeners and not any(listeners.values()):
         return Finding(
             subject,
@@ -272,7 +270,7 @@ def _input_findings(node: Node, running: Running, topic: str) -> Iterator[Findin
     else:
         misfits = _misfits_of_input(node, running.name, topic)
         if misfits:
-            yield Finding(topic, "note", misfits[0], _qos_advice(misfits[0]))
+            yield Finding(topic, "note", misfits[0], _qos_advice())
         else:
             yield Finding(topic, "ok", f"published by {names}")
 
@@ -295,7 +293,7 @@ def _misfits_of_results(node: Node, name: str, results: Sequence[str]) -> Iterat
                 reason = _misfit(offer, ask) if _name(offer) == name else ""
                 if reason:
                     text = f"{_name(ask)} asks for more than {name} offers ({reason}), and gets nothing"
-                    yield Finding(topic, "note", text, _qos_advice(text))
+                    yield Finding(topic, "note", text, _qos_advice())
 
 
 def _misfit(offer: Any, ask: Any) -> str:
@@ -308,9 +306,8 @@ def _misfit(offer: Any, ask: Any) -> str:
     return text or "quality of service"
 
 
-def _qos_advice(text: str) -> str:
-    page = see_docs("transport.md")
-    return f"let the one ask for less, or the other offer more, by qos_overrides; {page}" if text else ""
+def _qos_advice() -> str:
+    return f"let the one ask for less, or the other offer more, by qos_overrides; {see_docs('transport.md')}"
 
 
 def _results(node: Node, running: Running) -> list[str]:

@@ -66,7 +66,8 @@ def left_shared_memory(folder: Path = Path("/dev/shm")) -> tuple[int, int]:
         except OSError:
             continue
         just_made = time.time() - status.st_mtime < 60
-        if str(path) not in mapped and not just_made and (all_seen or status.st_uid == os.getuid()):
+        lock = status.st_size == 0  # beside a living process's segment too, and mapped by nobody
+        if not (lock or just_made or str(path) in mapped) and (all_seen or status.st_uid == os.getuid()):
             count, size_bytes = count + 1, size_bytes + status.st_size
     return count, size_bytes
 

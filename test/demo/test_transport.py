@@ -108,6 +108,9 @@ def test_segments_of_processes_that_were_killed_are_counted(tmp_path: Path) -> N
     for name in ("fastdds_left", "fastrtps_port7411", "fastdds_used", "fastdds_new", "others"):
         (tmp_path / name).write_bytes(bytes(4096))
         os.utime(tmp_path / name, (0, 0) if name != "fastdds_new" else None)
+    lock = tmp_path / "fastdds_used_el"  # beside each segment; nobody maps it, and it holds nothing
+    lock.touch()
+    os.utime(lock, (0, 0))
     with (tmp_path / "fastdds_used").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
         assert left_shared_memory(tmp_path) == (2, 2 * 4096)
     assert left_shared_memory(tmp_path) == (3, 3 * 4096)

@@ -16,9 +16,11 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import Graph, Process, ros_arguments, segmentation_node, wait_until
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 
 pytestmark = pytest.mark.ros
 
@@ -215,3 +217,29 @@ def test_a_node_that_hangs(graph: Graph, random_model: Path, tmp_path: Path) -> 
     (finding,) = report.of("running nodes")
     assert f"process {node.pid} is a segmentation node" in finding["text"]
     assert finding["verdict"] == "note"
+
+
+def test_a_topic_without_pictures_and_results_of_two(
+    graph: Graph, random_model: Path, tmp_path: Path
+) -> None:
+    graph.camera("/camera/image_raw", String)
+    graph.camera("/camera/segmentation/mask")
+    with segmentation_node(random_model):
+        graph.wait_for_state("active")
+        report = Report(tmp_path)
+    graph.clear()
+    assert (
+        "/test publishes std_msgs/msg/String there, which is no image"
+        in report.of("/camera/image_raw")[0]["text"]
+    )
+    assert "published by /test too" in [finding["text"] for finding in report.of("/camera/segmentation/mask")]
+
+
+def test_a_node_that_reports_and_does_not_answer(graph: Graph, tmp_path: Path) -> None:
+    values = [KeyValue(key="lifecycle_state", value="active")]
+    status = DiagnosticStatus(name="gone: engine", level=DiagnosticStatus.OK, values=values)
+    publisher = graph.node.create_publisher(DiagnosticArray, "/diagnostics", 1)
+    timer = graph.node.create_timer(0.1, lambda: publisher.publish(DiagnosticArray(status=[status])))
+    report = Report(tmp_path)
+    graph.node.destroy_timer(timer)
+    assert "/gone does not answer" in report.why("/gone")["text"]

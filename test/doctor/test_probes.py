@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from canet_ros.doctor import probes
 from canet_ros.doctor.finding import Probe, run_probe
+from canet_ros.inference.model_folder import available_models
 
 BREAKAGES = {
     "ImportError": "raise ImportError('libbroken.so.1: cannot open shared object file')",
@@ -54,6 +58,29 @@ def test_a_package_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     assert finding.text == "did not answer within 3 s"
 
 
+def test_a_gpu_that_pytorch_reaches_is_named_and_one_that_it_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(Path, "exists", lambda path: path.name == "nvidia0")
+    (finding,) = probes.torch()
+    assert (finding.verdict, "does not reach this machine's NVIDIA GPU" in finding.text) == ("note", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"device {index}")
+    (finding,) = probes.torch()
+    assert (finding.verdict, finding.text.endswith("on device 0, device 1")) == ("ok", True)
+
+
+def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (finding,) = probes.engine("openvino")
+    assert (finding.verdict, finding.text) == ("note", "not installed")
+    assert "openvino" in finding.advice
+
+
 def doctor(report: Path, environment: dict[str, str], *options: str) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-m", "canet_ros.cli", "doctor", "--json", str(report), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -72,3 +99,67 @@ def test_what_everything_needs_may_be_broken(package: str, tmp_path: Path) -> No
     assert {"machine", "Python", "vision_msgs", "cv_bridge"} <= set(findings)
     assert status == 1
     assert report["runs"] is False
+
+
+def test_an_engine_that_is_broken_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not available_models():
+        pytest.skip("no model lies here")
+    environment = broken(
+        tmp_path, "openvino", "raise ImportError('libbroken.so.1: cannot open shared object file')"
+    )
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    findings = {
+        finding.subject: finding for finding in run_probe(Probe(("models",), "in use", limit_s=120.0))
+    }
+    assert "openvino" not in findings["in use"].text.partition("(")[0]
+    assert "libbroken" in findings["passed over"].text
+
+
+def test_without_the_default_model_another_is_looked_at(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(random_model, tmp_path / "random")
+    monkeypatch.setattr("canet_ros.inference.model_folder.share_folders", lambda _: [tmp_path])
+    models, default, used = probes.models()
+    assert (models.text, default.advice) == ("random", "set model:=random")
+    assert used.text.startswith("random at 160x120 on ")
+
+
+def test_without_models_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canet_ros.inference.model_folder.share_folders", lambda _: [tmp_path])
+    (finding,) = probes.models()
+    assert (finding.verdict, finding.text) == ("missing", "none")
+    assert "train" in finding.advice
+
+
+_BRIDGE = """
+import numpy as np
+class CvBridge:
+    def imgmsg_to_cv2(self, message, encoding):
+        return np.frombuffer(message.data, np.uint8).reshape(2, 2, 3)[..., ::STEP]
+"""
+
+
+@pytest.mark.parametrize(("step", "verdict"), [("-1", "ok"), ("1", "note")])
+def test_an_installed_cv_bridge_is_tried(
+    step: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sensor_msgs")
+    environment = broken(tmp_path, "cv_bridge", _BRIDGE.replace("STEP", step))
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    (finding,) = run_probe(Probe(("bridge",), "cv_bridge"))
+    assert finding.verdict == verdict
+
+
+def test_shared_memory_of_killed_processes_is_named() -> None:
+    pytest.importorskip("rclpy")
+    left = Path(f"/dev/shm/fastdds_{os.getpid()}_of_a_test")
+    try:
+        with left.open("wb") as file:
+            file.truncate(probes.MUCH_LEFT_BYTES + 2**20)  # holds no memory: nothing is written
+        os.utime(left, (time.time() - 3600,) * 2)
+        finding = next(probes.transport())
+    finally:
+        left.unlink()
+    assert (finding.subject, finding.verdict) == ("shared memory", "note")
+    assert "rm /dev/shm" in finding.advice
