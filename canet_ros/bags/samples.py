@@ -31,12 +31,18 @@ class Sample:
 
 
 def samples(
-    bag: Bag, camera: BagCamera, segmenter: Segmenter, step_ns: int, seen: Callable[[str, int], None]
+    bag: Bag,
+    camera: BagCamera,
+    segmenter: Segmenter,
+    step_ns: int,
+    seen: Callable[[str, int], None],
+    skipped: Callable[[str], None],
 ) -> Iterator[Sample]:
     """A camera's pictures, at most one in ``step_ns``.
 
     Args:
         seen: told topic and time of every message, so that one pass is enough.
+        skipped: told of each picture that cannot be decoded.
     """
     next_ns = 0
     for _, message in bag.messages():
@@ -45,7 +51,8 @@ def samples(
             continue
         try:
             head, image = frame_of(message.data, message.connection.msgtype)
-        except ImageError:
+        except ImageError as error:
+            skipped(f"{camera.topic}: a picture is skipped: {error}")
             continue
         next_ns = message.log_ns + step_ns
         stamp = int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)

@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        # Tried now, because the looks take a while. Not by files.py, which needs OpenCV.
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.open("a").close()
     findings = []
     for finding in _findings(arguments):
         print(f"{finding.verdict:>7}  {finding.subject}: {finding.text}", flush=True)
@@ -61,8 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
             "machine": _machine_or_reason(),
             "findings": [asdict(finding) for finding in findings],
         }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        # Not by files.py, which needs OpenCV.
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if runs else 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from canet_ros.commands.report import add_model_arguments
+from canet_ros.commands.report import add_model_arguments, status_of
 from canet_ros.inference import Segmenter
 from canet_ros.opencv import encode_picture
 
@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--count must be 1 or more, not {arguments.count}")
     images, labels = arguments.out / "train" / "images", arguments.out / "train" / "labels"
     total, names = 0, FileNames()
+    left_out: list[str] = []
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
         segmenter = Segmenter.load(
@@ -43,11 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         classes = len(segmenter.spec.classes)
         for camera in cameras:
-            looked_at = tqdm(samples(bag, camera, segmenter, STEP_NS, _nothing), camera.topic, unit="picture")
+            found = samples(bag, camera, segmenter, STEP_NS, _nothing, left_out.append)
+            looked_at = tqdm(found, camera.topic, unit="picture")
             candidates = [candidate(sample, classes) for sample in looked_at]
             wanted = {candidates[index].log_ns for index in chosen(candidates, arguments.count)}
             # A second pass: pictures are large, and only a few are wanted.
-            for sample in samples(bag, camera, segmenter, STEP_NS, _nothing):
+            for sample in samples(bag, camera, segmenter, STEP_NS, _nothing, _nothing):
                 if sample.log_ns not in wanted:
                     continue
                 name = f"{names.name(camera.topic, sample.stamp_ns, sample.log_ns)}.png"
@@ -55,11 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
                 (images / name).write_bytes(encode_picture(sample.image, ".png"))
                 (labels / name).write_bytes(encode_picture(sample.segmentation.resized(size).mask, ".png"))
                 total += 1
+        left_out += bag.all_losses().sentences
     if total == 0:
         raise ValueError(f"no picture of {arguments.bag} could be decoded")
     print(f"{total} pictures and pre-labels: {arguments.out}")
-    return 0
+    return status_of(arguments.bag, left_out)
 
 
-def _nothing(topic: str, log_ns: int) -> None:
+def _nothing(*_: object) -> None:
     pass

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from canet_ros.inference.class_groups import parse_groups
@@ -12,6 +13,8 @@ from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.launching.sros2_policy import sros2_policy
 from canet_ros.messages.pictures import OUTPUTS
+
+_NAME = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     images = [_absolute(topic, namespace, node) for topic in in_use["image_topics"]]
     groups = [f"groups/{name}" for name in parse_groups(in_use["groups"])]
     results = [*OUTPUTS, *groups, *(f"{name}/compressed" for name in groups)]
+    for spec in PARAMETERS:
+        if spec.choices and in_use[spec.name] not in spec.choices:
+            raise ValueError(
+                f"{spec.name}: expected one of {', '.join(spec.choices)}, got {in_use[spec.name]!r}"
+            )
+    if not arguments.enclave.startswith("/"):
+        raise ValueError(f"--enclave {arguments.enclave!r}: expected an absolute name like /canet")
     clouds, depths = (
         [_absolute(topic, namespace, node) for topic in in_use[name] if topic]
         for name in ("cloud_topics", "depth_topics")
@@ -47,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         results.append("points")
     if sum(map(bool, in_use["cloud_extrinsics"])) < len(clouds):
         clouds += ["/tf", "/tf_static"]
+    for name in (namespace, arguments.enclave, *images, *clouds, *depths):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name in ROS: expected letters, digits, underscores and slashes")
     policy = sros2_policy(
         camera_topics(images, in_use["results_name"]),
         in_use["image_transport"],

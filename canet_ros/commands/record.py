@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import signal
 import sys
 import time
@@ -45,8 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     for name in ("split_size", "split_duration", "duration"):
-        if getattr(arguments, name) < 0:
-            raise ValueError(f"--{name.replace('_', '-')} must not be negative")
+        if not 0 <= getattr(arguments, name) < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
+    if arguments.out is not None and arguments.out.exists():  # the node is waited for, for long
+        raise ValueError(f"{arguments.out} exists: give another name")
     if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
     import rclpy

@@ -7,11 +7,13 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from canet_ros.commands.segment_bag import DEFAULT_MODEL
+from canet_ros.commands.segment_bag import DAMAGED, DEFAULT_MODEL
+from canet_ros.files import require_writable, write_text
 from canet_ros.inference import Segmenter
 from canet_ros.inference.visualization import color_lookup_table
 from canet_ros.names import ENGINES, PRECISIONS
@@ -45,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.frames < 1:
         raise ValueError(f"--frames must be 1 or more, not {arguments.frames}")
+    require_writable(arguments.out)
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
         segmenter = Segmenter.load(
@@ -53,29 +56,36 @@ def run(arguments: argparse.Namespace) -> int:
         table = color_lookup_table(segmenter.spec.classes, "bgr")
         step_ns = (bag.end_ns - bag.start_ns) // arguments.frames
         times: dict[str, TopicTimes] = defaultdict(TopicTimes)
-        reports = []
+        reports: list[CameraReport] = []
+        left_out: list[str] = []
         with tqdm(unit="picture") as bar:
             for index, camera in enumerate(cameras):
                 report = CameraReport(camera.topic)
                 seen = (lambda topic, log_ns: times[topic].add(log_ns)) if index == 0 else _nothing
-                for sample in samples(bag, camera, segmenter, step_ns, seen):
+                for sample in samples(bag, camera, segmenter, step_ns, seen, left_out.append):
                     report.add(sample, segmenter.spec.classes, table)
                     bar.update()
                 reports.append(report)
-        losses = bag.all_losses()
+        left_out += bag.all_losses().sentences
     if not any(report.times_ns for report in reports):
         raise ValueError(f"no picture of {arguments.bag} could be decoded")
     facts = {
         "lasts": f"{(bag.end_ns - bag.start_ns) / 1e9:.1f} s",
         "model": segmenter.spec.name,
         "engine": f"{segmenter.engine.name} {segmenter.engine.precision}",
-        **({"damaged:": "; ".join(losses.sentences)} if losses.sentences else {}),
+        **({"left out:": "; ".join(left_out)} if left_out else {}),
     }
     text = page(arguments.bag.name, bag.start_ns, reports, times, segmenter.spec.classes, facts)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text, encoding="utf-8")
+    write_text(arguments.out, text)
     print(f"{sum(len(report.times_ns) for report in reports)} pictures: {arguments.out}")
-    return 0
+    return status_of(arguments.bag, left_out)
+
+
+def status_of(bag: Path, left_out: Sequence[str]) -> int:
+    """Of a bag of which something was left out, which is said."""
+    for sentence in dict.fromkeys(left_out):
+        print(f"{bag}: {sentence}", file=sys.stderr)
+    return DAMAGED if left_out else 0
 
 
 def _nothing(topic: str, log_ns: int) -> None:

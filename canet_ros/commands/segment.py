@@ -22,7 +22,12 @@ DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, nargs="+", help="picture, folder of pictures, or video")
+    parser.add_argument(
+        "input",
+        type=Path,
+        nargs="+",
+        help="picture (of several in one file the first), folder of pictures, or video",
+    )
     parser.add_argument(
         "--out",
         type=Path,

@@ -19,6 +19,7 @@ import cv2
 from tqdm import tqdm
 
 import canet_ros
+from canet_ros.files import require_writable, write_json
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import find_model, graph_hash
 from canet_ros.machine import usable_cores
@@ -115,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     if missing:
         raise BagError(f"{', '.join(missing)} does not exist")
     if arguments.json:  # what cannot be written is better known before the work than after it
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(arguments.json)
     jobs = []
     for source, out in zip(arguments.input, outs):
         if arguments.resume and out.exists():
@@ -135,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
         if outcome["damage"] and not arguments.salvage and status == 0:
             status = DAMAGED
     if arguments.json:
-        arguments.json.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, done)
     return status
 
 

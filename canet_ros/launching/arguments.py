@@ -125,6 +125,8 @@ def given_parameters(given: Mapping[str, str]) -> dict[str, ParameterValue]:
     """
     values = {spec.name: parameter_value(spec, given[spec.name]) for spec in PARAMETERS if spec.name in given}
     if "use_sim_time" in given:
+        if given["use_sim_time"].lower() not in ("true", "false"):
+            raise ValueError(f"use_sim_time: expected true or false, got {given['use_sim_time']!r}")
         values["use_sim_time"] = given["use_sim_time"].lower() == "true"
     return values
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -66,6 +67,22 @@ def test_the_report_needs_nothing_but_itself(source: Path, random_model: Path, t
     assert front["lowest"][0] == int(np.argmin(front["confidence"]))
     for topic in TOPICS:
         assert f"<td>{topic}</td>" in text
+
+
+@pytest.mark.parametrize("command", ["report", "pick"])
+def test_what_is_left_out_is_said(
+    command: str,
+    messages: Sequence[Recorded],
+    random_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images = [index for index, message in enumerate(messages) if message.topic == "/front/image_raw"]
+    broken = replace(messages[images[0]], data=messages[images[0]].data[:200])
+    bag = write_bag(tmp_path / "drive", [*messages[: images[0]], broken, *messages[images[0] + 1 :]])
+    out = ["--out", str(tmp_path / "out"), "--model", str(random_model), *EXACT]
+    assert main([command, str(bag), *out]) == 3
+    assert f"{bag}: /front/image_raw: a picture is skipped: " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from canet_ros.cli import COMMANDS, DEBUG_VARIABLE, main
@@ -161,6 +164,51 @@ def test_what_nobody_foresaw(
     monkeypatch.setenv(DEBUG_VARIABLE, "1")
     with pytest.raises(ZeroDivisionError):
         run(ZeroDivisionError())
+
+
+def test_without_a_stdout_there_is_no_error() -> None:
+    command = f"{sys.executable} -m canet_ros.cli models >&-"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_name_that_is_no_text_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8"))
+    models = importlib.import_module("canet_ros.commands.models")
+    monkeypatch.setattr(models, "run", lambda _: print(os.fsdecode(b"\xff.png")) or 0)
+    assert main(["models"]) == 0
+    assert raw.getvalue() == b"\\udcff.png\n"
+
+
+def test_libraries_do_not_speak_beside_us(folder: Path) -> None:
+    whole = cv2.imencode(".bmp", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+    (folder / "empty" / "cut.bmp").write_bytes(whole[:2000])
+    command = [sys.executable, "-m", "canet_ros.cli", "export", "--calibrate", "empty"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().replace("\r", "\n").splitlines()[-1:]
+    assert line.startswith("canet export: empty/cut.bmp")
+    assert "ERROR:" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("record text.txt", "text.txt exists: give another name"),
+        ("record out --duration nan", "--duration must be 0 or more, not nan"),
+        ("doctor --json empty", "empty: Is a directory"),
+        ("segment-bag text.txt out --json empty", "cannot write empty: it is a folder"),
+        ("report text.txt --out empty", "cannot write empty: it is a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_work(
+    given: str, words: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor = importlib.import_module("canet_ros.commands.doctor")
+    monkeypatch.setattr(doctor, "_findings", lambda _: pytest.fail("it looks first"))
+    assert main(given.split()) == 1
+    assert words in capsys.readouterr().err
 
 
 def test_a_reader_that_has_enough_ends_it_quietly() -> None:

@@ -164,6 +164,27 @@ def test_depth_images_are_heard(capsys: pytest.CaptureFixture[str]) -> None:
     assert "/tf" not in policy
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("namespace:=a b", "'/a b' is no name"),
+        ("image_topics:=['a b']", "'/a b' is no name"),
+        ("depth_topics:=['1/a']", "'/1/a' is no name"),
+        ("image_transport:=zz", "image_transport: expected one of raw, compressed"),
+        ("use_sim_time:=maybe", "use_sim_time: expected true or false"),
+        ("--enclave=eyes", "expected an absolute name"),
+        ("--enclave=/a b", "'/a b' is no name"),
+    ],
+)
+def test_names_and_values_that_no_node_takes_make_no_policy(
+    given: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["policy", given]) == 1
+    shown = capsys.readouterr()
+    assert words in shown.err
+    assert not shown.out
+
+
 def test_a_bond_with_a_lifecycle_manager_is_said_and_heard(capsys: pytest.CaptureFixture[str]) -> None:
     policy = written_policy(capsys, "bond_timeout:=4.0", "namespace:=robot")
     rights = rights_in(policy)
