@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,23 +57,24 @@ class _Timed:
 
 
 def measure_engines(
-    cases: Sequence[Case], rounds: int, pictures: Sequence[LabelledPicture] = ()
+    cases: Sequence[Case], rounds: int, pictures: Sequence[LabelledPicture] = (), limit_s: float = math.inf
 ) -> list[dict[str, Any]]:
     """Measure cases of one size in turns, so that whatever else the machine does meets all of them alike.
 
     Every size begins with its models in plain PyTorch (or, if they came as ONNX, plain ONNX Runtime): fp32, batch 1,
-    upsampling and argmax at full size.
+    upsampling and argmax at full size. The rounds of a size end after ``limit_s`` seconds, at least one being measured.
 
     Returns:
-        Per case: what it is, milliseconds, frames per second, GFLOP/s and their share of the peak, its time per picture
-        over plain PyTorch's (of the first model), and with ``pictures`` agreement with fp32 and mIoU. A case that
-        cannot be had holds ``error``.
+        Per case: what it is, rounds measured, milliseconds, frames per second, GFLOP/s and their share of the peak, its
+        time per picture over plain PyTorch's (of the first model), and with ``pictures`` agreement with fp32 and mIoU.
+        A case that cannot be had holds ``error``.
     """
     rows: list[dict[str, Any]] = []
     peaks: dict[tuple[str, str], float | None] = {}
     for resolution in dict.fromkeys(case.resolution for case in cases):
         timed = _prepare([case for case in cases if case.resolution == resolution], rows)
-        durations_s = _time_in_turns([one.run for one in timed], rounds, f"{resolution[0]}x{resolution[1]}")
+        title = f"{resolution[0]}x{resolution[1]}"
+        durations_s = _time_in_turns([one.run for one in timed], rounds, title, limit_s)
         reference_ms = 1e3 * float(np.median(durations_s[0]))
         for one, seconds in zip(timed, durations_s):
             figures, batch = one.figures, one.case.batch
@@ -83,6 +85,7 @@ def measure_engines(
             gflops = float(batch * figures["gflop"] / median_ms * 1e3) if figures["gflop"] else None
             peak = peaks[kind]
             figures |= {
+                "rounds": len(seconds),
                 "median_ms": float(median_ms),
                 "min_ms": 1e3 * min(seconds),
                 "p95_ms": float(p95_ms),
@@ -99,7 +102,7 @@ def measure_engines(
 
 
 def measure_around_network(
-    model: Path, resolution: Resolution, camera_size: Resolution, rounds: int
+    model: Path, resolution: Resolution, camera_size: Resolution, rounds: int, limit_s: float = math.inf
 ) -> dict[str, Any]:
     """Milliseconds of all but the network in OpenVINO: resizing, pixels to numbers, x8 upsampling, softmax, argmax.
 
@@ -135,7 +138,7 @@ def measure_around_network(
         request.set_input_tensor(0, openvino.Tensor(picture, shared_memory=True))
         request.set_input_tensor(1, openvino.Tensor(np.ascontiguousarray(logits.numpy()), shared_memory=True))
         runs[name] = request.infer
-    durations_s = _time_in_turns(list(runs.values()), rounds, "around the network")
+    durations_s = _time_in_turns(list(runs.values()), rounds, "around the network", limit_s)
     return {name: 1e3 * float(np.median(seconds)) for name, seconds in zip(runs, durations_s)}
 
 
@@ -203,8 +206,11 @@ def _scenes(case: Case) -> NDArray[np.uint8]:
     return np.stack([cv2.resize(drive.frame(0).image, case.resolution) for drive in drives])
 
 
-def _time_in_turns(runs: Sequence[Callable[[], object]], rounds: int, title: str) -> list[list[float]]:
+def _time_in_turns(
+    runs: Sequence[Callable[[], object]], rounds: int, title: str, limit_s: float = math.inf
+) -> list[list[float]]:
     durations_s: list[list[float]] = [[] for _ in runs]
+    end_s = time.monotonic() + limit_s
     for run in runs:
         run()
     for _ in tqdm(range(rounds), desc=title, unit="round", disable=None):
@@ -212,6 +218,8 @@ def _time_in_turns(runs: Sequence[Callable[[], object]], rounds: int, title: str
             start_s = time.perf_counter()
             run()
             durations.append(time.perf_counter() - start_s)
+        if time.monotonic() >= end_s:
+            break
     return durations_s
 
 

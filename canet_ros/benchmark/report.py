@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,15 +20,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from canet_ros.benchmark.operations import gpu_names
 from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.files import write_json, write_text
 from canet_ros.launching.transport import transport_environment, unused_domain_id
-from canet_ros.machine import describe_machine
+from canet_ros.machine import describe_benchmark_machine
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.simulation import write_scenes
 
 SIZES = ("480x360", "1024x512", "1280x720")
-SCENES = 12
+SCENES = {"train": 12, "val": 4}  # drawn pictures: to train on, and to compare engines on
 POLL_S = 0.05
 POWER_EVERY_S = 1.0  # asking takes a driver tens of milliseconds
 
@@ -52,7 +54,9 @@ def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> lis
         file = scratch / f"{engine}-{size}-{batch}.json"
         where = ("--model", model, "--device", device, "--resolution", size, "--batch", batch)
         which = ("--engine", engine, "--precision", *(("auto",) if engine == "auto" else PRECISIONS))
-        arguments = ("benchmark", *where, *which, "--rounds", "10", "--json", str(file), *more)
+        # A third of its time for the rounds, the rest to load, compile and compare; else a slow device has no figures.
+        rounds = ("--rounds", "10", "--minutes", f"{share * minutes / 3:.2g}")
+        arguments = ("benchmark", *where, *which, *rounds, "--json", str(file), *more)
         return step(f"{engine}, {size}, batch {batch}", share, arguments, file)
 
     data = ("--data", str(scratch / "scenes"))
@@ -93,9 +97,10 @@ def measure_everything(model: str, device: str, out: Path, minutes: float) -> di
     """
     scratch = out / "steps"
     shutil.rmtree(scratch, ignore_errors=True)
-    for split in ("train", "val"):
-        write_scenes(scratch / "scenes" / split, SCENES, first_seed=97000)
-    report: dict[str, Any] = {"machine": describe_machine(), "model": model, "device": device, "steps": []}
+    for split, count in SCENES.items():
+        write_scenes(scratch / "scenes" / split, count, first_seed=97000)
+    machine = {**describe_benchmark_machine(), "gpus": gpu_names()}
+    report: dict[str, Any] = {"machine": machine, "model": model, "device": device, "steps": []}
     environment = {
         **transport_environment(),
         "ROS_DOMAIN_ID": str(unused_domain_id()),
@@ -144,8 +149,9 @@ def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, An
     }
     if late:
         found["error"] = f"not done within {step.limit_s:.0f} s"
-    elif process.status() != 0:
-        found["error"] = process.epitaph()
+    elif status := process.status():
+        last_line = (process.output().strip().splitlines() or [f"exit status {status}"])[-1]
+        found["error"] = f"ended by {signal.Signals(-status).name}" if status < 0 else last_line
     if step.figures and step.figures.is_file():
         found["figures"] = json.loads(step.figures.read_text(encoding="utf-8"))
     return found
@@ -155,7 +161,10 @@ def page(report: dict[str, Any]) -> str:
     """The report in Markdown, to be pasted into an issue."""
     machine = report["machine"]
     lines = [f"# {report['model']} on {machine['processor']}", ""]
-    lines += [f"- {key}: {value}" for key, value in machine.items()]
+    for key, value in machine.items():
+        if isinstance(value, dict):
+            value = [f"{name} {version}" for name, version in value.items()]
+        lines.append(f"- {key}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
     lines += ["", "| step | s | memory, MB | power, W | |", "| --- " * 5 + "|"]
     for step in report["steps"]:
         power = (
@@ -171,6 +180,7 @@ def page(report: dict[str, Any]) -> str:
             step.get("error", ""),
         )
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Memory is that of the step's first process; the node's own stands below."]
     for step in report["steps"]:
         figures = step.get("figures", {})
         if "findings" in figures:
@@ -185,14 +195,14 @@ def page(report: dict[str, Any]) -> str:
 
 def _engine_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
-        "| engine | precision | device | median ms | p95 ms | FPS | agreement | mIoU |",
-        "| --- " * 8 + "|",
+        "| engine | precision | device | rounds | median ms | p95 ms | FPS | agreement | mIoU |",
+        "| --- " * 9 + "|",
     ]
     for row in rows:
         if "error" in row:
             continue
         shares = ["" if row.get(key) is None else f"{row[key]:.4f}" for key in ("agreement", "miou")]
-        times = [f"{row[key]:.1f}" for key in ("median_ms", "p95_ms", "fps")]
+        times = [str(row["rounds"]), *(f"{row[key]:.1f}" for key in ("median_ms", "p95_ms", "fps"))]
         lines.append(f"| {' | '.join((row['engine'], row['precision'], row['device'], *times, *shares))} |")
     refused = [row for row in rows if "error" in row]
     return [*lines, "", *(f"- {row['engine']} {row['precision']}: {row['error']}" for row in refused)]

@@ -77,7 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report", type=Path, metavar="DIR", help="measure all that this device can, into a page and a JSON"
     )
     parser.add_argument(
-        "--minutes", type=float, default=15.0, help="with --report: about how long (default: 15)"
+        "--minutes",
+        type=float,
+        default=15.0,
+        help="when the rounds of a size end, done or not; with --report: about how long all takes (default: 15)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument(
@@ -100,6 +103,8 @@ def _resolution(text: str) -> Resolution | None:
 def run(arguments: argparse.Namespace) -> int:
     if min(arguments.rounds, arguments.frames, *arguments.batch) < 1:
         raise ValueError("--rounds, --frames and --batch must be 1 or more")
+    if not arguments.minutes > 0:
+        raise ValueError(f"--minutes must be more than 0, not {arguments.minutes:g}")
     if not 0 <= arguments.tolerance < 10:
         raise ValueError("--tolerance must be from 0 to 10, 0.15 for 15 %")
     reference = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else None
@@ -116,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     models = [find_model(name) for name in arguments.model]
     own = load_spec(models[0]).resolution
     resolutions = [given or camera_resolution(own, CAMERA_SIZE) for given in arguments.resolution or [own]]
+    limit_s = arguments.minutes * 60
     figures: dict[str, Any] = {"machine": {**describe_benchmark_machine(), "gpus": gpu_names()}}
     if arguments.node:
         from canet_ros.benchmark.node import measure_node
@@ -138,13 +144,13 @@ def run(arguments: argparse.Namespace) -> int:
                 resolutions, arguments.batch, models, arguments.engine, arguments.precision
             )
         ]
-        figures["engines"] = measure_engines(cases, arguments.rounds, pictures)
+        figures["engines"] = measure_engines(cases, arguments.rounds, pictures, limit_s)
         if importlib.util.find_spec("openvino"):
             figures["around_network"] = [
                 {
                     "model": load_spec(model).name,
                     "resolution": f"{resolution[0]}x{resolution[1]}",
-                    **measure_around_network(model, resolution, CAMERA_SIZE, arguments.rounds),
+                    **measure_around_network(model, resolution, CAMERA_SIZE, arguments.rounds, limit_s),
                 }
                 for model, resolution in itertools.product(models, resolutions)
                 if load_spec(model).onnx is None

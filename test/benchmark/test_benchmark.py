@@ -97,6 +97,15 @@ def test_accuracy_on_labelled_pictures_against_a_reference(
     assert row["miou"] == pytest.approx(row["miou_fp32"], abs=0.01)
 
 
+def test_a_slow_device_has_figures_of_the_rounds_that_it_managed(random_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    arguments = ["--rounds", "1000000", "--minutes", "0.001", "--engine", "torch", "--resolution", "96x64"]
+    assert main(["benchmark", "--model", str(random_model), *arguments, "--json", str(file)]) == 0
+    plain, torch = json.loads(file.read_text())["engines"]
+    assert 1 <= plain["rounds"] == torch["rounds"] < 1000
+    assert torch["median_ms"] > 0
+
+
 def test_what_is_worse_than_a_reference_is_named() -> None:
     assert worse_than(FIGURES, FIGURES, 0.0) == []
     slower = {"engines": [{**ROW, "over_plain": 0.56}]}
@@ -160,10 +169,12 @@ def test_a_report_goes_on_where_a_step_fails(tmp_path: Path, random_model: Path)
     assert "error" not in models
     assert [row["name"] for row in models["figures"]]
     assert models["memory_mb"] > 5
-    machine = {"processor": "any", "cores": 2}
+    machine = {"processor": "any", "cores": 2, "gpus": [], "packages": {"torch": "2.13", "numpy": "2.4"}}
     page = report.page({"machine": machine, "model": "m", "steps": [refused, late, models]})
     assert page.count("\n| ") == 5
     assert "not done within 2 s" in page
+    assert "- gpus: none\n- packages: torch 2.13, numpy 2.4\n" in page
+    assert refused["error"].startswith("canet export: ")
 
 
 def test_a_report_plans_what_fits_into_its_time(tmp_path: Path) -> None:
