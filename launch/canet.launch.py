@@ -138,6 +138,8 @@ def _warn_of_misspelt_arguments(arguments: Mapping[str, str], given: Mapping[str
     declared = [argument.name for argument in launch_arguments()]
     if file == "demo.launch.py":
         declared += [argument.name for argument in DEMO_ARGUMENTS]
+    elif file == "nav2_example.launch.py":
+        declared += ["costmap", "costmap_file"]
     others = {name: value for name, value in arguments.items() if name in given or name not in declared}
     for problem in misspelt_arguments(others, declared, ours_alone=bool(file)):
         log.warning(problem)

@@ -176,6 +176,7 @@ def test_without_nav2_the_example_starts_the_node_alone_and_says_so(random_model
     with launched("nav2_example.launch.py", *small(random_model)) as process:
         process.wait_for_output("nav2_lifecycle_manager is not installed, so that the node starts by itself")
         graph.wait_for_state("active")
+        assert "does nothing" not in process.output()
 
 
 @pytest.mark.parametrize(
