@@ -23,7 +23,8 @@ PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
 # A line for what is being fetched: neither silence for minutes nor pages.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
-FETCHED := sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages).*/    \1/p'
+FETCHED = sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages).*/    \1/p' || $(FAILED)
+FAILED = { echo "$@ was not made; why stands above. Is there a network? Room on this disk (df -h .)?" >&2; exit 1; }
 
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
@@ -49,22 +50,24 @@ setup: $(TEST_READY)
 $(DEMO_READY): setup.py
 	@test "$(ROS_DISTRO)" = kilted -o "$(ROS_DISTRO)" = jazzy || \
 		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of jazzy and kilted alone"; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("$(PYTHON) is Python %d.%d, and ROS 2 wheels are for 3.10 to 3.13: say \
+	which, as make demo PYTHON=python3.12" % v[:2] if not (3, 10) <= v[:2] <= (3, 13) else 0)'
 	@echo "setting up $(VENV), once: 1.5 GB and a minute; 6 GB and longer where PyTorch comes with CUDA"
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || $(FAILED)
 ifneq ($(HASHED),)
-	$(PIP) --require-hashes --requirement requirements/demo.txt | $(FETCHED)
-	$(PIP) --no-deps --no-build-isolation --editable . | $(FETCHED)
+	@$(PIP) --require-hashes --requirement requirements/demo.txt | $(FETCHED)
+	@$(PIP) --no-deps --no-build-isolation --editable . | $(FETCHED)
 else
 	@echo "  1 of 2: PyTorch"
-	$(PIP) "$(TORCH)" | $(FETCHED)
+	@$(PIP) "$(TORCH)" | $(FETCHED)
 	@echo "  2 of 2: ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and the rest"
-	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags]" | $(FETCHED)
+	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags]" | $(FETCHED)
 endif
 	@touch $@
 
 $(TEST_READY): $(DEMO_READY)
 	@echo "adding to $(VENV) what tests take, once: half a GB"
-	$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
+	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
 	@touch $@
 
 demo: $(DEMO_READY)
@@ -86,7 +89,7 @@ mutation: $(VENV)/ready-mutation
 		print(f"{noticed} of {total} mutants noticed: {noticed / total:.1%}"); raise SystemExit(noticed < 0.85 * total)'
 
 $(VENV)/ready-mutation: $(TEST_READY)
-	$(PIP) "mutmut>=3.8" | $(FETCHED)
+	@$(PIP) "mutmut>=3.8" | $(FETCHED)
 	@touch $@
 
 test-oldest: .venv-oldest/ready
@@ -104,7 +107,7 @@ docs: $(VENV)/ready-docs
 	@echo "docs/_build/index.html"
 
 $(VENV)/ready-docs: $(DEMO_READY)
-	$(PIP) --editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,docs]" | $(FETCHED)
+	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,docs]" | $(FETCHED)
 	@touch $@
 
 lint: $(TEST_READY)
