@@ -60,13 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Libraries that report on stderr what comes as an exception too.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = _parse(arguments_given, command)
         status: int = _module(arguments.command).run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return 130
