@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from canet_ros.inference.segmenter import Segmentation
@@ -13,14 +14,17 @@ SURE = 153
 LONGEST_GAP_NS = 500_000_000
 # A picture in which more pixels than this have another class than shown is another scene.
 CUT_SHARE = 0.4
+# Changes that cover a square of so many pixels at the network's resolution are something that moved, not flicker.
+MOVED_PX = 7
+_SQUARE = np.ones((MOVED_PX, MOVED_PX), np.uint8)
 
 
 class Steadying:
     """Hysteresis over the segmentations of one camera's successive pictures.
 
-    A pixel shows the newest class if that is sure (``SURE``) or was found in the picture before too; else it keeps the
-    class and the confidence that it shows. So no change comes later than one picture after it. A cut, a stamp that
-    goes back or jumps ahead, and another size begin anew.
+    A pixel shows the newest class if that is sure (``SURE``), was found in the picture before too, or changes with
+    an area around it (``MOVED_PX``); else it keeps the class and the confidence that it shows. So no change comes
+    later than one picture after it. A cut, a stamp that goes back or jumps ahead, and another size begin anew.
     """
 
     def __init__(self) -> None:
@@ -43,6 +47,7 @@ class Steadying:
         settled = found.mask == shown.mask
         if np.count_nonzero(settled) < (1 - CUT_SHARE) * settled.size:
             return found
+        settled |= cv2.morphologyEx((~settled).view(np.uint8), cv2.MORPH_OPEN, _SQUARE).view(np.bool_)
         settled |= found.mask == before.mask
         settled |= found.confidence >= SURE
         self._shown = Segmentation(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from canet_ros.inference.segmenter import Segmentation
-from canet_ros.inference.steadying import LONGEST_GAP_NS, SURE, Steadying
+from canet_ros.inference.steadying import LONGEST_GAP_NS, MOVED_PX, SURE, Steadying
 from canet_ros.simulation import StreetDrive
 
 PERIOD_NS = 33_000_000
@@ -39,6 +39,14 @@ def test_what_vanishes_is_gone_in_the_second_picture_without_it() -> None:
             shown(Steadying(), scene(CAR), scene(), scene(ROAD, confidence), scene(ROAD, confidence))[-1]
             == ROAD
         )
+
+
+def test_an_area_that_changes_as_one_is_shown_at_once() -> None:
+    steady, moved = Steadying(), scene()
+    moved.mask[5 : 5 + MOVED_PX, 5 : 5 + MOVED_PX] = CAR
+    moved.confidence[:] = 0
+    steady(scene(), PERIOD_NS)
+    np.testing.assert_array_equal(steady(moved, 2 * PERIOD_NS).mask, moved.mask)
 
 
 def test_a_held_pixel_keeps_its_confidence() -> None:
