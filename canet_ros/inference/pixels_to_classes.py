@@ -10,6 +10,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from canet_ros.inference.model_folder import ModelSpec, Resolution
 from canet_ros.network import SegmentationNetwork
@@ -38,7 +39,7 @@ class PixelsToClasses(nn.Module):
         for module in self.network.modules():
             if isinstance(module, nn.Conv2d) and module.in_channels == 3:
                 _fold_normalisation(module, (mean_bgr - zero) / std_bgr, std_bgr)
-        self.register_buffer("zero", zero.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("zero", zero.repeat(resolution[0]), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network.coarse_logits(self.pixels(images))
@@ -50,7 +51,9 @@ class PixelsToClasses(nn.Module):
 
     def pixels(self, images: Tensor) -> Tensor:
         """Pictures to the network's input, float (B, 3, h, w): whole numbers around 0."""
-        return images.permute(0, 3, 1, 2).to(self.zero.dtype) - self.zero
+        # In rows of numbers: subtracted from pixels, channels first, OpenVINO copies the picture three times.
+        rows = images.flatten(2).to(self.zero.dtype) - self.zero
+        return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
@@ -80,6 +83,7 @@ class ClassesAtFullSize(nn.Module):
     """
 
     weights: Tensor
+    corners: Tensor
 
     def __init__(
         self, classes: int, resolution: Resolution, stride_of_logits: int, temperature: float = 1.0
@@ -88,43 +92,68 @@ class ClassesAtFullSize(nn.Module):
         self._temperature = temperature
         self._candidates = min(_CANDIDATES, classes)
         self._stride = stride_of_logits
+        self._width, self._height = resolution
         # Of the right or lower logit, at each place of a cell: pixels have half-pixel centres.
         weights = (torch.arange(stride_of_logits) + 0.5) / stride_of_logits
         self.register_buffer("weights", weights, persistent=False)
-        self._width, self._height = resolution
+        # Where in a plane of logits the corners of each cell lie: (top or bottom, left or right, cells y * cells x).
+        # The outermost cells have one logit for both of their sides.
+        rows, columns = (8 // stride_of_logits * -(-side // 8) for side in (self._height, self._width))
+        self._rows_of_cells = rows + 1
+        y = torch.arange(-1, rows).add(torch.tensor([[0], [1]])).clamp(0, rows - 1)
+        x = torch.arange(-1, columns).add(torch.tensor([[0], [1]])).clamp(0, columns - 1)
+        corners = columns * y.view(2, 1, -1, 1) + x.view(1, 2, 1, -1)
+        self.register_buffer("corners", corners.flatten(2), persistent=False)
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        candidates = self._candidates
+        batch, classes, height, width = logits.shape
+        # Flat until columns are made: of channels that come last, OpenVINO's topk takes ten times as long.
+        logits = _cooled(logits.float(), self._temperature).flatten(2)
         # A shift common to all classes changes neither argmax nor softmax; with the maximum at 0, exp cannot overflow.
-        logits = _cooled(logits.float(), self._temperature)
         logits = logits - logits.amax(1, keepdim=True)
-        logits = torch.cat((logits[:, :, :1], logits, logits[:, :, -1:]), 2)
-        logits = torch.cat((logits[..., :1], logits, logits[..., -1:]), 3)
-        top, bottom = logits[:, :, :-1], logits[:, :, 1:]
-        corners = torch.stack((top[..., :-1], bottom[..., :-1], top[..., 1:], bottom[..., 1:]), 2)
+        planes = torch.cat((logits, logits.exp().sum(1, keepdim=True)), 1)
 
-        # (B, candidates, 1, cells y, cells x)
-        ids = corners.amax(2, keepdim=True).topk(candidates, dim=1).indices
-        chosen = corners.gather(1, ids.expand(-1, -1, 4, -1, -1))
-        rest = corners.exp().sum(1, keepdim=True) - chosen.exp().sum(1, keepdim=True)
-        corners = torch.cat((chosen, rest.clamp(min=1e-6).log()), 1).unsqueeze(-1)
+        peaks = F.pad(logits.view(batch, classes, height, width), (1, 1, 1, 1), mode="replicate")
+        peaks = torch.maximum(peaks[:, :, :-1], peaks[:, :, 1:])
+        peaks = torch.maximum(peaks[..., :-1], peaks[..., 1:])
+        ids = peaks.flatten(2).topk(self._candidates, dim=1).indices  # (B, candidates, cells)
+        # By places in the whole tensor: torch.gather, as ONNX has it, is slow on CPUs.
+        picture = torch.arange(batch, device=ids.device).view(-1, 1, 1)
+        plane = torch.cat((ids, torch.full_like(ids[:, :1], classes)), 1) + (classes + 1) * picture
+        places = height * width * plane
+        top, bottom = (
+            self._to_columns(*(self._with_rest(planes.take(places + corner)) for corner in side))
+            for side in self.corners
+        )
+        ids_of_columns = ids.to(logits.dtype).unsqueeze(-1) * torch.ones_like(self.weights)
+        return self._best(top, bottom, self._in_rows(ids_of_columns))
 
-        left, right = corners[:, :, :2], corners[:, :, 2:]
-        # (B, candidates + 1, 2, cells y, cells x * stride)
-        columns = (left + (right - left) * self.weights).flatten(4)
-        top, bottom = columns[:, :, 0].unsqueeze(3), columns[:, :, 1].unsqueeze(3)
-        slope = bottom - top
-        planes = [top[:, k] + slope[:, k] * self.weights.unsqueeze(-1) for k in range(candidates + 1)]
-        ids_of_columns = (ids.to(logits.dtype).unsqueeze(-1) * torch.ones_like(self.weights)).flatten(4)
+    def _with_rest(self, corner: Tensor) -> Tensor:
+        """Logits of the candidates and the sum of all probabilities to logits of candidates and of the rest."""
+        chosen, total = corner[:, :-1], corner[:, -1:]
+        rest = total - chosen.exp().sum(1, keepdim=True)
+        return torch.cat((chosen, rest.clamp(min=1e-6).log()), 1)
 
-        # (B, cells y, 1 or stride, cells x * stride)
-        best, mask = planes[0], ids_of_columns[:, 0].transpose(1, 2)
-        for k in range(1, candidates):
-            mask = torch.where(planes[k] > best, ids_of_columns[:, k].transpose(1, 2), mask)
-            best = torch.maximum(best, planes[k])
-        total = (planes[0] - best).exp()
-        for plane in planes[1:]:
-            total = total + (plane - best).exp()
+    def _to_columns(self, left: Tensor, right: Tensor) -> Tensor:
+        return self._in_rows(left.unsqueeze(-1) + (right - left).unsqueeze(-1) * self.weights)
+
+    def _in_rows(self, columns: Tensor) -> Tensor:
+        """(B, N, cells, stride) to (B, N, cells y, 1, cells x * stride)."""
+        return columns.view(*columns.shape[:2], self._rows_of_cells, 1, -1)
+
+    def _best(self, top: Tensor, bottom: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Class and confidence of every pixel; top and bottom (B, candidates + 1, cells y, 1, cells x * stride)."""
+        planes = [
+            top[:, k] + (bottom[:, k] - top[:, k]) * self.weights.unsqueeze(-1) for k in range(top.shape[1])
+        ]
+        best, mask, others = planes[0], ids[:, 0], planes[-1:]
+        for k in range(1, self._candidates):
+            mask = torch.where(planes[k] > best, ids[:, k], mask)
+            others.append(torch.minimum(planes[k], best))
+            best = torch.maximum(planes[k], best)
+        total = 1 + (others[0] - best).exp()
+        for other in others[1:]:
+            total = total + (other - best).exp()
         return self._in_pixels(mask), self._in_pixels(255 / total + 0.5)
 
     def _in_pixels(self, cells: Tensor) -> Tensor:
