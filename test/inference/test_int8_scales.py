@@ -110,3 +110,16 @@ def test_shipped_scales_agree_with_fp32(model: str) -> None:
 def test_auto_takes_shipped_scales_where_the_processor_gains(model: str) -> None:
     engine = create_engine(EngineRequest(find_model(model), (96, 64), "openvino", "cpu", "auto"))
     assert (engine.precision == "int8") is cpu_multiplies_int8()
+
+
+@pytest.mark.skipif(not cpu_multiplies_int8(), reason="this processor does not multiply in int8")
+def test_transposed_convolutions_are_multiplied_in_int8() -> None:
+    from canet_ros.inference.openvino_core import openvino_core
+    from canet_ros.inference.quantization import quantized_graph
+
+    graph = quantized_graph(find_model("canet-mobilenet_v2-camvid"), (96, 64))
+    compiled = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    info = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    kinds = [x["primitiveType"].astype(str) for x in info if "Deconv" in x["layerType"].astype(str)]
+    assert len(kinds) == 2
+    assert all(kind.lower().endswith("i8") for kind in kinds), kinds
