@@ -350,6 +350,8 @@ class Soak:
         self._recover()
         latency_ms = self._graph.counted(1).latency_ms
         self._wait_for_account()
+        if not latency_ms:  # no mask came, which is said
+            return
         held = usage(self._node.pid)
         # The quickest fifth: what is slower is the machine's other work.
         quick_ms = float(np.percentile(latency_ms, 20))

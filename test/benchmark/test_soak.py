@@ -105,3 +105,23 @@ def test_a_wrong_mask_and_a_node_that_ends_are_found(random_model: Path) -> None
     assert any("a mask agrees with the first of its picture in" in line for line in said)
     assert soak.report.ran_s < 50
     assert any("the node ended with status 7" in line for line in said)
+
+
+@pytest.mark.ros
+def test_a_run_in_which_no_masks_come_any_more_ends_as_planned(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rclpy")
+    from canet_ros.benchmark import soak as module
+
+    exact = {"model": str(random_model), "engine": "torch", "precision": "fp32", "device": "cpu"}
+    soak = module.Soak(module.SoakSettings(0.1, exact, cameras=1), lambda _: None)
+    send = module.SoakGraph.send
+    begun = lambda: soak._end_s < float("inf")  # noqa: E731
+    monkeypatch.setattr(module.SoakGraph, "send", lambda *given: None if begun() else send(*given))
+    monkeypatch.setattr(module, "_RECOVERY_S", 0.3)
+    monkeypatch.setattr(module, "_HEALTH_TIMEOUT_S", 0.3)
+    soak.run()
+    assert not soak.report.passed
+    assert any("had no mask within" in fault["fault"] for fault in soak.report.faults)
+    assert soak.report.ran_s >= 6
