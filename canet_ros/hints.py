@@ -23,6 +23,13 @@ def missing_package(module: str) -> str:
     return f"no {module}: {pip_install(package)}"
 
 
+def not_imported(package: str, error: BaseException) -> str:
+    """Why an optional package could not be imported: it is not there, or it is and is broken."""
+    if isinstance(error, ModuleNotFoundError) and error.name == package:
+        return f"{package} is not installed"
+    return f"{package} is installed, but broken: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def install_engine(name: str) -> str:
     """How to get an engine of ``names.ENGINES``: all but torch read the network as ONNX."""
     return pip_install(name) if name == "torch" else pip_install(name, "onnx")

@@ -39,6 +39,7 @@ from canet_ros.launching.arguments import (
     misspelt_arguments,
     misspelt_parameters,
     parameters_in_use,
+    read_parameter_file,
 )
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
@@ -93,6 +94,12 @@ def generate_launch_description() -> LaunchDescription:
 def _processes(context: LaunchContext, given: Mapping[str, str]) -> list[Action]:
     """All that can be wrong is found before anything is started: launch leaves behind what it has just started."""
     arguments = dict(context.launch_configurations)
+    for name, value in given.items():
+        if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
+            raise RuntimeError(
+                f"{name} holds characters that are none in this environment's encoding: "
+                "set LANG=C.UTF-8, and neither LC_ALL=C nor PYTHONUTF8=0"
+            )
     _warn_of_misspelt_arguments(arguments, given)
     namespace = prefix_namespace(arguments.get("ros_namespace"), arguments["namespace"])
     namespace = make_namespace_absolute(namespace or "/")
@@ -104,7 +111,12 @@ def _processes(context: LaunchContext, given: Mapping[str, str]) -> list[Action]
     shows = _is_true(arguments["rviz"]) and _can_show(environment)
     records = _is_true(arguments["record"]) and _can_record(arguments, environment)
     rviz_config = _existing_file("rviz_config", arguments["rviz_config"])
-    scratch = Path(tempfile.mkdtemp(prefix="canet_launch_"))
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix="canet_launch_"))
+    except OSError as error:
+        raise RuntimeError(
+            f"there is no folder for temporary files: {error}; set TMPDIR to one that can be written"
+        ) from error
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
 
     companions = Companions()
@@ -156,10 +168,10 @@ def _launched_of_ours(command_line: Sequence[str]) -> str:
 
 
 def _parameters_in_use(given: Mapping[str, str], params_file: Path | None, node_name: str) -> dict[str, Any]:
-    text = params_file.read_text(encoding="utf-8") if params_file else ""
     if params_file is None:
         return parameters_in_use(given, "", node_name)
     try:
+        text = read_parameter_file(params_file)
         problems = misspelt_parameters(text, node_name)
     except ValueError as error:
         raise RuntimeError(f"params_file: {params_file}: {error}") from error

@@ -23,7 +23,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
@@ -32,6 +31,7 @@ from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_pic
 from canet_ros.files import write_text
 from canet_ros.hints import canet_command
 from canet_ros.messages.images import frame_from_image
+from canet_ros.ros.initialization import init_ros
 from canet_ros.ros.statistics import nanoseconds
 
 NODE_TIMEOUT_S = 60.0  # loading and warming up a model
@@ -169,10 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--view", type=int, metavar="PORT", help="show overlays in a browser; 0: a free port")
     given = parser.parse_args(argv)
     view = None
-    # rclpy's own handlers would invalidate the context in the middle of a spin.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        init_ros([])
         if given.view is not None:
             view = LiveView(given.view)
             print(f"live at {view.address}", file=sys.stderr, flush=True)

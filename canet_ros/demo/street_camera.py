@@ -23,12 +23,13 @@ from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from canet_ros.demo.frame_sources import CameraFrame, input_frames, street_frames
+from canet_ros.launching.ending import ending_signals
 from canet_ros.ros.image_conversion import image_message
+from canet_ros.ros.initialization import init_ros
 from canet_ros.simulation import StreetDrive
 
 FRAMES_AHEAD = 30
@@ -247,12 +248,11 @@ class StreetCamera(Node):  # type: ignore[misc]
 def main(args: Sequence[str] | None = None) -> int:
     """Run the camera until its frames are published or it is told to stop; the exit status is the return value."""
     stop = threading.Event()
-    # rclpy's own handlers would invalidate the context in the middle of a spin.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     camera = None
     try:
+        init_ros(args)
+        for number in ending_signals():
+            signal.signal(number, lambda *_: stop.set())
         camera = StreetCamera()
         while not (stop.is_set() or camera.finished):
             rclpy.spin_once(camera, timeout_sec=0.1)

@@ -23,6 +23,7 @@ from sensor_msgs.msg import Image
 
 from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.launching.transport import unused_domain_id
+from canet_ros.ros.initialization import init_ros
 
 _TOPIC = "canet_transport_check"
 _DISCOVERY_LIMIT_S = 15.0
@@ -173,8 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stream = ImageStream(
         given.width, given.height, given.rate_hz, given.count, given.reliability == "reliable"
     )
-    rclpy.init(args=[])
     try:
+        init_ros([])
         return _publish(stream) if given.role == "publish" else _receive(stream)
     finally:
         rclpy.try_shutdown()

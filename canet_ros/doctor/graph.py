@@ -22,6 +22,7 @@ from rclpy.qos import QoSCompatibility, qos_check_compatible
 from canet_ros.doctor.finding import Finding
 from canet_ros.hints import canet_command, see_docs
 from canet_ros.launching.nearest import nearest
+from canet_ros.ros.initialization import init_ros
 
 DISCOVERY_S = 3.0
 LONGEST_LOOK_S = 6.0
@@ -50,7 +51,7 @@ class Running:
 def look_at_graph(only: str) -> Iterator[Finding]:
     """What the nodes of the domain do, or only the node of this name; empty: all segmentation nodes."""
     context = rclpy.Context()
-    rclpy.init(args=[], context=context)
+    init_ros([], context)
     try:
         node = rclpy.create_node(
             f"canet_doctor_{os.getpid()}", context=context, start_parameter_services=False

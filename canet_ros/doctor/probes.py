@@ -21,6 +21,7 @@ from canet_ros.launching.transport import (
     PROFILE_VARIABLES,
     free_shared_memory_bytes,
     left_shared_memory,
+    shared_memory_problem,
     transport_environment,
 )
 from canet_ros.machine import installed_version
@@ -33,6 +34,12 @@ _DISTROS = {"3": "humble", "7": "jazzy", "9": "kilted"}
 
 def library(package: str, name: str) -> Iterator[Finding]:
     yield Finding(name, "ok", str(importlib.import_module(package).__version__))
+
+
+def optional(package: str) -> Iterator[Finding]:
+    part = {"vision_msgs": "vision_msgs.msg", "bondpy": "bondpy.bondpy"}.get(package, package)
+    importlib.import_module(part)
+    yield Finding(package, "ok", "installed")
 
 
 def torch() -> Iterator[Finding]:
@@ -89,12 +96,22 @@ def models() -> Iterator[Finding]:
 
 
 def ros() -> Iterator[Finding]:
+    problem = shared_memory_problem()
+    if problem:
+        what, _, advice = problem.partition(": ")
+        yield Finding("shared memory", "missing", what, advice)
     import rclpy
+
+    from canet_ros.ros.initialization import log_file_problem
 
     middleware = rclpy.get_rmw_implementation_identifier()
     version = installed_version("rclpy", "ros-rclpy") or "unknown"
     distro = os.environ.get("ROS_DISTRO") or _DISTROS.get(version.split(".")[0], "unknown")
     yield Finding("ROS 2", "ok", f"{distro}, rclpy {version}, {middleware}")
+    without_log = log_file_problem(os.environ)
+    if without_log:
+        what, _, advice = without_log.partition("; ")
+        yield Finding("log files", "note", f"none is written: {what}", advice)
 
 
 def bridge() -> Iterator[Finding]:
@@ -170,7 +187,10 @@ def graph(node: str = "") -> Iterator[Finding]:
     yield from look_at_graph(node)
 
 
-PROBES = {probe.__name__: probe for probe in (library, torch, engine, models, ros, bridge, transport, graph)}
+PROBES = {
+    probe.__name__: probe
+    for probe in (library, optional, torch, engine, models, ros, bridge, transport, graph)
+}
 
 
 def main() -> None:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +19,8 @@ ParameterValue = bool | int | float | str | list[str] | list[int]
 
 # Both spellings, because launch files written in Python hand on str(True).
 TRUE_OR_FALSE = ("true", "false", "True", "False")
+# A parameter file of a whole robot has a tenth of it.
+MAX_FILE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -202,22 +206,60 @@ def misspelt_parameters(text: str, node: str) -> list[str]:
         ValueError: the text is no parameter file.
     """
     known = [*(spec.name for spec in PARAMETERS), *_OF_EVERY_NODE]
-    sections = _sections_of_file(text)
-    matching = [(name, found) for name, found in sections if _name_pattern(name).fullmatch(node)]
-    if not matching:
-        names = [name for name, _ in sections]
-        return [
-            f"no section is for {node}, so that nothing in the file counts; its sections are "
-            f"{', '.join(names) or 'none'}{did_you_mean(node, names)}"
-        ]
-    problems = []
-    for section, parameters in matching:
+    problems = file_problems(text, node)
+    for section, parameters in _sections_of_file(text):
+        if not _name_pattern(section).fullmatch(node):
+            continue
         for name in parameters:
             stem = str(name).partition(".")[0]
             if stem in known or ("*" in section and not nearest(stem, known, SLIP)):
                 continue
             problems.append(f"{name} under {section} is no parameter of {node}{did_you_mean(stem, known)}")
     return problems
+
+
+def file_problems(text: str, node: str) -> list[str]:
+    """Why a parameter file may not do what it says, whatever its parameters are called, a sentence each.
+
+    Args:
+        text: as for ``parameters_in_file``.
+        node: fully qualified name, ``/canet``.
+
+    Raises:
+        ValueError: the text is no parameter file.
+    """
+    names = [name for name, _ in _sections_of_file(text)]
+    problems = list(_doubled(yaml.compose(text, yaml.SafeLoader)))
+    if not any(_name_pattern(name).fullmatch(node) for name in names):
+        problems.append(
+            f"no section is for {node}, so that nothing in the file counts; its sections are "
+            f"{', '.join(names) or 'none'}{did_you_mean(node, names)}"
+        )
+    return problems
+
+
+def read_parameter_file(path: Path) -> str:
+    """The text of a parameter file.
+
+    Raises:
+        ValueError: it cannot be read, is too large, or is no text.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("it is not a file")
+        size_bytes = path.stat().st_size
+        if size_bytes > MAX_FILE_BYTES:
+            raise ValueError(f"it has {size_bytes} bytes, {MAX_FILE_BYTES} are the most for parameters")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ValueError(error.strerror) from error
+
+
+def parameter_files(words: Sequence[str]) -> list[Path]:
+    """The parameter files among a node's arguments."""
+    return [Path(file) for option, file in itertools.pairwise(words) if option == "--params-file"]
 
 
 def _argument(spec: ParameterSpec) -> Argument:
@@ -230,9 +272,23 @@ def _argument(spec: ParameterSpec) -> Argument:
 
 def _sections_of_file(text: str) -> list[tuple[str, dict[str, Any]]]:
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("ROS takes no YAML with aliases (*name): write out what they stand for")
         return _sections(yaml.safe_load(text), "")
     except yaml.YAMLError as error:
-        raise ValueError(f"not YAML: {error}") from error
+        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _doubled(node: yaml.Node | None) -> Iterator[str]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[Any] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield f"line {key.start_mark.line + 1}: {key.value} is there a second time: give it once"
+            seen.add(key.value)
+            yield from _doubled(value)
 
 
 def _sections(tree: Any, name: str) -> list[tuple[str, dict[str, Any]]]:

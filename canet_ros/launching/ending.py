@@ -7,10 +7,34 @@ import ctypes
 import os
 import shutil
 import signal
+from typing import NoReturn
 
 _PARENT = "CANET_ENDS_WITH_PROCESS"
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # now: between a fork and exec little may be done
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """What tells a program to end: Ctrl-C, SIGTERM, and a terminal that is closed, except under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal other than Ctrl-C came that asks a command to end.
+
+    Attributes:
+        status: the exit status by which a shell knows the signal, 143 for SIGTERM.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status = 128 + number
+
+
+def end_by_exception(number: int, frame: object) -> NoReturn:
+    """A signal handler that raises Ended."""
+    raise Ended(number)
 
 
 def ends_with_this_process() -> dict[str, str]:

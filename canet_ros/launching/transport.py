@@ -15,6 +15,8 @@ from canet_ros.share import share_folders
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 # Eight processes with a segment of 32 MB each; one whose segment does not fit falls back to UDP.
 ENOUGH_SHARED_MEMORY_BYTES = 8 * 32 * 2**20
+# Fast DDS goes on by UDP where its segment does not fit; where not even its locks and LTTng's page fit, it cannot.
+LEAST_SHARED_MEMORY_BYTES = 64 * 2**10
 _DOMAIN_IDS = range(1, 102)  # above, the ports run into those that Linux hands to outgoing connections
 
 
@@ -43,6 +45,16 @@ def free_shared_memory_bytes() -> int:
     except OSError:
         return 0
     return int(status.f_bavail * status.f_frsize)
+
+
+def shared_memory_problem() -> str:
+    """Why ROS may be ended by SIGBUS, the signal for memory that cannot be had, and what to do; empty: it will not."""
+    if not os.access("/dev/shm", os.W_OK) or free_shared_memory_bytes() >= LEAST_SHARED_MEMORY_BYTES:
+        return ""
+    return (
+        "/dev/shm is full, and ROS may end at once with 'Bus error': with no ROS process of yours running "
+        "rm /dev/shm/fastdds_* /dev/shm/fastrtps_*; give a container more with --shm-size=512m or --ipc=host"
+    )
 
 
 def left_shared_memory(folder: Path = Path("/dev/shm")) -> tuple[int, int]:

@@ -39,6 +39,7 @@ class CameraWatch:
         self._kind_since_s = time.monotonic()
         self._said_kind = ""
         self._others: tuple[str, ...] = ()
+        self._cameras: tuple[str, ...] = ()
 
     def look(self, stale_after_s: float) -> None:
         """Look now; trouble is said once it has lasted for ``stale_after_s``."""
@@ -59,12 +60,15 @@ class CameraWatch:
         self._kind_since_s = time.monotonic()
 
     def rivals(self) -> str:
-        """Who else publishes our results, in words; empty: nobody."""
-        if not self._others:
-            return ""
-        return (
-            f"the same results are also published by {', '.join(self._others)}: subscribers get both, mixed"
-        )
+        """Who else publishes our results, or the camera's images, in words; empty: nobody."""
+        if self._others:
+            return f"the same results are also published by {', '.join(self._others)}: subscribers get both, mixed"
+        if len(self._cameras) > 1:
+            return (
+                f"{len(self._cameras)} cameras publish it, and their pictures come mixed: "
+                f"{', '.join(self._cameras)} (one that was killed counts for 20 s more)"
+            )
+        return ""
 
     def _find(self, stale_after_s: float) -> tuple[str, str]:
         """A word for what is wrong, and the whole of it; empty texts: nothing."""
@@ -106,9 +110,13 @@ class CameraWatch:
         # A node of our own name and namespace is the other one that somebody started by mistake.
         if names.count(own) > 1:
             others.add(f"another {_full(own)}")
-        if tuple(sorted(others)) != self._others:
-            self._others = tuple(sorted(others))
-            if self._others:
+        images = self._node.get_publishers_info_by_topic(self._camera.input.image_topic)
+        cameras = tuple(
+            sorted(_full((i.node_namespace, i.node_name)) for i in images if i.topic_type == self._type)
+        )
+        if (tuple(sorted(others)), cameras) != (self._others, self._cameras):
+            self._others, self._cameras = tuple(sorted(others)), cameras
+            if self.rivals():
                 self._node.get_logger().warning(f"{self._camera.name}: {self.rivals()}")
 
 

@@ -9,13 +9,14 @@ from typing import Any
 from rclpy.clock import Clock
 from rclpy.node import Node
 
+from canet_ros.hints import not_imported
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.ros import qos
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
-except ImportError:
-    LabelInfo = None
+except Exception as error:  # of a broken installation, whatever it throws
+    LabelInfo, _WITHOUT = None, not_imported("vision_msgs", error)
 
 # Latched alone is not enough: a rosbag that is split holds latched messages in its first file only.
 REPEAT_S = 10.0
@@ -34,9 +35,8 @@ class LabelInfoTopics:
         self._classes: ClassTable | None = None
         self._threshold = 0.0
         if LabelInfo is None:
-            node.get_logger().info(
-                "no label_info topics, because vision_msgs is not installed; class_names and class_colors hold the same"
-            )
+            say = node.get_logger().warning if "broken" in _WITHOUT else node.get_logger().info
+            say(f"no label_info topics, because {_WITHOUT}; class_names and class_colors hold the same")
             return
         self._publishers = [
             node.create_publisher(

@@ -8,11 +8,13 @@ from typing import Any
 from rclpy.duration import Duration
 from rclpy.node import Node
 
+from canet_ros.hints import not_imported
+
 try:
+    from bondpy.bondpy import Bond  # isort: skip
     from bond.msg import Constants
-    from bondpy.bondpy import Bond
-except ImportError:
-    Bond = None
+except Exception as error:  # of a broken installation, whatever it throws
+    Bond, _WITHOUT = None, not_imported("bondpy", error)
 
 # As Nav2's own nodes have it (nav2_util::LifecycleNode). The manager bonds on the same topic, in its namespace.
 TOPIC = "bond"
@@ -32,7 +34,7 @@ class ManagerBond:
     @property
     def state(self) -> str:
         """For people."""
-        return "none: bondpy is not installed" if Bond is None else self._state or "none"
+        return f"none: {_WITHOUT}" if Bond is None else self._state or "none"
 
     def form(self, timeout_s: float) -> None:
         """Begin a bond; 0: none.
@@ -41,10 +43,11 @@ class ManagerBond:
             timeout_s: a manager that is silent for longer is taken for gone.
         """
         self.drop()
-        if Bond is None:
-            self._node.get_logger().debug("no bond to a lifecycle manager, because bondpy is not installed")
-            return
         if timeout_s <= 0:
+            return
+        if Bond is None:
+            say = self._node.get_logger().warning if "broken" in _WITHOUT else self._node.get_logger().debug
+            say(f"no bond to a lifecycle manager, because {_WITHOUT}")
             return
         self._state = "waits for a lifecycle manager"
         self._bond = Bond(self._node, TOPIC, self._node.get_name(), self._on_broken, self._on_formed)

@@ -27,6 +27,7 @@ from canet_ros.inference.model_folder import (
 from canet_ros.inference.palette import recolored
 from canet_ros.inference.segmenter import CameraShapedSegmenter
 from canet_ros.inference.self_test import self_test
+from canet_ros.launching.arguments import file_problems, parameter_files, read_parameter_file
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.nearest import with_guess
 from canet_ros.launching.network import environment_problems, interface_addresses
@@ -140,10 +141,12 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def on_configure(self, state: Any) -> Any:
         problems = self._settings.start_problems()
         if problems:
+            reason = "; ".join(problems)
             self.get_logger().error(
-                "not configured, because parameters given at start were refused; set them and configure again: "
-                + "; ".join(problems)
+                "not configured, because parameters given at start were refused; "
+                f"set them and configure again: {reason}"
             )
+            self._faults.remember("engine", f"not configured, refused at start: {reason}")
             return TransitionCallbackReturn.FAILURE
         try:
             self._create_topics()
@@ -428,6 +431,13 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
                 "parameters that this node does not have, and ignores: "
                 + ", ".join(with_guess(name, known) for name in names)
             )
+        for file in parameter_files(sys.argv):
+            try:
+                problems = file_problems(read_parameter_file(file), self.get_fully_qualified_name())
+            except ValueError as error:  # of what rcl takes: empty, or for a hundred nodes
+                problems = [str(error)]
+            for problem in problems:
+                self.get_logger().warning(f"{file}: {problem}")
         return names
 
     def set_parameters(self, parameter_list: Iterable[Any]) -> Any:

@@ -112,7 +112,8 @@ class NodeParameters:
         return sorted(
             name
             for name in self.overrides(of_qos)
-            if name not in _OF_RCLPY and not self._node.has_parameter(name)
+            # groups.<name> is what a file's mapping gives.
+            if name not in _OF_RCLPY and not name.startswith("groups.") and not self._node.has_parameter(name)
         )
 
     def start_problems(self) -> list[str]:

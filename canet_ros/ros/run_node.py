@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -14,7 +15,9 @@ from typing import TypeVar
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
+
+from canet_ros.launching.ending import ending_signals
+from canet_ros.ros.initialization import init_ros
 
 _CALLBACK_TIMEOUT_S = 1.0
 # An error that comes at once again must not take the machine.
@@ -37,14 +40,13 @@ def run_node(
             it.
         on_callback_error: takes what a timer, a subscription or a service threw; none of them ends the node.
     """
-    # rclpy's own handlers would invalidate the context under the hands of the node's threads.
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        init_ros(args)
     except RuntimeError as error:  # a parameter file that is not there, arguments that are none
         print(error, file=sys.stderr)
         return 1
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, lambda *_: ended.set())
     node = create()
     executor = SingleThreadedExecutor()
@@ -80,6 +82,7 @@ def run_node(
         # What others have registered for the end; the interpreter's own end takes a second with PyTorch in it.
         atexit._run_exitfuncs()
     # Ending the interpreter under a thread that is inside a C++ library can abort the process.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, full, a broken pipe
+            stream.flush()
     os._exit(0)

@@ -18,7 +18,9 @@ from canet_ros.launching.arguments import (
     launch_arguments,
     misspelt_arguments,
     misspelt_parameters,
+    parameter_files,
     parameters_in_file,
+    read_parameter_file,
 )
 from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
 from canet_ros.launching.nearest import did_you_mean, nearest
@@ -99,6 +101,38 @@ def test_a_pattern_may_hold_parameters_of_other_nodes() -> None:
     text = "/**: {ros__parameters: {map_frame: map, robot: r2, maxrate: 3.0}}"
     (problem,) = misspelt_parameters(text, "/canet")
     assert problem.startswith("maxrate under /** ")
+
+
+def test_what_is_there_twice_is_told() -> None:
+    text = "canet:\n  ros__parameters: {max_rate: 3.0, max_rate: 4.0}\ncanet:\n  ros__parameters: {max_age: 1.0}\n"
+    assert misspelt_parameters(text, "/canet") == [
+        "line 2: max_rate is there a second time: give it once",
+        "line 3: canet is there a second time: give it once",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &a {ros__parameters: {max_rate: 3.0}}\n/canet: *a", "aliases"),
+        ("[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("a\tb: {", "not YAML"),
+    ],
+)
+def test_yaml_that_ros_does_not_take_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        misspelt_parameters(text, "/canet")
+
+
+def test_parameter_files_are_bounded(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    with large.open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(ValueError, match="are the most for parameters"):
+        read_parameter_file(large)
+    with pytest.raises(ValueError, match="not a file"):
+        read_parameter_file(Path("/dev/zero"))
+    assert parameter_files(["node", "--ros-args", "--params-file", "a.yaml"]) == [Path("a.yaml")]
 
 
 def test_sections_of_other_nodes_alone_are_told() -> None:

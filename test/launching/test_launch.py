@@ -194,13 +194,29 @@ def test_wrong_arguments_of_the_demo_end_it(argument: str, complaint: str) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["/**: {ros__parameters: [1", "max_rate: 5.0", "", "/**: {ros__parameters: 3}"]
+    "text",
+    [
+        b"/**: {ros__parameters: [1",
+        b"max_rate: 5.0",
+        b"",
+        b"/**: {ros__parameters: 3}",
+        b"/**: {ros__parameters: {model: mod\xe8le}}",
+        b"a: &a {ros__parameters: {max_rate: 5.0}}\n/canet: *a",
+        bytes(2**20),
+    ],
 )
-def test_broken_parameter_files_end_the_launch_before_anything_starts(text: str, tmp_path: Path) -> None:
+def test_broken_parameter_files_end_the_launch_before_anything_starts(text: bytes, tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
-    file.write_text(text)
+    file.write_bytes(text)
     output = ended_by_itself("demo.launch.py", f"params_file:={file}")
     assert f"params_file: {file}: " in output
+    assert "process started" not in output
+
+
+def test_characters_that_the_environment_has_not_end_the_launch() -> None:
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    output = ended_by_itself("canet.launch.py", "model:=/tmp/mod\u00e8le", environment=ascii_alone)
+    assert "model holds characters that are none in this environment's encoding: set LANG=C.UTF-8" in output
     assert "process started" not in output
 
 

@@ -198,8 +198,9 @@ def test_groups_of_a_parameter_file_and_of_a_model_that_lacks_a_class(
         file = tmp_path / "groups.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"groups": groups}}}))
         program = ("-m", "canet_ros.ros.node", "--ros-args", "--params-file", str(file))
-        with segmentation_node(random_model, program, namespace="/filed"):
+        with segmentation_node(random_model, program, namespace="/filed") as process:
             graph.wait_for_state("active", node)
+            assert "does not have, and ignores" not in process.output()
             parsed = dict(parse_groups(graph.get_parameter("groups", node)))
             assert parsed["drivable"] == ("road",)
             assert len(parsed) == len(groups) if isinstance(groups, dict) else len(parsed) == 1

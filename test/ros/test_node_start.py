@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong around a start: arguments, parameter files, log files, shared memory. Said in words, and survived."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from ros_graph import Graph, Process, health, ros_arguments, segmentation_node, wait_until
+from sensor_msgs.msg import Image
+
+pytestmark = pytest.mark.ros
+PROGRAM = ("-c", "import sys; from canet_ros.start import segmentation_node; sys.exit(segmentation_node())")
+CAMERA = "/camera/image_raw"
+
+
+def ended(arguments: Sequence[str], environment: dict[str, str] | None = None) -> tuple[int, str]:
+    """Exit status and output of a node that must end by itself."""
+    process = Process([sys.executable, *PROGRAM, *arguments], environment)
+    try:
+        return process.wait(40), process.output()
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--help"], 0, "usage: segmentation_node --ros-args"),
+        (["max_rate:=5"], 2, "max_rate:=5 is no ROS argument; usage"),
+        (["--ros-args", "-p", "max_rate:=5.0", "--", "--model", "a"], 2, "--model is no ROS argument"),
+        (["--ros-args", "--nonsense"], 1, "unknown ROS arguments: ['--nonsense']"),
+    ],
+)
+def test_words_that_are_no_ros_arguments(arguments: list[str], status: int, words: str) -> None:
+    code, output = ended(arguments)
+    assert words in output
+    assert code == status
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "it is not a file"),
+        (b"canet:\n  ros__parameters: {model: mod\xe8le}\n", "it is no UTF-8 text (byte 37)"),
+        (b"a: &a {ros__parameters: {max_rate: 5.0}}\ncanet: *a\n", "ROS takes no YAML with aliases"),
+        (b"canet:\n\tros__parameters: {}\n", "line 2, column 1"),
+        (b"canet:\n  max_rate: 5.0\n", "expected node names over ros__parameters"),
+    ],
+)
+def test_parameter_files_that_cannot_be_read(text: bytes | None, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    if text is not None:
+        file.write_bytes(text)
+    code, output = ended(["--ros-args", "--params-file", str(file)])
+    assert f"{file}: " in output
+    assert words in output
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("/front/cannet: {ros__parameters: {max_rate: 5.0}}", "no section is for /canet"),
+        ("", "expected node names over ros__parameters"),
+        ("canet:\n  ros__parameters: {max_age: 1.0, max_age: 2.0}", "max_age is there a second time"),
+    ],
+)
+def test_parameter_files_that_do_not_reach_the_node(
+    text: str, words: str, tmp_path: Path, random_model: Path
+) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    with segmentation_node(random_model, (*PROGRAM, "--ros-args", "--params-file", str(file))) as process:
+        process.wait_for_output("loaded in")
+        (line,) = [line for line in process.output().splitlines() if str(file) in line]
+        assert "[WARN]" in line
+        assert words in line
+
+
+def test_characters_that_the_environment_has_not() -> None:
+    arguments = ["--ros-args", "-p", "model:=/tmp/mod\u00e8le"]
+    code, output = ended(arguments, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    assert "set LANG=C.UTF-8" in output
+    assert code == 1
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("environment", [{"HOME": "", "ROS_LOG_DIR": ""}, {"ROS_LOG_DIR": "/proc/no/folder"}])
+def test_without_a_place_for_log_files_it_runs_and_says_so(
+    environment: dict[str, str], random_model: Path, graph: Graph
+) -> None:
+    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    process = Process([sys.executable, *PROGRAM, *arguments], environment)
+    try:
+        process.wait_for_output("no log file is written: ")
+        assert "set ROS_LOG_DIR to a folder that can be written" in process.output()
+        graph.wait_for_state("active")
+    finally:
+        process.close()
+
+
+def test_full_shared_memory_is_named_before_it_ends_the_process() -> None:
+    fill = "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 9000 /dev/zero > /dev/shm/all 2>/dev/null"
+    namespace = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    if subprocess.run([*namespace, f"{fill}; true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespaces here")
+    process = Process([*namespace, f'{fill}; exec "$0" "$@"', sys.executable, *PROGRAM])
+    try:
+        process.wait_for_output("/dev/shm is full")
+        assert "--shm-size=512m" in process.output()
+    finally:
+        process.close()
+
+
+def test_refused_start_values_are_an_error_on_diagnostics(random_model: Path, graph: Graph) -> None:
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    with segmentation_node(random_model, PROGRAM, jpeg_quality=101):
+        engine = wait_until(
+            lambda: (h := health(diagnostics, "engine")) and h["level"] == "2" and h, "an error", 30
+        )
+        assert "jpeg_quality: expected an integer from 1 to 100" in engine["message"]
+        assert graph.set_parameter("jpeg_quality", 80).successful
+        assert graph.change_state("configure")
+        wait_until(lambda: health(diagnostics, "engine")["message"] == "node is inactive", "its end")
+
+
+def test_two_cameras_on_one_topic_are_named(random_model: Path, graph: Graph) -> None:
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    graph.camera(CAMERA)
+    other = graph.node.create_publisher(Image, CAMERA, 1)
+    with segmentation_node(random_model, PROGRAM) as process:
+        process.wait_for_output("2 cameras publish it, and their pictures come mixed: /test, /test")
+        wait_until(lambda: "come mixed" in health(diagnostics, CAMERA).get("message", ""), "diagnostics")
+        graph.node.destroy_publisher(other)
+        wait_until(lambda: "come mixed" not in health(diagnostics, CAMERA)["message"], "its end")
+
+
+@pytest.mark.parametrize("package", ["cv2", "safetensors"])
+@pytest.mark.parametrize("text", ["raise OSError('libx.so: undefined symbol')", "raise SystemExit(3)", ""])
+def test_a_needed_package_that_is_broken_is_one_line(package: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / f"{package}.py").write_text(text)
+    code, output = ended([], {"PYTHONPATH": str(tmp_path)})
+    (line,) = output.strip().splitlines()
+    assert line.startswith("segmentation_node: does not start, ")
+    assert package in line
+    assert "canet doctor" in line
+    assert code == 1
+
+
+def test_optional_packages_that_are_broken_are_named_and_done_without(
+    random_model: Path, tmp_path: Path, graph: Graph
+) -> None:
+    for package in ("vision_msgs", "bondpy"):
+        (tmp_path / f"{package}.py").write_text("raise RuntimeError('built for another Python')")
+    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    process = Process([sys.executable, *PROGRAM, *arguments], {"PYTHONPATH": str(tmp_path)})
+    try:
+        graph.wait_for_state("active")
+        said = [line for line in process.output().splitlines() if "built for another Python" in line]
+        assert len(said) == 2
+        assert all("[WARN]" in line and "is installed, but broken: RuntimeError" in line for line in said)
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize(
+    "streams", [">&-", ">&- 2>&-", "> /dev/full 2> /dev/full", "2>&1 | head -1 > /dev/null"]
+)
+def test_it_works_and_ends_well_with_nowhere_to_print(streams: str, random_model: Path, graph: Graph) -> None:
+    """The last one is a broken pipe; of a pipe the shell tells the last program's status, so bash is asked for all."""
+    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    command = f'"$0" "$@" {streams} < /dev/null; exit ${{PIPESTATUS[0]}}'
+    process = Process(["bash", "-c", command, sys.executable, *PROGRAM, *arguments])
+    try:
+        graph.wait_for_state("active")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (node,) = [pid for pid in children if b"canet_ros" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(int(node), signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.close()
+
+
+def test_a_terminal_that_closes_ends_the_node_well(random_model: Path, graph: Graph) -> None:
+    with segmentation_node(random_model, PROGRAM) as process:
+        graph.wait_for_state("active")
+        process.signal(signal.SIGHUP)
+        assert process.wait(20) == 0
+
+
+def test_under_nohup_it_goes_on(random_model: Path, graph: Graph) -> None:
+    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    process = Process(["nohup", sys.executable, *PROGRAM, *arguments])
+    try:
+        graph.wait_for_state("active")
+        process.signal(signal.SIGHUP)
+        assert graph.set_parameter("jpeg_quality", 40).successful
+        process.signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.close()
+
+
+def test_a_current_folder_that_is_gone(random_model: Path, graph: Graph, tmp_path: Path) -> None:
+    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$0" "$@"'
+    process = Process(["bash", "-c", script, sys.executable, str(gone), *PROGRAM, *arguments])
+    try:
+        process.wait_for_output("loaded in")
+        assert "the current folder is gone" in process.output()
+    finally:
+        process.close()
