@@ -8,12 +8,14 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
 import canet_ros
 from canet_ros.hints import missing_package
+from canet_ros.launching.ending import Ended
 
 COMMANDS = {
     "demo": "run the main job on this machine: camera, node and recorder, with DDS between them",
@@ -62,11 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         arguments = _parse(arguments_given, command)
+        _require_current_folder()
         status: int = _module(arguments.command).run(arguments)
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        return error.status if isinstance(error, Ended) else 130
     except BrokenPipeError:  # of `canet doctor | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -77,12 +80,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _require_current_folder() -> None:
+    """Libraries that look for their files beside it end the process without a word that helps."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise RuntimeError("the current folder is gone: go to another") from None
+
+
 def _in_words(error: Exception) -> str:
     if isinstance(
         error, ValueError
     ):  # ours; a model that does not fit names every tensor in a line of its own
         return str(error)
     first_line = str(error).strip().partition("\n")[0]
+    if "No usable temporary directory" in first_line:  # Python's own words
+        return f"{first_line}: set TMPDIR to a folder that can be written"
+    raised = traceback.extract_tb(error.__traceback__)
+    if raised and raised[-1].name == "<module>" and not isinstance(error, ModuleNotFoundError):
+        return f"a package is broken: {type(error).__name__}: {first_line} ({raised[-1].filename})"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and error.name:  # Python's own words, not ours

@@ -21,6 +21,7 @@ from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
 from canet_ros.hints import canet_command, install_ros
 from canet_ros.inference.camera_shape import CAMERA as CAMERA_SHAPE
 from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
+from canet_ros.launching.ending import end_by_exception
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.names import ENGINES, PRECISIONS
 
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     _empty(arguments.out)
     commands = _commands(arguments, model)
     environment = {**transport_environment(), "ROS_DOMAIN_ID": str(unused_domain_id())}
-    sigterm_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sigterm_handler = signal.signal(signal.SIGTERM, end_by_exception)
     processes: dict[str, ChildProcess] = {}
     try:
         for name, command in commands.items():

@@ -130,7 +130,7 @@ def _machine() -> Finding:
 
 def _optional_packages() -> Iterator[Finding]:
     for package, cost in _OPTIONAL.items():
-        if _installed(package):
-            yield Finding(package, "ok", "installed")
-        else:
-            yield Finding(package, "note", f"not installed: {cost}")
+        found = run_probe(Probe(("optional", package), package, "note")) if _installed(package) else []
+        if not found:
+            found = [Finding(package, "note", f"not installed: {cost}")]
+        yield from found

@@ -14,6 +14,7 @@ from typing import Any
 
 from canet_ros.hints import install_ros
 from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.launching.ending import end_by_exception, ending_signals
 from canet_ros.launching.recording import recorded_topics
 from canet_ros.names import TRANSPORTS
 
@@ -54,15 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
 
     from canet_ros.bags.recording import BagRecorder
     from canet_ros.demo.bag_recorder import RecorderNode
+    from canet_ros.ros.initialization import init_ros
 
     out = arguments.out or Path(time.strftime("canet_%Y_%m_%d-%H_%M_%S"))
-    # rclpy's own handlers would invalidate the context before the bag is whole.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    init_ros([])
+    before = {number: signal.signal(number, end_by_exception) for number in ending_signals()[1:]}
     try:
         topics = _topics(arguments, rclpy)
         bag = BagRecorder(out, round(arguments.split_size * 1e6), round(arguments.split_duration * 1e9))
@@ -77,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             node.finish()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         rclpy.try_shutdown()
     if node.failure is not None:
         raise RuntimeError(f"the recording ended early: {node.failure}")

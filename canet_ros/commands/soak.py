@@ -17,6 +17,7 @@ from canet_ros.files import require_writable, write_json
 from canet_ros.hints import install_ros
 from canet_ros.inference.camera_shape import CAMERA
 from canet_ros.inference.model_folder import find_model, parse_resolution, shipped_model
+from canet_ros.launching.ending import Ended, end_by_exception
 from canet_ros.machine import describe_benchmark_machine
 from canet_ros.names import ENGINES, PRECISIONS
 
@@ -68,18 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
     settings = SoakSettings(arguments.minutes, parameters, arguments.cameras, arguments.rate, arguments.seed)
     # Lines go above the bar.
     soak = Soak(settings, say=lambda line: tqdm.write(line, file=sys.stdout))
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    interrupted = False
+    before = signal.signal(signal.SIGTERM, end_by_exception)
+    interrupted = 0
     try:
         soak.run()
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        interrupted = error.status if isinstance(error, Ended) else 130
     finally:
         signal.signal(signal.SIGTERM, before)
     if arguments.json:
-        write_json(arguments.json, _figures(soak.report, settings, interrupted))
-    print(_summary(soak.report, interrupted))
-    return 130 if interrupted else 0 if soak.report.passed else 1
+        write_json(arguments.json, _figures(soak.report, settings, bool(interrupted)))
+    print(_summary(soak.report, bool(interrupted)))
+    return interrupted or (0 if soak.report.passed else 1)
 
 
 def _figures(report: SoakReport, settings: Any, interrupted: bool) -> dict[str, Any]:

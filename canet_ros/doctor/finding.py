@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 
 from canet_ros.hints import see_docs
+from canet_ros.launching.ending import ask_to_end_with_parent
 
 # What libraries print as they load is not ours to read.
 _MARK = "canet-doctor-finding "
@@ -57,7 +58,12 @@ def run_probe(probe: Probe) -> list[Finding]:
         tempfile.TemporaryFile("w+", errors="replace") as err,
     ):
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            preexec_fn=ask_to_end_with_parent,
         )
         try:
             status: int | None = process.wait(probe.limit_s)

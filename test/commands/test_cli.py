@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from canet_ros.cli import COMMANDS, DEBUG_VARIABLE, main
+from canet_ros.launching.ending import Ended
 
 # What makes a subcommand's command line complete.
 COMPLETE = {
@@ -160,6 +163,7 @@ def test_what_nobody_foresaw(
     assert run(MemoryError()) == 1
     assert capsys.readouterr().err == f"canet {command}: not enough memory\n"
     assert run(KeyboardInterrupt()) == 130
+    assert run(Ended(signal.SIGTERM)) == 143
     assert capsys.readouterr().err == ""
     monkeypatch.setenv(DEBUG_VARIABLE, "1")
     with pytest.raises(ZeroDivisionError):
@@ -209,6 +213,43 @@ def test_what_cannot_be_done_is_said_before_the_work(
     monkeypatch.setattr(doctor, "_findings", lambda _: pytest.fail("it looks first"))
     assert main(given.split()) == 1
     assert words in capsys.readouterr().err
+
+
+def shell(script: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """What bash makes of a script, in which ``canet`` is our command."""
+    canet = f'canet() {{ "{sys.executable}" -m canet_ros.cli "$@"; }}; {script}'
+    variables = {**os.environ, **(environment or {})}
+    return subprocess.run(["bash", "-c", canet], env=variables, capture_output=True, text=True, timeout=120)
+
+
+def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
+    done = shell(f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; canet models")
+    assert done.stderr.splitlines() == ["canet models: the current folder is gone: go to another"]
+    assert done.returncode == 1
+
+
+def test_a_package_that_is_broken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise OSError('libx.so')")
+    done = shell("canet segment a --out b", {"PYTHONPATH": str(tmp_path)})
+    assert done.stderr.splitlines() == [
+        f"canet segment: a package is broken: OSError: libx.so ({tmp_path}/cv2.py)"
+    ]
+    assert done.returncode == 1
+
+
+def test_doctor_ends_with_its_looks() -> None:
+    """SIGTERM while it looks: 143, and no look goes on alone."""
+    doctor = subprocess.Popen([sys.executable, "-m", "canet_ros.cli", "doctor"], stdout=subprocess.DEVNULL)
+
+    def looks() -> list[str]:
+        children = Path(f"/proc/{doctor.pid}/task").glob("*/children")
+        pids = [pid for file in children for pid in file.read_text().split()]
+        return [pid for pid in pids if b"doctor.probes" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    pids = wait_until(looks, "its looks")
+    doctor.terminate()
+    assert doctor.wait(20) == -signal.SIGTERM
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "their end", 10)
 
 
 def test_a_reader_that_has_enough_ends_it_quietly() -> None:

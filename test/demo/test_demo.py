@@ -161,14 +161,15 @@ def test_when_the_node_dies_the_demo_says_so_and_leaves_nothing_behind(tmp_path,
     assert not [pid for pid in started if Path("/proc", str(pid)).exists()]
 
 
-def test_stopped_it_leaves_nothing_behind(tmp_path, random_model):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_leaves_nothing_behind(number, status, tmp_path, random_model):
     process = demo("--out", tmp_path, "--model", random_model, "--size", "160x120", *EXACT)
     wait_until_it_works(process, tmp_path)
     started = children(process.pid)
     assert len(started) == 3
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in errors
     assert not [pid for pid in started if Path("/proc", str(pid)).exists()]
 
