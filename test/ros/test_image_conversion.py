@@ -244,6 +244,18 @@ def test_jpeg_quality_changes_the_size():
     assert small < large
 
 
+@pytest.mark.skipif(
+    not hasattr(cv2, "IMWRITE_PNG_FILTER"), reason="this OpenCV has no choice of PNG's filter"
+)
+def test_a_mask_takes_fewer_bytes_than_opencv_gives_it():
+    mask = np.zeros((360, 480), np.uint8)
+    for radius, value in ((200, 3), (120, 7), (50, 1)):
+        cv2.circle(mask, (240, 180), radius, value, -1)
+    data = compressed_message(mask, "mono8", Header(), "png").data
+    assert len(data) < 0.8 * len(png(mask))
+    np.testing.assert_array_equal(cv2.imdecode(np.asarray(data), cv2.IMREAD_UNCHANGED), mask)
+
+
 def test_an_unknown_codec_is_refused():
     with pytest.raises(ImageError, match="png or jpeg"):
         compressed_message(BGR, "bgr8", Header(), "tiff")
