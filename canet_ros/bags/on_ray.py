@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ def tasks_on_ray(
     Raises:
         BagError: Ray is missing, there is no cluster at the address, or a task ended with an exception.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers that it is used
     try:
         import ray
     except ImportError:

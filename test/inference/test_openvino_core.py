@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals are survived after engines have come and gone.
+"""OpenVINO tells nobody that it is used, and signals are survived after engines have come and gone.
 
 OpenVINO's CPU plugin gives the thread that loads it a signal stack of its own, and takes it away when its last user
 goes: with a Core for each engine the next signal found no memory, and the process died of SIGSEGV.
@@ -7,6 +7,7 @@ goes: with a Core for each engine the next signal found no memory, and the proce
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,11 @@ def test_a_signal_after_engines_have_gone(random_model: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", CODE, str(random_model)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "alive"
+
+
+def test_openvino_tells_nobody_that_it_is_used(random_model: Path, tmp_path: Path) -> None:
+    code = "from canet_ros.inference import Segmenter; Segmenter.load(*__import__('sys').argv[1:])"
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code, str(random_model), "cpu", "openvino", "fp32"]
+    subprocess.run(command, env=environment, check=True)
+    assert not (tmp_path / "intel").exists()  # where it keeps the number that it sends
