@@ -52,7 +52,11 @@ def written_beside(path: Path) -> Iterator[Path]:
             return
         partial = _partial(path)
         try:
+            partial.touch()
+            mode = partial.stat().st_mode
             yield partial
+            if partial.stat().st_mode != mode:  # safetensors leaves files that their owner alone may read
+                partial.chmod(mode)
             os.replace(partial, path.resolve())  # of a link, what it points to
         finally:
             partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from canet_ros.files import (
     require_picture_format,
@@ -87,6 +88,13 @@ def test_an_exception_leaves_nothing_behind(tmp_path: Path) -> None:
         new.write_bytes(b"half")
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_library_writes_can_be_read_by_whom_other_files_can(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    with written_beside(tmp_path / "file.safetensors") as new:
+        save_file({"weights": np.zeros(3, np.float32)}, new)
+    assert (tmp_path / "file.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:
