@@ -32,7 +32,7 @@ class PixelsToClasses(nn.Module):
         self._temperature = spec.temperature
         if network.stride_of_logits > 1:
             self.classes = ClassesAtFullSize(
-                len(spec.classes), resolution, network.stride_of_logits, spec.temperature
+                _shape_of_logits(network, resolution), resolution, network.stride_of_logits, spec.temperature
             )
         mean_bgr, std_bgr = 255 * torch.tensor(spec.mean[::-1]), 255 * torch.tensor(spec.std[::-1])
         zero = mean_bgr.round()
@@ -67,6 +67,13 @@ def _fold_normalisation(convolution: nn.Conv2d, offset_bgr: Tensor, std_bgr: Ten
     convolution.weight.copy_(weight / std_bgr.view(1, 3, 1, 1))
 
 
+def _shape_of_logits(network: SegmentationNetwork, resolution: Resolution) -> tuple[int, int, int]:
+    """(C, h, w): a network may give more of them than its stride asks for. Nothing is computed."""
+    width, height = resolution
+    logits = copy.deepcopy(network).to("meta").coarse_logits(torch.empty(1, 3, height, width, device="meta"))
+    return (logits.shape[1], logits.shape[2], logits.shape[3])
+
+
 def _cooled(logits: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1 else logits * (1 / temperature)
 
@@ -74,7 +81,7 @@ def _cooled(logits: Tensor, temperature: float) -> Tensor:
 class ClassesAtFullSize(nn.Module):
     """Coarse logits to class ids and confidence, (B, h, w) uint8 each; ``resolution`` is (w, h).
 
-    Logits are (B, C, 8/s ceil(h/8), 8/s ceil(w/8)), s being ``stride_of_logits``.
+    Logits are (B, C, rows, columns), one every ``stride_of_logits`` pixels; ``shape`` is (C, rows, columns).
 
     Equals bilinear upsampling (half-pixel centres), softmax and argmax of C planes at full size, without the memory
     traffic of such planes. In the cell between four neighbouring logits every pixel is a convex combination of the
@@ -86,10 +93,15 @@ class ClassesAtFullSize(nn.Module):
     corners: Tensor
 
     def __init__(
-        self, classes: int, resolution: Resolution, stride_of_logits: int, temperature: float = 1.0
+        self,
+        shape: tuple[int, int, int],
+        resolution: Resolution,
+        stride_of_logits: int,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self._temperature = temperature
+        classes, rows, columns = shape
         self._candidates = min(_CANDIDATES, classes)
         self._stride = stride_of_logits
         self._width, self._height = resolution
@@ -98,7 +110,6 @@ class ClassesAtFullSize(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
         # Where in a plane of logits the corners of each cell lie: (top or bottom, left or right, cells y * cells x).
         # The outermost cells have one logit for both of their sides.
-        rows, columns = (8 // stride_of_logits * -(-side // 8) for side in (self._height, self._width))
         self._rows_of_cells = rows + 1
         y = torch.arange(-1, rows).add(torch.tensor([[0], [1]])).clamp(0, rows - 1)
         x = torch.arange(-1, columns).add(torch.tensor([[0], [1]])).clamp(0, columns - 1)
