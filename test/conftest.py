@@ -18,9 +18,11 @@ from canet_ros.inference.model_folder import ModelSpec, load_network, save_model
 if TYPE_CHECKING:
     from ros_graph import Graph
 
-# A script's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A script's background job ignores Ctrl-C, one under nohup a terminal that closes, and so would every process that a
+# test starts and ends in this way.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")
