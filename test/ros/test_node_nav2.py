@@ -101,17 +101,17 @@ def test_greenwave_monitor_finds_its_keys(graph: Graph, node: Process) -> None:
     masks = graph.listen(Image, "/camera/segmentation/mask")
     camera = graph.camera()
     graph.connect(camera, masks)
-    for _ in range(5):
-        masks.wait_for_stamp(camera.send(picture(64, 48)))
 
     def values() -> list[float] | None:
+        masks.wait_for_stamp(camera.send(picture(64, 48)))
         status = health(diagnostics, "/camera/image_raw")
         keys = ("frame_rate_node", "frame_rate_msg", "current_delay_from_realtime_ms")
         found = [status.get(key, "N/A") for key in keys]
         numbers = None if "N/A" in found else [float(text) for text in found]
-        return numbers if numbers and min(numbers) > 0 else None
+        # Arrivals and stamps agree once a hiccup of the machine is out of the window.
+        agree = numbers and min(numbers) > 0 and numbers[0] == pytest.approx(numbers[1], rel=0.5)
+        return numbers if agree else None
 
-    arrivals_hz, stamps_hz, delay_ms = wait_until(values, "greenwave's keys")
-    assert arrivals_hz == pytest.approx(stamps_hz, rel=0.5)
+    *_, delay_ms = wait_until(values, "greenwave's keys, with rates that agree")
     assert delay_ms < 1000
     graph.clear()
