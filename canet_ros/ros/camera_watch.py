@@ -44,7 +44,8 @@ class CameraWatch:
     def look(self, stale_after_s: float) -> None:
         """Look now; trouble is said once it has lasted for ``stale_after_s``."""
         topic, now_s = self._camera.input.image_topic, time.monotonic()
-        kind, text = self._find(stale_after_s)
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        kind, text = self._find(publishers, stale_after_s)
         if kind != self._kind:
             self._kind, self._kind_since_s = kind, now_s
         lasts = kind in ("", "silent") or now_s - self._kind_since_s >= stale_after_s
@@ -52,7 +53,7 @@ class CameraWatch:
         if lasts and kind != self._said_kind:
             self._node.get_logger().warning(f"{topic}: {text or 'there again'}")
             self._said_kind = kind
-        self._look_for_rivals()
+        self._look_for_rivals(publishers)
 
     def forget(self) -> None:
         """What comes next is another time that the node is active."""
@@ -70,10 +71,9 @@ class CameraWatch:
             )
         return ""
 
-    def _find(self, stale_after_s: float) -> tuple[str, str]:
+    def _find(self, publishers: list[Any], stale_after_s: float) -> tuple[str, str]:
         """A word for what is wrong, and the whole of it; empty texts: nothing."""
         topic = self._camera.input.image_topic
-        publishers = self._node.get_publishers_info_by_topic(topic)
         silent_s = self._camera.silent_s()
         if not publishers:
             hint = similar_topics(topic, self._type, self._node.get_topic_names_and_types())
@@ -102,7 +102,7 @@ class CameraWatch:
             return "silent", f"nothing has come on {topic} for {silent_s:.1f} s, though it has a publisher"
         return "", ""
 
-    def _look_for_rivals(self) -> None:
+    def _look_for_rivals(self, images: list[Any]) -> None:
         own = (self._node.get_namespace(), self._node.get_name())
         publishers = self._node.get_publishers_info_by_topic(self._camera.outputs.mask_topic)
         names = [(info.node_namespace, info.node_name) for info in publishers]
@@ -110,7 +110,6 @@ class CameraWatch:
         # A node of our own name and namespace is the other one that somebody started by mistake.
         if names.count(own) > 1:
             others.add(f"another {_full(own)}")
-        images = self._node.get_publishers_info_by_topic(self._camera.input.image_topic)
         cameras = tuple(
             sorted(_full((i.node_namespace, i.node_name)) for i in images if i.topic_type == self._type)
         )
