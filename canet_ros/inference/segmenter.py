@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -46,9 +47,25 @@ class Segmentation:
 
     def resized(self, size: Resolution) -> Segmentation:
         """The same at another (width, height), by nearest neighbour: class ids are never mixed."""
-        if self.mask.shape == (size[1], size[0]):
-            return self
-        return Segmentation(resize_nearest(self.mask, size), resize_nearest(self.confidence, size))
+        return self if self.mask.shape == (size[1], size[0]) else _AtAnotherSize(self, size)
+
+
+class _AtAnotherSize(Segmentation):
+    """Planes are made when somebody asks: few want the confidence."""
+
+    _found: Segmentation
+    _size: Resolution
+
+    def __init__(self, found: Segmentation, size: Resolution) -> None:
+        vars(self).update(_found=found, _size=size)
+
+    @functools.cached_property
+    def mask(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        return resize_nearest(self._found.mask, self._size)
+
+    @functools.cached_property
+    def confidence(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        return resize_nearest(self._found.confidence, self._size)
 
 
 class Segmenter:
@@ -279,6 +296,10 @@ def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
         )
     height, width = place.shape[:2]
     image = in_color(image)
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        # Two by two is eight times as fast as areas that are no whole number of pixels.
+        half = image.shape[1] // 2, image.shape[0] // 2
+        image = resize(image[: 2 * half[1], : 2 * half[0]], half, cv2.INTER_AREA)
     if image.shape == place.shape:
         place[:] = image
         return

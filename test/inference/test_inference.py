@@ -22,6 +22,7 @@ from canet_ros.inference.model_folder import (
     save_model,
     shipped_model,
 )
+from canet_ros.inference.segmenter import bring_to_size
 from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
 
 RNG = np.random.default_rng(3)
@@ -72,6 +73,23 @@ def test_a_batch_gives_what_single_pictures_give(segmenter: Segmenter) -> None:
         alone = segmenter(picture)
         again = result.resized((picture.shape[1], picture.shape[0]))
         assert (again.mask == alone.mask).mean() > 0.999
+
+
+@pytest.mark.parametrize("size", [(480, 360), (560, 304), (240, 180), (213, 120)])
+def test_shrinking_averages_what_it_leaves_out(size: tuple[int, int]) -> None:
+    picture = np.tile(np.array([[0, 255], [255, 0]], np.uint8)[..., None], (360, 640, 3))
+    place = np.empty((size[1], size[0], 3), np.uint8)
+    bring_to_size(picture, place)
+    # A chessboard of single pixels is grey from afar; picking pixels, as bilinear does, would show its squares.
+    assert abs(place.astype(int) - 127.5).max() <= 1
+
+
+def test_planes_at_another_size_are_nearest_neighbours(segmenter: Segmenter) -> None:
+    (found,) = segmenter.segment_batch([np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)])
+    height, width = found.mask.shape
+    twice = found.resized((2 * width, 2 * height))
+    assert (twice.mask == found.mask.repeat(2, 0).repeat(2, 1)).all()
+    assert (twice.confidence == found.confidence.repeat(2, 0).repeat(2, 1)).all()
 
 
 def test_resolution_is_the_callers_choice(random_model: Path) -> None:
