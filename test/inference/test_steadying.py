@@ -17,7 +17,7 @@ ROAD, CAR = 3, 8
 def scene(blob: int = ROAD, confidence: int = SURE - 1, size: int = 20) -> Segmentation:
     """Road everywhere, sure, with a blob of a class."""
     mask, sure = np.full((size, 30), ROAD, np.uint8), np.full((size, 30), 250, np.uint8)
-    mask[5:10, 5:10], sure[5:10, 5:10] = blob, confidence
+    mask[6:9, 6:9], sure[6:9, 6:9] = blob, confidence
     return Segmentation(mask, sure)
 
 
