@@ -66,7 +66,11 @@ def header(stamp_ns: int, frame_id: str = "") -> Any:
 
 def stamp_ns(message: Any) -> int:
     """The stamp of a message's header; 0 is what drivers send that do not stamp."""
-    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
+    return stamp_of(message.header)
+
+
+def stamp_of(head: Any) -> int:
+    return int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
 
 
 def label_info(classes: ClassTable, time_ns: int) -> bytes:

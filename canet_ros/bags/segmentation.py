@@ -7,12 +7,12 @@ Reading, decoding, engine, encoding and writing overlap; what comes out does not
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import zstandard
 
 import canet_ros
 from canet_ros.bags.ahead import ahead
@@ -21,47 +21,22 @@ from canet_ros.bags.bag import BagError, Connection, Losses, Message, Place
 from canet_ros.bags.cameras import BagCamera, choose_cameras
 from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import MessageError, decoded, header, label_info, stamp_ns, to_cdr
+from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, writing_to
+from canet_ros.bags.picture_work import Awaited, Picture, PictureWork
 from canet_ros.bags.reading import Bag, defined, open_bag
-from canet_ros.bags.results import Look, frame_of, picture_messages, result_connection
+from canet_ros.bags.results import result_connection
 from canet_ros.inference.palette import recolored
-from canet_ros.inference.segmenter import Segmenter
+from canet_ros.inference.steadying import Steadying
 from canet_ros.messages.images import ImageError, scaled_camera_info
-from canet_ros.messages.pictures import CAMERA_INFO, DEFAULT_OUTPUTS, LABEL_INFO, Style
+from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO
 
 LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
 _INFOS_KEPT = 10
 _INFO_NEAR_NS = 10**9
 _NAMED_PICTURES = 200
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is segmented, and what is made of it.
-
-    Attributes:
-        topics: image topics; empty: all.
-        start_ns, end_ns: from the former on and before the latter, time of recording; None: all.
-        every: of each camera every n-th picture.
-        camera_rate_hz: most pictures a second of each camera; 0: all.
-        only_results: leave out the source's own messages.
-        outputs: names of ``pictures.OUTPUTS``.
-        mask_size: ``image`` or ``network``.
-    """
-
-    topics: tuple[str, ...] = ()
-    start_ns: int | None = None
-    end_ns: int | None = None
-    every: int = 1
-    camera_rate_hz: float = 0.0
-    only_results: bool = False
-    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
-    mask_size: str = "image"
-    overlay_alpha: float = 0.5
-    jpeg_quality: int = 80
-    legend: bool = False
-    palette: str = "dataset"
+_SHOWN = "shown"
 
 
 @dataclass
@@ -122,20 +97,10 @@ class Progress:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Progress:
-        values = {key: value for key, value in stored.items() if key != "place"}
+        values = {key: value for key, value in stored.items() if key not in ("place", _SHOWN)}
         values["cameras"] = {topic: CameraState(**state) for topic, state in values["cameras"].items()}
         values["losses"] = Losses(**values["losses"])
         return cls(**values)
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """What was made of a picture: CDR by output, at ``size``; or why it cannot be decoded."""
-
-    header: Any = None
-    size: tuple[int, int] = (0, 0)
-    results: Mapping[str, bytes] = field(default_factory=dict)
-    problem: str = ""
 
 
 @dataclass
@@ -147,13 +112,13 @@ class _Step:
     camera: BagCamera | None = None
     seen: int = 0
     slot: int = -1
-    picture: Future[_Picture] | None = None
+    picture: Awaited | None = None
 
 
 def segment_bag(
     source: Path,
     out: Path,
-    segmenter: Segmenter,
+    work: PictureWork,
     options: Options,
     made_by: Mapping[str, str],
     resume: bool = False,
@@ -165,6 +130,7 @@ def segment_bag(
     Args:
         source: folder or file.
         out: folder to be made, or a file if it ends in .mcap.
+        work: where its pictures are segmented, with the same options.
         made_by: what the bag's metadata says of the model.
         report: called after each batch of messages.
 
@@ -184,7 +150,9 @@ def segment_bag(
                 progress.note(sentence)
             window = _window(source, bag, options)
             cameras = choose_cameras(bag, options.topics, progress.note)
-            run = _Run(bag, cameras, segmenter, options, output, progress, report)
+            shown = {topic: _unpacked(text) for topic, text in (output.state or {}).get(_SHOWN, {}).items()}
+            work.go_on_from(shown)
+            run = _Run(bag, cameras, work, options, output, progress, shown, report)
             run.go(window, after)
             if not progress.segmented:
                 output.discard()
@@ -204,23 +172,23 @@ class _Run:
         self,
         bag: Bag,
         cameras: Sequence[BagCamera],
-        segmenter: Segmenter,
+        work: PictureWork,
         options: Options,
         output: Output,
         progress: Progress,
+        shown: Mapping[str, Steadying],
         report: Callable[[Bag, Progress], None],
     ) -> None:
         self._bag = bag
         self._cameras = {camera.connection.stream: camera for camera in cameras}
         self._by_info = {camera.camera_info: camera for camera in cameras}
-        self._segmenter = segmenter
-        self._engine_is_free = threading.Semaphore(segmenter.engine.streams)
+        self._work = work
         self._options = options
         self._output = output
         self._progress = progress
         self._report = report
-        classes = recolored(segmenter.spec.classes, options.palette)
-        self._look = Look(Style(classes, options.legend), options.overlay_alpha, options.jpeg_quality)
+        self._classes = recolored(work.classes, options.palette)
+        self._shown = dict(shown)
         self._results = {
             (camera.topic, name): result_connection(camera.results, name, bag.distribution)
             for camera in cameras
@@ -244,25 +212,22 @@ class _Run:
         losses_before = self._progress.losses
         if window[0] is not None and after is None:
             self._write_latched(window[0])
-        # While the engine has its pictures in work, others are decoded and encoded.
-        workers = self._segmenter.engine.streams + 1
-        with ThreadPoolExecutor(workers, "pictures") as pool:
-            batches = ahead(self._batches(pool, window, after), workers + 1, "reading")
-            try:
-                for batch in batches:
-                    for step in batch:
+        batches = ahead(self._batches(window, after), self._work.ahead, "reading")
+        try:
+            for batch in batches:
+                for step in batch:
+                    with writing_to(self._output.partial):
+                        self._write(step)
+                    self._progress.log_ns = step.message.log_ns
+                    self._progress.read += 1
+                    if writer.chunk_is_full():
                         with writing_to(self._output.partial):
-                            self._write(step)
-                        self._progress.log_ns = step.message.log_ns
-                        self._progress.read += 1
-                        if writer.chunk_is_full():
-                            with writing_to(self._output.partial):
-                                writer.flush()
-                                self._note_losses(losses_before)
-                                self._output.checkpoint(step.place, self._progress.to_json())
-                    self._report(self._bag, self._progress)
-            finally:
-                batches.close()  # type: ignore[attr-defined]
+                            writer.flush()
+                            self._note_losses(losses_before)
+                            self._output.checkpoint(step.place, self._state())
+                self._report(self._bag, self._progress)
+        finally:
+            batches.close()  # type: ignore[attr-defined]
         with writing_to(self._output.partial):
             for camera in self._cameras.values():
                 self._write_late_infos(camera, self._progress.log_ns, None)
@@ -270,9 +235,11 @@ class _Run:
         self._note_the_whole(window, read_before)
         self._report(self._bag, self._progress)
 
-    def _batches(
-        self, pool: ThreadPoolExecutor, window: tuple[int | None, int | None], after: Place | None
-    ) -> Iterator[list[_Step]]:
+    def _state(self) -> dict[str, Any]:
+        shown = {topic: _packed(steadying) for topic, steadying in self._shown.items()}
+        return {**self._progress.to_json(), **({_SHOWN: shown} if shown else {})}
+
+    def _batches(self, window: tuple[int | None, int | None], after: Place | None) -> Iterator[list[_Step]]:
         """Messages in small batches, at most one picture in each, which is in work."""
         seen = {topic: (state.seen, state.slot) for topic, state in self._progress.cameras.items()}
         batch: list[_Step] = []
@@ -284,7 +251,7 @@ class _Run:
                 wanted, slot = self._wanted(count, slot, message.log_ns)
                 seen[step.camera.topic] = step.seen, step.slot = count + 1, slot
                 if wanted:
-                    step.picture = pool.submit(self._picture, message)
+                    step.picture = self._work.submit(message)
             batch.append(step)
             size += len(message.data)
             if step.picture is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
@@ -302,19 +269,6 @@ class _Run:
         now = int(log_ns * self._options.camera_rate_hz // 1e9)
         return now != slot, now
 
-    def _picture(self, message: Message) -> _Picture:
-        """Decode, segment and encode one picture."""
-        try:
-            header, image = frame_of(message.data, message.connection.msgtype)
-        except ImageError as error:
-            return _Picture(problem=str(error))
-        with self._engine_is_free:
-            (segmentation,) = self._segmenter.segment_batch([image])
-            of_network = self._options.mask_size == "network"
-            size = self._segmenter.resolution if of_network else (image.shape[1], image.shape[0])
-        results = picture_messages(self._options.outputs, header, image, segmentation, size, self._look)
-        return _Picture(header, size, results)
-
     def _write(self, step: _Step) -> None:
         message, writer = step.message, self._output.writer
         self._write_label_info(message.log_ns)
@@ -329,13 +283,15 @@ class _Run:
         if step.picture is None:
             return
         picture = step.picture.result()
+        if picture.steadying is not None:
+            self._shown[step.camera.topic] = picture.steadying
         if picture.problem:
             self._count_undecodable(step, state, picture.problem)
         else:
             for name, data in picture.results.items():
                 self._put(step.camera, name, message.log_ns, data)
             state.segmented += 1
-            stamp = _stamp_of(picture.header)
+            stamp = picture.stamp_ns
             state.jumps_back += 0 < stamp < state.last_stamp_ns
             state.last_stamp_ns = stamp
             if CAMERA_INFO in self._options.outputs:
@@ -358,7 +314,7 @@ class _Run:
         ):
             return
         for camera in self._cameras.values():
-            self._put(camera, LABEL_INFO, log_ns, label_info(self._look.style.classes, log_ns))
+            self._put(camera, LABEL_INFO, log_ns, label_info(self._classes, log_ns))
         self._progress.next_label_ns = log_ns + LABEL_REPEAT_NS
 
     def _take_info(self, camera: BagCamera, message: Message) -> None:
@@ -374,7 +330,7 @@ class _Run:
             state.waiting.remove(waiting)
             self._write_info(camera, message.log_ns, state.infos[-1][1], *waiting)
 
-    def _write_late_infos(self, camera: BagCamera, log_ns: int, picture: _Picture | None) -> None:
+    def _write_late_infos(self, camera: BagCamera, log_ns: int, picture: Picture | None) -> None:
         """Write the camera_info of a picture if it is there, and of those before, which wait no longer."""
         state = self._progress.cameras[camera.topic]
         for stamp, frame_id, size in state.waiting:
@@ -384,7 +340,7 @@ class _Run:
         state.waiting = []
         if picture is None:
             return
-        stamp, frame_id = _stamp_of(picture.header), str(picture.header.frame_id)
+        stamp, frame_id = picture.stamp_ns, picture.frame_id
         exact = [info for time, info in state.infos if time == stamp]
         if exact:
             self._write_info(camera, log_ns, exact[-1], stamp, frame_id, picture.size)
@@ -501,8 +457,12 @@ def _nothing(source: Path, progress: Progress, cameras: Sequence[BagCamera]) -> 
     return f"{source} holds no pictures on {topics} in this time"
 
 
-def _stamp_of(head: Any) -> int:
-    return int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
+def _packed(steadying: Steadying) -> str:
+    return base64.b64encode(zstandard.compress(steadying.to_bytes(), 1)).decode()
+
+
+def _unpacked(stored: str) -> Steadying:
+    return Steadying.from_bytes(zstandard.decompress(base64.b64decode(stored)))
 
 
 def _stamp_in(data: bytes) -> int:

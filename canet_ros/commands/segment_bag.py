@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -21,13 +22,15 @@ from tqdm import tqdm
 import canet_ros
 from canet_ros.files import require_writable, write_json
 from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import find_model, graph_hash
+from canet_ros.inference.model_folder import find_model
 from canet_ros.machine import usable_cores
 from canet_ros.messages.pictures import DEFAULT_OUTPUTS, OUTPUTS
 from canet_ros.names import ENGINES, MASK_SIZES, PALETTES, PRECISIONS
 
 if TYPE_CHECKING:
     from canet_ros.bags.bag import BagError
+    from canet_ros.bags.picture_work import Picture, PictureWork
+    from canet_ros.inference.class_table import ClassTable
 
 Job = tuple[Path, Path]
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
@@ -76,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jpeg-quality", type=int, default=80, help="of the overlays, 1..100")
     parser.add_argument("--legend", action="store_true", help="draw the class names into the overlay")
     parser.add_argument("--palette", default="dataset", choices=PALETTES)
+    parser.add_argument("--steady", action="store_true", help="masks that flicker less, as the node's steady")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was ended")
     parser.add_argument("--force", action="store_true", help="replace OUT, and an unfinished run")
     parser.add_argument(
@@ -95,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="a task for each bag on the Ray cluster there (without ADDRESS on this machine's cores)",
+        help="divide the work among the Ray cluster there (without ADDRESS among this machine's cores)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done as JSON")
     parser.add_argument(
@@ -147,8 +151,8 @@ def _here(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[dict[s
 
 
 def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[dict[str, Any] | BagError]:
-    """A bag is a task, on a core of its own; with --device cuda on a GPU of its own."""
-    from canet_ros.bags.on_ray import tasks_on_ray
+    """Bags, and groups of their pictures, as tasks; see ``bags.on_ray``."""
+    from canet_ros.bags.on_ray import bags_on_ray, connect, disconnect
     from canet_ros.bags.output import partial_of
 
     # Workers have folders of their own to start in.
@@ -167,7 +171,15 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[dict
     again = argparse.Namespace(**{**vars(arguments), "resume": True})
     gpus = 1 if arguments.device.startswith("cuda") else 0
     absolute = [(source.absolute(), out.absolute()) for source, out in jobs]
-    return tasks_on_ray(_segment, [(job, again, 1) for job in absolute], arguments.ray, gpus)
+    connect(arguments.ray)
+    try:
+        if arguments.steady:  # of a camera's pictures each depends on those before
+            yield from bags_on_ray(_segment, [(job, again, 1) for job in absolute], gpus, divided=False)
+        else:
+            tasks = [(job, again, gpus) for job in absolute]
+            yield from bags_on_ray(_segment_divided, tasks, gpus, divided=True)
+    finally:
+        disconnect()
 
 
 @functools.lru_cache(maxsize=1)
@@ -177,29 +189,63 @@ def _loaded(model: str, device: str, engine: str, precision: str, resolution: st
     return Segmenter.load(model, device, engine, precision, resolution, streams=streams)
 
 
+def _segmenter(arguments: argparse.Namespace, streams: int) -> Segmenter:
+    names = ("model", "device", "engine", "precision", "resolution")
+    return _loaded(*(getattr(arguments, name) for name in names), streams)
+
+
 def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> dict[str, Any] | BagError:
+    """A bag, in threads of this process."""
+    from canet_ros.bags.picture_work import ThreadedWork
+
+    segmenter = _segmenter(arguments, streams)
+    with ThreadedWork(segmenter, _options(arguments)) as work:
+        return _segment_with(work, _made_by(segmenter, arguments), job, arguments)
+
+
+def _segment_divided(job: Job, arguments: argparse.Namespace, gpus: int) -> dict[str, Any] | BagError:
+    """A bag whose pictures are tasks of their own on Ray."""
+    from canet_ros.bags.on_ray import PicturesOnRay, one_on_ray
+
+    made_by, classes = one_on_ray(functools.partial(_maker, arguments), gpus)
+    work = PicturesOnRay(functools.partial(_pictures, arguments, 1 + gpus), classes, made_by, gpus)
+    return _segment_with(work, made_by, job, arguments)
+
+
+def _maker(arguments: argparse.Namespace) -> tuple[dict[str, str], ClassTable]:
+    """What a worker would make pictures with."""
+    segmenter = _segmenter(arguments, streams=1)
+    return _made_by(segmenter, arguments), segmenter.spec.classes
+
+
+def _pictures(
+    arguments: argparse.Namespace, threads: int, entries: Sequence[tuple[bytes, str]]
+) -> tuple[dict[str, str], list[Picture]]:
+    """What a worker makes of pictures' messages, given as CDR and type."""
+    from canet_ros.bags.picture_work import PictureMaker
+
+    segmenter = _segmenter(arguments, streams=1)
+    make = PictureMaker(segmenter, _options(arguments))
+    with ThreadPoolExecutor(threads) as pool:
+        return _made_by(segmenter, arguments), list(pool.map(lambda entry: make(*entry), entries))
+
+
+def _segment_with(
+    work: PictureWork, made_by: dict[str, str], job: Job, arguments: argparse.Namespace
+) -> dict[str, Any] | BagError:
     from canet_ros.bags.bag import BagError
     from canet_ros.bags.segmentation import segment_bag
 
     source, out = job
-    options = _options(arguments)
-    segmenter = _loaded(
-        arguments.model,
-        arguments.device,
-        arguments.engine,
-        arguments.precision,
-        arguments.resolution,
-        streams,
-    )
     start_s = time.monotonic()
     with _Bar(source.name) as bar:
         try:
             progress = segment_bag(
                 source,
                 out,
-                segmenter,
-                options,
-                _made_by(segmenter, arguments),
+                work,
+                _options(arguments),
+                made_by,
                 arguments.resume,
                 arguments.force,
                 bar.show,
@@ -304,7 +350,7 @@ class _Bar:
 
 
 def _options(arguments: argparse.Namespace) -> Any:
-    from canet_ros.bags.segmentation import Options
+    from canet_ros.bags.options import Options
 
     outputs = _words(arguments.outputs) or DEFAULT_OUTPUTS
     unknown = [name for name in outputs if name not in OUTPUTS]
@@ -339,6 +385,7 @@ def _options(arguments: argparse.Namespace) -> Any:
         jpeg_quality=arguments.jpeg_quality,
         legend=arguments.legend,
         palette=arguments.palette,
+        steady=arguments.steady,
     )
 
 
@@ -375,7 +422,7 @@ def _made_by(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, s
     return {
         "version": canet_ros.__version__,
         "model": segmenter.spec.name,
-        "model_sha256": graph_hash(find_model(arguments.model)),
+        "model_sha256": segmenter.graph_hash,
         "engine": segmenter.engine.name,
         "precision": segmenter.engine.precision,
         "device": segmenter.engine.device,

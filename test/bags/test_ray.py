@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags on Ray: the same bytes as on one machine, though a worker is killed. Ray is not part of the test extra: it is
-large, and starting it takes longer than all that is segmented here.
+"""Bags on Ray, with two workers: the same bytes as on one machine, whoever is killed. Ray is not part of the test extra:
+it is large, and starting it takes longer than all that is segmented here.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import drives
 import pytest
 from conftest import EXACT, Segment
 from drives import PERIOD_NS, START_NS, TOPICS, Recorded, write_bag
+from waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,  # Ray starts a cluster
@@ -23,47 +24,123 @@ pytestmark = [
         subprocess.call([sys.executable, "-c", "import ray"], stderr=-3) != 0, reason="no Ray here"
     ),
 ]
+LIMIT_S = 120
 
 
-def worker_that_writes(partial: Path) -> int | None:
-    """Process id of Ray's worker that has the lock of an unfinished bag open."""
+def ray_workers() -> Iterator[tuple[int, str]]:
+    """Process ids and names of Ray's workers; the name is that of the task in work, or IDLE."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"ray::" in (process / "cmdline").read_bytes() and any(
-                os.readlink(link) == str(partial / "lock") for link in (process / "fd").iterdir()
-            ):
-                return int(process.name)
+            name = (process / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
+        if name.startswith("ray::"):
+            yield int(process.name), name
+
+
+def writer(partial: Path) -> int | None:
+    """Ray's worker that has the lock of an unfinished bag open."""
+    for number, _ in ray_workers():
+        try:
+            links = [os.readlink(link) for link in Path(f"/proc/{number}/fd").iterdir()]
+        except OSError:
+            continue
+        if str(partial / "lock") in links:
+            return number
     return None
 
 
-def test_a_killed_workers_bag_is_done_again(segment: Segment, random_model: Path, tmp_path: Path) -> None:
+def picture_worker(_: Path) -> int | None:
+    return next((number for number, name in ray_workers() if name.startswith("ray::_call")), None)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
+    """Two cameras of different rates, of which one has its camera_info."""
+    folder = tmp_path_factory.mktemp("drives")
     frames = drives.pictures(3, 320, 240)
-    topic = TOPICS["/front/image_raw"]
-    sources = []
-    for name in ("a", "b"):
-        recorded = [
-            Recorded(
-                topic.name, topic.msgtype, START_NS + i * PERIOD_NS, drives.image(frames[i % 3], START_NS + i)
-            )
-            for i in range(60)
-        ]
-        sources.append(write_bag(tmp_path / name, recorded, topics=[topic]))
-    assert segment(*sources, tmp_path / "here") == 0
-    out = tmp_path / "ray"
-    command = [sys.executable, "-m", "canet_ros.cli", "segment-bag", *sources, out, "--ray"]
-    command += ["--model", random_model, *EXACT]
-    driver = subprocess.Popen(list(map(str, command)))
-    partial, killed = out / "a.partial", False
-    deadline = time.monotonic() + 120
-    while driver.poll() is None and time.monotonic() < deadline and not killed:
-        if (partial / "progress.json").exists() and (worker := worker_that_writes(partial)):
-            os.kill(worker, signal.SIGKILL)
-            killed = True
-        time.sleep(0.005)
-    assert driver.wait(120) == 0
-    assert killed
-    for name in ("a", "b"):
-        file = f"{name}/{name}_0.mcap"
-        assert (out / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+    found = []
+    for name, seconds in (("a", 6), ("b", 2)):
+        recorded = []
+        for index in range(seconds * 10):
+            time_ns = START_NS + index * PERIOD_NS
+            frame = frames[index % 3]
+            info = drives.camera_info(320, 240, time_ns)
+            recorded += [
+                Recorded("/front/image_raw", drives.IMAGE, time_ns, drives.image(frame, time_ns)),
+                Recorded("/front/camera_info", TOPICS["/front/camera_info"].msgtype, time_ns + 1, info),
+            ]
+            if index % 2:
+                data = drives.compressed(frame, time_ns) if index != 5 else b"no picture"
+                recorded.append(Recorded("/rear/image_raw/compressed", drives.COMPRESSED, time_ns + 2, data))
+        found.append(write_bag(folder / name, recorded))
+    return found
+
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(random_model: Path) -> Iterator[Start]:
+    """``canet segment-bag --ray`` as a process of its own, with two workers."""
+    started = []
+
+    def begin(*arguments: object) -> subprocess.Popen[bytes]:
+        code = "import os, sys; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:2]);"
+        code += "from canet_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", code, "segment-bag", *arguments, "--ray", "--model", random_model]
+        started.append(subprocess.Popen(list(map(str, [*command, *EXACT]))))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("killed", [writer, picture_worker])
+def test_whose_worker_is_killed_is_done_again(
+    killed: Callable[[Path], int | None],
+    sources: Sequence[Path],
+    segment: Segment,
+    start: Start,
+    tmp_path: Path,
+) -> None:
+    options = ("--every", "2", "--camera-rate", "4")
+    assert segment(*sources, tmp_path / "here", *options) == 0
+    driver = start(*sources, tmp_path / "ray", *options)
+    partial = tmp_path / "ray" / "a.partial"
+    wait_until((partial / "progress.json").exists, "a part of the bag", LIMIT_S)
+    number = killed(partial)
+    assert number is not None
+    os.kill(number, signal.SIGKILL)
+    assert driver.wait(LIMIT_S) == 0
+    assert files(tmp_path / "ray") == files(tmp_path / "here")
+
+
+def test_a_killed_driver_goes_on_where_it_was(
+    sources: Sequence[Path], segment: Segment, start: Start, tmp_path: Path
+) -> None:
+    """Of the bag that was in work what is written is kept, and the one that was whole is not touched."""
+    long, short = sources
+    assert segment(short, long, tmp_path / "here") == 0
+    driver = start(short, long, tmp_path / "ray")
+    progress = tmp_path / "ray" / "a.partial" / "progress.json"
+    wait_until(
+        lambda: (tmp_path / "ray" / "b").exists() and progress.exists(),
+        "one bag and a part of another",
+        LIMIT_S,
+    )
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: not list(ray_workers()), "the end of Ray", LIMIT_S)
+    whole = (tmp_path / "ray" / "b" / "metadata.yaml").stat().st_mtime_ns
+    begun = (tmp_path / "ray" / "a.partial" / "bag" / "a_0.mcap").stat().st_ino
+    assert start(short, long, tmp_path / "ray", "--resume").wait(LIMIT_S) == 0
+    assert files(tmp_path / "ray") == files(tmp_path / "here")
+    assert (tmp_path / "ray" / "b" / "metadata.yaml").stat().st_mtime_ns == whole
+    assert (tmp_path / "ray" / "a" / "a_0.mcap").stat().st_ino == begun

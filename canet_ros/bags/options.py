@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked of a bag's segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from canet_ros.messages.pictures import DEFAULT_OUTPUTS
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is segmented, and what is made of it.
+
+    Attributes:
+        topics: image topics; empty: all.
+        start_ns, end_ns: from the former on and before the latter, time of recording; None: all.
+        every: of each camera every n-th picture.
+        camera_rate_hz: most pictures a second of each camera; 0: all.
+        only_results: leave out the source's own messages.
+        outputs: names of ``pictures.OUTPUTS``.
+        mask_size: ``image`` or ``network``.
+        steady: masks of a camera's successive pictures do not flicker, see ``Steadying``.
+    """
+
+    topics: tuple[str, ...] = ()
+    start_ns: int | None = None
+    end_ns: int | None = None
+    every: int = 1
+    camera_rate_hz: float = 0.0
+    only_results: bool = False
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    mask_size: str = "image"
+    overlay_alpha: float = 0.5
+    jpeg_quality: int = 80
+    legend: bool = False
+    palette: str = "dataset"
+    steady: bool = False
