@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags on Ray, with two workers: the same bytes as on one machine, whoever is killed. Ray is not part of the test extra:
-it is large, and starting it takes longer than all that is segmented here.
+"""Bags on Ray, with two workers: the same bytes as on one machine, whoever is killed. The test extra is without Ray:
+for it is large, and starting it takes longer than all that is segmented here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``canet segment-bag --steady``: the node's masks, pixel for pixel, also when a run is ended and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import drives
+import numpy as np
+import pytest
+from conftest import Segment
+from drives import COMPRESSED, IMAGE, START_NS, Recorded, read_bag, results_of, write_bag
+
+from canet_ros.bags.output import Output
+from canet_ros.inference import Segmenter
+from canet_ros.inference.steadying import Steadying
+from canet_ros.simulation import StreetDrive
+
+PERIOD_NS = 33_000_000
+FRONT, REAR = "/front/image_raw", "/rear/image_raw/compressed"
+MASK = "segmentation/mask"
+
+
+def noisy_drive(count: int) -> list[np.ndarray]:
+    """A street that hardly moves, with noise in which unsure classes flicker; 320x240."""
+    noise = np.random.default_rng(1)
+    street = StreetDrive(seed=5, width=320, height=240).frame(0).image.astype(np.int16)
+    return [np.clip(street + noise.normal(0, 8, street.shape), 0, 255).astype(np.uint8) for _ in range(count)]
+
+
+def stamped(frames: Sequence[np.ndarray]) -> list[tuple[int, np.ndarray]]:
+    """With a gap in the middle, behind which everything begins anew."""
+    half = len(frames) // 2
+    return [(START_NS + i * PERIOD_NS + (10**9 if i >= half else 0), frame) for i, frame in enumerate(frames)]
+
+
+def masks(out: Path, camera: str) -> list[np.ndarray]:
+    return [
+        message.data.reshape(message.height, message.width)
+        for message in results_of(read_bag(out), f"{camera}/{MASK}")
+    ]
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, np.ndarray]]]:
+    frames = stamped(noisy_drive(16))
+    recorded = []
+    for number, (time_ns, frame) in enumerate(frames):
+        broken = number == 3
+        recorded += [
+            Recorded(FRONT, IMAGE, time_ns, b"" if broken else drives.image(frame, time_ns)),
+            Recorded(REAR, COMPRESSED, time_ns + 1, drives.compressed(frame[:, ::-1], time_ns, "png")),
+        ]
+    return write_bag(tmp_path_factory.mktemp("steady") / "drive", recorded), frames
+
+
+def expected(frames: Sequence[tuple[int, np.ndarray]], model: Path) -> list[np.ndarray]:
+    segmenter, steadying = Segmenter.load(model, "cpu", "torch", "fp32"), Steadying()
+    return [
+        steadying(segmenter.segment_batch([frame])[0], stamp).resized((320, 240)).mask
+        for stamp, frame in frames
+    ]
+
+
+def test_each_camera_is_steady_by_itself(
+    drive: tuple[Path, list[tuple[int, np.ndarray]]], segment: Segment, random_model: Path, tmp_path: Path
+) -> None:
+    source, frames = drive
+    assert segment(source, tmp_path / "plain", "--outputs", "mask") == 0
+    assert segment(source, tmp_path / "steady", "--outputs", "mask", "--steady") == 0
+    front = [frame for number, frame in enumerate(frames) if number != 3]
+    rear = [(stamp, np.ascontiguousarray(frame[:, ::-1])) for stamp, frame in frames]
+    for camera, own in (("/front", front), ("/rear", rear)):
+        found = masks(tmp_path / "steady", camera)
+        assert np.array_equal(found, expected(own, random_model))
+        assert not np.array_equal(found, masks(tmp_path / "plain", camera))
+
+
+@pytest.mark.parametrize("checkpoints", [1, 3])
+def test_a_run_that_goes_on_shows_the_same(
+    checkpoints: int,
+    drive: tuple[Path, list[tuple[int, np.ndarray]]],
+    segment: Segment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, _ = drive
+    assert segment(source, tmp_path / "whole" / "out", "--steady") == 0
+    kept: list[int] = []
+
+    def stopping(checkpoint: Callable[..., None]) -> Callable[..., None]:
+        def then_stop(*arguments: Any) -> None:
+            checkpoint(*arguments)
+            kept.append(1)
+            if len(kept) == checkpoints:
+                raise KeyboardInterrupt
+
+        return then_stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "checkpoint", stopping(Output.checkpoint))
+        assert segment(source, tmp_path / "out", "--steady") == 130
+    assert segment(source, tmp_path / "out", "--steady", "--resume") == 0
+    one, other = (path / "out" / "out_0.mcap" for path in (tmp_path / "whole", tmp_path))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.ros
+def test_they_are_the_nodes(random_model: Path, segment: Segment, tmp_path: Path) -> None:
+    pytest.importorskip("rclpy")
+    from builtin_interfaces.msg import Time
+    from ros_graph import Graph, Image, image_message, pixels_of, segmentation_node
+    from std_msgs.msg import Header
+
+    frames = stamped(noisy_drive(12))
+    graph = Graph()
+    by_node = []
+    try:
+        camera, listener = graph.camera(), graph.listen(Image, f"/camera/{MASK}")
+        with segmentation_node(random_model, steady=True, max_age=0.0):
+            graph.wait_for_state("active")
+            graph.connect(camera, listener)
+            for stamp_ns, frame in frames:
+                stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+                camera.publish(image_message(frame, "bgr8", Header(stamp=stamp, frame_id="camera")))
+                by_node.append(pixels_of(listener.wait_for_stamp(stamp)))
+    finally:
+        graph.close()
+    recorded = [Recorded(FRONT, IMAGE, stamp, drives.image(frame, stamp)) for stamp, frame in frames]
+    source = write_bag(tmp_path / "in", recorded)
+    assert segment(source, tmp_path / "out", "--outputs", "mask", "--steady") == 0
+    assert np.array_equal(masks(tmp_path / "out", "/front"), by_node)
