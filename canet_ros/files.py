@@ -84,7 +84,8 @@ def _partial(path: Path) -> Path:
     if place.is_dir():
         raise OSError(errno.EISDIR, "it is a folder")
     place.parent.mkdir(parents=True, exist_ok=True)
-    return place.with_name(f".partial-{os.getpid()}{place.suffix}")
+    # Several may be open in one folder; a name may be as long as the file system takes.
+    return place.with_name(f".partial-{os.getpid()}-{place.stem[-40:]}{place.suffix}")
 
 
 def _is_device(path: Path) -> bool:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError, Connection
+from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError, Connection, type_name
 from canet_ros.bags.message_types import MessageError, decoded
 from canet_ros.bags.reading import Bag
 from canet_ros.launching.camera_topics import camera_topics
@@ -99,7 +99,9 @@ def _why_not(several: Sequence[Connection], connection: Connection | None) -> st
                 return (
                     f"holds video ({other.msgtype}), of which only image_transport's republish makes pictures"
                 )
-            if other.msgtype in (IMAGE, COMPRESSED_IMAGE):
+            if type_name(other.msgtype) in (IMAGE, COMPRESSED_IMAGE):
+                if other.encoding == "ros1":
+                    return "holds pictures of ROS 1: bring the bag to ROS 2 first"
                 return f"holds pictures in the encoding {other.encoding!r}, not cdr"
         return ""
     if topic.endswith(_OF_SEGMENTATION) or "/segmentation/groups/" in topic:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections import Counter
 from collections.abc import Iterator
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
+from canet_ros.files import write_picture, written_beside
 from canet_ros.hints import pip_install
 from canet_ros.messages.images import ImageError
-from canet_ros.opencv import encode_picture
 
 _SUFFIX = "/compressed"
 _WAITING = 64
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 @dataclass(frozen=True)
@@ -105,15 +107,18 @@ def camera_name(camera: str) -> str:
 
 
 def write_masks(bag: Bag, folder: Path) -> int:
-    """A PNG of class ids for each picture, and stamps.csv; how many."""
+    """A PNG of class ids for each picture, and in the end stamps.csv; how many."""
     folder.mkdir(parents=True, exist_ok=True)
     count, names = 0, FileNames()
-    with (folder / "stamps.csv").open("w", newline="", encoding="utf-8") as file:
+    with (
+        written_beside(folder / "stamps.csv") as path,
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
         table = csv.writer(file)
         table.writerow(("file", "camera", "stamp_ns", "recorded_ns"))
         for frame in result_frames(bag, "mask"):
             name = f"{names.name(frame.camera, frame.stamp_ns, frame.log_ns)}.png"
-            (folder / name).write_bytes(encode_picture(frame.picture, ".png"))
+            write_picture(folder / name, frame.picture)
             table.writerow((name, frame.camera, frame.stamp_ns, frame.log_ns))
             count += 1
     return count
@@ -133,24 +138,33 @@ def write_labels(bag: Bag, folder: Path) -> int:
         if mask.shape != (height, width):
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
         name = f"{names.name(frame.camera, frame.stamp_ns, frame.log_ns)}.png"
-        (pictures / name).write_bytes(encode_picture(frame.image, ".png"))
-        (labels / name).write_bytes(encode_picture(mask, ".png"))
+        write_picture(pictures / name, frame.image)
+        write_picture(labels / name, mask)
         count += 1
     if count == 0:
         raise BagError(f"{bag.path} does not hold the camera's pictures: labels need them beside the masks")
     return count
 
 
-def write_videos(bag: Bag, path: Path) -> list[Path]:
-    """The overlays as H.264, one file a camera, each frame at its own time; the files.
-
-    Raises:
-        BagError: PyAV is missing, or the bag holds no overlays.
-    """
+def require_video(path: Path) -> Any:
+    """PyAV; raises BagError where it is missing, or the file's name is none of a video."""
+    if path.suffix not in _VIDEO_SUFFIXES:
+        raise BagError(f"{path}: give the video a name that ends in {', '.join(_VIDEO_SUFFIXES)}")
     try:
         import av
     except ImportError:
         raise BagError(f"videos need PyAV: {pip_install('av')}") from None
+    return av
+
+
+def write_videos(bag: Bag, path: Path) -> list[Path]:
+    """The overlays as H.264, one file a camera, each frame at its own time; the files, which are whole or not there.
+
+    Raises:
+        BagError: PyAV is missing, or the bag holds no overlays.
+        OSError: a file cannot be written.
+    """
+    av = require_video(path)
     cameras = sorted(
         {
             c.topic.partition("/segmentation/overlay")[0]
@@ -161,13 +175,14 @@ def write_videos(bag: Bag, path: Path) -> list[Path]:
     containers: dict[str, tuple[Any, Any, int, tuple[int, int]]] = {}
     files = []
     last: dict[str, int] = {}
-    try:
+    with contextlib.ExitStack() as open_files:
         for frame in result_frames(bag, "overlay"):
             height, width = (side // 2 * 2 for side in frame.picture.shape[:2])
             if frame.camera not in containers:
                 suffix = f"_{camera_name(frame.camera)}" if len(cameras) > 1 else ""
                 file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
-                container = av.open(str(file), "w")
+                beside = open_files.enter_context(written_beside(file))
+                container = open_files.enter_context(av.open(str(beside), "w"))
                 stream = container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 stream.time_base = stream.codec_context.time_base = Fraction(1, 90_000)
@@ -184,7 +199,4 @@ def write_videos(bag: Bag, path: Path) -> list[Path]:
             container.mux(stream.encode(shown))
         for container, stream, _, _ in containers.values():
             container.mux(stream.encode())
-    finally:
-        for container, *_ in containers.values():
-            container.close()
     return files

@@ -38,6 +38,8 @@ FOOTER_BYTES = RECORD_HEAD.size + 20 + len(MAGIC)
 
 COMPRESSIONS = ("", "lz4", "zstd")
 _PIECE_BYTES = 4096
+# A chunk, or a message. Damaged or malicious bytes announce, or hold, what fills any memory.
+MOST_UNPACKED_BYTES = 2 << 30
 
 
 class FormatError(ValueError):
@@ -166,7 +168,7 @@ def records(data: bytes | memoryview) -> Iterator[tuple[int, int, memoryview]]:
     while at + RECORD_HEAD.size <= len(view):
         operation, length = RECORD_HEAD.unpack_from(view, at)
         end = at + RECORD_HEAD.size + length
-        if end > len(view):
+        if end > len(view) or operation == 0:  # no record: zeros would be millions of empty ones
             return
         yield operation, at, view[at + RECORD_HEAD.size : end]
         at = end
@@ -212,15 +214,20 @@ def decompress(data: bytes | memoryview, compression: str, size: int | None = No
     Args:
         size: what must come out, in bytes; None: the frame says it, if anything does.
     """
+    if size is None and compression == "zstd":
+        size = _frame_bytes(data)
+    limit = MOST_UNPACKED_BYTES if size is None else size
+    if limit > MOST_UNPACKED_BYTES:
+        return b"", f"{limit} bytes are announced; more than {MOST_UNPACKED_BYTES} are not unpacked"
     if compression == "":
         unpacked, problem = bytes(data), ""
     elif compression == "zstd":
-        if size is None:
-            announced = zstandard.frame_content_size(data)
-            size = announced if announced >= 0 else None
-        unpacked, problem = _unpack(data, lambda: zstandard.ZstdDecompressor().decompressobj())
+        unpacked, problem = _unpack(
+            data, _unzstd, lambda: zstandard.ZstdDecompressor().decompressobj(), limit
+        )
     elif compression == "lz4":
-        unpacked, problem = _unpack(data, lz4.frame.LZ4FrameDecompressor)
+        frame = lz4.frame.LZ4FrameDecompressor
+        unpacked, problem = _unpack(data, frame().decompress, frame, limit)
     else:
         return b"", f"compression {compression!r} is unknown"
     if not problem and size is not None and len(unpacked) != size:
@@ -228,17 +235,38 @@ def decompress(data: bytes | memoryview, compression: str, size: int | None = No
     return unpacked[:size], problem
 
 
-def _unpack(data: bytes | memoryview, decompressor: Callable[[], Any]) -> tuple[bytes, str]:
-    """All at once; where that fails piece by piece, as far as it goes."""
+def _frame_bytes(data: bytes | memoryview) -> int | None:
     try:
-        return decompressor().decompress(data), ""
+        announced = zstandard.frame_content_size(data)
+    except zstandard.ZstdError:
+        return None
+    return announced if announced >= 0 else None
+
+
+def _unzstd(data: bytes | memoryview, max_length: int) -> bytes:
+    announced = _frame_bytes(data)
+    if announced is not None and announced <= max_length:
+        return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(data))
+    return bytes(zstandard.ZstdDecompressor().stream_reader(data).read(max_length))
+
+
+def _unpack(
+    data: bytes | memoryview, whole: Callable[..., bytes], decompressor: Callable[[], Any], limit: int
+) -> tuple[bytes, str]:
+    """All at once; where that fails piece by piece, as far as it goes. It ends behind ``limit`` bytes."""
+    try:
+        return whole(data, max_length=limit), ""
     except (zstandard.ZstdError, RuntimeError, EOFError) as error:
         problem = str(error)
     fresh = decompressor()
     pieces: list[bytes] = []
+    size = 0
     for at in range(0, len(data), _PIECE_BYTES):
         try:
             pieces.append(fresh.decompress(bytes(data[at : at + _PIECE_BYTES])))
         except (zstandard.ZstdError, RuntimeError, EOFError):
+            break
+        size += len(pieces[-1])
+        if size >= limit:
             break
     return b"".join(pieces), problem

@@ -489,7 +489,7 @@ def _all_of(data: bytes, word: bytes) -> Iterator[int]:
 
 
 def _largest_overlap_bytes(blocks: Sequence[Block]) -> int:
-    """Most bytes that are in work at once when blocks are read by time."""
+    """Most bytes that are held at once when blocks are read by time, beyond the largest, which is held in any order."""
     changes = sorted(
         change
         for block in blocks
@@ -499,4 +499,4 @@ def _largest_overlap_bytes(blocks: Sequence[Block]) -> int:
     for _, _, change in changes:
         now += change
         largest = max(largest, now)
-    return largest
+    return largest - max((block.size for block in blocks), default=0)

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import argparse
 import functools
+import glob
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import cv2
 from tqdm import tqdm
@@ -28,24 +30,32 @@ from canet_ros.messages.pictures import DEFAULT_OUTPUTS, OUTPUTS
 from canet_ros.names import ENGINES, MASK_SIZES, PALETTES, PRECISIONS
 
 if TYPE_CHECKING:
+    from canet_ros.bags.addresses import Address
     from canet_ros.bags.bag import BagError
     from canet_ros.bags.picture_work import Picture, PictureWork
+    from canet_ros.bags.segmentation import Progress
     from canet_ros.inference.class_table import ClassTable
 
-Job = tuple[Path, Path]
+Job = tuple["Path | Address", "Path | Address"]
+Outcome = Union[dict[str, Any], "BagError"]
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 DAMAGED = 3
+STAMPS_FILE = "stamps.csv"
 # Each holds the network's memory for a picture.
 MOST_STREAMS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "input", type=Path, nargs="+", metavar="IN", help="rosbag2: folder, .mcap or .db3 file"
+        "input",
+        type=_place,
+        nargs="+",
+        metavar="IN",
+        help="rosbag2: folder, .mcap or .db3 file; or an address of one that fsspec knows, as s3://bucket/drive",
     )
     parser.add_argument(
         "out",
-        type=Path,
+        type=_place,
         metavar="OUT",
         help="bag to be made: a folder, or one file if it ends in .mcap; with several IN a folder of bags",
     )
@@ -86,13 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--salvage", action="store_true", help=f"exit 0, not {DAMAGED}, when parts of IN are damaged"
     )
     parser.add_argument(
-        "--video", type=Path, metavar="FILE.mp4", help="the overlays as a video, one a camera"
+        "--video", type=_path, metavar="FILE.mp4", help="the overlays as a video, one a camera"
     )
     parser.add_argument(
-        "--masks", type=Path, metavar="DIR", help="a PNG of class ids a picture, and stamps.csv"
+        "--masks", type=_path, metavar="DIR", help="a PNG of class ids a picture, and stamps.csv"
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="DIR", help="pictures and masks in the layout of canet train"
+        "--labels", type=_path, metavar="DIR", help="pictures and masks in the layout of canet train"
     )
     parser.add_argument(
         "--ray",
@@ -101,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="divide the work among the Ray cluster there (without ADDRESS among this machine's cores)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done as JSON")
+    parser.add_argument("--json", type=_path, metavar="FILE", help="write what was done as JSON")
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help=f"name or model folder (default: {DEFAULT_MODEL})"
     )
@@ -113,21 +123,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.bag import BagError
+    from canet_ros.bags.frames import require_video
 
     _options(arguments)  # what is wrong with them is said before anything else
     outs = _outs(arguments.input, arguments.out)
-    missing = [str(path) for path in arguments.input if not path.exists()]
+    missing = [str(source) for source in arguments.input if not source.exists()]
     if missing:
         raise BagError(f"{', '.join(missing)} does not exist")
-    if arguments.json:  # what cannot be written is better known before the work than after it
-        require_writable(arguments.json)
+    # What cannot be written is better known before the work than after it.
+    require_writable(arguments.json, arguments.video)
+    if arguments.video:
+        require_video(arguments.video)
+    for folder in filter(None, (arguments.masks, arguments.labels)):
+        require_writable(folder / STAMPS_FILE)
     jobs = []
-    for source, out in zip(arguments.input, outs):
-        if arguments.resume and out.exists():
-            print(f"{out} is whole: nothing is left to do")
-        else:
-            jobs.append((source, out))
     status = 0
+    for source, out in zip(arguments.input, outs):
+        if not (arguments.resume and _is_whole(out)):
+            jobs.append((source, out))
+        elif problem := _finished(out, arguments):
+            print(f"canet segment-bag: {problem}", file=sys.stderr)
+            status = 1
     done = []
     for outcome in _here(jobs, arguments) if arguments.ray is None else _on_ray(jobs, arguments):
         if isinstance(outcome, BagError):
@@ -137,6 +153,9 @@ def run(arguments: argparse.Namespace) -> int:
             status = 1
             continue
         done.append(outcome)
+        if outcome["problem"]:
+            print(f"canet segment-bag: {outcome['problem']}", file=sys.stderr)
+            status = 1
         if outcome["damage"] and not arguments.salvage and status == 0:
             status = DAMAGED
     if arguments.json:
@@ -144,26 +163,32 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _here(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[dict[str, Any] | BagError]:
-    """One bag after the other; what was done, or why it could not be."""
+def _is_whole(out: Path | Address) -> bool:
+    return out.exists() if isinstance(out, Path) else out.is_whole()
+
+
+def _here(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
+    """One bag after the other."""
     for job in jobs:
         yield _segment(job, arguments, min(usable_cores(), MOST_STREAMS))
 
 
-def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[dict[str, Any] | BagError]:
+def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
     """Bags, and groups of their pictures, as tasks; see ``bags.on_ray``."""
     from canet_ros.bags.on_ray import bags_on_ray, connect, disconnect
     from canet_ros.bags.output import partial_of
 
+    if not jobs:
+        return
     # Workers have folders of their own to start in.
     for name in ("video", "masks", "labels"):
         if getattr(arguments, name):
             setattr(arguments, name, getattr(arguments, name).absolute())
     arguments.model = str(find_model(arguments.model).absolute())
     for _, out in jobs:
-        if arguments.force:
+        if isinstance(out, Path) and arguments.force:
             shutil.rmtree(partial_of(out), ignore_errors=True)
-        elif partial_of(out).exists() and not arguments.resume:
+        elif isinstance(out, Path) and partial_of(out).exists() and not arguments.resume:
             raise ValueError(
                 f"{partial_of(out)} is unfinished: --resume goes on with it, --force starts anew"
             )
@@ -194,7 +219,7 @@ def _segmenter(arguments: argparse.Namespace, streams: int) -> Segmenter:
     return _loaded(*(getattr(arguments, name) for name in names), streams)
 
 
-def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> dict[str, Any] | BagError:
+def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
     """A bag, in threads of this process."""
     from canet_ros.bags.picture_work import ThreadedWork
 
@@ -203,7 +228,7 @@ def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> dict[str,
         return _segment_with(work, _made_by(segmenter, arguments), job, arguments)
 
 
-def _segment_divided(job: Job, arguments: argparse.Namespace, gpus: int) -> dict[str, Any] | BagError:
+def _segment_divided(job: Job, arguments: argparse.Namespace, gpus: int) -> Outcome:
     """A bag whose pictures are tasks of their own on Ray."""
     from canet_ros.bags.on_ray import PicturesOnRay, one_on_ray
 
@@ -232,29 +257,49 @@ def _pictures(
 
 def _segment_with(
     work: PictureWork, made_by: dict[str, str], job: Job, arguments: argparse.Namespace
-) -> dict[str, Any] | BagError:
+) -> Outcome:
+    """What was done of a bag, for --json; or why nothing could be."""
+    from canet_ros.bags.addresses import near
     from canet_ros.bags.bag import BagError
-    from canet_ros.bags.segmentation import segment_bag
+    from canet_ros.bags.segmentation import Progress, segment_bag
 
-    source, out = job
     start_s = time.monotonic()
-    with _Bar(source.name) as bar:
-        try:
-            progress = segment_bag(
-                source,
-                out,
-                work,
-                _options(arguments),
-                made_by,
-                arguments.resume,
-                arguments.force,
-                bar.show,
-            )
-        except BagError as error:
-            return error
-        except KeyboardInterrupt:
-            print("stopped: --resume goes on where this ended, if a part was done", file=sys.stderr)
-            raise
+    options, progress = _options(arguments), Progress()
+    try:
+        with near(*job, arguments.resume, arguments.force) as (source, out), _Bar(source.name) as bar:
+            # It is there if a worker was killed behind its end, or if it could not be brought to where it belongs.
+            if not (arguments.resume and out.exists()) or arguments.force:
+                progress = segment_bag(
+                    source, out, work, options, made_by, arguments.resume, arguments.force, bar.show
+                )
+            problem = _written_beside(out, job[1], arguments)
+    except BagError as error:
+        return error
+    except KeyboardInterrupt:
+        print("stopped: --resume goes on where this ended, if a part was done", file=sys.stderr)
+        raise
+    _print_what_is_not_plain(job[0], progress)
+    skipped = f", {progress.undecodable} skipped" if progress.undecodable else ""
+    print(f"{progress.segmented} pictures of {len(progress.cameras)} cameras segmented{skipped}: {job[1]}")
+    return {
+        "input": str(job[0]),
+        "output": str(job[1]),
+        "messages_read": progress.read,
+        "pictures": progress.segmented,
+        "undecodable": progress.undecodable,
+        "undecodable_pictures": [
+            {"topic": topic, "stamp_ns": stamp, "problem": problem}
+            for topic, stamp, problem in progress.bad_pictures
+        ],
+        "notes": list(progress.notes),
+        "damage": list(progress.losses.sentences),
+        "messages_lost": progress.losses.messages,
+        "problem": problem,
+        "seconds": round(time.monotonic() - start_s, 3),
+    }
+
+
+def _print_what_is_not_plain(source: Path | Address, progress: Progress) -> None:
     for sentence in progress.notes:
         print(f"{source}: {sentence}", file=sys.stderr)
     for topic, stamp_ns, problem in progress.bad_pictures:
@@ -272,48 +317,52 @@ def _segment_with(
             else "no message is known to be lost"
         )
         print(f"{source} is damaged: {lost}", file=sys.stderr)
-    _write_files(out, arguments, len(arguments.input) > 1)
-    skipped = f", {progress.undecodable} skipped" if progress.undecodable else ""
-    print(f"{progress.segmented} pictures of {len(progress.cameras)} cameras segmented{skipped}: {out}")
-    return {
-        "input": str(source),
-        "output": str(out),
-        "messages_read": progress.read,
-        "pictures": progress.segmented,
-        "undecodable": progress.undecodable,
-        "undecodable_pictures": [
-            {"topic": topic, "stamp_ns": stamp, "problem": problem}
-            for topic, stamp, problem in progress.bad_pictures
-        ],
-        "notes": list(progress.notes),
-        "damage": list(losses.sentences),
-        "messages_lost": losses.messages,
-        "seconds": round(time.monotonic() - start_s, 3),
-    }
 
 
-def _write_files(out: Path, arguments: argparse.Namespace, several: bool) -> None:
-    """Video, masks and labels, from the bag that was made; with several bags in folders of their names."""
+def _finished(out: Path | Address, arguments: argparse.Namespace) -> str:
+    """Write, of a bag that is whole, the files that are not there; what keeps us from it, or nothing."""
+    print(f"{out} is whole: nothing of it is left to do")
+    if isinstance(out, Path):
+        return _written_beside(out, out, arguments)
+    if not (arguments.video or arguments.masks or arguments.labels):
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        out.fetch(Path(folder) / out.name)
+        return _written_beside(Path(folder) / out.name, out, arguments)
+
+
+def _written_beside(bag_here: Path, out: Path | Address, arguments: argparse.Namespace) -> str:
+    """Write video, masks and labels, from the bag that was made; what keeps us from it, or nothing.
+
+    With several bags they go to folders of their names. What is there already is whole, and left with ``--resume``.
+    """
     from canet_ros.bags.frames import write_labels, write_masks, write_videos
     from canet_ros.bags.reading import open_bag
 
     if not (arguments.video or arguments.masks or arguments.labels):
-        return
+        return ""
+    several = len(arguments.input) > 1
 
     def of(path: Path) -> Path:
         return path / out.name if several else path
 
-    with open_bag(out, out) as bag:
-        if arguments.masks:
-            print(f"{write_masks(bag, of(arguments.masks))} masks: {of(arguments.masks)}")
-        if arguments.labels:
-            print(f"{write_labels(bag, of(arguments.labels))} pictures with labels: {of(arguments.labels)}")
-        if arguments.video:
-            path = arguments.video
-            if several:
-                path = path.with_name(f"{path.stem}_{out.name}{path.suffix}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            print(f"video: {', '.join(map(str, write_videos(bag, path)))}")
+    try:
+        with open_bag(bag_here, bag_here) as bag:
+            if (folder := arguments.masks) and not (arguments.resume and (of(folder) / STAMPS_FILE).exists()):
+                print(f"{write_masks(bag, of(folder))} masks: {of(folder)}")
+            if arguments.labels:
+                print(
+                    f"{write_labels(bag, of(arguments.labels))} pictures with labels: {of(arguments.labels)}"
+                )
+            if path := arguments.video:
+                if several:
+                    path = path.with_name(f"{path.stem}_{out.name}{path.suffix}")
+                there = [path, *path.parent.glob(f"{glob.escape(path.stem)}_*{path.suffix}")]
+                if not (arguments.resume and any(file.exists() for file in there)):
+                    print(f"video: {', '.join(map(str, write_videos(bag, path)))}")
+    except Exception as error:  # whatever OpenCV and FFmpeg throw: the bag is whole, and that is said
+        return f"{out} is whole, but what was to be written of it is not: {error}; --resume writes what is missing"
+    return ""
 
 
 class _Bar:
@@ -389,7 +438,7 @@ def _options(arguments: argparse.Namespace) -> Any:
     )
 
 
-def _outs(sources: Sequence[Path], out: Path) -> list[Path]:
+def _outs(sources: Sequence[Path | Address], out: Path | Address) -> list[Path | Address]:
     """The bag that each input becomes: OUT itself, or a bag of the input's name in it."""
     resolved = [source.resolve() for source in sources]
     for index, path in enumerate(resolved):
@@ -399,18 +448,22 @@ def _outs(sources: Sequence[Path], out: Path) -> list[Path]:
         return [out]
     if out.suffix == ".mcap":
         raise ValueError(f"{out}: several bags become a folder of bags; give a folder")
+    # With as many of the folders above as it takes to tell them apart.
     names = [_bag_name(path) for path in resolved]
-    names = [
-        name if names.count(name) == 1 else f"{path.parent.name}_{name}"
-        for name, path in zip(names, resolved)
-    ]
+    parents = [path.parent for path in resolved]
+    while len(set(names)) < len(names) and any(parent.name for parent in parents):
+        names = [
+            name if names.count(name) == 1 or not parent.name else f"{parent.name}_{name}"
+            for name, parent in zip(names, parents)
+        ]
+        parents = [parent.parent for parent in parents]
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in names[:index]:  # drive.mcap and drive.db3
             raise ValueError(f"two inputs are called {name}: segment them one by one")
     return [out / name for name in names]
 
 
-def _bag_name(path: Path) -> str:
+def _bag_name(path: Path | Address) -> str:
     name = path.name
     for suffix in (".zstd", ".zst", ".mcap", ".db3"):
         name = name.removesuffix(suffix)
@@ -433,6 +486,20 @@ def _made_by(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, s
 
 def _words(values: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(word for value in values or () for word in value.split(",") if word)
+
+
+def _place(text: str) -> Path | Address:
+    from canet_ros.bags.addresses import place
+
+    return place(text)
+
+
+def _path(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no path of this machine: IN and OUT alone may be elsewhere"
+        )
+    return Path(text)
 
 
 def _time_ns(text: str) -> int:

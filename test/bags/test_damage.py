@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import resource
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -280,3 +281,68 @@ def test_columns_of_a_database_may_hold_anything(
     database.close()
     assert segment(bag, tmp_path / "out", "--every", 6) == (3 if lost else 0)
     assert len(carried(read_bag(tmp_path / "out"))) == len(many) - lost
+
+
+def chunk(content: bytes, size: int, compression: str = "zstd") -> bytes:
+    """A chunk of these compressed records, of which it says that they are ``size`` bytes."""
+    head = mcap.CHUNK_HEAD.pack(drives.START_NS, drives.START_NS, size, 0) + mcap.text(compression)
+    return mcap.record(mcap.CHUNK, head + len(content).to_bytes(8, "little") + content)
+
+
+def zeros(size: int, announced: bool) -> bytes:
+    compressor = zstandard.ZstdCompressor(level=1).compressobj(size=size if announced else -1)
+    pieces = [compressor.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+    return b"".join(pieces) + compressor.flush()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        mcap.RECORD_HEAD.pack(mcap.MESSAGE, 3 << 30) + bytes(40),
+        chunk(b"", 8 << 30),
+        chunk(zeros(3 << 30, True), 3 << 30),
+        chunk(zeros(3 << 30, True), 1000),
+        chunk(zeros(3 << 30, False), 1000),
+        chunk(zeros(64 << 20, True), 64 << 20),
+    ],
+    ids=[
+        "message",
+        "chunk",
+        "it is true",
+        "a frame that knows more",
+        "a frame that does not say",
+        "of zeros",
+    ],
+)
+def test_what_announces_gigabytes_fills_no_memory(
+    before: bytes, many: Sequence[Recorded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = storage_file(write_bag(tmp_path / "in", many, "mcap", "storage")).read_bytes()
+    head = 8 + next(at + 9 + len(body) for _, at, body in mcap.records(whole[8:]))
+    path = tmp_path / "drive.mcap"
+    path.write_bytes(whole[:head] + before + whole[head:-8])
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30), limit[1]))
+    try:
+        found, sentences = read_all(path, tmp_path / "work")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+    assert found == list(many)
+    assert sentences
+
+
+def test_a_message_larger_than_what_is_held_at_once_is_in_order(tmp_path: Path) -> None:
+    """300 MB in a chunk of its own, between others: no disorder."""
+    path = tmp_path / "drive.mcap"
+    big = drives.text("a" * (300 << 20))
+    recorded = [
+        Recorded("/chatter", "std_msgs/msg/String", drives.START_NS + number, data)
+        for number, data in enumerate((drives.text("b"), big, drives.text("c")))
+    ]
+    topic = drives.TOPICS["/chatter"]
+    bag = write_bag(tmp_path / "in", recorded, "mcap", "none", [topic])
+    path = storage_file(bag)
+    found, sentences = read_all(path, tmp_path / "work")
+    assert [m.data for m in found] == [m.data for m in recorded]
+    assert sentences == []

@@ -251,3 +251,18 @@ def test_looking_for_latched_messages_leaves_the_other_chunks_unread(
         )
         assert [m.data for m in latched(opened, START_NS + 10**9)] == [transforms("laser")]
         assert 0 < len(read) < len(opened.files[0].blocks) / 2
+
+
+def test_an_mcap_of_ros_1_is_said_to_be_one(
+    segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "one.mcap"
+    head = mcap.record(mcap.HEADER, mcap.text("ros1") + mcap.text("rosbag_to_mcap"))
+    schema = mcap.schema_record(mcap.Schema(1, "sensor_msgs/Image", "ros1msg", b"Header header"))
+    channel = mcap.channel_record(mcap.Channel(1, 1, "/front/image_raw", "ros1", ()))
+    message = mcap.record(mcap.MESSAGE, mcap.MESSAGE_HEAD.pack(1, 0, START_NS, START_NS) + bytes(60))
+    end = mcap.record(mcap.DATA_END, bytes(4)) + mcap.record(mcap.FOOTER, bytes(20))
+    path.write_bytes(mcap.MAGIC + head + schema + channel + message + end + mcap.MAGIC)
+    assert segment(path, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "/front/image_raw holds pictures of ROS 1: bring the bag to ROS 2 first" in said

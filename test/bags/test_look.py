@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import re
 import shutil
@@ -126,3 +127,51 @@ def test_picks_are_written_in_the_layout_of_training(
     # The drive lasts half a second, and no two picks of a camera are from the same.
     assert images == labels
     assert len(images) == 2
+
+
+def test_what_fails_behind_the_bag_is_said_and_made_up_for(
+    source: Path,
+    segment: Segment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("av")
+    wanted = ("--masks", tmp_path / "masks", "--video", tmp_path / "v.mp4", "--json", tmp_path / "r.json")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("canet_ros.bags.frames.write_videos", full)
+        assert segment(source, tmp_path / "out", *wanted) == 1
+    said = capsys.readouterr().err
+    assert "out is whole, but what was to be written of it is not: [Errno 28] No space left" in said
+    (report,) = json.loads((tmp_path / "r.json").read_text())
+    assert report["pictures"] == 10
+    assert "No space left" in report["problem"]
+    made = (tmp_path / "out" / "metadata.yaml").stat().st_mtime_ns
+    masks = (tmp_path / "masks" / "stamps.csv").stat().st_mtime_ns
+    assert not list(tmp_path.glob("*.mp4"))
+    assert segment(source, tmp_path / "out", *wanted, "--resume") == 0
+    assert len(list(tmp_path.glob("v_*.mp4"))) == 2
+    assert (tmp_path / "out" / "metadata.yaml").stat().st_mtime_ns == made
+    assert (tmp_path / "masks" / "stamps.csv").stat().st_mtime_ns == masks
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--video", "drive.gif"), "give the video a name that ends in"),
+        (("--masks", "drive/metadata.yaml/masks"), "cannot write"),
+        (("--labels", "drive/metadata.yaml/labels"), "cannot write"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(
+    option: tuple[str, str], said: str, source: Path, segment: Segment, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    name, path = option
+    assert segment(source, tmp_path / "out", name, source.parent / path) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

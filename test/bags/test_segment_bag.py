@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,13 @@ def test_several_bags_become_a_folder_of_bags(
     assert segment(tmp_path / "a/drive", tmp_path / "b/drive", tmp_path / "c", tmp_path / "out") == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_drive", "b_drive", "c"]
     assert segment(tmp_path / "c", tmp_path / "c", tmp_path / "out2") == 1
+    for name in "de":
+        (tmp_path / name / "a").mkdir(parents=True)
+        (tmp_path / "a/drive").rename(tmp_path / name / "a" / "drive") if name == "d" else shutil.copytree(
+            tmp_path / "d/a/drive", tmp_path / "e/a/drive"
+        )
+    assert segment(tmp_path / "d/a/drive", tmp_path / "e/a/drive", tmp_path / "out3") == 0
+    assert sorted(path.name for path in (tmp_path / "out3").iterdir()) == ["d_a_drive", "e_a_drive"]
 
 
 def test_names_that_are_taken_or_lie_in_each_other(

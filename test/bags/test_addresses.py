@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags at fsspec's addresses: in its memory, in its file system of local files, and in processes of their own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import EXACT, Segment
+from drives import Recorded, read_bag, write_bag
+
+from canet_ros.bags.addresses import Address
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """TMPDIR, which must be left empty."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.rm("/", recursive=True)
+
+
+@pytest.fixture
+def source(messages: Sequence[Recorded], tmp_path: Path) -> Path:
+    return write_bag(tmp_path / "drive", messages[:9])
+
+
+def left(scratch: Path) -> list[Path]:
+    return [path for path in scratch.rglob("*") if path.is_file()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_from_memory_to_memory_and_back(
+    source: Path, segment: Segment, tmp_path: Path, scratch: Path, memory: fsspec.AbstractFileSystem,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    memory.put(str(source), "/bucket/", recursive=True)
+    assert segment("memory://bucket/drive", "memory://bucket/out/week") == 0
+    assert sorted(memory.find("/bucket/out")) == [
+        "/bucket/out/week/metadata.yaml",
+        "/bucket/out/week/week_0.mcap",
+    ]
+    assert left(scratch) == []
+    assert segment(source, tmp_path / "week") == 0
+    brought = {Path(name).name: memory.cat(name) for name in memory.find("/bucket/out/week")}
+    assert brought == files(tmp_path / "week")
+    one = "memory://bucket/out/week/week_0.mcap"
+    assert segment(one, tmp_path / "again.mcap", "--only-results") == 0
+    assert not (tmp_path / "again.mcap.source").exists()
+
+    for options, status, said in (
+        ((), 1, "exists: give another name"),
+        (("--resume",), 0, ""),
+        (("--force", "--only-results"), 0, ""),
+    ):
+        assert segment("memory://bucket/drive", "memory://bucket/out/week", *options) == status
+        assert said in capsys.readouterr().err
+    assert memory.cat("/bucket/out/week/week_0.mcap") != brought["week_0.mcap"]
+    assert segment(source, "memory://bucket", "--force") == 1
+    assert "holds something else" in capsys.readouterr().err
+    assert memory.exists("/bucket/drive/metadata.yaml")
+    assert left(scratch) == []
+
+
+def test_what_cannot_be_reached_is_a_sentence(
+    source: Path, segment: Segment, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for given, said in (
+        (("memory://nothing/here", tmp_path / "out"), "memory://nothing/here does not exist"),
+        (("nope://bucket/drive", tmp_path / "out"), "nope://bucket/drive: Protocol not known"),
+        ((source, "nope://bucket/drive"), "nope://bucket/drive: Protocol not known"),
+    ):
+        assert segment(*given) == 1
+        assert said in capsys.readouterr().err.strip().splitlines()[-1]
+    with pytest.raises(SystemExit):
+        segment(source, tmp_path / "out", "--masks", "s3://bucket/masks")
+    assert "is no path of this machine" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    assert segment("memory://bucket/drive", tmp_path / "out") == 1
+    assert "needs fsspec: pip install fsspec" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert left(scratch) == []
+
+
+def test_a_bag_that_could_not_be_brought_is_brought_later(
+    source: Path, segment: Segment, scratch: Path, memory: fsspec.AbstractFileSystem,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(memory), "put_file", full)
+        assert segment(source, "memory://bucket/out") == 1
+    assert "memory://bucket/out: [Errno 28] No space left" in capsys.readouterr().err
+    (kept,) = [path for path in left(scratch) if path.suffix == ".mcap"]
+    before = kept.read_bytes()
+    assert segment(source, "memory://bucket/out", "--resume") == 0
+    assert memory.cat("/bucket/out/out_0.mcap") == before
+    assert left(scratch) == []
+
+
+def test_processes_of_their_own(source: Path, random_model: Path, tmp_path: Path, scratch: Path) -> None:
+    """A process that is killed brings nothing there; the next one goes on with what lies in TMPDIR."""
+    there = tmp_path / "there"
+    command = [
+        sys.executable,
+        "-m",
+        "canet_ros.cli",
+        "segment-bag",
+        f"file://{source}",
+        f"file://{there}/out",
+    ]
+    command += ["--model", str(random_model), *EXACT]
+    stopping = "import os, signal; from canet_ros.bags.output import Output; "
+    stopping += "Output.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+    stopping += "from canet_ros.cli import main; import sys; main(sys.argv[1:])"
+    killed = subprocess.run([sys.executable, "-c", stopping, *command[3:]], timeout=120)
+    assert killed.returncode == -9
+    assert not there.exists()
+    assert left(scratch)
+    assert subprocess.run([*command, "--resume"], timeout=120).returncode == 0
+    assert read_bag(there / "out")
+    assert left(scratch) == []
+
+
+def test_a_folder_of_others_is_not_taken_for_a_name(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match=r"holds something else, as thesis\.tex"):
+        Address(f"file://{tmp_path}/out").require_free(replace=True)
+    assert os.listdir(tmp_path / "out") == ["thesis.tex"]
