@@ -45,6 +45,7 @@ setup(
         "bags": ["lz4>=4", "rosbags>=0.11.6", "zstandard>=0.21"],
         "video": ["av>=12"],
         "ray": ["ray>=2.9"],
+        "remote": ["fsspec>=2023.1"],
         "kilted": [
             "ros-kilted-diagnostic-msgs",
             "ros-kilted-lifecycle-msgs",

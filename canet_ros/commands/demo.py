@@ -21,15 +21,18 @@ from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
 from canet_ros.hints import canet_command, install_ros
 from canet_ros.inference.camera_shape import CAMERA as CAMERA_SHAPE
 from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
+from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.ending import end_by_exception
+from canet_ros.launching.recording import canet_record_command, recorded_topics
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.names import ENGINES, PRECISIONS
 
 CAMERA = "/street"
 NODE = "/canet"
 RATE_HZ = 10.0
-LOG_FOLDER = "logs"
+LOG_FOLDER, BAG_FOLDER = "logs", "drive"
 NODE_PROCESS, RECORDER, CAMERA_PROCESS = "segmentation node", "recorder", "street camera"
+BAG_PROCESS = "bag recorder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=0,
         metavar="PORT",
         help="show the overlay live in a browser of this machine, on 127.0.0.1 alone (default: a free port)",
+    )
+    parser.add_argument(
+        "--bag", action="store_true", help=f"record the drive as a rosbag2 too, in OUT/{BAG_FOLDER}"
     )
     parser.add_argument("--seed", type=int, default=6, help="of the drawn street (default: 6)")
     parser.add_argument("--model", default="", help="name under models/, or a model folder")
@@ -94,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     summary = json.loads((arguments.out / SUMMARY_FILE).read_text(encoding="utf-8"))
     print(_table(summary))
     print(f"\npictures and {SUMMARY_FILE}: {arguments.out.resolve()}")
+    if arguments.bag:
+        print(f"rosbag2: {(arguments.out / BAG_FOLDER).resolve()}")
     return 0
 
 
@@ -127,11 +135,16 @@ def _empty(out: Path) -> None:
     for pattern in (OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE):
         for path in out.glob(pattern):
             path.unlink()
+    bag = out / BAG_FOLDER
+    for path in (*bag.glob(f"{BAG_FOLDER}_*.mcap"), bag / "metadata.yaml"):
+        path.unlink(missing_ok=True)
+    if bag.is_dir() and not any(bag.iterdir()):
+        bag.rmdir()
 
 
 def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]]:
     frames = round(arguments.seconds * RATE_HZ)
-    camera: dict[str, Any] = {"rate": RATE_HZ, "frames": frames, "wait_for_subscribers": 2}
+    camera: dict[str, Any] = {"rate": RATE_HZ, "frames": frames, "wait_for_subscribers": 2 + arguments.bag}
     recorder = ["--out", str(arguments.out), "--camera", CAMERA, "--node", NODE]
     if arguments.view is not None:
         recorder += ["--view", str(arguments.view)]
@@ -155,7 +168,13 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
             parse_resolution(arguments.resolution)
         node["resolution"] = arguments.resolution
     python = [sys.executable, "-m"]
+    topics = [
+        *recorded_topics(camera_topics([f"{CAMERA}/image_raw"], "segmentation"), "raw"),
+        f"{CAMERA}/truth",
+    ]
+    bag = canet_record_command(topics, str(arguments.out / BAG_FOLDER), use_sim_time=False)
     return {
+        **({BAG_PROCESS: bag} if arguments.bag else {}),
         NODE_PROCESS: [*python, "canet_ros.ros.node", *_ros_arguments(node)],
         RECORDER: [*python, "canet_ros.demo.recorder", *recorder],
         CAMERA_PROCESS: [

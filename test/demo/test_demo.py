@@ -132,13 +132,18 @@ def test_the_contact_sheet_shows_image_overlay_and_truth(drawn_run):
     assert share_of_flat > 0.8, "the third column is flat colours: the truth"
 
 
-def test_the_users_own_pictures_have_no_truth(tmp_path, random_model):
+def test_the_users_own_pictures_have_no_truth_and_become_a_bag(tmp_path, random_model):
+    pytest.importorskip("rosbags")
+    from canet_ros.bags.reading import open_bag
+
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for index in range(4):
         cv2.imwrite(str(pictures / f"{index}.jpg"), StreetDrive(index, 160, 120).frame(0).image)
     out = tmp_path / "out"
-    process = demo("--out", out, "--model", random_model, "--input", pictures, *EXACT)
+    (out / "drive").mkdir(parents=True)
+    (out / "drive" / "drive_0.mcap").write_bytes(b"of an earlier run")
+    process = demo("--out", out, "--model", random_model, "--input", pictures, "--bag", *EXACT)
     _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors
     summary = json.loads((out / "summary.json").read_text())
@@ -146,6 +151,11 @@ def test_the_users_own_pictures_have_no_truth(tmp_path, random_model):
     assert summary["frames_published"] == 4
     assert summary["input"] == str(pictures)
     assert cv2.imread(str(out / "contact_sheet.png")).shape[1] < 3 * 480
+    with open_bag(out / "drive", tmp_path) as bag:
+        topics = [message.connection.topic for _, message in bag.messages()]
+        assert not bag.all_losses().sentences
+    assert topics.count("/street/image_raw") == topics.count("/street/camera_info") == 4
+    assert topics.count("/street/segmentation/mask/compressed") >= summary["frames_segmented"] - 1
 
 
 def test_when_the_node_dies_the_demo_says_so_and_leaves_nothing_behind(tmp_path, random_model):
