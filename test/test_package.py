@@ -372,6 +372,7 @@ BY_PIP = {
     "lz4",
     "av",
     "ray",
+    "fsspec",
     "matplotlib",
     "tensorboard",
 }
