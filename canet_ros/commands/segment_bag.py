@@ -136,6 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
         require_video(arguments.video)
     for folder in filter(None, (arguments.masks, arguments.labels)):
         require_writable(folder / STAMPS_FILE)
+    arguments.keep_files = arguments.resume  # which Ray's tasks set, for bags alone
     jobs = []
     status = 0
     for source, out in zip(arguments.input, outs):
@@ -185,10 +186,12 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
         if getattr(arguments, name):
             setattr(arguments, name, getattr(arguments, name).absolute())
     arguments.model = str(find_model(arguments.model).absolute())
-    for _, out in jobs:
-        if isinstance(out, Path) and arguments.force:
+    for out in (out for _, out in jobs if isinstance(out, Path)):
+        if arguments.force:
             shutil.rmtree(partial_of(out), ignore_errors=True)
-        elif isinstance(out, Path) and partial_of(out).exists() and not arguments.resume:
+        elif out.exists():
+            raise ValueError(f"{out} exists: give another name, or --force to replace it")
+        elif partial_of(out).exists() and not arguments.resume:
             raise ValueError(
                 f"{partial_of(out)} is unfinished: --resume goes on with it, --force starts anew"
             )
@@ -348,7 +351,9 @@ def _written_beside(bag_here: Path, out: Path | Address, arguments: argparse.Nam
 
     try:
         with open_bag(bag_here, bag_here) as bag:
-            if (folder := arguments.masks) and not (arguments.resume and (of(folder) / STAMPS_FILE).exists()):
+            if (folder := arguments.masks) and not (
+                arguments.keep_files and (of(folder) / STAMPS_FILE).exists()
+            ):
                 print(f"{write_masks(bag, of(folder))} masks: {of(folder)}")
             if arguments.labels:
                 print(
@@ -358,7 +363,7 @@ def _written_beside(bag_here: Path, out: Path | Address, arguments: argparse.Nam
                 if several:
                     path = path.with_name(f"{path.stem}_{out.name}{path.suffix}")
                 there = [path, *path.parent.glob(f"{glob.escape(path.stem)}_*{path.suffix}")]
-                if not (arguments.resume and any(file.exists() for file in there)):
+                if not (arguments.keep_files and any(file.exists() for file in there)):
                     print(f"video: {', '.join(map(str, write_videos(bag, path)))}")
     except Exception as error:  # whatever OpenCV and FFmpeg throw: the bag is whole, and that is said
         return f"{out} is whole, but what was to be written of it is not: {error}; --resume writes what is missing"

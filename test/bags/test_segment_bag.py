@@ -436,6 +436,17 @@ def test_a_run_that_goes_on_is_not_replaced(
     assert len(carried(read_bag(tmp_path / "out"))) == 6
 
 
+@pytest.mark.parametrize(("made", "said"), [("out", "out exists"), ("out.partial", "is unfinished")])
+def test_what_is_there_is_refused_before_ray_is_started(
+    made: str, said: str, messages: Sequence[Recorded], segment: Segment, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    source = write_bag(tmp_path / "in", messages[:5])
+    (tmp_path / made).mkdir()
+    assert segment(source, tmp_path / "out", "--ray") == 1
+    assert said in capsys.readouterr().err
+
+
 def test_resume_refuses_a_file_that_a_power_cut_has_shortened(
     begun: Path, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
