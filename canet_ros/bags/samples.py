@@ -88,24 +88,25 @@ def candidate(sample: Sample, classes: int) -> Candidate:
 
 
 def chosen(candidates: list[Candidate], count: int) -> list[int]:
-    """Indexes of the candidates most worth labelling, best first.
+    """Indexes of the candidates most worth labelling; they come in the order of time, ``candidates`` too.
 
-    Greedily the one with the largest product of unsureness and distance to those chosen before; none within a second
-    of another.
+    The drive is cut into ``count`` stretches along which the pictures change equally much, and of each the one of
+    which the model is most unsure is taken; none within a second of another. What is then missing, because a stretch
+    has none to take, are the most unsure of the rest.
     """
     if not candidates or count < 1:
         return []
     unsure = np.array([c.unsure for c in candidates])
     times = np.array([c.log_ns for c in candidates])
-    features = np.stack([c.features for c in candidates])
-    nearest = np.ones(len(candidates))
+    changes = np.linalg.norm(np.diff(np.stack([c.features for c in candidates]), axis=0), axis=1)
+    way = np.concatenate(([0.0], changes.cumsum()))
+    stretches = np.minimum(way * count / max(float(way[-1]), 1e-9), count - 1).astype(int)
     free = np.ones(len(candidates), bool)
     picked: list[int] = []
-    while free.any() and len(picked) < count:
-        worth = np.where(free, (unsure + 1e-6) * (nearest + 1e-6), -1)
-        best = int(worth.argmax())
+    for among in (*(stretches == stretch for stretch in range(count)), *([free] * count)):
+        if len(picked) == count or not (free & among).any():
+            continue
+        best = int(np.where(free & among, unsure, -1).argmax())
         picked.append(best)
-        distances = np.linalg.norm(features - features[best], axis=1)
-        nearest = distances if len(picked) == 1 else np.minimum(nearest, distances)
         free &= np.abs(times - times[best]) >= SECOND_NS
-    return picked
+    return sorted(picked)

@@ -111,10 +111,19 @@ def test_picked_frames_are_unsure_differ_and_lie_apart() -> None:
     other = Candidate(5 * second, 0.4, np.ones(3, np.float32))
     near = Candidate(5 * second + 1000, 0.6, np.ones(3, np.float32))
     assert chosen([*still, other], 2) == [0, 5]
-    picked = chosen([*still, other, near], 7)
-    assert picked[0] == 6
-    assert 5 not in picked
+    assert chosen([*still, other, near], 7) == [0, 1, 2, 3, 4, 6]
     assert chosen([], 3) == []
+
+
+def test_picked_frames_are_spread_over_what_changes_not_over_time() -> None:
+    second, way = 10**9, np.concatenate((np.zeros(50), np.arange(1, 13)))
+    unsure = np.where(np.arange(62) % 3, 0.2, 0.3)
+    drive = [
+        Candidate(index * second, float(unsure[index]), np.full(2, way[index], np.float32))
+        for index in range(62)
+    ]
+    # Fifty seconds at a traffic light are one stretch with the first pictures after it.
+    assert chosen(drive, 4) == [0, 54, 57, 60]
 
 
 def test_picks_are_written_in_the_layout_of_training(
