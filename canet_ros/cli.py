@@ -8,13 +8,12 @@ import importlib
 import io
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
 import canet_ros
-from canet_ros.hints import missing_package
+from canet_ros.hints import import_problem, missing_package
 from canet_ros.launching.ending import Ended
 
 COMMANDS = {
@@ -73,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # of `canet doctor | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
-        if os.environ.get(DEBUG_VARIABLE):
+    except BaseException as error:
+        # A SystemExit of argparse is an answer; packages end, and Rust panics, with exceptions of this kind too.
+        if os.environ.get(DEBUG_VARIABLE) or not (isinstance(error, Exception) or import_problem(error)):
             raise
         print(f"canet {command}: {_in_words(error)}", file=sys.stderr)
         return 1
@@ -88,7 +88,12 @@ def _require_current_folder() -> None:
         raise RuntimeError("the current folder is gone: go to another") from None
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:  # Python's own words, not ours
+        return missing_package(error.name.partition(".")[0])
+    broken = import_problem(error)
+    if broken:
+        return broken
     if isinstance(
         error, ValueError
     ):  # ours; a model that does not fit names every tensor in a line of its own
@@ -96,13 +101,8 @@ def _in_words(error: Exception) -> str:
     first_line = str(error).strip().partition("\n")[0]
     if "No usable temporary directory" in first_line:  # Python's own words
         return f"{first_line}: set TMPDIR to a folder that can be written"
-    raised = traceback.extract_tb(error.__traceback__)
-    if raised and raised[-1].name == "<module>" and not isinstance(error, ModuleNotFoundError):
-        return f"a package is broken: {type(error).__name__}: {first_line} ({raised[-1].filename})"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, ModuleNotFoundError) and error.name:  # Python's own words, not ours
-        return missing_package(error.name.partition(".")[0])
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, (ImportError, OSError, RuntimeError)) and first_line:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import shutil
+import sys
+import traceback
 from pathlib import Path
 
 from canet_ros.share import share_folders
@@ -28,6 +31,27 @@ def not_imported(package: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         return f"{package} is not installed"
     return f"{package} is installed, but broken: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def import_problem(error: BaseException) -> str:
+    """What an exception says of the package that it kept from being imported; empty: it came from no import.
+
+    Packages raise what they like: an ImportError for a library that is not there, NumPy's advice of a page, SystemExit.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [(frame, line) for frame, line in frames if frame.f_code.co_name == "<module>"]
+    if not modules:
+        return ""
+    names = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in modules]
+    foreign = [name for name in names if name not in (*sys.stdlib_module_names, "canet_ros", "__main__")]
+    place = modules[-1][0].f_code.co_filename
+    if isinstance(error, SyntaxError):  # there is no frame of what was not compiled
+        place = error.filename or f"by {linecache.getline(place, modules[-1][1]).strip()}"
+    while error.__cause__ is not None:  # what NumPy's advice is about
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    package = foreign[-1] if foreign else "a package"
+    return f"{package} is broken: {type(error).__name__}: {text or 'without a word'} ({place})"
 
 
 def install_engine(name: str) -> str:

@@ -15,7 +15,7 @@ _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _WITHOUT_LENGTH = {0x01, 0xD8}
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _END, _START_OF_SCAN = 0xD9, 0xDA
-_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_KIND = 256, 257, 254
 
 
 class HeaderError(ValueError):
@@ -37,6 +37,37 @@ def picture_size(data: bytes) -> tuple[int, int]:
     if data.startswith((b"II*\x00", b"MM\x00*")):
         return _tiff(data)
     raise HeaderError("no JPEG, PNG or TIFF")
+
+
+def holds_several(data: bytes) -> bool:
+    """Whether a file is an animation or has pages (PNG, WebP, TIFF), of which OpenCV reads the first. Never raises."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        at = data.find(b"acTL", 33, data.find(b"IDAT"))  # animated PNG counts its frames before the first
+        return at > 0 and int.from_bytes(data[at + 4 : at + 8], "big") > 1
+    if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
+        return bool(data[20] & 2) and data.count(b"ANMF") > 1
+    if data.startswith((b"II*\x00", b"MM\x00*")):
+        return _tiff_pages(data) > 1
+    return False
+
+
+def _tiff_pages(data: bytes) -> int:
+    """Two for more than one; thumbnails and other small copies are no pages."""
+    order = "<" if data[:2] == b"II" else ">"
+    pages, seen = 0, set()
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        while at and at not in seen and pages < 2:
+            seen.add(at)
+            (count,) = struct.unpack_from(f"{order}H", data, at)
+            entries = (
+                struct.unpack_from(f"{order}HHII", data, at + 2 + 12 * entry) for entry in range(count)
+            )
+            pages += not any(tag == _TIFF_KIND and value & 1 for tag, _, _, value in entries)
+            (at,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)
+    except struct.error:
+        pass
+    return pages
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:

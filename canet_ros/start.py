@@ -36,7 +36,7 @@ def _run(program: str, module: str) -> int:
         os.chdir("/")
     try:
         main = importlib.import_module(module).main
-    except (Exception, SystemExit) as error:  # a package that is missing or broken
+    except BaseException as error:  # a package that is missing or broken; SystemExit too, and panics of Rust
         if os.environ.get("CANET_ROS_DEBUG"):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -12,8 +12,10 @@ import numpy as np
 
 from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
 from canet_ros.commands import argument
+from canet_ros.commands.loading import say_passed_over
 from canet_ros.commands.train import add_training_options, naming_flags, training_config
 from canet_ros.files import require_writable, write_json, write_picture, write_text
+from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import load_network, parse_resolution
 from canet_ros.names import FUSIONS
@@ -58,7 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
     splits = {"val": find_pictures(Path(config.data) / "val")}
     if config.without:
         splits["left_out"] = find_pictures(Path(config.data) / "train", only=config.without)
-    measured = [measure_run(run, splits) for run in runs]
+    measured = []
+    for run in runs:
+        segmenter = Segmenter.load(run.model)
+        say_passed_over(segmenter.engine)
+        measured.append(measure_run(run, segmenter, splits))
     summary = summarize(measured, list(splits))
     _add_cost(summary, runs, arguments.latency_resolution)
     results: dict[str, Any] = {"classes": list(classes.names), "summary": summary, "runs": measured}

@@ -195,10 +195,12 @@ def _ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def _table(summary: Mapping[str, Any]) -> str:
+    passed_over = {"because": summary["passed_over"]} if summary["passed_over"] else {}
     miou = "no truth" if summary["miou"] is None else f"{summary['miou']:.3f}"
     rows = {
         "model": f"{summary['model']} at {summary['resolution']}",
         "runs on": f"{summary['engine']} {summary['precision']}, {summary['device']} ({summary['host']['processor']})",
+        **passed_over,
         "camera": f"{summary['camera_size']}, {summary['input']}",
         "frames": f"{summary['frames_published']} published, {summary['frames_segmented']} segmented, "
         f"{summary['dropped']} dropped",

@@ -10,31 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_picture_format, require_writable, write_json, write_picture
-from canet_ros.inference import Segmenter
 from canet_ros.inference.familiarity import familiar_range
 from canet_ros.inference.model_folder import SPEC_FILE, find_model, load_spec, save_spec
-from canet_ros.names import ENGINES, PRECISIONS
+from canet_ros.inference.pictures import in_short
 from canet_ros.training.calibration import fit_temperature, reliability_picture
-from canet_ros.training.dataset import find_pictures
+from canet_ros.training.dataset import find_pictures, to_stderr
 from canet_ros.training.evaluate import confusion_picture, evaluate, worst_pictures_sheet
 from canet_ros.training.metrics import scores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="name under models/, or a model folder")
+    add_model_arguments(parser, model=None)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the split")
     parser.add_argument("--split", default="val", help="folder with images/ and labels/ (default: val)")
     parser.add_argument("--only", nargs="+", default=(), metavar="PREFIX", help="pictures named so (a drive)")
-    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
-    parser.add_argument(
-        "--resolution",
-        default="",
-        metavar="WxH",
-        help="of the network's input; camera: in the pictures' shape",
-    )
     parser.add_argument(
         "--flip", action="store_true", help="look at the mirrored picture too: twice the time"
     )
@@ -60,15 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.calibrate:
         require_writable(folder / SPEC_FILE)
         save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, pictures), 3)))
-    segmenter = Segmenter.load(
-        folder, arguments.device, arguments.engine, arguments.precision, arguments.resolution
-    )
+    segmenter = load_segmenter(arguments, folder)
     evaluation = evaluate(segmenter, pictures, arguments.flip)
     if not evaluation.confusion.any():
         raise ValueError(
             f"no pixel of the {len(pictures)} label pictures has an id of the model's classes "
             f"(0 to {len(segmenter.spec.classes) - 1}): nothing can be measured"
         )
+    unlabelled = [name for name, miou in evaluation.miou_by_picture.items() if np.isnan(miou)]
+    if unlabelled:
+        to_stderr(f"{in_short(unlabelled)}: no label has an id of the model's classes, nothing is measured")
     found = scores(evaluation.confusion)
     classes = segmenter.spec.classes
     figures: dict[str, Any] = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from canet_ros.commands import argument
+from canet_ros.commands.loading import say_passed_over
 from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
@@ -147,6 +148,7 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
         save_spec(Path(folder), spec)
         onnx.save(network, str(Path(folder) / MODEL_FILE))
         segmenter = Segmenter.load(folder)
+        say_passed_over(segmenter.engine)
         mask = segmenter(picture).mask
         arguments.out.mkdir(exist_ok=True)
         for file in Path(folder).iterdir():

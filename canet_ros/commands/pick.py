@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from canet_ros.commands.report import add_model_arguments, status_of
-from canet_ros.inference import Segmenter
+from canet_ros.commands.loading import add_model_arguments, load_segmenter
+from canet_ros.commands.report import add_topics_argument, status_of
 from canet_ros.opencv import encode_picture
 
 STEP_NS = 250_000_000
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="rosbag2, segmented or not: folder or file")
     parser.add_argument("--count", type=int, default=50, help="frames of each camera (default: 50)")
     parser.add_argument("--out", type=Path, required=True, help="folder for train/images and train/labels")
+    add_topics_argument(parser)
     add_model_arguments(parser)
 
 
@@ -37,9 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
-        segmenter = Segmenter.load(
-            arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
-        )
+        segmenter = load_segmenter(arguments)
         for folder in (images, labels):
             folder.mkdir(parents=True, exist_ok=True)
         classes = len(segmenter.spec.classes)

@@ -12,22 +12,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from canet_ros.commands.segment_bag import DAMAGED, DEFAULT_MODEL
+from canet_ros.commands.loading import add_model_arguments, load_segmenter
+from canet_ros.commands.segment_bag import DAMAGED
 from canet_ros.files import require_writable, write_text
-from canet_ros.inference import Segmenter
 from canet_ros.inference.visualization import color_lookup_table
-from canet_ros.names import ENGINES, PRECISIONS
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_topics_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topics", nargs="+", default=[], metavar="TOPIC", help="image topics (default: all)"
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder (default: {DEFAULT_MODEL})")
-    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
-    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, default=300, help="most pictures of each camera, evenly in time (default: 300)"
     )
+    add_topics_argument(parser)
     add_model_arguments(parser)
 
 
@@ -50,9 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_writable(arguments.out)
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
-        segmenter = Segmenter.load(
-            arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
-        )
+        segmenter = load_segmenter(arguments)
         table = color_lookup_table(segmenter.spec.classes, "bgr")
         step_ns = (bag.end_ns - bag.start_ns) // arguments.frames
         times: dict[str, TopicTimes] = defaultdict(TopicTimes)

@@ -11,14 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from canet_ros.commands import argument
+from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_writable, write_picture
-from canet_ros.inference import Segmenter
 from canet_ros.inference.camera_shape import squeeze_warning
-from canet_ros.inference.pictures import distinct_names, find_files, is_video, open_pictures
+from canet_ros.inference.pictures import distinct_names, find_files, is_video, open_pictures, several_in_one
 from canet_ros.inference.visualization import color_lookup_table, overlay
-from canet_ros.names import ENGINES, PRECISIONS
-
-DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,18 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for NAME_mask.png and NAME_overlay.jpg; inputs of one "
         "name keep their suffix (1.png_mask.png) or folder (front/1_mask.png)",
     )
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help=f"name or model folder (default: {DEFAULT_MODEL})"
-    )
-    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
-    parser.add_argument(
-        "--resolution",
-        default="",
-        metavar="WxH",
-        help="of the network's input; camera: in the pictures' shape",
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--alpha", type=argument(_share), default=0.5, help="weight of the colours in the overlay, 0..1"
     )
@@ -60,9 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
     inputs = [open_pictures(file, problems.append, name) for file, name in names.items()]
     require_writable(arguments.out / "mask.png")
-    segmenter = Segmenter.load(
-        arguments.model, arguments.device, arguments.engine, arguments.precision, arguments.resolution
-    )
+    several = several_in_one(names)
+    if several:
+        print(several, file=sys.stderr)
+    segmenter = load_segmenter(arguments)
     table = color_lookup_table(segmenter.spec.classes, "bgr")
     written = 0
     advice: set[str] = set()

@@ -22,12 +22,13 @@ import cv2
 from tqdm import tqdm
 
 import canet_ros
+from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_writable, write_json
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import find_model
 from canet_ros.machine import usable_cores
 from canet_ros.messages.pictures import DEFAULT_OUTPUTS, OUTPUTS
-from canet_ros.names import ENGINES, MASK_SIZES, PALETTES, PRECISIONS
+from canet_ros.names import MASK_SIZES, PALETTES
 
 if TYPE_CHECKING:
     from canet_ros.bags.addresses import Address
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 Job = tuple["Path | Address", "Path | Address"]
 Outcome = Union[dict[str, Any], "BagError"]
-DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 DAMAGED = 3
 STAMPS_FILE = "stamps.csv"
 # Each holds the network's memory for a picture.
@@ -112,13 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="divide the work among the Ray cluster there (without ADDRESS among this machine's cores)",
     )
     parser.add_argument("--json", type=_path, metavar="FILE", help="write what was done as JSON")
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help=f"name or model folder (default: {DEFAULT_MODEL})"
-    )
-    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
-    parser.add_argument("--resolution", default="", metavar="WxH", help="of the network's input")
+    add_model_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -211,15 +205,15 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(model: str, device: str, engine: str, precision: str, resolution: str, streams: int) -> Segmenter:
+def _loaded(flags: tuple[tuple[str, str], ...], streams: int) -> Segmenter:
     # Each picture is in the hands of one thread; there are as many as cores.
     cv2.setNumThreads(1)
-    return Segmenter.load(model, device, engine, precision, resolution, streams=streams)
+    return load_segmenter(argparse.Namespace(**dict(flags)), streams=streams)
 
 
 def _segmenter(arguments: argparse.Namespace, streams: int) -> Segmenter:
     names = ("model", "device", "engine", "precision", "resolution")
-    return _loaded(*(getattr(arguments, name) for name in names), streams)
+    return _loaded(tuple((name, getattr(arguments, name)) for name in names), streams)
 
 
 def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:

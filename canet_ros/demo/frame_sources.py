@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.hints import pip_install
-from canet_ros.inference.pictures import open_pictures
+from canet_ros.hints import missing_package
+from canet_ros.inference.pictures import find_files, open_pictures, several_in_one
 from canet_ros.messages.images import ImageError, frame_from_compressed, frame_from_image
 from canet_ros.simulation import StreetDrive
 
@@ -52,6 +52,9 @@ def input_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFram
     """
     if (path / "metadata.yaml").is_file() or path.suffix in _BAG_SUFFIXES:
         return _bag_frames(path, warn)
+    several = several_in_one(find_files(path))
+    if several:
+        warn(several)
     return (CameraFrame(picture.image) for picture in open_pictures(path, warn).pictures)
 
 
@@ -59,8 +62,10 @@ def _bag_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame
     try:
         from rosbags.highlevel import AnyReader, AnyReaderError
         from rosbags.typesys import Stores, get_typestore
-    except ImportError:
-        raise ValueError(f"input {path} is a rosbag2: to read it, {pip_install('rosbags')}") from None
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"input {path} is a rosbag2: to read it, {missing_package(str(error.name).partition('.')[0])}"
+        ) from None
     # Bags of Humble do not hold the definitions of their messages.
     reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
     try:

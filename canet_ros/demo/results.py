@@ -130,7 +130,8 @@ def summarize(recording: Recording, source: str) -> dict[str, Any]:
         "pixel_accuracy": None,
         "iou": None,
         **{
-            key: recording.engine.get(key) for key in ("model", "engine", "device", "precision", "resolution")
+            key: recording.engine.get(key)
+            for key in ("model", "engine", "device", "precision", "resolution", "passed_over")
         },
         "camera_size": "x".join(map(str, recording.camera_size)),
         "input": source,

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.opencv import PictureError, read_picture
+from canet_ros.picture_header import holds_several
 
 PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
 
@@ -70,6 +72,25 @@ def find_files(path: Path) -> list[Path]:
     if not files:
         raise ValueError(f"input {path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return files
+
+
+def several_in_one(files: Iterable[Path]) -> str:
+    """A sentence for the picture files that hold several, of which the first is taken; empty: none does."""
+    found = []
+    for file in files:
+        if file.suffix.lower() in (".png", ".tif", ".tiff", ".webp"):
+            with contextlib.suppress(OSError):  # told when it is read
+                if holds_several(file.read_bytes()):
+                    found.append(str(file))
+    if not found:
+        return ""
+    return f"{in_short(found)}: several pictures in one file, of which the first alone is taken"
+
+
+def in_short(names: Sequence[str], most: int = 3) -> str:
+    """The first of them, and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def is_video(file: Path) -> bool:

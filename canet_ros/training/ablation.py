@@ -66,9 +66,10 @@ def planned_runs(folder: Path, fusions: Sequence[str], seeds: Sequence[int]) -> 
     ]
 
 
-def measure_run(run: AblationRun, splits: dict[str, list[LabelledPicture]]) -> dict[str, Any]:
-    """mIoU and IoU per class of a run on every split, on the fastest engine."""
-    segmenter = Segmenter.load(run.model)
+def measure_run(
+    run: AblationRun, segmenter: Segmenter, splits: dict[str, list[LabelledPicture]]
+) -> dict[str, Any]:
+    """mIoU and IoU per class of a run on every split; ``segmenter`` runs its model."""
     figures: dict[str, Any] = {"fusion": run.fusion, "seed": run.seed}
     for split, pictures in splits.items():
         found = scores(evaluate(segmenter, pictures).confusion)

@@ -8,7 +8,8 @@ does not have are ignored in training and in every figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from canet_ros.inference.pictures import PICTURE_SUFFIXES
+from canet_ros.inference.pictures import PICTURE_SUFFIXES, in_short, several_in_one
 from canet_ros.opencv import read_picture
 from canet_ros.training.augmentation import augment
 
@@ -46,6 +47,11 @@ class LabelledPicture:
         """
         image = read_picture(self.image)
         label = read_picture(self.label, cv2.IMREAD_UNCHANGED)
+        bits = _bits(self.label)
+        if bits < 8:  # OpenCV makes 255 of the highest, and other ids of the others
+            raise ValueError(
+                f"{self.label}: expected 8 bits a pixel, got {bits}: write the ids as an 8-bit grey PNG"
+            )
         if label.ndim != 2 or label.dtype != np.uint8:
             found = "colours, or ids behind a palette" if label.ndim == 3 else label.dtype
             raise ValueError(
@@ -59,20 +65,41 @@ class LabelledPicture:
         return image, np.where(label < classes, label, IGNORED).astype(np.uint8)
 
 
+def _bits(png: Path) -> int:
+    """A pixel's, of each channel."""
+    with png.open("rb") as file:
+        return file.read(25)[24]
+
+
+def to_stderr(text: str) -> None:
+    """A line for whoever started the command."""
+    print(text, file=sys.stderr)
+
+
 def find_pictures(
-    split: Path, only: Sequence[str] = (), without: Sequence[str] = ()
+    split: Path,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+    warn: Callable[[str], None] = to_stderr,
 ) -> list[LabelledPicture]:
     """All labelled pictures of a split, by name; ``only`` and ``without`` choose by prefix of the name (a drive).
 
+    Args:
+        warn: told of what lies there and is not used.
+
     Raises:
-        ValueError: the folder is not in the layout, a label is missing, or nothing is left.
+        ValueError: the folder is not in the layout, a label is missing or is that of two pictures, nothing is left.
     """
     if not (split / "images").is_dir() or not (split / "labels").is_dir():
         raise ValueError(f"{split} must hold the folders images/ and labels/")
-    pictures = []
-    for image in sorted((split / "images").iterdir()):
-        if image.suffix.lower() not in PICTURE_SUFFIXES:
-            continue
+    files = sorted(file for file in (split / "images").iterdir() if not file.name.startswith("."))
+    images = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    _warn_of_unused(split, files, images, warn)
+    for prefix in only:
+        if not any(image.name.startswith(prefix) for image in images):
+            warn(f"{split}/images holds no picture that begins with {prefix}")
+    pictures: list[LabelledPicture] = []
+    for image in images:
         if only and not image.name.startswith(tuple(only)):
             continue
         if without and image.name.startswith(tuple(without)):
@@ -80,12 +107,31 @@ def find_pictures(
         label = split / "labels" / f"{image.stem}.png"
         if not label.is_file():
             raise ValueError(f"{label} is missing: every picture needs its labels")
+        if pictures and pictures[-1].label == label:  # sorted: files of one name follow each other
+            raise ValueError(
+                f"{pictures[-1].image} and {image} have one label file, {label}: keep one of them"
+            )
         pictures.append(LabelledPicture(image, label))
     if not pictures:
         names = [f"that begins with {' or '.join(only)}"] if only else []
         names += [f"that does not begin with {' or '.join(without)}"] if without else []
         raise ValueError(f"{split}/images holds no picture {' and '.join(names)}".rstrip())
     return pictures
+
+
+def _warn_of_unused(
+    split: Path, files: Sequence[Path], images: Sequence[Path], warn: Callable[[str], None]
+) -> None:
+    stems = {image.stem for image in images}
+    others = [file.name for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]
+    if others:
+        warn(f"{split}/images: {in_short(others)}: no picture by its name, left out")
+    alone = sorted(label.name for label in (split / "labels").glob("*.png") if label.stem not in stems)
+    if alone:
+        warn(f"{split}/labels: {in_short(alone)}: no picture of this name in images/, left out")
+    several = several_in_one(images)
+    if several:
+        warn(several)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,9 @@ from canet_ros.training.metrics import confusion_matrix, scores
 
 @dataclass(frozen=True)
 class Comparison:
-    """Confusion matrix over all pictures, (classes, classes) by (truth, prediction), and the mIoU of each picture."""
+    """Confusion matrix over all pictures, (classes, classes) by (truth, prediction), and the mIoU of each picture,
+    NaN where no label has an id of the classes.
+    """
 
     confusion: NDArray[np.int64]
     miou_by_picture: dict[str, float]
@@ -80,7 +83,7 @@ def compare_with_labels(
         found = found or [Comparison(np.zeros((classes, classes), np.int64), {}) for _ in masks]
         for one, mask in zip(found, masks):
             confusion = confusion_matrix(label, mask, classes)
-            one.miou_by_picture[picture.name] = scores(confusion).miou
+            one.miou_by_picture[picture.name] = scores(confusion).miou if confusion.any() else math.nan
             np.add(one.confusion, confusion, out=one.confusion)
     return found
 
@@ -100,7 +103,8 @@ def worst_pictures_sheet(
     """Image, overlay and truth of the pictures of lowest mIoU, one row each, (H, W, 3) BGR uint8."""
     classes = segmenter.spec.classes
     table = color_lookup_table(classes, "bgr")
-    worst = sorted(pictures, key=lambda picture: evaluation.miou_by_picture[picture.name])[:count]
+    measured = [one for one in pictures if not np.isnan(evaluation.miou_by_picture[one.name])]
+    worst = sorted(measured, key=lambda picture: evaluation.miou_by_picture[picture.name])[:count]
     rows = []
     for picture in worst:
         image, label = picture.read(len(classes))

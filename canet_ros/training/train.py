@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tqdm import tqdm
 from canet_ros.files import require_writable
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import SPEC_FILE, ModelSpec, Resolution, load_spec, save_model
+from canet_ros.inference.pictures import in_short
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import SegmentationNetwork
 from canet_ros.opencv import read_picture
@@ -44,6 +45,7 @@ from canet_ros.training.dataset import (
     ExtraData,
     LabelledPicture,
     find_pictures,
+    to_stderr,
 )
 from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.initialization import initialize
@@ -150,18 +152,19 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
 def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share: Share) -> Scores:
     device, rank, processes = share.device, share.rank, share.processes
     torch.manual_seed(config.seed)
+    warn = to_stderr if rank == 0 else _say_nothing
     pictures = [
         picture
         for split in config.splits
-        for picture in find_pictures(Path(config.data) / split, without=config.without)
+        for picture in find_pictures(Path(config.data) / split, without=config.without, warn=warn)
     ]
     for prefix in config.without:
-        known = [find_pictures(Path(config.data) / split) for split in config.splits]
+        known = [find_pictures(Path(config.data) / split, warn=_say_nothing) for split in config.splits]
         if not any(picture.image.name.startswith(prefix) for picture in itertools.chain(*known)):
             raise ValueError(f"without {prefix}: no training picture's name begins so")
-    extra = [find_pictures(Path(data.folder)) for data in config.extra_data]
+    extra = [find_pictures(Path(data.folder), warn=warn) for data in config.extra_data]
     all_pictures = [*pictures, *itertools.chain(*extra)]
-    val = find_pictures(Path(config.data) / "val")
+    val = find_pictures(Path(config.data) / "val", warn=_say_nothing if "val" in config.splits else warn)
     require_writable(run_folder / CHECKPOINT_FILE)
 
     spec = _spec(config, classes)
@@ -178,8 +181,8 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
     teacher = load_teacher(config, classes, device) if config.teacher else None
     optimizer = torch.optim.AdamW(_parameter_groups(network, config))
     scaler = torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
-    weights = class_weights(_count_pixels(pictures, len(classes)), config.class_sharpness).to(device)
-    _count_pixels(val, len(classes))  # read now, not when the first epoch is over
+    weights = class_weights(_count_pixels(pictures, len(classes), warn), config.class_sharpness).to(device)
+    _count_pixels(val, len(classes), warn)  # read now, not when the first epoch is over
 
     extra_shares = [config.extra_share if data.share is None else data.share for data in config.extra_data]
     drawn = [(len(folder), round(times * len(pictures))) for folder, times in zip(extra, extra_shares)]
@@ -358,15 +361,29 @@ def _fingerprint(pictures: list[LabelledPicture]) -> str:
     return f"{len(pictures)} of names with SHA-256 {hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
-def _count_pixels(pictures: list[LabelledPicture], classes: int) -> NDArray[np.int64]:
+def _say_nothing(text: str) -> None:
+    """For what was said already, or is said by another process."""
+
+
+def _count_pixels(
+    pictures: list[LabelledPicture], classes: int, warn: Callable[[str], None]
+) -> NDArray[np.int64]:
     counts = np.zeros(IGNORED + 1, np.int64)
+    unlabelled = []
     for picture in pictures:
-        counts += np.bincount(picture.read(classes)[1].ravel(), minlength=IGNORED + 1)
+        found_here = np.bincount(picture.read(classes)[1].ravel(), minlength=IGNORED + 1)
+        if not found_here[:classes].any():
+            unlabelled.append(str(picture.label))
+        counts += found_here
     if not counts[:classes].any():
         found = np.unique(read_picture(pictures[0].label, cv2.IMREAD_UNCHANGED))
         raise ValueError(
             f"no pixel of the {len(pictures)} label pictures has an id of the {classes} classes (0 to {classes - 1}); "
             f"{pictures[0].label} has {', '.join(map(str, found[:10]))}"
+        )
+    if unlabelled:
+        warn(
+            f"{in_short(unlabelled)}: no pixel has an id of the {classes} classes, nothing is learned or measured"
         )
     return counts[:classes]
 

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which model, and on what: the same flags for every command that segments, and what was passed over is said."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.engines import Engine
+from canet_ros.inference.segmenter import CameraShapedSegmenter
+from canet_ros.names import ENGINES, PRECISIONS
+
+DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, model: str | None = DEFAULT_MODEL) -> None:
+    """``--model``, needed where there is no default, ``--engine``, ``--device``, ``--precision``, ``--resolution``."""
+    default = f" (default: {model})" if model else ""
+    parser.add_argument(
+        "--model", default=model, required=model is None, help=f"name or model folder{default}"
+    )
+    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    parser.add_argument(
+        "--resolution",
+        default="",
+        metavar="WxH",
+        help="of the network's input; camera: in the pictures' shape",
+    )
+
+
+def load_segmenter(
+    arguments: argparse.Namespace, model: str | Path | None = None, streams: int = 0
+) -> Segmenter:
+    """The segmenter that the flags ask for; one line on stderr says what was passed over for it. Raises as ``load``.
+
+    Args:
+        model: in place of ``--model``.
+    """
+    segmenter = Segmenter.load(
+        arguments.model if model is None else model,
+        arguments.device,
+        arguments.engine,
+        arguments.precision,
+        arguments.resolution,
+        streams=streams,
+    )
+    say_passed_over(segmenter.engine)
+    if isinstance(segmenter, CameraShapedSegmenter):  # its engines come with the pictures
+        segmenter.prove = lambda proven: say_passed_over(proven.engine)
+    return segmenter
+
+
+def say_passed_over(engine: Engine) -> None:
+    """One line on stderr, if something else was tried before this engine."""
+    if engine.passed_over:
+        tqdm.write(
+            f"runs on {engine.name} {engine.precision}: {'; '.join(engine.passed_over)}", file=sys.stderr
+        )

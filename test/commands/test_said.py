@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command passes over, leaves out or takes in part is said, in one line each, though it goes on."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from canet_ros.cli import main
+from canet_ros.picture_header import holds_several
+from canet_ros.simulation import StreetDrive, write_scenes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_scenes(folder / "val", 2, first_seed=100, width=96, height=72)
+    write_scenes(folder / "train", 4, first_seed=0, width=96, height=72)
+    return folder
+
+
+@pytest.fixture
+def copied(data: Path, tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            place = tmp_path / "data" / split / kind
+            place.mkdir(parents=True)
+            for file in (data / split / kind).iterdir():
+                (place / file.name).write_bytes(file.read_bytes())
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    openvino = pytest.importorskip("openvino")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such ISA")
+
+    monkeypatch.setattr(openvino.Core, "compile_model", fail)
+    return "not openvino on cpu: engine openvino does not start: RuntimeError: no such ISA"
+
+
+def said(capsys: pytest.CaptureFixture[str], words: str) -> str:
+    """The only line of stderr with these words."""
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if words in line]
+    return line
+
+
+@pytest.mark.parametrize("resolution", ["", "camera"])
+def test_segment_says_which_engines_were_passed_over(
+    resolution: str,
+    no_openvino: str,
+    random_model: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["--device", "cpu", *(["--resolution", resolution] if resolution else [])]
+    images = str(data / "val" / "images")
+    assert (
+        main(["segment", images, "--model", str(random_model), "--out", str(tmp_path / "out"), *given]) == 0
+    )
+    line = said(capsys, "not openvino")
+    assert line.startswith("runs on ")
+    assert no_openvino in line
+
+
+def test_evaluate_says_which_engines_were_passed_over(
+    no_openvino: str, random_model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "--model", str(random_model), "--data", str(data), "--device", "cpu"]) == 0
+    assert no_openvino in said(capsys, "runs on ")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def animated(png: bytes, frames: int = 2) -> bytes:
+    """The picture as an animated PNG says of itself; what comes after the first frame is left out."""
+    return png[:33] + chunk(b"acTL", struct.pack(">II", frames, 0)) + png[33:]
+
+
+def pages(kinds: list[int], order: str = "<") -> bytes:
+    """A TIFF's folders alone, each with its NewSubfileType: 0 a picture or page, 1 a small copy, 2 a page."""
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
+    for index, kind in enumerate(kinds):
+        following = 8 + 18 * (index + 1) if index + 1 < len(kinds) else 0
+        head += struct.pack(f"{order}HHHIII", 1, 254, 4, 1, kind, following)
+    return head
+
+
+def webp(flags: int, frames: int) -> bytes:
+    body = b"WEBP" + b"VP8X" + struct.pack("<IB", 10, flags) + bytes(9) + frames * (b"ANMF" + bytes(20))
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+PNG = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "several"),
+    [
+        (PNG, False),
+        (animated(PNG), True),
+        (animated(PNG, 1), False),
+        (PNG[:20], False),
+        (pages([0]), False),
+        (pages([2, 2]), True),
+        (pages([0, 0], ">"), True),
+        (pages([0, 1]), False),
+        (pages([0, 0])[:20], False),
+        (pages([0, 0])[:22] + struct.pack("<I", 8), False),
+        (webp(2, 3), True),
+        (webp(2, 1), False),
+        (webp(0, 0), False),
+        (cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes(), False),
+        (b"", False),
+    ],
+)
+def test_files_that_hold_several_pictures_are_known(file: bytes, several: bool) -> None:
+    assert holds_several(file) is several
+
+
+def test_several_pictures_in_one_file_are_said(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = StreetDrive(seed=5, width=160, height=120).frame(0).image
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        assert cv2.imwritemulti(str(tmp_path / "in" / f"{name}.tif"), [image, image[::-1]])
+    (tmp_path / "in" / "c.png").write_bytes(animated(cv2.imencode(".png", image)[1].tobytes()))
+    (tmp_path / "in" / "d.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    given = ["--model", str(random_model), "--out", str(tmp_path / "out"), "--engine", "torch"]
+    assert main(["segment", str(tmp_path / "in"), *given]) == 0
+    line = said(capsys, "several pictures")
+    assert all(f"{name}.tif" in line for name in "ab")
+    assert "c.png" in line
+    assert "d.png" not in line
+
+
+def evaluate(model: Path, data: Path, *more: str) -> int:
+    return main(["evaluate", "--model", str(model), "--data", str(data), "--engine", "torch", *more])
+
+
+def test_what_evaluate_leaves_out_is_said(
+    random_model: Path, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = copied / "val" / "images", copied / "val" / "labels"
+    first = sorted(labels.iterdir())[0]
+    (labels / "alone.png").write_bytes(first.read_bytes())
+    (images / "moving.gif").write_bytes(b"GIF89a")
+    (images / ".hidden").write_bytes(b"")
+    cv2.imwrite(str(first), np.full((72, 96), 255, np.uint8))
+    worst = tmp_path / "worst.png"
+    assert evaluate(random_model, copied, "--worst", str(worst)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    for words in (
+        "alone.png: no picture of this name",
+        "moving.gif: no picture by its name",
+        f"{first.stem}: no label",
+    ):
+        assert len([line for line in lines if words in line]) == 1
+    assert not any("hidden" in line for line in lines)
+    assert worst.is_file()
+
+
+def test_a_prefix_that_no_picture_has_is_said(
+    random_model: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = sorted((copied / "val" / "images").iterdir())[0].stem
+    assert evaluate(random_model, copied, "--only", name, "nothing") == 0
+    assert "no picture that begins with nothing" in said(capsys, "nothing")
+
+
+def test_two_pictures_of_one_label_are_refused(
+    random_model: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = sorted((copied / "val" / "images").iterdir())[0]
+    other = first.with_suffix(".bmp")
+    cv2.imwrite(str(other), cv2.imread(str(first)))
+    assert evaluate(random_model, copied) == 1
+    assert "have one label file" in said(capsys, "canet evaluate: ")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_labels_of_few_bits_are_refused(
+    bits: int, random_model: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OpenCV spreads them over 0 to 255: with 4 bits, id 1 comes as 17."""
+    label = sorted((copied / "val" / "labels").iterdir())[0]
+    header = struct.pack(">IIBBBBB", 96, 72, bits, 0, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(96 * bits // 8)) * 72)
+    label.write_bytes(PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    assert evaluate(random_model, copied) == 1
+    assert f"expected 8 bits a pixel, got {bits}" in said(capsys, "canet evaluate: ")
+
+
+def test_what_train_leaves_out_is_said(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = copied / "train" / "labels"
+    first = sorted(labels.iterdir())[0]
+    (labels / "alone.png").write_bytes(first.read_bytes())
+    cv2.imwrite(str(first), np.full((72, 96), 255, np.uint8))
+    assert (
+        main(
+            [
+                "train", "--data", str(copied), "--name", "x", "--out", str(tmp_path / "run"), "--epochs", "1",
+                "--architecture", "canet_lite", "--resolution", "96x72", "--crop", "96x64", "--batch-size", "2",
+                "--precision", "fp32", "--workers", "0",
+            ]
+        )
+        == 0
+    )  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    for words in ("alone.png: no picture of this name", f"{first}: no pixel has an id"):
+        assert len([line for line in lines if words in line]) == 1
+
+
+BREAKS = {
+    "a library that is not there": (
+        "raise OSError('libx.so.1: cannot open')",
+        "OSError: libx.so.1: cannot open",
+    ),
+    "an end": ("raise SystemExit(3)", "SystemExit: 3"),
+    "an end without a word": ("import sys; sys.exit()", "SystemExit: without a word"),
+    "a panic": ("class Panic(BaseException): pass\nraise Panic('rust')", "Panic: rust"),
+    "a page of advice": (
+        "try:\n    import nowhere_at_all\nexcept ImportError as e:\n    raise ImportError('\\n\\nREAD THIS\\n') from e",
+        "ModuleNotFoundError: No module named 'nowhere_at_all'",
+    ),
+    "a slip": ("def (", "SyntaxError: invalid syntax"),
+    "null bytes": ("\0", "null bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_a_package_that_does_not_import_is_named(kind: str, tmp_path: Path) -> None:
+    code, words = BREAKS[kind]
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for command in (["segment", "x", "--out", "y"], ["models"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "canet_ros.cli", *command],
+            env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 1
+        assert line.startswith(f"canet {command[0]}: ")
+        assert "numpy" in line
+        assert words in line
