@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as error:
+        print(f"canet {command}: stopped before the end", file=sys.stderr)
         return error.status if isinstance(error, Ended) else 130
     except BrokenPipeError:  # of `canet doctor | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,6 +92,9 @@ def _require_current_folder() -> None:
 def _in_words(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:  # Python's own words, not ours
         return missing_package(error.name.partition(".")[0])
+    first_line = str(error).strip().partition("\n")[0]
+    if "No usable temporary directory" in first_line:  # Python's own words
+        return f"{first_line}: set TMPDIR to a folder that can be written"
     broken = import_problem(error)
     if broken:
         return broken
@@ -98,9 +102,6 @@ def _in_words(error: BaseException) -> str:
         error, ValueError
     ):  # ours; a model that does not fit names every tensor in a line of its own
         return str(error)
-    first_line = str(error).strip().partition("\n")[0]
-    if "No usable temporary directory" in first_line:  # Python's own words
-        return f"{first_line}: set TMPDIR to a folder that can be written"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):

@@ -10,11 +10,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-
-from canet_ros.opencv import Picture, PictureError, encode_picture
+if TYPE_CHECKING:  # OpenCV is imported where pictures are written: others write without it, broken or not
+    from canet_ros.opencv import Picture
 
 _CHUNK_BYTES = 2**20
 
@@ -36,8 +35,14 @@ def write_text(path: Path, text: str) -> None:
 
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a picture in the format of the path's suffix; raises as ``write_text``, and PictureError as ``opencv``."""
+    from canet_ros.opencv import PictureError, encode_picture
+
+    try:
+        data = encode_picture(picture, path.suffix)
+    except PictureError as error:
+        raise PictureError(f"cannot write {path}: {error}") from error
     with written_beside(path) as new:
-        new.write_bytes(encode_picture(picture, path.suffix))
+        new.write_bytes(data)
 
 
 @contextlib.contextmanager
@@ -74,6 +79,10 @@ def require_writable(*paths: Path | None) -> None:
 
 def require_picture_format(*paths: Path | None) -> None:
     """Refuse names whose suffix OpenCV does not write, with PictureError."""
+    import cv2
+
+    from canet_ros.opencv import PictureError
+
     for path in paths:
         if path is not None and not cv2.haveImageWriter(f"picture{path.suffix}"):
             raise PictureError(f"{path}: give the picture a name that ends in .png or .jpg")
@@ -96,8 +105,6 @@ def _is_device(path: Path) -> bool:
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield
-    except PictureError as error:
-        raise PictureError(f"cannot write {path}: {error}") from error
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 

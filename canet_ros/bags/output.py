@@ -155,8 +155,10 @@ def partial_of(out: Path) -> Path:
 
 
 @contextlib.contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Say in one line what keeps us from writing.
+def writing_to(
+    path: Path, then: str = "make room and go on with --resume; the input is untouched"
+) -> Iterator[None]:
+    """Say in one line what keeps us from writing, and ``then`` if it is the disk that is full.
 
     Raises:
         BagError: the disk is full, or anything else the system says.
@@ -165,10 +167,7 @@ def writing_to(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise BagError(
-                f"no space left to write {path} ({error.strerror}): make room and go on with --resume; "
-                "the input is untouched"
-            ) from error
+            raise BagError(f"no space left to write {path} ({error.strerror}): {then}") from error
         raise BagError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
 
 

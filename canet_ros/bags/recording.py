@@ -15,6 +15,7 @@ from canet_ros.bags.output import writing_to
 from canet_ros.bags.qos import is_latched
 
 _FLUSH_S = 1.0  # what a power cut costs at most, beside what the system has not yet brought to the disk
+_FULL = "what was recorded before can be read"
 _LATCHED_KEPT = 100  # of each topic: as many publishers may have latched one each
 
 
@@ -43,7 +44,7 @@ class BagRecorder:
         self._first_ns: int | None = None
         self._flushed_s = time.monotonic()
         self._custom = {"canet_ros.version": canet_ros.__version__}
-        with writing_to(folder):
+        with writing_to(folder, _FULL):
             folder.mkdir(parents=True)
             self._writer = self._new_file()
 
@@ -62,7 +63,7 @@ class BagRecorder:
         Raises:
             BagError: the disk is full, or cannot be written.
         """
-        with writing_to(self._folder):
+        with writing_to(self._folder, _FULL):
             if self._is_due(log_ns):
                 self._split(log_ns)
             message = Message(connection, log_ns, log_ns, 0, data)
@@ -77,15 +78,21 @@ class BagRecorder:
                 self._flush()
 
     def flush_if_due(self) -> None:
-        """Bring to the file what waits for longer than a second; call it also while nothing comes."""
+        """Bring to the file what waits for longer than a second; call it also while nothing comes.
+
+        Raises:
+            BagError: as ``write``, or the file was removed.
+        """
         if time.monotonic() - self._flushed_s >= _FLUSH_S:
-            with writing_to(self._folder):
+            if not (self._folder / self._file_name()).exists():  # one can write to it for hours
+                raise BagError(f"{self._folder} was removed: what was recorded is lost")
+            with writing_to(self._folder, _FULL):
                 self._flush()
                 self._writer.sync()
 
     def close(self) -> None:
         """Complete the bag."""
-        with writing_to(self._folder):
+        with writing_to(self._folder, _FULL):
             self._finish()
 
     def _flush(self) -> None:
@@ -109,13 +116,14 @@ class BagRecorder:
                 self._writer.write(message._replace(log_ns=log_ns, publish_ns=log_ns))
 
     def _new_file(self) -> McapWriter:
-        path = self._folder / f"{self._folder.name}_{len(self._finished)}.mcap"
-        return McapWriter(path, f"canet_ros {canet_ros.__version__}")
+        return McapWriter(self._folder / self._file_name(), f"canet_ros {canet_ros.__version__}")
+
+    def _file_name(self) -> str:
+        return f"{self._folder.name}_{len(self._finished)}.mcap"
 
     def _finish(self) -> None:
         self._writer.flush()
-        name = f"{self._folder.name}_{len(self._finished)}.mcap"
-        file = WrittenFile.of(name, self._writer)
+        file = WrittenFile.of(self._file_name(), self._writer)
         self._writer.close(
             metadata_records(bag_information([file], self._custom, self._distribution), self._custom)
         )

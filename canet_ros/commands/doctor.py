@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-# Nothing that can be broken is imported here; probes are processes.
 from canet_ros.doctor.finding import Finding, Probe, run_probe
+
+# Nothing that can be broken is imported here; probes are processes.
+from canet_ros.files import require_writable, write_json
 from canet_ros.hints import install_ros, pip_install
 from canet_ros.machine import describe_machine
 from canet_ros.names import ENGINES
@@ -41,10 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        # Tried now, because the looks take a while. Not by files.py, which needs OpenCV.
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.open("a").close()
+    require_writable(arguments.json)  # now, because the looks take a while
     findings = []
     for finding in _findings(arguments):
         print(f"{finding.verdict:>7}  {finding.subject}: {finding.text}", flush=True)
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             "machine": _machine_or_reason(),
             "findings": [asdict(finding) for finding in findings],
         }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, report)
     return 0 if runs else 1
 
 

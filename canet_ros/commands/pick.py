@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.report import add_topics_argument, status_of
-from canet_ros.opencv import encode_picture
+from canet_ros.files import write_picture
 
 STEP_NS = 250_000_000
 
@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
                     continue
                 name = f"{names.name(camera.topic, sample.stamp_ns, sample.log_ns)}.png"
                 size = (sample.image.shape[1], sample.image.shape[0])
-                (images / name).write_bytes(encode_picture(sample.image, ".png"))
-                (labels / name).write_bytes(encode_picture(sample.segmentation.resized(size).mask, ".png"))
+                write_picture(images / name, sample.image)
+                write_picture(labels / name, sample.segmentation.resized(size).mask)
                 total += 1
         left_out += bag.all_losses().sentences
     if total == 0:

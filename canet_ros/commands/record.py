@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from canet_ros.demo.processes import signals_ignored
 from canet_ros.hints import install_ros
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.ending import end_by_exception, ending_signals
@@ -66,16 +67,22 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         topics = _topics(arguments, rclpy)
         bag = BagRecorder(out, round(arguments.split_size * 1e6), round(arguments.split_duration * 1e9))
-        node = RecorderNode(topics, bag, arguments.use_sim_time)
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        print(f"recording {len(topics)} topics to {out}; Ctrl-C ends it", flush=True)
+        node = None
         try:
+            node = RecorderNode(topics, bag, arguments.use_sim_time)
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            print(f"recording {len(topics)} topics to {out}; Ctrl-C ends it", flush=True)
             _record(node, executor, bag, arguments.duration)
         except KeyboardInterrupt:
-            pass
+            if node is None:
+                raise
         finally:
-            node.finish()
+            with signals_ignored():  # an impatient second Ctrl-C costs nothing of the bag
+                if node is None:
+                    bag.close()
+                else:
+                    node.finish()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -184,7 +184,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = json.dumps(summary, indent=2) + "\n"
         write_text(given.out / SUMMARY_FILE, text)
     except (OSError, RuntimeError, ValueError) as error:
-        print(error)
+        try:
+            print(error, flush=True)
+        except OSError:  # the log is on the disk that is full; this is for the user's eyes
+            print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped before the end")

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from canet_ros.files import write_text, written_beside
+from canet_ros.hints import not_imported
 
 HISTORY_FILE = "history.jsonl"
 CURVE_FILE = "curve.png"
@@ -36,10 +41,14 @@ class RunLog:
         history = "".join(json.dumps(entry) + "\n" for entry in self._entries)
         write_text(self._folder / HISTORY_FILE, history)
         if self._tensorboard is not None:
-            for name, value in entry.items():
-                if name != "epoch":
-                    self._tensorboard.add_scalar(name, value, int(entry["epoch"]))
-            self._tensorboard.flush()
+            try:
+                for name, value in entry.items():
+                    if name != "epoch":
+                        self._tensorboard.add_scalar(name, value, int(entry["epoch"]))
+                self._tensorboard.flush()
+            except OSError as error:  # a full disk, which what we need ourselves will tell of
+                self._tensorboard = None
+                _say_no_events(error)
         _draw_curve(self._entries, self._folder / CURVE_FILE)
 
 
@@ -52,18 +61,43 @@ def read_history(run_folder: Path) -> list[dict[str, float]]:
 
 
 def _tensorboard_writer(run_folder: Path, epochs: int) -> Any | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    if "tensorboard" in _missing():
         return None
-    return SummaryWriter(str(run_folder), purge_step=epochs + 1)  # type: ignore[no-untyped-call]
+    from torch.utils.tensorboard import SummaryWriter
+
+    shown = threading.excepthook
+    # Its thread ends by an exception where it cannot write, and its next call raises the same.
+    threading.excepthook = lambda of: shown(of) if type(of.thread).__name__ != "_AsyncWriterThread" else None
+    try:
+        return SummaryWriter(str(run_folder), purge_step=epochs + 1)  # type: ignore[no-untyped-call]
+    except OSError as error:
+        _say_no_events(error)
+        return None
+
+
+def _say_no_events(error: OSError) -> None:
+    print(f"no events for TensorBoard from here on: {error.strerror or error}", file=sys.stderr)
+
+
+@functools.cache
+def _missing() -> dict[str, str]:
+    """Which of the two packages there is not, and why; said where it is there and broken."""
+    missing = {}
+    for package, module in (("tensorboard", "torch.utils.tensorboard"), ("matplotlib", "matplotlib.figure")):
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            missing[package] = not_imported(package, error)
+            if not isinstance(error, ModuleNotFoundError):
+                print(missing[package], file=sys.stderr)
+    return missing
 
 
 def _draw_curve(entries: list[dict[str, float]], path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+    if "matplotlib" in _missing():
         return
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     loss_axis = figure.subplots()
     loss_axis.plot(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -113,3 +114,18 @@ def test_every_split_explains_itself(by: str, tmp_path: Path) -> None:
     assert [m.log_ns for m in written if m.topic == "/front/image_raw"] == times
     with pytest.raises(BagError, match="exists"):
         BagRecorder(tmp_path / "drive")
+
+
+@pytest.mark.ros
+def test_a_folder_that_is_removed_ends_the_recording(tmp_path: Path, graph: Graph) -> None:
+    """On Linux one can write to a removed file for hours: it is said within seconds."""
+    out = tmp_path / "drive"
+    words = ["record", str(out), "--only-topics", "--topics", "/camera/image_raw"]
+    process = Process([sys.executable, "-m", "canet_ros.cli", *words])
+    try:
+        process.wait_for_output("recording")
+        shutil.rmtree(out)
+        assert process.wait(20) == 1
+        assert "was removed: what was recorded is lost" in process.output()
+    finally:
+        process.close()
