@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 
 import rclpy
@@ -14,6 +15,8 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from canet_ros.launching.arguments import parameter_files, parameters_in_file, read_parameter_file
+
+_LAST_STAMP_S = 2**31  # builtin_interfaces/Time holds 32 bits
 
 
 def init_ros(args: Sequence[str] | None = None, context: Context | None = None) -> None:
@@ -28,6 +31,10 @@ def init_ros(args: Sequence[str] | None = None, context: Context | None = None) 
         RuntimeError: ROS does not start; the message says why.
     """
     words = list(sys.argv if args is None else args)
+    if time.time() >= _LAST_STAMP_S:  # DDS refuses to publish, and with that a node to begin
+        raise RuntimeError(
+            f"the system's clock says {time.strftime('%Y-%m-%d')}, but ROS 2 stamps end in January 2038: set it right"
+        )
     without_log = log_file_problem(os.environ)
     added = ["--ros-args", "--disable-external-lib-logs"] if without_log else []
     try:

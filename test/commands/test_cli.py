@@ -164,7 +164,7 @@ def test_what_nobody_foresaw(
     assert capsys.readouterr().err == f"canet {command}: not enough memory\n"
     assert run(KeyboardInterrupt()) == 130
     assert run(Ended(signal.SIGTERM)) == 143
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == 2 * f"canet {command}: stopped before the end\n"
     monkeypatch.setenv(DEBUG_VARIABLE, "1")
     with pytest.raises(ZeroDivisionError):
         run(ZeroDivisionError())
@@ -201,7 +201,7 @@ def test_libraries_do_not_speak_beside_us(folder: Path) -> None:
     [
         ("record text.txt", "text.txt exists: give another name"),
         ("record out --duration nan", "--duration must be 0 or more, not nan"),
-        ("doctor --json empty", "empty: Is a directory"),
+        ("doctor --json empty", "cannot write empty: it is a folder"),
         ("segment-bag text.txt out --json empty", "cannot write empty: it is a folder"),
         ("report text.txt --out empty", "cannot write empty: it is a folder"),
     ],
@@ -231,9 +231,7 @@ def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
 def test_a_package_that_is_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text("raise OSError('libx.so')")
     done = shell("canet segment a --out b", {"PYTHONPATH": str(tmp_path)})
-    assert done.stderr.splitlines() == [
-        f"canet segment: a package is broken: OSError: libx.so ({tmp_path}/cv2.py)"
-    ]
+    assert done.stderr.splitlines() == [f"canet segment: cv2 is broken: OSError: libx.so ({tmp_path}/cv2.py)"]
     assert done.returncode == 1
 
 

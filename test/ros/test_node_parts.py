@@ -21,6 +21,7 @@ from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.kept_thread import KeptThread
 from canet_ros.ros.parameters import value_problem
+from canet_ros.ros.run_node import run_node
 from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
 
 pytestmark = pytest.mark.ros
@@ -187,3 +188,13 @@ def test_figures_are_kept_no_longer_than_they_are_asked_for(monkeypatch: pytest.
     assert [len(samples) for samples in kept] == [11, 11]
     assert statistics.counts()["received"] == 200
     assert statistics.rate_hz("received") == pytest.approx(2.0)
+
+
+def test_ros_does_not_begin_where_its_stamps_have_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DDS would refuse the node's first message, and the node end by it."""
+    monkeypatch.setattr("canet_ros.ros.initialization.time.time", lambda: 4102444800.0)
+    assert run_node(lambda: pytest.fail("a node"), lambda _: True, lambda *_: None, []) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ROS 2 stamps end in January 2038" in line
