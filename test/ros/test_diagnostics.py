@@ -439,28 +439,34 @@ def test_images_that_come_too_old_say_that_clocks_differ(health: Health) -> None
         statistics.time({"transport": transport_ms})
     assert health.camera_says()[1].endswith("the engine is too slow for it")
     statistics._durations_ms.clear()
-    for transport_ms in (2340.0, 2340.0, 9000.0):
+    for transport_ms in (100_020.0, 100_020.0, 109_000.0):
         statistics.time({"transport": transport_ms})
     assert health.camera_says()[1].endswith(
-        "they come 2.3 s old, so the clocks of camera and node differ, or the camera is late"
+        "they come 100.0 s old, so the clocks of camera and node differ, or the camera is late"
     )
 
 
 @pytest.mark.parametrize(
-    ("waiting_s", "usual_ms", "max_rate_hz", "late"),
+    ("waiting_s", "usual_ms", "max_rate_hz", "late", "stale_after_s"),
     [
-        (1.5, None, 0.0, False),  # stale_after
-        (2.5, None, 0.0, True),
-        (3.5, 2000.0, 0.0, False),  # twice what results usually take
-        (4.5, 2000.0, 0.0, True),
-        (3.5, None, 0.5, False),  # two periods of max_rate
-        (4.5, None, 0.5, True),
+        (1.5, None, 0.0, False, 2.0),
+        (2.5, None, 0.0, True, 2.0),
+        (0.8, None, 0.0, True, 0.5),
+        (3.5, 2000.0, 0.0, False, 2.0),  # twice what results usually take
+        (4.5, 2000.0, 0.0, True, 2.0),
+        (3.5, None, 0.5, False, 2.0),  # two periods of max_rate
+        (4.5, None, 0.5, True, 2.0),
     ],
 )
 def test_how_long_nothing_may_go_out(
-    health: Health, waiting_s: float, usual_ms: float | None, max_rate_hz: float, late: bool
+    health: Health,
+    waiting_s: float,
+    usual_ms: float | None,
+    max_rate_hz: float,
+    late: bool,
+    stale_after_s: float,
 ) -> None:
-    health.set(stale_after=2.0, max_rate=max_rate_hz)
+    health.set(stale_after=stale_after_s, max_rate=max_rate_hz)
     statistics = waits(health, waiting_s)
     if usual_ms:
         statistics.time({"age": usual_ms})
@@ -495,7 +501,7 @@ def test_a_share_of_the_images_is_lost_on_the_way(health: Health, account: str) 
     level, text = health.camera_says()
     assert level == WARN
     assert text.startswith("2 images were lost on the way, 10 came: ")
-    assert "transport.md" in text
+    assert text.endswith(("/transport.md", "docs/transport.md of canet_ros"))
 
 
 def test_what_a_newer_image_overtook_is_not_lost_on_the_way(health: Health) -> None:
@@ -528,16 +534,20 @@ def test_a_gpus_memory_and_temperature(health: Health, monkeypatch: pytest.Monke
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
-        torch.cuda, "mem_get_info", lambda device: (asked.append(device) or 3_400_000, 8_600_000)
+        torch.cuda,
+        "mem_get_info",
+        lambda device: (asked.append(device) or 3_400_000_400_000, 8_600_000_600_000),
     )
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: asked.append(device) or 2_300_000)
+    monkeypatch.setattr(
+        torch.cuda, "memory_reserved", lambda device: asked.append(device) or 2_300_000_300_000
+    )
     monkeypatch.setattr(torch.cuda, "temperature", lambda device: asked.append(device) or 61)
     status = health.say().status[0]
     found = {key: value for key, value in values(status).items() if key.startswith("gpu")}
     assert found == {
-        "gpu_memory_free_mb": "3",
-        "gpu_memory_total_mb": "9",
-        "gpu_memory_of_torch_mb": "2",
+        "gpu_memory_free_mb": "3400000",
+        "gpu_memory_total_mb": "8600001",
+        "gpu_memory_of_torch_mb": "2300000",
         "gpu_temperature_c": "61",
     }
     assert status.hardware_id == "cuda:1"
