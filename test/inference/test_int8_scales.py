@@ -107,6 +107,15 @@ def test_shipped_scales_agree_with_fp32(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", [name for name, folder in available_models().items() if has_scales(folder)])
+def test_shipped_scales_give_a_graph_for_onnx_runtime_too(model: str) -> None:
+    pytest.importorskip("onnxruntime")
+    scene = StreetDrive(7, 960, 540).frame(40).image
+    exact = Segmenter.load(model, "cpu", "onnxruntime", "fp32")(scene).mask
+    fast = Segmenter.load(model, "cpu", "onnxruntime", "int8")(scene).mask
+    assert (exact == fast).mean() > 0.985
+
+
+@pytest.mark.parametrize("model", [name for name, folder in available_models().items() if has_scales(folder)])
 def test_auto_takes_shipped_scales_where_the_processor_gains(model: str) -> None:
     engine = create_engine(EngineRequest(find_model(model), (96, 64), "openvino", "cpu", "auto"))
     assert (engine.precision == "int8") is cpu_multiplies_int8()
