@@ -73,7 +73,7 @@ $(TEST_READY): $(DEMO_READY)
 demo: $(DEMO_READY)
 	$(VENV)/bin/canet demo $(if $(INPUT),--input "$(INPUT)")
 
-# A distribution makes no difference to how long soaks and benchmarks are.
+# Soaks and benchmarks measure the machine, not the distribution: once is enough.
 test: CHOICE := $(if $(filter kilted,$(ROS_DISTRO)),-m ros --ignore=test/benchmark) $(PYTEST_ARGS)
 test: $(TEST_READY)
 	$(SIDE_BY_SIDE) $(CHOICE) || $(ALONE) $(CHOICE); }

@@ -41,7 +41,9 @@ def copied(data: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     openvino = pytest.importorskip("openvino")
-    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))  # what was compiled before is not compiled again
+    monkeypatch.setenv(
+        "CANET_ROS_CACHE", str(tmp_path / "cache")
+    )  # what was compiled before is not compiled again
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such ISA")
