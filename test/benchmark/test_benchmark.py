@@ -154,6 +154,7 @@ def test_node(random_model: Path, tmp_path: Path) -> None:
     assert node["plain_node"]["latency_ms"]["median"] > node["plain_node"]["engine_ms"]["min"]
 
 
+@pytest.mark.ros
 def test_a_report_goes_on_where_a_step_fails(tmp_path: Path, random_model: Path) -> None:
     from canet_ros.benchmark import report
 

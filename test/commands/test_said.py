@@ -249,6 +249,8 @@ BREAKS = {
 
 @pytest.mark.parametrize("kind", BREAKS)
 def test_a_package_that_does_not_import_is_named(kind: str, tmp_path: Path) -> None:
+    if kind == "null bytes" and sys.version_info < (3, 11, 4):
+        pytest.skip("this Python does not say in which file they are")
     code, words = BREAKS[kind]
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text(code)
