@@ -74,7 +74,9 @@ def test_new_parts_of_the_network_are_offered(extended: Path) -> None:
 
 
 def test_a_new_engine_gives_the_same_masks(extended: Path, random_model: Path) -> None:
-    pytest.importorskip("onnx")
+    onnx = pytest.importorskip("onnx")
+    if onnx.__version__.startswith("1.15."):
+        pytest.skip("this onnx's reference evaluator takes minutes for a picture")
     run(
         extended,
         """
