@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError
+from canet_ros.bags.message_types import stamp_of
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
 from canet_ros.files import write_picture, written_beside
 from canet_ros.hints import pip_install
 from canet_ros.messages.images import ImageError
 
+STAMPS_FILE = "stamps.csv"
 _SUFFIX = "/compressed"
 _WAITING = 64
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
@@ -75,7 +77,7 @@ def result_frames(bag: Bag, name: str, with_images: bool = False) -> Iterator[Fr
             head, picture = frame_of(message.data, connection.msgtype)
         except ImageError:
             continue
-        stamp = int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
+        stamp = stamp_of(head)
         if is_result:
             camera = topics[connection.topic]
             yield Frame(camera, stamp, message.log_ns, picture, images.pop((camera, stamp), None))
@@ -111,7 +113,7 @@ def write_masks(bag: Bag, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     count, names = 0, FileNames()
     with (
-        written_beside(folder / "stamps.csv") as path,
+        written_beside(folder / STAMPS_FILE) as path,
         path.open("w", newline="", encoding="utf-8") as file,
     ):
         table = csv.writer(file)

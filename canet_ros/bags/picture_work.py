@@ -100,9 +100,8 @@ class PictureMaker:
         try:
             return self._made(data, msgtype, turn)
         finally:
-            if (
-                turn is not None and not turn.after.done()
-            ):  # no picture, or no engine: the next is not kept waiting
+            # No picture, or no engine: the next is not kept waiting.
+            if turn is not None and not turn.after.done():
                 turn.after.set_result(turn.before.result())
 
     def _made(self, data: bytes, msgtype: str, turn: Turn | None) -> Picture:

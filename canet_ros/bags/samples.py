@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.bags.cameras import BagCamera
+from canet_ros.bags.message_types import stamp_of
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
 from canet_ros.inference.segmenter import Segmentation, Segmenter
@@ -55,8 +56,7 @@ def samples(
             skipped(f"{camera.topic}: a picture is skipped: {error}")
             continue
         next_ns = message.log_ns + step_ns
-        stamp = int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
-        yield Sample(camera, message.log_ns, stamp, image, segmenter.segment_batch([image])[0])
+        yield Sample(camera, message.log_ns, stamp_of(head), image, segmenter.segment_batch([image])[0])
 
 
 def unsureness(segmentation: Segmentation) -> float:
@@ -103,10 +103,11 @@ def chosen(candidates: list[Candidate], count: int) -> list[int]:
     stretches = np.minimum(way * count / max(float(way[-1]), 1e-9), count - 1).astype(int)
     free = np.ones(len(candidates), bool)
     picked: list[int] = []
-    for among in (*(stretches == stretch for stretch in range(count)), *([free] * count)):
-        if len(picked) == count or not (free & among).any():
+    for stretch in (*range(count), *(None for _ in range(count))):
+        there = free if stretch is None else free & (stretches == stretch)
+        if len(picked) == count or not there.any():
             continue
-        best = int(np.where(free & among, unsure, -1).argmax())
+        best = int(np.where(there, unsure, -1).argmax())
         picked.append(best)
         free &= np.abs(times - times[best]) >= SECOND_NS
     return sorted(picked)

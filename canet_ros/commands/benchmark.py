@@ -15,6 +15,7 @@ from canet_ros.benchmark.engines import Case, measure_around_network, measure_en
 from canet_ros.benchmark.operations import gpu_names
 from canet_ros.benchmark.reference import worse_than
 from canet_ros.commands import argument
+from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.files import require_picture_format, require_writable, write_json
 from canet_ros.hints import pip_install
 from canet_ros.inference.camera_shape import CAMERA, camera_resolution
@@ -43,7 +44,7 @@ _COLUMNS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", nargs="+", default=["canet-mobilenet_v2-camvid"], help="models by name or folder; the first "
+        "--model", nargs="+", default=[DEFAULT_MODEL], help="models by name or folder; the first "
         "in plain PyTorch is what the others are compared with"
     )  # fmt: skip
     parser.add_argument("--engine", nargs="+", default=["auto"], choices=("auto", *ENGINES))

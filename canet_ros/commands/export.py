@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canet_ros.commands import argument
+from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.files import require_writable, written_beside
 from canet_ros.hints import see_docs
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
@@ -31,7 +32,7 @@ _PROVIDER_DEVICES = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="canet-mobilenet_v2-camvid", help="model by name or folder")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="model by name or folder")
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(

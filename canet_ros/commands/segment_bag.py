@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 Job = tuple["Path | Address", "Path | Address"]
 Outcome = Union[dict[str, Any], "BagError"]
 DAMAGED = 3
-STAMPS_FILE = "stamps.csv"
 # Each holds the network's memory for a picture.
 MOST_STREAMS = 8
 
@@ -117,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.bag import BagError
-    from canet_ros.bags.frames import require_video
+    from canet_ros.bags.frames import STAMPS_FILE, require_video
 
     _options(arguments)  # what is wrong with them is said before anything else
     outs = _outs(arguments.input, arguments.out)
@@ -333,7 +332,7 @@ def _written_beside(bag_here: Path, out: Path | Address, arguments: argparse.Nam
 
     With several bags they go to folders of their names. What is there already is whole, and left with ``--resume``.
     """
-    from canet_ros.bags.frames import write_labels, write_masks, write_videos
+    from canet_ros.bags.frames import STAMPS_FILE, write_labels, write_masks, write_videos
     from canet_ros.bags.reading import open_bag
 
     if not (arguments.video or arguments.masks or arguments.labels):
@@ -494,11 +493,12 @@ def _place(text: str) -> Path | Address:
 
 
 def _path(text: str) -> Path:
-    if "://" in text:
+    path = _place(text)
+    if not isinstance(path, Path):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no path of this machine: IN and OUT alone may be elsewhere"
         )
-    return Path(text)
+    return path
 
 
 def _time_ns(text: str) -> int:

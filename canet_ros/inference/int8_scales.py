@@ -46,9 +46,8 @@ def extract_scales(plain: onnx.ModelProto, quantized: onnx.ModelProto) -> Scales
     scales: Scales = {}
     for node in plain.graph.node:
         twin = nodes.get(node.name)
-        if (
-            twin is None or len(twin.input) != len(node.input) or node.op_type == "Shape"
-        ):  # it reads no numbers
+        # A Shape reads no numbers.
+        if twin is None or len(twin.input) != len(node.input) or node.op_type == "Shape":
             continue
         for place, (before, after) in enumerate(zip(node.input, twin.input)):
             dequantize = makers.get(after)
