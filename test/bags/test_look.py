@@ -146,13 +146,15 @@ def test_what_fails_behind_the_bag_is_said_and_made_up_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("av")
+    from canet_ros.bags import frames
+
     wanted = ("--masks", tmp_path / "masks", "--video", tmp_path / "v.mp4", "--json", tmp_path / "r.json")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("canet_ros.bags.frames.write_videos", full)
+        patch.setattr(frames, "write_videos", full)
         assert segment(source, tmp_path / "out", *wanted) == 1
     said = capsys.readouterr().err
     assert "out is whole, but what was to be written of it is not: [Errno 28] No space left" in said
