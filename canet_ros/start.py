@@ -34,6 +34,7 @@ def _run(program: str, module: str) -> int:
     except OSError:  # deleted by a build, say; libraries that look for their files end the process
         print(f"{program}: the current folder is gone, so that / takes its place", file=sys.stderr)
         os.chdir("/")
+    _give_transport(program)
     try:
         main = importlib.import_module(module).main
     except BaseException as error:  # a package that is missing or broken; SystemExit too, and panics of Rust
@@ -46,6 +47,16 @@ def _run(program: str, module: str) -> int:
         print(f"{program}: does not start, {text}; canet doctor looks at what it needs", file=sys.stderr)
         return 1
     return int(main())
+
+
+def _give_transport(program: str) -> None:
+    """Our Fast DDS profile, as the launch files do: it counts on the publishing side, and `ros2 run` gives none."""
+    from canet_ros.launching.transport import transport_environment
+
+    try:
+        os.environ.update(transport_environment())
+    except FileNotFoundError as error:
+        print(f"{program}: images may be lost: {error}", file=sys.stderr, flush=True)
 
 
 def _usage_status(program: str) -> int | None:
