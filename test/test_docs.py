@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documentation against the code: links lead somewhere, commands and options exist, Python blocks run.
+"""The documentation against the code: links lead somewhere, commands and what they are told exist, Python blocks run.
 
-Not asserted here: the parameter table (test_package.py), and commands that need a ROS installation.
+Not asserted here: the parameter table (test_package.py), and that commands do what is said of them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 from canet_ros.cli import COMMANDS, main
+from canet_ros.launching.arguments import DEMO_ARGUMENTS, given_parameters, launch_arguments
+from canet_ros.launching.parameter_table import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+MAKE_VARIABLES = set(re.findall(r"\$\(([A-Z_]+)\)", (ROOT / "Makefile").read_text()))
 
 
 def code_blocks(document: Path, language: str) -> list[str]:
@@ -26,8 +29,35 @@ def code_blocks(document: Path, language: str) -> list[str]:
 
 
 def shell_commands(document: Path) -> list[list[str]]:
+    """Words of each command of the bash blocks, without what the shell itself takes: variables, redirection."""
     lines = "\n".join(code_blocks(document, "bash")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+    return [words for line in lines for words in _commands_of(line)]
+
+
+def _commands_of(line: str) -> list[list[str]]:
+    words, commands = shlex.split(line, comments=True), []
+    while words:
+        end = words.index("&&") if "&&" in words else len(words)
+        command, words = words[:end], words[end + 1 :]
+        while command and re.match(r"[A-Z_]+=", command[0]):
+            command = command[1:]
+        commands.append(command[: command.index(">")] if ">" in command else command)
+    return [command for command in commands if command]
+
+
+def commands_in_the_text(document: Path, program: str) -> list[list[str]]:
+    """Words of what stands between backquotes and begins with a program's name."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [shlex.split(span) for span in re.findall(rf"`(?:\.venv/bin/)?({program} [^`]+)`", text)]
+
+
+def canet_words(command: list[str]) -> list[str] | None:
+    """What ``canet`` is told, however it is started; None: the command is another."""
+    for start in (["canet"], ["ros2", "run", "canet_ros", "canet"], ["-m", "canet_ros.cli"]):
+        for at in range(len(command)):
+            if command[at : at + len(start)] == start and (at == 0 or command[0] == "torchrun"):
+                return [word for word in command[at + len(start) :] if word != "..."]
+    return None
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -48,16 +78,30 @@ def test_every_page_is_in_the_sites_navigation() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_make_targets_exist(document: Path) -> None:
-    wanted = {words[1] for words in shell_commands(document) if words[:1] == ["make"]}
+    commands = [*shell_commands(document), *commands_in_the_text(document, "make")]
+    wanted = {words[1] for words in commands if words[:1] == ["make"]}
     assert wanted <= MAKE_TARGETS
+    given = {word.partition("=")[0] for words in commands if words[0] == "make" for word in words[2:]}
+    assert given <= MAKE_VARIABLES
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_canet_commands_and_their_options_exist(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in shell_commands(document):
-        if words[:3] == ["ros2", "run", "canet_ros"]:
-            words = words[3:]
-        if words[:1] != ["canet"]:
+def test_canet_takes_the_commands_of_the_bash_blocks(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in COMMANDS:
+        module = f"canet_ros.commands.{command.replace('-', '_')}"
+        monkeypatch.setattr(f"{module}.run", lambda arguments: 0)
+    for words in map(canet_words, shell_commands(document)):
+        if words is not None:
+            required = ["--data", "DATA", "--name", "NAME", "--out", "OUT"] if words[0] == "train" else []
+            assert main([words[0], *required, *words[1:]]) == 0, words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_canet_commands_in_the_text_and_their_options_exist(
+    document: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in commands_in_the_text(document, "canet"):
+        if words[1] == "COMMAND":
             continue
         assert words[1] in COMMANDS, words
         with pytest.raises(SystemExit):
@@ -65,6 +109,45 @@ def test_canet_commands_and_their_options_exist(document: Path, capsys: pytest.C
         known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
         used = {word.split("=")[0] for word in words if word.startswith("--")}
         assert used <= known, f"{document.name}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_launch_files_and_their_arguments_exist(document: Path) -> None:
+    for words in [*shell_commands(document), *commands_in_the_text(document, "ros2")]:
+        if words[:3] != ["ros2", "launch", "canet_ros"]:
+            continue
+        text = (ROOT / "launch" / words[3]).read_text()
+        own = re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', text)
+        own += [argument.name for argument in DEMO_ARGUMENTS if "DEMO_ARGUMENTS" in text]
+        given = dict(word.split(":=", 1) for word in words[4:] if not word.startswith("--"))
+        choices = {argument.name: argument.choices for argument in launch_arguments()}
+        assert set(given) <= {*choices, *own}, words
+        assert [n for n, value in given.items() if choices.get(n) and value not in choices[n]] == [], words
+        given_parameters({name: value for name, value in given.items() if name in choices})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_programs_of_the_package_and_their_parameters_exist(document: Path) -> None:
+    programs = re.findall(r'"(\w+) = canet_ros', (ROOT / "setup.py").read_text())
+    names = {spec.name for spec in PARAMETERS}
+    for words in [*shell_commands(document), *commands_in_the_text(document, "ros2")]:
+        if words[:3] == ["ros2", "run", "canet_ros"]:
+            assert words[3] in programs, words
+            assert {w.split(":=")[0] for at, w in enumerate(words) if words[at - 1] == "-p"} <= names, words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_ros2_param_names_parameters_and_sets_them_to_their_type(document: Path) -> None:
+    """As ``ros2 param`` of Jazzy and later reads a value: a mapping is no text to it, and nothing is sent."""
+    defaults = {spec.name: spec.default for spec in PARAMETERS}
+    for words in [*shell_commands(document), *commands_in_the_text(document, "ros2")]:
+        if words[:2] != ["ros2", "param"] or len(words) < 5:
+            continue
+        assert words[4] in {*defaults, "class_names", "available_models"}, words
+        if words[2] == "set":
+            read = pytest.importorskip("rclpy.parameter").get_parameter_value(string_value=words[5])
+            value = pytest.importorskip("rclpy.parameter").parameter_value_to_python(read)
+            assert isinstance(value, type(defaults[words[4]])), words
 
 
 def test_the_readme_is_short_and_its_first_screen_says_what_counts() -> None:

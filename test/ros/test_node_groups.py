@@ -212,12 +212,6 @@ def test_groups_of_a_parameter_file_and_of_a_model_that_lacks_a_class(
         assert graph.change_state("activate", node)
 
 
-def test_ros2_param_set_hands_a_mapping_on_as_text() -> None:
-    ros2param = pytest.importorskip("ros2param.api")
-    value = ros2param.get_parameter_value(string_value=GROUPS)
-    assert value.string_value == GROUPS
-
-
 def test_steady_masks_are_those_of_the_hysteresis_while_it_is_set(
     graph: Graph, camera: Camera, sharp_segmenter: Segmenter
 ) -> None:
