@@ -25,6 +25,7 @@ _VIDEO = {
     "h264_msgs/msg/Packet",
     "theora_image_transport/msg/Packet",
 }
+_TRUTH = "/truth"  # of our street camera, in what `canet demo --bag` records
 _OF_SEGMENTATION = tuple(f"/segmentation/{name}{form}" for name in PICTURES for form in ("", "/compressed"))
 
 
@@ -106,6 +107,8 @@ def _why_not(several: Sequence[Connection], connection: Connection | None) -> st
         return ""
     if topic.endswith(_OF_SEGMENTATION) or "/segmentation/groups/" in topic:
         return _RESULT
+    if topic.endswith(_TRUTH):
+        return "holds class ids, the truth of a drawn street, segmented only if --topics names it"
     return "holds depth, not pictures" if topic.endswith(_COMPRESSED_DEPTH) else ""
 
 

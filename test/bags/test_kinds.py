@@ -72,6 +72,20 @@ def test_depth_and_video_are_no_cameras(tmp_path: Path) -> None:
         chosen(bag_of(tmp_path / "depth", camera("16UC1")))
 
 
+def test_the_truth_of_our_street_camera_is_no_camera(tmp_path: Path) -> None:
+    """Class ids, in what `canet demo --bag` records; as a second camera it moved the results of the first one, too."""
+    image, truth = "/street/image_raw", "/street/truth"
+    bag = bag_of(
+        tmp_path / "bag",
+        camera("bgr8", np.zeros((8, 8, 3), np.uint8), image),
+        camera("mono8", GREY.astype(np.uint8), truth),
+    )
+    cameras, said = chosen(bag)
+    assert cameras == [image]
+    assert any(sentence.startswith(f"{truth} holds class ids") for sentence in said)
+    assert chosen(bag, truth)[0] == [truth]
+
+
 def test_pictures_without_stamps_or_with_the_same_are_all_written(segment: Segment, tmp_path: Path) -> None:
     frames = drives.pictures(4)
     recorded = [
