@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import importlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def model_keys(folder: Path) -> list[str]:
 
     from canet_ros.inference.model_folder import ModelSpec, save_model
 
-    spec = ModelSpec("any", load_class_table("camvid"), architecture="canet_lite")
+    spec = ModelSpec("any", load_class_table("camvid"), architecture="canet_lite", temperature=2.0)
+    spec = replace(spec, hidden_channels={2: 48}, familiar={"mean": (0.0, 1.0)})
     save_model(folder, spec, spec.build_network())
     return [f"model.yaml {key}" for key in yaml.safe_load((folder / "model.yaml").read_text())]
 

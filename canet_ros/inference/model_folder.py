@@ -41,11 +41,15 @@ INT8_FILE = "int8.safetensors"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Of ModelSpec; whatever else there is, a new field too, takes part in ``graph_hash``.
-_OUTSIDE_THE_GRAPH = ("name", "classes", "resolution", "training", "metrics", "familiar", "weights_sha256")
+_OUTSIDE_THE_GRAPH = (
+    *("name", "classes", "resolution", "training", "metrics", "familiar", "weights_sha256"),
+    "hidden_channels",  # the weights have them in their shapes
+)
 
 _ENTRIES = (
     *("name", "classes", "resolution", "training", "metrics", "weights_sha256", "temperature", "familiar"),
-    *("network", "input", "output", "architecture", "backbone", "fusion", "head", "mean", "std"),
+    *("network", "input", "output", "architecture", "backbone", "hidden_channels", "fusion", "head"),
+    *("mean", "std"),
 )
 MAX_SIDE = 8192  # of a resolution, pixels
 _MAX_WEIGHTS_BYTES = 2**30
@@ -70,6 +74,7 @@ class ModelSpec:
         temperature: what the logits are divided by before the softmax, so that confidences are true.
         weights_sha256: of the file of the weights, hex; empty: not said, and not checked.
         familiar: (lowest, highest) of each figure of ``familiarity`` on roads that the model knows; empty: unknown.
+        hidden_channels: of the backbone's blocks, by number, that have fewer than the paper gives them.
         onnx: of a network that is not ours; its architecture is called onnx, and what says more of ours is empty.
     """
 
@@ -86,6 +91,7 @@ class ModelSpec:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    hidden_channels: Mapping[int, int] = field(default_factory=dict)
     onnx: OnnxInterface | None = None
     weights_sha256: str = field(default="", compare=False)
 
@@ -108,7 +114,9 @@ class ModelSpec:
         """The network this model names, with random weights."""
         from canet_ros.network import build_network
 
-        return build_network(len(self.classes), self.backbone, self.fusion, self.architecture, self.head)
+        network = build_network(len(self.classes), self.backbone, self.fusion, self.architecture, self.head)
+        network.backbone.narrow(self.hidden_channels)
+        return network
 
     def normalize(self, rgb: Tensor) -> Tensor:
         """Pixels of 0..255, RGB (B, 3, H, W) of any type, as the network takes them, float32."""
@@ -208,6 +216,7 @@ def load_spec(folder: Path) -> ModelSpec:
             **common,
             architecture=str(raw["architecture"]),
             backbone=str(raw["backbone"]),
+            hidden_channels=_hidden_channels(raw),
             fusion=str(raw["fusion"]),
             head=str(raw.get("head", "bilinear")),
             mean=three_floats(raw, "mean"),
@@ -318,6 +327,7 @@ def save_spec(folder: Path, spec: ModelSpec) -> None:
     network: dict[str, Any] = {
         "architecture": spec.architecture,
         "backbone": spec.backbone,
+        **({"hidden_channels": dict(spec.hidden_channels)} if spec.hidden_channels else {}),
         "fusion": spec.fusion,
         "head": spec.head,
         "mean": list(spec.mean),
@@ -404,6 +414,13 @@ def _range(name: str, values: Any) -> tuple[float, float]:
     except (TypeError, ValueError):
         raise ValueError(f"familiar: {name}: expected [lowest, highest], got {values!r}") from None
     return lowest, highest
+
+
+def _hidden_channels(raw: Mapping[str, Any]) -> Mapping[int, int]:
+    channels: Mapping[Any, Any] = _mapping(raw, "hidden_channels")
+    if not all(type(number) is int for number in (*channels, *channels.values())):
+        raise ValueError(f"hidden_channels: expected numbers of blocks and of channels, got {dict(channels)}")
+    return channels
 
 
 def _temperature(value: Any) -> float:

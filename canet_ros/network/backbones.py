@@ -9,6 +9,8 @@ Every backbone maps an image (B, 3, H, W) to its features at stride 16 and at st
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,15 @@ class Backbone(nn.Module):
         """The layers that work at stride 4 and finer: edges and textures, half of the time of a training step."""
         raise NotImplementedError
 
+    def narrow(self, hidden_channels: Mapping[int, int]) -> None:
+        """Give blocks, by their number, fewer hidden channels than the paper does; they start anew.
+
+        Raises:
+            ValueError: there is no such block, or it has fewer channels already.
+        """
+        if hidden_channels:
+            raise ValueError(f"hidden_channels: {type(self).__name__} has no blocks that can be narrowed")
+
 
 def build_backbone(name: str) -> Backbone:
     """A randomly initialised backbone.
@@ -45,11 +56,16 @@ def build_backbone(name: str) -> Backbone:
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise 3x3, project 1x1 (Sandler et al., MobileNetV2, CVPR 2018, section 3.3)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, hidden: int) -> None:
         super().__init__()
-        hidden = in_channels * expansion
+        self.in_channels, self.out_channels, self.stride, self.hidden = (
+            in_channels,
+            out_channels,
+            stride,
+            hidden,
+        )
         layers: list[nn.Module] = []
-        if expansion != 1:
+        if hidden != in_channels:
             layers.append(_conv_bn_relu6(in_channels, hidden, kernel_size=1))
         layers += [
             _conv_bn_relu6(hidden, hidden, kernel_size=3, stride=stride, groups=hidden),
@@ -86,7 +102,8 @@ class MobileNetV2(Backbone):
         in_channels = 32
         for expansion, channels, blocks, stride in self._stages:
             for block in range(blocks):
-                layers.append(InvertedResidual(in_channels, channels, stride if block == 0 else 1, expansion))
+                hidden = in_channels * expansion
+                layers.append(InvertedResidual(in_channels, channels, stride if block == 0 else 1, hidden))
                 in_channels = channels
         self.features = nn.Sequential(*layers)
 
@@ -96,6 +113,20 @@ class MobileNetV2(Backbone):
 
     def stem(self) -> list[nn.Module]:
         return [self.features[:4]]
+
+    def narrow(self, hidden_channels: Mapping[int, int]) -> None:
+        for number, hidden in hidden_channels.items():
+            block = self.features[number] if 0 < number < len(self.features) else None
+            if not isinstance(block, InvertedResidual):
+                raise ValueError(f"hidden_channels: MobileNetV2 has no block {number} that can be narrowed")
+            if not block.in_channels < hidden <= block.hidden:
+                raise ValueError(
+                    f"hidden_channels: {hidden} of block {number} does not fit MobileNetV2, where it takes "
+                    f"{block.in_channels + 1} to {block.hidden}"
+                )
+            self.features[number] = InvertedResidual(
+                block.in_channels, block.out_channels, block.stride, hidden
+            )
 
 
 class BasicBlock(nn.Module):

@@ -400,8 +400,9 @@ def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
     )
     if not (Path(config.init) / SPEC_FILE).is_file():
         return spec
-    given = load_spec(Path(config.init))  # its weights know its pixels
-    return replace(spec, mean=given.mean, std=given.std)
+    given = load_spec(Path(config.init))  # its weights know its pixels, and have its shapes
+    channels = given.hidden_channels if given.backbone == spec.backbone else {}
+    return replace(spec, mean=given.mean, std=given.std, hidden_channels=channels)
 
 
 def _trained(spec: ModelSpec, config: TrainingConfig, found: Scores, epoch: int) -> ModelSpec:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -42,6 +43,19 @@ def test_model_survives_saving_and_loading(random_model: Path, tmp_path: Path) -
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, network_again.state_dict()[name]), name
     assert graph_hash(tmp_path / "again") == graph_hash(random_model)
+
+
+def test_a_narrower_backbone_survives_too(random_model: Path, tmp_path: Path) -> None:
+    spec = replace(load_spec(random_model), hidden_channels={2: 48, 4: 72})
+    save_model(tmp_path, spec, spec.build_network())
+    again, network = load_network(tmp_path)
+    assert again == spec
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    features = "context_branch.backbone.features"
+    assert shapes[f"{features}.2.conv.0.0.weight"] == (48, 16, 1, 1)
+    assert shapes[f"{features}.2.conv.1.0.weight"] == (48, 1, 3, 3)
+    assert shapes[f"{features}.3.conv.0.0.weight"] == (144, 24, 1, 1)
+    assert shapes[f"{features}.4.conv.2.weight"] == (32, 72, 1, 1)
 
 
 def test_mask_is_the_networks_argmax(segmenter: Segmenter, random_model: Path) -> None:
@@ -150,6 +164,17 @@ def test_weights_of_another_network_are_listed_by_name(copied_model: Path) -> No
         ("resolution: 160x120", "resolution: large", "expected WIDTHxHEIGHT"),
         ("backbone: mobilenet_v2", "", "the entry 'backbone' is missing"),
         ("architecture: canet_lite", "architecture: unet", "unknown architecture 'unet'"),
+        ("fusion:", "hidden_channels: {2: 97}\nfusion:", "97 of block 2 .* takes 17 to 96"),
+        ("fusion:", "hidden_channels: {2: 16}\nfusion:", "16 of block 2 .* takes 17 to 96"),
+        ("fusion:", "hidden_channels: {0: 16}\nfusion:", "no block 0 that can"),
+        ("fusion:", "hidden_channels: {90: 16}\nfusion:", "no block 90 that can"),
+        ("fusion:", "hidden_channels: {2: many}\nfusion:", "expected numbers of blocks and of channels"),
+        ("fusion:", "hidden_channels: {2: 48}\nfusion:", r"conv.0.0.weight is \(96, .* expected \(48, "),
+        (
+            "backbone: mobilenet_v2",
+            "backbone: resnet18\nhidden_channels: {2: 48}",
+            "ResNet has no blocks that can be narrowed",
+        ),
         ("name: sky", "name: road", "class names must differ"),
         ("name: random", "name: [", "model.yaml"),
     ],

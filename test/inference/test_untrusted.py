@@ -74,6 +74,9 @@ def test_yaml_that_is_none_or_a_bomb(copied: Path, fault: str) -> None:
         ("std", "[0, 1, 1]"),
         ("std", "[.inf, 1, 1]"),
         ("temperature", "hot"),
+        ("hidden_channels", "[[1]]"),
+        ("hidden_channels", "{a: {b: 1}}"),
+        ("hidden_channels", "{2: true}"),
         ("architecture", "[canet]"),
     ],
 )  # fmt: skip

@@ -123,6 +123,16 @@ def test_a_frozen_stem_keeps_its_weights_and_statistics(config: TrainingConfig, 
         assert torch.equal(after[name], before) == in_stem or name.endswith("num_batches_tracked"), name
 
 
+def test_a_narrower_model_is_trained_on_in_its_shape(config: TrainingConfig, tmp_path: Path) -> None:
+    spec = ModelSpec("narrow", CLASSES, "canet_lite", hidden_channels={2: 48})
+    save_model(tmp_path / "narrow", spec, spec.build_network())
+    train(replace(config, init=str(tmp_path / "narrow"), epochs=1), CLASSES, tmp_path / "run")
+    assert load_spec(tmp_path / "run" / "model").hidden_channels == {2: 48}
+    other = replace(config, init=str(tmp_path / "narrow"), backbone="resnet18")
+    with pytest.raises(ModelError, match="does not fit"):
+        train(other, CLASSES, tmp_path / "other")
+
+
 def test_a_student_learns_what_the_teacher_says(config: TrainingConfig, tmp_path: Path) -> None:
     train(replace(config, epochs=1), CLASSES, tmp_path / "teacher")
     taught = replace(config, epochs=1, teacher=str(tmp_path / "teacher" / "model"))
