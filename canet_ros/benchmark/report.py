@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,10 @@ def measure_everything(model: str, device: str, out: Path, minutes: float) -> di
         "CANET_ROS_CACHE": str(scratch / "cache"),
     }
     steps = planned_steps(model, device, scratch, minutes)
+    end_s = time.monotonic() + minutes * 60
     with tqdm(steps, desc="report", unit="step") as bar:
-        for step in bar:
+        for done, planned in enumerate(bar):
+            step = replace(planned, limit_s=limit_s(steps[done:], end_s - time.monotonic()))
             bar.set_description(step.name)
             log = scratch / f"{step.name.replace(' ', '_').replace(',', '')}.log"
             report["steps"].append(run_step(step, environment, log))
@@ -117,6 +119,11 @@ def measure_everything(model: str, device: str, out: Path, minutes: float) -> di
             write_text(out / "report.md", page(report))
     shutil.rmtree(scratch / "cache", ignore_errors=True)
     return report
+
+
+def limit_s(steps: Sequence[Step], left_s: float) -> float:
+    """Of the first of the steps that are left: what was planned, and its part of what earlier ones did not take."""
+    return steps[0].limit_s * max(1.0, left_s / sum(step.limit_s for step in steps))
 
 
 def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, An
         "power_w": {"mean": sum(power_w) / len(power_w), "max": max(power_w)} if power_w else None,
     }
     if late:
-        found["error"] = f"not done within {step.limit_s:.0f} s"
+        found["error"] = f"not done within {step.limit_s:.0f} s: a greater --minutes gives all steps more"
     elif status := process.status():
         last_line = (process.output().strip().splitlines() or [f"exit status {status}"])[-1]
         found["error"] = f"ended by {signal.Signals(-status).name}" if status < 0 else last_line

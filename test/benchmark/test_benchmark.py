@@ -184,3 +184,15 @@ def test_a_report_plans_what_fits_into_its_time(tmp_path: Path) -> None:
     steps = planned_steps("canet-mobilenet_v2-camvid", "cpu", tmp_path, minutes=15)
     assert 0.9 * 15 * 60 <= sum(step.limit_s for step in steps) <= 1.1 * 15 * 60
     assert len({step.name for step in steps}) == len(steps)
+
+
+def test_time_that_a_step_of_the_report_leaves_goes_to_those_after_it(tmp_path: Path) -> None:
+    """Else a device without TensorRT, whose build gets the most, cuts its engines off beside two idle minutes."""
+    from canet_ros.benchmark.report import limit_s, planned_steps
+
+    steps = planned_steps("canet-mobilenet_v2-camvid", "cpu", tmp_path, minutes=15)
+    left_s = sum(step.limit_s for step in steps)
+    assert limit_s(steps, left_s) == pytest.approx(steps[0].limit_s)
+    assert limit_s(steps[3:], left_s - 20) > 1.3 * steps[3].limit_s
+    assert limit_s(steps[-1:], 5.0) == steps[-1].limit_s, "a step that took longer takes nothing from the others"
+    assert limit_s(steps[-1:], 500.0) == pytest.approx(500.0)
