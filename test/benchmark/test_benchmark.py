@@ -194,5 +194,7 @@ def test_time_that_a_step_of_the_report_leaves_goes_to_those_after_it(tmp_path: 
     left_s = sum(step.limit_s for step in steps)
     assert limit_s(steps, left_s) == pytest.approx(steps[0].limit_s)
     assert limit_s(steps[3:], left_s - 20) > 1.3 * steps[3].limit_s
-    assert limit_s(steps[-1:], 5.0) == steps[-1].limit_s, "a step that took longer takes nothing from the others"
+    assert limit_s(steps[-1:], 5.0) == steps[-1].limit_s, (
+        "a step that took longer takes nothing from the others"
+    )
     assert limit_s(steps[-1:], 500.0) == pytest.approx(500.0)
