@@ -48,7 +48,7 @@ def _text(row: dict[str, Any]) -> str:
     head = f"{row['name']}  ({row['size_mb']:.0f} MB)"
     if "error" in row:
         return f"{head}\n  broken: {row['error']}"
-    figures = ", ".join(f"{key} {value:.3g}" for key, value in row["metrics"].items()) or "none"
+    figures = ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items()) or "none"
     return "\n".join(
         (
             head,
