@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -206,7 +207,11 @@ def _remark(substitute: _Substitute, why: OSError) -> None:
 
 
 def _write(path: Path, build: Callable[[Path], None]) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="building-") as folder:
+    prefix = f"building-{path.name}-"
+    # Left by processes that were ended; whoever builds this file has its lock. Eight: as many as tempfile adds.
+    for left in path.parent.glob(f"{glob.escape(prefix)}????????"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
         new = Path(folder) / path.name
         with progress.doing(progress.BUILDING):
             build(new)

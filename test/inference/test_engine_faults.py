@@ -293,6 +293,20 @@ def test_a_process_that_hangs_while_it_builds_does_not_hold_up_others(
     assert not path.exists()
 
 
+def test_what_a_process_left_that_was_ended_while_it_built_goes_with_the_next_build(own_cache: Path) -> None:
+    """A node that is stopped while TensorRT builds; another process may be building another file beside it."""
+    program = """if True:
+        import os
+        from canet_ros.inference import cache
+        cache.derived_file("thing", lambda path: path.write_bytes(bytes(1000)) and os._exit(0))"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    others = own_cache / "building-other-x"
+    others.mkdir()
+    assert len(list(own_cache.glob("building-*"))) == 2
+    cache.derived_file("thing", lambda path: path.write_text("whole") and None)
+    assert list(own_cache.glob("building-*")) == [others]
+
+
 def test_many_start_together_on_an_empty_cache(random_model: Path, own_cache: Path) -> None:
     started = [
         subprocess.Popen(
