@@ -57,12 +57,17 @@ class _Timed:
 
 
 def measure_engines(
-    cases: Sequence[Case], rounds: int, pictures: Sequence[LabelledPicture] = (), limit_s: float = math.inf
+    cases: Sequence[Case],
+    rounds: int,
+    pictures: Sequence[LabelledPicture] = (),
+    limit_s: float = math.inf,
+    keep: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
     """Measure cases of one size in turns, so that whatever else the machine does meets all of them alike.
 
     Every size begins with its models in plain PyTorch (or, if they came as ONNX, plain ONNX Runtime): fp32, batch 1,
     upsampling and argmax at full size. The rounds of a size end after ``limit_s`` seconds, at least one being measured.
+    ``keep`` is given all rows that there are, as soon as there is one more.
 
     Returns:
         Per case: what it is, rounds measured, milliseconds, frames per second, GFLOP/s and their share of the peak, its
@@ -95,9 +100,11 @@ def measure_engines(
                 "share_of_peak": gflops / peak if gflops and peak else None,
                 "over_plain": float(median_ms / batch / reference_ms),
             }
+            rows.append(figures)
+            keep(rows)
             if pictures and figures["engine"] not in (PLAIN, PLAIN_ONNX) and batch == 1:
                 figures |= _accuracy(one.case, pictures)
-            rows.append(figures)
+                keep(rows)
     return rows
 
 

@@ -18,10 +18,12 @@ _REPEATS = 8
 def count_gflop(network: nn.Module, resolution: Resolution) -> float:
     """Billions of operations for one picture of (width, height), a multiply-add counted as two.
 
-    Those of all convolutions and matrix products; batch norms, activations and interpolation are left out.
+    Those of all convolutions and matrix products; batch norms, activations and interpolation are left out. Only shapes
+    are followed: ``network`` goes to the meta device, and is of no use afterwards.
     """
+    network.to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, resolution[1], resolution[0]))
+        network(torch.zeros(1, 3, resolution[1], resolution[0], device="meta"))
     return float(counter.get_total_flops()) / 1e9
 
 

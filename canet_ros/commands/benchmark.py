@@ -145,7 +145,13 @@ def run(arguments: argparse.Namespace) -> int:
                 resolutions, arguments.batch, models, arguments.engine, arguments.precision
             )
         ]
-        figures["engines"] = measure_engines(cases, arguments.rounds, pictures, limit_s)
+
+        def keep(rows: list[dict[str, Any]]) -> None:
+            figures["engines"] = rows
+            if arguments.json:  # what there is outlives a run that is ended
+                write_json(arguments.json, figures)
+
+        keep(measure_engines(cases, arguments.rounds, pictures, limit_s, keep))
         if importlib.util.find_spec("openvino"):
             figures["around_network"] = [
                 {

@@ -178,6 +178,32 @@ def test_a_report_goes_on_where_a_step_fails(tmp_path: Path, random_model: Path)
     assert refused["error"].startswith("canet export: ")
 
 
+def test_a_run_that_is_ended_leaves_what_it_had_measured(
+    tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("canet_ros.benchmark.engines._accuracy", ended)
+    write_scenes(tmp_path / "data" / "val", 2, 97000)
+    file = tmp_path / "figures.json"
+    arguments = ["--engine", "torch", "--precision", "fp32", "--rounds", "1", "--json", str(file)]
+    main(["benchmark", "--model", str(random_model), *arguments, "--data", str(tmp_path / "data")])
+    plain, torch = json.loads(file.read_text())["engines"]
+    assert (plain["engine"], torch["engine"]) == ("plain PyTorch", "torch")
+    assert torch["median_ms"] > 0
+
+
+def test_a_report_says_how_fast_training_is(tmp_path: Path) -> None:
+    from canet_ros.benchmark import report
+
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1, "seconds": 9.0}\n{"epoch": 2, "seconds": 4.0}\n')
+    step = report.Step("training", ("models",), 30, tmp_path / "history.jsonl")
+    found = report.run_step(step, dict(os.environ), tmp_path / "log")
+    page = report.page({"machine": {"processor": "any"}, "model": "m", "steps": [found]})
+    assert "## Training\n\n9.0 pictures a second, in epoch 2\n" in page
+
+
 def test_a_report_plans_what_fits_into_its_time(tmp_path: Path) -> None:
     from canet_ros.benchmark.report import planned_steps
 
