@@ -7,7 +7,10 @@ Asserted with real calibrations, and the shipped scales against fp32. Not assert
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +135,40 @@ def test_transposed_convolutions_are_multiplied_in_int8() -> None:
     kinds = [x["primitiveType"].astype(str) for x in info if "Deconv" in x["layerType"].astype(str)]
     assert len(kinds) == 2
     assert all(kind.lower().endswith("i8") for kind in kinds), kinds
+
+
+_HALVES = """
+import sys
+import numpy as np
+import openvino
+from openvino import opset13 as opset
+from canet_ros.inference.engines.openvino_engine import _round_in_one_operation
+
+scale = np.float32(0.06)
+rng = np.random.default_rng(0)
+halves = [opset.parameter([1, 16, 23, 30], np.float32) for _ in range(2)]
+bounds = [np.float32(bound) for bound in (-128 * scale, 127 * scale, -128, 127)]
+rounded = opset.fake_quantize(opset.concat(halves, 1), *bounds, 256)
+numbers = opset.convert(opset.convert(rounded, np.int8), np.float32)
+zero = opset.convert(opset.constant(np.int8(0)), np.float32)
+activations = opset.multiply(opset.subtract(numbers, zero), opset.constant(scale))
+weights = rng.integers(-60, 61, (24, 32, 1, 1)).astype(np.int8)
+weight_scales = (rng.random((24, 1, 1, 1)) * 0.001 + 0.0005).astype(np.float32)
+weight = opset.multiply(opset.convert(opset.constant(weights), np.float32), opset.constant(weight_scales))
+answer = opset.convolution(activations, weight, [1, 1], [0, 0], [0, 0], [1, 1])
+model = openvino.Model([opset.result(answer)], halves, "halves")
+_round_in_one_operation(model)
+compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+given = compiled([np.full((1, 16, 23, 30), 10 * scale, np.float32)] * 2)[0][0, :, 5, 5]
+expected = (weights * weight_scales).sum((1, 2, 3)) * 10 * scale
+print((given / expected).tolist())
+sys.exit(not np.allclose(given, expected, rtol=1e-3))
+"""
+
+
+@pytest.mark.parametrize("instructions", ["AVX512_CORE_VNNI", "DEFAULT"])
+def test_a_concatenation_keeps_its_scale_in_openvino(instructions: str) -> None:
+    """Without AMX OpenVINO takes 0.06 for 0.1 where rounding and scale are two operations."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    found = subprocess.run([sys.executable, "-c", _HALVES], env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
