@@ -115,8 +115,8 @@ class OpenVinoEngine:
 def _round_in_one_operation(model: Any) -> None:
     """Make one FakeQuantize of each FakeQuantize to 8-bit numbers and the scale behind it: the same activations.
 
-    OpenVINO (2024.4 and 2026.4) rounds the scale to tenths (0.06 becomes 0.1, 0.04 nothing) where the two stand apart beside a
-    concatenation and the processor has no AMX.
+    OpenVINO (2024.4, 2026.4) rounds the scale to tenths, 0.06 to 0.1 and 0.04 to 0, where the two stand apart beside
+    a concatenation and the processor has no AMX.
     """
 
     def readers(node: Any, kind: str) -> list[Any]:
