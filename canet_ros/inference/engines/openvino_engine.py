@@ -21,11 +21,6 @@ from canet_ros.inference.int8_scales import has_scales
 from canet_ros.inference.openvino_core import openvino_core
 from canet_ros.inference.quantization import quantized_graph
 
-try:
-    from openvino import opset13 as opset
-except ImportError:  # OpenVINO 2024
-    from openvino.runtime import opset13 as opset
-
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
@@ -118,6 +113,7 @@ def _round_in_one_operation(model: Any) -> None:
     OpenVINO (2024.4, 2026.4) rounds the scale to tenths, 0.06 to 0.1 and 0.04 to 0, where the two stand apart beside
     a concatenation and the processor has no AMX.
     """
+    opset = openvino.opset13 if hasattr(openvino, "opset13") else openvino.runtime.opset13  # OpenVINO 2024
 
     def readers(node: Any, kind: str) -> list[Any]:
         found = [reader.get_node() for reader in node.output(0).get_target_inputs()]
