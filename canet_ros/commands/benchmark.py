@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.json:  # what there is outlives a run that is ended
                 write_json(arguments.json, figures)
 
-        keep(measure_engines(cases, arguments.rounds, pictures, limit_s, keep))
+        figures["engines"] = measure_engines(cases, arguments.rounds, pictures, limit_s, keep)
         if importlib.util.find_spec("openvino"):
             figures["around_network"] = [
                 {

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from canet_ros.inference.model_folder import ModelError, ModelSpec, load_network, save_model
 from canet_ros.network.backbones import InvertedResidual, MobileNetV2
+from canet_ros.opencv import read_picture
 from canet_ros.training.augmentation import augment, view_shapes
 
 _VIEWS = 4  # a step
@@ -92,12 +92,8 @@ def _views(
         shape = shapes[rng.integers(len(shapes))]
         batch = []
         for path in (pictures[int(rng.integers(len(pictures)))] for _ in range(_VIEWS)):
-            image = cv2.imread(str(path))
-            if image is None:
-                raise ValueError(f"{path} is not a picture that can be read")
-            view, _ = augment(
-                image.astype(np.uint8, copy=False), np.zeros(image.shape[:2], np.uint8), shape, rng
-            )
+            image = read_picture(path)
+            view, _ = augment(image, np.zeros(image.shape[:2], np.uint8), shape, rng)
             batch.append(view[:, :, ::-1].transpose(2, 0, 1))
         pixels = spec.normalize(torch.from_numpy(np.stack(batch)))
         yield pixels.contiguous(memory_format=torch.channels_last)

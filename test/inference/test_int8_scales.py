@@ -141,9 +141,9 @@ _HALVES = """
 import sys
 import numpy as np
 import openvino
-from openvino import opset13 as opset
-from canet_ros.inference.engines.openvino_engine import _round_in_one_operation
+from canet_ros.inference.quantization import round_in_one_operation
 
+opset = openvino.opset13 if hasattr(openvino, "opset13") else openvino.runtime.opset13  # OpenVINO 2024
 scale = np.float32(0.06)
 rng = np.random.default_rng(0)
 halves = [opset.parameter([1, 16, 23, 30], np.float32) for _ in range(2)]
@@ -157,7 +157,7 @@ weight_scales = (rng.random((24, 1, 1, 1)) * 0.001 + 0.0005).astype(np.float32)
 weight = opset.multiply(opset.convert(opset.constant(weights), np.float32), opset.constant(weight_scales))
 answer = opset.convolution(activations, weight, [1, 1], [0, 0], [0, 0], [1, 1])
 model = openvino.Model([opset.result(answer)], halves, "halves")
-_round_in_one_operation(model)
+round_in_one_operation(model)
 compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 given = compiled([np.full((1, 16, 23, 30), 10 * scale, np.float32)] * 2)[0][0, :, 5, 5]
 expected = (weights * weight_scales).sum((1, 2, 3)) * 10 * scale

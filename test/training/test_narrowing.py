@@ -55,5 +55,5 @@ def test_what_cannot_be_narrowed(pictures: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected pictures"):
         narrow_stem(WIDE, [], {2: 48}, tmp_path)
     (tmp_path / "none.png").write_bytes(b"none")
-    with pytest.raises(ValueError, match=r"none\.png is not a picture"):
+    with pytest.raises(ValueError, match=r"none\.png is no picture"):
         narrow_stem(WIDE, [tmp_path / "none.png"], {2: 48}, tmp_path)

@@ -19,7 +19,7 @@ from canet_ros.inference.engines.engine import warm_up
 from canet_ros.inference.export import derived_name, exported_graph
 from canet_ros.inference.int8_scales import has_scales
 from canet_ros.inference.openvino_core import openvino_core
-from canet_ros.inference.quantization import quantized_graph
+from canet_ros.inference.quantization import quantized_graph, round_in_one_operation
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
@@ -54,7 +54,7 @@ class OpenVinoEngine:
         )
         quantized = quantized_graph(request.folder, request.resolution) if self.precision == "int8" else None
         if quantized:
-            fingerprint += f"{cache.checksum(quantized)} rounded in one operation"
+            fingerprint += cache.checksum(quantized)
         suffix = f"{self.precision}-openvino-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.blob"
 
         def compile_graph() -> Any:
@@ -62,7 +62,7 @@ class OpenVinoEngine:
             model = core.read_model(graph)
             width, height = request.resolution
             if quantized:
-                _round_in_one_operation(model)
+                round_in_one_operation(model)
             model.reshape([1, height, width, 3])
             if not quantized and any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
                 # A network that came quantised: of signed 8-bit activations OpenVINO's own int8 makes other masks.
@@ -105,39 +105,6 @@ class OpenVinoEngine:
         finally:
             self._free.put(inference)
         return masks, confidences
-
-
-def _round_in_one_operation(model: Any) -> None:
-    """Make one FakeQuantize of each FakeQuantize to 8-bit numbers and the scale behind it: the same activations.
-
-    OpenVINO (2024.4, 2026.4) rounds the scale to tenths, 0.06 to 0.1 and 0.04 to 0, where the two stand apart beside
-    a concatenation and the processor has no AMX.
-    """
-    opset = openvino.opset13 if hasattr(openvino, "opset13") else openvino.runtime.opset13  # OpenVINO 2024
-
-    def readers(node: Any, kind: str) -> list[Any]:
-        found = [reader.get_node() for reader in node.output(0).get_target_inputs()]
-        return [reader for reader in found if reader.get_type_name() == kind]
-
-    def constant(node: Any, place: int) -> NDArray[np.float32]:
-        maker = node.input_value(place).get_node()
-        shape = maker.get_output_shape(0)
-        while maker.get_type_name() in ("Convert", "Reshape"):
-            maker = maker.input_value(0).get_node()
-        return np.asarray(maker.get_data(), np.float32).reshape(shape)
-
-    for rounding in (node for node in model.get_ops() if node.get_type_name() == "FakeQuantize"):
-        to_8_bit = readers(rounding, "Convert")
-        for to_float in (reader for numbers in to_8_bit for reader in readers(numbers, "Convert")):
-            behind_zero = readers(to_float, "Subtract")
-            if any(constant(subtraction, 1).any() for subtraction in behind_zero):
-                continue
-            for scaled in readers(behind_zero[0] if behind_zero else to_float, "Multiply"):
-                bounds = [opset.constant(constant(rounding, place) * constant(scaled, 1)) for place in (3, 4)]
-                inputs = [rounding.input_value(place) for place in range(3)]
-                one = opset.fake_quantize(*inputs, *bounds, rounding.get_attributes()["levels"])
-                for reader in scaled.output(0).get_target_inputs():
-                    reader.replace_source_output(one.output(0))
 
 
 def _device(wanted: str, core: Any) -> tuple[str, str]:
