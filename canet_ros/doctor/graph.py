@@ -56,9 +56,13 @@ def look_at_graph(only: str) -> Iterator[Finding]:
         node = rclpy.create_node(
             f"canet_doctor_{os.getpid()}", context=context, start_parameter_services=False
         )
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        yield from _look(node, lambda: executor.spin_once(timeout_sec=0.05), only)
+        try:
+            executor = SingleThreadedExecutor(context=context)
+            executor.add_node(node)
+            yield from _look(node, lambda: executor.spin_once(timeout_sec=0.05), only)
+        finally:
+            # A probe ends without Python's own end, and the middleware's shared memory goes with the last node.
+            node.destroy_node()
     finally:
         rclpy.try_shutdown(context=context)
 

@@ -512,6 +512,13 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._encoder = None
         return ended
 
+    def destroy_node(self) -> None:
+        """Leave the ROS graph, and give back the shared memory of the middleware."""
+        super().destroy_node()
+        # It holds the node, which rclpy forgets: the middleware would keep its segment of /dev/shm, 32 MB with our
+        # profile, and a process that does not end by Python's own end would leave it behind.
+        self._state_machine.destroy_when_not_in_use()
+
     def _release(self) -> None:
         self.stop()
         for camera in self._cameras.values():

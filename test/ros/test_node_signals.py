@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A signal at any moment ends the node: exit code 0, within two seconds, without a traceback.
+"""A signal at any moment ends the node: exit code 0, within two seconds, without a traceback or shared memory left.
 
 8 moments, drawn with a fixed seed from the time that the program handles signals (before it imports anything) until it
 segments; CANET_TEST_SIGNALS=200 draws more. Python's own start, before any code of ours runs, is not among them.
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,8 +20,10 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_graph import Graph, picture, segmentation_node, wait_until
+from ros_graph import Graph, Process, picture, ros_arguments, segmentation_node, wait_until
 from sensor_msgs.msg import Image
+
+from canet_ros.launching.transport import unused_domain_id
 
 pytestmark = pytest.mark.ros
 PROGRAM = ("-c", "import sys; from canet_ros.start import segmentation_node; sys.exit(segmentation_node())")
@@ -33,6 +37,35 @@ def handles_signals(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+
+
+def shared_memory(pid: int) -> set[str]:
+    """Fast DDS' segments that the process maps."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return set(re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}$", maps, re.MULTILINE))
+
+
+@pytest.mark.parametrize("autostart", [True, False])
+def test_shared_memory_goes_with_the_node(autostart: bool, random_model: Path) -> None:
+    """Alone in its domain: where others hear it, Fast DDS in one of them clears up after it."""
+    parameters = {"model": random_model, "engine": "torch", "device": "cpu", "autostart": autostart}
+    arguments = [
+        sys.executable,
+        *PROGRAM,
+        *ros_arguments(parameters),
+        "-p",
+        "image_topics:=['/camera/image_raw']",
+    ]
+    process = Process(arguments, {"ROS_DOMAIN_ID": str(unused_domain_id())})
+    try:
+        segments = wait_until(lambda: shared_memory(process.pid), "a segment of shared memory")
+        if autostart:
+            process.wait_for_output("loaded in")
+        process.signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        assert [path for path in segments if Path(path).exists()] == []
+    finally:
+        process.close()
 
 
 def test_a_signal_at_random_moments(random_model: Path, graph: Graph) -> None:
