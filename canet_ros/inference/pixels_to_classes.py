@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from canet_ros.inference.model_folder import ModelSpec, Resolution
 from canet_ros.network import SegmentationNetwork
 
-_CANDIDATES = 4
+_CANDIDATES = 3
 
 
 class PixelsToClasses(nn.Module):
