@@ -26,14 +26,16 @@ def street_camera() -> int:
 def _run(program: str, module: str) -> int:
     """Run ``main`` of a module; what keeps it from being imported is one line."""
     _end_on_signals()
+    try:
+        os.getcwd()
+    except (
+        OSError
+    ):  # deleted by a build, say; libraries that look for their files, and Python 3.13.0, end the process
+        print(f"{program}: the current folder is gone, so that / takes its place", file=sys.stderr)
+        os.chdir("/")
     status = _usage_status(program)
     if status is not None:
         return status
-    try:
-        os.getcwd()
-    except OSError:  # deleted by a build, say; libraries that look for their files end the process
-        print(f"{program}: the current folder is gone, so that / takes its place", file=sys.stderr)
-        os.chdir("/")
     _give_transport(program)
     try:
         main = importlib.import_module(module).main

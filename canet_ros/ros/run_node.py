@@ -20,6 +20,7 @@ from canet_ros.launching.ending import ending_signals
 from canet_ros.ros.initialization import init_ros
 
 _CALLBACK_TIMEOUT_S = 1.0
+_LOOK_FOR_SIGNALS_S = 0.1
 # An error that comes at once again must not take the machine.
 _PAUSE_S = 0.05
 
@@ -70,7 +71,9 @@ def run_node(
     # Python runs signal handlers in the main thread, so this one only waits: a callback can take long.
     spinning = threading.Thread(target=spin, name="executor", daemon=True)
     spinning.start()
-    ended.wait()
+    # In turns: Linux may give a signal to a thread of PyTorch's or DDS', and then nothing wakes this one.
+    while not ended.wait(_LOOK_FOR_SIGNALS_S):
+        pass
     executor.shutdown(timeout_sec=0)
     spinning.join(_CALLBACK_TIMEOUT_S)
     spun = not spinning.is_alive()
