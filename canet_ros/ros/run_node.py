@@ -47,8 +47,10 @@ def run_node(
         print(error, file=sys.stderr)
         return 1
     ended = threading.Event()
+    signals: list[int] = []
     for number in ending_signals():
-        signal.signal(number, lambda *_: ended.set())
+        # Not ended.set(): this thread, which waits for that, may hold its lock.
+        signal.signal(number, lambda number, frame: signals.append(number))
     node = create()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -72,8 +74,9 @@ def run_node(
     spinning = threading.Thread(target=spin, name="executor", daemon=True)
     spinning.start()
     # In turns: Linux may give a signal to a thread of PyTorch's or DDS', and then nothing wakes this one.
-    while not ended.wait(_LOOK_FOR_SIGNALS_S):
+    while not signals and not ended.wait(_LOOK_FOR_SIGNALS_S):
         pass
+    ended.set()
     executor.shutdown(timeout_sec=0)
     spinning.join(_CALLBACK_TIMEOUT_S)
     spun = not spinning.is_alive()
