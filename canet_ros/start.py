@@ -27,10 +27,9 @@ def _run(program: str, module: str) -> int:
     """Run ``main`` of a module; what keeps it from being imported is one line."""
     _end_on_signals()
     try:
+        # Before anything is imported: libraries that look for files, and Python 3.13.0 itself, end the process there.
         os.getcwd()
-    except (
-        OSError
-    ):  # deleted by a build, say; libraries that look for their files, and Python 3.13.0, end the process
+    except OSError:  # deleted by a build, say
         print(f"{program}: the current folder is gone, so that / takes its place", file=sys.stderr)
         os.chdir("/")
     status = _usage_status(program)
