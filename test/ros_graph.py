@@ -91,7 +91,8 @@ class Graph:
             except AssertionError:
                 if time.monotonic() > end_s:
                     raise
-                patience_s *= 1.5  # not yet discovered, or a machine so busy that results take longer
+                # Not yet discovered, or a machine so busy that results take longer.
+                patience_s = min(1.5 * patience_s, 3.0)
 
     def call(self, service_type: type, name: str, request: Any) -> Any:
         if name not in self._clients:

@@ -24,8 +24,8 @@ from canet_ros.hints import canet_command, see_docs
 from canet_ros.launching.nearest import nearest
 from canet_ros.ros.initialization import init_ros
 
-DISCOVERY_S = 3.0
-LONGEST_LOOK_S = 6.0
+DISCOVERY_S = 4.0  # DDS announces itself at once, which may be lost, and every 3 s (Fast DDS' default)
+LONGEST_LOOK_S = 7.0
 ANSWER_S = 3.0
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
