@@ -78,16 +78,21 @@ class Graph:
         while self._entities:
             self._entities.pop().close()
 
-    def connect(self, camera: Camera, *listeners: Listener) -> None:
-        """Send frames until a result comes to every listener: only then has everybody discovered everybody."""
+    def connect(self, camera: Camera, *listeners: Listener) -> int:
+        """Send frames until a result comes to every listener: only then has everybody discovered everybody.
+
+        Returns:
+            how many it took.
+        """
         end_s = time.monotonic() + WAIT_S
-        patience_s = 0.5
+        patience_s, count = 0.5, 0
         while True:
+            count += 1
             stamp = camera.send(np.zeros((24, 32, 3), np.uint8))
             try:
                 for listener in listeners:
                     listener.wait_for_stamp(stamp, patience_s)
-                return
+                return count
             except AssertionError:
                 if time.monotonic() > end_s:
                     raise

@@ -13,7 +13,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_graph import Graph, Process, picture, ros_arguments, segmentation_node, wait_until
+from ros_graph import Graph, picture, segmentation_node, wait_until
 from sensor_msgs.msg import Image
 
 from canet_ros.launching.transport import unused_domain_id
@@ -33,18 +32,11 @@ LONGEST_S = 4.0
 WITHIN_S = 2.0
 
 
-def handles_signals(pid: int) -> bool:
-    """Whether the process catches SIGTERM: the bits of SigCgt, of which the lowest is signal 1."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
-
-
-def takes_signals(thread: int) -> bool:
-    """Whether the thread does not block SIGTERM."""
-    status = Path(f"/proc/{thread}/status").read_text()
-    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
-    return not int(blocked.split()[1], 16) & 1 << (signal.SIGTERM - 1)
+def sigterm_in(mask: str, task: int) -> bool:
+    """Whether SIGTERM is in a task's mask, SigCgt (caught) or SigBlk (blocked), whose lowest bit is signal 1."""
+    status = Path(f"/proc/{task}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(f"{mask}:"))
+    return bool(int(line.split()[1], 16) & 1 << (signal.SIGTERM - 1))
 
 
 def shared_memory(pid: int) -> set[str]:
@@ -58,32 +50,26 @@ def test_a_signal_that_another_thread_gets(random_model: Path, graph: Graph) -> 
     with segmentation_node(random_model, PROGRAM) as process:
         process.wait_for_output("loaded in")
         threads = (int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir())
-        other = next(thread for thread in threads if thread != process.pid and takes_signals(thread))
+        other = next(
+            thread for thread in threads if thread != process.pid and not sigterm_in("SigBlk", thread)
+        )
         assert ctypes.CDLL(None).tgkill(process.pid, other, signal.SIGTERM) == 0
         assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize("autostart", [True, False])
-def test_shared_memory_goes_with_the_node(autostart: bool, random_model: Path) -> None:
+def test_shared_memory_goes_with_the_node(
+    autostart: bool, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Alone in its domain: where others hear it, Fast DDS in one of them clears up after it."""
-    parameters = {"model": random_model, "engine": "torch", "device": "cpu", "autostart": autostart}
-    arguments = [
-        sys.executable,
-        *PROGRAM,
-        *ros_arguments(parameters),
-        "-p",
-        "image_topics:=['/camera/image_raw']",
-    ]
-    process = Process(arguments, {"ROS_DOMAIN_ID": str(unused_domain_id())})
-    try:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(unused_domain_id()))
+    with segmentation_node(random_model, PROGRAM, autostart=autostart) as process:
         segments = wait_until(lambda: shared_memory(process.pid), "a segment of shared memory")
         if autostart:
             process.wait_for_output("loaded in")
         process.signal(signal.SIGINT)
         assert process.wait(10) == 0
         assert [path for path in segments if Path(path).exists()] == []
-    finally:
-        process.close()
 
 
 def test_a_signal_at_random_moments(random_model: Path, graph: Graph) -> None:
@@ -96,7 +82,7 @@ def test_a_signal_at_random_moments(random_model: Path, graph: Graph) -> None:
         moment_s = moments.uniform(0, LONGEST_S)
         which = moments.choice((signal.SIGINT, signal.SIGTERM))
         with segmentation_node(random_model, PROGRAM) as process:
-            wait_until(lambda pid=process.pid: handles_signals(pid), "the program to handle signals")
+            wait_until(lambda pid=process.pid: sigterm_in("SigCgt", pid), "the program to handle signals")
             end_s = time.monotonic() + moment_s
             while time.monotonic() < end_s:
                 camera.send(picture(160, 120))
