@@ -71,7 +71,7 @@ $(TEST_READY): $(DEMO_READY)
 	@touch $@
 
 demo: $(DEMO_READY)
-	$(VENV)/bin/canet demo $(if $(INPUT),--input "$(INPUT)")
+	$(VENV)/bin/canet demo --force $(if $(INPUT),--input "$(INPUT)")
 
 # Soaks and benchmarks measure the machine, not the distribution: once is enough.
 test: CHOICE := $(if $(filter kilted,$(ROS_DISTRO)),-m ros --ignore=test/benchmark) $(PYTEST_ARGS)

@@ -67,14 +67,33 @@ def written_beside(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def require_writable(*paths: Path | None) -> None:
-    """Try now what is written after long work; None is a file that nobody asked for. Raises as ``write_text``."""
+def require_writable(*paths: Path | None, replace: bool = True) -> None:
+    """Try now what is written after long work; None is a file that nobody asked for. Raises as ``write_text``.
+
+    Args:
+        replace: False refuses files that exist, as ``require_new`` does.
+    """
+    if not replace:
+        require_new(*paths)
     for path in paths:
         if path is not None and not _is_device(path):
             with _naming(path):
                 partial = _partial(path)
                 partial.touch()
                 partial.unlink()
+
+
+def require_new(*paths: Path | None) -> None:
+    """Refuse outputs that exist; None is a file that nobody asked for, and an empty file has nothing to lose.
+
+    Raises:
+        FileExistsError: one of them exists; the message names it and says what to do.
+    """
+    for path in paths:
+        if path is None or _is_device(path) or path.is_dir():  # that a file is asked for is said elsewhere
+            continue
+        if path.is_file() and path.stat().st_size > 0:
+            raise FileExistsError(f"{path} exists: give another name, or --force to replace it")
 
 
 def require_picture_format(*paths: Path | None) -> None:

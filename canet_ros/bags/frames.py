@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError
+from canet_ros.bags.label_folder import LabelFolder
 from canet_ros.bags.message_types import stamp_of
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
-from canet_ros.files import write_picture, written_beside
+from canet_ros.files import require_new, written_beside
 from canet_ros.hints import pip_install
 from canet_ros.messages.images import ImageError
 
@@ -108,30 +109,29 @@ def camera_name(camera: str) -> str:
     return camera.strip("/").replace("/", "_") or "camera"
 
 
-def write_masks(bag: Bag, folder: Path) -> int:
-    """A PNG of class ids for each picture, and in the end stamps.csv; how many."""
-    folder.mkdir(parents=True, exist_ok=True)
-    count, names = 0, FileNames()
-    with (
-        written_beside(folder / STAMPS_FILE) as path,
-        path.open("w", newline="", encoding="utf-8") as file,
-    ):
-        table = csv.writer(file)
-        table.writerow(("file", "camera", "stamp_ns", "recorded_ns"))
-        for frame in result_frames(bag, "mask"):
-            name = f"{names.name(frame.camera, frame.stamp_ns, frame.log_ns)}.png"
-            write_picture(folder / name, frame.picture)
-            table.writerow((name, frame.camera, frame.stamp_ns, frame.log_ns))
-            count += 1
-    return count
+def write_masks(bag: Bag, masks: LabelFolder) -> None:
+    """A PNG of class ids for each picture, and in the end stamps.csv with a row for each."""
+    stamps, names = masks.folder / STAMPS_FILE, FileNames()
+    rows = {"file": ["file", "camera", "stamp_ns", "recorded_ns"]}
+    if stamps.is_file():
+        with stamps.open(newline="", encoding="utf-8") as file:
+            rows |= {row[0]: row for row in csv.reader(file) if row}
+    for frame in result_frames(bag, "mask"):
+        name = names.name(frame.camera, frame.stamp_ns, frame.log_ns)
+        masks.write(name, {"": frame.picture})
+        row = [f"{name}.png", frame.camera, str(frame.stamp_ns), str(frame.log_ns)]
+        rows.setdefault(row[0], row)
+    with written_beside(stamps) as path, path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows.values())
 
 
-def write_labels(bag: Bag, folder: Path) -> int:
-    """Pictures and their masks in the layout that ``canet train`` reads; how many."""
-    pictures, labels = folder / "train" / "images", folder / "train" / "labels"
-    for place in (pictures, labels):
-        place.mkdir(parents=True, exist_ok=True)
-    count, names = 0, FileNames()
+def write_labels(bag: Bag, labels: LabelFolder) -> None:
+    """Pictures and their masks in the layout that ``canet train`` reads.
+
+    Raises:
+        BagError: the bag does not hold the camera's pictures.
+    """
+    names = FileNames()
     for frame in result_frames(bag, "mask", with_images=True):
         if frame.image is None:
             continue
@@ -139,13 +139,10 @@ def write_labels(bag: Bag, folder: Path) -> int:
         mask = frame.picture
         if mask.shape != (height, width):
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
-        name = f"{names.name(frame.camera, frame.stamp_ns, frame.log_ns)}.png"
-        write_picture(pictures / name, frame.image)
-        write_picture(labels / name, mask)
-        count += 1
-    if count == 0:
+        name = names.name(frame.camera, frame.stamp_ns, frame.log_ns)
+        labels.write(name, {"images": frame.image, "labels": mask})
+    if labels.names == 0:
         raise BagError(f"{bag.path} does not hold the camera's pictures: labels need them beside the masks")
-    return count
 
 
 def require_video(path: Path) -> Any:
@@ -159,12 +156,15 @@ def require_video(path: Path) -> Any:
     return av
 
 
-def write_videos(bag: Bag, path: Path) -> list[Path]:
+def write_videos(bag: Bag, path: Path, force: bool = False) -> list[Path]:
     """The overlays as H.264, one file a camera, each frame at its own time; the files, which are whole or not there.
+
+    Args:
+        force: replace files that exist.
 
     Raises:
         BagError: PyAV is missing, or the bag holds no overlays.
-        OSError: a file cannot be written.
+        OSError: a file cannot be written, or exists.
     """
     av = require_video(path)
     cameras = sorted(
@@ -183,6 +183,8 @@ def write_videos(bag: Bag, path: Path) -> list[Path]:
             if frame.camera not in containers:
                 suffix = f"_{camera_name(frame.camera)}" if len(cameras) > 1 else ""
                 file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
+                if not force:
+                    require_new(file)
                 beside = open_files.enter_context(written_beside(file))
                 container = open_files.enter_context(av.open(str(beside), "w"))
                 stream = container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})

@@ -20,3 +20,8 @@ def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return parsed
+
+
+def add_force_argument(parser: argparse.ArgumentParser) -> None:
+    """``--force``, without which every command keeps outputs that exist."""
+    parser.add_argument("--force", action="store_true", help="replace outputs that exist")

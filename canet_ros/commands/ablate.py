@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
-from canet_ros.commands import argument
+from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import say_passed_over
 from canet_ros.commands.train import add_training_options, naming_flags, training_config
 from canet_ros.files import require_writable, write_json, write_picture, write_text
@@ -37,6 +37,7 @@ _ATTENTION_SEEDS = (6, 11, 90001)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser, left_out=("name", "fusion", "seed", "val_every"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of the results")
+    add_force_argument(parser)
     parser.add_argument(
         "--fusions", nargs="+", default=["fca", "concat", "se", "cbam"], choices=tuple(FUSIONS)
     )
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     config = training_config(arguments, name="ablation")
     classes = load_class_table(arguments.classes)
-    require_writable(arguments.out / "ablation.json")
+    results_files = (arguments.out / name for name in ("ablation.json", "ablation.md", "attention.png"))
+    require_writable(*results_files, replace=arguments.force)
     runs = planned_runs(arguments.out, arguments.fusions, arguments.seeds)
     with naming_flags():
         train_runs(config, classes, runs, arguments.device)

@@ -14,9 +14,9 @@ from typing import Any
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
 from canet_ros.benchmark.operations import gpu_names
 from canet_ros.benchmark.reference import worse_than
-from canet_ros.commands import argument
+from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
-from canet_ros.files import require_picture_format, require_writable, write_json
+from canet_ros.files import require_new, require_picture_format, require_writable, write_json
 from canet_ros.hints import pip_install
 from canet_ros.inference.camera_shape import CAMERA, camera_resolution
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
@@ -94,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, default=0.15, help="with --against: share that may be more (default: 0.15)"
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures")
+    add_force_argument(parser)
 
 
 def _resolution(text: str) -> Resolution | None:
@@ -112,13 +113,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report:
         from canet_ros.benchmark.report import measure_everything
 
+        if not arguments.force:
+            require_new(*(path for name in ("report.*", "steps/*") for path in arguments.report.glob(name)))
         measure_everything(arguments.model[0], arguments.device, arguments.report, arguments.minutes)
         print(arguments.report / "report.md")
         return 0
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise ModuleNotFoundError(f"--plot takes matplotlib: {pip_install('matplotlib')}")
     require_picture_format(arguments.plot)
-    require_writable(arguments.json, arguments.plot)
+    require_writable(arguments.json, arguments.plot, replace=arguments.force)
     models = [find_model(name) for name in arguments.model]
     own = load_spec(models[0]).resolution
     resolutions = [given or camera_resolution(own, CAMERA_SIZE) for given in arguments.resolution or [own]]

@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from canet_ros.commands import add_force_argument
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
 from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
+from canet_ros.files import require_new
 from canet_ros.hints import canet_command, install_ros
 from canet_ros.inference.camera_shape import CAMERA as CAMERA_SHAPE
 from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
     model = _model_folder(arguments)
+    if not arguments.force:
+        require_new(*_results_of_earlier_run(arguments.out))
     _empty(arguments.out)
     commands = _commands(arguments, model)
     environment = {**transport_environment(), "ROS_DOMAIN_ID": str(unused_domain_id())}
@@ -132,14 +137,16 @@ def _model_folder(arguments: argparse.Namespace) -> Path:
 def _empty(out: Path) -> None:
     """Make the folder, without what an earlier run left in it."""
     (out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
-    for pattern in (OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE):
-        for path in out.glob(pattern):
-            path.unlink()
+    for path in _results_of_earlier_run(out):
+        path.unlink()
     bag = out / BAG_FOLDER
-    for path in (*bag.glob(f"{BAG_FOLDER}_*.mcap"), bag / "metadata.yaml"):
-        path.unlink(missing_ok=True)
     if bag.is_dir() and not any(bag.iterdir()):
         bag.rmdir()
+
+
+def _results_of_earlier_run(out: Path) -> list[Path]:
+    bag = f"{BAG_FOLDER}/{BAG_FOLDER}_*.mcap", f"{BAG_FOLDER}/metadata.yaml"
+    return [path for pattern in (SUMMARY_FILE, SHEET_FILE, OVERLAY_FILES, *bag) for path in out.glob(pattern)]
 
 
 def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from canet_ros.commands import add_force_argument
 from canet_ros.doctor.finding import Finding, Probe, run_probe
 
 # Nothing that can be broken is imported here; probes are processes.
@@ -39,10 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--node", default="", metavar="NAME", help="of the nodes, look at this one, /canet say"
     )
+    add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    require_writable(arguments.json)  # now, because the looks take a while
+    require_writable(arguments.json, replace=arguments.force)  # now, because the looks take a while
     findings = []
     for finding in _findings(arguments):
         print(f"{finding.verdict:>7}  {finding.subject}: {finding.text}", flush=True)

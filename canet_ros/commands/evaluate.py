@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from canet_ros.commands import add_force_argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_picture_format, require_writable, write_json, write_picture
 from canet_ros.inference.familiarity import familiar_range
@@ -36,17 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "roads that the model knows",
     )
     parser.add_argument("--reliability", type=Path, metavar="PNG", help="draw accuracy over confidence")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the figures, in place of what is there"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix")
     parser.add_argument("--worst", type=Path, metavar="PNG", help="draw the pictures of lowest mIoU")
+    add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     pictures = find_pictures(arguments.data / arguments.split, only=arguments.only)
     require_picture_format(arguments.reliability, arguments.confusion, arguments.worst)
-    require_writable(arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
+    outputs = (arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
+    require_writable(*outputs, replace=arguments.force)
     folder = find_model(arguments.model)
     if arguments.calibrate:
         require_writable(folder / SPEC_FILE)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canet_ros.commands import argument
+from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.files import require_writable, written_beside
 from canet_ros.hints import see_docs
@@ -73,12 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the ONNX graph here, and build no engine"
     )
+    add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if min(arguments.max_batch, arguments.pictures) < 1:
         raise ValueError("--max-batch and --pictures must be 1 or more")
-    require_writable(arguments.out)
+    require_writable(arguments.out, replace=arguments.force)
     folder = find_model(arguments.model)
     spec = load_spec(folder)
     resolution = arguments.resolution or spec.resolution

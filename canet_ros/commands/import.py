@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from canet_ros.commands import argument
+from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import say_passed_over
+from canet_ros.files import require_new
 from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import (
     MODEL_FILE,
     SPEC_FILE,
+    WEIGHTS_FILE,
     ModelError,
     ModelSpec,
     parse_resolution,
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(BACKBONES),
         help="the file is this backbone's, trained on ImageNet; for train --init",
     )
-    parser.add_argument("--force", action="store_true", help="replace what is there already")
+    add_force_argument(parser)
     onnx = parser.add_argument_group(
         "of FILE.onnx", "what its graph does not say; without them, you are asked"
     )
@@ -79,9 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    there = arguments.out if arguments.backbone else arguments.out / SPEC_FILE
-    if there.exists() and not arguments.force:
-        raise ValueError(f"{there} is there already: give --force to replace it, or another --out")
+    if not arguments.force:
+        parts = (SPEC_FILE, MODEL_FILE, WEIGHTS_FILE)
+        require_new(*([arguments.out] if arguments.backbone else (arguments.out / name for name in parts)))
     if not arguments.file.is_file():
         raise ValueError(
             f"{arguments.file} is no file: give FILE.onnx, canet.pth or torchvision's ImageNet file"

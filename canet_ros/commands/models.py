@@ -7,16 +7,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from canet_ros.commands import add_force_argument
 from canet_ros.files import require_writable, write_json
 from canet_ros.inference.model_folder import ModelError, available_models, load_spec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
+    add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    require_writable(arguments.json)
+    require_writable(arguments.json, replace=arguments.force)
     rows = [_row(name, folder) for name, folder in available_models().items()]
     if arguments.json:
         write_json(arguments.json, rows)

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.report import add_topics_argument, status_of
-from canet_ros.files import write_picture
 
 STEP_NS = 250_000_000
 
@@ -21,26 +20,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="rosbag2, segmented or not: folder or file")
     parser.add_argument("--count", type=int, default=50, help="frames of each camera (default: 50)")
     parser.add_argument("--out", type=Path, required=True, help="folder for train/images and train/labels")
+    add_label_force_arguments(parser)
     add_topics_argument(parser)
     add_model_arguments(parser)
+
+
+def add_label_force_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force", action="store_true", help="write labels anew that exist and that nobody changed"
+    )
+    parser.add_argument("--force-labels", action="store_true", help="those that were changed by hand, too")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.cameras import choose_cameras
     from canet_ros.bags.frames import FileNames
+    from canet_ros.bags.label_folder import LabelFolder
     from canet_ros.bags.reading import open_bag
     from canet_ros.bags.samples import candidate, chosen, samples
 
     if arguments.count < 1:
         raise ValueError(f"--count must be 1 or more, not {arguments.count}")
-    images, labels = arguments.out / "train" / "images", arguments.out / "train" / "labels"
-    total, names = 0, FileNames()
+    labels = LabelFolder(arguments.out, force=arguments.force, force_labels=arguments.force_labels)
+    names = FileNames()
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
         segmenter = load_segmenter(arguments)
-        for folder in (images, labels):
-            folder.mkdir(parents=True, exist_ok=True)
         classes = len(segmenter.spec.classes)
         for camera in cameras:
             found = samples(bag, camera, segmenter, STEP_NS, _nothing, left_out.append)
@@ -51,16 +57,18 @@ def run(arguments: argparse.Namespace) -> int:
             for sample in samples(bag, camera, segmenter, STEP_NS, _nothing, _nothing):
                 if sample.log_ns not in wanted:
                     continue
-                name = f"{names.name(camera.topic, sample.stamp_ns, sample.log_ns)}.png"
+                name = names.name(camera.topic, sample.stamp_ns, sample.log_ns)
                 size = (sample.image.shape[1], sample.image.shape[0])
-                write_picture(images / name, sample.image)
-                write_picture(labels / name, sample.segmentation.resized(size).mask)
-                total += 1
+                mask = sample.segmentation.resized(size).mask
+                labels.write(name, {"images": sample.image, "labels": mask})
         left_out += bag.all_losses().sentences
-    if total == 0:
+    if labels.names == 0:
         raise ValueError(f"no picture of {arguments.bag} could be decoded")
-    print(f"{total} pictures and pre-labels: {arguments.out}")
-    return status_of(arguments.bag, left_out)
+    print(labels.summary("pictures and pre-labels"))
+    status = status_of(arguments.bag, left_out)
+    if problem := labels.problem():
+        raise ValueError(problem)
+    return status
 
 
 def _nothing(*_: object) -> None:

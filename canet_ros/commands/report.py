@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from canet_ros.commands import add_force_argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.segment_bag import DAMAGED
 from canet_ros.files import require_writable, write_text
@@ -27,6 +28,7 @@ def add_topics_argument(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="rosbag2, segmented or not: folder or file")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page (default: report.html)")
+    add_force_argument(parser)
     parser.add_argument(
         "--frames", type=int, default=300, help="most pictures of each camera, evenly in time (default: 300)"
     )
@@ -42,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.frames < 1:
         raise ValueError(f"--frames must be 1 or more, not {arguments.frames}")
-    require_writable(arguments.out)
+    require_writable(arguments.out, replace=arguments.force)
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
         segmenter = load_segmenter(arguments)

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
-from canet_ros.commands import argument
+from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
-from canet_ros.files import require_writable, write_picture
+from canet_ros.files import require_new, require_writable, write_picture
 from canet_ros.inference.camera_shape import squeeze_warning
 from canet_ros.inference.pictures import distinct_names, find_files, is_video, open_pictures, several_in_one
 from canet_ros.inference.visualization import color_lookup_table, overlay
@@ -36,13 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alpha", type=argument(_share), default=0.5, help="weight of the colours in the overlay, 0..1"
     )
-    parser.add_argument("--force", action="store_true", help="replace results that are there already")
+    add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     names = distinct_names([file for path in arguments.input for file in find_files(path)])
     if not arguments.force:
-        _require_new(arguments.out, names)
+        _require_new_results(arguments.out, names)
     problems: list[str] = []
     inputs = [open_pictures(file, problems.append, name) for file, name in names.items()]
     require_writable(arguments.out / "mask.png")
@@ -75,12 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _require_new(out: Path, names: Mapping[Path, str]) -> None:
+def _require_new_results(out: Path, names: Mapping[Path, str]) -> None:
     for file, name in names.items():
-        first = f"{name}_000000" if is_video(file) else name
-        for path in (out / f"{first}_mask.png", out / f"{first}_overlay.jpg"):
-            if path.exists():
-                raise ValueError(f"{path} is there already: give --force to replace it, or another --out")
+        frames = f"{glob.escape(name)}_{'[0-9]' * 6}*" if is_video(file) else glob.escape(name)
+        require_new(*out.glob(f"{frames}_mask.png"), *out.glob(f"{frames}_overlay.jpg"))
 
 
 def _share(text: str) -> float:

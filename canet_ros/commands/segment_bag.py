@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import canet_ros
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
-from canet_ros.files import require_writable, write_json
+from canet_ros.files import require_new, require_writable, write_json
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import find_model
 from canet_ros.machine import usable_cores
@@ -90,7 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--palette", default="dataset", choices=PALETTES)
     parser.add_argument("--steady", action="store_true", help="masks that flicker less, as the node's steady")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was ended")
-    parser.add_argument("--force", action="store_true", help="replace OUT, and an unfinished run")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace OUT, an unfinished run and what the options below name, but for labels that were changed by hand",
+    )
+    parser.add_argument("--force-labels", action="store_true", help="replace those, too")
     parser.add_argument(
         "--salvage", action="store_true", help=f"exit 0, not {DAMAGED}, when parts of IN are damaged"
     )
@@ -127,6 +132,8 @@ def run(arguments: argparse.Namespace) -> int:
     require_writable(arguments.json, arguments.video)
     if arguments.video:
         require_video(arguments.video)
+    if not (arguments.force or arguments.resume):
+        require_new(arguments.json, *(_video_of(arguments, out.name) for out in outs))
     for folder in filter(None, (arguments.masks, arguments.labels)):
         require_writable(folder / STAMPS_FILE)
     arguments.keep_files = arguments.resume  # which Ray's tasks set, for bags alone
@@ -333,34 +340,46 @@ def _written_beside(bag_here: Path, out: Path | Address, arguments: argparse.Nam
     With several bags they go to folders of their names. What is there already is whole, and left with ``--resume``.
     """
     from canet_ros.bags.frames import STAMPS_FILE, write_labels, write_masks, write_videos
+    from canet_ros.bags.label_folder import LabelFolder
     from canet_ros.bags.reading import open_bag
 
     if not (arguments.video or arguments.masks or arguments.labels):
         return ""
     several = len(arguments.input) > 1
+    problems = []
 
-    def of(path: Path) -> Path:
-        return path / out.name if several else path
+    def folder_of(path: Path, in_splits: bool) -> LabelFolder:
+        folder = path / out.name if several else path
+        return LabelFolder(folder, in_splits, arguments.force, arguments.force_labels)
 
     try:
         with open_bag(bag_here, bag_here) as bag:
-            if (folder := arguments.masks) and not (
-                arguments.keep_files and (of(folder) / STAMPS_FILE).exists()
-            ):
-                print(f"{write_masks(bag, of(folder))} masks: {of(folder)}")
+            if arguments.masks:
+                masks = folder_of(arguments.masks, in_splits=False)
+                if not (arguments.keep_files and (masks.folder / STAMPS_FILE).exists()):
+                    write_masks(bag, masks)
+                    print(masks.summary("masks"))
+                    problems.append(masks.problem())
             if arguments.labels:
-                print(
-                    f"{write_labels(bag, of(arguments.labels))} pictures with labels: {of(arguments.labels)}"
-                )
-            if path := arguments.video:
-                if several:
-                    path = path.with_name(f"{path.stem}_{out.name}{path.suffix}")
+                labels = folder_of(arguments.labels, in_splits=True)
+                write_labels(bag, labels)
+                print(labels.summary("pictures with labels"))
+                problems.append(labels.problem())
+            if path := _video_of(arguments, out.name):
                 there = [path, *path.parent.glob(f"{glob.escape(path.stem)}_*{path.suffix}")]
                 if not (arguments.keep_files and any(file.exists() for file in there)):
-                    print(f"video: {', '.join(map(str, write_videos(bag, path)))}")
+                    print(f"video: {', '.join(map(str, write_videos(bag, path, arguments.force)))}")
     except Exception as error:  # whatever OpenCV and FFmpeg throw: the bag is whole, and that is said
         return f"{out} is whole, but what was to be written of it is not: {error}; --resume writes what is missing"
-    return ""
+    return "; ".join(filter(None, problems))
+
+
+def _video_of(arguments: argparse.Namespace, name: str) -> Path | None:
+    """File of the video, of several bags that of this name."""
+    path: Path | None = arguments.video
+    if path is None or len(arguments.input) == 1:
+        return path
+    return path.with_name(f"{path.stem}_{name}{path.suffix}")
 
 
 class _Bar:

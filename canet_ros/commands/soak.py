@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from canet_ros.commands import add_force_argument
 from canet_ros.files import require_writable, write_json
 from canet_ros.hints import install_ros
 from canet_ros.inference.camera_shape import CAMERA
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resolution and arguments.resolution != CAMERA:
         parse_resolution(arguments.resolution)
     model = find_model(arguments.model or shipped_model("canet", "mobilenet_v2"))
-    require_writable(arguments.json)
+    require_writable(arguments.json, replace=arguments.force)
     from canet_ros.benchmark.soak import Soak, SoakSettings
 
     parameters = {

@@ -14,7 +14,8 @@ from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import parse_resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
 from canet_ros.training.dataset import ExtraData, parse_extra_data
-from canet_ros.training.train import TrainingConfig, train
+from canet_ros.training.run_log import HISTORY_FILE
+from canet_ros.training.train import CHECKPOINT_FILE, TrainingConfig, train
 
 _HELP = {
     "data": "folder with the splits train/ and val/, each with images/ and labels/",
@@ -119,8 +120,12 @@ def naming_flags() -> Iterator[None]:
 def run(arguments: argparse.Namespace) -> int:
     config = training_config(arguments)
     classes = load_class_table(arguments.classes)
+    model = arguments.out / "model"
+    run_files = (arguments.out / CHECKPOINT_FILE, arguments.out / HISTORY_FILE)
+    if model.exists() and not any(file.exists() for file in run_files):
+        raise FileExistsError(f"{model} exists and is not of a run that can go on: give another --out")
     with naming_flags():
         best = train(config, classes, arguments.out, arguments.device)
     print(f"best on val: mIoU {best.miou:.4f}, pixel accuracy {best.pixel_accuracy:.4f}")
-    print(f"model: {arguments.out / 'model'}")
+    print(f"model: {model}")
     return 0

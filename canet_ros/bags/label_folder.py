@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of masks and labels that people correct by hand: files are added, and none that exists is touched unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from canet_ros.files import sha256, write_picture
+from canet_ros.opencv import Picture
+
+# As sha256sum writes it: a file whose hash is not in it was changed since, or is not ours.
+HASHES_FILE = ".canet_written.sha256"
+
+
+class LabelFolder:
+    """Writes images and labels under one name, in the layout of ``canet train`` or directly into the folder.
+
+    A name is taken in whatever split it is: pictures that were moved from train/ to val/ do not come back.
+
+    Args:
+        folder: made with the first file.
+        in_splits: whether the layout is that of ``canet train``; new files then go to ``train``.
+        force: write files that exist anew, but for those that were changed since they were written.
+        force_labels: write those anew, too.
+
+    Attributes:
+        added, kept: names of which something was written, and of which all was there.
+        changed: names with files that ``force`` would have replaced, had nobody changed them.
+    """
+
+    def __init__(
+        self, folder: Path, in_splits: bool = True, force: bool = False, force_labels: bool = False
+    ) -> None:
+        self.folder = folder
+        self.added = self.kept = self.changed = 0
+        self._in_splits = in_splits
+        self._force, self._force_labels = force, force_labels
+        patterns = ("*/images/*", "*/labels/*.png") if in_splits else ("*.png",)
+        found = (path for pattern in patterns for path in folder.glob(pattern) if path.name[0] != ".")
+        self._existing = {(path.parent.name if in_splits else "", path.stem): path for path in found}
+        self._hashes_file = folder / HASHES_FILE
+        lines = self._hashes_file.read_text("utf-8").splitlines() if self._hashes_file.is_file() else []
+        self._hashes = {line.partition(" ")[0] for line in lines}
+
+    @property
+    def names(self) -> int:
+        """How many were written or are there already."""
+        return self.added + self.kept + self.changed
+
+    def write(self, name: str, pictures: Mapping[str, Picture]) -> None:
+        """Write ``<name>.png`` of each kind (``images``, ``labels``) that is missing; raises as ``write_picture``."""
+        written = changed = False
+        for kind, picture in pictures.items():
+            path = self._existing.get((kind, name))
+            if path is None:
+                path = self.folder / (f"train/{kind}" if self._in_splits else "") / f"{name}.png"
+            elif self._force and not self._force_labels and sha256(path) not in self._hashes:
+                changed = True
+                continue
+            elif not (self._force or self._force_labels):
+                continue
+            self._write(path, picture)
+            written = True
+        self.changed += changed
+        self.added += written and not changed
+        self.kept += not (written or changed)
+
+    def summary(self, what: str) -> str:
+        """One line of what was done, for the user."""
+        kept = f", {self.kept + self.changed} that were there are kept" if self.kept + self.changed else ""
+        return f"{self.added} {what}{kept}: {self.folder}"
+
+    def problem(self) -> str:
+        """What ``force`` did not do; empty: nothing."""
+        if not self.changed:
+            return ""
+        return (
+            f"{self.changed} labels in {self.folder} were changed since they were written and are kept: "
+            "--force-labels replaces them, too"
+        )
+
+    def _write(self, path: Path, picture: Picture) -> None:
+        write_picture(path, picture)
+        digest = sha256(path)
+        self._hashes.add(digest)
+        with self._hashes_file.open("a", encoding="utf-8") as file:
+            file.write(f"{digest}  {path.relative_to(self.folder)}\n")

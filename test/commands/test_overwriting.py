@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No command replaces a file that exists, unless --force is given. Every path that a command takes is in one of two lists.
+
+What is added to folders of labels is in test/bags/test_label_folder.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from canet_ros.cli import COMMANDS, main
+from canet_ros.simulation import StreetDrive, write_scenes
+
+# Command, option (or positional) that names an output, and files that the command would write there: {} is its value.
+# The rest of the command line is in COMPLETE.
+OUTPUTS = [
+    ("demo", "--out", "summary.json", "contact_sheet.png", "overlay_000.png", "drive/drive_0.mcap"),
+    ("segment", "--out", "picture_mask.png", "picture_overlay.jpg"),
+    ("segment-bag", "out", "metadata.yaml"),
+    ("segment-bag", "--json", ""),
+    ("segment-bag", "--video", ""),
+    ("record", "out", "metadata.yaml"),
+    ("report", "--out", ""),
+    ("train", "--out", "model/model.yaml"),
+    ("evaluate", "--json", ""),
+    ("evaluate", "--reliability", ""),
+    ("evaluate", "--confusion", ""),
+    ("evaluate", "--worst", ""),
+    ("ablate", "--out", "ablation.json", "ablation.md", "attention.png"),
+    ("import", "--out", "model.yaml", "model.onnx", "weights.safetensors"),
+    ("export", "--out", ""),
+    ("benchmark", "--json", ""),
+    ("benchmark", "--plot", ""),
+    ("benchmark", "--report", "report.json", "report.md", "steps/mine.txt"),
+    ("soak", "--json", ""),
+    ("models", "--json", ""),
+    ("doctor", "--json", ""),
+]
+# Labels, which are added to what is there.
+LABELS = {("pick", "--out"), ("segment-bag", "--labels"), ("segment-bag", "--masks")}
+INPUTS = {
+    ("demo", "--input"),
+    ("segment", "input"),
+    ("segment-bag", "input"),
+    ("report", "bag"),
+    ("pick", "bag"),
+    ("evaluate", "--data"),
+    ("import", "file"),
+    ("import", "--picture"),
+    ("benchmark", "--data"),
+    ("benchmark", "--against"),
+}
+WRITES_NOTHING = {"policy"}
+COMPLETE = {
+    "segment": "picture.png --model random",
+    "segment-bag": "drive --model random",
+    "report": "drive --model random",
+    "train": "--data scenes --name x --epochs 1",
+    "evaluate": "--data scenes --model random",
+    "ablate": "--data scenes --epochs 1",
+    "import": "weights.pth",
+    "export": "--model random",
+    "benchmark": "--model random",
+    "record": "--only-topics --topics /x --duration 1",
+}
+# Those that are quick when they do it.
+FORCED = ["segment", "segment-bag", "report", "evaluate", "export", "models", "doctor"]
+QUICK = {
+    "doctor": "--graph-only",
+    **dict.fromkeys(
+        ("segment", "segment-bag", "report", "evaluate"), "--engine torch --precision fp32 --device cpu"
+    ),
+}
+SUFFIXES = {
+    "--video": ".mp4",
+    **dict.fromkeys(("--worst", "--confusion", "--reliability", "--plot"), ".png"),
+}
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"canet_ros.commands.{command.replace('-', '_')}").add_arguments(parser)
+    return parser
+
+
+def test_every_command_and_every_path_that_it_takes_is_in_a_list() -> None:
+    listed = {(command, option) for command, option, *_ in OUTPUTS} | LABELS | INPUTS
+    taken = {
+        (command, (action.option_strings or [action.dest])[-1])
+        for command in COMMANDS
+        for action in parser_of(command)._actions
+        if getattr(action.type, "__name__", "") in ("Path", "_path", "_place")
+    }
+    assert taken <= listed
+    assert {command for command, *_ in OUTPUTS} | {command for command, _ in LABELS} == (
+        COMMANDS.keys() - WRITES_NOTHING
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Inputs of every command, and the current folder."""
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "picture.png"), StreetDrive(seed=5, width=160, height=120).frame(0).image)
+    for split in ("train", "val"):
+        write_scenes(tmp_path / "scenes" / split, 1, first_seed=3, width=96, height=72)
+    torch.save({}, tmp_path / "weights.pth")
+    (tmp_path / "random").symlink_to(random_model)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def drive(folder: Path) -> Path:
+    pytest.importorskip("rosbags")
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    pixels = StreetDrive(seed=5, width=160, height=120).frame(0).image
+    stamp = store.types["builtin_interfaces/msg/Time"](sec=1, nanosec=0)
+    header = store.types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+    message = store.types["sensor_msgs/msg/Image"](header, 120, 160, "bgr8", 0, 480, pixels.reshape(-1))
+    with Writer(folder / "drive", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/front/image_raw", "sensor_msgs/msg/Image", typestore=store)
+        writer.write(connection, 10**9, bytes(store.serialize_cdr(message, "sensor_msgs/msg/Image")))
+    return folder / "drive"
+
+
+def command_line(command: str, option: str, out: str) -> list[str]:
+    named = [option, out] if option.startswith("-") else [out]
+    rest = COMPLETE.get(command, "").split()
+    inputs = 0 if not rest or rest[0].startswith("-") else 1
+    line = [command, *rest[:inputs], *named, *rest[inputs:]]
+    if command == "segment-bag" and option != "out":
+        line.insert(2, "new")
+    return line + QUICK.get(command, "").split()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "file"),
+    [(command, option, file) for command, option, *files in OUTPUTS for file in files],
+)
+def test_what_exists_is_kept_and_named(
+    command: str, option: str, file: str, folder: Path, request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if command in ("segment-bag", "report"):
+        request.getfixturevalue("drive")
+    out = Path(f"out{SUFFIXES.get(option, '')}")
+    if command == "demo" or (command, option) == ("benchmark", "--plot"):
+        pytest.importorskip("rclpy" if command == "demo" else "matplotlib")
+    path = out / file if file else out
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    before = sorted(folder.rglob("*"))
+    assert main(command_line(command, option, str(out))) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"canet {command}: ")]
+    # Of a folder that must be new the folder is named.
+    assert any(f"{there} exists" in line for there in (path, out, path.parent))
+    assert "--force" in line or command in ("record", "train")
+    assert path.read_text() == "mine"
+    assert sorted(folder.rglob("*")) == before, "and nothing else was begun"
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "file"),
+    [(command, option, files[0]) for command, option, *files in OUTPUTS if command in FORCED],
+)
+def test_force_replaces_it(
+    command: str, option: str, file: str, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    if command in ("segment-bag", "report"):
+        request.getfixturevalue("drive")
+    if option == "--video":
+        pytest.importorskip("av")
+    if command == "doctor":
+        pytest.importorskip("rclpy")
+    out = Path(f"out{SUFFIXES.get(option, '')}")
+    path = out / file if file else out
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    assert main([*command_line(command, option, str(out)), "--force"]) == 0
+    assert path.read_bytes() != b"mine"
+
+
+def test_an_empty_file_is_nothing_to_lose(folder: Path) -> None:
+    """As mktemp makes it for the figures that are to come."""
+    (folder / "figures.json").touch()
+    assert main(["models", "--json", "figures.json"]) == 0
+    assert (folder / "figures.json").stat().st_size > 0
+    assert main(["models", "--json", "/dev/null"]) == 0
