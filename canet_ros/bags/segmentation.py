@@ -28,13 +28,13 @@ from canet_ros.bags.reading import Bag, defined, open_bag
 from canet_ros.bags.results import result_connection
 from canet_ros.inference.palette import recolored
 from canet_ros.inference.steadying import Steadying
+from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.messages.images import ImageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO
 
 LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
 _INFOS_KEPT = 10
-_INFO_NEAR_NS = 10**9
 _NAMED_PICTURES = 200
 _SHOWN = "shown"
 
@@ -50,6 +50,8 @@ class CameraState:
         last_stamp_ns, jumps_back: of the pictures' headers.
         infos: newest camera_info messages: stamp and CDR in base64.
         waiting: pictures whose camera_info has not come: stamp, frame_id, size of the results.
+        without_info: pictures that got none.
+        outdated: pictures whose camera_info is far from them, and what was said of the first.
     """
 
     seen: int = 0
@@ -60,6 +62,8 @@ class CameraState:
     jumps_back: int = 0
     infos: list[tuple[int, str]] = field(default_factory=list)
     waiting: list[tuple[int, str, tuple[int, int]]] = field(default_factory=list)
+    without_info: int = 0
+    outdated: tuple[int, str] = (0, "")
 
 
 @dataclass
@@ -181,7 +185,10 @@ class _Run:
     ) -> None:
         self._bag = bag
         self._cameras = {camera.connection.stream: camera for camera in cameras}
-        self._by_info = {camera.camera_info: camera for camera in cameras}
+        self._by_info: dict[str, list[BagCamera]] = {}
+        for camera in cameras:
+            self._by_info.setdefault(camera.camera_info, []).append(camera)
+        self._first_infos: dict[str, tuple[int, str]] = {}
         self._work = work
         self._options = options
         self._output = output
@@ -210,6 +217,7 @@ class _Run:
             writer.add(connection)
         read_before = self._progress.read
         losses_before = self._progress.losses
+        self._find_first_infos(window[0])
         if window[0] is not None and after is None:
             self._write_latched(window[0])
         batches = ahead(self._batches(window, after), self._work.ahead, "reading")
@@ -274,8 +282,9 @@ class _Run:
         self._write_label_info(message.log_ns)
         if not self._options.only_results and message.connection.topic not in self._replaced:
             writer.write(message._replace(connection=self._carried(message.connection)))
-        if message.connection.topic in self._by_info and message.connection.msgtype == CAMERA_INFO_TYPE:
-            self._take_info(self._by_info[message.connection.topic], message)
+        if message.connection.msgtype == CAMERA_INFO_TYPE:
+            for camera in self._by_info.get(message.connection.topic, ()):
+                self._take_info(camera, message)
         if step.camera is None:
             return
         state = self._progress.cameras[step.camera.topic]
@@ -317,46 +326,93 @@ class _Run:
             self._put(camera, LABEL_INFO, log_ns, label_info(self._classes, log_ns))
         self._progress.next_label_ns = log_ns + LABEL_REPEAT_NS
 
-    def _take_info(self, camera: BagCamera, message: Message) -> None:
-        """Keep a camera_info, or write it scaled if a picture waits for it."""
-        state = self._progress.cameras[camera.topic]
+    def _find_first_infos(self, start_ns: int | None) -> None:
+        """What the pictures before the first camera_info get: the last one before the cut, else the first one."""
+        wanted = {
+            c
+            for c in self._bag.connections
+            if c.topic in self._by_info
+            and c.msgtype == CAMERA_INFO_TYPE
+            and self._bag.counts.get(c.topic) != 0
+        }
+        found = dict(self._bag.first_messages(wanted))
+        if start_ns is not None:
+            for connection in wanted:
+                for message in self._bag.newest_first(connection.stream, start_ns):
+                    found[connection.topic] = message.data
+                    break
+        for topic, data in found.items():
+            if (entry := self._info_entry(topic, data)) is not None:
+                self._first_infos[topic] = entry
+
+    def _info_entry(self, topic: str, data: bytes) -> tuple[int, str] | None:
+        """Stamp and CDR in base64; None, and noted, if it is no camera_info."""
         try:
-            stamp = stamp_ns(decoded(message.data, CAMERA_INFO_TYPE))
+            return stamp_ns(decoded(data, CAMERA_INFO_TYPE)), base64.b64encode(data).decode()
         except MessageError as error:
-            self._progress.note(f"{camera.camera_info}: {error}")
+            self._progress.note(f"{topic}: {error}")
+            return None
+
+    def _take_info(self, camera: BagCamera, message: Message) -> None:
+        """Keep a camera_info, and write it scaled if a picture waits for it."""
+        state = self._progress.cameras[camera.topic]
+        entry = self._info_entry(camera.camera_info, message.data)
+        if entry is None:
             return
-        state.infos = [*state.infos[1 - _INFOS_KEPT :], (stamp, base64.b64encode(message.data).decode())]
+        stamp = entry[0]
+        state.infos = [*state.infos[1 - _INFOS_KEPT :], entry]
         for waiting in [entry for entry in state.waiting if entry[0] == stamp]:
             state.waiting.remove(waiting)
-            self._write_info(camera, message.log_ns, state.infos[-1][1], *waiting)
+            self._write_info(camera, message.log_ns, entry, *waiting)
 
     def _write_late_infos(self, camera: BagCamera, log_ns: int, picture: Picture | None) -> None:
         """Write the camera_info of a picture if it is there, and of those before, which wait no longer."""
         state = self._progress.cameras[camera.topic]
+        infos = state.infos or [info for info in [self._first_infos.get(camera.camera_info)] if info]
         for stamp, frame_id, size in state.waiting:
-            near = [info for time, info in state.infos if time == 0 or abs(time - stamp) <= _INFO_NEAR_NS]
-            if near:
-                self._write_info(camera, log_ns, near[-1], stamp, frame_id, size)
+            if infos:
+                near = [info for info in infos if not outdated_problem(info[0], stamp)]
+                self._write_info(camera, log_ns, (near or infos)[-1], stamp, frame_id, size)
+            else:
+                state.without_info += 1
         state.waiting = []
         if picture is None:
             return
         stamp, frame_id = picture.stamp_ns, picture.frame_id
-        exact = [info for time, info in state.infos if time == stamp]
+        exact = [info for info in state.infos if info[0] == stamp]
         if exact:
             self._write_info(camera, log_ns, exact[-1], stamp, frame_id, picture.size)
         else:
             state.waiting = [(stamp, frame_id, picture.size)]
 
     def _write_info(
-        self, camera: BagCamera, log_ns: int, info: str, stamp: int, frame_id: str, size: tuple[int, int]
+        self,
+        camera: BagCamera,
+        log_ns: int,
+        info: tuple[int, str],
+        stamp: int,
+        frame_id: str,
+        size: tuple[int, int],
     ) -> None:
         if CAMERA_INFO not in self._options.outputs:
             return
+        state = self._progress.cameras[camera.topic]
+        message = decoded(base64.b64decode(info[1]), CAMERA_INFO_TYPE)
+        shared = len(self._by_info[camera.camera_info]) > 1
+        if shared and message.header.frame_id and frame_id and message.header.frame_id != frame_id:
+            self._progress.note(
+                f"{camera.topic}: no camera_info, because that on {camera.camera_info} is of the frame "
+                f"{message.header.frame_id!r}, and the images of {frame_id!r}"
+            )
+            return
         try:
-            scaled = scaled_camera_info(decoded(base64.b64decode(info), CAMERA_INFO_TYPE), (size[0], size[1]))
-        except (ImageError, MessageError) as error:
+            scaled = scaled_camera_info(message, (size[0], size[1]))
+        except ImageError as error:
             self._progress.note(f"{camera.camera_info}: {error}")
             return
+        if problem := outdated_problem(info[0], stamp):
+            count, first = state.outdated
+            state.outdated = count + 1, first or problem
         scaled.header = header(stamp, frame_id)
         self._put(camera, CAMERA_INFO, log_ns, to_cdr(scaled, CAMERA_INFO_TYPE))
 
@@ -387,6 +443,15 @@ class _Run:
         for topic, state in progress.cameras.items():
             if state.jumps_back:
                 progress.note(f"{topic}: the stamps of its pictures jump back {state.jumps_back} times")
+            if state.outdated[0]:
+                progress.note(f"{topic}: {state.outdated[1]} ({state.outdated[0]} images)")
+        recorded = {connection.topic for connection in self._bag.connections}
+        for camera in self._cameras.values():
+            count = progress.cameras[camera.topic].without_info
+            if count and camera.camera_info in recorded:
+                progress.note(
+                    f"{camera.topic}: no camera_info for {count} images: {camera.camera_info} has none yet"
+                )
         missing = (self._bag.announced or 0) - progress.read - progress.losses.messages
         if window == (None, None) and missing > 0:
             progress.losses.messages += missing

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No command replaces a file that exists, unless --force is given. Every path that a command takes is in one of two lists.
+"""No command replaces a file that exists, unless --force is given; every path that a command takes is in a list below.
 
 What is added to folders of labels is in test/bags/test_label_folder.py.
 """
