@@ -20,6 +20,7 @@ from canet_ros.bags import mcap_format as mcap
 from canet_ros.bags.bag import BagError
 from canet_ros.bags.cameras import choose_cameras
 from canet_ros.bags.frames import write_labels, write_masks
+from canet_ros.bags.label_folder import LabelFolder
 from canet_ros.bags.latched import latched
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.reading import open_bag
@@ -97,8 +98,10 @@ def test_pictures_without_stamps_or_with_the_same_are_all_written(segment: Segme
     ]
     assert segment(bag_of(tmp_path / "in", *recorded), tmp_path / "out") == 0
     with open_bag(tmp_path / "out", tmp_path) as bag:
-        assert write_masks(bag, tmp_path / "masks") == len(list((tmp_path / "masks").glob("*.png"))) == 4
-        assert write_labels(bag, tmp_path / "labels") == 4
+        masks, labels = LabelFolder(tmp_path / "masks", in_splits=False), LabelFolder(tmp_path / "labels")
+        write_masks(bag, masks)
+        write_labels(bag, labels)
+    assert masks.added == labels.added == len(list((tmp_path / "masks").glob("*.png"))) == 4
     images = sorted((tmp_path / "labels" / "train" / "images").iterdir())
     found = [cv2.imread(str(path)) for path in images]
     assert len(found) == 4
