@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 # Topic, type and encoding. Splits and merged bags may hold one stream with several QoS profiles or definitions.
 Stream = tuple[str, str, str]
+Streams = Collection[Stream] | None
 
 
 class BagError(ValueError):
@@ -52,12 +53,11 @@ class Connection:
 
 
 class Place(NamedTuple):
-    """Where in a bag a message is: which file, its time in ns, and which one of that time, from 1.
+    """Where in a bag a message is: its time in ns, and which one of that time, from 1.
 
-    In a file that is read in the order of writing ``log_ns`` is -1, and ``number`` counts all messages.
+    In a bag that is read in the order of writing ``log_ns`` is -1, and ``number`` counts all messages.
     """
 
-    file: int
     log_ns: int
     number: int
 
@@ -120,8 +120,8 @@ class StorageFile(Protocol):
     @property
     def in_time_order(self) -> bool: ...
 
-    def messages(self, start_ns: int, end_ns: int) -> Iterator[Message]:
-        """Messages from ``start_ns`` on and before ``end_ns``."""
+    def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
+        """Messages from ``start_ns`` on and before ``end_ns``, of these topics alone; None: of all."""
         ...
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:

@@ -6,13 +6,26 @@ from __future__ import annotations
 import heapq
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from canet_ros.bags import mcap_format as mcap
-from canet_ros.bags.bag import BagError, Connection, Losses, Message, Stream, message_bytes, type_name
+from canet_ros.bags.bag import (
+    BagError,
+    Connection,
+    Losses,
+    Message,
+    Stream,
+    Streams,
+    message_bytes,
+    type_name,
+)
 from canet_ros.bags.qos import policies_as_numbers
 
 QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"
@@ -58,12 +71,14 @@ class McapFile:
         self.losses = Losses()
         self.out_of_order = 0
         self.blocks: list[Block] = []
+        self._found = 0
         self.chunks: list[mcap.Chunk] = []
         self.schemas: dict[int, mcap.Schema] = {}
         self.channels: dict[int, mcap.Channel] = {}
         self.metadata: list[tuple[str, dict[str, str]]] = []
         self._attachments: list[tuple[int, int]] = []
         self._announced_extras = 0, 0
+        self._counted: Counter[int] = Counter()
         self.by_channel: dict[int, Connection] = {}
         self._name = path.name
         try:
@@ -91,20 +106,17 @@ class McapFile:
     def close(self) -> None:
         self._file.close()
 
-    def messages(self, start_ns: int, end_ns: int) -> Iterator[Message]:
+    def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
+        blocks = [b for b in self._blocks_of(streams) if b.start_ns < end_ns and b.end_ns >= start_ns]
         if self.in_time_order:
-            return self._in_order_of_time(start_ns, end_ns)
-        self.losses.say(f"{self._name}: times are all mixed up; it is read in the order of its writing")
-        return self._in_order_of_writing(start_ns, end_ns)
+            found = self._in_order_of_time(blocks, start_ns, end_ns)
+        else:
+            self.losses.say(f"{self._name}: times are all mixed up; it is read in the order of its writing")
+            found = self._in_order_of_writing(blocks, start_ns, end_ns)
+        return found if streams is None else (m for m in found if m.connection.stream in streams)
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        channels = {number for number, other in self.by_channel.items() if other.stream == stream}
-        elsewhere = {
-            chunk.offset
-            for chunk in self.chunks
-            if chunk.message_indexes and channels.isdisjoint(channel for channel, _ in chunk.message_indexes)
-        }
-        blocks = [b for b in self.blocks if b.start_ns < before_ns and b.offset not in elsewhere]
+        blocks = [block for block in self._blocks_of({stream}) if block.start_ns < before_ns]
         blocks.sort(key=lambda block: block.end_ns)
         found: list[Message] = []
         while blocks or found:
@@ -115,6 +127,18 @@ class McapFile:
                 found += [
                     m for m in self._messages_in(blocks.pop(), 0, before_ns) if m.connection.stream == stream
                 ]
+
+    def _blocks_of(self, streams: Streams) -> Sequence[Block]:
+        """Those that may hold messages of these topics; None: of any."""
+        if streams is None:
+            return self.blocks
+        channels = {number for number, other in self.by_channel.items() if other.stream in streams}
+        elsewhere = {
+            chunk.offset
+            for chunk in self.chunks
+            if chunk.message_indexes and channels.isdisjoint(channel for channel, _ in chunk.message_indexes)
+        }
+        return [block for block in self.blocks if block.offset not in elsewhere]
 
     def attachments(self) -> Iterator[Iterator[bytes]]:
         """The records of attachments, each in pieces, the head with names and times in the first."""
@@ -131,15 +155,14 @@ class McapFile:
             self._file.seek(offset + at)
             yield self._file.read(min(_PIECE_BYTES, length - at))
 
-    def _in_order_of_writing(self, start_ns: int, end_ns: int) -> Iterator[Message]:
-        for block in sorted(self.blocks, key=lambda block: block.offset):
+    def _in_order_of_writing(self, blocks: Sequence[Block], start_ns: int, end_ns: int) -> Iterator[Message]:
+        for block in sorted(blocks, key=lambda block: block.offset):
             yield from self._messages_in(block, start_ns, end_ns)
 
-    def _in_order_of_time(self, start_ns: int, end_ns: int) -> Iterator[Message]:
+    def _in_order_of_time(self, blocks: Sequence[Block], start_ns: int, end_ns: int) -> Iterator[Message]:
         waiting: list[tuple[int, int, int, Message]] = []
         last = (-1, -1)
-        blocks = [block for block in self.blocks if block.start_ns < end_ns and block.end_ns >= start_ns]
-        blocks.sort(key=lambda block: (block.start_ns, block.offset))
+        blocks = sorted(blocks, key=lambda block: (block.start_ns, block.offset))
         for index in range(len(blocks) + 1):
             limit_ns = blocks[index].start_ns if index < len(blocks) else None
             while waiting and (limit_ns is None or waiting[0][0] < limit_ns):
@@ -222,6 +245,10 @@ class McapFile:
             self.counts, self.connections, self.by_channel = {}, [], {}
             self.metadata, self._attachments = [], []
             self.scan(size)
+            missing = self._counted.total() - self._found
+            if missing > 0:
+                self.losses.messages += missing
+                self.losses.say(f"{self._name}: its statistics count {missing} messages more than it holds")
 
     def _read_summary(self, size: int) -> bool:
         """Whether the summary tells where every message is."""
@@ -264,12 +291,22 @@ class McapFile:
             raise mcap.FormatError("it names chunks beyond the end of the file")
         if not self._holds_everything(statistics):
             return False
+        indexed: Counter[int] = Counter()
         for chunk in self.chunks:
-            if chunk.start_ns > chunk.end_ns or not any(self.counts.values() or [1]):
-                continue  # topics alone
-            self.blocks.append(
-                Block(chunk.start_ns, chunk.end_ns, chunk.offset, chunk.length, True, chunk.uncompressed_size)
-            )
+            times = self._times_in(chunk, indexed)
+            if len(times):
+                self.blocks.append(
+                    Block(
+                        int(times.min()),
+                        int(times.max()),
+                        chunk.offset,
+                        chunk.length,
+                        True,
+                        chunk.uncompressed_size,
+                    )
+                )
+        if indexed != self._counted:
+            return False
         if any(offset + length > size for offset, length in (*places, *self._attachments)):
             raise mcap.FormatError("it names records beyond the end of the file")
         for offset, length in places:
@@ -278,6 +315,36 @@ class McapFile:
         if self._announced_extras != (len(self._attachments), len(places)):
             self._find_extras(size)
         return True
+
+    def _times_in(self, chunk: mcap.Chunk, indexed: Counter[int]) -> NDArray[np.uint64]:
+        """Times of a chunk's messages, which are added to the channels' counts.
+
+        Writers have entered wrong ranges. One is believed that the message indexes behind the chunk confirm; else the
+        messages themselves are read.
+        """
+        self._file.seek(chunk.offset + chunk.length)
+        times: dict[int, NDArray[np.uint64]] = {}
+        for operation, _, content in mcap.records(self._file.read(chunk.message_index_length)):
+            if operation == mcap.MESSAGE_INDEX:
+                fields = mcap.Fields(content)
+                channel, entries = fields.u16(), fields.sized()
+                times[channel] = np.frombuffer(entries[: len(entries) // 16 * 16], "<u8")[::2]
+        found = np.concatenate([np.zeros(0, np.uint64), *times.values()])
+        ranges = (chunk.start_ns, chunk.end_ns)
+        if not len(found) or ranges[0] == 0 or ranges != (int(found.min()), int(found.max())):
+            self._file.seek(chunk.offset + mcap.RECORD_HEAD.size)
+            unpacked, _, _ = _unpacked(memoryview(self._file.read(chunk.length - mcap.RECORD_HEAD.size)))
+            heads = [
+                mcap.MESSAGE_HEAD.unpack_from(content)
+                for operation, _, content in mcap.records(unpacked)
+                if operation == mcap.MESSAGE and len(content) >= mcap.MESSAGE_HEAD.size
+            ]
+            if len(heads) >= len(found):
+                found = np.array([log_ns for _, _, log_ns, _ in heads], np.uint64)
+                indexed.update(channel for channel, *_ in heads)
+                return found
+        indexed.update({channel: len(entries) for channel, entries in times.items() if len(entries)})
+        return found
 
     def _find_extras(self, size: int) -> None:
         """Look for attachments and metadata that have no index, from record to record."""
@@ -297,10 +364,10 @@ class McapFile:
 
     def _holds_everything(self, statistics: mcap.Fields | None) -> bool:
         self._announced_extras = -1, -1
+        self._counted = Counter[int]()
         if statistics is None:
-            if not self.chunks:
-                self.losses.say(f"{self._name}: it has no index; read from beginning to end")
-            return bool(self.chunks and self.channels)
+            self.losses.say(f"{self._name}: it has no statistics; read from beginning to end")
+            return False
         message_count, _, _, attachment_count, metadata_count, chunk_count = (
             statistics.u64(),
             statistics.u16(),
@@ -311,6 +378,8 @@ class McapFile:
         counts = mcap.Fields(statistics.sized())
         while counts.left:
             channel, count = counts.u16(), counts.u64()
+            if count:
+                self._counted[channel] = count
             if channel in self.channels:
                 topic = self.channels[channel].topic
                 self.counts[topic] = self.counts.get(topic, 0) + count
@@ -346,6 +415,7 @@ class McapFile:
             if operation == mcap.MESSAGE:
                 log_ns = mcap.MESSAGE_HEAD.unpack(self._file.read(mcap.MESSAGE_HEAD.size))[2]
                 run = self._extended(run, log_ns, at, end)
+                self._found += 1
             elif operation == mcap.CHUNK:
                 self._add_chunk(at, min(end, size), cut=end > size)
             elif operation == mcap.ATTACHMENT:
@@ -388,6 +458,7 @@ class McapFile:
                 times.append(mcap.MESSAGE_HEAD.unpack_from(inner)[2])
             elif operation in (mcap.SCHEMA, mcap.CHANNEL):
                 self._add_definition(operation, bytes(inner))
+        self._found += len(times)
         if times:
             self.blocks.append(Block(min(times), max(times), at, end - at, True, size, cut))
         elif cut or problem:

@@ -7,6 +7,9 @@ import functools
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from canet_ros.bags.bag import Connection
@@ -45,7 +48,56 @@ def decoded(data: bytes, msgtype: str) -> Any:
     try:
         return typestore().deserialize_cdr(data, msgtype)
     except Exception as error:  # rosbags lets through whatever numpy and struct throw at bytes that lie
-        raise MessageError(f"{len(data)} bytes are no {msgtype}: {error or type(error).__name__}") from error
+        try:
+            return _CdrReader(data).message(msgtype)
+        except Exception:
+            reason = f"{error or type(error).__name__}"
+            raise MessageError(f"{len(data)} bytes are no {msgtype}: {reason}") from error
+
+
+class _CdrReader:
+    """Reads what rosbags refuses and rclpy takes: strings that are not UTF-8, have no terminator or no byte at all."""
+
+    def __init__(self, data: bytes) -> None:
+        if data[:2] not in (b"\0\0", b"\0\1"):
+            raise ValueError("no CDR")
+        self._little = bool(data[1])
+        self._data = memoryview(data)[4:]
+        self._at = 0
+
+    def message(self, msgtype: str) -> Any:
+        store = typestore()
+        fields = store.fielddefs[msgtype][1]
+        return store.types[msgtype](*(self._field(kind, details) for _, (kind, details) in fields))
+
+    def _field(self, kind: Nodetype, details: Any) -> Any:
+        if kind == Nodetype.NAME:
+            return self.message(details)
+        if kind == Nodetype.BASE:
+            return self._string() if details[0] == "string" else self._numbers(details[0], 1)[0].item()
+        (inner_kind, inner), length = details
+        count = length if kind == Nodetype.ARRAY else int(self._numbers("uint32", 1)[0])
+        if inner_kind == Nodetype.BASE and inner[0] != "string":
+            return self._numbers(inner[0], count)
+        if count > len(self._data) - self._at:
+            raise ValueError("a sequence ends behind the message")
+        return [self._field(inner_kind, inner) for _ in range(count)]
+
+    def _numbers(self, name: str, count: int) -> NDArray[Any]:
+        kind = np.dtype({"byte": "uint8", "char": "uint8"}.get(name, name))
+        if count:
+            self._at = -(-self._at // kind.itemsize) * kind.itemsize
+        found = np.frombuffer(self._data, kind.newbyteorder("<" if self._little else ">"), count, self._at)
+        self._at += found.nbytes
+        return found.astype(kind, copy=False)
+
+    def _string(self) -> str:
+        length = int(self._numbers("uint32", 1)[0])
+        if length > len(self._data) - self._at:
+            raise ValueError("a string ends behind the message")
+        text = bytes(self._data[self._at : self._at + length])
+        self._at += length
+        return text.partition(b"\0")[0].decode(errors="replace")
 
 
 def to_cdr(message: Any, msgtype: str) -> bytes:

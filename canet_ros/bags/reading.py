@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -22,6 +23,7 @@ from canet_ros.bags.bag import (
     Place,
     StorageFile,
     Stream,
+    Streams,
     type_name,
 )
 from canet_ros.bags.mcap_reader import McapFile
@@ -34,9 +36,8 @@ BAG_SUFFIXES = (".mcap", ".db3", ".zstd", ".zst")
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _KNOWN_VERSION = 9
-_TIME_LIMIT_NS = 2**64
+TIME_LIMIT_NS = 2**64
 _PIECE_BYTES = 1 << 16
-_FIRST_NS, _FIRST_BYTES = 10 * 10**9, 256 << 20
 
 
 @dataclass
@@ -76,50 +77,81 @@ class Bag:
             file.close()
 
     def messages(
-        self, start_ns: int | None = None, end_ns: int | None = None, after: Place | None = None
+        self,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        after: Place | None = None,
+        streams: Streams = None,
     ) -> Iterator[tuple[Place, Message]]:
-        """Messages with their places: file by file, in each in the order of time.
+        """Messages with their places, in the order of time over all files.
+
+        Whoever takes all messages to the end has them counted: what metadata.yaml announces beyond them is lost.
 
         Args:
             start_ns, end_ns: from the former on and before the latter; None: all.
             after: go on behind the message at this place.
+            streams: the topics that are wanted; None: all.
         """
-        window = (0 if start_ns is None else max(0, start_ns), _TIME_LIMIT_NS if end_ns is None else end_ns)
-        for index, file in enumerate(self.files):
-            if after is not None and index < after.file:
-                continue
-            skip, first_ns = 0, window[0]
-            if after is not None and index == after.file:
-                skip = after.number
-                first_ns = max(first_ns, after.log_ns)
-            number, last_ns = 0, -1
-            for message in file.messages(first_ns, window[1]):
-                log_ns = message.log_ns if file.in_time_order else -1
-                number = number + 1 if log_ns == last_ns else 1
-                last_ns = log_ns
-                if after is not None and index == after.file and log_ns <= after.log_ns and number <= skip:
-                    continue
-                yield Place(index, log_ns, number), message
+        all_of_it = (start_ns, end_ns, after, streams) == (None, None, None, None)
+        first_ns = 0 if start_ns is None else max(0, start_ns)
+        if after is not None:
+            first_ns = max(first_ns, after.log_ns)
+        in_time_order = all(file.in_time_order for file in self.files)
+        number, last_ns, read = 0, -1, 0
+        for message in self._in_order_of_time(first_ns, TIME_LIMIT_NS if end_ns is None else end_ns, streams):
+            log_ns = message.log_ns if in_time_order else -1
+            number = number + 1 if log_ns == last_ns else 1
+            last_ns = log_ns
+            read += 1
+            if after is None or log_ns > after.log_ns or number > after.number:
+                yield Place(log_ns, number), message
+        if all_of_it:
+            self.compare_with_announced(read)
 
-    def first_messages(self, wanted: set[Connection]) -> Iterator[tuple[str, bytes]]:
-        """Topic and data of the first message of these, as far as the bag's first 10 s or 256 MB have one."""
-        missing, size = set(wanted), 0
+    def _in_order_of_time(self, start_ns: int, end_ns: int, streams: Streams) -> Iterator[Message]:
+        """Messages of all files, each of which is begun when its time has come."""
+        later = sorted(
+            (file.start_ns, index) for index, file in enumerate(self.files) if file.start_ns is not None
+        )
+        later = [(first_ns, index) for first_ns, index in later if first_ns < end_ns]
+        begun: list[tuple[int, int, Message, Iterator[Message]]] = []
+        while later or begun:
+            while later and not (begun and begun[0][0] < later[0][0]):
+                _, index = later.pop(0)
+                messages = self.files[index].messages(start_ns, end_ns, streams)
+                if first := next(messages, None):
+                    heapq.heappush(begun, (first.log_ns, index, first, messages))
+            if not begun:
+                continue
+            _, index, message, messages = begun[0]
+            yield message
+            if following := next(messages, None):
+                heapq.heapreplace(begun, (following.log_ns, index, following, messages))
+            else:
+                heapq.heappop(begun)
+
+    def compare_with_announced(self, read: int) -> None:
+        """Say that messages are missing where metadata.yaml announces more than were read in all."""
+        missing = (self.announced or 0) - read - self.all_losses().messages
+        if missing > 0:
+            self.losses.messages += missing
+            self.losses.say(f"{METADATA_FILE} announces {self.announced} messages, {read} could be read")
+
+    def first_messages(self, wanted: Collection[Connection]) -> Iterator[tuple[str, bytes]]:
+        """Topic and data of the first message of each of these that has one."""
         before = [(file.out_of_order, file.losses.messages) for file in self.files]
-        for _, message in self.messages(end_ns=self.start_ns + _FIRST_NS) if missing else ():
-            size += len(message.data)
-            if message.connection in missing:
-                missing.remove(message.connection)
+        for stream in {connection.stream for connection in wanted}:
+            for _, message in self.messages(streams={stream}):
                 yield message.connection.topic, message.data
-            if not missing or size > _FIRST_BYTES:
                 break
         # They are read again, and counted then.
         for file, (out_of_order, lost) in zip(self.files, before):
             file.out_of_order, file.losses.messages = out_of_order, lost
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        """A topic's messages before ``before_ns``, see ``StorageFile.newest_first``."""
-        for file in reversed(self.files):
-            yield from file.newest_first(stream, before_ns)
+        """A topic's messages before ``before_ns`` over all files, see ``StorageFile.newest_first``."""
+        by_file = (file.newest_first(stream, before_ns) for file in self.files)
+        return heapq.merge(*by_file, key=lambda message: message.log_ns, reverse=True)
 
     def attachments(self) -> Iterator[Iterator[bytes]]:
         """Those of mcap files, see ``McapFile.attachments``."""

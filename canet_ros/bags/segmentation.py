@@ -215,7 +215,6 @@ class _Run:
                 writer.add(self._carried(connection))
         for connection in self._results.values():
             writer.add(connection)
-        read_before = self._progress.read
         losses_before = self._progress.losses
         self._find_first_infos(window[0])
         if window[0] is not None and after is None:
@@ -239,8 +238,10 @@ class _Run:
         with writing_to(self._output.partial):
             for camera in self._cameras.values():
                 self._write_late_infos(camera, self._progress.log_ns, None)
+        if window == (None, None) and after is not None:
+            self._bag.compare_with_announced(self._progress.read)
         self._note_losses(losses_before)
-        self._note_the_whole(window, read_before)
+        self._note_the_whole()
         self._report(self._bag, self._progress)
 
     def _state(self) -> dict[str, Any]:
@@ -310,7 +311,7 @@ class _Run:
         """What latched topics last said before the cut, as a subscriber that starts there would get it."""
         with writing_to(self._output.partial):
             for message in latched(self._bag, start_ns):
-                self._write(_Step(Place(0, -1, 0), message._replace(log_ns=start_ns, publish_ns=start_ns)))
+                self._write(_Step(Place(-1, 0), message._replace(log_ns=start_ns, publish_ns=start_ns)))
 
     def _put(self, camera: BagCamera, name: str, log_ns: int, data: bytes) -> None:
         connection = self._results[camera.topic, name]
@@ -432,7 +433,7 @@ class _Run:
         now = self._bag.all_losses()
         self._progress.losses = Losses({**before.sentences, **now.sentences}, before.messages + now.messages)
 
-    def _note_the_whole(self, window: tuple[int | None, int | None], read_before: int) -> None:
+    def _note_the_whole(self) -> None:
         """What can only be said when everything has been read."""
         progress = self._progress
         if out_of_order := self._bag.out_of_order():
@@ -452,12 +453,6 @@ class _Run:
                 progress.note(
                     f"{camera.topic}: no camera_info for {count} images: {camera.camera_info} has none yet"
                 )
-        missing = (self._bag.announced or 0) - progress.read - progress.losses.messages
-        if window == (None, None) and missing > 0:
-            progress.losses.messages += missing
-            progress.losses.say(
-                f"metadata.yaml announces {self._bag.announced} messages, {progress.read} could be read"
-            )
 
 
 def _check_paths(source: Path, out: Path) -> None:

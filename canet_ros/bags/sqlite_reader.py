@@ -6,14 +6,23 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.bags.bag import BagError, Connection, Losses, Message, Stream, message_bytes, type_name
+from canet_ros.bags.bag import (
+    BagError,
+    Connection,
+    Losses,
+    Message,
+    Stream,
+    Streams,
+    message_bytes,
+    type_name,
+)
 from canet_ros.bags.qos import policies_as_numbers
 
 _ROWS_AT_ONCE = 1000
@@ -62,14 +71,15 @@ class SqliteFile:
     def close(self) -> None:
         self._database.close()
 
-    def messages(self, start_ns: int, end_ns: int) -> Iterator[Message]:
+    def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
+        topics = {number for number, other in self._by_topic.items() if streams and other.stream in streams}
         last = (start_ns, -1)
         last_id = -1
         if self._indexed and not self._damaged:
             try:
                 for number, topic, log_ns, data in self._database.execute(
                     "SELECT id, topic_id, timestamp, data FROM messages WHERE timestamp >= ? AND timestamp <= ? "
-                    "ORDER BY timestamp, id",
+                    f"{_of(topics, streams)} ORDER BY timestamp, id",
                     (_storable(start_ns), _storable(end_ns - 1)),
                 ):
                     last = (log_ns, number)
@@ -94,7 +104,7 @@ class SqliteFile:
                 row = None
             if row is None:
                 self.losses.messages += 1
-            else:
+            elif streams is None or row[0] in topics:
                 yield from self._message(row[0], log_ns, row[1])
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
@@ -262,6 +272,10 @@ class SqliteFile:
     def _say_damaged(self, error: sqlite3.Error) -> None:
         self._damaged = True
         self.losses.say(f"{self._name}: the database is damaged ({error}); it is read row by row")
+
+
+def _of(topics: Collection[int], streams: Streams) -> str:
+    return "" if streams is None else f"AND topic_id IN ({', '.join(map(str, topics))})"
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times, ranges and counts that a writer entered wrongly: everything is read all the same, or what is not is said."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import drives
+import numpy as np
+import pytest
+import yaml
+from conftest import Segment
+from drives import COMPRESSED, IMAGE, PERIOD_NS, START_NS, Recorded, Topic, read_bag, storage_file, write_bag
+from mcap.writer import Writer
+
+from canet_ros.bags.cameras import choose_cameras
+from canet_ros.bags.latched import latched
+from canet_ros.bags.message_types import MessageError, decoded
+from canet_ros.bags.reading import Bag, open_bag
+from canet_ros.cli import main
+
+CAMERA = "/cam/image_raw"
+STRING = "std_msgs/msg/String"
+SECOND_NS = 10**9
+
+
+def image(log_ns: int, topic: str = CAMERA) -> Recorded:
+    """A picture of noise."""
+    noise = np.random.default_rng(log_ns % 2**32).integers(0, 256, (120, 160, 3), np.uint8)
+    return Recorded(topic, IMAGE, log_ns, drives.image(noise, log_ns % 2**60))
+
+
+def topics_of(recorded: Sequence[Recorded], durability: str = "VOLATILE") -> list[Topic]:
+    kinds = dict.fromkeys((message.topic, message.msgtype) for message in recorded)
+    return [
+        Topic(topic, kind, drives.qos("RELIABLE", durability if kind == STRING else "VOLATILE"))
+        for topic, kind in kinds
+    ]
+
+
+def bag_of(path: Path, recorded: Sequence[Recorded], storage: str = "mcap") -> Path:
+    return write_bag(path, recorded, storage, topics=topics_of(recorded, "TRANSIENT_LOCAL"))
+
+
+def joined(path: Path, *parts: Sequence[Recorded], storage: str = "mcap") -> Path:
+    """A bag of several files in this order; metadata.yaml is the first one's, but for the files and the count."""
+    suffix = ".mcap" if storage == "mcap" else ".db3"
+    for number, part in enumerate(parts):
+        written = bag_of(path.with_name(f"{path.name}.{number}"), part, storage)
+        if number == 0:
+            path.mkdir()
+            metadata = yaml.safe_load((written / "metadata.yaml").read_text())
+        storage_file(written).rename(path / f"drive_{number}{suffix}")
+    information = metadata["rosbag2_bagfile_information"]
+    information["relative_file_paths"] = [f"drive_{number}{suffix}" for number in range(len(parts))]
+    information["message_count"] = sum(map(len, parts))
+    (path / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    return path
+
+
+def chunks(path: Path, *times: Sequence[int]) -> Path:
+    """An mcap file of pictures, a chunk for each of these."""
+    with path.open("wb") as stream:
+        writer = Writer(stream, enable_crcs=False)
+        writer.start("ros2", "test")
+        schema = writer.register_schema(IMAGE, "", b"")
+        channel = writer.register_channel(CAMERA, "cdr", schema)
+        for chunk in times:
+            for log_ns in chunk:
+                writer.add_message(channel, log_ns, image(log_ns).data, log_ns)
+            writer.flush()
+        writer.finish()
+    return path
+
+
+def times_in(bag: Bag, start_ns: int | None = None, end_ns: int | None = None) -> list[int]:
+    return [message.log_ns for _, message in bag.messages(start_ns, end_ns)]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(6, 4), (0, 0), (6, 6), (-START_NS // SECOND_NS, -START_NS // SECOND_NS), (90, 99)]
+)
+def test_a_chunks_range_is_not_believed(start: int, end: int, tmp_path: Path) -> None:
+    """Three pictures out of order in the second chunk, under a range that does not hold them."""
+    times = [START_NS + second * SECOND_NS for second in (0, 1, 6, 5, 4, 7)]
+    file = chunks(tmp_path / "whole.mcap", times[:2], times[2:5], times[5:])
+    wrong = [max(0, START_NS + seconds * SECOND_NS) for seconds in (start, end)]
+    data = file.read_bytes()
+    right = struct.pack("<QQ", times[4], times[2])
+    assert data.count(right) == 2  # in the chunk and in its index
+    (tmp_path / "wrong.mcap").write_bytes(data.replace(right, struct.pack("<QQ", *wrong)))
+    with open_bag(tmp_path / "wrong.mcap", tmp_path / "work") as bag:
+        assert times_in(bag) == sorted(times)
+        assert times_in(bag, times[4], times[2]) == [times[4], times[3]]
+        assert bag.counts == {CAMERA: 6}
+        assert not bag.all_losses().sentences
+
+
+def test_statistics_that_count_more_than_is_there(
+    segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(chunks(tmp_path / "whole.mcap", range(START_NS, START_NS + 4)).read_bytes())
+    at = data.rindex(struct.pack("<BQ", 11, 56))  # Statistics with one channel
+    counts = data.rindex(struct.pack("<HQ", 1, 4), at, at + 65)
+    data[counts + 2] = data[at + 9] = 9
+    (tmp_path / "wrong.mcap").write_bytes(data)
+    assert segment(tmp_path / "wrong.mcap", tmp_path / "out") == 3
+    assert "at least 5 messages are lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_files_are_put_in_the_order_of_time(storage: str, segment: Segment, tmp_path: Path) -> None:
+    """The second file is of before the first, the third overlaps both."""
+    late, early, across = (
+        [image(START_NS + i * SECOND_NS) for i in r] for r in (range(10, 14), range(4), range(2, 12, 3))
+    )
+    bag = joined(tmp_path / "drive", late, early, across, storage=storage)
+    everything = sorted(m.log_ns for m in (*late, *early, *across))
+    with open_bag(bag, tmp_path / "work") as opened:
+        assert times_in(opened) == everything
+        start_ns, end_ns = everything[3], everything[-2]
+        cut = [log_ns for log_ns in everything if start_ns <= log_ns < end_ns]
+        assert times_in(opened, start_ns, end_ns) == cut
+        assert not opened.all_losses().sentences
+    assert segment(bag, tmp_path / "out") == 0
+    written = [m.log_ns for m in read_bag(tmp_path / "out") if m.topic == CAMERA]
+    assert written == everything
+
+
+@pytest.mark.parametrize("command", ["report", "pick"])
+def test_report_and_pick_look_at_every_file(
+    command: str, random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late, early = ([image(START_NS + i * SECOND_NS) for i in r] for r in (range(10, 16), range(6)))
+    bag = joined(tmp_path / "drive", late, early)
+    out = tmp_path / ("page.html" if command == "report" else "picked")
+    options = [] if command == "report" else ["--count", "12"]
+    model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
+    assert main([command, str(bag), "--out", str(out), *options, *model]) == 0
+    assert "12 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_the_newest_latched_message_is_that_of_all_files(storage: str, tmp_path: Path) -> None:
+    def said(value: str, second: int) -> Recorded:
+        return Recorded("/calibration", STRING, START_NS + second * SECOND_NS, drives.text(value))
+
+    late, early = (
+        [said("new", 5), said("newer", 8), image(START_NS + 9 * SECOND_NS)],
+        [said("old", 0), image(START_NS)],
+    )
+    with open_bag(joined(tmp_path / "drive", late, early, storage=storage), tmp_path / "work") as bag:
+        found = [m.data for m in latched(bag, START_NS + 7 * SECOND_NS)]
+    assert found == [drives.text("new")]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_each_topics_first_message_tells_what_it_holds(storage: str, tmp_path: Path) -> None:
+    """Depth and video that begin a minute after the camera, and behind a message of time 0."""
+    grey = np.zeros((8, 8), np.uint16)
+    late_ns = START_NS + 60 * SECOND_NS
+    recorded = [
+        Recorded("/clock_not_set", STRING, 0, drives.text("boot")),
+        *(image(START_NS + i * SECOND_NS) for i in range(0, 60, 20)),
+        Recorded("/depth", IMAGE, late_ns, drives.image(grey, late_ns, "16UC1")),
+        Recorded("/video", COMPRESSED, late_ns, drives.compressed(grey, late_ns, "png", "h264")),
+    ]
+    said: list[str] = []
+    with open_bag(bag_of(tmp_path / "in", recorded, storage), tmp_path / "work") as bag:
+        assert [camera.topic for camera in choose_cameras(bag, (), said.append)] == [CAMERA]
+    assert any(text.startswith("/depth holds depth") for text in said)
+    assert any(text.startswith("/video holds video") for text in said)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_times_at_both_ends_of_what_can_be_stored(storage: str, segment: Segment, tmp_path: Path) -> None:
+    last = 2**64 - 1 if storage == "mcap" else 2**63 - 1
+    recorded = [image(t) for t in (0, START_NS, last - 1, last)]
+    source = bag_of(tmp_path / "in", recorded, storage)
+    assert segment(source, tmp_path / "out") == 0
+    with open_bag(tmp_path / "out", tmp_path / "work") as bag:
+        masks = [m.log_ns for _, m in bag.messages() if m.connection.topic.endswith("mask/compressed")]
+    assert masks == [0, START_NS, last - 1, last]
+
+
+def test_rows_out_of_order_and_times_wrong_in_metadata(segment: Segment, tmp_path: Path) -> None:
+    recorded = [image(START_NS + i * PERIOD_NS) for i in (3, 0, 2, 1)]
+    source = bag_of(tmp_path / "in", recorded, "sqlite3")
+    metadata = yaml.safe_load((source / "metadata.yaml").read_text())
+    information = metadata["rosbag2_bagfile_information"]
+    information["starting_time"]["nanoseconds_since_epoch"] = 2**62
+    information["duration"]["nanoseconds"] = 0
+    (source / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    assert segment(source, tmp_path / "out", "--start", "0.1", "--end", "0.3") == 0
+    written = [m.log_ns for m in read_bag(tmp_path / "out") if m.topic == CAMERA]
+    assert written == [START_NS + PERIOD_NS, START_NS + 2 * PERIOD_NS]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("command", ["segment-bag", "report"])
+def test_fewer_messages_than_announced(
+    command: str, storage: str, random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = bag_of(tmp_path / "in", [image(START_NS + i) for i in range(3)], storage)
+    metadata = yaml.safe_load((source / "metadata.yaml").read_text())
+    metadata["rosbag2_bagfile_information"]["message_count"] = 7
+    (source / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    if storage == "sqlite3":
+        with sqlite3.connect(storage_file(source)) as database:
+            database.execute("DELETE FROM messages WHERE id = 2")
+        database.close()
+    model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
+    arguments = [tmp_path / "out"] if command == "segment-bag" else ["--out", tmp_path / "page.html"]
+    assert main([command, str(source), *map(str, arguments), *model]) == 3
+    read = 3 if storage == "mcap" else 2
+    assert f"announces 7 messages, {read} could be read" in capsys.readouterr().err
+
+
+def string(text: bytes) -> bytes:
+    return struct.pack("<I", len(text)) + text + bytes(-len(text) % 4)
+
+
+@pytest.mark.parametrize(
+    ("frame_id", "understood"),
+    [
+        ("caméra".encode("latin-1") + b"\0", "cam\N{REPLACEMENT CHARACTER}ra"),
+        (b"camera", "camera"),
+        (b"", ""),
+        (b"cam\0era\0", "cam"),
+    ],
+    ids=["Latin-1", "unterminated", "of no bytes", "ended early"],
+)
+def test_strings_are_taken_as_rclpy_takes_them(
+    frame_id: bytes, understood: str, segment: Segment, tmp_path: Path
+) -> None:
+    stamp = struct.pack("<II", *divmod(START_NS, 10**9))
+    jpeg = cv2.imencode(".jpg", drives.pictures(1)[0])[1].tobytes()
+    body = stamp + string(frame_id) + string(b"jpeg") + struct.pack("<I", len(jpeg)) + jpeg
+    recorded = [Recorded("/cam/image_raw/compressed", COMPRESSED, START_NS, b"\0\1\0\0" + body)]
+    assert decoded(recorded[0].data, COMPRESSED).header.frame_id == understood
+    assert segment(bag_of(tmp_path / "in", recorded), tmp_path / "out") == 0
+    (mask,) = drives.results_of(read_bag(tmp_path / "out"), "/cam/segmentation/mask/compressed")
+    assert mask.header.frame_id == understood
+
+
+@pytest.mark.parametrize("length", [5000, 2**32 - 1])
+def test_strings_that_end_behind_the_message_are_none(length: int) -> None:
+    with pytest.raises(MessageError, match="are no"):
+        decoded(b"\0\1\0\0" + bytes(8) + struct.pack("<I", length) + b"camera\0\0", COMPRESSED)
