@@ -16,6 +16,7 @@ _WITHOUT_LENGTH = {0x01, 0xD8}
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _END, _START_OF_SCAN = 0xD9, 0xDA
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_KIND = 256, 257, 254
+_TIFF_STARTS = (b"II*\x00", b"MM\x00*")
 
 
 class HeaderError(ValueError):
@@ -34,9 +35,13 @@ def picture_size(data: bytes) -> tuple[int, int]:
         return _jpeg(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(data)
-    if data.startswith((b"II*\x00", b"MM\x00*")):
+    if is_tiff(data):
         return _tiff(data)
     raise HeaderError("no JPEG, PNG or TIFF")
+
+
+def is_tiff(data: bytes) -> bool:
+    return data.startswith(_TIFF_STARTS)
 
 
 def holds_several(data: bytes) -> bool:
@@ -46,7 +51,7 @@ def holds_several(data: bytes) -> bool:
         return at > 0 and int.from_bytes(data[at + 4 : at + 8], "big") > 1
     if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
         return bool(data[20] & 2) and data.count(b"ANMF") > 1
-    if data.startswith((b"II*\x00", b"MM\x00*")):
+    if is_tiff(data):
         return _tiff_pages(data) > 1
     return False
 

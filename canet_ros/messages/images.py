@@ -9,6 +9,7 @@ are newer than this table. A message is anything with the fields of its definiti
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import cv2
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.messages.bridge import BridgeError, frame_by_bridge
+from canet_ros.messages.transports import COMPRESSED_IMAGE, DEPTH_ENCODINGS, transport_content
 from canet_ros.opencv import convert_color, transform
-from canet_ros.picture_header import HeaderError, picture_size
+from canet_ros.picture_header import HeaderError, is_tiff, picture_size
 
 Frame = NDArray[np.uint8]
 
@@ -37,7 +39,6 @@ _PACKED: dict[str, tuple[int, int, int | None]] = {
     "8UC1": (1, 1, None),
     "8UC3": (1, 3, None),
     "8UC4": (1, 4, cv2.COLOR_BGRA2BGR),
-    "16UC1": (2, 1, None),
     "16UC3": (2, 3, None),
     "16UC4": (2, 4, cv2.COLOR_BGRA2BGR),
     # ROS names a Bayer pattern by its first pixels, OpenCV by the second row's second and third.
@@ -57,6 +58,14 @@ _PACKED: dict[str, tuple[int, int, int | None]] = {
 # A Y plane with a chroma plane below it.
 _PLANAR = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
 ENCODINGS = (*_PACKED, *_PLANAR, "nv24")
+_LOWER_CASE_ENCODINGS = {name.lower() for name in _PACKED}
+# By channels, and whether the sender handed RGB to OpenCV in the place of BGR.
+_DECODED_TO_BGR = {
+    (3, False): None,
+    (3, True): cv2.COLOR_RGB2BGR,
+    (4, False): cv2.COLOR_BGRA2BGR,
+    (4, True): cv2.COLOR_RGBA2BGR,
+}
 
 # (Y, U, V, 1) to BGR by ITU-R BT.601 in studio range, as OpenCV converts the other YUV encodings.
 _BT601_YUV_TO_BGR = np.array(
@@ -71,6 +80,7 @@ class ImageError(ValueError):
 # Of the node's parameter max_pixels.
 MAX_PIXELS = 100_000_000
 _LONGEST_ENCODING = 64
+_PAGE_BYTES = 4096
 # A row of a mask is mostly the row above: half of the bytes in the same time. Older OpenCV has no choice.
 _PNG_OPTIONS = (
     [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
@@ -82,51 +92,66 @@ def frame_from_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
 
     bgr8, 8UC3, mono8 and 8UC1 are views of the message, row padding included; everything else costs a pass
     over the pixels. Of 16-bit channels the high byte is taken, in the byte order that ``is_bigendian`` says.
-    nv12, nv21 and nv24 hold their chroma below the Y plane, in rows of the message's ``step`` (nv24: two such
-    rows of chroma for one of Y); ``height`` is the picture's.
+    nv12, nv21 and nv24 hold their chroma below the Y plane, in rows of the same stride (nv24: two such
+    rows of chroma for one of Y); ``height`` is the picture's. A wrong ``step`` does no harm where the length of the
+    data leaves one meaning, see ``row_stride``.
 
     Raises:
-        ImageError: unknown encoding, zero size, more than ``max_pixels``, or a step or data length that does not fit.
+        ImageError: unknown encoding, depth, zero size, more than ``max_pixels``, or sizes that contradict each other.
     """
     encoding, width, height = message.encoding, message.width, message.height
     if height == 0 or width == 0:
         raise ImageError(f"image of zero size: width {width}, height {height}")
     if len(message.data) >= width * height:  # else the length is what is wrong
         _check_size(width, height, max_pixels)
-    if encoding not in ENCODINGS:
-        try:
-            return frame_by_bridge(message)
-        except BridgeError as error:
-            named = repr(encoding[:_LONGEST_ENCODING])
-            raise ImageError(
-                f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}; {error}"
-            ) from error
     if encoding in _PACKED:
         return _packed(message, *_PACKED[encoding])
     if encoding in _PLANAR:
         _require_even(message, "width", "height")
-        return _convert(_rows(message, 1, height * 3 // 2)[:, :width], _PLANAR[encoding], encoding)
-    planes = _rows(message, 1, height * 3)
-    chroma = planes[height:].reshape(height, 2 * message.step)[:, : 2 * width].reshape(height, width, 2)
-    return transform(np.dstack((planes[:height, :width], chroma)), _BT601_YUV_TO_BGR)
+        return _convert(_rows(message, width, height * 3 // 2), _PLANAR[encoding], encoding)
+    if encoding == "nv24":
+        luma = _rows(message, width, height * 3)[:height]
+        stride = luma.strides[0]
+        chroma: Frame = np.ndarray(
+            (height, width, 2), np.uint8, message.data, height * stride, (2 * stride, 2, 1)
+        )
+        return transform(np.dstack((luma, chroma)), _BT601_YUV_TO_BGR)
+    if encoding in DEPTH_ENCODINGS:
+        raise ImageError(_depth_problem(encoding))
+    try:
+        return frame_by_bridge(message)
+    except BridgeError as error:
+        named = repr(encoding[:_LONGEST_ENCODING])
+        raise ImageError(
+            f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}; {error}"
+        ) from error
 
 
 def frame_from_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     """The picture in a ``sensor_msgs/CompressedImage`` (JPEG, PNG or TIFF): (H, W, 3) BGR or (H, W) grey.
 
-    ``format`` is read as image_transport's compressed plugin writes it: ``rgb8; jpeg compressed bgr8``.
-    Orientation tags are ignored: the pixels are the camera's. Of 16-bit channels the high byte is taken.
+    The colours are the camera's, whatever order of channels or mosaic the sender stored, see ``_stored_encoding``.
+    Orientation tags are ignored, as image_transport's subscriber does. Of 16-bit channels the high byte is taken.
 
     Raises:
-        ImageError: the data is empty, cut off, or no picture, or its header claims more than ``max_pixels``.
+        ImageError: the data is empty, cut off, depth, video or not an image, or claims more than ``max_pixels``.
     """
     data = np.frombuffer(message.data, np.uint8)
+    source = message.format.partition(";")[0].strip()
+    if source in DEPTH_ENCODINGS:
+        raise ImageError(_depth_problem(source))
     if data.size == 0:
         raise ImageError("compressed image without data")
     described = f"{data.size} bytes with format {message.format[:_LONGEST_ENCODING]!r}"
+    file = data.tobytes()
     try:
-        width, height = picture_size(data.tobytes())
+        width, height = picture_size(file)
     except HeaderError as error:
+        content = transport_content(COMPRESSED_IMAGE, format_text=message.format[:_LONGEST_ENCODING])
+        if content:
+            raise ImageError(
+                f"{described} hold {content}: image_transport's republish node can make images of it"
+            ) from None
         raise ImageError(f"{described} are no picture that can be decoded: {error}") from None
     if width == 0 or height == 0:
         raise ImageError(f"compressed image of zero size: width {width}, height {height}")
@@ -141,16 +166,41 @@ def frame_from_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise ImageError(f"compressed image of {pixels.dtype} pixels; 8 and 16 bits unsigned are understood")
-    encoding, _, codec = message.format.partition(";")
-    code = None
-    if pixels.ndim == 2 and encoding.startswith("bayer_") and "png" in codec:
-        code = _PACKED[encoding][2] if encoding in _PACKED else None
-    elif pixels.ndim == 3 and pixels.shape[2] == 4:
-        code = cv2.COLOR_BGRA2BGR
-    elif pixels.ndim == 3 and "compressed rgb" in codec:
-        # The encoder was handed RGB in BGR's place.
-        code = cv2.COLOR_RGB2BGR
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    stored = _stored_encoding(message.format[:_LONGEST_ENCODING], is_tiff(file))
+    if channels == 1:
+        code = _PACKED[stored][2] if stored.startswith("bayer_") and stored in _PACKED else None
+    else:
+        code = _DECODED_TO_BGR[channels, stored.startswith("rgb")]
     return pixels if code is None else _convert(pixels, code, message.format[:_LONGEST_ENCODING])
+
+
+def _stored_encoding(format_text: str, tiff: bool) -> str:
+    """The encoding, in lower case, of the pixels that OpenCV decodes; empty: BGR or grey, as the file itself says.
+
+    image_transport's compressed publisher writes ``SOURCE; CODEC compressed STORED``, where SOURCE is the camera's
+    encoding and STORED the one that it handed to OpenCV. It leaves STORED away where it handed over the message's own
+    pixels, rgb8 in the place of bgr8 and mosaics included:
+
+    ==== ================================== ==========================================
+    ..   colour (rgb8, bgra16, yuv422)      mono, Bayer, 8UC3 and the like
+    ==== ================================== ==========================================
+    JPEG ``bgr8``                           ``mono8``; SOURCE, with jpeg_compress_bayer; none in ROS 1
+    PNG  ``bgr8``, ``bgr16``, ``bgra8``     none
+    TIFF none                               none
+    ==== ================================== ==========================================
+
+    Its own subscriber takes colours without "compressed bgr" for RGB, which swaps red and blue of a bgr8 TIFF; here
+    they are the camera's. Other senders leave STORED away for colours in a JPEG or PNG, and mean the file's own.
+    """
+    source, separator, rest = format_text.lower().partition(";")
+    if not separator:
+        return ""
+    named: list[str] = [word for word in re.findall(r"\w+", rest) if word in _LOWER_CASE_ENCODINGS]
+    if named:
+        return named[0]
+    source = source.strip()
+    return "" if source.startswith(("rgb", "bgr")) and not tiff else source
 
 
 def image_fields(pixels: NDArray[np.uint8], encoding: str) -> dict[str, Any]:
@@ -239,8 +289,7 @@ def _unsigned(value: float) -> int:
 def _packed(message: Any, channel_bytes: int, channels: int, code: int | None) -> Frame:
     if channels == 2:
         _require_even(message, "width")
-    row_bytes = message.width * channels * channel_bytes
-    rows = _rows(message, channels * channel_bytes, message.height)[:, :row_bytes]
+    rows = _rows(message, message.width * channels * channel_bytes, message.height)
     if channel_bytes == 2:
         words = np.ascontiguousarray(rows).view("<u2")
         rows = (words if message.is_bigendian else words >> 8).astype(np.uint8)
@@ -248,19 +297,46 @@ def _packed(message: Any, channel_bytes: int, channels: int, code: int | None) -
     return pixels if code is None else _convert(pixels, code, message.encoding)
 
 
-def _rows(message: Any, pixel_bytes: int, row_count: int) -> Frame:
-    """The message's rows with their padding, (row_count, step), as a view."""
-    if message.step < message.width * pixel_bytes:
+def row_stride(step: int, row_bytes: int, rows: int, length: int) -> int | None:
+    """Bytes from one row to the next where an image's sizes leave one meaning; None: they contradict each other.
+
+    Drivers send a ``step`` of 0, in pixels, or of the whole image: rows without padding that fill the data exactly
+    count more. Otherwise ``step`` counts. The padding of the last row may be missing, and padding may follow it: less
+    than a row or a page of memory, or whole rows. With more, the rows are probably of another size.
+
+    Args:
+        row_bytes: of the pixels of a row.
+        length: of the data, in bytes.
+    """
+    if length == rows * row_bytes:
+        return row_bytes
+    behind = length - rows * step
+    if (
+        step >= row_bytes
+        and length >= (rows - 1) * step + row_bytes
+        and (behind < max(step, _PAGE_BYTES) or behind % step == 0)
+    ):
+        return step
+    return None
+
+
+def _rows(message: Any, row_bytes: int, row_count: int) -> Frame:
+    """The pixels' bytes without their padding, (row_count, row_bytes), as a view of the message."""
+    stride = row_stride(message.step, row_bytes, row_count, len(message.data))
+    if stride is None:
         raise ImageError(
-            f"step of {message.step} bytes is too small: a row of {message.width} {message.encoding} pixels "
-            f"takes {message.width * pixel_bytes}"
+            f"step {message.step} and data of {len(message.data)} bytes do not fit {message.width}x{message.height} "
+            f"{message.encoding}: {row_count} rows of {row_bytes} bytes take {row_count * row_bytes}"
         )
-    if len(message.data) != row_count * message.step:
-        raise ImageError(
-            f"data of {len(message.data)} bytes does not fit: {message.width}x{message.height} "
-            f"{message.encoding} with a step of {message.step} takes {row_count * message.step}"
-        )
-    return np.frombuffer(message.data, np.uint8).reshape(row_count, message.step)
+    rows: Frame = np.ndarray((row_count, row_bytes), np.uint8, message.data, strides=(stride, 1))
+    return rows
+
+
+def _depth_problem(encoding: str) -> str:
+    return (
+        f"{encoding} is an encoding of depth (REP 118), not of a camera image: the node takes depth images, raw, as "
+        "depth_topics; a camera with one grey channel of 16 bits says mono16"
+    )
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.inference.segmenter import Segmentation
+from canet_ros.messages.images import row_stride
 
 Points = NDArray[np.float32]  # (n, 3), m
 Plane = NDArray[np.float32]  # (n,)
@@ -184,12 +185,15 @@ def _projection(
 def xyz_of(cloud: Any) -> Points:
     """x, y, z of every point of a ``sensor_msgs/PointCloud2``, (n, 3) in m, row by row; NaN and infinities stay.
 
-    Any order of bytes, offsets, padding and number format is read.
+    Any order of bytes, offsets, padding and number format is read. Sizes that are wrong, as many drivers send them, do
+    no harm while those that agree leave one meaning: a ``row_step`` that does not fit the data counts as rows without
+    padding, and points in the data count where ``width`` or ``height`` is 0.
 
     Raises:
-        CloudError: it has no x, y and z, too many points, or data that do not fit.
+        CloudError: it has no x, y and z, too many points, or sizes that contradict each other.
     """
-    count = cloud.width * cloud.height
+    height, width = _cloud_size(cloud)
+    count = height * width
     if count > MAX_POINTS:
         raise CloudError(f"a cloud of {count} points: at most {MAX_POINTS} are taken")
     fields = {field.name: field for field in cloud.fields}
@@ -202,28 +206,44 @@ def xyz_of(cloud: Any) -> Points:
     end = max(offset + np.dtype(name).itemsize for offset, name in zip(offsets, formats))
     if count == 0:
         return np.empty((0, 3), np.float32)
-    if cloud.point_step < end or cloud.row_step < cloud.width * cloud.point_step:
-        raise CloudError(
-            f"point_step {cloud.point_step} and row_step {cloud.row_step} do not hold {cloud.width} points of "
-            f"{end} bytes"
-        )
-    if len(cloud.data) < (cloud.height - 1) * cloud.row_step + cloud.width * cloud.point_step:
-        raise CloudError(
-            f"data of {len(cloud.data)} bytes do not hold {cloud.height} rows of {cloud.row_step}"
-        )
+    if cloud.point_step < end:
+        raise CloudError(f"point_step {cloud.point_step} does not hold points of {end} bytes")
+    row_bytes, length = width * cloud.point_step, len(cloud.data)
+    row_step = cloud.row_step
+    if row_step < row_bytes or length < (height - 1) * row_step + row_bytes:
+        row_step = row_bytes
+        if length < height * row_bytes or (height > 1 and length > height * row_bytes):
+            raise CloudError(
+                f"{width}x{height} points of {cloud.point_step} bytes do not fit data of {length} bytes and a row_step "
+                f"of {cloud.row_step}: they take {height * row_bytes} bytes"
+            )
     points = np.ndarray(
-        (cloud.height, cloud.width),
+        (height, width),
         np.dtype(
             {"names": ["x", "y", "z"], "formats": formats, "offsets": offsets, "itemsize": cloud.point_step}
         ),
         np.frombuffer(cloud.data, np.uint8),
-        strides=(cloud.row_step, cloud.point_step),
+        strides=(row_step, cloud.point_step),
     )
     xyz = np.empty((count, 3), np.float32)
     with np.errstate(over="ignore"):
         for axis, name in enumerate("xyz"):
             xyz[:, axis] = points[name].ravel()
     return xyz
+
+
+def _cloud_size(cloud: Any) -> tuple[int, int]:
+    """Height and width in points, of which drivers leave one or both 0."""
+    height, width = cloud.height, cloud.width
+    if (height and width) or len(cloud.data) == 0:
+        return height, width
+    side = height or width or 1
+    count, rest = divmod(len(cloud.data), max(1, cloud.point_step))
+    if rest or count % side:
+        raise CloudError(
+            f"data of {len(cloud.data)} bytes in a cloud of {width}x{height} points of {cloud.point_step} bytes"
+        )
+    return (1, count) if side in (1, count) else (side, count // side)
 
 
 def depths_of(image: Any) -> NDArray[np.float32]:
@@ -240,12 +260,13 @@ def depths_of(image: Any) -> NDArray[np.float32]:
     if not 0 < width * height <= MAX_POINTS:
         raise CloudError(f"a depth image of {width}x{height}: 1 to {MAX_POINTS} pixels are taken")
     number = np.dtype((">" if image.is_bigendian else "<") + kind)
-    if image.step < width * number.itemsize or len(image.data) < height * image.step:
+    stride = row_stride(image.step, width * number.itemsize, height, len(image.data))
+    if stride is None:
         raise CloudError(
-            f"step {image.step} and data of {len(image.data)} bytes do not hold {width}x{height} pixels of {encoding}"
+            f"step {image.step} and data of {len(image.data)} bytes do not fit {width}x{height} pixels of {encoding}"
         )
     rows = np.ndarray(
-        (height, width), number, np.frombuffer(image.data, np.uint8), strides=(image.step, number.itemsize)
+        (height, width), number, np.frombuffer(image.data, np.uint8), strides=(stride, number.itemsize)
     )
     return rows * np.float32(unit_m) if unit_m != 1 else rows.astype(np.float32, copy=False)
 

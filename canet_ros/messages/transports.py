@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transports whose messages hold no image that can be decoded on its own: one table for the node and for bags. No ROS."""
+"""Transports whose messages hold no image that can be decoded on its own: one table for node and bags. No ROS."""
 
 from __future__ import annotations
 

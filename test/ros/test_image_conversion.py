@@ -74,7 +74,6 @@ def test_bgr8_and_mono8_are_not_copied(encoding, pixels, padding):
     ("encoding", "pixels", "expected"),
     [
         ("mono16", GREY, GREY),
-        ("16UC1", GREY, GREY),
         ("bgr16", BGR, BGR),
         ("16UC3", BGR, BGR),
         ("rgb16", BGR[..., ::-1], BGR),
@@ -155,13 +154,17 @@ def broken(**changes):
     [
         (broken(encoding="bgr9"), ["'bgr9'", "bgr8", "nv12"]),
         (broken(encoding=""), ["''", "bgr8"]),
-        (broken(encoding="32FC1"), ["'32FC1'", "mono16"]),
+        (broken(encoding="64FC1"), ["'64FC1'", "mono16"]),
+        (broken(encoding="32FC1"), ["32FC1", "depth_topics"]),
+        (broken(encoding="16UC1"), ["16UC1", "depth_topics"]),
         (broken(width=0), ["zero size", "width 0"]),
         (broken(height=0), ["zero size", "height 0"]),
-        (broken(step=3 * WIDTH - 1), ["step of 23", "24"]),
-        (broken(step=0), ["step of 0", "24"]),
-        (broken(data=array.array("B", bytes(3 * WIDTH * HEIGHT - 1))), ["data of 143", "144"]),
-        (broken(data=array.array("B", bytes(3 * WIDTH * HEIGHT + 1))), ["data of 145", "144"]),
+        (broken(step=23, data=array.array("B", bytes(145))), ["step 23", "data of 145", "24"]),
+        (broken(step=0, data=array.array("B", bytes(145))), ["step 0", "data of 145", "24"]),
+        (broken(step=30, data=array.array("B", bytes(170))), ["step 30", "data of 170", "144"]),
+        (broken(data=array.array("B", bytes(143))), ["data of 143", "144"]),
+        # Rows of another size: 7 rows of 28 and 6 of 24 bytes, and much more than padding.
+        (broken(data=array.array("B", bytes(5005))), ["data of 5005", "144"]),
         (broken(data=array.array("B")), ["data of 0", "144"]),
         (broken(height=2**31), ["data of 144"]),
         (message_of(GREY[:, :7], "uyvy", padding=20, width=7), ["even width", "7"]),
@@ -174,6 +177,47 @@ def test_faults_say_what_is_wrong_and_what_would_be_right(message, words):
     with pytest.raises(ImageError) as caught:
         frame_from_image(message)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("step", [0, WIDTH, 3 * WIDTH - 1, 3 * WIDTH + 6, 3 * WIDTH * HEIGHT, 2**31])
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "expected"),
+    [("bgr8", BGR, BGR), ("mono8", GREY, GREY), ("rgb16", (BGR[..., ::-1].astype("<u2") * 256), BGR)],
+)
+def test_a_wrong_step_does_no_harm_where_the_data_are_rows_without_padding(step, encoding, pixels, expected):
+    message = message_of(pixels, encoding)
+    message.step = step
+    np.testing.assert_array_equal(frame_from_image(message), expected)
+
+
+@pytest.mark.parametrize(("encoding", "chroma_rows", "chroma_width"), [("nv12", 3, 8), ("nv24", 6, 16)])
+def test_planar_images_with_padding_and_with_a_wrong_step(encoding, chroma_rows, chroma_width):
+    chroma = np.random.default_rng(4).integers(0, 256, (chroma_rows, chroma_width), dtype=np.uint8)
+    whole = message_of(np.vstack([GREY, chroma.reshape(-1, WIDTH)]), encoding, height=HEIGHT)
+    frame = frame_from_image(whole)
+    whole.step = 0
+    np.testing.assert_array_equal(frame_from_image(whole), frame)
+    per_row = 5 * chroma_width // WIDTH
+    planes = np.pad(GREY, ((0, 0), (0, 5))), np.pad(chroma, ((0, 0), (0, per_row)))
+    whole.step = WIDTH + 5
+    whole.data = array.array("B", b"".join(plane.tobytes() for plane in planes))
+    np.testing.assert_array_equal(frame_from_image(whole), frame)
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("behind", [1, 100, 4000, 10 * (3 * WIDTH), 10 * (3 * WIDTH + 6)])
+def test_padding_behind_the_last_row_is_left_out(padding, behind):
+    message = message_of(BGR, "bgr8", padding)
+    message.data.frombytes(bytes(behind))
+    frame = frame_from_image(message)
+    np.testing.assert_array_equal(frame, BGR)
+    assert np.shares_memory(frame, np.frombuffer(message.data, np.uint8))
+
+
+def test_the_last_row_may_lack_its_padding():
+    message = message_of(BGR, "bgr8", padding=6)
+    del message.data[-6:]
+    np.testing.assert_array_equal(frame_from_image(message), BGR)
 
 
 @pytest.mark.parametrize(
@@ -454,7 +498,7 @@ def test_odd_sides_of_nv12(width, side):
 
 
 @pytest.mark.parametrize(
-    "format", ["bayer_grbg8; jpeg compressed ", "bayer_none; png compressed ", "mono8; png compressed "]
+    "format", ["bayer_grbg8; jpeg compressed mono8", "bayer_none; png compressed ", "mono8; png compressed "]
 )
 def test_grey_pictures_that_are_no_mosaic_stay_grey(format):
     np.testing.assert_array_equal(frame_from_compressed(compressed(png(GREY), format)), GREY)

@@ -63,6 +63,8 @@ FORMATS = [
     "rgb8; jpeg compressed bgr8",
     "bgr8; png compressed rgb8",
     "bayer_rggb8; png compressed ",
+    "rgba16; tiff compressed ",
+    "16UC1; compressedDepth png",
 ]
 
 
@@ -78,9 +80,14 @@ PLAIN = {
 
 
 def pixel_of(message: Image, row: int, column: int) -> list[int]:
-    """BGR or grey, 0..255, by the definition of sensor_msgs/Image alone; of 16 bits the high byte."""
+    """BGR or grey, 0..255, by the definition of sensor_msgs/Image alone; of 16 bits the high byte.
+
+    Data that rows without padding fill exactly are those rows, whatever ``step`` says.
+    """
     size, channels, order = PLAIN[message.encoding]
-    at = row * message.step + column * channels * size
+    row_bytes = message.width * channels * size
+    step = row_bytes if len(message.data) == message.height * row_bytes else message.step
+    at = row * step + column * channels * size
     high = 0 if size == 1 or message.is_bigendian else 1
     return [message.data[at + channel * size + high] for channel in order]
 
