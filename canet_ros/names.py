@@ -27,6 +27,14 @@ HEADS = {"bilinear": "BilinearHead", "subpixel": "subpixel_head", "transposed": 
 # inference/engines/<engine>_engine.py: the class in it. The engine's own package has the engine's name.
 ENGINES = {"torch": "TorchEngine", "openvino": "OpenVinoEngine", "onnxruntime": "OnnxRuntimeEngine"}
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+# What an engine computes with; one that is not named here: whatever its device can.
+ENGINE_PRECISIONS = {
+    "torch": ("fp32", "fp16", "bf16"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "fp16", "int8"),
+}
+CPU_ENGINES = ("openvino",)
+CPU_PRECISIONS = ("fp32", "bf16", "int8")  # CPUs compute slower in fp16 than in fp32
 PALETTES = ("dataset", "colorblind")
 MASK_SIZES = ("image", "network")
 TRANSPORTS = ("raw", "compressed")

@@ -7,7 +7,7 @@ ros2 launch canet_ros demo.launch.py input:=/data/drive.mp4 rviz:=false record:=
 
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
@@ -17,7 +17,6 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch_ros.actions import Node
 
 from canet_ros.launching.arguments import DEMO_ARGUMENTS, TRUE_OR_FALSE
 from canet_ros.launching.ending import ends_with_this_process
@@ -63,7 +62,9 @@ def _check(context: LaunchContext) -> None:
         raise RuntimeError(f"input: there is no {Path(source).expanduser().absolute()}")
 
 
-def _camera(context: LaunchContext) -> list[Node]:
+def _camera(context: LaunchContext) -> list[Action]:
+    from launch_ros.actions import Node  # here, because it imports rclpy, which --show-args need not wait for
+
     environment = transport_environment(context.environment)
     profile = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
     source = context.launch_configurations["input"]

@@ -15,7 +15,6 @@ from launch.actions import (
     SetLaunchConfiguration,
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch_ros.actions import Node
 
 from canet_ros.launching.arguments import TRUE_OR_FALSE
 from canet_ros.launching.recording import apt_package, installed_in
@@ -76,6 +75,8 @@ def _costmap(context: LaunchContext) -> list[Action]:
             log.warning(f"{package} is not installed, so that there is no costmap: {advice}")
             return []
     file = context.launch_configurations["costmap_file"]
+    from launch_ros.actions import Node
+
     return [
         Node(package="nav2_costmap_2d", executable="nav2_costmap_2d", parameters=[file], output="screen"),
         # Nav2's costmap alone, outside a server, has no bond.
@@ -83,7 +84,9 @@ def _costmap(context: LaunchContext) -> list[Action]:
     ]
 
 
-def _manager(name: str, namespace: str, managed: str, bond_timeout_s: float) -> Node:
+def _manager(name: str, namespace: str, managed: str, bond_timeout_s: float) -> Action:
+    from launch_ros.actions import Node  # here, because it imports rclpy, which --show-args need not wait for
+
     return Node(
         package="nav2_lifecycle_manager",
         executable="lifecycle_manager",

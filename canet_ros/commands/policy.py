@@ -7,10 +7,9 @@ import argparse
 import re
 from pathlib import Path
 
-from canet_ros.inference.class_groups import parse_groups
-from canet_ros.launching.arguments import OWN_ARGUMENTS, misspelt_arguments, parameters_in_use
-from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.launching.parameter_table import PARAMETERS
+from canet_ros.formats import parse_groups
+from canet_ros.launching.arguments import launch_arguments, misspelt_arguments, parameters_in_use
+from canet_ros.launching.camera_topics import absolute_topic, camera_topics
 from canet_ros.launching.sros2_policy import sros2_policy
 from canet_ros.messages.pictures import OUTPUTS
 
@@ -31,26 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     given = dict(_name_and_value(word) for word in arguments.arguments)
-    known = [spec.name for spec in (*PARAMETERS, *OWN_ARGUMENTS)]
-    problems = misspelt_arguments(given, known, ours_alone=True)
+    known = [argument.name for argument in launch_arguments()]
+    problems = misspelt_arguments(given, known)
     if problems:
         raise ValueError("; ".join(problems))
     namespace = "/" + given.get("namespace", "").strip("/")
     node = f"{namespace.rstrip('/')}/canet"
     file = given.get("params_file", "")
     in_use = parameters_in_use(given, Path(file).expanduser().read_text() if file else "", node)
-    images = [_absolute(topic, namespace, node) for topic in in_use["image_topics"]]
+    images = [absolute_topic(topic, node) for topic in in_use["image_topics"]]
     groups = [f"groups/{name}" for name in parse_groups(in_use["groups"])]
     results = [*OUTPUTS, *groups, *(f"{name}/compressed" for name in groups)]
-    for spec in PARAMETERS:
-        if spec.choices and in_use[spec.name] not in spec.choices:
-            raise ValueError(
-                f"{spec.name}: expected one of {', '.join(spec.choices)}, got {in_use[spec.name]!r}"
-            )
     if not arguments.enclave.startswith("/"):
         raise ValueError(f"--enclave {arguments.enclave!r}: expected an absolute name like /canet")
     clouds, depths = (
-        [_absolute(topic, namespace, node) for topic in in_use[name] if topic]
+        [absolute_topic(topic, node) for topic in in_use[name] if topic]
         for name in ("cloud_topics", "depth_topics")
     )
     if clouds or depths:
@@ -79,9 +73,3 @@ def _name_and_value(word: str) -> tuple[str, str]:
     if not separator:
         raise ValueError(f"expected NAME:=VALUE, as ros2 launch takes it, got {word!r}")
     return name, value
-
-
-def _absolute(topic: str, namespace: str, node: str) -> str:
-    if topic.startswith("~"):
-        return f"{node}{topic[1:]}"
-    return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"

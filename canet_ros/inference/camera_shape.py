@@ -6,9 +6,9 @@ from __future__ import annotations
 import functools
 import math
 
-from canet_ros.inference.model_folder import MAX_SIDE, Resolution
+from canet_ros.formats import CAMERA as CAMERA
+from canet_ros.formats import MAX_SIDE, Resolution
 
-CAMERA = "camera"  # in the place of a resolution: that of the first picture's shape
 TOLERATED_SQUEEZE = 1.1
 _STEP = 16
 

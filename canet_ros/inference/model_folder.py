@@ -20,6 +20,8 @@ import yaml
 from safetensors import SafetensorError
 
 from canet_ros.files import sha256, write_text, written_beside
+from canet_ros.formats import Resolution as Resolution
+from canet_ros.formats import parse_resolution as parse_resolution
 from canet_ros.hints import canet_command
 from canet_ros.inference.class_table import ClassTable, parse_class_table
 from canet_ros.inference.onnx_interface import OnnxInterface, parse_onnx_interface, three_floats
@@ -51,11 +53,8 @@ _ENTRIES = (
     *("network", "input", "output", "architecture", "backbone", "hidden_channels", "fusion", "head"),
     *("mean", "std"),
 )
-MAX_SIDE = 8192  # of a resolution, pixels
 _MAX_WEIGHTS_BYTES = 2**30
 _MAX_HEADER_BYTES = 2**20
-
-Resolution = tuple[int, int]
 
 
 class ModelError(ValueError):
@@ -123,21 +122,6 @@ class ModelSpec:
         pixels = rgb.float() / 255
         mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
-
-
-def parse_resolution(text: str) -> Resolution:
-    """``"480x360"`` to (480, 360): width, height.
-
-    Raises:
-        ValueError: not of that form, or a side outside 16..8192 pixels.
-    """
-    try:
-        width, height = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise ValueError(f"resolution {text!r}: expected WIDTHxHEIGHT, for example 480x360") from None
-    if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
-        raise ValueError(f"resolution {text!r}: each side must be 16 to {MAX_SIDE} pixels")
-    return width, height
 
 
 def available_models() -> dict[str, Path]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.formats import Resolution, parse_region, parse_rotation
 from canet_ros.inference.class_table import UNLABELLED
-from canet_ros.inference.model_folder import Resolution
 from canet_ros.inference.segmenter import Segmentation, resize_nearest
 from canet_ros.opencv import Picture, read_picture, rotate
 
-ROTATIONS = {0: None, 90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+_ROTATIONS = {0: None, 90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _BACK = {90: 270, 180: 180, 270: 90}
-_REGION = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")
-_LEAST_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class View:
             ValueError: the picture is too small for the region.
         """
         part = picture if self.region is None else self.region.of(picture)
-        code = ROTATIONS[self.rotation]
+        code = _ROTATIONS[self.rotation]
         return part if code is None else rotate(part, code)
 
     def results_size(self, size: Resolution, resolution: Resolution) -> Resolution:
@@ -118,7 +115,7 @@ class View:
 
     def _placed(self, plane: Picture, size: Resolution, wanted: Resolution, outside: int) -> Picture:
         if self.rotation:
-            code = ROTATIONS[_BACK[self.rotation]]
+            code = _ROTATIONS[_BACK[self.rotation]]
             assert code is not None
             plane = rotate(plane, code)
         if self.region is None:
@@ -130,23 +127,6 @@ class View:
         whole = np.full(wanted[::-1], outside, np.uint8)
         whole[top:bottom, left:right] = resize_nearest(plane, (right - left, bottom - top))
         return whole
-
-
-def parse_region(text: str) -> Region | None:
-    """``"x,y,width,height"`` in pixels; empty: None, the whole picture.
-
-    Raises:
-        ValueError: it is anything else, or smaller than 16x16.
-    """
-    if not text.strip():
-        return None
-    found = _REGION.fullmatch(text)
-    region = Region(*map(int, found.groups())) if found else None
-    if region is None or min(region.width, region.height) < _LEAST_SIDE:
-        raise ValueError(
-            f"region {text!r}: expected x,y,width,height in pixels, 16x16 or more, as 0,160,1280,480"
-        )
-    return region
 
 
 def read_views(
@@ -162,11 +142,10 @@ def read_views(
             raise ValueError(f"{name} has {len(values)} entries for {cameras} cameras: give one for each")
     views = []
     for i in range(cameras):
-        rotation = int(rotations[i]) if i < len(rotations) else 0
-        if rotation not in ROTATIONS:
-            raise ValueError(f"rotations: expected 0, 90, 180 or 270, got {rotation}")
+        rotation = parse_rotation(int(rotations[i])) if i < len(rotations) else 0
+        numbers = parse_region(regions[i]) if i < len(regions) else None
         mask = _read_mask(ignore_masks[i]) if i < len(ignore_masks) and ignore_masks[i] else None
-        views.append(View(rotation, parse_region(regions[i]) if i < len(regions) else None, mask))
+        views.append(View(rotation, Region(*numbers) if numbers else None, mask))
     return views
 
 

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_RELATIVE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
+from canet_ros.formats import parse_results_name
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,7 @@ def camera_topics(image_topics: Sequence[str], results_name: str) -> tuple[Camer
     Raises:
         ValueError: the name is none, or the results of two cameras would have the same names.
     """
-    if not _RELATIVE_NAME.fullmatch(results_name):
-        raise ValueError(
-            f"results_name: expected a relative name of letters, digits and underscores like 'segmentation' or "
-            f"'vision/segmentation', got {results_name!r}"
-        )
+    parse_results_name(results_name)
     cameras: dict[str, CameraTopics] = {}
     for image in image_topics:
         namespace = image.rpartition("/")[0]
@@ -50,3 +45,19 @@ def camera_topics(image_topics: Sequence[str], results_name: str) -> tuple[Camer
             )
         cameras[camera.results] = camera
     return tuple(cameras.values())
+
+
+def transported_topic(image: str, transport: str) -> str:
+    """The topic on which a camera's images come: ``image_transport`` names the compressed one after the raw one."""
+    return image if transport == "raw" else f"{image}/{transport}"
+
+
+def absolute_topic(topic: str, node: str) -> str:
+    """A topic's full name as a node resolves it, remappings aside.
+
+    Args:
+        node: fully qualified name, ``/front/canet``.
+    """
+    if topic.startswith("~"):
+        return f"{node}{topic[1:]}"
+    return topic if topic.startswith("/") else f"{node.rpartition('/')[0]}/{topic}"

@@ -6,14 +6,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# Of the letters of both names: 0.6 offers a guess to somebody who asked, 0.8 is a slip of the finger.
-GUESS = 0.6
-SLIP = 0.8
+_ALIKE = 0.6  # of the letters of both names
 
 
-def nearest(name: str, known: Iterable[str], likeness: float = GUESS) -> str:
-    """The known name most like this one; empty where none is as alike as that, 0 to 1."""
-    return next(iter(difflib.get_close_matches(name, list(known), 1, likeness)), "")
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name most like this one and not the name itself; empty where none is alike."""
+    others = [other for other in known if other != name]
+    return next(iter(difflib.get_close_matches(name, others, 1, _ALIKE)), "")
 
 
 def with_guess(name: str, known: Iterable[str]) -> str:

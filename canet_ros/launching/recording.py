@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from canet_ros.launching.camera_topics import CameraTopics
+from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
 # A subscription that comes later than a latched message still gets it; 100 publishers may have latched one each.
 _LATCHED: dict[str, str | int] = {
@@ -35,7 +35,7 @@ def recorded_topics(cameras: Sequence[CameraTopics], image_transport: str) -> li
     topics = []
     for camera in cameras:
         topics += [
-            camera.image if image_transport == "raw" else f"{camera.image}/{image_transport}",
+            transported_topic(camera.image, image_transport),
             camera.camera_info,
             f"{camera.results}/mask/compressed",
             f"{camera.results}/camera_info",

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from canet_ros.launching.camera_topics import CameraTopics
+from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
 
 def camera_of_display(display: dict[str, Any]) -> str | None:
@@ -50,4 +50,4 @@ def _topic(topic: str, camera: CameraTopics, image_transport: str) -> str:
     if "/segmentation/" in topic:
         return f"{camera.results}/{topic.rpartition('/')[2]}"
     # RViz takes the transport from the topic's last part.
-    return camera.image if image_transport == "raw" else f"{camera.image}/{image_transport}"
+    return transported_topic(camera.image, image_transport)

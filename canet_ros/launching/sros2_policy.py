@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from canet_ros.launching.camera_topics import CameraTopics
+from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
 # What a managed node answers; beside ~/enable all of it is rclpy's.
 _SERVICES = (
@@ -53,7 +53,7 @@ def sros2_policy(
         published.append("bond")
     for camera in cameras:
         heard += [
-            camera.image if image_transport == "raw" else f"{camera.image}/{image_transport}",
+            transported_topic(camera.image, image_transport),
             camera.camera_info,
         ]
         published += [f"{camera.results}/{name}" for name in results]

@@ -290,20 +290,6 @@ def rigid(numbers: Any) -> NDArray[np.float64]:
     return np.column_stack([rotation, values[:3]])
 
 
-def parse_extrinsics(text: str) -> NDArray[np.float64] | None:
-    """``rigid`` of ``"x,y,z,qx,qy,qz,qw"``; empty: None.
-
-    Raises:
-        CloudError: it is anything else.
-    """
-    if not text.strip():
-        return None
-    try:
-        return rigid([float(number) for number in text.split(",")])
-    except ValueError as error:
-        raise CloudError(f"cloud_extrinsics: expected x,y,z,qx,qy,qz,qw, got {text!r}") from error
-
-
 def seen_points(
     xyz: Points, to_camera: NDArray[np.float64], projection: Projection
 ) -> tuple[NDArray[np.intp], NDArray[np.int32]]:

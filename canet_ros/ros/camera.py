@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from canet_ros.inference.familiarity import FamiliarityWatch
 from canet_ros.inference.steadying import Steadying
 from canet_ros.inference.view import View
-from canet_ros.launching.camera_topics import CameraTopics
+from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 from canet_ros.messages.images import frame_from_compressed, frame_from_image
 from canet_ros.ros import qos
 from canet_ros.ros.camera_info import CameraInfoBuffer
@@ -149,7 +149,7 @@ class CameraInput:
         on_lost: Callable[[int], None],
         on_number: Callable[[bytes, int], None],
     ) -> None:
-        self.image_topic = topics.image if transport == "raw" else f"{topics.image}/compressed"
+        self.image_topic = node.resolve_topic_name(transported_topic(topics.image, transport))
         self.infos = CameraInfoBuffer()
         self.subscribed_since_s: float | None = None
         self._node = node

@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from canet_ros.launching.network import late_interfaces
+from canet_ros.launching.topic_hints import (
+    MESSAGE_TYPES,
+    NO_IMAGES,
+    CameraChoice,
+    suffix_warning,
+    topic_hint,
+)
 from canet_ros.ros.camera import Camera
-
-_IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-_SUFFIX = "/compressed"
-_NO_IMAGES = "; there are no image topics at all"
 
 
 class CameraWatch:
@@ -34,12 +36,16 @@ class CameraWatch:
         self._node = node
         self._camera = camera
         self._interfaces = interfaces
-        self._type = _IMAGE if transport == "raw" else _COMPRESSED
+        self._present = CameraChoice(camera.name, transport)
+        self._type = MESSAGE_TYPES[transport]
         self._kind = ""
         self._kind_since_s = time.monotonic()
         self._said_kind = ""
         self._others: tuple[str, ...] = ()
         self._cameras: tuple[str, ...] = ()
+        warning = suffix_warning(camera.name, transport)
+        if warning:
+            node.get_logger().warning(warning)
 
     def look(self, stale_after_s: float) -> None:
         """Look now; trouble is said once it has lasted for ``stale_after_s``."""
@@ -76,10 +82,10 @@ class CameraWatch:
         topic = self._camera.input.image_topic
         silent_s = self._camera.silent_s()
         if not publishers:
-            hint = similar_topics(topic, self._type, self._node.get_topic_names_and_types())
+            hint = self._hint()
             late = late_interfaces(self._interfaces)
             # Only these hints are worth saying it again: the first may come before others are discovered.
-            hints = [words for words in ("image_transport", _NO_IMAGES) if words in hint]
+            hints = [words for words in ("image_transport", NO_IMAGES) if words in hint]
             kind = f"missing{hints}{late}"
             hint += late
             if silent_s is not None and silent_s > stale_after_s:
@@ -90,7 +96,7 @@ class CameraWatch:
         fitting = [publisher for publisher in publishers if publisher.topic_type == self._type]
         if not fitting:
             types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
-            return "type", f"{topic} carries {types}, not {self._type}{_other_transport(topic, types)}"
+            return "type", f"{topic} carries {types}, not {self._type}{self._hint()}"
         asked = self._camera.input.image_qos()
         if asked is not None and all(_misfits(publisher.qos_profile, asked) for publisher in fitting):
             reason = _misfits(fitting[0].qos_profile, asked)
@@ -101,6 +107,16 @@ class CameraWatch:
         if silent_s is not None and silent_s > stale_after_s:
             return "silent", f"nothing has come on {topic} for {silent_s:.1f} s, though it has a publisher"
         return "", ""
+
+    def _hint(self) -> str:
+        node = self._node
+        images = [node.resolve_topic_name(name) for name in node.get_parameter("image_topics").value]
+        return topic_hint(
+            self._present,
+            others=[image for image in images if image != self._camera.name],
+            existing=dict(node.get_topic_names_and_types()),
+            own={publisher.topic_name for publisher in node.publishers},
+        )
 
     def _look_for_rivals(self, images: list[Any]) -> None:
         own = (self._node.get_namespace(), self._node.get_name())
@@ -117,26 +133,6 @@ class CameraWatch:
             self._others, self._cameras = tuple(sorted(others)), cameras
             if self.rivals():
                 self._node.get_logger().warning(f"{self._camera.name}: {self.rivals()}")
-
-
-def similar_topics(topic: str, wanted_type: str, existing: Iterable[tuple[str, list[str]]]) -> str:
-    """A sentence that names image topics that somebody may have meant; empty if there are none."""
-    images = {name: types for name, types in existing if {_IMAGE, _COMPRESSED} & set(types)}
-    images = {name: types for name, types in images.items() if "/segmentation/" not in name and name != topic}
-    stem = topic.removesuffix(_SUFFIX)
-    if wanted_type == _COMPRESSED and stem in images:
-        return f"; {stem} is there: set image_transport to raw"
-    if wanted_type == _IMAGE and _COMPRESSED in images.get(f"{topic}{_SUFFIX}", ()):
-        return f"; {topic}{_SUFFIX} is there: set image_transport to compressed"
-    alike = difflib.get_close_matches(topic, images, 3, 0.5) or sorted(images)[:3]
-    return f"; image topics that are there: {', '.join(alike)}" if alike else _NO_IMAGES
-
-
-def _other_transport(topic: str, types: str) -> str:
-    if types == _COMPRESSED:
-        stem = topic.removesuffix(_SUFFIX)
-        return f": set image_topics to {stem} and image_transport to compressed"
-    return ""
 
 
 def _misfits(offered: Any, asked: Any) -> str:

@@ -15,7 +15,8 @@ from rclpy.node import Node
 from rclpy.time import Time
 from sensor_msgs.msg import Image, PointCloud2
 
-from canet_ros.messages.points import CloudError, parse_extrinsics, rigid
+from canet_ros.formats import parse_pose
+from canet_ros.messages.points import CloudError, rigid
 from canet_ros.ros import qos
 from canet_ros.ros.statistics import nanoseconds
 
@@ -55,7 +56,8 @@ class CloudInput:
         self.topic = topic
         self._node = node
         # A depth image lies in its camera's own frame.
-        self._given = np.eye(3, 4) if topic.depth else parse_extrinsics(topic.extrinsics)
+        pose = parse_pose(topic.extrinsics)
+        self._given = np.eye(3, 4) if topic.depth else None if pose is None else rigid(pose)
         self._on_qos_problem = on_qos_problem
         self._clouds: deque[Any] = deque(maxlen=_KEPT_DEPTHS if topic.depth else _KEPT_CLOUDS)
         self._lock = threading.Lock()

@@ -14,7 +14,7 @@ from rclpy.context import Context
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
-from canet_ros.launching.arguments import parameter_files, parameters_in_file, read_parameter_file
+from canet_ros.launching.parameter_files import parameter_files, parameters_in_file, read_parameter_file
 
 _LAST_STAMP_S = 2**31  # builtin_interfaces/Time holds 32 bits
 

@@ -27,10 +27,10 @@ from canet_ros.inference.model_folder import (
 from canet_ros.inference.palette import recolored
 from canet_ros.inference.segmenter import CameraShapedSegmenter
 from canet_ros.inference.self_test import self_test
-from canet_ros.launching.arguments import file_problems, parameter_files, read_parameter_file
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.nearest import with_guess
 from canet_ros.launching.network import environment_problems, interface_addresses
+from canet_ros.launching.parameter_files import file_problems, parameter_files, read_parameter_file
 from canet_ros.messages.pictures import Style
 from canet_ros.ros import qos
 from canet_ros.ros.camera import Camera
@@ -160,6 +160,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         return TransitionCallbackReturn.SUCCESS
 
     def _create_topics(self) -> None:
+        self._settings.check_together()
         problems = qos.override_problems(self._settings.overrides(of_qos=True))
         if problems:
             raise ValueError("; ".join(problems))
@@ -256,8 +257,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
         Raises:
             ModelError: the model is missing or broken.
-            ValueError: a group names a class that the model does not have.
+            ValueError: values exclude each other, or a group names a class that the model does not have.
         """
+        self._settings.check_together()
         choice = self._settings.segmenter_choice()
         folder = find_model(choice.model or shipped_model(choice.architecture, choice.backbone))
         self._settings.check_groups(load_spec(folder).classes)
@@ -464,7 +466,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             camera.statistics.count("paused")
             self._frame_log.say(camera.name, message.header, "dropped: paused", {})
             return
-        max_rate_hz = self._settings.live().max_rate_hz
+        max_rate_hz = self._settings.live().max_rate
         result = self._slots.put(
             camera.name,
             ReceivedFrame(message, received_s),

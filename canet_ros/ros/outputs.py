@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from canet_ros.inference.class_groups import Groups, membership_table
+from canet_ros.formats import Groups
+from canet_ros.inference.class_groups import membership_table
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.view import View
 from canet_ros.messages.images import ImageError, scaled_camera_info

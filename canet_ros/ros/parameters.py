@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import array
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -14,14 +13,14 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from canet_ros.inference.camera_shape import CAMERA
-from canet_ros.inference.class_groups import Groups, groups_text, parse_groups, unknown_classes_problem
+from canet_ros.formats import groups_text
+from canet_ros.inference.class_groups import unknown_classes_problem
 from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import available_models, parse_resolution
-from canet_ros.inference.view import ROTATIONS, View, parse_region, read_views
+from canet_ros.inference.model_folder import available_models
+from canet_ros.inference.view import View, read_views
 from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
-from canet_ros.messages.points import parse_extrinsics
+from canet_ros.launching.parameter_spec import ParameterSpec, conflict
+from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.ros.cloud_input import CloudTopic
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
@@ -29,22 +28,13 @@ _FROM_MODEL = ("class_names", "class_colors")
 _MODELS = "available_models"
 # Every node's, declared or not by the distribution.
 _OF_RCLPY = ("use_sim_time", "start_type_description_service", "enable_logger_service")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-@dataclass(frozen=True)
-class LiveSettings:
-    """Values that may change between two frames; rates in Hz, ages in seconds, 0 for no limit; confidence in 0..1."""
+class LiveSettings(SimpleNamespace):
+    """The parameters that may change between two frames, as they were at one moment, under their names.
 
-    overlay_alpha: float
-    max_rate_hz: float
-    max_age_s: float
-    jpeg_quality: int
-    max_pixels: int
-    min_confidence: float
-    steady: bool
-    sync_slop_s: float
-    groups: Groups
+    A text that has a form is what the form makes of it: ``groups`` is a mapping. Units are the parameters'.
+    """
 
 
 @dataclass(frozen=True)
@@ -100,10 +90,9 @@ class NodeParameters:
 
     def overrides(self, of_qos: bool) -> dict[str, Any]:
         """Values given at start, by files, launch or ``-p``: those of ``qos_overrides``, or all others."""
-        given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
         return {
             name: parameter.value
-            for name, parameter in given.items()
+            for name, parameter in self._given().items()
             if name.startswith("qos_overrides.") is of_qos
         }
 
@@ -126,16 +115,14 @@ class NodeParameters:
 
     def live(self) -> LiveSettings:
         return LiveSettings(
-            overlay_alpha=float(self.value("overlay_alpha")),
-            max_rate_hz=float(self.value("max_rate")),
-            max_age_s=float(self.value("max_age")),
-            jpeg_quality=int(self.value("jpeg_quality")),
-            max_pixels=int(self.value("max_pixels")),
-            min_confidence=float(self.value("min_confidence")),
-            steady=bool(self.value("steady")),
-            sync_slop_s=float(self.value("sync_slop")),
-            groups=parse_groups(self.value("groups")),
+            **{spec.name: spec.read(self.value(spec.name)) for spec in PARAMETERS if spec.live}
         )
+
+    def check_together(self) -> None:
+        """Raise ValueError if values that are right by themselves exclude each other."""
+        problem = conflict({spec.name: self.value(spec.name) for spec in PARAMETERS})
+        if problem:
+            raise ValueError(problem)
 
     def views(self, cameras: int) -> list[View]:
         """How each of the cameras is looked at, in their order.
@@ -147,23 +134,13 @@ class NodeParameters:
         return read_views(cameras, *lists)
 
     def clouds(self, cameras: int) -> list[CloudTopic | None]:
-        """Where each camera's points come from, in their order; None: it has none.
-
-        Raises:
-            ValueError: a list is too long, or a camera has both clouds and depth images.
-        """
+        """Where each camera's points come from, in their order; None: it has none."""
         lists = []
         for name in ("cloud_topics", "cloud_extrinsics", "depth_topics"):
             values = list(self.value(name))
-            if len(values) > max(cameras, 1):
-                raise ValueError(f"{name} has {len(values)} entries for {cameras} cameras: give one for each")
             lists.append([*values, *[""] * (cameras - len(values))])
         clouds: list[CloudTopic | None] = []
         for cloud, extrinsics, depth in zip(*lists):
-            if cloud and depth:
-                raise ValueError(
-                    f"cloud_topics and depth_topics name {cloud} and {depth} for one camera: give it one of them"
-                )
             name = cloud or depth
             resolved = self._node.resolve_topic_name(name) if name else ""
             clouds.append(CloudTopic(resolved, bool(depth), extrinsics) if name else None)
@@ -200,17 +177,35 @@ class NodeParameters:
         default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
         given = self._groups_of_file() if spec.name == "groups" else ""
         try:
-            self._node.declare_parameter(spec.name, given or default, _descriptor(spec))
+            self._node.declare_parameter(
+                spec.name, given or default, _descriptor(spec), ignore_override=self._is_given_as_none(spec)
+            )
         except InvalidParameterValueException:
             # The exception's text differs between distributions, and rclpy's own check of ranges comes before ours.
-            self._start_problems[spec.name] = self._refusal or f"{spec.name}: expected {_expectation(spec)}"
+            self._start_problems[spec.name] = self._refusal or f"{spec.name}: expected {spec.expectation}"
             self._node.declare_parameter(spec.name, default, _descriptor(spec), ignore_override=True)
+
+    def _given(self) -> Mapping[str, Any]:
+        given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
+        return given
+
+    def _is_given_as_none(self, spec: ParameterSpec) -> bool:
+        """Whether an empty list was given that stands for none: rcl hands it on without a value."""
+        if spec.name not in self._given() or self._given()[spec.name].value is not None:
+            return False
+        try:
+            return spec.check(None) == spec.default
+        except ValueError:
+            return False
 
     def _groups_of_file(self) -> str:
         """Groups that a parameter file holds as a mapping: rcl makes a parameter ``groups.<name>`` of each."""
-        overrides = getattr(self._node, "_parameter_overrides", {})
-        named = {n.partition(".")[2]: p.value for n, p in overrides.items() if n.startswith("groups.")}
-        return groups_text({n: [v] if isinstance(v, str) else v for n, v in named.items()}) if named else ""
+        named = {n.partition(".")[2]: p.value for n, p in self._given().items() if n.startswith("groups.")}
+        return (
+            groups_text({n: [v] if isinstance(v, str) else v or [] for n, v in named.items()})
+            if named
+            else ""
+        )
 
     def _check_change(self, parameters: Sequence[Any]) -> SetParametersResult:
         for parameter in parameters:
@@ -229,11 +224,15 @@ class NodeParameters:
         spec = _SPECS.get(name)
         if spec is None:
             return None
-        problem = value_problem(spec, value)
-        if problem is None and name == "image_topics":
+        try:
+            spec.check(value)
+        except ValueError as error:
+            return str(error)
+        problem = None
+        if name == "image_topics":
             problem = self._topics_problem(value)
         if problem is None and name == "groups" and self.lifecycle_state == "active":
-            problem = unknown_classes_problem(parse_groups(value), self._known_classes)
+            problem = unknown_classes_problem(spec.read(value), self._known_classes)
         if problem is None and self._declared:
             problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
         return problem
@@ -263,51 +262,6 @@ def _is_double(parameter: Any) -> bool:
     return spec.minimum <= int(parameter.value) <= spec.maximum  # else it is refused as it was given
 
 
-def value_problem(spec: ParameterSpec, value: Any) -> str | None:
-    """Why a value does not fit its parameter, with what would; None if it does. Integers pass for numbers."""
-    wanted = _expectation(spec)
-    if isinstance(spec.default, tuple):
-        kind = type(spec.default[0])
-        # rclpy hands on arrays of numbers as array.array.
-        fits = isinstance(value, (list, tuple, array.array)) and len(value) > 0
-        fits = fits and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
-    elif isinstance(spec.default, bool):
-        fits = isinstance(value, bool)
-    elif isinstance(spec.default, (int, float)):
-        number = isinstance(value, (int, float) if isinstance(spec.default, float) else int)
-        fits = number and not isinstance(value, bool) and spec.minimum <= value <= spec.maximum
-    else:
-        fits = isinstance(value, str) and (not spec.choices or value in spec.choices)
-    if fits and spec.name == "device":
-        fits = _DEVICE.fullmatch(value) is not None
-    if not fits:
-        return f"{spec.name}: expected {wanted}, got {_shown(value)}"
-    if spec.name == "rotations" and not set(value) <= set(ROTATIONS):
-        return f"rotations: expected 0, 90, 180 or 270 for each camera, got {list(value)}"
-    try:
-        if spec.name == "resolution" and value not in ("", CAMERA):
-            parse_resolution(value)
-        elif spec.name == "results_name":
-            camera_topics((), value)
-        elif spec.name == "groups":
-            parse_groups(value)
-        elif spec.name == "regions":
-            for text in value:
-                parse_region(text)
-        elif spec.name == "cloud_extrinsics":
-            for text in value:
-                parse_extrinsics(text)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _shown(value: Any) -> str:
-    """A value in an answer; whoever asks may send one of any length."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) -> str | None:
     """Why a parameter cannot change in this state, with what to do first; None if it can."""
     if spec.live:
@@ -322,38 +276,12 @@ def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) ->
     return None
 
 
-def _expectation(spec: ParameterSpec) -> str:
-    if isinstance(spec.default, tuple):
-        kind = "texts" if isinstance(spec.default[0], str) else "whole numbers"
-        examples = {
-            "image_topics": ["/front/image_raw", "/rear/image_raw"],
-            "regions": ["0,160,1280,480", ""],
-        }
-        return f"a list of {kind} like {examples.get(spec.name, list(spec.default))}"
-    if isinstance(spec.default, bool):
-        return "true or false"
-    if isinstance(spec.default, (int, float)):
-        kind = "an integer" if isinstance(spec.default, int) else "a number"
-        return f"{kind} from {spec.minimum:g} to {spec.maximum:g}"
-    if spec.name == "device":
-        return "auto, cpu, cuda or cuda:N"
-    return f"one of {', '.join(spec.choices)}" if spec.choices else "text"
-
-
-def _when(spec: ParameterSpec) -> str:
-    """When a parameter may change, for ``ros2 param describe``."""
-    if spec.live:
-        return "live: changes at any time"
-    if spec.at_start:
-        return "read once, when the node starts"
-    return f"changes while the node is {'unconfigured' if spec.needs_cleanup else 'not active'}"
-
-
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
-    # Typed by value_problem, because rclpy's own typing refuses 5 where 5.0 is meant.
+    # Typed by ParameterSpec.check, because rclpy's own typing refuses 5 where 5.0 is meant.
     descriptor = ParameterDescriptor(description=spec.description, dynamic_typing=True)
-    constraints = [_expectation(spec)] if spec.choices else []
-    descriptor.additional_constraints = "; ".join([*constraints, _when(spec)])
+    constraints = [spec.expectation] if spec.choices else []
+    when = f"live: {spec.when}" if spec.live else spec.when
+    descriptor.additional_constraints = "; ".join([*constraints, when])
     if isinstance(spec.default, float):
         span = FloatingPointRange(from_value=float(spec.minimum), to_value=float(spec.maximum))
         descriptor.floating_point_range = [span]

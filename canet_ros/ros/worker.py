@@ -171,11 +171,11 @@ class InferenceWorker:
             self._drop(camera, frame, "unwanted")
             return None
         age = age_s(frame.message.header.stamp, self._now_ns())
-        if age is not None and 0 < live.max_age_s < age:
+        if age is not None and 0 < live.max_age < age:
             self._drop(camera, frame, "too_old")
             self._faults.report(
                 camera.name,
-                f"frames are dropped as older than max_age {live.max_age_s:g} s: this one is {age:.3f} s old",
+                f"frames are dropped as older than max_age {live.max_age:g} s: this one is {age:.3f} s old",
             )
             return None
         try:
@@ -233,7 +233,7 @@ class InferenceWorker:
         info = job.camera.input.infos.match(job.header.stamp)
         cloud = None
         if POINTS in job.wanted and job.camera.clouds is not None:
-            cloud = job.camera.clouds.take(job.header.stamp, live.sync_slop_s)
+            cloud = job.camera.clouds.take(job.header.stamp, live.sync_slop)
         result = Result(job.header, job.pixels, segmentation, info, size, job.camera.view, cloud)
         job.camera.outputs.publish(job.wanted, result, self._style, live, self._encoder)
         job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3

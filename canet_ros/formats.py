@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts in which users give values: parameters, launch arguments, options, model files. Each is read here alone.
+
+Without torch, NumPy or ROS, so that launch files check what they are given with the same functions as the node.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+Resolution = tuple[int, int]
+Groups = Mapping[str, tuple[str, ...]]
+
+MAX_SIDE = 8192
+CAMERA = "camera"  # in the place of a resolution: that of the first image's shape
+ROTATIONS = (0, 90, 180, 270)
+# Any caller of a parameter service can send them: each is a topic for every camera, and text takes time to be read.
+MAX_GROUPS = 64
+_LONGEST_TEXT = 10_000
+_LEAST_REGION_SIDE = 16
+_REGION = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+# As rmw validates topic names.
+_TOPIC = re.compile(r"(~/|/)?[A-Za-z_{][A-Za-z0-9_{}]*(/[A-Za-z_{][A-Za-z0-9_{}]*)*")
+_RELATIVE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
+_GROUPS_EXAMPLE = "{drivable: [road], people: [pedestrian, bicyclist]}"
+
+
+def parse_resolution(text: str) -> Resolution:
+    """``"480x360"`` to (480, 360): width, height.
+
+    Raises:
+        ValueError: not of that form, or a side outside 16..8192 pixels.
+    """
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise ValueError(f"resolution {text!r}: expected WIDTHxHEIGHT, for example 480x360") from None
+    if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
+        raise ValueError(f"resolution {text!r}: each side must be 16 to {MAX_SIDE} pixels")
+    return width, height
+
+
+def parse_wanted_resolution(text: str) -> Resolution | str | None:
+    """``parse_resolution``, or ``CAMERA`` as it is; empty: None, the model's own.
+
+    Raises:
+        ValueError: as ``parse_resolution``.
+    """
+    return text if text == CAMERA else parse_resolution(text) if text else None
+
+
+def parse_region(text: str) -> tuple[int, int, int, int] | None:
+    """``"x,y,width,height"`` in pixels; empty: None, the whole image.
+
+    Raises:
+        ValueError: it is anything else, or smaller than 16x16.
+    """
+    if not text.strip():
+        return None
+    found = _REGION.fullmatch(text)
+    x, y, width, height = map(int, found.groups()) if found else (0, 0, 0, 0)
+    if min(width, height) < _LEAST_REGION_SIDE:
+        raise ValueError(
+            f"region {text!r}: expected x,y,width,height in pixels, 16x16 or more, as 0,160,1280,480"
+        )
+    return x, y, width, height
+
+
+def parse_rotation(degrees: int) -> int:
+    """Raise ValueError unless it is one of ``ROTATIONS``."""
+    if degrees not in ROTATIONS:
+        raise ValueError(f"expected 0, 90, 180 or 270, got {degrees}")
+    return degrees
+
+
+def parse_pose(text: str) -> tuple[float, ...] | None:
+    """``"x,y,z,qx,qy,qz,qw"``, m and a quaternion of any length but 0, as seven floats; empty: None.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if not text.strip():
+        return None
+    try:
+        values = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 7 or not all(map(math.isfinite, values)) or math.hypot(*values[3:]) <= 1e-9:
+        raise ValueError(f"expected x,y,z,qx,qy,qz,qw, got {text!r}")
+    return values
+
+
+def parse_device(text: str) -> str:
+    """Raise ValueError unless it is auto, cpu, cuda or cuda:N."""
+    if not _DEVICE.fullmatch(text):
+        raise ValueError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+    return text
+
+
+def parse_topic(text: str) -> str:
+    """Raise ValueError unless it can name a topic: absolute, relative, or under ``~/``."""
+    if not _TOPIC.fullmatch(text):
+        raise ValueError(
+            f"{text!r} cannot name a topic: expected letters, digits and underscores between slashes, "
+            "as /front/image_raw"
+        )
+    return text
+
+
+def parse_optional_topic(text: str) -> str:
+    """``parse_topic``; empty text: none."""
+    return parse_topic(text) if text else text
+
+
+def parse_results_name(text: str) -> str:
+    """Raise ValueError unless it is a relative name, of one part or more."""
+    if not _RELATIVE_NAME.fullmatch(text):
+        raise ValueError(
+            f"results_name: expected a relative name of letters, digits and underscores like 'segmentation' or "
+            f"'vision/segmentation', got {text!r}"
+        )
+    return text
+
+
+@functools.lru_cache(maxsize=16)
+def parse_groups(text: str) -> Groups:
+    """Groups by name, each with the names of its classes, from ``{drivable: [road], people: [pedestrian]}`` (YAML, and
+    so JSON); empty text: none.
+
+    Raises:
+        ValueError: the text is anything else or too long, there are more than ``MAX_GROUPS``, a group has no class, or
+            its name cannot be part of a topic's.
+    """
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"groups: expected at most {_LONGEST_TEXT} characters, got {len(text)}")
+    try:
+        # Every scalar stays text: a class may be called "no" or "12".
+        raw = yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
+        raw = text
+    if raw is None or raw == "":
+        return MappingProxyType({})
+    if not isinstance(raw, dict):
+        raise ValueError(
+            f"groups: expected names with their classes like {_GROUPS_EXAMPLE}, got {text[:200]!r}"
+        )
+    if len(raw) > MAX_GROUPS:
+        raise ValueError(f"groups: expected at most {MAX_GROUPS}, got {len(raw)}")
+    return MappingProxyType({name: _classes(name, classes) for name, classes in raw.items()})
+
+
+def groups_text(groups: Mapping[str, Sequence[str]]) -> str:
+    """The text that ``parse_groups`` reads."""
+    text = yaml.safe_dump({name: list(classes) for name, classes in groups.items()}, default_flow_style=True)
+    return " ".join(text.split())
+
+
+def _classes(name: str, raw: Any) -> tuple[str, ...]:
+    if not _NAME.fullmatch(str(name)) or name == "compressed":
+        raise ValueError(
+            f"groups: {name!r} cannot name a topic: expected a letter, then letters, digits and underscores"
+        )
+    classes = [raw] if isinstance(raw, str) else raw
+    if not isinstance(classes, list) or not all(isinstance(c, str) and c for c in classes) or not classes:
+        raise ValueError(f"groups: {name}: expected a list of class names as in {_GROUPS_EXAMPLE}")
+    return tuple(dict.fromkeys(classes))
