@@ -17,14 +17,16 @@ from canet_ros.inference.familiarity import FamiliarityWatch
 from canet_ros.inference.steadying import Steadying
 from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
+from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.messages.images import frame_from_compressed, frame_from_image
+from canet_ros.messages.pictures import CAMERA_INFO
 from canet_ros.ros import qos
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.cloud_input import CloudInput, CloudTopic
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import RateLimit
 from canet_ros.ros.outputs import POINTS, CameraOutputs
-from canet_ros.ros.statistics import Statistics
+from canet_ros.ros.statistics import Statistics, nanoseconds
 
 try:
     from rclpy.event_handler import UnsupportedEventTypeError
@@ -32,6 +34,8 @@ except ImportError:  # Humble
     from rclpy.qos_event import UnsupportedEventTypeError
 
 _TELLS_NUMBERS = hasattr(Subscription, "CallbackType")  # not on Humble
+# A camera's first camera_info may come after its first images.
+_CAMERA_INFO_GRACE_S = 2.0
 
 
 class Camera:
@@ -47,6 +51,7 @@ class Camera:
         view: how its pictures are looked at; changes while no image is in work.
         steadying: what it showed last, for masks that do not flicker.
         familiarity: whether they look like the roads that the model knows.
+        camera_info_problem: that the camera_info somebody wants is missing or old; empty: neither.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Camera:
         self.steadying = Steadying()
         self.statistics = Statistics()
         self.rate_limit = RateLimit()
+        self.camera_info_problem = ""
         self._faults = faults
         self.input = CameraInput(
             node,
@@ -97,6 +103,23 @@ class Camera:
             self.statistics.begin_anew()
             self.statistics.forget_publishers()
             self.input.subscribe()
+
+    def camera_info(self, stamp: Any, wanted: frozenset[str]) -> Any | None:
+        """The camera_info for an image of this stamp, for these outputs; None: the camera never sent one."""
+        info = self.input.infos.match(stamp)
+        listening_since_s = self.input.subscribed_since_s
+        if not wanted & {CAMERA_INFO, POINTS} or listening_since_s is None:
+            self.camera_info_problem = ""
+        elif time.monotonic() - listening_since_s > _CAMERA_INFO_GRACE_S:
+            topic = self.input.camera_info_topic
+            self.camera_info_problem = (
+                f"no camera_info has come on {topic}: masks are published without"
+                if info is None
+                else outdated_problem(nanoseconds(info.header.stamp), nanoseconds(stamp))
+            )
+        if self.camera_info_problem:
+            self._faults.advise(self.name, self.camera_info_problem)
+        return info
 
     def silent_s(self) -> float | None:
         """How long no image has come although one is listened for, in s; None while nobody listens."""
@@ -137,6 +160,7 @@ class CameraInput:
 
     Attributes:
         subscribed_since_s: on ``time.monotonic``'s clock; None while not subscribed.
+        camera_info_latched: whether camera_info is subscribed to as what its publisher keeps for later subscribers.
     """
 
     def __init__(
@@ -153,7 +177,8 @@ class CameraInput:
         self.infos = CameraInfoBuffer()
         self.subscribed_since_s: float | None = None
         self._node = node
-        self._camera_info_topic = topics.camera_info
+        self.camera_info_topic = topics.camera_info
+        self.camera_info_latched = False
         self._compressed = transport == "compressed"
         self._on_image = on_image
         self._on_qos_problem = on_qos_problem
@@ -174,9 +199,7 @@ class CameraInput:
                 qos.camera_qos,
                 self._on_lost,
             ),
-            self._subscription(
-                CameraInfo, self._camera_info_topic, self.infos.put, qos.camera_info_qos, None
-            ),
+            self._camera_info_subscription(),
         ]
 
     def unsubscribe(self) -> None:
@@ -184,7 +207,14 @@ class CameraInput:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
         self.subscribed_since_s = None
-        self.infos.clear()
+
+    def follow_camera_info(self) -> None:
+        """Subscribe to camera_info so that one which was latched is received too; looks at the graph."""
+        if not self._subscriptions:
+            return
+        if self._latched() != self.camera_info_latched:
+            self._node.destroy_subscription(self._subscriptions.pop())
+            self._subscriptions.append(self._camera_info_subscription())
 
     def image_qos(self) -> Any | None:
         """What the image subscription asks for, overrides included; None while not subscribed."""
@@ -208,6 +238,14 @@ class CameraInput:
                 self._on_number(publisher["data"] if publisher else b"", number)
         self._on_image(message)
 
+    def _latched(self) -> bool:
+        return qos.is_latched(self._node.get_publishers_info_by_topic(self.camera_info_topic))
+
+    def _camera_info_subscription(self) -> Any:
+        self.camera_info_latched = self._latched()
+        profile = qos.latched_camera_info_qos if self.camera_info_latched else qos.camera_info_qos
+        return self._subscription(CameraInfo, self.camera_info_topic, self.infos.put, profile, None)
+
     def _subscription(
         self,
         message_type: Any,
@@ -223,7 +261,7 @@ class CameraInput:
                 callback,
                 profile(),
                 event_callbacks=qos.subscription_events(topic, self._on_qos_problem, on_lost),
-                qos_overriding_options=qos.overrides(),
+                qos_overriding_options=qos.overrides(profile is qos.latched_camera_info_qos),
             )
 
         try:

@@ -14,7 +14,6 @@ class CameraInfoBuffer:
     """The last camera_info messages, to be found by stamp. Safe between threads."""
 
     LENGTH = 60  # two seconds at 30 Hz
-    NEAR_NS = 1_000_000_000
 
     def __init__(self) -> None:
         self._infos: deque[Any] = deque(maxlen=self.LENGTH)
@@ -24,19 +23,12 @@ class CameraInfoBuffer:
         with self._lock:
             self._infos.append(info)
 
-    def clear(self) -> None:
-        with self._lock:
-            self._infos.clear()
-
     def match(self, stamp: Any) -> Any | None:
-        """The camera_info of the same stamp; else the last one, if it bears no stamp or one within a second."""
+        """The camera_info of the same stamp, else the last one received; None if none ever was."""
         wanted_ns = nanoseconds(stamp)
         with self._lock:
             infos = list(self._infos)
         for info in reversed(infos):
             if nanoseconds(info.header.stamp) == wanted_ns:
                 return info
-        if not infos:
-            return None
-        last_ns = nanoseconds(infos[-1].header.stamp)
-        return infos[-1] if last_ns == 0 or abs(last_ns - wanted_ns) <= self.NEAR_NS else None
+        return infos[-1] if infos else None

@@ -208,6 +208,7 @@ class Diagnostics:
         return (
             self._without_results(camera)
             or self._share_dropped(camera, received)
+            or self._camera_info_verdict(camera)
             or (DiagnosticStatus.OK, f"{statistics.rate_hz('published'):.1f} Hz")
         )
 
@@ -268,6 +269,13 @@ class Diagnostics:
             )
         unfamiliar = camera.familiarity.problem()
         return (DiagnosticStatus.WARN, unfamiliar) if unfamiliar else None
+
+    def _camera_info_verdict(self, camera: Camera) -> Verdict | None:
+        if not camera.camera_info_problem:
+            return None
+        # One that is latched is meant to be old.
+        level = DiagnosticStatus.OK if camera.input.camera_info_latched else DiagnosticStatus.WARN
+        return level, f"{camera.statistics.rate_hz('published'):.1f} Hz; {camera.camera_info_problem}"
 
     def _status(
         self, name: str, hardware: str, verdict: Verdict, values: Mapping[str, Any]

@@ -310,6 +310,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._watched_s = now_s
             for watch in self._watches.values():
                 watch.look(float(self._settings.value("stale_after")))
+            for camera in self._cameras.values():
+                camera.input.follow_camera_info()
             self._look_for_clock()
         if self._worker is None:
             self._follow_loading()

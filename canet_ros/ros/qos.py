@@ -43,6 +43,17 @@ def camera_info_qos() -> QoSProfile:
     return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=10)
 
 
+def latched_camera_info_qos() -> QoSProfile:
+    """For a camera_info that was published once, perhaps before the subscription."""
+    return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, depth=10)
+
+
+def is_latched(publishers: Iterable[Any]) -> bool:
+    """Whether there are publishers and each of them keeps its last message for later subscribers."""
+    durabilities = {publisher.qos_profile.durability for publisher in publishers}
+    return durabilities == {DurabilityPolicy.TRANSIENT_LOCAL}
+
+
 def cloud_qos() -> QoSProfile:
     """Sensor data; of several clouds that have come, the one whose stamp fits is looked for later."""
     return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=5)
@@ -58,9 +69,13 @@ def latched_qos() -> QoSProfile:
     return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, depth=1)
 
 
-def overrides() -> QoSOverridingOptions:
-    """Lets ``qos_overrides.<topic>.{publisher,subscription}.<policy>`` change the profile at start."""
-    return QoSOverridingOptions(_KINDS)
+def overrides(latched: bool = False) -> QoSOverridingOptions:
+    """Lets ``qos_overrides.<topic>.{publisher,subscription}.<policy>`` change the profile at start.
+
+    Args:
+        latched: leave out the policies that a latched subscription needs as they are.
+    """
+    return QoSOverridingOptions(_KINDS[:2] if latched else _KINDS)
 
 
 def override_problems(overrides: Mapping[str, Any]) -> list[str]:

@@ -230,7 +230,7 @@ class InferenceWorker:
                 segmentation = job.camera.steadying(segmentation, nanoseconds(job.header.stamp))
             else:
                 job.camera.steadying.forget()
-        info = job.camera.input.infos.match(job.header.stamp)
+        info = job.camera.camera_info(job.header.stamp, job.wanted)
         cloud = None
         if POINTS in job.wanted and job.camera.clouds is not None:
             cloud = job.camera.clouds.take(job.header.stamp, live.sync_slop)

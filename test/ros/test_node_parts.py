@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo
 
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.launching.parameter_table import PARAMETERS
+from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
@@ -143,21 +144,38 @@ def test_age_is_unknown_without_a_stamp_or_after_a_jump_back() -> None:
     assert age_s(Time(sec=20), 12_500_000_000) is None
 
 
-def test_camera_info_is_matched_by_stamp_then_nearness() -> None:
-    def info(sec: int, width: int) -> CameraInfo:
-        message = CameraInfo(width=width)
-        message.header.stamp.sec = sec
-        return message
+def camera_info(sec: int, width: int) -> CameraInfo:
+    message = CameraInfo(width=width)
+    message.header.stamp.sec = sec
+    return message
 
+
+def test_camera_info_is_that_of_the_same_stamp_else_the_last_one() -> None:
     infos = CameraInfoBuffer()
     assert infos.match(Time(sec=5)) is None
     for sec in (5, 6, 7):
-        infos.put(info(sec, sec))
+        infos.put(camera_info(sec, sec))
     assert infos.match(Time(sec=6)).width == 6
     assert infos.match(Time(sec=7, nanosec=900_000_000)).width == 7
-    assert infos.match(Time(sec=9)) is None
-    infos.put(info(0, 1))  # a driver that does not stamp
+    assert infos.match(Time(sec=900)).width == 7  # a driver that publishes it once
+    infos.put(camera_info(0, 1))  # a driver that does not stamp
     assert infos.match(Time(sec=9)).width == 1
+
+
+@pytest.mark.parametrize(
+    ("info_s", "image_s", "words"),
+    [
+        (10.0, 11.0, ""),
+        (10.0, 9.0, ""),
+        (0.0, 9.0, ""),
+        (10.0, 13.5, "3.5 s older"),
+        (13.5, 10.0, "3.5 s newer"),
+    ],
+)
+def test_a_camera_info_far_from_its_image_is_worth_a_word(info_s: float, image_s: float, words: str) -> None:
+    problem = outdated_problem(int(info_s * 1e9), int(image_s * 1e9))
+    assert words in problem
+    assert bool(problem) == bool(words)
 
 
 def test_topics_beside_the_camera() -> None:

@@ -18,7 +18,18 @@ pytest.importorskip("rclpy")
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
-from ros_graph import Camera, Graph, Process, health, picture, pixels_of, segmentation_node, wait_until
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_graph import (
+    Camera,
+    Graph,
+    Listener,
+    Process,
+    health,
+    picture,
+    pixels_of,
+    segmentation_node,
+    wait_until,
+)
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -107,6 +118,73 @@ def test_an_uncalibrated_camera_gets_masks_all_the_same(graph: Graph, node: Proc
         masks.wait_for_stamp(front.send(picture(160, 120)))
     assert node.output()[before:].count("ERROR") == 1
     assert "camera info of 0x0 pixels" in node.output()[before:]
+
+
+def camera_info_said(node: Process, diagnostics: Listener, camera: str) -> tuple[str, list[str]]:
+    """The camera's message on /diagnostics, and the warnings about its camera_info in the log."""
+    lines = [line for line in node.output().splitlines() if "WARN" in line and f"{camera}: " in line]
+    return health(diagnostics, camera)["message"], [line for line in lines if "camera_info" in line]
+
+
+def test_a_camera_info_that_never_changes_its_stamp_is_used_with_a_word(
+    graph: Graph, node: Process, front: Camera
+) -> None:
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    infos = graph.listen(CameraInfo, "/front/segmentation/camera_info")
+    masks = graph.listen(Image, "/front/segmentation/mask")
+    driver = graph.camera("/front/camera_info", CameraInfo)
+    graph.connect(front, masks)
+    driver.wait_for_subscriber()
+    frozen = Header(stamp=(graph.node.get_clock().now() - Duration(seconds=90)).to_msg())
+
+    def said() -> bool:
+        driver.publish(CameraInfo(header=frozen, width=160, height=120))
+        time.sleep(0.1)
+        stamp = front.send(picture(160, 120))
+        masks.wait_for_stamp(stamp)
+        assert infos.wait_for_stamp(stamp).width == 160
+        message, lines = camera_info_said(node, diagnostics, "/front/image_raw")
+        return "camera_info is 9" in message and "older than the image" in message and len(lines) == 1
+
+    wait_until(said, "one warning in the log, and the same on /diagnostics")
+    assert health(diagnostics, "/front/image_raw")["level"] == "1"
+
+
+def test_masks_without_a_camera_info_are_said_to_be_so(graph: Graph, node: Process) -> None:
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    rear = graph.camera("/rear/image_raw")
+    masks = graph.listen(Image, "/rear/segmentation/mask")
+    graph.connect(rear, masks)
+
+    def said(wanted: bool) -> bool:
+        masks.wait_for_stamp(rear.send(picture(160, 120)))
+        message, lines = camera_info_said(node, diagnostics, "/rear/image_raw")
+        there = "no camera_info" in message and "/rear/camera_info" in message
+        return there is wanted and len(lines) == wanted
+
+    time.sleep(2.5)
+    assert said(False), "nobody asked for it"
+    graph.listen(CameraInfo, "/rear/segmentation/camera_info")
+    wait_until(lambda: said(True), "one warning in the log, and the same on /diagnostics")
+    graph.clear()
+
+
+def test_a_camera_info_published_once_and_latched_reaches_the_node(graph: Graph, node: Process) -> None:
+    latched = QoSProfile(
+        depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    )
+    driver = graph.node.create_publisher(CameraInfo, "/rear/camera_info", latched)
+    driver.publish(
+        CameraInfo(header=Header(stamp=graph.node.get_clock().now().to_msg()), width=160, height=120)
+    )
+    for _ in range(2):  # also after a time without subscribers
+        infos = graph.listen(CameraInfo, "/rear/segmentation/camera_info")
+        rear = graph.camera("/rear/image_raw")
+        graph.connect(rear, infos)
+        graph.clear()
+        wait_until(lambda: not graph.node.count_subscribers("/rear/camera_info"), "the node to unsubscribe")
+    assert "offering incompatible QoS" not in node.output()
+    graph.node.destroy_publisher(driver)
 
 
 def test_camera_info_alone_takes_no_inference(graph: Graph, front: Camera) -> None:
