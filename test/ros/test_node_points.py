@@ -106,6 +106,12 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
         masks.wait_for_stamp(stamp)
         return stamp
 
+    def without_info() -> bool:
+        send(-10 * len(masks.messages), late_ms=20, with_info=False)
+        return "without a camera_info" in health(diagnostics, "/camera/image_raw").get("last_error", "")
+
+    wait_until(without_info, "the reason")
+
     number = 0
     while not points.messages:  # until everybody knows everybody, and the cloud came before its image
         send(number := number + 1, late_ms=20)
@@ -130,11 +136,6 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
     assert len(points.messages) == came, "200 ms apart, with a sync_slop of 50 ms"
     assert graph.set_parameter("sync_slop", 0.3).successful
 
-    def without_info() -> bool:
-        send(int(300 + 10 * len(masks.messages)), late_ms=0, with_info=False)
-        return "without a camera_info" in health(diagnostics, "/camera/image_raw").get("last_error", "")
-
-    wait_until(without_info, "the reason")
     graph.node.destroy_publisher(lidar)
     graph.node.destroy_publisher(infos)
 
