@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -165,12 +166,23 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
     for share, name in sorted(zip(shares, names), reverse=True):
         if share > 0:
             print(f"{share:8.1%}  {name}")
+    unknown = shares[len(classes) :].sum()
+    if unknown > 0:
+        print(
+            f"{unknown:.1%} of the image has ids that the class table of {len(classes)} classes lacks: is it the "
+            "table of those that the network was trained on?",
+            file=sys.stderr,
+        )
     print(f"{arguments.out}: {len(classes)} classes, run it with --model {arguments.out}")
     return 0
 
 
 def _number(text: str) -> float:
+    numerator, _, denominator = text.partition("/")
     try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise ValueError(f"{text!r}: expected a number, for example 0.485 or 1/255") from None
+        value = float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r}: expected a number, for example 0.485 or 1/255")
+    return value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find out how a network that is not ours takes pictures and gives classes: from its graph, and from one picture."""
+"""Find out how a network that is not ours takes images and gives classes: from its graph, and from one image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from canet_ros.inference.export import INPUT
 from canet_ros.inference.model_folder import ModelError, Resolution, parse_resolution
+from canet_ros.inference.onnx_evidence import GraphEvidence, Kind, OutputEvidence
 from canet_ros.inference.onnx_interface import OnnxInterface, Triple
 from canet_ros.inference.onnx_network import (
     channels_and_size,
@@ -24,25 +26,7 @@ from canet_ros.inference.onnx_network import (
     words,
 )
 from canet_ros.inference.segmenter import bring_to_size
-from canet_ros.names import LAYOUTS
-
-_PROBABILITY_OPERATORS = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
-# What an exporter may put after them, and leaves probabilities what they are.
-_TRANSPARENT = frozenset(
-    (
-        "Cast",
-        "Clip",
-        "Identity",
-        "Pad",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-        "Upsample",
-    )
-)
+from canet_ros.names import LAYOUTS, ONNX_OUTPUTS
 
 
 @dataclass(frozen=True)
@@ -92,7 +76,8 @@ def find_interface(
         raise ModelError(
             f"the input {value.name!r} is {words(dims)}: a picture has 4 dimensions, B, C, H and W"
         )
-    layout = answers.input_layout or _layout(dims, 3)
+    evidence = _evidence(network)
+    layout = answers.input_layout or _layout(dims, 3) or evidence.input_layout(value.name)
     channels = [dims[side] for side, name in ((1, "NCHW"), (3, "NHWC")) if layout in (None, name)]
     if not {None, 3} & set(channels):
         raise ModelError(
@@ -114,7 +99,7 @@ def find_interface(
         parse_resolution(f"{size[0]}x{size[1]}")
     if answers.color is None:
         missing.append("--color rgb or bgr, the order of the input's channels")
-    scale, mean, std = _normalisation(answers, kind, missing)
+    scale, mean, std = _normalisation(answers, kind, evidence.takes_bytes(value.name), missing)
     if size is None or classes is None or missing:
         raise _open_questions(missing)
     interface = OnnxInterface(
@@ -130,11 +115,19 @@ def find_interface(
         gives=answers.gives or "logits",
         output_layout=answers.output_layout or "NCHW",
     )
-    resized = np.empty((size[1], size[0], 3), np.uint8)
-    bring_to_size(picture, resized)
-    free_batch, found = _try(network, interface, size, resized)
+    free_batch, found = _try(network, interface, size, picture)
     interface = replace(interface, free_batch=free_batch)
-    return _with_output(interface, network, classes, answers, found, result.type.tensor_type.elem_type), size
+    if interface.free_size:
+        interface = replace(interface, free_size=_runs_at_another_size(network, interface, size, picture))
+    floats = is_float(result.type.tensor_type.elem_type)
+    return _with_output(interface, evidence, classes, answers, found, floats), size
+
+
+def _evidence(network: Any) -> GraphEvidence:
+    try:
+        return GraphEvidence(onnx.shape_inference.infer_shapes(network))
+    except Exception:  # what stops the inference of shapes may still run
+        return GraphEvidence(network)
 
 
 def _one(values: Sequence[Any], name: str | None, what: str, missing: list[str]) -> Any | None:
@@ -163,68 +156,125 @@ def _layout(dims: Sequence[int | None], channels: int) -> str | None:
     return None
 
 
-def _normalisation(answers: Answers, kind: int, missing: list[str]) -> tuple[float, Triple, Triple]:
-    """Scale, mean and standard deviation; whole-number inputs take pixels as they are."""
-    asked = is_float(kind) or kind == TensorProto.INT8  # whose numbers end at 127, where pixels end at 255
-    if (answers.scale, answers.mean, answers.std) == (None, None, None) and asked:
+def _normalisation(
+    answers: Answers, kind: int, takes_bytes: bool, missing: list[str]
+) -> tuple[float, Triple, Triple]:
+    """Scale, mean and standard deviation; inputs of whole numbers, and graphs that scale, take pixels as they are.
+
+    Raises:
+        ValueError: the three contradict each other, or the graph.
+    """
+    floats = is_float(kind)
+    asked = floats or kind == TensorProto.INT8  # whose numbers end at 127, where pixels end at 255
+    scale, mean, std = answers.scale, answers.mean or (0.0, 0.0, 0.0), answers.std or (1.0, 1.0, 1.0)
+    if (answers.scale, answers.mean, answers.std) == (None, None, None) and asked and not takes_bytes:
         missing.append(
             "--scale, --mean and --std, for an input of floats or int8: (scale * pixel - mean) / std, in PyTorch often "
             "--scale 1/255 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; --scale 1 where the graph itself does it"
         )
-    mean, std = answers.mean or (0.0, 0.0, 0.0), answers.std or (1.0, 1.0, 1.0)
-    if answers.scale is not None:
-        return answers.scale, mean, std
-    # Means of pixels of 0..255 are over 1, those of pixels of 0..1 are not.
-    of_bytes = not is_float(kind) or max(abs(value) for value in mean) > 1
-    return 1.0 if of_bytes else 1 / 255, mean, std
+    elif scale is None and floats and not takes_bytes:
+        of_bytes = max(map(abs, mean)) > 1 or max(std) > 1
+        if of_bytes == (any(0 < abs(value) < 1 for value in mean) or min(std) < 1):
+            missing.append(
+                "--scale: mean and std do not tell whether they are of pixels of 0 to 255 (--scale 1) or of 0 to 1 "
+                "(--scale 1/255)"
+            )
+        scale = 1.0 if of_bytes else 1 / 255
+    scale = 1.0 if scale is None else scale
+    most = 255 * abs(scale)
+    of_three = f"--mean {' '.join(f'{x:g}' for x in mean)} --std {' '.join(f'{x:g}' for x in std)}"
+    if most and (max(map(abs, mean)) > 1.001 * most or max(std) > 1.001 * max(most, 1)):
+        raise ValueError(
+            f"{of_three}: with a scale of {scale:g} pixels are 0 to {most:g}, and these are of larger ones: give "
+            "--scale 1 for a mean and std of pixels of 0 to 255"
+        )
+    if most > 2 and all(0 < value < 1 for value in mean) and max(std) < 1:
+        raise ValueError(
+            f"{of_three}: with a scale of {scale:g} pixels are 0 to {most:g}, and these are of smaller ones: give "
+            "--scale 1/255 for a mean and std of pixels of 0 to 1"
+        )
+    if takes_bytes and floats and 0 < most <= 2:
+        raise ValueError(
+            f"--scale {scale:g}: the graph itself scales pixels of 0 to 255: give --scale 1, and neither mean nor std"
+        )
+    return scale, mean, std
 
 
 def _try(
     network: Any, interface: OnnxInterface, resolution: Resolution, picture: NDArray[np.uint8]
 ) -> tuple[bool, NDArray[np.float32]]:
-    """Whether it takes several pictures at once, and what it gives for one."""
+    """Whether it takes several pictures at once, and what it gives for one (H, W, 3) BGR uint8 of any size."""
+    pictures = np.empty((2, resolution[1], resolution[0], 3), np.uint8)
+    bring_to_size(picture, pictures[0])
+    pictures[1] = pictures[0, :, ::-1]
     if interface.free_batch:
         # Exporters declare a free batch also where the graph has one picture written into it.
         try:
             run = onnx_runner(pixels_to_output(network, interface, resolution))
-            one, two = (run({INPUT: np.stack([picture] * count)}) for count in (1, 2))
-            if (
-                two.shape[1:] == one.shape[1:]
-                and len(two) == 2 * len(one)
-                and np.allclose(two[1], one[0], atol=1e-2)
-            ):
-                return True, one
+            together, *single = (run({INPUT: some}) for some in (pictures, pictures[:1], pictures[1:]))
+            alone = np.concatenate(single)
+            if together.shape == alone.shape and np.allclose(together, alone, atol=1e-2):
+                return True, single[0]
         except ModelError:
             pass
     run = onnx_runner(pixels_to_output(network, replace(interface, free_batch=False), resolution))
-    return False, run({INPUT: picture[None]})
+    return False, run({INPUT: pictures[:1]})
+
+
+def _runs_at_another_size(
+    network: Any, interface: OnnxInterface, resolution: Resolution, picture: NDArray[np.uint8]
+) -> bool:
+    """Exporters declare free sides also where the graph has one size written into it."""
+    other = (resolution[0] + 64, resolution[1] + 64)  # of networks that take multiples of 64 at most
+    try:
+        _try(network, interface, other, picture)
+    except ModelError:
+        return False
+    return True
 
 
 def _with_output(
     interface: OnnxInterface,
-    network: Any,
+    evidence: GraphEvidence,
     classes: int,
     answers: Answers,
     found: NDArray[np.float32],
-    kind: int,
+    floats: bool,
 ) -> OnnxInterface:
-    """The interface, completed by what came out."""
+    """The interface, completed by what the graph says about its output and, where it does not, by what came out."""
     if np.isnan(found).any():
         raise ModelError(
             f"the output {interface.output!r} is not a number (NaN) on the picture: are scale, mean and std right?"
         )
     shape = list(found.shape)
-    whole = not is_float(kind) or bool((found == np.round(found)).all())
+    of_graph = evidence.output(interface.output)
     one_channel = len(shape) < 4 or 1 in (shape[1], shape[3])
-    if (answers.gives or ("ids" if whole and one_channel else "")) == "ids":
+    gives = answers.gives or _gives(interface.output, of_graph, found, one_channel, floats)
+    name = f"the output {interface.output!r}"
+    if gives == "ids":
         sides_of_ids(shape)
+        if (found != np.round(found)).any():
+            raise ModelError(f"{name} is not whole numbers, as class ids are: choose another --output-kind")
+        if of_graph.kind is Kind.IDS and of_graph.classes not in (None, classes):
+            raise ModelError(
+                f"{name} is the id of one of {of_graph.classes} classes, and the class table has {classes}: give the "
+                "table of those that the network was trained on"
+            )
         return replace(interface, gives="ids")
+    if gives == "probabilities" and (found.min() < -0.5 or found.max() > 1.5):
+        raise ModelError(
+            f"{name} is not probabilities, but {found.min():g} to {found.max():g} on the image: choose another "
+            "--output-kind, or export it without what scales them"
+        )
+    if len(shape) < 4 and len(found) == 1 and classes == 2:
+        sides_of_ids(shape)
+        return replace(interface, gives=gives)
     if len(shape) != 4:
         raise ModelError(
-            f"the output {interface.output!r} is {words(shape)}: logits are (B, classes, H, W) or (B, H, W, classes), "
+            f"{name} is {words(shape)}: logits are (B, classes, H, W) or (B, H, W, classes), "
             "class ids (B, H, W); export it so, without flattening or leaving out the channels"
         )
-    layout = answers.output_layout or _layout(shape, classes)
+    layout = answers.output_layout or evidence.output_layout(interface.output) or _layout(shape, classes)
     if layout is None and classes == 2:
         layout = _layout(shape, 1)
     if layout is None and shape[1] == shape[3] == classes:
@@ -232,28 +282,45 @@ def _with_output(
     channels = channels_and_size(shape, layout)[0] if layout else 0
     if channels != classes and (channels, classes) != (1, 2):
         raise ModelError(
-            f"the output {interface.output!r} is {words(shape)}, and the class table has {classes} classes"
-            + (f", not {channels} ({layout})" if answers.output_layout else "")
+            f"{name} is {words(shape)}, and the class table has {classes} classes"
+            + (f", not {channels} ({layout})" if layout else "")
             + ": give the table of those that the network was trained on"
         )
-    gives = answers.gives or (
-        "probabilities" if _are_probabilities(network, interface, found, layout) else "logits"
-    )
+    if channels == 1 and of_graph.kind is Kind.PROBABILITIES and of_graph.classes == 1:
+        raise ModelError(f"{name} is a Softmax over one channel, which is always 1: export it with a Sigmoid")
     return replace(interface, gives=gives, output_layout=layout or "NCHW")
 
 
-def _are_probabilities(
-    network: Any, interface: OnnxInterface, found: NDArray[np.float32], layout: str | None
-) -> bool:
-    if found.min() < 0 or found.max() > 1 + 1e-3:
-        return False
-    channels = found.sum(axis=3 if layout == "NHWC" else 1)
-    return _ends_in_probabilities(network, interface.output) or bool(np.allclose(channels, 1, atol=1e-3))
+def _gives(
+    output: str, of_graph: OutputEvidence, found: NDArray[np.float32], one_channel: bool, floats: bool
+) -> str:
+    """One of ``ONNX_OUTPUTS``: by graph and type, and only where both leave it open by the values of one image.
 
-
-def _ends_in_probabilities(network: Any, output: str) -> bool:
-    producers = {name: node for node in network.graph.node for name in node.output}
-    node = producers.get(output)
-    while node is not None and node.op_type in _TRANSPARENT:
-        node = producers.get(node.input[0])
-    return node is not None and node.op_type in _PROBABILITY_OPERATORS
+    Raises:
+        ValueError: all of them leave it open.
+    """
+    kind = of_graph.kind
+    if kind is Kind.IDS:
+        return "ids" if one_channel else "probabilities"  # of each class 0 or 1
+    if kind is Kind.UNKNOWN and not floats and one_channel:
+        return "ids"
+    if floats and kind in (Kind.LOGITS, Kind.PROBABILITIES):
+        return "logits" if kind is Kind.LOGITS else "probabilities"
+    if not one_channel and kind is not Kind.UNKNOWN and (floats or kind is not Kind.PROBABILITIES):
+        return "logits"  # whose order is right
+    if kind is Kind.UNKNOWN:
+        in_range = found.min() >= 0 and found.max() <= 1 + 1e-3
+        if not one_channel and in_range and np.allclose(found.sum(axis=1), 1, atol=1e-3):
+            return "probabilities"
+        if not one_channel and in_range and np.allclose(found.sum(axis=3), 1, atol=1e-3):
+            return "probabilities"
+        if found.min() < 0 < found.max() or not (one_channel or in_range):
+            return "logits"
+    numbers = f"{'floats' if floats else 'whole numbers'} of {found.min():g} to {found.max():g} on the image"
+    raise _open_questions(
+        [
+            f"--output-kind {', '.join(ONNX_OUTPUTS[:-1])} or {ONNX_OUTPUTS[-1]}: the output {output!r} is "
+            f"{kind.value} by the graph, {numbers}; of one channel, the second class is where logits are above 0, "
+            "probabilities above 0.5; or export it without what follows the last Sigmoid, Softmax or convolution"
+        ]
+    )

@@ -377,9 +377,11 @@ def _network_input(add: _Nodes, interface: OnnxInterface, kind: int) -> str:
 
 def _planes(add: _Nodes, output: str, interface: OnnxInterface, shape: Sequence[int], classes: int) -> str:
     """What the network gives, as float planes (B, classes, h', w')."""
-    channels, _ = channels_and_size(shape, interface.output_layout)
+    channels, (width, height) = channels_and_size(shape, interface.output_layout)
     planes = add("Cast", output, to=TensorProto.FLOAT)
-    if interface.output_layout == "NHWC":
+    if len(shape) != 4:
+        planes = add("Reshape", planes, np.array([-1, 1, height, width]))
+    elif interface.output_layout == "NHWC":
         planes = add("Transpose", planes, perm=[0, 3, 1, 2])
     if channels == classes:
         return planes
@@ -395,13 +397,14 @@ def _planes(add: _Nodes, output: str, interface: OnnxInterface, shape: Sequence[
 
 
 def channels_and_size(shape: Sequence[int], layout: str) -> tuple[int, Resolution]:
-    """Channels and (width, height) of logits or probabilities.
+    """Channels and (width, height) of logits or probabilities; without the dimension of channels it is one.
 
     Raises:
-        ModelError: they have other than four dimensions.
+        ModelError: they are not an image.
     """
     if len(shape) != 4:
-        raise ModelError(f"the output is {words(shape)}: logits and probabilities have 4 dimensions")
+        height, width = sides_of_ids(shape)
+        return 1, (width, height)
     height, width, channels = shape[1:] if layout == "NHWC" else (*shape[2:], shape[1])
     return channels, (width, height)
 
