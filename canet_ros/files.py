@@ -29,11 +29,11 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; the message names the file and why.
     """
-    with written_beside(path) as new:
+    with atomic_write(path) as new:
         new.write_text(text, encoding="utf-8")
 
 
-def write_picture(path: Path, picture: Picture) -> None:
+def write_image(path: Path, picture: Picture) -> None:
     """Write a picture in the format of the path's suffix; raises as ``write_text``, and PictureError as ``opencv``."""
     from canet_ros.opencv import PictureError, encode_picture
 
@@ -41,12 +41,12 @@ def write_picture(path: Path, picture: Picture) -> None:
         data = encode_picture(picture, path.suffix)
     except PictureError as error:
         raise PictureError(f"cannot write {path}: {error}") from error
-    with written_beside(path) as new:
+    with atomic_write(path) as new:
         new.write_bytes(data)
 
 
 @contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, with the suffix of ``path``, whose place it takes in the end; raises as ``write_text``.
 
     Devices and pipes (/dev/stdout) are written to as they are.
@@ -96,7 +96,7 @@ def require_new(*paths: Path | None) -> None:
             raise FileExistsError(f"{path} exists: give another name, or --force to replace it")
 
 
-def require_picture_format(*paths: Path | None) -> None:
+def require_image_format(*paths: Path | None) -> None:
     """Refuse names whose suffix OpenCV does not write, with PictureError."""
     import cv2
 

@@ -17,7 +17,7 @@ from launch.actions import (
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 from canet_ros.launching.arguments import TRUE_OR_FALSE
-from canet_ros.launching.recording import apt_package, installed_in
+from canet_ros.launching.recording import apt_install_command, installed_in
 
 LAUNCH_FOLDER = Path(__file__).resolve().parent
 CONFIG = LAUNCH_FOLDER.parent / "config" / "nav2_example.yaml"
@@ -48,12 +48,12 @@ def generate_launch_description() -> LaunchDescription:
 def _managers(context: LaunchContext) -> list[Action]:
     environment = context.environment
     if not installed_in(environment, "nav2_lifecycle_manager"):
-        advice = apt_package(environment, "nav2_lifecycle_manager")
+        advice = apt_install_command(environment, "nav2_lifecycle_manager")
         log.warning(f"nav2_lifecycle_manager is not installed, so that the node starts by itself: {advice}")
         return []
     bonds = installed_in(environment, "bondpy")
     if not bonds:
-        advice = apt_package(environment, "bondpy")
+        advice = apt_install_command(environment, "bondpy")
         log.warning(
             f"bondpy is not installed, so that the lifecycle manager does not watch the node: {advice}"
         )
@@ -71,7 +71,7 @@ def _costmap(context: LaunchContext) -> list[Action]:
     for package in ("nav2_costmap_2d", "semantic_segmentation_layer"):
         if not installed_in(context.environment, package):
             ours = package != "nav2_costmap_2d"
-            advice = f"build it from {LAYER}" if ours else apt_package(context.environment, package)
+            advice = f"build it from {LAYER}" if ours else apt_install_command(context.environment, package)
             log.warning(f"{package} is not installed, so that there is no costmap: {advice}")
             return []
     file = context.launch_configurations["costmap_file"]

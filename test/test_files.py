@@ -17,12 +17,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from canet_ros.files import (
-    require_picture_format,
+    atomic_write,
+    require_image_format,
     require_writable,
+    write_image,
     write_json,
-    write_picture,
     write_text,
-    written_beside,
 )
 from canet_ros.opencv import PictureError, read_picture
 
@@ -45,7 +45,7 @@ def test_folders_are_made_and_what_was_there_is_replaced(tmp_path: Path) -> None
     write_json(path, {"miou": 0.5})
     write_json(path, {"miou": 0.75})
     assert path.read_text() == '{\n  "miou": 0.75\n}\n'
-    write_picture(path.with_name("picture.png"), PICTURE)
+    write_image(path.with_name("picture.png"), PICTURE)
     assert np.array_equal(cv2.imread(str(path.with_name("picture.png"))), PICTURE)
     assert len(list(path.parent.iterdir())) == 2
     umask = os.umask(0)
@@ -55,7 +55,7 @@ def test_folders_are_made_and_what_was_there_is_replaced(tmp_path: Path) -> None
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     write_text(tmp_path / "kept.txt", "before")
-    for name, write in (("kept.txt", write_text), ("kept.png", write_picture)):
+    for name, write in (("kept.txt", write_text), ("kept.png", write_image)):
         content = "x" * 1000 if write is write_text else PICTURE
         error = pytest.raises(OSError, match=rf"^cannot write .*{name}: File too large$")
         with full_disk(), error:
@@ -84,7 +84,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_an_exception_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), written_beside(tmp_path / "x.bin") as new:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "x.bin") as new:  # noqa: PT012
         new.write_bytes(b"half")
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
@@ -92,7 +92,7 @@ def test_an_exception_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_what_a_library_writes_can_be_read_by_whom_other_files_can(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
-    with written_beside(tmp_path / "file.safetensors") as new:
+    with atomic_write(tmp_path / "file.safetensors") as new:
         save_file({"weights": np.zeros(3, np.float32)}, new)
     assert (tmp_path / "file.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
@@ -112,12 +112,12 @@ def test_pipes_are_written_to() -> None:
 
 
 def test_picture_formats(tmp_path: Path) -> None:
-    require_picture_format(Path("a.png"), Path("a.JPG"), None)
+    require_image_format(Path("a.png"), Path("a.JPG"), None)
     for name in ("sheet", "sheet.txt", "sheet.json"):
         with pytest.raises(PictureError, match=name):
-            require_picture_format(Path(name))
+            require_image_format(Path(name))
         with pytest.raises(PictureError, match="cannot write"):
-            write_picture(tmp_path / name, PICTURE)
+            write_image(tmp_path / name, PICTURE)
     assert not list(tmp_path.iterdir())
 
 

@@ -21,7 +21,7 @@ from canet_ros.bags.label_folder import LabelFolder
 from canet_ros.bags.message_types import stamp_of
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
-from canet_ros.files import require_new, written_beside
+from canet_ros.files import atomic_write, require_new
 from canet_ros.hints import pip_install
 from canet_ros.messages.images import ImageError
 
@@ -121,7 +121,7 @@ def write_masks(bag: Bag, masks: LabelFolder) -> None:
         masks.write(name, {"": frame.picture})
         row = [f"{name}.png", frame.camera, str(frame.stamp_ns), str(frame.log_ns)]
         rows.setdefault(row[0], row)
-    with written_beside(stamps) as path, path.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(stamps) as path, path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows.values())
 
 
@@ -185,7 +185,7 @@ def write_videos(bag: Bag, path: Path, force: bool = False) -> list[Path]:
                 file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
                 if not force:
                     require_new(file)
-                beside = open_files.enter_context(written_beside(file))
+                beside = open_files.enter_context(atomic_write(file))
                 container = open_files.enter_context(av.open(str(beside), "w"))
                 stream = container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from canet_ros.files import sha256, write_picture
+from canet_ros.files import sha256, write_image
 from canet_ros.opencv import Picture
 
 # As sha256sum writes it: a file whose hash is not in it was changed since, or is not ours.
@@ -49,7 +49,7 @@ class LabelFolder:
         return self.added + self.kept + self.changed
 
     def write(self, name: str, pictures: Mapping[str, Picture]) -> None:
-        """Write ``<name>.png`` of each kind (``images``, ``labels``) that is missing; raises as ``write_picture``."""
+        """Write ``<name>.png`` of each kind (``images``, ``labels``) that is missing; raises as ``write_image``."""
         written = changed = False
         for kind, picture in pictures.items():
             path = self._existing.get((kind, name))
@@ -81,7 +81,7 @@ class LabelFolder:
         )
 
     def _write(self, path: Path, picture: Picture) -> None:
-        write_picture(path, picture)
+        write_image(path, picture)
         digest = sha256(path)
         self._hashes.add(digest)
         with self._hashes_file.open("a", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from canet_ros.files import written_beside
+from canet_ros.files import atomic_write
 
 
 def draw(figures: Mapping[str, Any], path: Path) -> None:
@@ -47,6 +47,6 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
     if handles:
         axes.legend(handles, [name for name in colors if name], fontsize=8)
     figure.tight_layout()
-    with written_beside(path) as new:
+    with atomic_write(path) as new:
         figure.savefig(new, dpi=120)
     pyplot.close(figure)

@@ -175,7 +175,7 @@ class Soak:
                     self._node.require_running()
                     if time.monotonic() > limit_s:
                         raise ProcessError(
-                            f"no mask came within {_START_TIMEOUT_S:.0f} s: {self._node.epitaph()}"
+                            f"no mask came within {_START_TIMEOUT_S:.0f} s: {self._node.exit_message()}"
                         )
         self._graph.longest_without_diagnostics_s = 0.0
         for whose in (0, 1):
@@ -200,7 +200,7 @@ class Soak:
                 self._fault(f"the node did not end within {GRACE_S:.0f} s of SIGTERM")
             else:
                 if status != 0:
-                    self._fault(self._node.epitaph())
+                    self._fault(self._node.exit_message())
         if "Traceback" in self._node.output():
             log = self._node.output()
             self._fault(f"a traceback in the node's log: {log[log.index('Traceback') :][:1000]}")

@@ -14,7 +14,7 @@ from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import say_passed_over
 from canet_ros.commands.train import add_training_options, naming_flags, training_config
-from canet_ros.files import require_writable, write_json, write_picture, write_text
+from canet_ros.files import require_writable, write_image, write_json, write_text
 from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import load_network, parse_resolution
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             channel_attention_spread(run.model, splits["val"]) for run in with_attention
         ]
         scenes = [StreetDrive(seed, *config.resolution).frame(0).image for seed in _ATTENTION_SEEDS]
-        write_picture(arguments.out / "attention.png", attention_sheet(with_attention[0].model, scenes))
+        write_image(arguments.out / "attention.png", attention_sheet(with_attention[0].model, scenes))
     write_json(arguments.out / "ablation.json", results)
     tables = (
         f"{summary_table(summary, list(splits))}\n\n{class_table(summary, list(splits), classes.names)}\n"

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from canet_ros.benchmark.comparison import regressions
 from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
 from canet_ros.benchmark.operations import gpu_names
-from canet_ros.benchmark.reference import worse_than
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
-from canet_ros.files import require_new, require_picture_format, require_writable, write_json
+from canet_ros.files import require_image_format, require_new, require_writable, write_json
 from canet_ros.hints import pip_install
 from canet_ros.inference.camera_shape import CAMERA, camera_resolution
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise ModuleNotFoundError(f"--plot takes matplotlib: {pip_install('matplotlib')}")
-    require_picture_format(arguments.plot)
+    require_image_format(arguments.plot)
     require_writable(arguments.json, arguments.plot, replace=arguments.force)
     models = [find_model(name) for name in arguments.model]
     own = load_spec(models[0]).resolution
@@ -179,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         draw(figures, arguments.plot)
     if reference is not None:
-        worse = worse_than(figures, reference, arguments.tolerance)
+        worse = regressions(figures, reference, arguments.tolerance)
         print("\n".join(worse) or f"nothing is worse than in {arguments.against}")
         return 1 if worse else 0
     return 0

@@ -121,7 +121,7 @@ def _wait_for_recorder(processes: Mapping[str, ChildProcess]) -> None:
             status = process.status()
             # The camera ends by itself when its frames are published; nothing else may.
             if status is not None and (status != 0 or name == NODE_PROCESS):
-                raise ProcessError(process.epitaph())
+                raise ProcessError(process.exit_message())
         time.sleep(0.05)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from canet_ros.commands import add_force_argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
-from canet_ros.files import require_picture_format, require_writable, write_json, write_picture
+from canet_ros.files import require_image_format, require_writable, write_image, write_json
 from canet_ros.inference.familiarity import familiar_range
 from canet_ros.inference.model_folder import SPEC_FILE, find_model, load_spec, save_spec
 from canet_ros.inference.pictures import in_short
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     pictures = find_pictures(arguments.data / arguments.split, only=arguments.only)
-    require_picture_format(arguments.reliability, arguments.confusion, arguments.worst)
+    require_image_format(arguments.reliability, arguments.confusion, arguments.worst)
     outputs = (arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
     require_writable(*outputs, replace=arguments.force)
     folder = find_model(arguments.model)
@@ -96,9 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(arguments.json, figures)
     if arguments.reliability:
         title = f"{segmenter.spec.name} on {arguments.split}"
-        write_picture(arguments.reliability, reliability_picture(evaluation.reliability, title))
+        write_image(arguments.reliability, reliability_picture(evaluation.reliability, title))
     if arguments.confusion:
-        write_picture(arguments.confusion, confusion_picture(evaluation, classes))
+        write_image(arguments.confusion, confusion_picture(evaluation, classes))
     if arguments.worst:
-        write_picture(arguments.worst, worst_pictures_sheet(segmenter, pictures, evaluation))
+        write_image(arguments.worst, worst_pictures_sheet(segmenter, pictures, evaluation))
     return 0

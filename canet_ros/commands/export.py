@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
-from canet_ros.files import require_writable, written_beside
+from canet_ros.files import atomic_write, require_writable
 from canet_ros.hints import see_docs
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
 from canet_ros.inference.export import exported_graph
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
             graph = quantized_graph(folder, resolution)
         else:
             graph = exported_graph(folder, resolution, precision)
-        with written_beside(arguments.out) as new:
+        with atomic_write(arguments.out) as new:
             shutil.copyfile(graph, new)
         print(arguments.out)
         return 0

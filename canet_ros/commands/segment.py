@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
-from canet_ros.files import require_new, require_writable, write_picture
+from canet_ros.files import require_new, require_writable, write_image
 from canet_ros.inference.camera_shape import squeeze_warning
 from canet_ros.inference.pictures import distinct_names, find_files, is_video, open_pictures, several_in_one
 from canet_ros.inference.visualization import color_lookup_table, overlay
@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
                     advice.add(squeezed)
                     tqdm.write(squeezed, file=sys.stderr)
                 blended = overlay(picture.image, mask, table, arguments.alpha)
-                write_picture(arguments.out / f"{picture.name}_mask.png", mask)
-                write_picture(arguments.out / f"{picture.name}_overlay.jpg", blended)
+                write_image(arguments.out / f"{picture.name}_mask.png", mask)
+                write_image(arguments.out / f"{picture.name}_overlay.jpg", blended)
                 written += 1
                 bar.update()
     print(f"{written} masks and overlays in {arguments.out}")

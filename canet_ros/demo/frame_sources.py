@@ -28,7 +28,7 @@ class CameraFrame:
     """A picture (H, W, 3) BGR or (H, W) grey uint8 and, where it is known, the class id of each of its pixels."""
 
     image: NDArray[np.uint8]
-    truth: NDArray[np.uint8] | None = None
+    labels: NDArray[np.uint8] | None = None
 
 
 def street_frames(drive: StreetDrive) -> Iterator[CameraFrame]:
@@ -36,7 +36,7 @@ def street_frames(drive: StreetDrive) -> Iterator[CameraFrame]:
     index = 0
     while True:
         frame = drive.frame(index)
-        yield CameraFrame(frame.image, frame.truth)
+        yield CameraFrame(frame.image, frame.labels)
         index += 1
 
 

@@ -86,7 +86,7 @@ class ChildProcess:
         """
         return self._process.wait(timeout_s)
 
-    def epitaph(self) -> str:
+    def exit_message(self) -> str:
         """How it ended, and its last line."""
         status = self.status()
         where = f", its log is {self._log_path}" if self._log_path else ""
@@ -97,9 +97,9 @@ class ChildProcess:
         return f"{last}the {self.name} ended with status {status}{where}"
 
     def require_running(self) -> None:
-        """Raise ProcessError with the epitaph if it has ended."""
+        """Raise ProcessError with the exit_message if it has ended."""
         if self.status() is not None:
-            raise ProcessError(self.epitaph())
+            raise ProcessError(self.exit_message())
 
 
 def stop(processes: Iterable[ChildProcess], grace_s: float = GRACE_S) -> None:

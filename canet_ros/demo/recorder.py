@@ -39,7 +39,7 @@ CAMERA_TIMEOUT_S = 20.0
 LAST_MASK_TIMEOUT_S = 10.0
 TOPICS = {
     "image": "image_raw",
-    "truth": "truth",
+    "labels": "truth",
     "mask": "segmentation/mask",
     "overlay": "segmentation/overlay",
 }

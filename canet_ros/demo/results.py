@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.files import write_picture
+from canet_ros.files import write_image
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
 from canet_ros.inference.visualization import color_lookup_table, colorize, in_color
@@ -35,7 +35,7 @@ class FrameParts:
     """What has come of one frame; see the topics of the same names."""
 
     image: Frame | None = None
-    truth: Frame | None = None
+    labels: Frame | None = None
     mask: Frame | None = None
     overlay: Frame | None = None
 
@@ -77,8 +77,8 @@ class Recording:
             self.arrival_ns.append(now_ns)
             self.latency_ms.append((now_ns - stamp_ns) * 1e-6)
             self._keep_one_a_second(stamp_ns, parts)
-        if part in ("mask", "truth") and parts.mask is not None and parts.truth is not None:
-            self._compare(parts.truth, parts.mask)
+        if part in ("mask", "labels") and parts.mask is not None and parts.labels is not None:
+            self._compare(parts.labels, parts.mask)
         while len(self._recent) > FRAMES_KEPT:
             self._recent.pop(next(iter(self._recent)))
 
@@ -160,21 +160,21 @@ def write_pictures(recording: Recording, summary: dict[str, Any], out: Path) -> 
     names = [OVERLAY_FILES.replace("*", f"{index:03d}") for index in range(len(whole))]
     for name, (_, parts) in zip(names, whole):
         assert parts.overlay is not None
-        write_picture(out / name, parts.overlay)
+        write_image(out / name, parts.overlay)
 
     classes = ClassTable(recording.class_names, recording.class_colors)
     colors = color_lookup_table(classes, "bgr")
-    with_truth = recording.confusion is not None and all(parts.truth is not None for _, parts in whole)
+    with_truth = recording.confusion is not None and all(parts.labels is not None for _, parts in whole)
     rows = []
     for index in np.linspace(0, len(whole) - 1, min(SHEET_ROWS, len(whole))).round().astype(int):
         stamp_ns, parts = whole[index]
         pictures = [in_color(parts.image), parts.overlay]
         if with_truth:
-            pictures.append(colorize(class_of_truth(classes.names)[parts.truth], colors))
+            pictures.append(colorize(class_of_truth(classes.names)[parts.labels], colors))
         rows.append(SheetRow(f"{(stamp_ns - recording.published_ns[0]) * 1e-9:.1f} s", pictures))
     columns = ["camera image", "overlay", "truth"][: len(rows[0].pictures)]
     page = contact_sheet(str(summary["model"]), _subtitle(summary), columns, rows, classes)
-    write_picture(out / SHEET_FILE, page)
+    write_image(out / SHEET_FILE, page)
     return [*names, SHEET_FILE]
 
 

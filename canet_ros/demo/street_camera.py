@@ -221,8 +221,8 @@ class StreetCamera(Node):  # type: ignore[misc]
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings.frame_id)
         # First, so that it is there when a subscriber looks for what belongs to the image.
         self._info_publisher.publish(self._camera_info(header, *frame.image.shape[:2]))
-        if self._has_truth and frame.truth is not None:
-            self._truth_publisher.publish(image_message(frame.truth, "mono8", header))
+        if self._has_truth and frame.labels is not None:
+            self._truth_publisher.publish(image_message(frame.labels, "mono8", header))
         encoding = "bgr8" if frame.image.ndim == 3 else "mono8"
         self._image_publisher.publish(image_message(frame.image, encoding, header))
         self._published += 1

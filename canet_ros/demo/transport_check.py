@@ -86,7 +86,7 @@ def check_transport(stream: ImageStream, environment: Mapping[str, str] | None =
         raise TransportError(f"the transport check did not end within {limit_s:.0f} s") from None
     finally:
         stop(processes, grace_s=0)
-    failures = [process.epitaph() for process in processes if process.status() != 0]
+    failures = [process.exit_message() for process in processes if process.status() != 0]
     if failures:
         raise TransportError("; ".join(failures))
     # The middleware may print too.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from canet_ros.files import sha256, written_beside
+from canet_ros.files import atomic_write, sha256
 from canet_ros.inference.model_folder import INT8_FILE, weights_file
 
 if TYPE_CHECKING:  # onnx belongs to an extra
@@ -125,7 +125,7 @@ def save_scales(folder: Path, scales: Scales) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    with written_beside(folder / INT8_FILE) as path:
+    with atomic_write(folder / INT8_FILE) as path:
         save_file(scales, path, metadata={"weights": sha256(weights_file(folder))})
     return folder / INT8_FILE
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from safetensors import SafetensorError
 
-from canet_ros.files import sha256, write_text, written_beside
+from canet_ros.files import atomic_write, sha256, write_text
 from canet_ros.formats import Resolution as Resolution
 from canet_ros.formats import parse_resolution as parse_resolution
 from canet_ros.hints import canet_command
@@ -340,7 +340,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors; raises OSError where it cannot."""
     from safetensors.torch import save_file
 
-    with written_beside(path) as new:
+    with atomic_write(path) as new:
         try:
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new)
         except SafetensorError as error:

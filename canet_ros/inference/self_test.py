@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from canet_ros.files import write_picture
+from canet_ros.files import write_image
 from canet_ros.hints import canet_command
 from canet_ros.inference.model_folder import ModelError
 from canet_ros.inference.segmenter import Segmenter
@@ -125,8 +125,8 @@ def write_self_test(folder: Path, pictures: Sequence[Picture]) -> SelfTest:
             f"a picture with its channels swapped, or upside down, gives {100 * worst:.1f} % of the same mask: it "
             "would pass as right; give more telling pictures, coloured and with several classes"
         )
-    write_picture(folder / PICTURE_FILE, image)
-    write_picture(folder / MASK_FILE, mask)
+    write_image(folder / PICTURE_FILE, image)
+    write_image(folder / MASK_FILE, mask)
     return SelfTest(worst, AGREEMENT_OF_INT8)
 
 

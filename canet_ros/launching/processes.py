@@ -40,14 +40,14 @@ from canet_ros.launching.ending import ending_with_parent, ends_with_this_proces
 from canet_ros.launching.parameter_files import read_parameter_file
 from canet_ros.launching.parameter_spec import Value
 from canet_ros.launching.recording import (
-    apt_package,
+    apt_install_command,
     canet_record_command,
     installed_in,
     latched_topics,
     record_command,
     recorded_topics,
     recording_problem,
-    without_ros2_bag,
+    ros2_bag_problem,
 )
 from canet_ros.launching.rviz_view import view_of_cameras
 from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
@@ -162,7 +162,9 @@ def _parameters_in_use(given: Mapping[str, str], params_file: Path | None, node_
 def _can_show(environment: Mapping[str, str]) -> bool:
     if installed_in(environment, "rviz2"):
         return True
-    log.warning(f"rviz2 is not installed, so that nothing is shown: {apt_package(environment, 'rviz2')}")
+    log.warning(
+        f"rviz2 is not installed, so that nothing is shown: {apt_install_command(environment, 'rviz2')}"
+    )
     return False
 
 
@@ -260,7 +262,7 @@ def _recorder(
     qos_file.write_text(yaml.safe_dump(latched_topics(cameras)))
     topics = recorded_topics(cameras, image_transport)
     use_sim_time, path = _is_true(arguments["use_sim_time"]), _record_path(arguments)
-    without = without_ros2_bag(environment)
+    without = ros2_bag_problem(environment)
     if without:
         log.warning(f"canet record takes the place of ros2 bag: {without}")
         command = canet_record_command(topics, path, use_sim_time)

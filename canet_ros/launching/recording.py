@@ -71,23 +71,23 @@ def installed_in(environment: Mapping[str, str], package: str) -> bool:
     )
 
 
-def apt_package(environment: Mapping[str, str], package: str) -> str:
+def apt_install_command(environment: Mapping[str, str], package: str) -> str:
     """The command that installs a ROS package where ROS comes from its Debian packages."""
     distro = environment.get("ROS_DISTRO") or "<distro>"
     return f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
 
 
-def without_ros2_bag(environment: Mapping[str, str]) -> str:
+def ros2_bag_problem(environment: Mapping[str, str]) -> str:
     """Why ``ros2 bag`` cannot record here, and how to get it; empty where it can."""
     if not installed_in(environment, "ros2bag") or not shutil.which("ros2", path=environment.get("PATH")):
-        return f"there is no ros2 bag: {apt_package(environment, 'ros2bag')}"
+        return f"there is no ros2 bag: {apt_install_command(environment, 'ros2bag')}"
     if not installed_in(environment, "rosbag2_storage_mcap"):
-        return f"ros2 bag cannot write mcap here: {apt_package(environment, 'rosbag2_storage_mcap')}"
+        return f"ros2 bag cannot write mcap here: {apt_install_command(environment, 'rosbag2_storage_mcap')}"
     return ""
 
 
 def _recorder_problem(environment: Mapping[str, str]) -> str:
-    problem = without_ros2_bag(environment)
+    problem = ros2_bag_problem(environment)
     missing = [package for package in _PACKAGES_OF_CANET_RECORD if importlib.util.find_spec(package) is None]
     if problem and missing:
         return f"{problem}; canet record in its place needs {' and '.join(missing)}"

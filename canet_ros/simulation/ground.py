@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.simulation.drawing import Camera
-from canet_ros.simulation.look import Look
+from canet_ros.simulation.appearance import Appearance
+from canet_ros.simulation.rendering import Camera
 from canet_ros.simulation.shapes import StreetClass
 from canet_ros.simulation.world import Placed
 
@@ -21,7 +21,7 @@ TEXELS_PER_M = 24.0
 
 
 def shadows(
-    camera: Camera, look: Look, things: Sequence[Placed], width: int, height: int
+    camera: Camera, look: Appearance, things: Sequence[Placed], width: int, height: int
 ) -> NDArray[np.uint8]:
     """How much light reaches the ground, (height, width), 255 for all: less under things and away from the sun."""
     light = np.full((height, width), 255, np.uint8)
@@ -54,7 +54,7 @@ def _fill_hulls(light: NDArray[np.uint8], camera: Camera, outlines: NDArray[np.f
 class Ground:
     """Grass to the horizon, and a grain on all ground that stays in place while the camera drives over it."""
 
-    def __init__(self, camera: Camera, look: Look, seed: int, width: int, height: int) -> None:
+    def __init__(self, camera: Camera, look: Appearance, seed: int, width: int, height: int) -> None:
         rng = np.random.default_rng([seed, 8])
         tile = np.full((TILE_PX, TILE_PX), 128, np.float32)
         for cells, weight in ((512, 14.0), (128, 9.0), (32, 7.0), (8, 9.0)):

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canet_ros.files import write_picture
-from canet_ros.simulation.drawing import Camera, paint, paint_bonnet, painters_order
+from canet_ros.files import write_image
+from canet_ros.simulation.appearance import Lens, make_appearance, paint_sky
 from canet_ros.simulation.ground import Ground, shadows
-from canet_ros.simulation.look import Lens, make_look, paint_sky
+from canet_ros.simulation.rendering import Camera, paint, paint_bonnet, painters_order
 from canet_ros.simulation.shapes import StreetClass
 from canet_ros.simulation.world import BLOCK_M, VIEW_M, block, make_street, moving
 
@@ -25,11 +25,11 @@ CAMERA_HEIGHT_M = 1.4
 class StreetFrame:
     """One picture and its truth.
 
-    image: (H, W, 3) uint8, BGR. truth: (H, W) uint8, class ids of StreetClass (0..11).
+    image: (H, W, 3) uint8, BGR. labels: (H, W) uint8, class ids of StreetClass (0..11).
     """
 
     image: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
 
 
 class StreetDrive:
@@ -52,15 +52,15 @@ class StreetDrive:
         self._matrix = np.array([[focal_px, 0, width / 2], [0, focal_px, horizon_px], [0, 0, 1]])
         self._mirrored = bool(rng.random() < 0.5)
         self._bonnet_colour = rng.uniform(20, 120, 3).tolist()
-        self._look = make_look(seed)
+        self._appearance = make_appearance(seed)
         self._street = make_street(seed)
         # Wider than the frame, so that it can turn with a bend.
         self._sky_margin = width // 4
         self._sky = paint_sky(
-            self._look, seed, height, width + 2 * self._sky_margin, int(horizon_px) + 1, focal_px
+            self._appearance, seed, height, width + 2 * self._sky_margin, int(horizon_px) + 1, focal_px
         )
-        self._ground = Ground(self.camera(0), self._look, seed, width, height)
-        self._lens = Lens(self._look, seed, width, height)
+        self._ground = Ground(self.camera(0), self._appearance, seed, width, height)
+        self._lens = Lens(self._appearance, seed, width, height)
 
     @property
     def camera_matrix(self) -> NDArray[np.float64]:
@@ -87,11 +87,11 @@ class StreetDrive:
 
         canvas = self._sky_at(camera)
         self._ground.paint_grass(canvas)
-        paint(canvas, camera, self._look, [part.ground for part in blocks])
-        light = shadows(camera, self._look, things, self._width, self._height)
+        paint(canvas, camera, self._appearance, [part.ground for part in blocks])
+        light = shadows(camera, self._appearance, things, self._width, self._height)
         self._ground.paint_light(canvas, camera, light)
-        paint(canvas, camera, self._look, things)
-        if self._look.bonnet:
+        paint(canvas, camera, self._appearance, things)
+        if self._appearance.bonnet:
             paint_bonnet(canvas, self._bonnet_colour, StreetClass.UNLABELLED)
         image = self._lens.expose(np.asarray(cv2.cvtColor(canvas, cv2.COLOR_BGRA2BGR), np.uint8), index)
         return StreetFrame(image, np.asarray(cv2.extractChannel(canvas, 3), np.uint8))
@@ -113,5 +113,5 @@ def write_scenes(folder: Path, count: int, first_seed: int, width: int = 480, he
     for seed in tqdm(range(first_seed, first_seed + count), desc="street scenes", unit="scene", disable=None):
         index = int(np.random.default_rng([seed, 9]).integers(0, 1000))
         frame = StreetDrive(seed, width, height).frame(index)
-        for name, picture in (("images", frame.image), ("labels", frame.truth)):
-            write_picture(folder / name / f"street_{seed:06d}.png", picture)
+        for name, picture in (("images", frame.image), ("labels", frame.labels)):
+            write_image(folder / name / f"street_{seed:06d}.png", picture)

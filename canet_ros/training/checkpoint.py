@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from canet_ros.files import written_beside
+from canet_ros.files import atomic_write
 from canet_ros.inference.model_folder import ModelError
 from canet_ros.training.initialization import load_weights_file
 from canet_ros.training.metrics import Scores
@@ -53,7 +53,7 @@ def save_checkpoint(
         if best is None
         else {"miou": best.miou, "pixel_accuracy": best.pixel_accuracy, "iou": best.iou.tolist()},
     }
-    with written_beside(path) as new:
+    with atomic_write(path) as new:
         try:
             torch.save(content, new)
         except RuntimeError as error:  # of a full disk, with a page of C++

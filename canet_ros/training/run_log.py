@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from canet_ros.files import write_text, written_beside
+from canet_ros.files import atomic_write, write_text
 from canet_ros.hints import not_imported
 
 HISTORY_FILE = "history.jsonl"
@@ -108,5 +108,5 @@ def _draw_curve(entries: list[dict[str, float]], path: Path) -> None:
     miou_axis = loss_axis.twinx()
     miou_axis.plot([entry["epoch"] for entry in measured], [entry["val_miou"] for entry in measured], "o-")
     miou_axis.set(ylabel="mIoU on val")
-    with written_beside(path) as new:
+    with atomic_write(path) as new:
         figure.savefig(new, dpi=120)

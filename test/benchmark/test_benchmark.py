@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from canet_ros.benchmark.comparison import regressions
 from canet_ros.benchmark.operations import count_gflop, peak_gflops
-from canet_ros.benchmark.reference import worse_than
 from canet_ros.cli import main
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
@@ -107,27 +107,27 @@ def test_a_slow_device_has_figures_of_the_rounds_that_it_managed(random_model: P
 
 
 def test_what_is_worse_than_a_reference_is_named() -> None:
-    assert worse_than(FIGURES, FIGURES, 0.0) == []
+    assert regressions(FIGURES, FIGURES, 0.0) == []
     slower = {"engines": [{**ROW, "over_plain": 0.56}]}
-    assert worse_than(slower, {"engines": FIGURES["engines"]}, 0.15) == []
-    (line,) = worse_than(slower, {"engines": FIGURES["engines"]}, 0.1)
+    assert regressions(slower, {"engines": FIGURES["engines"]}, 0.15) == []
+    (line,) = regressions(slower, {"engines": FIGURES["engines"]}, 0.1)
     assert line == (
         "m, 160x120, 1, openvino, fp32, CPU: time over plain PyTorch: 0.56, 12% more than the 0.5 of the reference"
     )
     assert (
-        worse_than(FIGURES, {"engines": [{**ROW, "over_plain": 0.9}]}, 0.0) == []
+        regressions(FIGURES, {"engines": [{**ROW, "over_plain": 0.9}]}, 0.0) == []
     )  # better, and more than asked
     larger = {"node": {**FIGURES["node"], "memory_mb": 500.0}}
-    (line,) = worse_than(larger, {"node": FIGURES["node"]}, 0.15)
+    (line,) = regressions(larger, {"node": FIGURES["node"]}, 0.15)
     assert line == "node: memory, MB: 500, 25% more than the 400 of the reference"
     late = {"node": {**FIGURES["node"], "latency_ms": {"median": 60.0}}}
-    (line,) = worse_than(late, {"node": FIGURES["node"]}, 0.15)
+    (line,) = regressions(late, {"node": FIGURES["node"]}, 0.15)
     assert line.startswith("node: latency over the plain node's: 3, 100% more than the 1.5")
-    lines = worse_than({}, FIGURES, 0.15)
+    lines = regressions({}, FIGURES, 0.15)
     assert len(lines) == 3
     assert all(": not measured; " in line for line in lines)
     with pytest.raises(ValueError, match="holds no figures"):
-        worse_than(FIGURES, {"machine": {}}, 0.15)
+        regressions(FIGURES, {"machine": {}}, 0.15)
 
 
 def test_a_reference_is_read_before_anything_is_measured(

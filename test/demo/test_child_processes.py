@@ -45,7 +45,7 @@ def test_one_that_does_not_listen_is_killed() -> None:
     wait_until(lambda: "up" in process.output(), "its first word")
     stop([process], grace_s=0.2)
     assert process.status() == -signal.SIGKILL
-    assert process.epitaph() == "the deaf was ended by SIGKILL"
+    assert process.exit_message() == "the deaf was ended by SIGKILL"
 
 
 def test_output_is_kept_and_the_last_line_told(tmp_path: Path) -> None:
@@ -54,6 +54,6 @@ def test_output_is_kept_and_the_last_line_told(tmp_path: Path) -> None:
     with ChildProcess("talker", [sys.executable, "-u", "-c", code], log=log) as process:
         assert process.wait(30) == 3
     assert process.output().splitlines() == ["first", "wrong"]
-    assert process.epitaph() == f"wrong; the talker ended with status 3, its log is {log}"
+    assert process.exit_message() == f"wrong; the talker ended with status 3, its log is {log}"
     with pytest.raises(RuntimeError, match="wrong; the talker"):
         process.require_running()

@@ -113,7 +113,7 @@ def test_overlays_and_agreement_are_those_of_the_camera_and_the_model(drawn_run,
     assert indices == sorted(indices)
     if summary["dropped"] == 0:
         assert indices == [0, 10]
-        total = sum(confusion_matrix(frame.truth, mask, 11) for frame, mask in zip(frames, masks))
+        total = sum(confusion_matrix(frame.labels, mask, 11) for frame, mask in zip(frames, masks))
         assert summary["miou"] == pytest.approx(scores(total).miou, abs=1e-4)
         assert summary["pixel_accuracy"] == pytest.approx(scores(total).pixel_accuracy, abs=1e-4)
 

@@ -73,7 +73,7 @@ def test_image_truth_and_camera_info_of_a_frame_belong_together(graph, street_ca
         expected = drive.frame(index)
         assert (image.encoding, truth.encoding) == ("bgr8", "mono8")
         np.testing.assert_array_equal(frame_from_image(image), expected.image)
-        np.testing.assert_array_equal(frame_from_image(truth), expected.truth)
+        np.testing.assert_array_equal(frame_from_image(truth), expected.labels)
     info = infos.messages[0]
     assert (info.width, info.height, info.distortion_model) == (160, 120, "plumb_bob")
     np.testing.assert_array_equal(info.k.reshape(3, 3), drive.camera_matrix)

@@ -80,7 +80,7 @@ def test_a_cut_and_another_size_begin_anew() -> None:
 def test_flicker_on_the_drawn_street_is_more_than_halved_and_no_class_is_lost() -> None:
     """The truth with classes that come for one picture where the network would be unsure."""
     drive, random = StreetDrive(7, 320, 240, 30.0), np.random.default_rng(0)
-    truths = [drive.frame(index).truth for index in range(10)]
+    truths = [drive.frame(index).labels for index in range(10)]
     steady, found, calm = Steadying(), [], []
     for index, truth in enumerate(truths):
         wrong = random.random(truth.shape) < 0.03

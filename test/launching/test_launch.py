@@ -27,7 +27,7 @@ from launch.launch_description_sources import AnyLaunchDescriptionSource
 from ros_graph import Graph, Process, picture, wait_until
 
 from canet_ros.launching.arguments import launch_arguments
-from canet_ros.launching.recording import without_ros2_bag
+from canet_ros.launching.recording import ros2_bag_problem
 
 pytestmark = [pytest.mark.ros, pytest.mark.launch]
 
@@ -393,7 +393,7 @@ def test_processes_get_our_transport_profile_unless_the_user_has_one(
 def test_without_ros2_bag_canet_record_records(graph: Graph, tmp_path: Path) -> None:
     for package in ("rosbags", "zstandard", "lz4"):
         pytest.importorskip(package)
-    if without_ros2_bag(os.environ) == "":
+    if ros2_bag_problem(os.environ) == "":
         pytest.skip("ros2 bag is installed here")
     arguments = ["autostart:=false", "record:=true", f"record_path:={tmp_path / 'drive'}"]
     arguments += ["image_topics:=['/camera/image_raw']"]

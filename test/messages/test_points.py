@@ -139,7 +139,7 @@ def test_clouds_that_cannot_be_read_are_refused_and_empty_ones_are_empty() -> No
 def test_every_point_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
     """The ground to the horizon and a wall at 60 m, through every pixel, by a sensor elsewhere and turned."""
     drive = StreetDrive(3, 160, 120)
-    truth, matrix = drive.frame(40).truth, drive.camera_matrix
+    truth, matrix = drive.frame(40).labels, drive.camera_matrix
     pixels = every_pixel(160, 120)
     below = np.maximum(pixels[:, 1] - matrix[1, 2], 0.1)
     points = rays(matrix, pixels, np.minimum(1.4 * matrix[1, 1] / below, 60.0))
@@ -156,7 +156,7 @@ def test_every_point_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
 
 def test_every_pixel_of_a_depth_image_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
     drive = StreetDrive(3, 160, 120)
-    truth, matrix = drive.frame(40).truth, drive.camera_matrix
+    truth, matrix = drive.frame(40).labels, drive.camera_matrix
     pixels = every_pixel(160, 120)
     depth = np.minimum(1.4 * matrix[1, 1] / np.maximum(pixels[:, 1] - matrix[1, 2], 0.1), 60.0)
     depth[:4] = [np.nan, 0, np.inf, -1]

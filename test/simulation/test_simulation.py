@@ -20,9 +20,9 @@ BENT_SEED = next(seed for seed in range(50) if StreetDrive(seed, 64, 48).camera(
 def test_same_seed_gives_same_bytes_and_another_seed_does_not() -> None:
     first, again, other = (StreetDrive(seed, 160, 120).frame(7) for seed in (3, 3, 4))
     assert np.array_equal(first.image, again.image)
-    assert np.array_equal(first.truth, again.truth)
+    assert np.array_equal(first.labels, again.labels)
     assert not np.array_equal(first.image, other.image)
-    assert not np.array_equal(first.truth, other.truth)
+    assert not np.array_equal(first.labels, other.labels)
 
 
 def test_random_access_equals_driving_there() -> None:
@@ -31,21 +31,21 @@ def test_random_access_equals_driving_there() -> None:
     jumped = StreetDrive(5, 160, 120)
     for index in (11, 0, 6):
         assert np.array_equal(jumped.frame(index).image, driven[index].image)
-        assert np.array_equal(jumped.frame(index).truth, driven[index].truth)
+        assert np.array_equal(jumped.frame(index).labels, driven[index].labels)
 
 
 def test_frame_rate_only_sets_how_densely_the_drive_is_sampled() -> None:
     slow, fast = StreetDrive(5, 160, 120, frame_rate_hz=10), StreetDrive(5, 160, 120, frame_rate_hz=30)
-    assert np.array_equal(slow.frame(4).truth, fast.frame(12).truth)
+    assert np.array_equal(slow.frame(4).labels, fast.frame(12).labels)
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (333, 201), (101, 400), (1920, 1080)])
 def test_shapes_dtypes_and_ids(width: int, height: int) -> None:
     frame = StreetDrive(1, width, height).frame(30)
     assert frame.image.shape == (height, width, 3)
-    assert frame.truth.shape == (height, width)
-    assert frame.image.dtype == frame.truth.dtype == np.uint8
-    assert set(np.unique(frame.truth)) <= set(range(12))
+    assert frame.labels.shape == (height, width)
+    assert frame.image.dtype == frame.labels.dtype == np.uint8
+    assert set(np.unique(frame.labels)) <= set(range(12))
     assert frame.image.std() > 10
 
 
@@ -55,7 +55,7 @@ def test_every_class_is_seen_on_a_drive(seed: int) -> None:
     largest = np.zeros(len(StreetClass), dtype=int)
     for index in range(0, 50, 5):
         largest = np.maximum(
-            largest, np.bincount(drive.frame(index).truth.ravel(), minlength=len(StreetClass))
+            largest, np.bincount(drive.frame(index).labels.ravel(), minlength=len(StreetClass))
         )
     too_small = {
         StreetClass(i).name: int(largest[i]) for i in range(StreetClass.UNLABELLED) if largest[i] < 60
@@ -68,16 +68,16 @@ def test_truth_moves_and_the_image_moves_with_it() -> None:
     frames = [drive.frame(index) for index in range(4)]
     for before, after in itertools.pairwise(frames):
         # People and cars would move without us; the houses and trees before the sky do not.
-        assert np.mean((before.truth == StreetClass.SKY) != (after.truth == StreetClass.SKY)) > 0.002
+        assert np.mean((before.labels == StreetClass.SKY) != (after.labels == StreetClass.SKY)) > 0.002
         changed = cv2.absdiff(before.image, after.image).max(axis=2)
-        new_class = before.truth != after.truth
+        new_class = before.labels != after.labels
         assert changed[new_class].mean() > 1.5 * changed[~new_class].mean()
 
 
 @pytest.mark.parametrize("shift", [(0, 3), (0, -3), (3, 0), (-3, 0)])
 def test_colour_edges_lie_on_class_edges(shift: tuple[int, int]) -> None:
     frame = StreetDrive(6, 320, 240).frame(20)
-    sky = (frame.truth == StreetClass.SKY).astype(np.uint8)
+    sky = (frame.labels == StreetClass.SKY).astype(np.uint8)
     edge = cv2.morphologyEx(sky, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
     grey = cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
     step = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
@@ -89,7 +89,7 @@ def test_points_on_the_road_land_where_the_camera_matrix_says(seed: int) -> None
     drive = StreetDrive(seed, 640, 480)
     right, checked = 0, 0
     for index in (0, 37, 60):
-        camera, truth = drive.camera(index), drive.frame(index).truth
+        camera, truth = drive.camera(index), drive.frame(index).labels
         for side, ahead_m in itertools.product((-1, 1), np.arange(6.0, 30.0, 1.0)):
             # Just on either side of the kerb: road, then pavement.
             for beyond_m, label in ((-0.25, StreetClass.ROAD), (0.25, StreetClass.PAVEMENT)):
@@ -119,7 +119,7 @@ def test_camera_is_where_a_dashboard_is() -> None:
     assert matrix.dtype == np.float64
     assert 0.38 < matrix[1, 2] / 480 < 0.48
     for index in (0, 25, 50):
-        truth = drive.frame(index).truth
+        truth = drive.frame(index).labels
         horizon = int(matrix[1, 2])
         assert not np.any(truth[horizon + 2 :] == StreetClass.SKY)
         assert not np.any(np.isin(truth[: horizon - 1], (StreetClass.ROAD, StreetClass.PAVEMENT)))

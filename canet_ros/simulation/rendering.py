@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.simulation.look import Look
+from canet_ros.simulation.appearance import Appearance
 from canet_ros.simulation.world import VIEW_M, Placed, Street
 
 NEAR_M = 0.4
@@ -99,7 +99,7 @@ def _compare_depth(one: tuple[float, float, float, Placed], other: tuple[float, 
     return (one[2] < other[2]) - (one[2] > other[2])
 
 
-def paint(canvas: NDArray[np.uint8], camera: Camera, look: Look, things: Sequence[Placed]) -> None:
+def paint(canvas: NDArray[np.uint8], camera: Camera, look: Appearance, things: Sequence[Placed]) -> None:
     """Paint things, in the order given, into a (H, W, 4) canvas of blue, green, red and class id."""
     if not things:
         return

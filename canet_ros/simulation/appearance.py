@@ -14,7 +14,7 @@ from canet_ros.simulation.shapes import Colour, StreetClass
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """One drive's light, weather and lens; every number follows from the seed.
 
     sun: unit vector towards the sun, as (x, y up, s). sun_strength, ambient: light on a surface that faces the
@@ -62,7 +62,7 @@ class Look:
         return np.asarray(np.clip(colours + (far - colours) * share, 0, 255), dtype=np.float32)
 
 
-def make_look(seed: int) -> Look:
+def make_appearance(seed: int) -> Appearance:
     """Draw the look of a seed (0 or more): clear, overcast, low sun or dusk."""
     rng = np.random.default_rng([seed, 3])
     weather = str(
@@ -87,7 +87,7 @@ def make_look(seed: int) -> Look:
     elif weather == "dusk":
         zenith, horizon, cloud, cloudiness = (150, 132, 118), (178, 172, 166), (96, 88, 84), 0.85
         strength, ambient, gain, tint = 0.0, 0.5, float(rng.uniform(0.85, 1.05)), (1.06, 1.0, 0.97)
-    return Look(
+    return Appearance(
         sun=(float(sun[0]), float(sun[1]), float(sun[2])),
         sun_strength=strength,
         ambient=ambient,
@@ -117,7 +117,7 @@ def cloud_field(rng: np.random.Generator, height: int, width: int) -> NDArray[np
 
 
 def paint_sky(
-    look: Look, seed: int, height: int, width: int, horizon_px: int, focal_px: float
+    look: Appearance, seed: int, height: int, width: int, horizon_px: int, focal_px: float
 ) -> NDArray[np.uint8]:
     """The sky with a far skyline: (height, width, 4) uint8, blue, green, red and class id."""
     rng = np.random.default_rng([seed, 4])
@@ -143,7 +143,7 @@ def paint_sky(
 
 
 def _paint_skyline(
-    canvas: NDArray[np.uint8], rng: np.random.Generator, look: Look, horizon_px: int, focal_px: float
+    canvas: NDArray[np.uint8], rng: np.random.Generator, look: Appearance, horizon_px: int, focal_px: float
 ) -> None:
     u = 0.0
     while u < canvas.shape[1]:
@@ -166,8 +166,8 @@ def _paint_skyline(
 class Lens:
     """Blur, vignetting, exposure and sensor noise for one drive's frames."""
 
-    def __init__(self, look: Look, seed: int, width: int, height: int) -> None:
-        self._look = look
+    def __init__(self, look: Appearance, seed: int, width: int, height: int) -> None:
+        self._appearance = look
         self._seed = seed
         rng = np.random.default_rng([seed, 5])
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -185,7 +185,7 @@ class Lens:
     def expose(self, clean: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """The photograph of a clean (H, W, 3) BGR picture."""
         image: NDArray[Any] = clean
-        if self._look.motion_blur:
+        if self._appearance.motion_blur:
             # Driving forward, the picture streams away from the point ahead.
             streamed = cv2.warpAffine(image, self._zoom, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
             image = cv2.addWeighted(image, 0.5, streamed, 0.5, 0)

@@ -9,7 +9,7 @@ from typing import Any
 _CASE = ("model", "resolution", "batch", "engine", "precision", "device")
 
 
-def worse_than(figures: Mapping[str, Any], reference: Mapping[str, Any], tolerance: float) -> list[str]:
+def regressions(figures: Mapping[str, Any], reference: Mapping[str, Any], tolerance: float) -> list[str]:
     """What is slower or larger than in the reference, or is missing, a sentence each.
 
     Compared are each engine's time over that of plain PyTorch in fp32 in the same run, the node's latency over that of
