@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files are written beside their place and renamed: whole, or not at all, and never without a word."""
+"""Atomic writes of text, JSON and images, and checks before long work that a file can be written."""
 
 from __future__ import annotations
 
@@ -12,63 +12,69 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # OpenCV is imported where pictures are written: others write without it, broken or not
+if TYPE_CHECKING:  # only images need OpenCV; text is written without it
     from canet_ros.opencv import Picture
 
 _CHUNK_BYTES = 2**20
 
 
 def write_json(path: Path, figures: Any) -> None:
-    """Write figures as JSON, for people to read too; raises as ``write_text``."""
+    """Write indented JSON; raises as ``write_text``."""
     write_text(path, json.dumps(figures, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; folders that are missing are made, and what was there is replaced.
+    """Write UTF-8 text. Missing folders are created; an existing file is replaced.
 
     Raises:
-        OSError: it cannot be written; the message names the file and why.
+        OSError: the file cannot be written; the message names it and gives the reason.
     """
-    with atomic_write(path) as new:
-        new.write_text(text, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
-def write_image(path: Path, picture: Picture) -> None:
-    """Write a picture in the format of the path's suffix; raises as ``write_text``, and PictureError as ``opencv``."""
+def write_image(path: Path, image: Picture) -> None:
+    """Write an image in the format of the path's suffix.
+
+    Raises:
+        OSError: as ``write_text``.
+        PictureError: OpenCV cannot encode the image in this format.
+    """
     from canet_ros.opencv import PictureError, encode_picture
 
     try:
-        data = encode_picture(picture, path.suffix)
+        data = encode_picture(image, path.suffix)
     except PictureError as error:
         raise PictureError(f"cannot write {path}: {error}") from error
-    with atomic_write(path) as new:
-        new.write_bytes(data)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to, with the suffix of ``path``, whose place it takes in the end; raises as ``write_text``.
+    """Yield a temporary file with the suffix of ``path``; rename it to ``path`` at the end of the block.
 
-    Devices and pipes (/dev/stdout) are written to as they are.
+    After an exception the temporary file is deleted and ``path`` is unchanged. Devices and pipes (/dev/stdout) are
+    written directly. Raises as ``write_text``.
     """
     with _naming(path):
         if _is_device(path):
             yield path
             return
-        partial = _partial(path)
+        temporary = _temporary_file(path)
         try:
-            partial.touch()
-            mode = partial.stat().st_mode
-            yield partial
-            if partial.stat().st_mode != mode:  # safetensors leaves files that their owner alone may read
-                partial.chmod(mode)
-            os.replace(partial, path.resolve())  # of a link, what it points to
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            if temporary.stat().st_mode != mode:  # safetensors makes its files readable by the owner only
+                temporary.chmod(mode)
+            os.replace(temporary, path.resolve())  # a symbolic link stays; its target is replaced
         finally:
-            partial.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def require_writable(*paths: Path | None, replace: bool = True) -> None:
-    """Try now what is written after long work; None is a file that nobody asked for. Raises as ``write_text``.
+    """Check before long work that these files can be written; None is skipped. Raises as ``write_text``.
 
     Args:
         replace: False refuses files that exist, as ``require_new`` does.
@@ -78,42 +84,42 @@ def require_writable(*paths: Path | None, replace: bool = True) -> None:
     for path in paths:
         if path is not None and not _is_device(path):
             with _naming(path):
-                partial = _partial(path)
-                partial.touch()
-                partial.unlink()
+                temporary = _temporary_file(path)
+                temporary.touch()
+                temporary.unlink()
 
 
 def require_new(*paths: Path | None) -> None:
-    """Refuse outputs that exist; None is a file that nobody asked for, and an empty file has nothing to lose.
+    """Refuse outputs that exist and are not empty; None is skipped.
 
     Raises:
         FileExistsError: one of them exists; the message names it and says what to do.
     """
     for path in paths:
-        if path is None or _is_device(path) or path.is_dir():  # that a file is asked for is said elsewhere
+        if path is None or _is_device(path) or path.is_dir():  # a folder is refused where the file is written
             continue
         if path.is_file() and path.stat().st_size > 0:
             raise FileExistsError(f"{path} exists: give another name, or --force to replace it")
 
 
 def require_image_format(*paths: Path | None) -> None:
-    """Refuse names whose suffix OpenCV does not write, with PictureError."""
+    """Raise PictureError for a path whose suffix OpenCV cannot write; None is skipped."""
     import cv2
 
     from canet_ros.opencv import PictureError
 
     for path in paths:
-        if path is not None and not cv2.haveImageWriter(f"picture{path.suffix}"):
-            raise PictureError(f"{path}: give the picture a name that ends in .png or .jpg")
+        if path is not None and not cv2.haveImageWriter(f"image{path.suffix}"):
+            raise PictureError(f"{path}: the name of an image must end in .png or .jpg")
 
 
-def _partial(path: Path) -> Path:
-    place = path.resolve()
-    if place.is_dir():
+def _temporary_file(path: Path) -> Path:
+    target = path.resolve()
+    if target.is_dir():
         raise OSError(errno.EISDIR, "it is a folder")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # Several may be open in one folder; a name may be as long as the file system takes.
-    return place.with_name(f".partial-{os.getpid()}-{place.stem[-40:]}{place.suffix}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The stem keeps names distinct within a folder; cut, because the target's name may be as long as is allowed.
+    return target.with_name(f".partial-{os.getpid()}-{target.stem[-40:]}{target.suffix}")
 
 
 def _is_device(path: Path) -> bool:
@@ -129,7 +135,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, hex; raises OSError."""
+    """Hexadecimal SHA-256 of a file; raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

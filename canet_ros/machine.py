@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What figures were measured on."""
+"""Description of the machine, for benchmark results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_benchmark_machine() -> dict[str, Any]:
-    """The machine, what its processor multiplies, versions and load; nothing that names its owner."""
+    """The machine, its vector instructions, package versions and load; no host or user name."""
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     return {
         **describe_machine(),
@@ -49,7 +49,7 @@ def describe_benchmark_machine() -> dict[str, Any]:
 
 
 def installed_version(*packages: str) -> str:
-    """Version of the first of these distributions that is installed; empty: none is."""
+    """Version of the first installed distribution of these; empty if none is installed."""
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(package)
@@ -67,7 +67,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    # x86 says "model name", a Jetson's kernel "model name" or nothing.
+    # /proc/cpuinfo has no "model name" on many ARM kernels.
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network of the paper, in torch, and room for others. No files, no cameras, no ROS."""
+"""CANet in PyTorch, and a registry for other architectures. Contains no file access and no ROS."""
 
 import importlib
 
@@ -13,14 +13,14 @@ __all__ = ["CANet", "SegmentationNetwork", "build_network"]
 def build_network(
     classes: int, backbone: str, fusion: str, architecture: str, head: str
 ) -> SegmentationNetwork:
-    """A randomly initialised network by the names of what it is made of.
+    """Build a randomly initialised network; the choices are those of ``canet_ros.names``.
 
     Raises:
-        ValueError: a name is not one of ``names``, or there are fewer than two classes.
+        ValueError: unknown name, or fewer than two classes.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
     module, _, name = ARCHITECTURES[architecture].partition(".")
-    built = getattr(importlib.import_module(f"canet_ros.network.{module}"), name)
-    network: SegmentationNetwork = built(classes, backbone, fusion, architecture, head)
+    constructor = getattr(importlib.import_module(f"canet_ros.network.{module}"), name)
+    network: SegmentationNetwork = constructor(classes, backbone, fusion, architecture, head)
     return network

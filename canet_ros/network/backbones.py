@@ -18,7 +18,7 @@ from canet_ros.names import BACKBONES
 
 
 class Backbone(nn.Module):
-    """What the context branch needs to know of a backbone."""
+    """Interface between a backbone and the context branch."""
 
     channels_16: int
     channels_32: int
@@ -28,14 +28,14 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def stem(self) -> list[nn.Module]:
-        """The layers that work at stride 4 and finer: edges and textures, half of the time of a training step."""
+        """Layers of stride 4 and finer; they take half of the time of a training step."""
         raise NotImplementedError
 
     def narrow(self, hidden_channels: Mapping[int, int]) -> None:
-        """Give blocks, by their number, fewer hidden channels than the paper does; they start anew.
+        """Replace blocks, by number, with randomly initialised ones that have fewer hidden channels.
 
         Raises:
-            ValueError: there is no such block, or it has fewer channels already.
+            ValueError: no such block, or the block already has fewer channels.
         """
         if hidden_channels:
             raise ValueError(f"hidden_channels: {type(self).__name__} has no blocks that can be narrowed")

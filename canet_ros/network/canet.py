@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CANet: Cross Attention Network for Semantic Segmentation (Liu and Yin, ICIP 2019, arXiv 1907.10958).
 
-A shallow spatial branch keeps detail, a deep context branch knows the scene, feature cross attention joins them at an
-eighth of the input (paper, section 2, figure 1). CANet-Lite is the same network with separable convolutions.
+A shallow spatial branch preserves detail, a deep context branch captures context, and feature cross attention fuses
+them at 1/8 of the input size (paper, section 2, figure 1). CANet-Lite is the same network with separable convolutions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from canet_ros.network.segmentation_network import SegmentationNetwork
 
 @dataclass(frozen=True)
 class Architecture:
-    """Channels of each part, and whether its wide 3x3 convolutions are separable."""
+    """Channels of each part; with ``separable``, wide 3x3 convolutions are depthwise separable."""
 
     spatial_channels: tuple[int, int, int]
     context_channels: tuple[int, int]
@@ -52,7 +52,7 @@ class SpatialBranch(nn.Sequential):
 
 
 class ContextBranch(nn.Module):
-    """A backbone, brought back from stride 32 over stride 16 to stride 8 (section 2.1)."""
+    """Backbone features, upsampled from stride 32 through stride 16 to stride 8 (section 2.1)."""
 
     def __init__(self, backbone: str, architecture: Architecture) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class ContextBranch(nn.Module):
 
 
 class CANet(SegmentationNetwork):
-    """Image in, class logits out.
+    """Maps a normalised image to class logits.
 
     Args:
         classes: number of classes.
@@ -100,7 +100,7 @@ class CANet(SegmentationNetwork):
         shape = SHAPES[architecture]
         self.spatial_branch = SpatialBranch(shape)
         self.context_branch = ContextBranch(backbone, shape)
-        # The head first: then networks of one seed start alike in all but the fusion.
+        # Built before the fusion: for one seed, networks differ in nothing but the fusion's initial weights.
         self.head = build_head(head, shape.fused_channels, classes)
         self.fusion = build_fusion(
             fusion, shape.spatial_channels[-1], shape.fused_channels, separable=shape.separable
@@ -134,7 +134,7 @@ class CANet(SegmentationNetwork):
     def forward(self, image: Tensor, stride: int = 1) -> Tensor:
         """Logits (B, classes, H, W) of a normalised float RGB image (B, 3, H, W) of any size.
 
-        With ``stride`` logits (B, classes, H // stride, W // stride), for a loss that needs fewer.
+        With ``stride``, logits of every ``stride``-th pixel: (B, classes, H // stride, W // stride).
         """
         height, width = _size(image)
         logits: Tensor = self.head(self.fused_features(image), (height // stride, width // stride), stride)

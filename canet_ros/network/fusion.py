@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the spatial and the context branch become one feature map.
+"""Modules that fuse the spatial and the context branch.
 
-``fca`` is the paper's feature cross attention (section 2.2). The others answer what the paper left open: the two
-halves of FCA alone, plain concatenation, and the two standard attention blocks over the concatenated features.
+``fca`` is the paper's feature cross attention (section 2.2). The others are for ablation, which the paper omits: each
+half of FCA alone, plain concatenation, and two standard attention blocks over the concatenated features.
 
 Every fusion maps spatial and context features, (B, C, h, w) each, to fused features (B, C_out, h, w).
 """
@@ -17,7 +17,7 @@ from canet_ros.network.layers import conv_bn_relu, separable_conv_bn_relu
 
 
 def build_fusion(name: str, branch_channels: int, out_channels: int, separable: bool = False) -> nn.Module:
-    """A fusion by name; ``separable`` chooses the kind of its 3x3 convolution over both branches.
+    """Build a fusion by name; with ``separable``, its 3x3 convolution is depthwise separable.
 
     Raises:
         ValueError: ``name`` is not one of ``names.FUSIONS``.
@@ -39,7 +39,7 @@ def channel_attention_alone(merge: nn.Module, branch_channels: int, out_channels
 
 
 class FeatureCrossAttention(nn.Module):
-    """Where to look comes from the spatial branch, what to look for from the context branch (section 2.2).
+    """Spatial attention from the spatial branch, channel attention from the context branch (section 2.2).
 
     f = merge(concat[spatial, context]); result = f * spatial map * channel map + f.
     """
@@ -62,13 +62,13 @@ class FeatureCrossAttention(nn.Module):
         self.channel_attention = nn.Linear(branch_channels, out_channels) if channel else None
 
     def spatial_map(self, spatial: Tensor) -> Tensor:
-        """Attention (B, 1, h, w) in 0..1 from the spatial features alone; ones if this half is left out."""
+        """Attention (B, 1, h, w) in 0..1 from the spatial features; ones without spatial attention."""
         if self.spatial_attention is None:
             return spatial.new_ones(spatial.shape[0], 1, *spatial.shape[2:])
         return torch.sigmoid(self.spatial_attention(spatial))
 
     def channel_map(self, context: Tensor) -> Tensor:
-        """Attention (B, C_out, 1, 1) in 0..1 from the context features alone; ones if this half is left out."""
+        """Attention (B, C_out, 1, 1) in 0..1 from the context features; ones without channel attention."""
         if self.channel_attention is None:
             return context.new_ones(context.shape[0], 1, 1, 1)
         average = self.channel_attention(context.mean(dim=(2, 3)))
@@ -81,7 +81,7 @@ class FeatureCrossAttention(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """No attention: f alone."""
+    """No attention: returns f."""
 
     def __init__(self, merge: nn.Module, branch_channels: int, out_channels: int) -> None:
         super().__init__()

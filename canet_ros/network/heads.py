@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From fused features at stride 8 to logits at the size of the image."""
+"""Heads: fused features at stride 8 to logits at image size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from canet_ros.names import HEADS
 
 
 def build_head(name: str, in_channels: int, classes: int) -> nn.Module:
-    """A head by name.
+    """Build a head by name.
 
     Raises:
         ValueError: ``name`` is not one of ``names.HEADS``.
@@ -24,11 +24,11 @@ def build_head(name: str, in_channels: int, classes: int) -> nn.Module:
 class BilinearHead(nn.Conv2d):
     """3x3 convolution to plain logits, then bilinear upsampling.
 
-    With ``finer`` every feature gives finer x finer logits (Shi et al., sub-pixel convolution, CVPR 2016): a pole two
-    pixels wide is lost between logits 8 pixels apart, and can be told by logits 4 pixels apart.
+    With ``finer``, each feature yields finer x finer logits (sub-pixel convolution, Shi et al., CVPR 2016). Logits
+    4 pixels apart resolve a pole 2 pixels wide, which logits 8 pixels apart miss.
 
     Attributes:
-        stride_of_logits: pixels of the image between two logits.
+        stride_of_logits: distance between neighbouring logits in image pixels.
     """
 
     def __init__(self, in_channels: int, classes: int, finer: int = 1) -> None:
@@ -47,22 +47,22 @@ class BilinearHead(nn.Conv2d):
 
 
 def upsample(coarse: Tensor, stride_of_logits: int, size: tuple[int, int], stride: int = 1) -> Tensor:
-    """Logits ``stride_of_logits`` pixels apart to ``(B, classes, *size)``, those of every ``stride``-th pixel."""
+    """Upsample logits ``stride_of_logits`` pixels apart to ``(B, classes, *size)``, every ``stride``-th pixel."""
     height, width = (side * stride_of_logits // stride for side in coarse.shape[2:])
-    # Cut, not stretched, where the image is no multiple of 8: a stretched mask is up to 7 pixels off at its end.
+    # Cropped, not resized, where the image size is not a multiple of 8: resizing shifts the mask by up to 7 pixels.
     full = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
     return full[:, :, : size[0], : size[1]]
 
 
 def subpixel_head(in_channels: int, classes: int) -> BilinearHead:
-    """A logit every 4 pixels: finer masks for 4 ms at 1024x512."""
+    """A head with a logit every 4 pixels; costs 4 ms at 1024x512."""
     return BilinearHead(in_channels, classes, finer=2)
 
 
 class TransposedHead(nn.Module):
-    """The head of the public Cityscapes checkpoint: a learned x8 upsampling, and ReLU after both convolutions.
+    """Head of the public Cityscapes checkpoint: learned x8 upsampling, ReLU after both convolutions.
 
-    Kept so that those weights run; its 15x15 convolution at full size costs more than the rest of the network.
+    Only for those weights: its 15x15 convolution at full size takes longer than the rest of the network.
     """
 
     def __init__(self, in_channels: int, classes: int) -> None:

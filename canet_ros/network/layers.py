@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolution blocks of the two branches, in the paper's plain form and in CANet-Lite's separable form."""
+"""Convolution blocks of both branches: the paper's plain form and CANet-Lite's separable form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
-    """A convolution that keeps the size up to its stride (odd sizes round up), batch norm and ReLU."""
+    """Convolution with "same" padding (sizes divided by the stride, rounded up), batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -17,7 +17,7 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, stri
 
 
 def separable_conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    """Depthwise 3x3 and batch norm, then 1x1, batch norm and ReLU."""
+    """Depthwise 3x3 convolution and batch norm, then 1x1 convolution, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
         nn.BatchNorm2d(in_channels),
@@ -39,7 +39,7 @@ class TransposedUpsample(nn.Module):
 
 
 class SeparableUpsample(nn.Module):
-    """1x1 convolution, bilinear upsampling, depthwise 3x3: the same job at a tenth of the work."""
+    """1x1 convolution, bilinear upsampling, depthwise 3x3: a tenth of the operations of TransposedUpsample."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class SeparableUpsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, in, h, w) to ``(B, out, *size)``, where each of ``size`` is 2n - 1 or 2n of h and w."""
-        # By exactly 2, then cut: stretched to 2n - 1, features would drift away from those of the other branch.
+        # Scaled by exactly 2, then cropped: resizing to 2n - 1 would misalign the two branches.
         upsampled = F.interpolate(self.reduce(x), scale_factor=2, mode="bilinear", align_corners=False)
         out: Tensor = self.smooth(upsampled[:, :, : size[0], : size[1]])
         return out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training, engines and benchmark need to know of a network in torch: CANet, or another that is written here."""
+"""Interface of a PyTorch network to training, engines and benchmark."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from canet_ros.network.backbones import Backbone
 
 
 class SegmentationNetwork(nn.Module):
-    """Normalised float RGB (B, 3, H, W) of any size in, class logits out.
+    """Maps a normalised float RGB image (B, 3, H, W) of any size to class logits.
 
-    A class to derive from, as ``Backbone`` is, and not a Protocol: that cannot say that something is a module as well.
+    A base class, because a Protocol cannot require nn.Module.
     """
 
     @property
     def stride_of_logits(self) -> int:
-        """Pixels of the image between two of the ``coarse_logits``; 1 where they have the image's size."""
+        """Distance of neighbouring ``coarse_logits`` in image pixels; 1 at image size."""
         raise NotImplementedError
 
     @property
     def backbone(self) -> Backbone:
-        """What ImageNet files fill: it learns at a rate of its own, and its ``stem`` can be frozen."""
+        """Part that ImageNet weights initialise; has its own learning rate, and its ``stem`` can be frozen."""
         raise NotImplementedError
 
     def coarse_logits(self, image: Tensor) -> Tensor:
-        """Logits (B, classes, h, w) before upsampling: h is H over ``stride_of_logits``, rounded up or more."""
+        """Logits (B, classes, h, w) before upsampling: h is at least H / ``stride_of_logits``, rounded up."""
         raise NotImplementedError
 
     def forward(self, image: Tensor, stride: int = 1) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light, weather and lens of a drive: what makes of clean polygons a picture that a camera might have taken."""
+"""Light, weather and lens of a drive."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from canet_ros.simulation.shapes import Colour, StreetClass
 
 @dataclass(frozen=True)
 class Appearance:
-    """One drive's light, weather and lens; every number follows from the seed.
+    """Light, weather and lens of one drive, all derived from its seed.
 
-    sun: unit vector towards the sun, as (x, y up, s). sun_strength, ambient: light on a surface that faces the
-    sun, and on one that does not. visibility_m: where haze has taken 63 % of a colour.
+    sun: unit vector towards the sun, as (x, y up, s). sun_strength, ambient: direct and ambient light.
+    visibility_m: distance at which haze replaces 63 % of a colour.
     gain, contrast, tint: exposure. blur_px: standard deviation at a height of 480 px. noise: standard deviation,
     0..255. vignette: loss of light in the corners, 0..1.
     """
@@ -45,7 +45,7 @@ class Appearance:
     ) -> NDArray[np.float32]:
         """Light (n,), 0..1.25, on surfaces with normals (n, 3) in camera coordinates.
 
-        two_sided: (n,); thin or round things, of which some part always faces the sun.
+        two_sided: (n,); thin or round surfaces, which are always partly lit by the sun.
         """
         sun = np.array(
             [-self.sun[0] if mirrored else self.sun[0], -self.sun[1], self.sun[2]], dtype=np.float32
@@ -56,14 +56,14 @@ class Appearance:
         return np.asarray(np.clip(light, 0, 1.25), dtype=np.float32)
 
     def haze(self, colours: NDArray[np.float32], depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Colours (n, 3) as seen from so far away."""
-        share = 1 - np.exp(-np.maximum(depth_m, 0) / self.visibility_m)[:, None]
+        """Colours (n, 3) seen through haze from these distances."""
+        weight = 1 - np.exp(-np.maximum(depth_m, 0) / self.visibility_m)[:, None]
         far = 0.9 * np.array(self.horizon)
-        return np.asarray(np.clip(colours + (far - colours) * share, 0, 255), dtype=np.float32)
+        return np.asarray(np.clip(colours + (far - colours) * weight, 0, 255), dtype=np.float32)
 
 
 def make_appearance(seed: int) -> Appearance:
-    """Draw the look of a seed (0 or more): clear, overcast, low sun or dusk."""
+    """Appearance of a seed (0 or more): clear, bright, overcast, low sun or dusk."""
     rng = np.random.default_rng([seed, 3])
     weather = str(
         rng.choice(["clear", "bright", "overcast", "low sun", "dusk"], p=[0.25, 0.32, 0.2, 0.15, 0.08])
@@ -108,7 +108,7 @@ def make_appearance(seed: int) -> Appearance:
 
 
 def cloud_field(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
-    """Soft random blotches: (height, width) float32 in 0..1."""
+    """Smooth noise: (height, width) float32 in 0..1."""
     field = np.zeros((height, width), np.float32)
     for cells, weight in ((3, 0.5), (7, 0.28), (15, 0.15), (31, 0.07)):
         coarse = rng.random((cells, 2 * cells), dtype=np.float32)
@@ -117,20 +117,22 @@ def cloud_field(rng: np.random.Generator, height: int, width: int) -> NDArray[np
 
 
 def paint_sky(
-    look: Appearance, seed: int, height: int, width: int, horizon_px: int, focal_px: float
+    appearance: Appearance, seed: int, height: int, width: int, horizon_px: int, focal_px: float
 ) -> NDArray[np.uint8]:
-    """The sky with a far skyline: (height, width, 4) uint8, blue, green, red and class id."""
+    """Sky with a distant skyline: (height, width, 4) uint8, blue, green, red and class id."""
     rng = np.random.default_rng([seed, 4])
     down = np.clip(np.arange(height, dtype=np.float32) / max(horizon_px, 1), 0, 1)[:, None, None]
-    zenith, horizon = np.array(look.zenith, np.float32), np.array(look.horizon, np.float32)
+    zenith, horizon = np.array(appearance.zenith, np.float32), np.array(appearance.horizon, np.float32)
     sky = zenith + (horizon - zenith) * down**1.3
     clouds = cloud_field(rng, height, width)
-    cover = np.clip((clouds - (0.72 - 0.45 * look.cloudiness)) * 4, 0, 1)[..., None] * (0.85 - 0.35 * down)
+    cover = np.clip((clouds - (0.72 - 0.45 * appearance.cloudiness)) * 4, 0, 1)[..., None] * (
+        0.85 - 0.35 * down
+    )
     shade = 0.75 + 0.5 * cloud_field(rng, height, width)[..., None]
-    sky = sky + (np.array(look.cloud, np.float32) * np.minimum(shade, 1.04) - sky) * cover
-    if look.sun_strength > 0 and look.sun[2] > 0:
-        u = width / 2 + focal_px * look.sun[0] / look.sun[2]
-        v = horizon_px - focal_px * look.sun[1] / look.sun[2]
+    sky = sky + (np.array(appearance.cloud, np.float32) * np.minimum(shade, 1.04) - sky) * cover
+    if appearance.sun_strength > 0 and appearance.sun[2] > 0:
+        u = width / 2 + focal_px * appearance.sun[0] / appearance.sun[2]
+        v = horizon_px - focal_px * appearance.sun[1] / appearance.sun[2]
         far = np.hypot(np.arange(width)[None, :] - u, np.arange(height)[:, None] - v) / focal_px
         sky = sky + (200 * np.exp(-((far / 0.03) ** 2)) + 60 * np.exp(-far / 0.2))[..., None].astype(
             np.float32
@@ -138,19 +140,23 @@ def paint_sky(
     canvas = np.zeros((height, width, 4), np.uint8)
     canvas[..., :3] = np.clip(sky, 0, 255)
     canvas[..., 3] = StreetClass.SKY
-    _paint_skyline(canvas, rng, look, horizon_px, focal_px)
+    _paint_skyline(canvas, rng, appearance, horizon_px, focal_px)
     return canvas
 
 
 def _paint_skyline(
-    canvas: NDArray[np.uint8], rng: np.random.Generator, look: Appearance, horizon_px: int, focal_px: float
+    canvas: NDArray[np.uint8],
+    rng: np.random.Generator,
+    appearance: Appearance,
+    horizon_px: int,
+    focal_px: float,
 ) -> None:
     u = 0.0
     while u < canvas.shape[1]:
         wide = focal_px * float(rng.uniform(0.02, 0.07))
         top = horizon_px - focal_px * float(rng.uniform(0.012, 0.04))
         green = rng.random() < 0.5
-        colour = 0.6 * np.array(look.horizon) + 0.4 * np.array((50, 66, 58) if green else (84, 90, 100))
+        colour = 0.6 * np.array(appearance.horizon) + 0.4 * np.array((50, 66, 58) if green else (84, 90, 100))
         label = StreetClass.TREE if green else StreetClass.BUILDING
         fill = (float(colour[0]), float(colour[1]), float(colour[2]), float(label))
         if green:
@@ -166,29 +172,29 @@ def _paint_skyline(
 class Lens:
     """Blur, vignetting, exposure and sensor noise for one drive's frames."""
 
-    def __init__(self, look: Appearance, seed: int, width: int, height: int) -> None:
-        self._appearance = look
+    def __init__(self, appearance: Appearance, seed: int, width: int, height: int) -> None:
+        self._appearance = appearance
         self._seed = seed
         rng = np.random.default_rng([seed, 5])
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-        falloff = 255 * (1 - look.vignette * np.clip((x**2 + y**2) / 2, 0, 1))
+        falloff = 255 * (1 - appearance.vignette * np.clip((x**2 + y**2) / 2, 0, 1))
         self._falloff = np.repeat(falloff[..., None], 3, axis=2).astype(np.uint8)
-        # Larger than the frame, so that each frame can take another part of it.
-        self._noise = rng.normal(0, look.noise, (height + 64, width + 64, 3)).astype(np.int16)
+        # Larger than the frame; each frame takes a different crop.
+        self._noise = rng.normal(0, appearance.noise, (height + 64, width + 64, 3)).astype(np.int16)
         level = np.arange(256) / 255.0
-        curve = level**look.contrast
-        table = np.stack([curve * 255 * look.gain * channel for channel in look.tint], axis=-1)
+        curve = level**appearance.contrast
+        table = np.stack([curve * 255 * appearance.gain * channel for channel in appearance.tint], axis=-1)
         self._table = np.clip(table, 0, 255).astype(np.uint8)[None]
-        self._sigma = max(0.3, look.blur_px * height / 480)
+        self._sigma = max(0.3, appearance.blur_px * height / 480)
         self._zoom = cv2.getRotationMatrix2D((width / 2, 0.44 * height), 0, 1.012)
 
-    def expose(self, clean: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """The photograph of a clean (H, W, 3) BGR picture."""
-        image: NDArray[Any] = clean
+    def expose(self, rendered: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """Apply the lens to a rendered (H, W, 3) BGR image."""
+        image: NDArray[Any] = rendered
         if self._appearance.motion_blur:
-            # Driving forward, the picture streams away from the point ahead.
-            streamed = cv2.warpAffine(image, self._zoom, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
-            image = cv2.addWeighted(image, 0.5, streamed, 0.5, 0)
+            # Driving forward, the image expands from the vanishing point.
+            zoomed = cv2.warpAffine(image, self._zoom, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+            image = cv2.addWeighted(image, 0.5, zoomed, 0.5, 0)
         image = cv2.GaussianBlur(image, (0, 0), self._sigma)
         image = cv2.multiply(image, self._falloff, scale=1 / 255)
         image = cv2.LUT(image, self._table)

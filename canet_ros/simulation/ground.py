@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ground between the kerbs and beyond: grass, grain and shadows."""
+"""Ground: grass, surface texture and shadows."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TEXELS_PER_M = 24.0
 
 
 def shadows(
-    camera: Camera, look: Appearance, things: Sequence[Placed], width: int, height: int
+    camera: Camera, appearance: Appearance, objects: Sequence[Placed], width: int, height: int
 ) -> NDArray[np.uint8]:
-    """How much light reaches the ground, (height, width), 255 for all: less under things and away from the sun."""
+    """Light on the ground, (height, width), 255 in full light, less under objects and in their shadow."""
     light = np.full((height, width), 255, np.uint8)
-    boxes = [(t.solid.low, t.solid.high, t.x, t.s - camera.s) for t in things]
+    boxes = [(o.solid.low, o.solid.high, o.x, o.s - camera.s) for o in objects]
     boxes = [box for box in boxes if box[0][2] + box[3] < SHADOWS_TO_M]
     if not boxes:
         return light
@@ -33,13 +33,14 @@ def shadows(
     right, far = np.array([(high[0] + x, high[2] + s) for _, high, x, s in boxes]).T
     tall = np.array([high[1] for _, high, _, _ in boxes])
     feet = np.stack([np.stack([left, right, right, left], 1), np.stack([near, near, far, far], 1)], axis=2)
-    if look.sun_strength > 0:
-        reach = np.array([-look.sun[0], -look.sun[2]]) / max(look.sun[1], 0.15)
+    if appearance.sun_strength > 0:
+        sun = appearance.sun
+        reach = np.array([-sun[0], -sun[2]]) / max(sun[1], 0.15)
         heads = feet + reach * np.minimum(tall, 14)[:, None, None]
-        level = look.ambient / (look.ambient + look.sun_strength * look.sun[1])
+        level = appearance.ambient / (appearance.ambient + appearance.sun_strength * sun[1])
         _fill_hulls(light, camera, np.concatenate([feet, heads], axis=1), int(255 * level) + 20)
-    low_things = feet[tall < 2.6]
-    _fill_hulls(light, camera, np.concatenate([low_things - 0.12, low_things + 0.12], axis=1), 110)
+    low = feet[tall < 2.6]
+    _fill_hulls(light, camera, np.concatenate([low - 0.12, low + 0.12], axis=1), 110)
     return np.asarray(cv2.blur(light, (3, 3)), dtype=np.uint8)
 
 
@@ -52,13 +53,13 @@ def _fill_hulls(light: NDArray[np.uint8], camera: Camera, outlines: NDArray[np.f
 
 
 class Ground:
-    """Grass to the horizon, and a grain on all ground that stays in place while the camera drives over it."""
+    """Grass up to the horizon, and a texture that is fixed to the ground."""
 
-    def __init__(self, camera: Camera, look: Appearance, seed: int, width: int, height: int) -> None:
+    def __init__(self, camera: Camera, appearance: Appearance, seed: int, width: int, height: int) -> None:
         rng = np.random.default_rng([seed, 8])
         tile = np.full((TILE_PX, TILE_PX), 128, np.float32)
         for cells, weight in ((512, 14.0), (128, 9.0), (32, 7.0), (8, 9.0)):
-            # Wrapped around, so that the tile fits to itself on all sides.
+            # Wrap padding makes the tile seamless.
             coarse = np.pad(rng.normal(0, weight, (cells, cells)).astype(np.float32), 1, mode="wrap")
             scale = TILE_PX // cells
             fine = np.asarray(cv2.resize(coarse, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR))
@@ -67,15 +68,15 @@ class Ground:
         focal_px, horizon_px = camera.matrix[1, 1], camera.matrix[1, 2]
         self._top = int(horizon_px) + 1
         depth = focal_px * camera.height_m / (np.arange(self._top, height)[:, None] + 0.5 - horizon_px)
-        # Fixed-point maps reach 32767 only, and the horizon is farther than that.
+        # Fixed-point maps are 16 bits wide; the horizon is farther away.
         z = np.broadcast_to(depth * TEXELS_PER_M, (len(depth), width)).clip(0, 30000)
         x = ((np.arange(width) - camera.matrix[0, 2]) / focal_px * depth * TEXELS_PER_M).clip(-30000, 30000)
         self._maps = cv2.convertMaps(x.astype(np.float32), z.astype(np.float32), cv2.CV_16SC2)
-        # Far away many texels fall on one pixel, which would flicker: let the grain fade.
+        # Fades out with distance, where many texels per pixel would flicker.
         self._fade = (np.minimum(1, 7 / depth) / 255).astype(np.float32)
         up = np.array([[0, -1, 0]], dtype=np.float32)
-        grass = look.haze(
-            np.full((len(depth), 3), GRASS) * look.light(up, np.array([False]), False), depth[:, 0]
+        grass = appearance.haze(
+            np.full((len(depth), 3), GRASS) * appearance.light(up, np.array([False]), False), depth[:, 0]
         )
         # CamVid's eleven classes count grass (VegetationMisc) as tree.
         rows = np.insert(grass, 3, StreetClass.TREE, axis=1).astype(np.uint8)
@@ -86,14 +87,14 @@ class Ground:
         canvas[self._top :] = self._grass
 
     def paint_light(self, canvas: NDArray[np.uint8], camera: Camera, light: NDArray[np.uint8]) -> None:
-        """Put grain and light (H, W) on the ground of a (H, W, 4) canvas. Changes colours only."""
+        """Multiply the ground of a (H, W, 4) canvas by texture and light (H, W). Class ids stay."""
         part = canvas[self._top :]
         rolled = np.roll(self._tile, -int(camera.s * TEXELS_PER_M) % TILE_PX, axis=0)
-        grain = cv2.remap(rolled, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).astype(
+        texture = cv2.remap(rolled, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).astype(
             np.float32
         )
-        # 200 stands for "as it is", to leave room for brighter grains.
-        factor = ((grain - 128) * self._fade + 1) * light[self._top :] * np.float32(200 / 255)
+        # 200 is neutral, so that the texture can brighten too.
+        factor = ((texture - 128) * self._fade + 1) * light[self._top :] * np.float32(200 / 255)
         factor = np.clip(factor, 0, 255).astype(np.uint8)
         cv2.multiply(
             part, cv2.merge([factor, factor, factor, np.full_like(factor, 200)]), part, scale=1 / 200

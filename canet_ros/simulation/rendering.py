@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Perspective and painting. Colour and class are filled together, as four channels: they cannot differ."""
+"""Perspective projection and rasterisation. Colour and class id are filled together, as four channels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from canet_ros.simulation.appearance import Appearance
 from canet_ros.simulation.world import VIEW_M, Placed, Street
 
 NEAR_M = 0.4
-PLAIN_FROM_M = 40.0
-SMALLEST_PX = 1.8
+LOW_DETAIL_FROM_M = 40.0
+MIN_SIZE_PX = 1.8
 SUBPIXEL_BITS = 3
 
 
@@ -24,7 +24,7 @@ SUBPIXEL_BITS = 3
 class Camera:
     """A forward-facing camera on the road; axes as in ROS optical frames: x right, y down, z forward.
 
-    matrix: (3, 3) float64. s: metres driven. mirrored: the street is seen as in a mirror, so its traffic keeps right.
+    matrix: (3, 3) float64. s: metres driven. mirrored: the scene is mirrored left to right; traffic keeps right.
     """
 
     matrix: NDArray[np.float64]
@@ -36,14 +36,14 @@ class Camera:
     def centre_line(
         self, ahead_m: NDArray[np.float32] | float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Sideways place of the centre line in metres and its slope, so far ahead of the camera."""
+        """Lateral offset of the centre line in metres, and its slope, at a distance ahead of the camera."""
         street = self.street
         turn = 2 * np.pi / street.bend_length_m
         angle = np.asarray(ahead_m) * turn + (self.s * turn + street.bend_phase) % (2 * np.pi)
         return np.asarray(street.bend_m * np.sin(angle)), np.asarray(street.bend_m * turn * np.cos(angle))
 
     def to_camera(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points on the road (n, 3), (x, y up, s ahead of the camera), to camera coordinates (n, 3); all in metres."""
+        """Transform road coordinates (n, 3), (x, y up, s ahead of the camera), to camera coordinates; metres."""
         offset, slope = self.centre_line(points[:, 2])
         here, heading = self.centre_line(0.0)
         along = points[:, 0] / np.sqrt(1 + slope**2)
@@ -56,18 +56,18 @@ class Camera:
         )
 
     def turn(self, normals: NDArray[np.float32], ahead_m: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normals (n, 3) of things so far ahead to camera coordinates."""
+        """Transform normals (n, 3) of surfaces at these distances to camera coordinates."""
         angle = np.arctan(self.centre_line(0.0)[1]) - np.arctan(self.centre_line(ahead_m)[1])
         x = np.cos(angle) * normals[:, 0] - np.sin(angle) * normals[:, 2]
         z = np.sin(angle) * normals[:, 0] + np.cos(angle) * normals[:, 2]
         return np.stack([self._sign * x, -normals[:, 1], z], axis=1).astype(np.float32)
 
     def project(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Camera coordinates (n, 3) to pixels (n, 2); points nearer than NEAR_M are put at NEAR_M."""
+        """Project camera coordinates (n, 3) to pixels (n, 2); depths below NEAR_M count as NEAR_M."""
         depth = np.maximum(points[:, 2:], NEAR_M)
         focal = self.matrix[[0, 1], [0, 1]].astype(np.float32)
         pixels = points[:, :2] * focal / depth + self.matrix[:2, 2].astype(np.float32)
-        # OpenCV's fixed-point corners must stay well inside 32 bits.
+        # OpenCV takes corners as 32-bit fixed-point numbers.
         return np.asarray(np.clip(pixels, -16000, 16000), dtype=np.float32)
 
     @property
@@ -75,19 +75,19 @@ class Camera:
         return -1.0 if self.mirrored else 1.0
 
 
-def painters_order(things: Iterable[Placed], camera: Camera) -> list[Placed]:
-    """The things that can be seen, the farthest first; far ones in their plain form."""
+def painters_order(objects: Iterable[Placed], camera: Camera) -> list[Placed]:
+    """Visible objects, the farthest first; distant ones in low detail."""
     lane_x = camera.street.camera_x_m
-    seen = []
-    for thing in things:
-        (left, _, near), (right, _, far) = thing.solid.low, thing.solid.high
-        near, far = near + thing.s - camera.s, far + thing.s - camera.s
+    visible = []
+    for placed in objects:
+        (left, _, near), (right, _, far) = placed.solid.low, placed.solid.high
+        near, far = near + placed.s - camera.s, far + placed.s - camera.s
         if far > NEAR_M and near < VIEW_M:
-            solid = thing.solid.from_afar if near > PLAIN_FROM_M else thing.solid
-            aside = max(left + thing.x - lane_x, lane_x - right - thing.x)
-            seen.append((near, far, aside, Placed(solid, thing.x, thing.s)))
-    seen.sort(key=lambda entry: -entry[1])
-    return [entry[3] for entry in sorted(seen, key=cmp_to_key(_compare_depth))]
+            solid = placed.solid.low_detail if near > LOW_DETAIL_FROM_M else placed.solid
+            lateral = max(left + placed.x - lane_x, lane_x - right - placed.x)
+            visible.append((near, far, lateral, Placed(solid, placed.x, placed.s)))
+    visible.sort(key=lambda entry: -entry[1])
+    return [entry[3] for entry in sorted(visible, key=cmp_to_key(_compare_depth))]
 
 
 def _compare_depth(one: tuple[float, float, float, Placed], other: tuple[float, float, float, Placed]) -> int:
@@ -95,18 +95,20 @@ def _compare_depth(one: tuple[float, float, float, Placed], other: tuple[float, 
         return -1
     if other[0] >= one[1]:
         return 1
-    # Side by side along the road: whatever stands closer to our lane hides the other.
+    # Side by side: the one closer to the camera's lane occludes the other.
     return (one[2] < other[2]) - (one[2] > other[2])
 
 
-def paint(canvas: NDArray[np.uint8], camera: Camera, look: Appearance, things: Sequence[Placed]) -> None:
-    """Paint things, in the order given, into a (H, W, 4) canvas of blue, green, red and class id."""
-    if not things:
+def paint(
+    canvas: NDArray[np.uint8], camera: Camera, appearance: Appearance, objects: Sequence[Placed]
+) -> None:
+    """Paint objects, in the order given, into a (H, W, 4) canvas of blue, green, red and class id."""
+    if not objects:
         return
-    solids = [thing.solid for thing in things]
-    places = np.array([(thing.x, 0, thing.s - camera.s) for thing in things], dtype=np.float32)
+    solids = [placed.solid for placed in objects]
+    positions = np.array([(placed.x, 0, placed.s - camera.s) for placed in objects], dtype=np.float32)
     vertices = np.concatenate([solid.vertices for solid in solids])
-    vertices = vertices + np.repeat(places, [len(solid.vertices) for solid in solids], axis=0)
+    vertices = vertices + np.repeat(positions, [len(solid.vertices) for solid in solids], axis=0)
     lengths = np.concatenate([solid.vertex_counts for solid in solids])
     ends = np.cumsum(lengths)
     starts = ends - lengths
@@ -120,13 +122,13 @@ def paint(canvas: NDArray[np.uint8], camera: Camera, look: Appearance, things: S
     in_frame = np.all((high >= 0) & (low < canvas.shape[1::-1]), axis=1) & (farthest > NEAR_M)
     facing = two_sided | (np.einsum("ij,ij->i", normals, points[starts]) < 0)
     sizes_m = np.concatenate([solid.sizes_m for solid in solids])
-    large = sizes_m * camera.matrix[0, 0] / np.maximum(nearest, NEAR_M) > SMALLEST_PX
+    large = sizes_m * camera.matrix[0, 0] / np.maximum(nearest, NEAR_M) > MIN_SIZE_PX
     visible = np.flatnonzero(in_frame & facing & large)
 
     colours = np.concatenate([solid.colours for solid in solids])
     glows = np.concatenate([solid.glows for solid in solids])
-    light = look.light(normals, two_sided, camera.mirrored)
-    lit = look.haze(colours * (light + (1 - light) * glows)[:, None], nearest)
+    light = appearance.light(normals, two_sided, camera.mirrored)
+    lit = appearance.haze(colours * (light + (1 - light) * glows)[:, None], nearest)
     labels = np.concatenate([solid.labels for solid in solids])
     fills = np.concatenate([lit, labels[:, None]], axis=1)
     counts = np.concatenate([solid.polygon_counts for solid in solids])
@@ -137,27 +139,27 @@ def paint(canvas: NDArray[np.uint8], camera: Camera, look: Appearance, things: S
     for start, end, count, opacity, depth, fill in zip(*(c[visible].tolist() for c in columns), strict=True):
         outlines = list(fixed[start:end].reshape(count, -1, 2))
         if depth < NEAR_M:
-            cut = [_clipped(camera, corners) for corners in points[start:end].reshape(count, -1, 3)]
-            outlines = [outline for outline in cut if len(outline) > 2]
+            clipped = [_clipped(camera, corners) for corners in points[start:end].reshape(count, -1, 3)]
+            outlines = [outline for outline in clipped if len(outline) > 2]
         if opacity < 1 and outlines:
-            _fill_veil(canvas, outlines, fill, opacity)
+            _blend_polygons(canvas, outlines, fill, opacity)
         else:
             cv2.fillPoly(canvas, outlines, fill, cv2.LINE_8, SUBPIXEL_BITS)
 
 
 def _clipped(camera: Camera, corners: NDArray[np.float32]) -> NDArray[np.int32]:
-    """The outline of what is left of a polygon (n, 3) in front of the camera."""
-    kept = []
+    """Outline in the image of a polygon (n, 3), clipped at the near plane."""
+    front = []
     for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if a[2] >= NEAR_M:
-            kept.append(a)
+            front.append(a)
         if (a[2] < NEAR_M) != (b[2] < NEAR_M):
-            kept.append(a + (b - a) * ((NEAR_M - a[2]) / (b[2] - a[2])))
-    pixels = camera.project(np.reshape(kept, (-1, 3)).astype(np.float32))
+            front.append(a + (b - a) * ((NEAR_M - a[2]) / (b[2] - a[2])))
+    pixels = camera.project(np.reshape(front, (-1, 3)).astype(np.float32))
     return np.rint(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
-def _fill_veil(
+def _blend_polygons(
     canvas: NDArray[np.uint8], outlines: list[NDArray[np.int32]], fill: list[float], opacity: float
 ) -> None:
     corners = np.concatenate(outlines) >> SUBPIXEL_BITS
@@ -168,13 +170,13 @@ def _fill_veil(
     corner = np.array([left, top], dtype=np.int32) << SUBPIXEL_BITS
     for outline in outlines:
         cv2.fillPoly(mask, [outline - corner], 255, cv2.LINE_8, SUBPIXEL_BITS)
-    veiled = cv2.addWeighted(part, 1 - opacity, np.full_like(part, fill), opacity, 0)
-    veiled[..., 3] = int(fill[3])
-    cv2.copyTo(veiled, mask, part)
+    blended = cv2.addWeighted(part, 1 - opacity, np.full_like(part, fill), opacity, 0)
+    blended[..., 3] = int(fill[3])
+    cv2.copyTo(blended, mask, part)
 
 
 def paint_bonnet(canvas: NDArray[np.uint8], colour: Sequence[float], label: int) -> None:
-    """The front of our own car at the bottom edge of a (H, W, 4) canvas."""
+    """Paint the bonnet of the camera's car at the bottom edge of a (H, W, 4) canvas."""
     height, width = canvas.shape[:2]
     u = np.linspace(-0.1, 1.1, 25)
     for drop, factor in ((0.0, 1.0), (0.012, 0.55)):

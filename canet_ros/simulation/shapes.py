@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solids made of flat coloured polygons, and the strokes to sketch them with.
+"""Solids made of flat coloured polygons, and shapes to build them from.
 
 Points are (x, y, s) in metres: x to the right of the road's centre line, y up, s forward along the road.
 """
@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Colour = tuple[float, float, float]
-"""Blue, green, red, each 0..255, as seen in full light."""
+"""Blue, green, red in full light, each 0..255."""
 Point = Sequence[float] | NDArray[np.float64]
 
 
 class StreetClass(IntEnum):
-    """Class ids of the truth: those of CamVid."""
+    """Class ids of the ground truth, in the order of CamVid."""
 
     SKY = 0
     BUILDING = 1
@@ -37,11 +37,11 @@ class StreetClass(IntEnum):
 
 @dataclass(frozen=True)
 class Patch:
-    """Polygons of one colour and class that are painted together; where they overlap, a hole is left.
+    """Polygons of one colour and class, filled in one call (even-odd rule: overlaps stay empty).
 
-    corners: (count, corners per polygon, 3) float32. normal: the side that is seen, or None for both sides.
-    glow: 0 for a surface that only reflects light, 1 for a lamp. opacity: below 1 for twigs and railings: their
-    class covers the gaps too, as in CamVid, while the picture shows what is behind.
+    corners: (count, corners per polygon, 3) float32. normal: of the visible side, or None for both sides.
+    glow: 0 for a surface that only reflects light, 1 for a lamp. opacity: below 1 for twigs and railings, whose
+    labels cover the gaps, as in CamVid, while the image shows the background.
     """
 
     corners: NDArray[np.float32]
@@ -53,32 +53,34 @@ class Patch:
 
 
 class Solid:
-    """Patches in painting order, flattened into arrays so that a frame is projected in one go.
+    """Patches in painting order, flattened into arrays so that all solids of a frame are projected at once.
 
-    from_afar: a plainer solid that looks the same from some 40 m on; by default this one.
+    low_detail: a simpler solid for distances above 40 m; by default this one.
     """
 
-    def __init__(self, patches: Iterable[Patch], from_afar: Solid | None = None) -> None:
-        kept = [patch for patch in patches if len(patch.corners)]
-        self.vertices = np.concatenate([patch.corners.reshape(-1, 3) for patch in kept])
-        self.polygon_counts = np.array([patch.corners.shape[0] for patch in kept])
-        self.vertex_counts = np.array([patch.corners.shape[0] * patch.corners.shape[1] for patch in kept])
-        self.colours = np.array([patch.colour for patch in kept], dtype=np.float32)
-        self.labels = np.array([patch.label for patch in kept], dtype=np.uint8)
-        normals = [(0, 0, -1) if patch.normal is None else patch.normal for patch in kept]
+    def __init__(self, patches: Iterable[Patch], low_detail: Solid | None = None) -> None:
+        patches = [patch for patch in patches if len(patch.corners)]
+        self.vertices = np.concatenate([patch.corners.reshape(-1, 3) for patch in patches])
+        self.polygon_counts = np.array([patch.corners.shape[0] for patch in patches])
+        self.vertex_counts = np.array([patch.corners.shape[0] * patch.corners.shape[1] for patch in patches])
+        self.colours = np.array([patch.colour for patch in patches], dtype=np.float32)
+        self.labels = np.array([patch.label for patch in patches], dtype=np.uint8)
+        normals = [(0, 0, -1) if patch.normal is None else patch.normal for patch in patches]
         self.normals = np.array(normals, dtype=np.float32)
-        self.two_sided = np.array([patch.normal is None for patch in kept])
-        self.glows = np.array([patch.glow for patch in kept], dtype=np.float32)
-        self.opacities = np.array([patch.opacity for patch in kept], dtype=np.float32)
-        self.sizes_m = np.array([np.ptp(patch.corners[0], axis=0).max() for patch in kept], dtype=np.float32)
+        self.two_sided = np.array([patch.normal is None for patch in patches])
+        self.glows = np.array([patch.glow for patch in patches], dtype=np.float32)
+        self.opacities = np.array([patch.opacity for patch in patches], dtype=np.float32)
+        self.sizes_m = np.array(
+            [np.ptp(patch.corners[0], axis=0).max() for patch in patches], dtype=np.float32
+        )
         self.low: list[float] = self.vertices.min(axis=0).tolist()
         self.high: list[float] = self.vertices.max(axis=0).tolist()
-        self.from_afar = from_afar or self
+        self.low_detail = low_detail or self
 
 
 @dataclass(frozen=True)
 class Wall:
-    """A vertical plane to draw on, from a place (x, s) on the ground in a direction (x, s)."""
+    """A vertical plane through a point (x, s) on the ground, in a direction (x, s)."""
 
     origin: tuple[float, float]
     direction: tuple[float, float]
@@ -86,7 +88,7 @@ class Wall:
 
 
 class Sketch:
-    """Patches of one class, stroke by stroke; a later stroke covers an earlier one."""
+    """Collects patches of one class; a later patch covers an earlier one."""
 
     def __init__(self, label: StreetClass) -> None:
         self.label = label
@@ -108,14 +110,14 @@ class Sketch:
     def rectangles(
         self, wall: Wall, places: ArrayLike, colour: Colour, glow: float = 0.0, opacity: float = 1.0
     ) -> None:
-        """Rectangles on a wall: places (..., 4) as start, end along the wall and bottom, top above the ground."""
+        """Rectangles on a wall: places (..., 4), each (start, end) along the wall and (bottom, top) above ground."""
         a0, a1, h0, h1 = np.asarray(places, dtype=np.float32).reshape(-1, 4).T
         along, height = np.stack([a0, a1, a1, a0], axis=1), np.stack([h0, h0, h1, h1], axis=1)
         x, s = (wall.origin[i] + along * wall.direction[i] for i in (0, 1))
         self.polygons(np.stack([x, height, s], axis=2), colour, wall.normal, glow, opacity)
 
     def bar(self, start: Point, end: Point, width_m: float, colour: Colour) -> None:
-        """A bar between two points, which turns its flat side along the road, where the camera is."""
+        """A flat bar between two points that faces along the road, towards the camera."""
         self.polygons(bar(start, end, width_m), colour)
 
     def disc(
@@ -128,11 +130,11 @@ class Sketch:
         s: float = 0.0,
         glow: float = 0.0,
     ) -> None:
-        """A disc that turns its flat side along the road."""
+        """A disc that faces along the road."""
         self.polygons(disc(x, y, s, radius_m, corners), colour, glow=glow)
 
     def box(self, low: Point, high: Point, colour: Colour) -> None:
-        """A box but for its bottom."""
+        """A box without a bottom face."""
         (x0, y0, s0), (x1, y1, s1) = low, high
         for wall, length in (
             (Wall((x0, s1), (1, 0), (0, 0, 1)), x1 - x0),
@@ -144,13 +146,13 @@ class Sketch:
         self.polygons([(x0, y1, s0), (x1, y1, s0), (x1, y1, s1), (x0, y1, s1)], colour, (0, 1, 0))
 
     def strip(self, x0: float, x1: float, s0: float, s1: float, colour: Colour) -> None:
-        """A strip lying on the ground, cut often enough to follow a bend."""
+        """A strip on the ground, subdivided to follow a bend."""
         steps = np.linspace(s0, s1, max(2, int((s1 - s0) / 4) + 1))
         self.polygons([(x0, 0, s) for s in steps] + [(x1, 0, s) for s in steps[::-1]], colour, (0, 1, 0))
 
 
 def bar(start: Point, end: Point, width_m: float) -> NDArray[np.float64]:
-    """The corners (4, 3) of a bar between two points."""
+    """Corners (4, 3) of a bar between two points."""
     a, b = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
     across = np.array([b[1] - a[1], a[0] - b[0], 0.0])
     length = float(np.hypot(across[0], across[1]))
@@ -159,26 +161,30 @@ def bar(start: Point, end: Point, width_m: float) -> NDArray[np.float64]:
 
 
 def disc(x: float, y: float, s: float, radius_m: float, corners: int = 10) -> NDArray[np.float64]:
-    """The corners (corners, 3) of a disc that faces along the road."""
+    """Corners (corners, 3) of a disc that faces along the road."""
     angle = np.arange(corners) * (2 * np.pi / corners)
     return np.stack([x + radius_m * np.cos(angle), y + radius_m * np.sin(angle), np.full(corners, s)], axis=1)
 
 
 def wheel(x: float, y: float, s: float, radius_m: float) -> NDArray[np.float64]:
-    """The corners (12, 3) of a disc that stands along the road."""
+    """Corners (12, 3) of a disc that faces across the road."""
     return disc(s, y, x, radius_m, 12)[:, [2, 1, 0]]
 
 
 def colours(codes: str) -> tuple[Colour, ...]:
-    """Colours from codes as on the web, RRGGBB, with spaces between."""
+    """Colours from hexadecimal codes RRGGBB, separated by spaces."""
     return tuple((int(code[4:], 16), int(code[2:4], 16), int(code[:2], 16)) for code in codes.split())
 
 
 def shaded(colour: Colour, factor: float) -> Colour:
-    """The colour made lighter or darker."""
+    """The colour scaled in brightness."""
     return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
 def pick(rng: np.random.Generator, choices: Sequence[Colour], spread: float = 0.15) -> Colour:
-    """One of the colours, a little lighter or darker."""
+    """A random choice of the colours, randomly scaled in brightness."""
     return shaded(choices[int(rng.integers(len(choices)))], float(rng.uniform(1 - spread, 1 + spread)))
+
+
+PAINTS = colours("822828 1e3860 224a2c 221e1e bea03c 969696 285a6e")
+METAL, BLACK, WHITE = colours("5c5e5c 161616 dcdad7")

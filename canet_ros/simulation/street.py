@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The street camera: drawn road scenes, with the class of every pixel, as seen from a car that drives forward."""
+"""Synthetic road scenes with ground truth, seen from a car that drives forward."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from canet_ros.simulation.appearance import Lens, make_appearance, paint_sky
 from canet_ros.simulation.ground import Ground, shadows
 from canet_ros.simulation.rendering import Camera, paint, paint_bonnet, painters_order
 from canet_ros.simulation.shapes import StreetClass
-from canet_ros.simulation.world import BLOCK_M, VIEW_M, block, make_street, moving
+from canet_ros.simulation.world import BLOCK_M, VIEW_M, block, make_street, moving_objects
 
 CAMERA_HEIGHT_M = 1.4
 
 
 @dataclass(frozen=True)
 class StreetFrame:
-    """One picture and its truth.
+    """One image and its ground truth.
 
     image: (H, W, 3) uint8, BGR. labels: (H, W) uint8, class ids of StreetClass (0..11).
     """
@@ -33,7 +33,7 @@ class StreetFrame:
 
 
 class StreetDrive:
-    """A drive along a street; everything about it follows from its seed.
+    """A drive along a synthetic street, determined by its seed.
 
     Raises ValueError for a negative seed, a size outside 64x48..1920x1080, or a rate that is not above 0.
     """
@@ -54,7 +54,7 @@ class StreetDrive:
         self._bonnet_colour = rng.uniform(20, 120, 3).tolist()
         self._appearance = make_appearance(seed)
         self._street = make_street(seed)
-        # Wider than the frame, so that it can turn with a bend.
+        # Wider than the frame, so that it can shift in a bend.
         self._sky_margin = width // 4
         self._sky = paint_sky(
             self._appearance, seed, height, width + 2 * self._sky_margin, int(horizon_px) + 1, focal_px
@@ -64,16 +64,16 @@ class StreetDrive:
 
     @property
     def camera_matrix(self) -> NDArray[np.float64]:
-        """The (3, 3) float64 matrix K of the pinhole camera, in pixels; there is no distortion."""
+        """The (3, 3) float64 matrix K of the pinhole camera, in pixels; no distortion."""
         return self._matrix.copy()
 
     def camera(self, index: int) -> Camera:
-        """Where the camera is in a frame."""
+        """Camera of a frame."""
         travelled_m = self._street.speed_m_s * index / self._frame_rate_hz
         return Camera(self._matrix, CAMERA_HEIGHT_M, travelled_m, self._street, self._mirrored)
 
     def frame(self, index: int) -> StreetFrame:
-        """The frame of an index, 0 or more: the same bytes each time, in any order.
+        """Frame of an index, 0 or more; the same bytes whatever the order of calls.
 
         Raises ValueError for a negative index.
         """
@@ -82,15 +82,16 @@ class StreetDrive:
         camera = self.camera(index)
         first, last = int(camera.s // BLOCK_M), int((camera.s + VIEW_M) // BLOCK_M)
         blocks = [block(self._street, number) for number in range(last, first - 2, -1)]
-        standing = [thing for part in blocks for thing in part.standing]
-        things = painters_order([*standing, *moving(self._street, index / self._frame_rate_hz)], camera)
+        static = [placed for part in blocks for placed in part.static]
+        moving = moving_objects(self._street, index / self._frame_rate_hz)
+        objects = painters_order([*static, *moving], camera)
 
         canvas = self._sky_at(camera)
         self._ground.paint_grass(canvas)
         paint(canvas, camera, self._appearance, [part.ground for part in blocks])
-        light = shadows(camera, self._appearance, things, self._width, self._height)
+        light = shadows(camera, self._appearance, objects, self._width, self._height)
         self._ground.paint_light(canvas, camera, light)
-        paint(canvas, camera, self._appearance, things)
+        paint(canvas, camera, self._appearance, objects)
         if self._appearance.bonnet:
             paint_bonnet(canvas, self._bonnet_colour, StreetClass.UNLABELLED)
         image = self._lens.expose(np.asarray(cv2.cvtColor(canvas, cv2.COLOR_BGRA2BGR), np.uint8), index)
@@ -104,7 +105,7 @@ class StreetDrive:
 
 
 def write_scenes(folder: Path, count: int, first_seed: int, width: int = 480, height: int = 360) -> None:
-    """Write pictures and truths in CamVid's layout, each from another drive: images/NAME.png and labels/NAME.png.
+    """Write images and labels in CamVid's layout, images/NAME.png and labels/NAME.png, each from another drive.
 
     Seeds are first_seed .. first_seed + count - 1. Raises OSError when a file cannot be written.
     """
@@ -113,5 +114,5 @@ def write_scenes(folder: Path, count: int, first_seed: int, width: int = 480, he
     for seed in tqdm(range(first_seed, first_seed + count), desc="street scenes", unit="scene", disable=None):
         index = int(np.random.default_rng([seed, 9]).integers(0, 1000))
         frame = StreetDrive(seed, width, height).frame(index)
-        for name, picture in (("images", frame.image), ("labels", frame.labels)):
-            write_image(folder / name / f"street_{seed:06d}.png", picture)
+        for name, pixels in (("images", frame.image), ("labels", frame.labels)):
+            write_image(folder / name / f"street_{seed:06d}.png", pixels)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What things on a street look like. Each stands at the origin, or begins there and runs along the road.
+"""Solids of buildings, plants and street furniture, at the origin or from there along the road.
 
-side is -1 for things on the left and 1 on the right; x_front is how far from the centre line they stand, in metres.
+side: -1 for the left, 1 for the right. x_front: distance from the centre line in metres.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.simulation.shapes import (
+    BLACK,
+    METAL,
+    PAINTS,
+    WHITE,
     Colour,
-    Patch,
     Sketch,
     Solid,
     StreetClass,
@@ -28,15 +31,8 @@ from canet_ros.simulation.shapes import (
 _BRICKS = colours("70463a 805846 a08c6e 8a7660 c8c4b9 c4b496 868480 5a5454 4e362e")
 _SLATES = colours("3e4246 603c30 3a3a3c")
 _FRAMES = colours("c3c3be 504b46 c8cdcd")
-_PAINTS = colours("822828 1e3860 224a2c 221e1e bea03c 969696 285a6e")
-_CAR_PAINTS = colours("989896 222426 bebcba 1e3c6e 821e22 605c5a 28303c 2c4a34 466e8c")
-_CLOTHES = colours("202022 24385a 782828 7a7878 46423c 6e502c aaa5a0 325a46")
-_TROUSERS = _CLOTHES[:5]
-_SKINS = colours("cda082 a5785a 694832")
 _LEAVES = colours("4e6234 5c7a3e 726c40 46542e")
-_BARK, _METAL, _BLACK, _GLASS, _RED, _WHITE, _BLUE = colours(
-    "3c342c 5c5e5c 161616 282e34 b92428 dcdad7 144696"
-)
+_BARK, _GLASS, _RED, _BLUE = colours("3c342c 282e34 b92428 144696")
 
 
 def building(
@@ -68,9 +64,9 @@ def building(
         elif wall is front:
             at = float(rng.uniform(0.2, max(0.3, width - 1.5)))
             panes.rectangles(wall, [at - 0.15, at + 1.15, 0, 2.4], frame)
-            panes.rectangles(wall, [at, at + 1.0, 0, 2.2], pick(rng, _PAINTS))
-    plain = Solid([*shell.patches, *panes.patches])
-    return Solid([*shell.patches, *panes.patches, *trim.patches], plain)
+            panes.rectangles(wall, [at, at + 1.0, 0, 2.2], pick(rng, PAINTS))
+    low_detail = Solid([*shell.patches, *panes.patches])
+    return Solid([*shell.patches, *panes.patches, *trim.patches], low_detail)
 
 
 def _roof(
@@ -121,7 +117,7 @@ def _windows(
 
 
 def _shop_front(sketch: Sketch, rng: np.random.Generator, wall: Wall, width: float, floor_m: float) -> None:
-    paint = pick(rng, _PAINTS, 0.3)
+    paint = pick(rng, PAINTS, 0.3)
     count = max(2, int(width / 2.0))
     edge = np.linspace(0.25, width - 0.25, count + 1)
     pane = np.array([(a + 0.1, b - 0.1, 0.6, floor_m - 0.75) for a, b in pairwise(edge)])
@@ -132,9 +128,9 @@ def _shop_front(sketch: Sketch, rng: np.random.Generator, wall: Wall, width: flo
     ]
     sketch.rectangles(wall, [0, width, 0, floor_m - 0.05], shaded(paint, 0.8))
     sketch.rectangles(wall, pane, _GLASS, glow=0.15)
-    sketch.rectangles(wall, goods, pick(rng, _PAINTS, 0.4), glow=0.15)
+    sketch.rectangles(wall, goods, pick(rng, PAINTS, 0.4), glow=0.15)
     sketch.rectangles(wall, [0, width, floor_m - 0.65, floor_m], paint)
-    sketch.rectangles(wall, letters, _WHITE)
+    sketch.rectangles(wall, letters, WHITE)
 
 
 def tree(rng: np.random.Generator, height_m: float, bare: bool) -> Solid:
@@ -142,7 +138,7 @@ def tree(rng: np.random.Generator, height_m: float, bare: bool) -> Solid:
     trunk_m = height_m * float(rng.uniform(0.22, 0.34))
     crown_m = height_m - trunk_m
     radius, middle = height_m * float(rng.uniform(0.24, 0.36)), trunk_m + crown_m / 2
-    # A few overlapping lumps give the crown an outline that is neither a circle nor a ball.
+    # Overlapping lumps give the crown an irregular outline.
     at = rng.normal(0, 1, (6, 2)) * [radius * 0.36, crown_m * 0.15] + [0, middle]
     angle = np.arange(18) * (2 * np.pi / 18)
     reach = rng.uniform(0.78, 1.16, (6, 18)) * rng.uniform(0.5, 0.7, (6, 1))
@@ -236,7 +232,7 @@ def fence(rng: np.random.Generator, side: int, x_front: float, length_m: float) 
     colour = pick(rng, colours("785c42 5c4c3a 686050")) if boards else (46.0, 52.0, 50.0)
     dark = shaded(colour, 0.45)
     front = Wall((side * x_front, 0.0), (0, 1), (-side, 0, 0))
-    # The back is seen across side streets and gardens.
+    # The back is visible across side streets and gardens.
     back = Wall((side * (x_front + 0.05), 0.0), (0, 1), (side, 0, 0))
     bars = [(a, a + (0.03 if boards else 0.06), 0.05, height) for a in np.arange(0.1, length_m - 0.05, 0.16)]
     sketch = Sketch(StreetClass.FENCE)
@@ -254,18 +250,18 @@ def lamp_post(side: int, height_m: float) -> Solid:
     """A lamp post whose arm reaches over the road."""
     arm = -side * 1.5
     sketch = Sketch(StreetClass.POLE)
-    sketch.bar((0, 0, 0), (0, 1.2, 0), 0.26, _METAL)
-    sketch.bar((0, 0, 0), (0, height_m, 0), 0.17, _METAL)
-    sketch.bar((0, height_m, 0), (arm, height_m + 0.25, 0), 0.11, _METAL)
-    sketch.bar((arm * 0.75, height_m + 0.2, 0), (arm * 1.25, height_m + 0.28, 0), 0.22, _METAL)
+    sketch.bar((0, 0, 0), (0, 1.2, 0), 0.26, METAL)
+    sketch.bar((0, 0, 0), (0, height_m, 0), 0.17, METAL)
+    sketch.bar((0, height_m, 0), (arm, height_m + 0.25, 0), 0.11, METAL)
+    sketch.bar((arm * 0.75, height_m + 0.2, 0), (arm * 1.25, height_m + 0.28, 0), 0.22, METAL)
     return Solid(sketch.patches)
 
 
 def bollard() -> Solid:
     """A short post at the kerb."""
     sketch = Sketch(StreetClass.POLE)
-    sketch.bar((0, 0, 0), (0, 1.0, 0), 0.16, _BLACK)
-    sketch.bar((0, 0.78, 0), (0, 0.9, 0), 0.16, _WHITE)
+    sketch.bar((0, 0, 0), (0, 1.0, 0), 0.16, BLACK)
+    sketch.bar((0, 0.78, 0), (0, 0.9, 0), 0.16, WHITE)
     return Solid(sketch.patches)
 
 
@@ -273,34 +269,34 @@ def sign_post(rng: np.random.Generator) -> Solid:
     """A road sign on its pole: red ring, warning triangle, blue disc, or a board."""
     y = float(rng.uniform(2.3, 2.7))
     pole, sign = Sketch(StreetClass.POLE), Sketch(StreetClass.SIGN_SYMBOL)
-    pole.bar((0, 0, 0), (0, y, 0), 0.1, _METAL)
+    pole.bar((0, 0, 0), (0, y, 0), 0.1, METAL)
     kind = str(rng.choice(["ring", "triangle", "disc", "board"]))
     if kind == "ring":
         sign.disc(0, y, 0.38, _RED, 14)
-        sign.disc(0, y, 0.28, _WHITE, 14)
-        sign.bar((-0.1, y - 0.13, 0), (-0.1, y + 0.13, 0), 0.1, _BLACK)
-        sign.bar((0.1, y - 0.13, 0), (0.1, y + 0.13, 0), 0.1, _BLACK)
+        sign.disc(0, y, 0.28, WHITE, 14)
+        sign.bar((-0.1, y - 0.13, 0), (-0.1, y + 0.13, 0), 0.1, BLACK)
+        sign.bar((0.1, y - 0.13, 0), (0.1, y + 0.13, 0), 0.1, BLACK)
     elif kind == "triangle":
-        for size, colour in ((0.5, _RED), (0.33, _WHITE)):
+        for size, colour in ((0.5, _RED), (0.33, WHITE)):
             sign.polygons([(-size, y - size * 0.6, 0), (size, y - size * 0.6, 0), (0, y + size, 0)], colour)
-        sign.bar((0, y - 0.12, 0), (0, y + 0.12, 0), 0.08, _BLACK)
+        sign.bar((0, y - 0.12, 0), (0, y + 0.12, 0), 0.08, BLACK)
     elif kind == "disc":
         sign.disc(0, y, 0.38, _BLUE, 14)
-        sign.bar((0.14, y + 0.16, 0), (-0.14, y - 0.16, 0), 0.1, _WHITE)
+        sign.bar((0.14, y + 0.16, 0), (-0.14, y - 0.16, 0), 0.1, WHITE)
     else:
-        sign.bar((0, y - 0.45, 0), (0, y + 0.45, 0), 1.25, _WHITE)
+        sign.bar((0, y - 0.45, 0), (0, y + 0.45, 0), 1.25, WHITE)
         sign.bar((0, y - 0.4, 0), (0, y + 0.4, 0), 1.15, pick(rng, colours("144696 1e823c dcb428")))
         for line in (0.2, 0.0, -0.2):
-            sign.bar((-0.4, y + line, 0), (0.25, y + line, 0), 0.1, _WHITE)
+            sign.bar((-0.4, y + line, 0), (0.25, y + line, 0), 0.1, WHITE)
     return Solid([*pole.patches, *sign.patches])
 
 
 def traffic_light(rng: np.random.Generator) -> Solid:
     """A traffic light on its pole."""
     pole, box = Sketch(StreetClass.POLE), Sketch(StreetClass.SIGN_SYMBOL)
-    pole.bar((0, 0, 0), (0, 3.4, 0), 0.13, _METAL)
-    box.bar((0, 2.3, 0), (0, 3.55, 0), 0.62, _WHITE)
-    box.bar((0, 2.33, 0), (0, 3.52, 0), 0.54, _BLACK)
+    pole.bar((0, 0, 0), (0, 3.4, 0), 0.13, METAL)
+    box.bar((0, 2.3, 0), (0, 3.55, 0), 0.62, WHITE)
+    box.bar((0, 2.33, 0), (0, 3.52, 0), 0.54, BLACK)
     lit = int(rng.choice([0, 0, 1, 2, 2]))
     for place, colour in enumerate(colours("fa2828 faaa28 3cfaaa")):
         on = place == lit
@@ -309,176 +305,9 @@ def traffic_light(rng: np.random.Generator) -> Solid:
 
 
 def bin_box(rng: np.random.Generator) -> Solid:
-    """A waste bin or a post box: nothing that CamVid's eleven classes name."""
+    """A waste bin or a post box: unlabelled in CamVid's eleven classes."""
     colour = pick(rng, colours("961e1e 1e3c28 2c2828"))
     sketch = Sketch(StreetClass.UNLABELLED)
     sketch.box((-0.28, 0, -0.28), (0.28, 1.15, 0.28), colour)
     sketch.box((-0.31, 1.15, -0.31), (0.31, 1.28, 0.31), shaded(colour, 0.6))
     return Solid(sketch.patches)
-
-
-# Outlines of cars seen from the side, rear to front, as (along, height) in metres; corners 2..5 are the cabin.
-_SALOON = [
-    (-2.1, 0.35),
-    (-2.1, 0.92),
-    (-1.6, 1.0),
-    (-1.05, 1.42),
-    (0.25, 1.42),
-    (1.0, 0.96),
-    (1.95, 0.78),
-    (2.1, 0.38),
-]
-_HATCH = [
-    (-1.9, 0.35),
-    (-1.93, 0.95),
-    (-1.8, 1.02),
-    (-1.45, 1.46),
-    (0.3, 1.46),
-    (0.98, 1.0),
-    (1.75, 0.82),
-    (1.9, 0.38),
-]
-_TALL = [
-    (-2.2, 0.4),
-    (-2.25, 1.1),
-    (-2.2, 1.16),
-    (-2.0, 1.8),
-    (0.3, 1.82),
-    (1.05, 1.15),
-    (2.05, 0.98),
-    (2.2, 0.42),
-]
-_VAN = [
-    (-2.6, 0.4),
-    (-2.62, 1.2),
-    (-2.6, 1.3),
-    (-2.55, 2.3),
-    (1.1, 2.35),
-    (2.0, 1.3),
-    (2.5, 1.05),
-    (2.6, 0.45),
-]
-
-
-def car(rng: np.random.Generator, facing: int) -> Solid:
-    """A car. facing: 1 when it drives away from the camera, -1 when it comes towards it."""
-    kind = int(rng.choice(4, p=[0.34, 0.4, 0.18, 0.08]))
-    outline, van = np.array((_SALOON, _HATCH, _TALL, _VAN)[kind]), kind == 3
-    paint, glass = pick(rng, _CAR_PAINTS), (70.0, 62.0, 54.0)
-    half = 0.85 if kind < 2 else 0.95
-    half_widths = np.full(8, half)
-    half_widths[3:5] -= 0.17
-    edges = {side: np.stack([side * half_widths, outline[:, 1], outline[:, 0]], axis=1) for side in (-1, 1)}
-    sketch = Sketch(StreetClass.CAR)
-    for first in range(7):
-        quad = np.stack([edges[-1][first], edges[1][first], edges[1][first + 1], edges[-1][first + 1]])
-        along, up = outline[first + 1] - outline[first]
-        normal = (0.0, float(along), float(-up))
-        sketch.polygons(quad, paint, normal)
-        if first == 4 or (first == 2 and not van):
-            sketch.polygons(quad.mean(axis=0) + (quad - quad.mean(axis=0)) * 0.88, glass, normal, glow=0.05)
-    for side, edge in edges.items():
-        normal = (float(side), 0.0, 0.0)
-        cabin = edge[2:6]
-        sketch.polygons(edge[[0, 1, 2, 5, 6, 7]], paint, normal)
-        sketch.polygons(cabin, shaded(paint, 0.9), normal)
-        if not van:
-            middle = cabin.mean(axis=0)
-            sketch.polygons(middle + (cabin - middle) * [1, 0.7, 0.84], glass, normal, glow=0.03)
-            pillar = bar((edge[2, 0], 1.02, -0.4), (edge[3, 0], outline[3, 1], -0.35), 0.1)
-            sketch.polygons(pillar, paint, normal)
-        for along in (outline[0, 0] + 0.75, outline[-1, 0] - 0.8):
-            sketch.polygons(wheel(side * half, 0.34, along, 0.34), _BLACK, normal)
-            sketch.polygons(wheel(side * half, 0.34, along, 0.19), _METAL, normal)
-    _car_ends(sketch, outline, half)
-    return Solid(_facing(sketch.patches, facing))
-
-
-def _car_ends(sketch: Sketch, outline: NDArray[np.float64], half: float) -> None:
-    low, width = float(outline[0, 1]), 2 * half
-    rear = Wall((-half, float(outline[0, 0]) - 0.04), (1, 0), (0, 0, -1))
-    front = Wall((-half, float(outline[-1, 0]) + 0.02), (1, 0), (0, 0, 1))
-    lamps, plates = colours("c81e24 e6e6e1"), colours("d7be3c d7d7d7")
-    for wall, lamp, plate, y in zip(
-        (rear, front), lamps, plates, (float(outline[1, 1]) - 0.3, 0.6), strict=True
-    ):
-        sketch.rectangles(
-            wall, [(0.05, 0.28, 0, low + 0.05), (width - 0.28, width - 0.05, 0, low + 0.05)], _BLACK
-        )
-        sketch.rectangles(wall, [0.02, width - 0.02, low - 0.12, low + 0.12], (34, 34, 34))
-        sketch.rectangles(
-            wall, [(0.04, 0.32, y, y + 0.2), (width - 0.32, width - 0.04, y, y + 0.2)], lamp, glow=0.35
-        )
-        if wall is front:
-            sketch.rectangles(wall, [0.45, width - 0.45, 0.58, 0.74], _BLACK)
-        sketch.rectangles(wall, [half - 0.27, half + 0.27, low + 0.06, low + 0.18], plate)
-
-
-def _facing(patches: list[Patch], facing: int) -> list[Patch]:
-    if facing > 0:
-        return patches
-    turn = np.array([-1, 1, -1], dtype=np.float32)
-    return [
-        Patch(
-            p.corners * turn,
-            p.colour,
-            p.label,
-            None if p.normal is None else np.multiply(p.normal, turn),
-            p.glow,
-            p.opacity,
-        )
-        for p in patches
-    ]
-
-
-def pedestrian(rng: np.random.Generator, phase: float) -> Solid:
-    """Somebody walking. phase: where in a stride, 0..1."""
-    coat, trousers, skin = pick(rng, _CLOTHES, 0.3), pick(rng, _TROUSERS, 0.2), pick(rng, _SKINS, 0.1)
-    tall = float(rng.uniform(0.9, 1.08))
-    swing = 0.13 * float(np.sin(2 * np.pi * phase))
-    hip, shoulder = 0.88 * tall, 1.45 * tall
-    sketch = Sketch(StreetClass.PEDESTRIAN)
-    for sign in (-1, 1):
-        foot, knee = sign * (0.07 + swing), sign * (0.08 + 0.4 * swing)
-        sketch.bar((0.09 * sign, hip, 0), (knee, 0.47 * tall, 0), 0.17, trousers)
-        sketch.bar((knee, 0.47 * tall, 0), (foot, 0.05, 0), 0.13, trousers)
-        sketch.bar((foot, 0.05, 0), (foot + 0.1, 0.03, 0), 0.08, _BLACK)
-    half = [(0.17, hip - 0.1, 0), (0.21, shoulder - 0.06, 0), (0.1, shoulder + 0.04, 0)]
-    sketch.polygons(half + [(-x, y, s) for x, y, s in half[::-1]], coat)
-    for sign in (-1, 1):
-        hand = (sign * (0.25 - 0.4 * swing), hip - 0.02, 0)
-        sketch.bar((0.2 * sign, shoulder - 0.06, 0), hand, 0.1, shaded(coat, 0.8))
-        sketch.disc(hand[0], hand[1], 0.05, skin, 6)
-    sketch.disc(0, shoulder + 0.17, 0.12, skin)
-    sketch.disc(0, shoulder + 0.21, 0.115, pick(rng, colours("28221e 785a3c 1c1a1a")))
-    return Solid(sketch.patches)
-
-
-def cyclist(rng: np.random.Generator, phase: float, facing: int) -> Solid:
-    """Somebody on a bicycle. phase: turn of the pedals, 0..1. facing: as for a car."""
-    coat, trousers = pick(rng, (*colours("d7c832 a02828"), *_CLOTHES), 0.2), pick(rng, _TROUSERS, 0.2)
-    skin, paint = pick(rng, _SKINS, 0.1), pick(rng, _PAINTS, 0.3)
-    bicycle, rider = Sketch(StreetClass.BICYCLIST), Sketch(StreetClass.BICYCLIST)
-    for s in (0.55, -0.5):
-        bicycle.bar((0, 0, s), (0, 0.68, s), 0.07, _BLACK)
-        outer, inner = wheel(0, 0.34, s, 0.34), wheel(0, 0.34, s, 0.28)
-        rim = [(outer[i], outer[i - 1], inner[i - 1], inner[i]) for i in range(12)]
-        bicycle.polygons(rim, _BLACK)
-    bicycle.bar((0, 0.34, -0.5), (0, 0.9, -0.2), 0.05, paint)
-    bicycle.bar((0, 0.34, 0.55), (0, 0.98, 0.42), 0.05, paint)
-    bicycle.bar((0, 0.85, -0.2), (0, 0.9, 0.42), 0.05, paint)
-    bicycle.bar((-0.28, 1.02, 0.42), (0.28, 1.02, 0.42), 0.05, _BLACK)
-    up, ahead = float(np.sin(2 * np.pi * phase)), float(np.cos(2 * np.pi * phase))
-    for sign in (-1, 1):
-        foot = (0.13 * sign, 0.34 + 0.17 * sign * up, 0.1 + 0.17 * sign * ahead)
-        knee = (0.16 * sign, 0.72 + 0.1 * sign * up, 0.25)
-        rider.bar(knee, foot, 0.12, trousers)
-        rider.bar((0.1 * sign, 0.98, -0.2), knee, 0.16, trousers)
-        rider.bar((0.2 * sign, 1.42, 0.05), (0.26 * sign, 1.05, 0.4), 0.1, coat)
-    half = [(0.16, 0.92, -0.2), (0.23, 1.4, 0.02), (0.1, 1.52, 0.05)]
-    rider.polygons(half + [(-x, y, s) for x, y, s in half[::-1]], coat)
-    rider.disc(0, 1.62, 0.12, skin, s=0.1)
-    rider.disc(0, 1.69, 0.13, pick(rng, _PAINTS, 0.4), s=0.1)
-    # Whatever is nearer to the camera comes last.
-    order = (bicycle, rider) if facing > 0 else (rider, bicycle)
-    return Solid(_facing([*order[0].patches, *order[1].patches], facing))
