@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ _END = object()
 _LOOK_S = 0.1
 
 
-def ahead(elements: Iterable[T], limit: int, name: str) -> Iterator[T]:
+def ahead(elements: Iterable[T], limit: int, name: str) -> Generator[T, None, None]:
     """The same elements, made in a thread of their own, which is at most ``limit`` ahead.
 
     What the thread raises is raised here, in its turn. Closing the iterator ends the thread.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the street camera's frames come from: drawn scenes, or the user's pictures, video or rosbag2."""
+"""Frames for the street camera: synthetic scenes, or the user's images, video or rosbag2."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _DECODERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """A picture (H, W, 3) BGR or (H, W) grey uint8 and, where it is known, the class id of each of its pixels."""
+    """An image, (H, W, 3) BGR or (H, W) grey uint8, and its ground truth (H, W) uint8 where known."""
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8] | None = None
 
 
 def street_frames(drive: StreetDrive) -> Iterator[CameraFrame]:
-    """A drive's frames with their truth, without end."""
+    """Endless frames of a drive, with ground truth."""
     index = 0
     while True:
         frame = drive.frame(index)
@@ -41,14 +41,14 @@ def street_frames(drive: StreetDrive) -> Iterator[CameraFrame]:
 
 
 def input_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame]:
-    """Frames of a picture, a folder of pictures (by name), a video, or a rosbag2 (its topic with most images).
+    """Frames of an image, a folder of images (by name), a video, or a rosbag2 (the topic with most images).
 
     Args:
         path: file or folder.
-        warn: told about each picture that is skipped because it cannot be read.
+        warn: called with a message for each unreadable image, which is skipped.
 
     Raises:
-        ValueError: there is nothing of the kind at the path; rosbags, which reads bags, is not installed.
+        ValueError: no such input at the path, or rosbags is needed and not installed.
     """
     if (path / "metadata.yaml").is_file() or path.suffix in _BAG_SUFFIXES:
         return _bag_frames(path, warn)
@@ -64,14 +64,14 @@ def _bag_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame
         from rosbags.typesys import Stores, get_typestore
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"input {path} is a rosbag2: to read it, {missing_package(str(error.name).partition('.')[0])}"
+            f"input {path} is a rosbag2: {missing_package(str(error.name).partition('.')[0])}"
         ) from None
-    # Bags of Humble do not hold the definitions of their messages.
+    # Bags recorded on Humble do not contain message definitions.
     reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
     try:
         reader.open()
     except (AnyReaderError, OSError) as error:
-        raise ValueError(f"input {path} is no rosbag2 that can be read: {error}") from error
+        raise ValueError(f"cannot read input {path} as a rosbag2: {error}") from error
     connections = [connection for connection in reader.connections if connection.msgtype in _DECODERS]
     if not connections:
         reader.close()

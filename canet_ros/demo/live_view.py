@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures live in a browser of this machine: a page and a stream of JPEGs (``multipart/x-mixed-replace``).
+"""Live images in a browser on this machine: a page with an MJPEG stream (``multipart/x-mixed-replace``).
 
-Bound to 127.0.0.1, and deaf to names that a foreign page made point there. Nothing is encoded that nobody looks at.
+Bound to 127.0.0.1; refuses foreign Host headers (DNS rebinding). Encodes nothing without a viewer.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 from canet_ros.messages.images import encoded
 
 HOST = "127.0.0.1"
-SENDING_LIMIT_S = 10.0  # a viewer that takes nothing for so long has gone
+SEND_TIMEOUT_S = 10.0  # a viewer that reads nothing for this long is disconnected
 JPEG_QUALITY = 80
-_BOUNDARY = "picture"
+_BOUNDARY = "frame"
 _PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>canet_ros, live</title>
 <meta name="viewport" content="width=device-width">
 <style>body{margin:0;background:#111;color:#ccc;font:16px sans-serif;text-align:center}
 img{display:block;width:100vw;height:calc(100vh - 2.5em);object-fit:contain}</style>
-<img src="/stream" alt="The camera image with the classes over it"><p>The overlay, as it is published</p></html>
+<img src="/stream" alt="The camera image with the classes over it"><p>The published overlay</p></html>
 """
 
 
 class LiveView:
-    """Shows the newest picture to every browser that asks; slow viewers miss pictures and hold up nobody.
+    """Serves the newest frame to any number of browsers; slow viewers skip frames.
 
     Args:
-        port: 0 takes one that is free.
+        port: 0 selects a free port.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is in use.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -58,14 +58,14 @@ class LiveView:
         return f"http://{HOST}:{self._server.server_port}/"
 
     def show(self, frame: NDArray[np.uint8]) -> None:
-        """Take a picture, (H, W, 3) BGR or (H, W) uint8, which nobody changes afterwards."""
+        """Set the newest frame, (H, W, 3) BGR or (H, W) uint8; it must not be modified afterwards."""
         with self._changed:
             self._frame = frame
             self._number += 1
             self._changed.notify_all()
 
     def next_jpeg(self, seen: int) -> tuple[int, bytes] | None:
-        """Number and JPEG of the newest picture once it is not ``seen``; None: there will be no more."""
+        """Wait for a frame newer than number ``seen``; return its number and JPEG, None once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._number != seen)
             if self._closed:
@@ -77,7 +77,7 @@ class LiveView:
             return self._encoded
 
     def close(self) -> None:
-        """End every stream and give the port back."""
+        """End every stream and free the port."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -88,24 +88,24 @@ class LiveView:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # one that does not read its stream would hold up the end
+    block_on_close = False  # a viewer that does not read its stream would block
 
     def __init__(self, view: LiveView, port: int) -> None:
         self.view = view
         super().__init__((HOST, port), _Handler)
 
     def handle_error(self, *_: Any) -> None:
-        """A viewer that has gone is no news."""
+        """A disconnected viewer is not an error."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = SENDING_LIMIT_S
+    timeout = SEND_TIMEOUT_S
 
     def do_GET(self) -> None:
         port = self.server.server_port
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
-            self.send_error(403, "Another name than this server's")
+            self.send_error(403, "Unknown host name")
         elif self.path == "/":
             self._begin("text/html; charset=utf-8", len(_PAGE))
             self.wfile.write(_PAGE)
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(length))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
-        # Pages of others may neither show the pictures nor frame them.
+        # Other origins may neither embed the images nor frame the page.
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         policy = "default-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         self.send_header("Content-Security-Policy", policy)
@@ -132,11 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
         seen = 0
         boundary = f"--{_BOUNDARY}\r\n".encode()
         self.wfile.write(boundary)
-        while (picture := self.server.view.next_jpeg(seen)) is not None:
-            seen, jpeg = picture
+        while (frame := self.server.view.next_jpeg(seen)) is not None:
+            seen, jpeg = frame
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
-            # The next boundary at once: browsers show a picture when they see where it ends.
+            # The boundary follows at once, because browsers show an image when they receive its end.
             self.wfile.write(head + jpeg + b"\r\n" + boundary)
 
     def log_message(self, *_: Any) -> None:
-        """Nobody reads who looked."""
+        """Requests are not logged."""

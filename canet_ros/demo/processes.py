@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that we start and end: the demo's, the benchmark's, the doctor's, the tests'."""
+"""Child processes of the demo, the benchmark, the doctor and the tests."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from canet_ros.launching.ending import ask_to_end_with_parent
 
 Process = TypeVar("Process", bound="ChildProcess")
 
-GRACE_S = 5.0  # between asking a process to end and ending it
+GRACE_S = 5.0  # from SIGTERM to SIGKILL
 
 
 class ProcessError(RuntimeError):
-    """A process ended too early; the message says which and why."""
+    """A process ended unexpectedly; the message names it and gives the reason."""
 
 
 class ChildProcess:
-    """A process in a session of its own, so that Ctrl-C is for its parent, which then ends it. What it prints is kept.
+    """A child process in its own session: Ctrl-C reaches the parent alone, which then stops the child.
 
     Args:
-        name: what messages call it.
-        command, environment: as subprocess takes them; without an environment this process's.
-        log: where its output goes; None: to a file that goes with this object.
-        shows_stderr: whether stderr goes to this process's, for a progress bar, and not to the log.
+        name: used in messages.
+        command, environment: as for subprocess; without an environment, this process's.
+        log: file for its output; None: a temporary file.
+        shows_stderr: pass stderr through instead of logging it, for a progress bar.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ChildProcess:
     ) -> None:
         self.name = name
         self._log_path = log
-        # It stays open: what was printed can be read as long as this object lives.
+        # Stays open, so that the output can be read as long as this object lives.
         self._log: IO[bytes] = log.open("w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
@@ -52,7 +52,7 @@ class ChildProcess:
             stderr=None if shows_stderr else subprocess.STDOUT,
             env=environment,
             start_new_session=True,
-            # Also where this process is killed, and so cannot end it.
+            # Ends the child even if this process is killed.
             preexec_fn=ask_to_end_with_parent,
         )
 
@@ -71,23 +71,23 @@ class ChildProcess:
         return self._process.poll()
 
     def output(self) -> str:
-        """All that it has printed so far."""
-        # Opened anew: the position of the log as it is open here is the child's too.
+        """Everything it has printed so far."""
+        # Opened again, because the child shares the position of the open file.
         return Path(f"/proc/self/fd/{self._log.fileno()}").read_bytes().decode("utf-8", errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Exit status once it has ended.
+        """Wait for the process to end; return its exit status.
 
         Raises:
-            subprocess.TimeoutExpired: it goes on.
+            subprocess.TimeoutExpired: it is still running.
         """
         return self._process.wait(timeout_s)
 
     def exit_message(self) -> str:
-        """How it ended, and its last line."""
+        """How it ended, and the last line of its output."""
         status = self.status()
         where = f", its log is {self._log_path}" if self._log_path else ""
         if status is not None and status < 0:
@@ -97,13 +97,13 @@ class ChildProcess:
         return f"{last}the {self.name} ended with status {status}{where}"
 
     def require_running(self) -> None:
-        """Raise ProcessError with the exit_message if it has ended."""
+        """Raise ProcessError with the exit message if it has ended."""
         if self.status() is not None:
             raise ProcessError(self.exit_message())
 
 
 def stop(processes: Iterable[ChildProcess], grace_s: float = GRACE_S) -> None:
-    """End those that still run: asked all together, after ``grace_s`` seconds killed."""
+    """Stop running processes: SIGTERM to all, SIGKILL after ``grace_s`` seconds."""
     running = [process for process in processes if process.status() is None]
     for process in running:
         process.signal(signal.SIGTERM)
@@ -118,7 +118,7 @@ def stop(processes: Iterable[ChildProcess], grace_s: float = GRACE_S) -> None:
 
 @contextlib.contextmanager
 def signals_ignored() -> Iterator[None]:
-    """An impatient second Ctrl-C changes nothing while processes are ended. For the main thread alone."""
+    """Ignore SIGINT and SIGTERM while processes are stopped. Main thread only."""
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

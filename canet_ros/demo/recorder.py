@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Third process of ``canet demo``: listens to camera and node, and writes what came and how fast.
+"""Recorder process of ``canet demo``: subscribes to camera and node, and writes images and metrics.
 
-``canet demo`` starts it as ``python -m canet_ros.demo.recorder``; it ends when the camera has ended.
+``canet demo`` starts it as ``python -m canet_ros.demo.recorder``; it ends after the camera.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
 from canet_ros.demo.live_view import LiveView
-from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_pictures
+from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_images
 from canet_ros.files import write_text
 from canet_ros.hints import canet_command
 from canet_ros.messages.images import frame_from_image
@@ -46,16 +46,16 @@ TOPICS = {
 
 
 class RecorderError(RuntimeError):
-    """There is nothing to record; the message says why."""
+    """Nothing could be recorded; the message gives the reason."""
 
 
 class Recorder(Node):  # type: ignore[misc]
-    """Records what a camera and its segmentation publish.
+    """Records the topics of a camera and of its segmentation.
 
     Args:
         camera: namespace of the camera.
-        node_name: of the segmentation node, fully qualified.
-        view: where overlays are shown as they come.
+        node_name: fully qualified name of the segmentation node.
+        view: shows the overlays live.
     """
 
     def __init__(self, camera: str, node_name: str, view: LiveView | None = None) -> None:
@@ -67,16 +67,16 @@ class Recorder(Node):  # type: ignore[misc]
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def record(self, frame_count: int) -> None:
-        """Listen until the camera has gone and the results of its last frame have come.
+        """Record until the camera has ended and the results of its last frame have arrived.
 
         Args:
-            frame_count: frames expected, for the progress bar; 0: not known.
+            frame_count: expected frames, for the progress bar; 0: unknown.
 
         Raises:
-            RecorderError: the node cannot work, or no image or no mask came.
+            RecorderError: the node failed, or no image or no mask arrived.
         """
         self._wait_for_node()
-        # Only now: with a subscriber the node subscribes to the camera, and that is what the camera waits for.
+        # Not earlier: the node subscribes to the camera once it has a subscriber, and the camera waits for that.
         self._subscribe()
         published_ns = self.recording.published_ns
         self._spin_until(lambda: bool(published_ns), CAMERA_TIMEOUT_S)
@@ -91,43 +91,43 @@ class Recorder(Node):  # type: ignore[misc]
                 bar.set_postfix(masks=len(self.recording.arrival_ns), refresh=False)
         self._spin_until(self.recording.is_complete, LAST_MASK_TIMEOUT_S)
         if not self.recording.arrival_ns:
-            raise RecorderError(f"the camera published {len(published_ns)} frames, but no mask came")
+            raise RecorderError(f"the camera published {len(published_ns)} frames, but no mask arrived")
 
     def _wait_for_node(self) -> None:
         engine = self.recording.engine
 
-        def is_decided() -> bool:
+        def is_ready_or_failed() -> bool:
             # An active node may still be loading its model.
             loaded = engine.get("lifecycle_state") == "active" and bool(engine.get("engine"))
             return loaded or bool(engine.get("last_error"))
 
-        self._spin_until(is_decided, NODE_TIMEOUT_S)
+        self._spin_until(is_ready_or_failed, NODE_TIMEOUT_S)
         if engine.get("last_error"):
-            raise RecorderError(f"the segmentation node cannot work: {engine['last_error']}")
+            raise RecorderError(f"the segmentation node failed: {engine['last_error']}")
         if not engine:
             raise RecorderError(
-                f"nothing was heard of the segmentation node for {NODE_TIMEOUT_S:.0f} s: "
-                f"{canet_command('doctor')} tells whether processes find each other here"
+                f"no diagnostics from the segmentation node within {NODE_TIMEOUT_S:.0f} s: "
+                f"{canet_command('doctor')} checks the communication between processes"
             )
-        if not is_decided():
+        if not is_ready_or_failed():
             state = engine.get("doing") or engine["lifecycle_state"]
             raise RecorderError(f"the segmentation node was not ready within {NODE_TIMEOUT_S:.0f} s: {state}")
         client = self.create_client(GetParameters, f"{self._node_name}/get_parameters")
         answer = client.call_async(GetParameters.Request(names=["class_names", "class_colors"]))
         self._spin_until(answer.done, NODE_TIMEOUT_S)
         if not answer.done():
-            raise RecorderError("the segmentation node does not tell its class names")
+            raise RecorderError("the segmentation node did not answer a request for its class names")
         names, colors = (tuple(value.string_array_value) for value in answer.result().values)
         self.recording.class_names = names
         self.recording.class_colors = tuple(tuple(bytes.fromhex(color[1:])) for color in colors)  # type: ignore[misc]
 
     def _subscribe(self) -> None:
-        # camera_info is small and reliable: it counts the frames, also those whose image does not come.
+        # camera_info is small and reliable; it counts frames whose image is lost too.
         self.create_subscription(
             CameraInfo, f"{self._camera}/camera_info", self._on_camera_info, _reliable(100)
         )
         for part, topic in TOPICS.items():
-            callback = functools.partial(self._on_picture, part)
+            callback = functools.partial(self._on_image, part)
             self.create_subscription(Image, f"{self._camera}/{topic}", callback, _reliable(10))
 
     def _spin_until(self, condition: Any, timeout_s: float) -> None:
@@ -144,7 +144,7 @@ class Recorder(Node):  # type: ignore[misc]
         self.recording.published_ns.append(nanoseconds(message.header.stamp))
         self.recording.camera_size = (message.width, message.height)
 
-    def _on_picture(self, part: str, message: Image) -> None:
+    def _on_image(self, part: str, message: Image) -> None:
         now_ns = self.get_clock().now().nanoseconds
         frame = frame_from_image(message)
         self.recording.add(part, nanoseconds(message.header.stamp), frame, now_ns)
@@ -157,11 +157,9 @@ def _reliable(depth: int) -> QoSProfile:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Record one run; the exit status is the return value, and what went wrong is printed to stdout."""
+    """Record one run; return the exit status. Errors are printed to stdout, which is the log."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="existing folder for pictures and summary.json"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="existing folder for images and summary.json")
     parser.add_argument("--camera", required=True, help="namespace of the camera, /street")
     parser.add_argument("--node", required=True, help="name of the segmentation node, /canet")
     parser.add_argument("--frames", type=int, default=0, help="frames expected, for the progress bar")
@@ -180,17 +178,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         recorder = Recorder(given.camera, given.node, view)
         recorder.record(given.frames)
         summary = summarize(recorder.recording, given.source)
-        summary["pictures"] = write_pictures(recorder.recording, summary, given.out)
+        summary["images"] = write_images(recorder.recording, summary, given.out)
         text = json.dumps(summary, indent=2) + "\n"
         write_text(given.out / SUMMARY_FILE, text)
     except (OSError, RuntimeError, ValueError) as error:
         try:
             print(error, flush=True)
-        except OSError:  # the log is on the disk that is full; this is for the user's eyes
+        except OSError:  # the log may be on the full disk; stderr is the terminal
             print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped before the end")
+        print("interrupted")
         return 1
     finally:
         if view is not None:

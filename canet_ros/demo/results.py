@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``canet demo`` leaves behind: frames matched by their stamps, figures, overlays and a contact sheet."""
+"""Results of ``canet demo``: frames matched by stamp, metrics, overlays and a contact sheet."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ OVERLAY_FILES = "overlay_*.png"
 SHEET_FILE = "contact_sheet.png"
 SUMMARY_FILE = "summary.json"
 
-PICTURE_EVERY_S = 1.0
+SAMPLE_PERIOD_S = 1.0
 SHEET_ROWS = 6
-FRAMES_KEPT = 50  # until their mask comes
+MAX_PENDING_FRAMES = 50  # whose mask has not arrived
 
-Frame = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 @dataclass
 class FrameParts:
-    """What has come of one frame; see the topics of the same names."""
+    """Images of one frame that have arrived."""
 
-    image: Frame | None = None
-    labels: Frame | None = None
-    mask: Frame | None = None
-    overlay: Frame | None = None
+    image: Pixels | None = None
+    labels: Pixels | None = None
+    mask: Pixels | None = None
+    overlay: Pixels | None = None
 
-    def is_picture(self) -> bool:
+    def has_overlay(self) -> bool:
         return self.image is not None and self.overlay is not None
 
 
 @dataclass
 class Recording:
-    """A run, as far as it has come. Frames are known by their stamp in nanoseconds.
+    """What has arrived during a run. Frames are identified by their stamp in nanoseconds.
 
     Attributes:
-        class_names, class_colors: of the model's ids, RGB.
-        engine: key and value of the node's engine status on /diagnostics.
+        class_names, class_colors: of the model; colours are RGB.
+        engine: the node's engine status on /diagnostics.
         camera_size: (width, height) of the latest image, pixels.
-        published_ns: every frame of the camera.
-        arrival_ns: of each mask.
-        latency_ms: from each image's stamp to its mask's arrival.
-        pictures: the frames that are kept to be looked at, one a second.
-        confusion: pixels by (truth, mask) in the model's ids; None while nothing was compared.
+        published_ns: stamps of all published frames.
+        arrival_ns: arrival time of each mask.
+        latency_ms: from each image's stamp to the arrival of its mask.
+        samples: one frame per second, for the overlays.
+        confusion: pixels by (ground truth, mask) in the model's ids; None without ground truth.
     """
 
     class_names: tuple[str, ...] = ()
@@ -65,43 +65,43 @@ class Recording:
     published_ns: list[int] = field(default_factory=list)
     arrival_ns: list[int] = field(default_factory=list)
     latency_ms: list[float] = field(default_factory=list)
-    pictures: dict[int, FrameParts] = field(default_factory=dict)
+    samples: dict[int, FrameParts] = field(default_factory=dict)
     confusion: NDArray[np.int64] | None = None
     _recent: dict[int, FrameParts] = field(default_factory=dict)
 
-    def add(self, part: str, stamp_ns: int, frame: Frame, now_ns: int) -> None:
-        """Put one of the parts of ``FrameParts`` to the others of its stamp."""
+    def add(self, part: str, stamp_ns: int, pixels: Pixels, now_ns: int) -> None:
+        """Add a part, a field of ``FrameParts``, to the frame with this stamp."""
         parts = self._recent.setdefault(stamp_ns, FrameParts())
-        setattr(parts, part, frame)
+        setattr(parts, part, pixels)
         if part == "mask":
             self.arrival_ns.append(now_ns)
             self.latency_ms.append((now_ns - stamp_ns) * 1e-6)
-            self._keep_one_a_second(stamp_ns, parts)
+            self._add_sample(stamp_ns, parts)
         if part in ("mask", "labels") and parts.mask is not None and parts.labels is not None:
             self._compare(parts.labels, parts.mask)
-        while len(self._recent) > FRAMES_KEPT:
+        while len(self._recent) > MAX_PENDING_FRAMES:
             self._recent.pop(next(iter(self._recent)))
 
     def is_complete(self) -> bool:
-        """Whether mask and overlay of the last published frame have come."""
+        """Whether mask and overlay of the last published frame have arrived."""
         parts = self._recent.get(self.published_ns[-1]) if self.published_ns else None
         return parts is not None and parts.mask is not None and parts.overlay is not None
 
-    def _keep_one_a_second(self, stamp_ns: int, parts: FrameParts) -> None:
-        first_ns = next(iter(self.pictures), stamp_ns)
-        # A twentieth early, because a camera's frames come now a little before, now a little after their time.
-        if (stamp_ns - first_ns) * 1e-9 >= (len(self.pictures) - 0.05) * PICTURE_EVERY_S:
-            self.pictures[stamp_ns] = parts
+    def _add_sample(self, stamp_ns: int, parts: FrameParts) -> None:
+        first_ns = next(iter(self.samples), stamp_ns)
+        # 5 % tolerance, because stamps jitter.
+        if (stamp_ns - first_ns) * 1e-9 >= (len(self.samples) - 0.05) * SAMPLE_PERIOD_S:
+            self.samples[stamp_ns] = parts
 
-    def _compare(self, truth: Frame, mask: Frame) -> None:
-        table = class_of_truth(self.class_names)
-        if mask.shape == truth.shape and (table != 255).any():
-            confusion = confusion_matrix(table[truth], mask, len(self.class_names))
+    def _compare(self, labels: Pixels, mask: Pixels) -> None:
+        table = street_to_model_ids(self.class_names)
+        if mask.shape == labels.shape and (table != 255).any():
+            confusion = confusion_matrix(table[labels], mask, len(self.class_names))
             self.confusion = confusion if self.confusion is None else self.confusion + confusion
 
 
-def class_of_truth(class_names: Sequence[str]) -> NDArray[np.uint8]:
-    """Table (256,) from the ids of the street camera's truth to a model's ids of the same names; 255: none."""
+def street_to_model_ids(class_names: Sequence[str]) -> NDArray[np.uint8]:
+    """Table (256,) from the street camera's class ids to a model's, by name; 255 where the model has no such class."""
     table = np.full(256, 255, np.uint8)
     for street_class in StreetClass:
         name = street_class.name.lower()
@@ -111,11 +111,11 @@ def class_of_truth(class_names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def summarize(recording: Recording, source: str) -> dict[str, Any]:
-    """Contents of summary.json: counts, rates, agreement with the truth, and what they were measured on.
+    """Contents of summary.json: counts, rates, accuracy and the machine.
 
     Args:
-        recording: with at least one mask.
-        source: where the frames came from.
+        recording: has at least one mask.
+        source: description of the camera's input.
     """
     published, segmented = len(recording.published_ns), len(recording.arrival_ns)
     duration_s = (recording.arrival_ns[-1] - recording.arrival_ns[0]) * 1e-9
@@ -138,41 +138,42 @@ def summarize(recording: Recording, source: str) -> dict[str, Any]:
         "host": describe_machine(),
     }
     if recording.confusion is not None:
-        found = scores(recording.confusion)
-        summary["miou"], summary["pixel_accuracy"] = round(found.miou, 4), round(found.pixel_accuracy, 4)
+        accuracy = scores(recording.confusion)
+        summary["miou"] = round(accuracy.miou, 4)
+        summary["pixel_accuracy"] = round(accuracy.pixel_accuracy, 4)
         summary["iou"] = {
             name: None if np.isnan(iou) else round(float(iou), 4)
-            for name, iou in zip(recording.class_names, found.iou)
+            for name, iou in zip(recording.class_names, accuracy.iou)
         }
     return summary
 
 
-def write_pictures(recording: Recording, summary: dict[str, Any], out: Path) -> list[str]:
-    """Write the overlays and the contact sheet; the names of the files.
+def write_images(recording: Recording, summary: dict[str, Any], out: Path) -> list[str]:
+    """Write the overlays and the contact sheet; return the file names.
 
     Raises:
-        ValueError: no overlay came whose image came too.
+        ValueError: no overlay arrived together with its image.
         OSError: a file cannot be written.
     """
-    whole = [(stamp_ns, parts) for stamp_ns, parts in recording.pictures.items() if parts.is_picture()]
-    if not whole:
-        raise ValueError("masks came, but no overlay together with its image")
-    names = [OVERLAY_FILES.replace("*", f"{index:03d}") for index in range(len(whole))]
-    for name, (_, parts) in zip(names, whole):
+    samples = [(stamp_ns, parts) for stamp_ns, parts in recording.samples.items() if parts.has_overlay()]
+    if not samples:
+        raise ValueError("masks arrived, but no overlay together with its image")
+    names = [OVERLAY_FILES.replace("*", f"{index:03d}") for index in range(len(samples))]
+    for name, (_, parts) in zip(names, samples):
         assert parts.overlay is not None
         write_image(out / name, parts.overlay)
 
     classes = ClassTable(recording.class_names, recording.class_colors)
     colors = color_lookup_table(classes, "bgr")
-    with_truth = recording.confusion is not None and all(parts.labels is not None for _, parts in whole)
+    with_labels = recording.confusion is not None and all(parts.labels is not None for _, parts in samples)
     rows = []
-    for index in np.linspace(0, len(whole) - 1, min(SHEET_ROWS, len(whole))).round().astype(int):
-        stamp_ns, parts = whole[index]
-        pictures = [in_color(parts.image), parts.overlay]
-        if with_truth:
-            pictures.append(colorize(class_of_truth(classes.names)[parts.labels], colors))
-        rows.append(SheetRow(f"{(stamp_ns - recording.published_ns[0]) * 1e-9:.1f} s", pictures))
-    columns = ["camera image", "overlay", "truth"][: len(rows[0].pictures)]
+    for index in np.linspace(0, len(samples) - 1, min(SHEET_ROWS, len(samples))).round().astype(int):
+        stamp_ns, parts = samples[index]
+        images = [in_color(parts.image), parts.overlay]
+        if with_labels:
+            images.append(colorize(street_to_model_ids(classes.names)[parts.labels], colors))
+        rows.append(SheetRow(f"{(stamp_ns - recording.published_ns[0]) * 1e-9:.1f} s", images))
+    columns = ["camera image", "overlay", "ground truth"][: 3 if with_labels else 2]
     page = contact_sheet(str(summary["model"]), _subtitle(summary), columns, rows, classes)
     write_image(out / SHEET_FILE, page)
     return [*names, SHEET_FILE]

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera node without a camera: publishes drawn street scenes with their truth, or the user's own pictures."""
+"""Camera node without a camera: publishes synthetic street scenes with ground truth, or the user's images."""
 
 from __future__ import annotations
 
 import dataclasses
-import queue
 import signal
 import sys
 import threading
@@ -26,36 +25,36 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from canet_ros.bags.ahead import ahead
 from canet_ros.demo.frame_sources import CameraFrame, input_frames, street_frames
 from canet_ros.launching.ending import ending_signals
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.ros.initialization import init_ros
 from canet_ros.simulation import StreetDrive
 
-FRAMES_AHEAD = 30
-SETTLING_S = 0.5  # a subscriber that we know of may need a moment longer to know us
+PREFETCHED_FRAMES = 30
+SETTLING_S = 0.5  # discovery is not simultaneous on both sides
 LAST_FRAME_TIMEOUT_S = 2.0
-LINGER_S = 0.2  # best-effort subscribers acknowledge nothing
-LOOK_FOR_OTHERS_S = 1.0
+LINGER_S = 0.2  # best-effort subscribers do not acknowledge
+CHECK_PERIOD_S = 1.0
 
-# Reliable, because that fits subscribers of either kind: SensorData (best effort), as vision nodes have it, and
-# reliable, as RViz has it. A best-effort camera would show nothing in RViz.
+# Reliable publishers match both kinds of subscribers: best effort (SensorData, vision nodes) and reliable (RViz).
 CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """The node's parameters; all are read once, at start.
+    """Parameters of the node, read once at start.
 
     Attributes:
-        seed: of the drawn drive, 0 or more.
-        width, height: of the drawn pictures, pixels.
+        seed: of the synthetic drive, 0 or more.
+        width, height: of the synthetic images, pixels.
         rate: frames per second, Hz.
-        frames: how many to publish before the node ends; 0: until it is stopped, or the input ends.
-        publish_truth: whether to publish the class of every pixel of the drawn pictures.
+        frames: number of frames to publish; 0: until the node is stopped or the input ends.
+        publish_truth: whether to publish the ground truth of synthetic images.
         frame_id: of all messages.
-        input: picture, folder of pictures, video or rosbag2 to publish instead of drawn scenes; empty: none.
-        wait_for_subscribers: how many must subscribe to the images before the first is published.
+        input: image, folder of images, video or rosbag2 to publish instead of synthetic scenes; empty: none.
+        wait_for_subscribers: number of image subscribers to wait for before the first frame.
     """
 
     seed: int = 0
@@ -76,59 +75,14 @@ class CameraSettings:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
-class FramesAhead:
-    """Frames of an iterator, made in a thread so that some are ready before their time.
-
-    Attributes:
-        failure: what the iterator raised.
-    """
-
-    def __init__(self, frames: Iterator[CameraFrame], depth: int) -> None:
-        self.failure: Exception | None = None
-        self._ready: queue.Queue[CameraFrame | None] = queue.Queue(depth)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._make, args=(frames,), name="frames ahead", daemon=True)
-        self._thread.start()
-
-    def next(self) -> CameraFrame | None:
-        """The next frame; None at the end.
-
-        Raises:
-            queue.Empty: it is not ready yet.
-        """
-        return self._ready.get_nowait()
-
-    def close(self) -> None:
-        self._closed.set()
-        self._thread.join()
-
-    def _make(self, frames: Iterator[CameraFrame]) -> None:
-        try:
-            for frame in frames:
-                self._put(frame)
-                if self._closed.is_set():
-                    return
-            self._put(None)
-        except Exception as error:
-            self.failure = error
-
-    def _put(self, frame: CameraFrame | None) -> None:
-        while not self._closed.is_set():
-            try:
-                self._ready.put(frame, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-
 class StreetCamera(Node):  # type: ignore[misc]
-    """Publishes image_raw (bgr8 or mono8), camera_info and truth (mono8), all of a frame with the same header.
+    """Publishes image_raw (bgr8 or mono8), camera_info and truth (mono8), with one header per frame.
 
     Attributes:
-        finished: whether the last frame was published and has arrived.
+        finished: whether the last frame was published and acknowledged.
 
     Raises:
-        ValueError: a parameter or the input is no good.
+        ValueError: invalid parameter or input.
     """
 
     def __init__(self) -> None:
@@ -137,31 +91,34 @@ class StreetCamera(Node):  # type: ignore[misc]
         self.finished = False
         self._calibration: NDArray[np.float64] | None = None
         self._has_truth = self._settings.publish_truth and not self._settings.input
-        self._frames = FramesAhead(self._source(), FRAMES_AHEAD)
+        self._frames = ahead(self._source(), PREFETCHED_FRAMES, "prefetch")
+        self._next_frame = self._fetch()  # starts the prefetch
+        if self._next_frame is None:
+            raise ValueError(f"input {self._settings.input} contains no readable image")
         self._image_publisher = self.create_publisher(Image, "image_raw", CAMERA_QOS)
         self._info_publisher = self.create_publisher(CameraInfo, "camera_info", CAMERA_QOS)
         if self._has_truth:
             self._truth_publisher = self.create_publisher(Image, "truth", CAMERA_QOS)
         self._published = 0
         self._start_s = 0.0
-        # A timer on ROS time would stand still where nothing publishes /clock.
+        # A timer on ROS time would never fire with use_sim_time and no /clock.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1 / self._settings.rate, self._tick, clock=clock)
-        self._others_timer = self.create_timer(LOOK_FOR_OTHERS_S, self._look_for_others, clock=clock)
+        self._check_timer = self.create_timer(CHECK_PERIOD_S, self._check_other_publishers, clock=clock)
 
     def close(self) -> None:
-        """End the thread that makes frames."""
+        """Stop the prefetch thread."""
         self._frames.close()
 
     def _read_parameters(self) -> CameraSettings:
         values: dict[str, Any] = {}
         for field in dataclasses.fields(CameraSettings):
-            # Typed below, because rclpy's own typing refuses 10 where 10.0 is meant.
+            # Checked below, because rclpy's static typing rejects 10 for 10.0.
             descriptor = ParameterDescriptor(read_only=True, dynamic_typing=True)
             value = self.declare_parameter(field.name, field.default, descriptor).value
-            wanted = type(field.default)
-            if isinstance(value, bool) is not (wanted is bool) or not isinstance(
-                value, (int, float) if wanted is float else wanted
+            expected = type(field.default)
+            if isinstance(value, bool) is not (expected is bool) or not isinstance(
+                value, (int, float) if expected is float else expected
             ):
                 raise ValueError(
                     f"parameter {field.name}: expected a value like {field.default!r}, got {value!r}"
@@ -177,37 +134,37 @@ class StreetCamera(Node):  # type: ignore[misc]
         self._calibration = drive.camera_matrix
         return street_frames(drive)
 
-    def _tick(self) -> None:
-        if self._frames.failure is not None:
-            raise RuntimeError(f"no more frames: {self._frames.failure}") from self._frames.failure
-        if not self._may_start():
-            return
+    def _fetch(self) -> CameraFrame | None:
         try:
-            frame = self._frames.next()
-        except queue.Empty:
-            if self._published > 0:
-                self.get_logger().warning(
-                    f"frames cannot be made at {self._settings.rate:g} Hz here: use a lower rate or size",
-                    throttle_duration_sec=5.0,
-                )
+            return next(self._frames, None)
+        except Exception as error:
+            raise RuntimeError(f"cannot produce the next frame: {error}") from error
+
+    def _tick(self) -> None:
+        if self._next_frame is None or not self._may_start():
             return
-        if frame is not None:
-            self._publish(frame)
-        elif self._published == 0:
-            raise ValueError(f"input {self._settings.input} holds no picture that can be read")
-        if frame is None or self._published == self._settings.frames:
+        self._publish(self._next_frame)
+        start_s = time.monotonic()
+        if self._published != self._settings.frames:
+            self._next_frame = self._fetch()
+        if time.monotonic() - start_s > 0.5 / self._settings.rate:
+            self.get_logger().warning(
+                f"this machine cannot produce frames at {self._settings.rate:g} Hz: use a lower rate or size",
+                throttle_duration_sec=5.0,
+            )
+        if self._next_frame is None or self._published == self._settings.frames:
             self._finish()
 
-    def _look_for_others(self) -> None:
+    def _check_other_publishers(self) -> None:
         topic = self._image_publisher.topic_name
         publishers = self.get_publishers_info_by_topic(topic)
         if len(publishers) > 1:
             names = sorted({f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers})
             self.get_logger().warning(
-                f"{len(publishers)} cameras publish {topic}, and their pictures come mixed: {', '.join(names)}. "
-                "Is an earlier demo still running?"
+                f"{len(publishers)} publishers of {topic}, whose images mix: {', '.join(names)}. "
+                "Check whether an earlier demo is still running."
             )
-            self.destroy_timer(self._others_timer)
+            self.destroy_timer(self._check_timer)
 
     def _may_start(self) -> bool:
         if self._published > 0 or self._settings.wait_for_subscribers == 0:
@@ -219,7 +176,7 @@ class StreetCamera(Node):  # type: ignore[misc]
 
     def _publish(self, frame: CameraFrame) -> None:
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings.frame_id)
-        # First, so that it is there when a subscriber looks for what belongs to the image.
+        # First, so that it has arrived when a subscriber synchronises it with the image.
         self._info_publisher.publish(self._camera_info(header, *frame.image.shape[:2]))
         if self._has_truth and frame.labels is not None:
             self._truth_publisher.publish(image_message(frame.labels, "mono8", header))
@@ -229,7 +186,7 @@ class StreetCamera(Node):  # type: ignore[misc]
 
     def _camera_info(self, header: Header, height: int, width: int) -> CameraInfo:
         info = CameraInfo(header=header, height=height, width=width)
-        if self._calibration is not None:  # K of zeros says "not calibrated"
+        if self._calibration is not None:  # K of zeros means uncalibrated
             info.distortion_model = "plumb_bob"
             info.d = [0.0] * 5
             info.k = self._calibration.ravel()
@@ -246,7 +203,7 @@ class StreetCamera(Node):  # type: ignore[misc]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the camera until its frames are published or it is told to stop; the exit status is the return value."""
+    """Run the camera until its frames are published or it is stopped; return the exit status."""
     stop = threading.Event()
     camera = None
     try:

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do camera-sized images arrive? Two processes, one topic, and a count.
+"""Counts how many camera-sized images cross from one process to another over DDS.
 
-``python -m canet_ros.demo.transport_check publish|receive ...`` is one of the two processes.
+``python -m canet_ros.demo.transport_check publish|receive STREAM`` is one of the two processes; STREAM is JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import array
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import rclpy
@@ -26,17 +25,25 @@ from canet_ros.launching.transport import unused_domain_id
 from canet_ros.ros.initialization import init_ros
 
 _TOPIC = "canet_transport_check"
-_DISCOVERY_LIMIT_S = 15.0
-_LINGER_S = 0.5  # a publisher that leaves takes with it what is still on the way
+_DISCOVERY_TIMEOUT_S = 15.0
+_SETTLING_S = 0.5  # discovery is not simultaneous on both sides
+_LINGER_S = 0.5  # a publisher that is destroyed discards what it has not sent
 
 
 class TransportError(RuntimeError):
-    """The check itself could not run; the message says why."""
+    """The check itself failed; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class ImageStream:
-    """What is sent: bgr8 images of a size at a rate, for a while."""
+    """A stream of bgr8 images.
+
+    Attributes:
+        width, height: pixels.
+        rate_hz: images per second.
+        count: number of images.
+        reliable: reliability of both ends; False is best effort.
+    """
 
     width: int = 1280
     height: int = 720
@@ -44,10 +51,15 @@ class ImageStream:
     count: int = 60
     reliable: bool = False
 
+    def qos(self) -> QoSProfile:
+        # The depth of SensorData, which image subscribers use (REP 2003).
+        policy = ReliabilityPolicy.RELIABLE if self.reliable else ReliabilityPolicy.BEST_EFFORT
+        return QoSProfile(depth=5, reliability=policy)
+
 
 @dataclass(frozen=True)
 class TransportResult:
-    """What arrived. Latency is from the publisher's call to the subscriber's callback; NaN if nothing arrived."""
+    """What arrived. Latency is from the publish call to the subscription callback; NaN if nothing arrived."""
 
     sent: int
     received: int
@@ -64,18 +76,19 @@ def check_transport(stream: ImageStream, environment: Mapping[str, str] | None =
 
     Args:
         stream: what to send.
-        environment: of both processes (default: this process's), but for ROS_DOMAIN_ID, which is an unused one.
+        environment: of both processes (default: this process's); ROS_DOMAIN_ID is replaced by an unused one.
 
     Raises:
-        TransportError: a process failed, or the two did not find each other.
+        TransportError: a process failed, or the two did not discover each other.
     """
     variables = {
         **(os.environ if environment is None else environment),
         "ROS_DOMAIN_ID": str(unused_domain_id()),
     }
-    limit_s = 2 * _DISCOVERY_LIMIT_S + 3 * stream.count / stream.rate_hz
+    limit_s = 2 * _DISCOVERY_TIMEOUT_S + 3 * stream.count / stream.rate_hz
+    command = [sys.executable, "-m", __name__]
     receiver, publisher = processes = [
-        ChildProcess(name, _command(role, stream), variables)
+        ChildProcess(name, [*command, role, json.dumps(asdict(stream))], variables)
         for name, role in (("subscriber", "receive"), ("publisher", "publish"))
     ]
     try:
@@ -90,50 +103,30 @@ def check_transport(stream: ImageStream, environment: Mapping[str, str] | None =
     if failures:
         raise TransportError("; ".join(failures))
     # The middleware may print too.
-    counted = next(line for line in reversed(receiver.output().splitlines()) if line.startswith("{"))
-    return TransportResult(sent=stream.count, **json.loads(counted))
+    result = next(line for line in reversed(receiver.output().splitlines()) if line.startswith("{"))
+    return TransportResult(sent=stream.count, **json.loads(result))
 
 
-def _command(role: str, stream: ImageStream) -> list[str]:
-    command = [
-        sys.executable,
-        "-m",
-        __name__,
-        role,
-        str(stream.width),
-        str(stream.height),
-        str(stream.rate_hz),
-    ]
-    return [*command, str(stream.count), "reliable" if stream.reliable else "best_effort"]
-
-
-def _qos(stream: ImageStream) -> QoSProfile:
-    # The depth of SensorData, which is what image subscribers use (REP 2003).
-    policy = ReliabilityPolicy.RELIABLE if stream.reliable else ReliabilityPolicy.BEST_EFFORT
-    return QoSProfile(depth=5, reliability=policy)
-
-
-def _publish(stream: ImageStream) -> int:
+def _publish(stream: ImageStream) -> None:
     node = rclpy.create_node("canet_transport_check_publisher")
-    publisher = node.create_publisher(Image, _TOPIC, _qos(stream))
-    limit = time.monotonic() + _DISCOVERY_LIMIT_S
+    publisher = node.create_publisher(Image, _TOPIC, stream.qos())
+    end_s = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while publisher.get_subscription_count() == 0:
-        if time.monotonic() > limit:
-            return _fail("publisher and subscriber did not find each other")
+        if time.monotonic() > end_s:
+            raise SystemExit("publisher and subscriber did not discover each other")
         time.sleep(0.02)
-    time.sleep(0.5)  # the other side may need a moment longer to know us
+    time.sleep(_SETTLING_S)
     message = Image(height=stream.height, width=stream.width, encoding="bgr8", step=3 * stream.width)
     message.data = array.array("B", bytes(message.step * message.height))
-    start = time.monotonic()
+    start_s = time.monotonic()
     for index in range(stream.count):
-        time.sleep(max(0.0, start + index / stream.rate_hz - time.monotonic()))
+        time.sleep(max(0.0, start_s + index / stream.rate_hz - time.monotonic()))
         message.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(message)
     time.sleep(_LINGER_S)
-    return 0
 
 
-def _receive(stream: ImageStream) -> int:
+def _receive(stream: ImageStream) -> None:
     node = rclpy.create_node("canet_transport_check_subscriber")
     latencies_ms: list[float] = []
 
@@ -142,44 +135,27 @@ def _receive(stream: ImageStream) -> int:
         stamp = message.header.stamp
         latencies_ms.append((now.sec - stamp.sec) * 1e3 + (now.nanosec - stamp.nanosec) * 1e-6)
 
-    node.create_subscription(Image, _TOPIC, on_image, _qos(stream))
-    limit = time.monotonic() + _DISCOVERY_LIMIT_S
-    publisher_seen = False
+    node.create_subscription(Image, _TOPIC, on_image, stream.qos())
+    end_s = time.monotonic() + _DISCOVERY_TIMEOUT_S
+    discovered = False
     while len(latencies_ms) < stream.count:
         rclpy.spin_once(node, timeout_sec=0.1)
-        publisher_there = node.count_publishers(_TOPIC) > 0
-        if not publisher_there and (publisher_seen or time.monotonic() > limit):
+        has_publisher = node.count_publishers(_TOPIC) > 0
+        if not has_publisher and (discovered or time.monotonic() > end_s):
             break
-        publisher_seen = publisher_seen or publisher_there
+        discovered = discovered or has_publisher
     p50, p95 = np.percentile(latencies_ms, (50, 95)) if latencies_ms else (np.nan, np.nan)
     print(json.dumps({"received": len(latencies_ms), "latency_p50_ms": p50, "latency_p95_ms": p95}))
-    return 0
 
 
-def _fail(reason: str) -> int:
-    print(reason, file=sys.stderr)
-    return 1
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """One process of the check; the exit status is the return value."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("role", choices=("publish", "receive"))
-    parser.add_argument("width", type=int)
-    parser.add_argument("height", type=int)
-    parser.add_argument("rate_hz", type=float)
-    parser.add_argument("count", type=int)
-    parser.add_argument("reliability", choices=("best_effort", "reliable"))
-    given = parser.parse_args(argv)
-    stream = ImageStream(
-        given.width, given.height, given.rate_hz, given.count, given.reliability == "reliable"
-    )
+def main() -> None:
+    role, stream = sys.argv[1], ImageStream(**json.loads(sys.argv[2]))
     try:
         init_ros([])
-        return _publish(stream) if given.role == "publish" else _receive(stream)
+        (_publish if role == "publish" else _receive)(stream)
     finally:
         rclpy.try_shutdown()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

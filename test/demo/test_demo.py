@@ -102,7 +102,7 @@ def test_overlays_and_agreement_are_those_of_the_camera_and_the_model(drawn_run,
     frames = [drive.frame(index) for index in range(20)]
     masks = [segmenter(frame.image).mask for frame in frames]
     expected = [overlay(frame.image, mask, table, 0.5) for frame, mask in zip(frames, masks)]
-    names = [name for name in summary["pictures"] if name.startswith("overlay")]
+    names = [name for name in summary["images"] if name.startswith("overlay")]
     assert 1 <= len(names) <= 2
     assert sorted(path.name for path in out.glob("overlay_*")) == names
     indices = []

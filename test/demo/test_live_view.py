@@ -117,7 +117,7 @@ def test_it_closes_though_viewers_wait_or_have_gone() -> None:
         closing.start()
         closing.join(10)
         assert not closing.is_alive()
-        assert waiting.read().strip() == b"--picture"  # and no more comes
+        assert waiting.read().strip() == b"--frame"  # and nothing more
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=10)
 

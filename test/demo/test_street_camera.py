@@ -217,7 +217,7 @@ def test_a_folder_without_a_readable_picture_is_said(street_camera, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     camera = street_camera(input=tmp_path)
     assert camera.wait(20) == 1
-    assert "holds no picture that can be read" in camera.output()
+    assert "contains no readable image" in camera.output()
 
 
 def test_it_waits_for_its_subscribers(graph, street_camera):
