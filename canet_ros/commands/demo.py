@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet demo``: the main job on this machine, as three processes with DDS between them.
+"""``canet demo``: run the segmentation on this machine, as three processes connected by DDS.
 
-A street camera publishes images, the segmentation node publishes masks and overlays, a recorder writes what came.
+A street camera publishes images, the segmentation node publishes masks and overlays, a recorder writes the results.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("demo_output"), help="folder for the results (default: demo_output)"
     )
     parser.add_argument(
-        "--input", type=Path, help="picture, folder of pictures, video or rosbag2, not a drawn street"
+        "--input",
+        type=Path,
+        help="image, folder of images, video or rosbag2 in place of the synthetic street",
     )
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="how long the camera publishes (default: 20)"
     )
     parser.add_argument(
-        "--size", default="640x480", metavar="WxH", help="of the drawn pictures (default: 640x480)"
+        "--size", default="640x480", metavar="WxH", help="size of the synthetic images (default: 640x480)"
     )
     parser.add_argument(
         "--view",
@@ -56,12 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=0,
         metavar="PORT",
-        help="show the overlay live in a browser of this machine, on 127.0.0.1 alone (default: a free port)",
+        help="show the overlay live in a browser on this machine, at 127.0.0.1 (default: a free port)",
     )
-    parser.add_argument(
-        "--bag", action="store_true", help=f"record the drive as a rosbag2 too, in OUT/{BAG_FOLDER}"
-    )
-    parser.add_argument("--seed", type=int, default=6, help="of the drawn street (default: 6)")
+    parser.add_argument("--bag", action="store_true", help=f"also record a rosbag2, in OUT/{BAG_FOLDER}")
+    parser.add_argument("--seed", type=int, default=6, help="seed of the synthetic street (default: 6)")
     parser.add_argument("--model", default="", help="name under models/, or a model folder")
     parser.add_argument("--architecture", default="canet", help="of the model (default: canet)")
     parser.add_argument("--backbone", default="mobilenet_v2", help="of the model (default: mobilenet_v2)")
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resolution",
         default="",
         metavar="WxH",
-        help="of the network's input; camera: in the pictures' shape",
+        help="network input; camera: the camera's aspect ratio",
     )
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = _model_folder(arguments)
     if not arguments.force:
         require_new(*_results_of_earlier_run(arguments.out))
-    _empty(arguments.out)
+    _clear_output(arguments.out)
     commands = _commands(arguments, model)
     environment = {**transport_environment(), "ROS_DOMAIN_ID": str(unused_domain_id())}
     sigterm_handler = signal.signal(signal.SIGTERM, end_by_exception)
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         for name, command in commands.items():
             log = arguments.out / LOG_FOLDER / f"{name.replace(' ', '_')}.log"
-            # The recorder's progress bar is for the user.
+            # The recorder shows a progress bar on stderr.
             processes[name] = ChildProcess(name, command, environment, log, shows_stderr=name == RECORDER)
         _wait_for_recorder(processes)
     finally:
@@ -104,22 +104,22 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, sigterm_handler)
     summary = json.loads((arguments.out / SUMMARY_FILE).read_text(encoding="utf-8"))
     print(_table(summary))
-    print(f"\npictures and {SUMMARY_FILE}: {arguments.out.resolve()}")
+    print(f"\nimages and {SUMMARY_FILE}: {arguments.out.resolve()}")
     if arguments.bag:
         print(f"rosbag2: {(arguments.out / BAG_FOLDER).resolve()}")
     return 0
 
 
 def _wait_for_recorder(processes: Mapping[str, ChildProcess]) -> None:
-    """Wait until the recorder has ended well.
+    """Wait until the recorder has succeeded.
 
     Raises:
-        ProcessError: it failed, or another process failed or ended before its time.
+        ProcessError: a process failed, or the node ended.
     """
     while processes[RECORDER].status() != 0:
         for name, process in processes.items():
             status = process.status()
-            # The camera ends by itself when its frames are published; nothing else may.
+            # The camera ends after its last frame; the node must not end.
             if status is not None and (status != 0 or name == NODE_PROCESS):
                 raise ProcessError(process.exit_message())
         time.sleep(0.05)
@@ -129,13 +129,12 @@ def _model_folder(arguments: argparse.Namespace) -> Path:
     try:
         return find_model(arguments.model or shipped_model(arguments.architecture, arguments.backbone))
     except ModelError as error:
-        raise ModelError(
-            f"{error}. To train one: {canet_command('train --data DATA --name NAME --out RUN')}, then --model RUN/model"
-        ) from error
+        train = canet_command("train --data DATA --name NAME --out RUN")
+        raise ModelError(f"{error}. Train a model with {train}, then use --model RUN/model") from error
 
 
-def _empty(out: Path) -> None:
-    """Make the folder, without what an earlier run left in it."""
+def _clear_output(out: Path) -> None:
+    """Create the folder; remove the results of an earlier run."""
     (out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
     for path in _results_of_earlier_run(out):
         path.unlink()
@@ -161,7 +160,7 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
     else:
         width, height = parse_resolution(arguments.size)
         camera |= {"seed": arguments.seed, "width": width, "height": height}
-        recorder += ["--source", f"street of seed {arguments.seed}", "--frames", str(frames)]
+        recorder += ["--source", f"synthetic street, seed {arguments.seed}", "--frames", str(frames)]
     node: dict[str, Any] = {
         "image_topics": f"['{CAMERA}/image_raw']",
         "model": model.resolve(),
@@ -202,18 +201,18 @@ def _ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def _table(summary: Mapping[str, Any]) -> str:
-    passed_over = {"because": summary["passed_over"]} if summary["passed_over"] else {}
-    miou = "no truth" if summary["miou"] is None else f"{summary['miou']:.3f}"
+    fallback = {"fallback": summary["passed_over"]} if summary["passed_over"] else {}
+    miou = "no ground truth" if summary["miou"] is None else f"{summary['miou']:.3f}"
     rows = {
         "model": f"{summary['model']} at {summary['resolution']}",
         "runs on": f"{summary['engine']} {summary['precision']}, {summary['device']} ({summary['host']['processor']})",
-        **passed_over,
+        **fallback,
         "camera": f"{summary['camera_size']}, {summary['input']}",
         "frames": f"{summary['frames_published']} published, {summary['frames_segmented']} segmented, "
         f"{summary['dropped']} dropped",
         "rate": f"{summary['fps'] or '-'} frames per second",
         "latency": f"{summary['latency_ms']['p50']} ms p50, {summary['latency_ms']['p95']} ms p95, "
-        "image's stamp to mask's arrival",
+        "from image stamp to mask arrival",
         "mIoU": miou,
     }
     return "\n".join(f"{name:>8}  {text}" for name, text in rows.items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet models``: the models that can be given by name: classes, input, size, figures, licence, place."""
+"""``canet models``: list the installed models: classes, input, size, metrics, licence, folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from canet_ros.inference.model_folder import ModelError, available_models, load_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the list as JSON")
     add_force_argument(parser)
 
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(arguments.json, rows)
     if not rows:
-        raise ModelError("no models are installed: canet train makes one, canet import brings one in")
+        raise ModelError("no models are installed; create one with canet train or canet import")
     print("\n\n".join(map(_text, rows)))
     return 0
 
@@ -33,7 +33,7 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "folder": str(folder), "size_mb": round(size_mb, 1)}
     try:
         spec = load_spec(folder)
-    except ModelError as error:  # the others are none the worse
+    except ModelError as error:  # list the other models anyway
         return {**row, "error": str(error)}
     return {
         **row,
@@ -42,7 +42,7 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
         "classes": list(spec.classes.names),
         "resolution": f"{spec.resolution[0]}x{spec.resolution[1]}",
         "metrics": {key: value for key, value in spec.metrics.items() if isinstance(value, (int, float))},
-        "licence": str(spec.training.get("data_licence") or "not said"),
+        "licence": str(spec.training.get("data_licence") or "unknown"),
     }
 
 
@@ -50,13 +50,13 @@ def _text(row: dict[str, Any]) -> str:
     head = f"{row['name']}  ({row['size_mb']:.0f} MB)"
     if "error" in row:
         return f"{head}\n  broken: {row['error']}"
-    figures = ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items()) or "none"
+    metrics = ", ".join(f"{key} {value:.4g}" for key, value in row["metrics"].items()) or "none"
     return "\n".join(
         (
             head,
             f"  network  {', '.join(filter(None, (row['architecture'], row['backbone'])))}, input {row['resolution']}",
             f"  classes  {len(row['classes'])}: {', '.join(row['classes'])}",
-            f"  figures  {figures}",
+            f"  metrics  {metrics}",
             f"  licence  {row['licence']}",
             f"  folder   {row['folder']}",
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet policy``: the SROS 2 policy of a node that is started with these arguments; see docs/security.md."""
+"""``canet policy``: print the SROS 2 policy of a node with given launch arguments; see docs/security.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "arguments",
         nargs="*",
         metavar="NAME:=VALUE",
-        help="what canet.launch.py is given: image_topics, namespace, params_file and so on",
+        help="arguments of canet.launch.py: image_topics, namespace, params_file and so on",
     )
     parser.add_argument(
         "--enclave", default="/canet", metavar="PATH", help="name of the enclave (default: /canet)"
@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         clouds += ["/tf", "/tf_static"]
     for name in (namespace, arguments.enclave, *images, *clouds, *depths):
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name in ROS: expected letters, digits, underscores and slashes")
+            raise ValueError(
+                f"{name!r} is not a valid ROS name: expected letters, digits, underscores and slashes"
+            )
     policy = sros2_policy(
         camera_topics(images, in_use["results_name"]),
         in_use["image_transport"],
@@ -71,5 +73,5 @@ def run(arguments: argparse.Namespace) -> int:
 def _name_and_value(word: str) -> tuple[str, str]:
     name, separator, value = word.partition(":=")
     if not separator:
-        raise ValueError(f"expected NAME:=VALUE, as ros2 launch takes it, got {word!r}")
+        raise ValueError(f"expected NAME:=VALUE, as for ros2 launch, got {word!r}")
     return name, value

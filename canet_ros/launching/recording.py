@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recording of the segmentation holds and the command that makes it. Needs neither rclpy nor launch."""
+"""Topics of a recording, and the command that records them. Imports neither rclpy nor launch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
-# A subscription that comes later than a latched message still gets it; 100 publishers may have latched one each.
+# Late subscriptions still receive latched messages, of up to 100 publishers.
 _LATCHED: dict[str, str | int] = {
     "history": "keep_last",
     "depth": 100,
@@ -22,15 +22,14 @@ _LATCHED: dict[str, str | int] = {
 
 _PACKAGES_OF_CANET_RECORD = ("rosbags", "zstandard", "lz4")
 
-# Twelve seconds of raw 1280x720 at 30 Hz: with less it is not worth beginning.
-LEAST_FREE_BYTES = 2**30
+MIN_FREE_BYTES = 2**30  # 12 s of raw 1280x720 images at 30 Hz
 
 
 def recorded_topics(cameras: Sequence[CameraTopics], image_transport: str) -> list[str]:
-    """Topics from which a drive can be looked at, segmented again and evaluated.
+    """Topics needed to review a drive, segment it again and evaluate it.
 
     Args:
-        image_transport: ``raw`` or ``compressed``: the form of the camera images that is recorded.
+        image_transport: ``raw`` or ``compressed``, of the recorded camera images.
     """
     topics = []
     for camera in cameras:
@@ -45,7 +44,7 @@ def recorded_topics(cameras: Sequence[CameraTopics], image_transport: str) -> li
 
 
 def latched_topics(cameras: Sequence[CameraTopics]) -> dict[str, dict[str, str | int]]:
-    """QoS of the latched topics in the form of ``ros2 bag record --qos-profile-overrides-path``."""
+    """QoS of the latched topics, as for ``ros2 bag record --qos-profile-overrides-path``."""
     return {
         topic: dict(_LATCHED)
         for topic in (*(f"{camera.results}/label_info" for camera in cameras), "/tf_static")
@@ -53,17 +52,17 @@ def latched_topics(cameras: Sequence[CameraTopics]) -> dict[str, dict[str, str |
 
 
 def recording_problem(bag: str, environment: Mapping[str, str]) -> str:
-    """Why a recording cannot begin, and what to do; empty where it can.
+    """Why a recording cannot start, with a remedy; empty if it can.
 
     Args:
-        bag: folder to be made; empty: one in the current folder.
-        environment: of the recorder: a sourced ROS installation.
+        bag: folder to create; empty: one in the current folder.
+        environment: of the recorder, with ROS sourced.
     """
-    return _recorder_problem(environment) or _place_problem(bag)
+    return _recorder_problem(environment) or _folder_problem(bag)
 
 
 def installed_in(environment: Mapping[str, str], package: str) -> bool:
-    """Whether a ROS package is in one of the environment's workspaces."""
+    """Whether a ROS package is in a workspace of the environment."""
     return any(
         (Path(prefix) / "share/ament_index/resource_index/packages" / package).is_file()
         for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
@@ -72,15 +71,15 @@ def installed_in(environment: Mapping[str, str], package: str) -> bool:
 
 
 def apt_install_command(environment: Mapping[str, str], package: str) -> str:
-    """The command that installs a ROS package where ROS comes from its Debian packages."""
+    """Command that installs a ROS package from Debian packages."""
     distro = environment.get("ROS_DISTRO") or "<distro>"
     return f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
 
 
 def ros2_bag_problem(environment: Mapping[str, str]) -> str:
-    """Why ``ros2 bag`` cannot record here, and how to get it; empty where it can."""
+    """Why ``ros2 bag`` cannot record here, with a remedy; empty if it can."""
     if not installed_in(environment, "ros2bag") or not shutil.which("ros2", path=environment.get("PATH")):
-        return f"there is no ros2 bag: {apt_install_command(environment, 'ros2bag')}"
+        return f"ros2 bag is not installed: {apt_install_command(environment, 'ros2bag')}"
     if not installed_in(environment, "rosbag2_storage_mcap"):
         return f"ros2 bag cannot write mcap here: {apt_install_command(environment, 'rosbag2_storage_mcap')}"
     return ""
@@ -90,18 +89,18 @@ def _recorder_problem(environment: Mapping[str, str]) -> str:
     problem = ros2_bag_problem(environment)
     missing = [package for package in _PACKAGES_OF_CANET_RECORD if importlib.util.find_spec(package) is None]
     if problem and missing:
-        return f"{problem}; canet record in its place needs {' and '.join(missing)}"
+        return f"{problem}; its substitute canet record needs {' and '.join(missing)}"
     return ""
 
 
-def _place_problem(bag: str) -> str:
+def _folder_problem(bag: str) -> str:
     parent = Path(bag).parent if bag else Path.cwd()
     if bag and os.path.lexists(bag):
-        return f"record_path: {bag} exists already: name a new folder"
+        return f"record_path: {bag} already exists: choose a new folder"
     if not parent.is_dir():
-        return f"record_path: there is no folder {parent}: make it, or mount its disk"
+        return f"record_path: folder {parent} does not exist: create it, or mount its disk"
     if not os.access(parent, os.W_OK | os.X_OK):
-        return f"record_path: {parent} may not be written to by this user"
+        return f"record_path: {parent} is not writable by this user"
     try:
         free_bytes = shutil.disk_usage(parent).free
         read_only = bool(os.statvfs(parent).f_flag & os.ST_RDONLY)
@@ -109,18 +108,18 @@ def _place_problem(bag: str) -> str:
         return f"record_path: {error}"
     if read_only:
         return f"record_path: the disk of {parent} is mounted read-only"
-    if free_bytes < LEAST_FREE_BYTES:
+    if free_bytes < MIN_FREE_BYTES:
         return (
-            f"record_path: the disk of {parent} is nearly full: {free_bytes / 2**20:.0f} MiB left, "
-            f"{LEAST_FREE_BYTES / 2**20:.0f} MiB are the least to begin with"
+            f"record_path: the disk of {parent} is nearly full: {free_bytes / 2**20:.0f} MiB free, "
+            f"a recording needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB"
         )
     return ""
 
 
 def canet_record_command(topics: Sequence[str], bag: str, use_sim_time: bool) -> list[str]:
-    """The command line that records the topics where there is no ``ros2 bag``: ``canet record``.
+    """Command line that records the topics without ``ros2 bag``: ``canet record``.
 
-    It asks publishers for their QoS, and so gets latched topics without being told which they are.
+    It adopts the QoS of the publishers, and so needs no QoS file for latched topics.
     """
     command = [sys.executable, "-m", "canet_ros.cli", "record", *([bag] if bag else [])]
     command += ["--only-topics", "--topics", *topics]
@@ -130,12 +129,12 @@ def canet_record_command(topics: Sequence[str], bag: str, use_sim_time: bool) ->
 
 
 def record_command(topics: Sequence[str], qos_file: Path, bag: str, use_sim_time: bool) -> list[str]:
-    """The command line that records the topics, the same on every ROS 2 distribution.
+    """Command line that records the topics, for every ROS 2 distribution.
 
     Args:
-        bag: folder to be made; empty: rosbag2 chooses a name by date and time.
+        bag: folder to create; empty: rosbag2 names one by date and time.
     """
-    # Topics by name are positional on Humble and --topics since Jazzy; --regex is on all of them.
+    # Topic names are positional on Humble and --topics since Jazzy; --regex works on all.
     command = ["ros2", "bag", "record", "--regex", f"^({'|'.join(topics)})$"]
     command += ["--storage", "mcap", "--qos-profile-overrides-path", str(qos_file)]
     if bag:

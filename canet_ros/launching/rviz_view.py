@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RViz configurations for any cameras, made from ours by changing the topics. Needs neither rclpy nor launch."""
+"""RViz configurations for given cameras, from our templates. Imports neither rclpy nor launch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
 
 def camera_of_display(display: dict[str, Any]) -> str | None:
-    """Namespace of the camera that a display of a configuration shows, ``/front``; None for displays of other kinds."""
+    """Namespace of the camera that an image display shows, ``/front``; None for other displays."""
     if display["Class"] != "rviz_default_plugins/Image":
         return None
     topic: str = display["Topic"]["Value"]
@@ -21,33 +21,32 @@ def camera_of_display(display: dict[str, Any]) -> str | None:
 def view_of_cameras(
     template: dict[str, Any], cameras: Sequence[CameraTopics], image_transport: str
 ) -> dict[str, Any]:
-    """A configuration whose displays show these cameras, in their order.
+    """Configuration whose displays show these cameras, in order.
 
-    Displays of cameras that the template has beyond these are left out; cameras beyond those of the template are not
-    shown.
+    Surplus displays of the template are removed; surplus cameras are not shown.
 
     Args:
         template: config/canet.rviz or config/four_cameras.rviz, parsed.
-        image_transport: how the camera images come: ``raw`` or ``compressed``.
+        image_transport: of the camera images, ``raw`` or ``compressed``.
     """
     view = copy.deepcopy(template)
     displays = view["Visualization Manager"]["Displays"]
     names = list(dict.fromkeys(name for name in map(camera_of_display, displays) if name is not None))
     shown = dict(zip(names, cameras))
-    kept = []
+    remaining = []
     for display in displays:
         name = camera_of_display(display)
         if name is not None:
             if name not in shown:
                 continue
             display["Topic"]["Value"] = _topic(display["Topic"]["Value"], shown[name], image_transport)
-        kept.append(display)
-    view["Visualization Manager"]["Displays"] = kept
+        remaining.append(display)
+    view["Visualization Manager"]["Displays"] = remaining
     return view
 
 
 def _topic(topic: str, camera: CameraTopics, image_transport: str) -> str:
     if "/segmentation/" in topic:
         return f"{camera.results}/{topic.rpartition('/')[2]}"
-    # RViz takes the transport from the topic's last part.
+    # RViz derives the transport from the last part of the topic.
     return transported_topic(camera.image, image_transport)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SROS 2 policy of a node: what it may publish, hear and answer, no more. Needs neither rclpy nor sros2."""
+"""SROS 2 policy of the node: the topics and services it needs, no more. Imports neither rclpy nor sros2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
-# What a managed node answers; beside ~/enable all of it is rclpy's.
+# Services of a lifecycle node; all but ~/enable are rclpy's.
 _SERVICES = (
     "~/enable",
     "~/change_state",
@@ -37,22 +37,22 @@ def sros2_policy(
     enclave: str = "/canet",
     clouds: Sequence[str] = (),
 ) -> str:
-    """A policy file, version 0.2.0 of sros2's policy.xsd, of one enclave with one node, ``canet``.
+    """Policy file (version 0.2.0 of sros2's policy.xsd) of one enclave with one node, ``canet``.
 
     Args:
-        results: what stands under each camera's results: ``mask``, ``mask/compressed``, ``groups/drivable``.
-        namespace: the node's, absolute.
-        bond: whether the node has a bond with a lifecycle manager of its namespace.
-        enclave: absolute name, as ``ros2 security create_enclave`` takes it.
-        clouds: topics that labelled points take: of clouds, of depth images, and those of tf2 where it is asked.
+        results: names of result topics per camera: ``mask``, ``mask/compressed``, ``groups/drivable``.
+        namespace: absolute namespace of the node.
+        bond: whether the node has a bond with a lifecycle manager in its namespace.
+        enclave: absolute name, as for ``ros2 security create_enclave``.
+        clouds: subscribed topics for labelled points: clouds, depth images, and those of tf2 if it is used.
     """
-    heard = [*(["/clock"] if use_sim_time else []), *clouds]
+    subscribed = [*(["/clock"] if use_sim_time else []), *clouds]
     published = [*_PUBLISHED]
-    if bond:  # each end hears and says
-        heard.append("bond")
+    if bond:  # both ends publish and subscribe
+        subscribed.append("bond")
         published.append("bond")
     for camera in cameras:
-        heard += [
+        subscribed += [
             transported_topic(camera.image, image_transport),
             camera.camera_info,
         ]
@@ -61,13 +61,13 @@ def sros2_policy(
         (
             '<?xml version="1.0" encoding="UTF-8"?>',
             "<!-- SPDX-License-Identifier: Apache-2.0 -->",
-            "<!-- The least that the segmentation node needs, as canet policy writes it. -->",
+            "<!-- Minimal permissions of the segmentation node, written by canet policy. -->",
             '<policy version="0.2.0">',
             "  <enclaves>",
             f"    <enclave path={quoteattr(enclave)}>",
             "      <profiles>",
             f'        <profile ns={quoteattr(namespace)} node="canet">',
-            *_list("topics", 'subscribe="ALLOW"', "topic", heard),
+            *_list("topics", 'subscribe="ALLOW"', "topic", subscribed),
             *_list("topics", 'publish="ALLOW"', "topic", published),
             *_list("services", 'reply="ALLOW"', "service", _SERVICES),
             "        </profile>",

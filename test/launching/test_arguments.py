@@ -180,7 +180,7 @@ def test_without_ros2_bag_canet_record_takes_its_place(tmp_path: Path) -> None:
         pytest.importorskip(package)
     without_bag = workspace(tmp_path / "a", "rosbag2_storage_mcap")
     assert recording_problem(str(tmp_path / "drive"), without_bag) == ""
-    assert "exists already" in recording_problem(str(tmp_path), without_bag)
+    assert "already exists" in recording_problem(str(tmp_path), without_bag)
     command = canet_record_command(["/a/image_raw", "/tf_static"], str(tmp_path / "drive"), True)
     assert command[1:4] == ["-m", "canet_ros.cli", "record"]
     given = cli._parse(command[3:], "record")
@@ -198,17 +198,17 @@ def test_without_any_recorder_it_says_what_to_install(
     without_bag = workspace(tmp_path / "a", "rosbag2_storage_mcap")
     assert "sudo apt install ros-jazzy-ros2bag" in recording_problem("", without_bag)
     without_command = workspace(tmp_path / "b", "ros2bag", "rosbag2_storage_mcap", ros2=False)
-    assert "there is no ros2 bag" in recording_problem("", without_command)
+    assert "ros2 bag is not installed" in recording_problem("", without_command)
     without_mcap = workspace(tmp_path / "c", "ros2bag")
     assert "ros-jazzy-rosbag2-storage-mcap" in recording_problem("", without_mcap)
 
 
 def test_places_where_no_bag_can_be_made(complete: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
-    assert "exists already" in recording_problem(str(tmp_path / "old"), complete)
+    assert "already exists" in recording_problem(str(tmp_path / "old"), complete)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    assert "exists already" in recording_problem(str(tmp_path / "dangling"), complete)
-    assert "there is no folder" in recording_problem(str(tmp_path / "no" / "drive"), complete)
+    assert "already exists" in recording_problem(str(tmp_path / "dangling"), complete)
+    assert "does not exist" in recording_problem(str(tmp_path / "no" / "drive"), complete)
     assert "record_path" in recording_problem("/proc/drive", complete)
 
 
@@ -217,14 +217,14 @@ def test_a_folder_that_may_not_be_written_to(complete: dict[str, str], tmp_path:
     closed.mkdir(mode=0o555)
     if os.access(closed, os.W_OK):
         pytest.skip("this user may write everywhere")
-    assert "may not be written to" in recording_problem(str(closed / "drive"), complete)
+    assert "not writable" in recording_problem(str(closed / "drive"), complete)
 
 
 def test_a_disk_that_is_nearly_full(
     complete: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free_bytes = shutil.disk_usage(tmp_path).free
-    monkeypatch.setattr(recording, "LEAST_FREE_BYTES", 2 * free_bytes)
+    monkeypatch.setattr(recording, "MIN_FREE_BYTES", 2 * free_bytes)
     assert "nearly full" in recording_problem(str(tmp_path / "drive"), complete)
 
 
