@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,20 +13,15 @@ from canet_ros.bags.message_types import MessageError, decoded
 from canet_ros.bags.reading import Bag
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.messages.pictures import PICTURES
+from canet_ros.messages.transports import transport_content
 
-# image_transport's other forms in a CompressedImage: depth, which OpenCV cannot decode.
-_COMPRESSED_DEPTH = "/compressedDepth"
 # REP 118. A camera of one grey channel says mono16.
 _DEPTH_ENCODINGS = ("16UC1", "32FC1")
-_VIDEO_FORMATS = ("h264", "h265", "hevc", "av1", "vp8", "vp9")
-_VIDEO = {
-    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
-    "foxglove_msgs/msg/CompressedVideo",
-    "h264_msgs/msg/Packet",
-    "theora_image_transport/msg/Packet",
-}
 _TRUTH = "/truth"  # of our street camera, in what `canet demo --bag` records
 _OF_SEGMENTATION = tuple(f"/segmentation/{name}{form}" for name in PICTURES for form in ("", "/compressed"))
+
+
+Window = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -47,14 +42,17 @@ class BagCamera:
         return self.connection.topic
 
 
-def choose_cameras(bag: Bag, topics: Sequence[str], say: Callable[[str], None]) -> list[BagCamera]:
+def choose_cameras(
+    bag: Bag, topics: Sequence[str], say: Callable[[str], None], window: Window = (None, None)
+) -> list[BagCamera]:
     """The cameras of a bag, in the order of its topics.
 
-    Of a camera that was recorded raw and compressed, the raw form is taken. Depth is no picture.
+    Of a camera that was recorded raw and compressed the fuller form is taken, of two alike raw. Depth is no picture.
 
     Args:
         topics: those that are wanted; empty: all that hold pictures.
         say: told what was left out or is not plain.
+        window: start and end in ns of what is wanted of the bag, as ``Bag.messages`` takes them.
 
     Raises:
         BagError: a wanted topic is not there or holds no pictures, or there are no pictures at all.
@@ -78,7 +76,7 @@ def choose_cameras(bag: Bag, topics: Sequence[str], say: Callable[[str], None]) 
         topic: why for topic, connection in pictures.items() if (why := _why_not(by_topic[topic], connection))
     }
     left |= _not_by_its_first(bag, {c for topic, c in pictures.items() if c and topic not in left})
-    chosen = _all({topic: c for topic, c in pictures.items() if topic not in left}, bag.counts, say)
+    chosen = _one_of_each(bag, [c for topic, c in pictures.items() if c and topic not in left], say, window)
     for topic, why in left.items():
         if why != _RESULT:
             say(f"{topic} {why}: it is carried over")
@@ -96,10 +94,8 @@ def _why_not(several: Sequence[Connection], connection: Connection | None) -> st
     topic = several[0].topic
     if connection is None:
         for other in several:
-            if other.msgtype in _VIDEO:
-                return (
-                    f"holds video ({other.msgtype}), of which only image_transport's republish makes pictures"
-                )
+            if content := transport_content(other.msgtype, topic):
+                return f"holds {content}"
             if type_name(other.msgtype) in (IMAGE, COMPRESSED_IMAGE):
                 if other.encoding == "ros1":
                     return "holds pictures of ROS 1: bring the bag to ROS 2 first"
@@ -109,22 +105,29 @@ def _why_not(several: Sequence[Connection], connection: Connection | None) -> st
         return _RESULT
     if topic.endswith(_TRUTH):
         return "holds class ids, the truth of a drawn street, segmented only if --topics names it"
-    return "holds depth, not pictures" if topic.endswith(_COMPRESSED_DEPTH) else ""
+    content = transport_content(connection.msgtype, topic)
+    return f"holds {content}" if content else ""
 
 
 def _not_by_its_first(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
-    """Those topics whose first message is of depth or video, as far as the beginning of the bag tells."""
+    """Those topics whose first message is no image but depth or video, as far as the beginning of the bag tells."""
     left: dict[str, str] = {}
     msgtypes = {connection.topic: connection.msgtype for connection in cameras}
-    for topic, data in bag.first_messages({c for c in cameras if bag.counts.get(c.topic) != 0}):
+    # Recorders that were killed leave a metadata.yaml whose counts are all 0.
+    counts = bag.counts if any(bag.counts.values()) else {}
+    for topic, data in bag.first_messages({c for c in cameras if counts.get(c.topic) != 0}):
         with contextlib.suppress(MessageError):
             message = decoded(data, msgtypes[topic])
             described = str(message.encoding if msgtypes[topic] == IMAGE else message.format)
             encoding = described.partition(";")[0].strip()
             if encoding in _DEPTH_ENCODINGS:
                 left[topic] = f"holds depth ({encoding}, REP 118), segmented only if --topics names it"
-            elif encoding.lower() in _VIDEO_FORMATS:
-                left[topic] = f"holds video ({encoding}), which no picture can be decoded from alone"
+            elif msgtypes[topic] != IMAGE and (
+                content := transport_content(
+                    msgtypes[topic], format_text=described, data=bytes(message.data[:16])
+                )
+            ):
+                left[topic] = f"holds {content}"
     return left
 
 
@@ -140,27 +143,47 @@ def _wanted(topics: Sequence[str], pictures: Mapping[str, Connection | None]) ->
         connection = pictures[name]
         if connection is None:
             raise BagError(f"{topic} holds no pictures: it is neither {IMAGE} nor {COMPRESSED_IMAGE}")
-        if name.endswith(_COMPRESSED_DEPTH):
-            raise BagError(f"{topic} holds depth, not pictures")
+        if content := transport_content(connection.msgtype, name):
+            raise BagError(f"{topic} holds {content}")
         chosen.append(connection)
     return chosen
 
 
-def _all(
-    pictures: Mapping[str, Connection | None], counts: Mapping[str, int], say: Callable[[str], None]
+def _one_of_each(
+    bag: Bag, connections: Sequence[Connection], say: Callable[[str], None], window: Window
 ) -> list[Connection]:
-    by_camera: dict[str, Connection] = {}
-    for connection in filter(None, pictures.values()):
-        name = _camera_name(connection)
-        other = by_camera.get(name)
-        if other is None:
-            by_camera[name] = connection
-            continue
-        raw, compressed = (connection, other) if connection.msgtype == IMAGE else (other, connection)
-        taken = compressed if counts.get(raw.topic) == 0 else raw
-        by_camera[name] = taken
-        say(f"{name} was recorded raw and compressed: pictures are taken from {taken.topic}")
-    return list(by_camera.values())
+    """Of each camera the fuller form."""
+    by_camera: dict[str, list[Connection]] = defaultdict(list)
+    for connection in connections:
+        by_camera[_camera_name(connection)].append(connection)
+    twice = {c.topic for forms in by_camera.values() if len(forms) > 1 for c in forms}
+    counts = _counts(bag, twice, window) if twice else {}
+    chosen = []
+    for name, forms in by_camera.items():
+        # max takes the first of two that are equal
+        forms = sorted(forms, key=lambda form: form.msgtype != IMAGE)
+        taken = max(forms, key=lambda form: counts.get(form.topic, 0))
+        if len(forms) > 1:
+            raw, compressed = (counts.get(form.topic, 0) for form in forms)
+            say(
+                f"{name} was recorded raw and compressed, {raw} and {compressed} images: "
+                f"they are taken from {taken.topic}"
+            )
+        chosen.append(taken)
+    return chosen
+
+
+def _counts(bag: Bag, topics: set[str], window: Window) -> Mapping[str, int]:
+    """Messages of the topics; where the bag does not say, or only for its whole, by reading it."""
+    of_all_files = len({bool(file.counts) for file in bag.files}) == 1
+    if window == (None, None) and of_all_files and any(bag.counts.get(topic) for topic in topics):
+        return bag.counts
+    before = [(file.out_of_order, file.losses.messages) for file in bag.files]
+    counts = Counter(message.connection.topic for _, message in bag.messages(*window))
+    # They are read again, and counted then.
+    for file, (out_of_order, lost) in zip(bag.files, before):
+        file.out_of_order, file.losses.messages = out_of_order, lost
+    return counts
 
 
 def _camera_name(connection: Connection) -> str:

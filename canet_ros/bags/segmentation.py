@@ -153,7 +153,7 @@ def segment_bag(
             for sentence in bag.notes:
                 progress.note(sentence)
             window = _window(source, bag, options)
-            cameras = choose_cameras(bag, options.topics, progress.note)
+            cameras = choose_cameras(bag, options.topics, progress.note, window)
             shown = {topic: _unpacked(text) for topic, text in (output.state or {}).get(_SHOWN, {}).items()}
             work.go_on_from(shown)
             run = _Run(bag, cameras, work, options, output, progress, shown, report)
@@ -330,11 +330,7 @@ class _Run:
     def _find_first_infos(self, start_ns: int | None) -> None:
         """What the pictures before the first camera_info get: the last one before the cut, else the first one."""
         wanted = {
-            c
-            for c in self._bag.connections
-            if c.topic in self._by_info
-            and c.msgtype == CAMERA_INFO_TYPE
-            and self._bag.counts.get(c.topic) != 0
+            c for c in self._bag.connections if c.topic in self._by_info and c.msgtype == CAMERA_INFO_TYPE
         }
         found = dict(self._bag.first_messages(wanted))
         if start_ns is not None:

@@ -22,6 +22,7 @@ from rclpy.qos import QoSCompatibility, qos_check_compatible
 from canet_ros.doctor.finding import Finding
 from canet_ros.hints import canet_command, see_docs
 from canet_ros.launching.nearest import nearest
+from canet_ros.messages.transports import transport_content
 from canet_ros.ros.initialization import init_ros
 
 DISCOVERY_S = 4.0  # DDS announces itself at once, which may be lost, and every 3 s (Fast DDS' default)
@@ -333,6 +334,7 @@ def _published_images(node: Node, name: str) -> list[str]:
         if set(types) & set(_IMAGES)
         and any(_name(info) != name for info in node.get_publishers_info_by_topic(topic))
         and "/segmentation/" not in topic
+        and not transport_content(types[0], topic)
     )
 
 

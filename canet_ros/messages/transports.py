@@ -28,17 +28,23 @@ _CODECS = {
     "theora": _VIDEO,
     "ffmpeg": _VIDEO,
     "avif": "AVIF images",
-    **dict.fromkeys(("h264", "h265", "hevc", "av1", "svtav1", "vp8", "vp9"), _VIDEO),
+    "foxglove": _VIDEO,
+    **dict.fromkeys(
+        ("h264", "avc", "x264", "h265", "hevc", "x265", "av1", "svtav1", "vp8", "vp9", "mpeg4"), _VIDEO
+    ),
 }
+_IMAGE_CODECS = ("jpeg", "jpg", "png", "tif")
+_IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"II*\0", b"MM\0*")
 
 
-def transport_content(msgtype: str, topic: str = "", format_text: str = "") -> str:
+def transport_content(msgtype: str, topic: str = "", format_text: str = "", data: bytes = b"") -> str:
     """What a topic holds instead of images that can be decoded one by one; empty: nothing speaks against images.
 
     Args:
         msgtype: as ``sensor_msgs/msg/CompressedImage``.
         topic: its last name is the transport's, where image_transport named it.
         format_text: the field ``format`` of one of its CompressedImage messages.
+        data: of that message. Data that begins as an image counts more than an unknown format.
 
     Returns:
         What follows "holds" in a sentence: ``video, which cannot be decoded image by image (h264)``.
@@ -54,4 +60,7 @@ def transport_content(msgtype: str, topic: str = "", format_text: str = "") -> s
     for word in re.findall(r"\w+", (format_text or topic.rpartition("/")[2]).lower()):
         if word in _CODECS:
             return f"{_CODECS[word]} ({word})"
+    unknown = format_text.strip() and not any(codec in format_text.lower() for codec in _IMAGE_CODECS)
+    if data and unknown and not data.startswith(_IMAGE_STARTS):
+        return f"data of format {format_text.strip()[:64]!r}, not JPEG, PNG or TIFF images"
     return ""

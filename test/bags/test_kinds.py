@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import drives
 import numpy as np
 import pytest
 import yaml
-from conftest import Segment
+from conftest import EXACT, Segment
 from drives import COMPRESSED, IMAGE, PERIOD_NS, START_NS, Recorded, Topic, read_bag, storage_file, write_bag
 
 from canet_ros.bags import mcap_format as mcap
@@ -24,6 +25,7 @@ from canet_ros.bags.label_folder import LabelFolder
 from canet_ros.bags.latched import latched
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.reading import open_bag
+from canet_ros.cli import main
 
 GREY = np.zeros((8, 8), np.uint16)
 DEPTH, FLOAT, PACKED = (
@@ -71,6 +73,17 @@ def test_depth_and_video_are_no_cameras(tmp_path: Path) -> None:
         chosen(bag, PACKED)
     with pytest.raises(BagError, match=r"no image topic; .*image_rect_raw holds depth"):
         chosen(bag_of(tmp_path / "depth", camera("16UC1")))
+
+
+def test_depth_is_found_in_a_bag_whose_counts_are_zero(tmp_path: Path) -> None:
+    """As the metadata.yaml of a recorder that was killed has them."""
+    colour = camera("bgr8", np.zeros((8, 8, 3), np.uint8), "/front/image_raw")
+    recorded = [colour, camera("16UC1")]
+    topics = [Topic(m.topic, m.msgtype, drives.qos()) for m in recorded]
+    bag = write_bag(tmp_path / "bag", recorded, "sqlite3", topics=topics)
+    file = bag / "metadata.yaml"
+    file.write_text(re.sub(r"message_count: \d+", "message_count: 0", file.read_text()))
+    assert chosen(bag)[0] == ["/front/image_raw"]
 
 
 def test_the_truth_of_our_street_camera_is_no_camera(tmp_path: Path) -> None:
@@ -190,6 +203,109 @@ def test_compressed_depth_and_video_are_told_by_their_format(text: str, tmp_path
     cameras, said = chosen(bag_of(tmp_path / "bag", packed, colour))
     assert cameras == ["/front/image_raw"]
     assert "/odd holds" in said[0]
+
+
+def other_transport(
+    topic: str, text: str, index: int = 0, data: bytes = b"\x40\0\0\0\x30no image"
+) -> Recorded:
+    """A CompressedImage whose data is no image."""
+    time, types = START_NS + index * PERIOD_NS, drives.STORE.types
+    message = types[COMPRESSED](drives.header(time), text, np.frombuffer(data, np.uint8))
+    return Recorded(topic, COMPRESSED, time, bytes(drives.STORE.serialize_cdr(message, COMPRESSED)))
+
+
+@pytest.mark.parametrize(
+    ("topic", "text"),
+    [
+        ("/front/image_raw/zstd", "zstd"),
+        ("/front/image_raw/compressedDepth", "32FC1; compressedDepth png"),
+        ("/front/image_raw/ffmpeg", "libx264"),
+        ("/front/h265_stream", "HEVC"),
+        ("/front/packed", "draco"),
+    ],
+)
+def test_transports_without_images_are_named_once_and_carried_over(
+    topic: str, text: str, segment: Segment, random_model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    frames = drives.pictures(3)
+    recorded = [other_transport(topic, text, index) for index in range(3)]
+    for index, frame in enumerate(frames):
+        time = START_NS + index * PERIOD_NS + 1
+        recorded.append(Recorded("/front/image_raw", IMAGE, time, drives.image(frame, time)))
+    bag = bag_of(tmp_path / "bag", *sorted(recorded, key=lambda message: message.log_ns))
+    assert segment(bag, tmp_path / "out") == 0
+    topics = [message.topic for message in read_bag(tmp_path / "out")]
+    assert topics.count("/front/segmentation/mask/compressed") == topics.count(topic) == 3
+    for command in ("report", "pick"):
+        arguments = ["--out", str(tmp_path / command), "--model", str(random_model), *EXACT]
+        assert main([command, str(bag), *arguments]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if topic in line]
+    assert len(said) == 3, "one line of each command"
+    assert all("it is carried over" in line for line in said)
+
+
+def test_one_damaged_message_makes_no_other_transport(tmp_path: Path) -> None:
+    broken = other_transport("/front/image_raw/compressed", "bgr8; jpeg compressed bgr8")
+    for index, message in enumerate((broken, other_transport("/front/image", ""))):
+        assert chosen(bag_of(tmp_path / str(index), message))[0] == [message.topic]
+    jpeg = other_transport("/front/image", "odd", data=b"\xff\xd8\xff cut off")
+    assert chosen(bag_of(tmp_path / "jpeg", jpeg))[0] == ["/front/image"]
+
+
+def forms(raw: Sequence[int], compressed: Sequence[int]) -> list[Recorded]:
+    """Images of one camera in both forms, at these multiples of the period."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    recorded = []
+    for index in raw:
+        time = START_NS + index * PERIOD_NS
+        recorded.append(Recorded("/front/image_raw", IMAGE, time, drives.image(pixels, time)))
+    for index in compressed:
+        time = START_NS + index * PERIOD_NS + 1
+        recorded.append(
+            Recorded("/front/image_raw/compressed", COMPRESSED, time, drives.compressed(pixels, time))
+        )
+    return sorted(recorded, key=lambda message: message.log_ns)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("metadata", ["whole", "without counts", "missing"])
+@pytest.mark.parametrize(
+    ("raw", "compressed", "window", "taken"),
+    [
+        ((3, 9), range(20), (0, 20), "compressed"),
+        (range(20), (3, 9), (0, 20), "raw"),
+        (range(20), range(20), (0, 20), "raw"),
+        (range(15), range(10, 20), (0, 20), "raw"),
+        (range(15), range(10, 20), (12, 20), "compressed"),
+    ],
+)
+def test_of_a_camera_in_two_forms_the_fuller_is_taken(
+    storage: str, metadata: str, raw: Sequence[int], compressed: Sequence[int], window: tuple[int, int],
+    taken: str, tmp_path: Path,
+) -> None:  # fmt: skip
+    recorded = forms(raw, compressed)
+    topics = {m.topic: Topic(m.topic, m.msgtype, drives.qos()) for m in recorded}
+    bag = write_bag(tmp_path / "bag", recorded, storage, topics=tuple(topics.values()))
+    file = bag / "metadata.yaml"
+    if metadata == "missing":
+        file.unlink()
+    elif metadata == "without counts":
+        file.write_text(re.sub(r"message_count: \d+", "message_count: 0", file.read_text()))
+    start, end = (START_NS + index * PERIOD_NS for index in window)
+    said: list[str] = []
+    with open_bag(bag, bag / "work") as opened:
+        limits = (None, None) if window == (0, 20) else (start, end)
+        (camera,) = choose_cameras(opened, (), said.append, limits)
+        lost = opened.all_losses().messages, opened.out_of_order()
+    names = {"raw": "/front/image_raw", "compressed": "/front/image_raw/compressed"}
+    counts = [sum(index in range(*window) for index in indexes) for indexes in (raw, compressed)]
+    assert camera.topic == names[taken]
+    assert said == [
+        f"/front/image_raw was recorded raw and compressed, {counts[0]} and {counts[1]} images: "
+        f"they are taken from {names[taken]}"
+    ]
+    assert lost == (0, 0)
 
 
 def transforms(*children: str, x: float = 0.0) -> bytes:
