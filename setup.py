@@ -42,7 +42,7 @@ setup(
         "int8": ["nncf>=2.14", "onnx>=1.15"],
         "benchmark": ["matplotlib>=3.5"],
         "training": ["matplotlib>=3.5", "tensorboard>=2.11"],
-        "bags": ["lz4>=4", "mcap>=1.2", "rosbags>=0.11.6", "zstandard>=0.21"],
+        "bags": ["lz4>=4", "mcap>=1.6", "rosbags>=0.11.6", "zstandard>=0.21"],
         "video": ["av>=12"],
         "ray": ["ray>=2.9"],
         "remote": ["fsspec>=2023.1"],

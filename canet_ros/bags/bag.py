@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from canet_ros.bags.mcap_format import decompress
+import zstandard
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-
+# A chunk, or a message. Damaged or malicious bytes announce, or hold, what fills any memory.
+MOST_UNPACKED_BYTES = 2 << 30
 
 # Topic, type and encoding. Splits and merged bags may hold one stream with several QoS profiles or definitions.
 Stream = tuple[str, str, str]
@@ -52,16 +53,6 @@ class Connection:
         return self.topic, self.msgtype, self.encoding
 
 
-class Place(NamedTuple):
-    """Where in a bag a message is: its time in ns, and which one of that time, from 1.
-
-    In a bag that is read in the order of writing ``log_ns`` is -1, and ``number`` counts all messages.
-    """
-
-    log_ns: int
-    number: int
-
-
 class Message(NamedTuple):
     """A message as it was recorded; times in ns."""
 
@@ -74,25 +65,49 @@ class Message(NamedTuple):
 
 @dataclass
 class Losses:
-    """What could not be read, in sentences; and how many messages are known to be lost."""
+    """What could not be read, in sentences; and how many messages are known to be lost.
+
+    Attributes:
+        lost: messages by where they were, so that whoever reads twice does not count twice.
+    """
 
     sentences: dict[str, None] = field(default_factory=dict)
-    messages: int = 0
+    lost: dict[Hashable, int] = field(default_factory=dict)
 
-    def say(self, sentence: str) -> None:
+    @property
+    def messages(self) -> int:
+        return sum(self.lost.values())
+
+    def say(self, sentence: str, where: Hashable = None, lost: int = 0) -> None:
         self.sentences[sentence] = None
+        if lost > 0:
+            self.lost[where] = lost
 
 
-def message_bytes(data: bytes, connection: Connection, losses: Losses, file: str) -> bytes | None:
-    """A stored message without the compression that rosbag2 may have given it; None, and said, if that is damaged."""
+def message_bytes(data: bytes, connection: Connection) -> bytes:
+    """A stored message without the compression that rosbag2 may have given it.
+
+    Raises:
+        zstandard.ZstdError: it is damaged, or would be larger than 2 GiB.
+    """
     if data[:4] != ZSTD_MAGIC or connection.encoding != "cdr":
         return data
-    unpacked, problem = decompress(data, "zstd")
-    if problem:
-        losses.messages += 1
-        losses.say(f"{file}: messages whose compression is damaged")
-        return None
-    return unpacked
+    return unzstd(data, max(0, zstandard.frame_content_size(data)) or MOST_UNPACKED_BYTES, exactly=True)
+
+
+def unzstd(data: bytes, size: int, exactly: bool = False) -> bytes:
+    """At most ``size`` bytes of what was compressed; of data that is cut off what there is, unless ``exactly``.
+
+    Raises:
+        zstandard.ZstdError: the data is damaged, or ``size`` larger than 2 GiB.
+    """
+    if size > MOST_UNPACKED_BYTES:
+        raise zstandard.ZstdError(
+            f"{size} bytes are announced; more than {MOST_UNPACKED_BYTES} are not unpacked"
+        )
+    if exactly:
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read(size)
 
 
 class StorageFile(Protocol):
@@ -100,14 +115,14 @@ class StorageFile(Protocol):
 
     Attributes:
         connections: as far as they are known before everything is read.
-        counts: messages of each topic; empty where only a pass over all would tell.
+        counts: messages of each topic; empty where the file is too damaged to tell.
         start_ns, end_ns: first and last time; None without messages.
         in_time_order: whether messages come in the order of their times, else of their writing.
         out_of_order: messages read so far that were written later than others of a later time.
     """
 
     connections: list[Connection]
-    counts: dict[str, int]
+    counts: dict[Connection, int]
     out_of_order: int
     losses: Losses
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from canet_ros.bags.bag import Connection
+from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.mcap_writer import McapWriter
 from canet_ros.bags.reading import METADATA_FILE
 
@@ -28,8 +29,8 @@ class WrittenFile:
     counts: Mapping[Connection, int]
 
     @classmethod
-    def of(cls, name: str, writer: McapWriter) -> WrittenFile:
-        return cls(name, writer.start_ns, writer.end_ns, dict(writer.counts))
+    def of(cls, name: str, file: McapWriter | McapFile) -> WrittenFile:
+        return cls(name, file.start_ns, file.end_ns, dict(file.counts))
 
 
 def bag_information(

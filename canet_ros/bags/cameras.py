@@ -178,12 +178,8 @@ def _counts(bag: Bag, topics: set[str], window: Window) -> Mapping[str, int]:
     of_all_files = len({bool(file.counts) for file in bag.files}) == 1
     if window == (None, None) and of_all_files and any(bag.counts.get(topic) for topic in topics):
         return bag.counts
-    before = [(file.out_of_order, file.losses.messages) for file in bag.files]
-    counts = Counter(message.connection.topic for _, message in bag.messages(*window))
-    # They are read again, and counted then.
-    for file, (out_of_order, lost) in zip(bag.files, before):
-        file.out_of_order, file.losses.messages = out_of_order, lost
-    return counts
+    streams = {c.stream for c in bag.connections if c.topic in topics}
+    return Counter(message.connection.topic for _, message in bag.messages(*window, streams=streams))
 
 
 def _camera_name(connection: Connection) -> str:

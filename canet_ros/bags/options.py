@@ -17,6 +17,7 @@ class Options:
         start_ns, end_ns: from the former on and before the latter, time of recording; None: all.
         every: of each camera every n-th picture.
         camera_rate_hz: most pictures a second of each camera; 0: all.
+        split_bytes, split_ns: a file of OUT ends when it has so much of IN's messages; 0: where IN's files end.
         only_results: leave out the source's own messages.
         outputs: names of ``pictures.OUTPUTS``.
         mask_size: ``image`` or ``network``.
@@ -28,6 +29,8 @@ class Options:
     end_ns: int | None = None
     every: int = 1
     camera_rate_hz: float = 0.0
+    split_bytes: int = 0
+    split_ns: int = 0
     only_results: bool = False
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     mask_size: str = "image"

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from canet_ros.bags.bag import BagError, Place
+from canet_ros.bags.bag import BagError
 from canet_ros.bags.bag_folder import WrittenFile, bag_information, metadata_records, write_metadata
+from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.mcap_writer import McapWriter
 from canet_ros.bags.reading import Bag
 
@@ -26,25 +27,30 @@ class Output:
 
     Args:
         out: folder of the bag, or a single file if it ends in .mcap.
-        library: who writes, for the file's header.
+        library: who writes, for the files' headers.
         identity: what the bag depends on; a run goes on only with what was begun for the same.
-        resume, force: whether to go on with an unfinished run, or to replace what is there.
+        resume, force: whether to go on behind the last finished file of a folder, or to replace what is there.
 
     Attributes:
-        state: what ``checkpoint`` stored last; None: the run starts anew.
+        state: what was stored with the last finished file; None: the run starts anew.
 
     Raises:
         BagError: there is something of the name already, or what is there was begun for something else.
     """
 
+    writer: McapWriter
+
     def __init__(
         self, out: Path, library: str, identity: Mapping[str, Any], resume: bool, force: bool
     ) -> None:
         self._out = out
-        self._single = out.suffix == ".mcap"
+        self._library = library
+        self.is_single_file = out.suffix == ".mcap"
         self._force = force
         self.partial = partial_of(out)
         self._identity = json.loads(json.dumps(identity))
+        self._finished: list[WrittenFile] = []
+        self.state: dict[str, Any] | None = None
         if (out.exists() or out.is_symlink()) and not force:
             raise BagError(f"{out} exists: give another name, or --force to replace it")
         with writing_to(self.partial):
@@ -55,98 +61,114 @@ class Output:
                 )
             self._lock = _locked(self.partial / _LOCK)
             try:
-                self._begin(library, resume)
+                self._take_up(resume)
             except BaseException:
                 self._lock.close()
                 if self._progress() is None:
                     shutil.rmtree(self.partial, ignore_errors=True)
                 raise
 
-    def _begin(self, library: str, resume: bool) -> None:
+    def _take_up(self, resume: bool) -> None:
+        """What finished files there are, or an empty folder."""
         progress = self._progress()
         if progress is not None and not (resume or self._force):
             raise BagError(
                 f"{self.partial} holds an unfinished run: --resume goes on with it, --force starts anew"
             )
-        if progress is not None and resume and progress["identity"] != self._identity:
-            differing = ", ".join(_differences(progress["identity"], self._identity))
-            raise BagError(f"{self.partial} was begun with another {differing}: --force starts anew")
-        self.name = self._out.name if self._single else f"{self._out.name}_0.mcap"
-        file = self.partial / _BAG / self.name
-        self.state: dict[str, Any] | None = None
         if progress is None or not resume:
             (self.partial / _PROGRESS).unlink(missing_ok=True)
             for folder in (self.partial / _BAG, self.work):
                 shutil.rmtree(folder, ignore_errors=True)
             (self.partial / _BAG).mkdir()
-            self.writer = McapWriter(file, library)
-        else:
-            self.state = progress["state"]
-            self.writer = McapWriter(file, library, int(progress["size"]))
-            if self.writer.message_count != progress["messages"]:
-                self.writer.abandon()
-                raise BagError(f"{file} does not hold what was written to it: --force starts anew")
+            return
+        if progress["identity"] != self._identity:
+            differing = ", ".join(_differences(progress["identity"], self._identity))
+            raise BagError(f"{self.partial} was begun with another {differing}: --force starts anew")
+        self.state = progress["state"]
+        for number in range(progress["files"]):
+            name = self._name(number)
+            file = McapFile(self.partial / _BAG / name)
+            file.close()
+            if file.losses.sentences:
+                raise BagError(f"{self.partial / _BAG / name} is damaged: --force starts anew")
+            self._finished.append(WrittenFile.of(name, file))
 
     @property
     def work(self) -> Path:
         """Folder for what is needed while the bag is made."""
         return self.partial / _WORK
 
-    def checkpoint(self, place: Place, state: Mapping[str, Any]) -> None:
-        """Store that everything up to the source's message at ``place`` is in the file."""
-        progress = {
-            "identity": self._identity,
-            "size": self.writer.size,
-            "messages": self.writer.message_count,
-            "state": {**state, "place": list(place)},
-        }
+    def begin(self, custom: Mapping[str, str], distribution: str) -> None:
+        """Open the first file, or the one behind the finished ones.
+
+        Args:
+            custom, distribution: for the bag's metadata.
+        """
+        self._custom, self._distribution = custom, distribution
+        self.writer = McapWriter(self.partial / _BAG / self._name(len(self._finished)), self._library)
+
+    def next_file(self, state: Mapping[str, Any]) -> None:
+        """Complete a file and begin the next one; a run that goes on begins there, with this state."""
+        self._finish_file()
+        progress = {"identity": self._identity, "files": len(self._finished), "state": state}
         temporary = self.partial / f"{_PROGRESS}.new"
         temporary.write_text(json.dumps(progress), encoding="utf-8")
         temporary.replace(self.partial / _PROGRESS)
+        self.begin(self._custom, self._distribution)
 
-    def finish(self, custom: Mapping[str, str], distribution: str, extras_of: Bag | None = None) -> None:
+    def finish(self, extras_of: Bag | None = None) -> None:
         """Complete the bag and give it its name.
 
         Args:
             extras_of: bag whose attachments and metadata records are taken over.
         """
         with writing_to(self.partial):
-            self.writer.flush()
-            information = bag_information([WrittenFile.of(self.name, self.writer)], custom, distribution)
-            for pieces in extras_of.attachments() if extras_of else ():
-                self.writer.attach(pieces)
-            others = extras_of.metadata if extras_of else ()
-            self.writer.close([*metadata_records(information, custom), *others])
-            if not self._single:
+            self._finish_file(extras_of)
+            if not self.is_single_file:
+                information = bag_information(self._finished, self._custom, self._distribution)
                 write_metadata(self.partial / _BAG, information)
-            whole = self.partial / _BAG / self.name if self._single else self.partial / _BAG
-            old = self.partial / "replaced"
+            whole = self.partial / _BAG
+            if self.is_single_file:
+                whole /= self._name(0)
             if self._force and (self._out.exists() or self._out.is_symlink()):
-                os.rename(self._out, old)
+                os.rename(self._out, self.partial / "replaced")
             os.rename(whole, self._out)
             shutil.rmtree(self.partial, ignore_errors=True)
             self._lock.close()
 
     def give_up(self) -> None:
         """Leave what can be gone on with, and nothing else."""
-        self.writer.abandon()
-        self._lock.close()
         if self._progress() is None:
-            shutil.rmtree(self.partial, ignore_errors=True)
+            self.discard()
         else:
+            self._close()
             shutil.rmtree(self.work, ignore_errors=True)
 
     def discard(self) -> None:
-        self.writer.abandon()
-        self._lock.close()
+        self._close()
         shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _close(self) -> None:
+        if hasattr(self, "writer"):
+            self.writer.abandon()
+        self._lock.close()
+
+    def _name(self, number: int) -> str:
+        return self._out.name if self.is_single_file else f"{self._out.name}_{number}.mcap"
+
+    def _finish_file(self, extras_of: Bag | None = None) -> None:
+        file = WrittenFile.of(self._name(len(self._finished)), self.writer)
+        records = metadata_records(bag_information([file], self._custom, self._distribution), self._custom)
+        extras = (extras_of.metadata, extras_of.attachments()) if extras_of else ((), ())
+        self.writer.close([*records, *extras[0]], extras[1])
+        self._finished.append(file)
 
     def _progress(self) -> dict[str, Any] | None:
         try:
             progress = json.loads((self.partial / _PROGRESS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        known = isinstance(progress, dict) and {"identity", "size", "messages", "state"} <= progress.keys()
+        known = isinstance(progress, dict) and {"identity", "files", "state"} <= progress.keys()
         return progress if known else None
 
 

@@ -33,7 +33,6 @@ class Picture:
         stamp_ns, frame_id: of its header.
         size: (width, height) of the results.
         results: CDR by output.
-        steadying: what its camera shows from here on; None without ``steady``.
     """
 
     stamp_ns: int = 0
@@ -41,7 +40,6 @@ class Picture:
     size: tuple[int, int] = (0, 0)
     results: Mapping[str, bytes] = field(default_factory=dict)
     problem: str = ""
-    steadying: Steadying | None = None
 
 
 class Awaited(Protocol):
@@ -63,8 +61,8 @@ class PictureWork(Protocol):
 
     def submit(self, message: Message) -> Awaited: ...
 
-    def go_on_from(self, shown: Mapping[str, Steadying]) -> None:
-        """Before the first picture, with ``steady``: what each topic's pictures showed last."""
+    def begin_file(self) -> None:
+        """With ``steady`` the next picture of each camera is the first one that is shown."""
         ...
 
 
@@ -113,13 +111,13 @@ class PictureMaker:
             (segmentation,) = self._segmenter.segment_batch([image])
             of_network = self._options.mask_size == "network"
             size = self._segmenter.resolution if of_network else (image.shape[1], image.shape[0])
-        stamp, steadying = stamp_of(header), None
+        stamp = stamp_of(header)
         if turn is not None:
             steadying = copy.copy(turn.before.result())
             segmentation = steadying(segmentation, stamp)
             turn.after.set_result(steadying)
         results = picture_messages(self._options.outputs, header, image, segmentation, size, self._look)
-        return Picture(stamp, str(header.frame_id), size, results, steadying=steadying)
+        return Picture(stamp, str(header.frame_id), size, results)
 
 
 class ThreadedWork:
@@ -141,8 +139,8 @@ class ThreadedWork:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def go_on_from(self, shown: Mapping[str, Steadying]) -> None:
-        self._shown = {topic: _shown(steadying) for topic, steadying in shown.items()}
+    def begin_file(self) -> None:
+        self._shown = {}
 
     def submit(self, message: Message) -> Awaited:
         topic, turn = message.connection.topic, None

@@ -12,15 +12,15 @@ from typing import Any
 
 import yaml
 import zstandard
+from mcap.records import Attachment
+from mcap.writer import MCAP0_MAGIC
 
-from canet_ros.bags import mcap_format as mcap
 from canet_ros.bags.bag import (
     ZSTD_MAGIC,
     BagError,
     Connection,
     Losses,
     Message,
-    Place,
     StorageFile,
     Stream,
     Streams,
@@ -36,7 +36,7 @@ BAG_SUFFIXES = (".mcap", ".db3", ".zstd", ".zst")
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _KNOWN_VERSION = 9
-TIME_LIMIT_NS = 2**64
+_TIME_LIMIT_NS = 2**64
 _PIECE_BYTES = 1 << 16
 
 
@@ -46,7 +46,7 @@ class Bag:
 
     Attributes:
         connections: topics with their types, those without messages too.
-        counts: messages of each topic, as far as the bag says without being read.
+        counts: messages of each topic; empty where a file is too damaged to tell.
         start_ns, end_ns: first and last time.
         custom: what programs wrote into its metadata.
         topics: QoS and hash of the type by topic and type, as metadata.yaml has them.
@@ -77,83 +77,60 @@ class Bag:
             file.close()
 
     def messages(
-        self,
-        start_ns: int | None = None,
-        end_ns: int | None = None,
-        after: Place | None = None,
-        streams: Streams = None,
-    ) -> Iterator[tuple[Place, Message]]:
-        """Messages with their places, in the order of time over all files.
+        self, start_ns: int | None = None, end_ns: int | None = None, streams: Streams = None
+    ) -> Iterator[tuple[int, Message]]:
+        """Messages with the number of their file, in the order of time over all files.
 
         Whoever takes all messages to the end has them counted: what metadata.yaml announces beyond them is lost.
 
         Args:
             start_ns, end_ns: from the former on and before the latter; None: all.
-            after: go on behind the message at this place.
             streams: the topics that are wanted; None: all.
         """
-        all_of_it = (start_ns, end_ns, after, streams) == (None, None, None, None)
-        first_ns = 0 if start_ns is None else max(0, start_ns)
-        if after is not None:
-            first_ns = max(first_ns, after.log_ns)
-        in_time_order = all(file.in_time_order for file in self.files)
-        number, last_ns, read = 0, -1, 0
-        for message in self._in_order_of_time(first_ns, TIME_LIMIT_NS if end_ns is None else end_ns, streams):
-            log_ns = message.log_ns if in_time_order else -1
-            number = number + 1 if log_ns == last_ns else 1
-            last_ns = log_ns
-            read += 1
-            if after is None or log_ns > after.log_ns or number > after.number:
-                yield Place(log_ns, number), message
-        if all_of_it:
-            self.compare_with_announced(read)
-
-    def _in_order_of_time(self, start_ns: int, end_ns: int, streams: Streams) -> Iterator[Message]:
-        """Messages of all files, each of which is begun when its time has come."""
-        later = sorted(
-            (file.start_ns, index) for index, file in enumerate(self.files) if file.start_ns is not None
-        )
-        later = [(first_ns, index) for first_ns, index in later if first_ns < end_ns]
+        for file in self.files:
+            file.out_of_order = 0
+        limits = start_ns or 0, _TIME_LIMIT_NS if end_ns is None else end_ns
+        starts = [
+            (file.start_ns, number) for number, file in enumerate(self.files) if file.start_ns is not None
+        ]
+        later = sorted(start for start in starts if start[0] < limits[1])[::-1]
         begun: list[tuple[int, int, Message, Iterator[Message]]] = []
+        read = 0
         while later or begun:
-            while later and not (begun and begun[0][0] < later[0][0]):
-                _, index = later.pop(0)
-                messages = self.files[index].messages(start_ns, end_ns, streams)
-                if first := next(messages, None):
-                    heapq.heappush(begun, (first.log_ns, index, first, messages))
+            # A file is begun when its time has come: each holds some of its messages in memory.
+            while later and not (begun and begun[0][0] < later[-1][0]):
+                _, number = later.pop()
+                messages = self.files[number].messages(*limits, streams)
+                if (first := next(messages, None)) is not None:
+                    heapq.heappush(begun, (first.log_ns, number, first, messages))
             if not begun:
                 continue
-            _, index, message, messages = begun[0]
-            yield message
-            if following := next(messages, None):
-                heapq.heapreplace(begun, (following.log_ns, index, following, messages))
+            _, number, message, messages = begun[0]
+            read += 1
+            yield number, message
+            if (following := next(messages, None)) is not None:
+                heapq.heapreplace(begun, (following.log_ns, number, following, messages))
             else:
                 heapq.heappop(begun)
-
-    def compare_with_announced(self, read: int) -> None:
-        """Say that messages are missing where metadata.yaml announces more than were read in all."""
-        missing = (self.announced or 0) - read - self.all_losses().messages
-        if missing > 0:
-            self.losses.messages += missing
-            self.losses.say(f"{METADATA_FILE} announces {self.announced} messages, {read} could be read")
+        if (start_ns, end_ns, streams) == (None, None, None):
+            missing = (self.announced or 0) - read - self.all_losses().messages
+            if missing > 0:
+                sentence = f"{METADATA_FILE} announces {self.announced} messages, {read} could be read"
+                self.losses.say(sentence, METADATA_FILE, missing)
 
     def first_messages(self, wanted: Collection[Connection]) -> Iterator[tuple[str, bytes]]:
         """Topic and data of the first message of each of these that has one."""
-        before = [(file.out_of_order, file.losses.messages) for file in self.files]
         for stream in {connection.stream for connection in wanted}:
             for _, message in self.messages(streams={stream}):
                 yield message.connection.topic, message.data
                 break
-        # They are read again, and counted then.
-        for file, (out_of_order, lost) in zip(self.files, before):
-            file.out_of_order, file.losses.messages = out_of_order, lost
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
         """A topic's messages before ``before_ns`` over all files, see ``StorageFile.newest_first``."""
         by_file = (file.newest_first(stream, before_ns) for file in self.files)
         return heapq.merge(*by_file, key=lambda message: message.log_ns, reverse=True)
 
-    def attachments(self) -> Iterator[Iterator[bytes]]:
+    def attachments(self) -> Iterator[Attachment]:
         """Those of mcap files, see ``McapFile.attachments``."""
         for file in self.files:
             if isinstance(file, McapFile):
@@ -161,10 +138,10 @@ class Bag:
 
     def all_losses(self) -> Losses:
         """What was found missing so far, in all files."""
-        total = Losses(dict(self.losses.sentences), self.losses.messages)
-        for file in self.files:
+        total = Losses(dict(self.losses.sentences), dict(self.losses.lost))
+        for number, file in enumerate(self.files):
             total.sentences.update(file.losses.sentences)
-            total.messages += file.losses.messages
+            total.lost.update({(number, where): count for where, count in file.losses.lost.items()})
         return total
 
     def out_of_order(self) -> int:
@@ -224,11 +201,10 @@ def _bag(
     counts: dict[str, int] = {}
     for file in files:
         connections += [connection for connection in file.connections if connection not in connections]
-        for topic, count in file.counts.items():
-            counts[topic] = counts.get(topic, 0) + count
-    whole = path.is_dir() and len(files) == len(metadata.get("relative_file_paths") or ())
-    if whole and not counts:
-        counts = _counts(metadata)
+        for connection, count in file.counts.items():
+            counts[connection.topic] = counts.get(connection.topic, 0) + count
+    if not all(file.counts for file in files):
+        counts = {}
     starts = [file.start_ns for file in files if file.start_ns is not None]
     ends = [file.end_ns for file in files if file.end_ns is not None]
     custom = {str(key): str(value) for key, value in (metadata.get("custom_data") or {}).items()}
@@ -351,7 +327,7 @@ def _open_file(path: Path, work: Path, losses: Losses) -> StorageFile:
             magic = file.read(16)
     if magic == _SQLITE_MAGIC:
         return SqliteFile(path, work)
-    if magic.startswith(mcap.MAGIC[:5]) or path.suffix == ".mcap":
+    if magic.startswith(MCAP0_MAGIC[:5]) or path.suffix == ".mcap":
         return McapFile(path)
     if not magic:
         raise BagError(f"{path} is empty: 0 bytes")
@@ -399,17 +375,6 @@ def _topics(metadata: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
         except (KeyError, TypeError, AttributeError):
             continue
     return topics
-
-
-def _counts(metadata: dict[str, Any]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for entry in metadata.get("topics_with_message_count") or ():
-        try:
-            topic, count = str(entry["topic_metadata"]["name"]), int(entry["message_count"])
-        except (KeyError, TypeError, ValueError):
-            continue
-        counts[topic] = counts.get(topic, 0) + count
-    return counts
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:

@@ -6,18 +6,15 @@ Reading, decoding, engine, encoding and writing overlap; what comes out does not
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 import canet_ros
 from canet_ros.bags.ahead import ahead
 from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
-from canet_ros.bags.bag import BagError, Connection, Losses, Message, Place
+from canet_ros.bags.bag import BagError, Connection, Losses, Message
 from canet_ros.bags.cameras import BagCamera, choose_cameras
 from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import MessageError, decoded, header, label_info, stamp_ns, to_cdr
@@ -27,7 +24,6 @@ from canet_ros.bags.picture_work import Awaited, Picture, PictureWork
 from canet_ros.bags.reading import Bag, defined, open_bag
 from canet_ros.bags.results import result_connection
 from canet_ros.inference.palette import recolored
-from canet_ros.inference.steadying import Steadying
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.messages.images import ImageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO
@@ -36,31 +32,26 @@ LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
 _INFOS_KEPT = 10
 _NAMED_PICTURES = 200
-_SHOWN = "shown"
 
 
 @dataclass
 class CameraState:
-    """How far a camera's pictures are; all of it goes into the checkpoints.
+    """How far a camera's pictures are.
 
     Attributes:
-        seen: pictures in the source up to here.
-        slot: of the last one that was taken, by ``camera_rate_hz``.
         segmented, undecodable: pictures.
         last_stamp_ns, jumps_back: of the pictures' headers.
-        infos: newest camera_info messages: stamp and CDR in base64.
+        infos: newest camera_info messages: stamp and CDR.
         waiting: pictures whose camera_info has not come: stamp, frame_id, size of the results.
         without_info: pictures that got none.
         outdated: pictures whose camera_info is far from them, and what was said of the first.
     """
 
-    seen: int = 0
-    slot: int = -1
     segmented: int = 0
     undecodable: int = 0
     last_stamp_ns: int = -1
     jumps_back: int = 0
-    infos: list[tuple[int, str]] = field(default_factory=list)
+    infos: list[tuple[int, bytes]] = field(default_factory=list)
     waiting: list[tuple[int, str, tuple[int, int]]] = field(default_factory=list)
     without_info: int = 0
     outdated: tuple[int, str] = (0, "")
@@ -68,7 +59,7 @@ class CameraState:
 
 @dataclass
 class Progress:
-    """What was done so far; for the user, and for the checkpoints.
+    """What was done so far; for the user, and for a run that goes on.
 
     Attributes:
         bad_pictures: topic, stamp in ns and what is wrong, of the first that could not be decoded.
@@ -97,26 +88,52 @@ class Progress:
         self.notes[sentence] = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without what a run that goes on learns again while it passes over what was done."""
+        values = asdict(self)
+        for name in ("losses", "next_label_ns"):
+            del values[name]
+        for state in values["cameras"].values():
+            del state["infos"], state["waiting"]
+        return values
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Progress:
-        values = {key: value for key, value in stored.items() if key not in ("place", _SHOWN)}
-        values["cameras"] = {topic: CameraState(**state) for topic, state in values["cameras"].items()}
-        values["losses"] = Losses(**values["losses"])
-        return cls(**values)
+        cameras = {topic: CameraState(**state) for topic, state in stored["cameras"].items()}
+        return cls(**{**stored, "cameras": cameras})
 
 
 @dataclass
 class _Step:
     """A message of the source and what becomes of it."""
 
-    place: Place
     message: Message
     camera: BagCamera | None = None
-    seen: int = 0
-    slot: int = -1
+    begins_file: bool = False
     picture: Awaited | None = None
+
+
+class _OutFile:
+    """How much of IN is in the file of OUT that is being filled; known before anything is written."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._sources: set[int] = set()
+        self._start_ns: int | None = None
+        self._bytes = 0
+
+    def is_due(self, number: int, message: Message) -> bool:
+        """Whether a new file begins with this message, of IN's file of this number."""
+        start_ns, new_source = self._start_ns, number not in self._sources
+        self._sources.add(number)
+        due = start_ns is not None and (
+            new_source
+            or 0 < self._options.split_bytes <= self._bytes
+            or 0 < self._options.split_ns <= message.log_ns - start_ns
+        )
+        if start_ns is None or due:
+            self._start_ns, self._bytes = message.log_ns, 0
+        self._bytes += len(message.data)
+        return due
 
 
 def segment_bag(
@@ -146,7 +163,6 @@ def segment_bag(
     output = Output(out, f"canet_ros {canet_ros.__version__}", identity, resume, force)
     try:
         progress = Progress() if output.state is None else Progress.from_json(output.state)
-        after = None if output.state is None else Place(*output.state["place"])
         with open_bag(source, output.work) as bag:
             if bag.end_ns == 0 and all(file.start_ns is None for file in bag.files):
                 raise BagError(f"{source} holds no messages{_because(bag)}")
@@ -154,15 +170,16 @@ def segment_bag(
                 progress.note(sentence)
             window = _window(source, bag, options)
             cameras = choose_cameras(bag, options.topics, progress.note, window)
-            shown = {topic: _unpacked(text) for topic, text in (output.state or {}).get(_SHOWN, {}).items()}
-            work.go_on_from(shown)
-            run = _Run(bag, cameras, work, options, output, progress, shown, report)
-            run.go(window, after)
+            custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in made_by.items()}}
+            with writing_to(output.partial):
+                output.begin(custom, bag.distribution)
+            run = _Run(bag, cameras, work, options, output, progress, report)
+            run.go(window)
             if not progress.segmented:
                 output.discard()
                 raise BagError(_nothing(source, progress, cameras))
-            custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in made_by.items()}}
-            output.finish(custom, bag.distribution, None if options.only_results else bag)
+            output.finish(None if options.only_results else bag)
+            progress.losses = bag.all_losses()
     except BaseException:
         output.give_up()
         raise
@@ -180,7 +197,6 @@ class _Run:
         options: Options,
         output: Output,
         progress: Progress,
-        shown: Mapping[str, Steadying],
         report: Callable[[Bag, Progress], None],
     ) -> None:
         self._bag = bag
@@ -188,14 +204,13 @@ class _Run:
         self._by_info: dict[str, list[BagCamera]] = {}
         for camera in cameras:
             self._by_info.setdefault(camera.camera_info, []).append(camera)
-        self._first_infos: dict[str, tuple[int, str]] = {}
+        self._first_infos: dict[str, tuple[int, bytes]] = {}
         self._work = work
         self._options = options
         self._output = output
         self._progress = progress
         self._report = report
         self._classes = recolored(work.classes, options.palette)
-        self._shown = dict(shown)
         self._results = {
             (camera.topic, name): result_connection(camera.results, name, bag.distribution)
             for camera in cameras
@@ -206,60 +221,71 @@ class _Run:
         for camera in cameras:
             progress.cameras.setdefault(camera.topic, CameraState())
 
-    def go(self, window: tuple[int | None, int | None], after: Place | None) -> None:
-        writer = self._output.writer
-        for connection in self._bag.connections:
-            if connection.topic in self._replaced:
-                self._progress.note(f"{connection.topic} was there before: it is made anew")
-            elif not self._options.only_results:
-                writer.add(self._carried(connection))
-        for connection in self._results.values():
-            writer.add(connection)
-        losses_before = self._progress.losses
+    def go(self, window: tuple[int | None, int | None]) -> None:
+        done = self._progress.read
+        self._enter_topics()
         self._find_first_infos(window[0])
-        if window[0] is not None and after is None:
+        if window[0] is not None and not done:
             self._write_latched(window[0])
-        batches = ahead(self._batches(window, after), self._work.ahead, "reading")
+        batches = ahead(self._batches(window, done), self._work.ahead, "reading")
+        read = 0
         try:
             for batch in batches:
                 for step in batch:
+                    read += 1
+                    if read <= done:
+                        self._take_infos(step.message)
+                        continue
                     with writing_to(self._output.partial):
+                        if step.begins_file and read > done + 1:
+                            self._next_file()
                         self._write(step)
                     self._progress.log_ns = step.message.log_ns
-                    self._progress.read += 1
-                    if writer.chunk_is_full():
-                        with writing_to(self._output.partial):
-                            writer.flush()
-                            self._note_losses(losses_before)
-                            self._output.checkpoint(step.place, self._state())
+                    self._progress.read = read
                 self._report(self._bag, self._progress)
         finally:
             batches.close()  # type: ignore[attr-defined]
         with writing_to(self._output.partial):
             for camera in self._cameras.values():
                 self._write_late_infos(camera, self._progress.log_ns, None)
-        if window == (None, None) and after is not None:
-            self._bag.compare_with_announced(self._progress.read)
-        self._note_losses(losses_before)
+        self._progress.losses = self._bag.all_losses()
         self._note_the_whole()
         self._report(self._bag, self._progress)
 
-    def _state(self) -> dict[str, Any]:
-        shown = {topic: _packed(steadying) for topic, steadying in self._shown.items()}
-        return {**self._progress.to_json(), **({_SHOWN: shown} if shown else {})}
+    def _enter_topics(self) -> None:
+        """In each file all topics, also those without messages."""
+        for connection in self._bag.connections:
+            if connection.topic in self._replaced:
+                self._progress.note(f"{connection.topic} was there before: it is made anew")
+            elif not self._options.only_results:
+                self._output.writer.add(self._carried(connection))
+        for connection in self._results.values():
+            self._output.writer.add(connection)
 
-    def _batches(self, window: tuple[int | None, int | None], after: Place | None) -> Iterator[list[_Step]]:
-        """Messages in small batches, at most one picture in each, which is in work."""
-        seen = {topic: (state.seen, state.slot) for topic, state in self._progress.cameras.items()}
+    def _next_file(self) -> None:
+        """Complete a file of OUT; the next one depends on nothing but what is read again when a run goes on."""
+        for camera in self._cameras.values():
+            self._write_late_infos(camera, self._progress.log_ns, None)
+        self._output.next_file(self._progress.to_json())
+        self._progress.next_label_ns = None
+        self._enter_topics()
+
+    def _batches(self, window: tuple[int | None, int | None], done: int) -> Iterator[list[_Step]]:
+        """Messages in small batches, at most one picture in each, which is in work if it is not among those done."""
+        seen = dict.fromkeys(self._progress.cameras, (0, -1))
+        file = _OutFile(self._options)
         batch: list[_Step] = []
         size = 0
-        for place, message in self._bag.messages(*window, after=after):
-            step = _Step(place, message, self._cameras.get(message.connection.stream))
+        for read, (number, message) in enumerate(self._bag.messages(*window), 1):
+            step = _Step(message, self._cameras.get(message.connection.stream))
+            if not self._output.is_single_file and file.is_due(number, message):
+                step.begins_file = True
+                self._work.begin_file()
             if step.camera is not None:
                 count, slot = seen[step.camera.topic]
                 wanted, slot = self._wanted(count, slot, message.log_ns)
-                seen[step.camera.topic] = step.seen, step.slot = count + 1, slot
-                if wanted:
+                seen[step.camera.topic] = count + 1, slot
+                if wanted and read > done:
                     step.picture = self._work.submit(message)
             batch.append(step)
             size += len(message.data)
@@ -283,18 +309,11 @@ class _Run:
         self._write_label_info(message.log_ns)
         if not self._options.only_results and message.connection.topic not in self._replaced:
             writer.write(message._replace(connection=self._carried(message.connection)))
-        if message.connection.msgtype == CAMERA_INFO_TYPE:
-            for camera in self._by_info.get(message.connection.topic, ()):
-                self._take_info(camera, message)
-        if step.camera is None:
+        self._take_infos(message)
+        if step.camera is None or step.picture is None:
             return
         state = self._progress.cameras[step.camera.topic]
-        state.seen, state.slot = step.seen, step.slot
-        if step.picture is None:
-            return
         picture = step.picture.result()
-        if picture.steadying is not None:
-            self._shown[step.camera.topic] = picture.steadying
         if picture.problem:
             self._count_undecodable(step, state, picture.problem)
         else:
@@ -311,7 +330,7 @@ class _Run:
         """What latched topics last said before the cut, as a subscriber that starts there would get it."""
         with writing_to(self._output.partial):
             for message in latched(self._bag, start_ns):
-                self._write(_Step(Place(-1, 0), message._replace(log_ns=start_ns, publish_ns=start_ns)))
+                self._write(_Step(message._replace(log_ns=start_ns, publish_ns=start_ns)))
 
     def _put(self, camera: BagCamera, name: str, log_ns: int, data: bytes) -> None:
         connection = self._results[camera.topic, name]
@@ -342,13 +361,18 @@ class _Run:
             if (entry := self._info_entry(topic, data)) is not None:
                 self._first_infos[topic] = entry
 
-    def _info_entry(self, topic: str, data: bytes) -> tuple[int, str] | None:
-        """Stamp and CDR in base64; None, and noted, if it is no camera_info."""
+    def _info_entry(self, topic: str, data: bytes) -> tuple[int, bytes] | None:
+        """Stamp and CDR; None, and noted, if it is no camera_info."""
         try:
-            return stamp_ns(decoded(data, CAMERA_INFO_TYPE)), base64.b64encode(data).decode()
+            return stamp_ns(decoded(data, CAMERA_INFO_TYPE)), data
         except MessageError as error:
             self._progress.note(f"{topic}: {error}")
             return None
+
+    def _take_infos(self, message: Message) -> None:
+        if message.connection.msgtype == CAMERA_INFO_TYPE:
+            for camera in self._by_info.get(message.connection.topic, ()):
+                self._take_info(camera, message)
 
     def _take_info(self, camera: BagCamera, message: Message) -> None:
         """Keep a camera_info, and write it scaled if a picture waits for it."""
@@ -386,7 +410,7 @@ class _Run:
         self,
         camera: BagCamera,
         log_ns: int,
-        info: tuple[int, str],
+        info: tuple[int, bytes],
         stamp: int,
         frame_id: str,
         size: tuple[int, int],
@@ -394,7 +418,7 @@ class _Run:
         if CAMERA_INFO not in self._options.outputs:
             return
         state = self._progress.cameras[camera.topic]
-        message = decoded(base64.b64decode(info[1]), CAMERA_INFO_TYPE)
+        message = decoded(info[1], CAMERA_INFO_TYPE)
         shared = len(self._by_info[camera.camera_info]) > 1
         if shared and message.header.frame_id and frame_id and message.header.frame_id != frame_id:
             self._progress.note(
@@ -424,10 +448,6 @@ class _Run:
         if connection not in self._defined:
             self._defined[connection] = defined(connection, self._bag)
         return self._defined[connection]
-
-    def _note_losses(self, before: Losses) -> None:
-        now = self._bag.all_losses()
-        self._progress.losses = Losses({**before.sentences, **now.sentences}, before.messages + now.messages)
 
     def _note_the_whole(self) -> None:
         """What can only be said when everything has been read."""
@@ -511,14 +531,6 @@ def _nothing(source: Path, progress: Progress, cameras: Sequence[BagCamera]) -> 
         _, _, problem = progress.bad_pictures[0]
         return f"none of the {progress.undecodable} pictures on {topics} could be decoded: {problem}"
     return f"{source} holds no pictures on {topics} in this time"
-
-
-def _packed(steadying: Steadying) -> str:
-    return base64.b64encode(zstandard.compress(steadying.to_bytes(), 1)).decode()
-
-
-def _unpacked(stored: str) -> Steadying:
-    return Steadying.from_bytes(zstandard.decompress(base64.b64decode(stored)))
 
 
 def _stamp_in(data: bytes) -> int:

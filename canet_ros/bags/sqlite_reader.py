@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the sqlite3 files of rosbag2, of every version; also what is left of a damaged one."""
+"""Reads the sqlite3 files of rosbag2, of every version; of a damaged one the rows that can be had."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-from numpy.typing import NDArray
+import zstandard
 
 from canet_ros.bags.bag import (
     BagError,
@@ -25,8 +24,10 @@ from canet_ros.bags.bag import (
 )
 from canet_ros.bags.qos import policies_as_numbers
 
+_LAST_NS = 2**63 - 1
 _ROWS_AT_ONCE = 1000
 _MAX_ROWS_PER_PAGE = 200  # of a page of 4 kB, for a guess how far row numbers may go
+_WITH_TIME = "typeof(timestamp) = 'integer' AND timestamp >= 0"
 
 
 class SqliteFile:
@@ -44,7 +45,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, work: Path) -> None:
         self.connections: list[Connection] = []
-        self.counts: dict[str, int] = {}
+        self.counts: dict[Connection, int] = {}
         self.losses = Losses()
         self.start_ns: int | None = None
         self.end_ns: int | None = None
@@ -52,6 +53,7 @@ class SqliteFile:
         self._name = path.name
         self._by_topic: dict[int, Connection] = {}
         self._damaged = False
+        self._rows: list[tuple[int, int]] | None = None
         self._size = path.stat().st_size
         if self._size == 0:
             raise BagError(f"{path} is empty: 0 bytes")
@@ -60,77 +62,82 @@ class SqliteFile:
             try:
                 self._read_topics(path)
             except sqlite3.DatabaseError as error:
-                self._say_damaged(error)
+                self._salvage(error)
                 # Else SQLite opens no file that is shorter than its header says. Nothing is written: it is read-only.
                 self._database.execute("PRAGMA writable_schema = ON")
                 self._read_topics(path)
         except sqlite3.Error as error:
             raise BagError(f"{path} is no database of rosbag2 that can be read: {error}") from error
-        self._read_times()
+        try:
+            self._read_counts()
+        except sqlite3.DatabaseError as error:
+            self._salvage(error)
+            rows = self._salvaged()
+            if rows:
+                self.start_ns, self.end_ns = rows[0][0], rows[-1][0]
 
     def close(self) -> None:
         self._database.close()
 
     def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
-        topics = {number for number, other in self._by_topic.items() if streams and other.stream in streams}
-        last = (start_ns, -1)
-        last_id = -1
-        if self._indexed and not self._damaged:
-            try:
-                for number, topic, log_ns, data in self._database.execute(
-                    "SELECT id, topic_id, timestamp, data FROM messages WHERE timestamp >= ? AND timestamp <= ? "
-                    f"{_of(topics, streams)} ORDER BY timestamp, id",
-                    (_storable(start_ns), _storable(end_ns - 1)),
-                ):
-                    last = (log_ns, number)
-                    self.out_of_order += number < last_id
-                    last_id = max(last_id, number)
-                    yield from self._message(topic, log_ns, data)
-                return
-            except sqlite3.DatabaseError as error:
-                self._say_damaged(error)
-        numbers = self._row_numbers(start_ns, end_ns)
-        for log_ns, number in numbers[np.lexsort((numbers[:, 1], numbers[:, 0]))].tolist():
+        last, last_id = (start_ns, -1), -1
+        for log_ns, number, row in self._found(start_ns, end_ns, streams):
             if (log_ns, number) <= last:
                 continue
+            last = log_ns, number
             self.out_of_order += number < last_id
             last_id = max(last_id, number)
-            try:
-                row = self._database.execute(
-                    "SELECT topic_id, data FROM messages WHERE id = ?", (number,)
-                ).fetchone()
-            except sqlite3.DatabaseError as error:
-                self._say_damaged(error)
-                row = None
-            if row is None:
-                self.losses.messages += 1
-            elif streams is None or row[0] in topics:
-                yield from self._message(row[0], log_ns, row[1])
+            yield from self._message(number, log_ns, row, streams)
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        topics = [number for number, other in self._by_topic.items() if other.stream == stream]
-        try:
-            for topic in topics:
-                for number, log_ns in self._database.execute(
-                    "SELECT id, timestamp FROM messages WHERE topic_id = ? AND timestamp >= 0 AND timestamp < ? "
-                    "ORDER BY timestamp DESC, id DESC",
-                    (topic, _storable(before_ns)),
-                ):
-                    query = "SELECT data FROM messages WHERE id = ?"
-                    (data,) = self._database.execute(query, (number,)).fetchone()
-                    yield from self._message(topic, log_ns, data)
-        except sqlite3.DatabaseError as error:
-            self._say_damaged(error)
+        for log_ns, number, row in self._found(0, before_ns, {stream}, newest_first=True):
+            yield from self._message(number, log_ns, row, {stream})
 
-    def _message(self, topic: int, log_ns: object, data: object) -> Iterator[Message]:
-        connection = self._by_topic.get(topic)
-        if connection is None or not isinstance(data, bytes) or not isinstance(log_ns, int):
-            self.losses.messages += 1
-            self.losses.say(f"{self._name}: rows that belong to no topic, or hold no time or no bytes")
-            return
-        unpacked = message_bytes(data, connection, self.losses, self._name)
-        if unpacked is not None:
-            yield Message(connection, log_ns, log_ns, 0, unpacked)
+    def _found(
+        self, start_ns: int, end_ns: int, streams: Streams, newest_first: bool = False
+    ) -> Iterator[tuple[int, int, tuple[int, bytes] | None]]:
+        """Time, number, and topic and data, by time; from the beginning again if the database proves to be damaged."""
+        if not self._damaged:
+            topics = [
+                number for number, c in self._by_topic.items() if streams is None or c.stream in streams
+            ]
+            of = "" if streams is None else f"AND topic_id IN ({', '.join(map(str, topics))})"
+            order = "timestamp DESC, id DESC" if newest_first else "timestamp, id"
+            # Times and numbers first: a file without an index of times is sorted by them alone.
+            query = f"SELECT timestamp, id FROM messages WHERE {_WITH_TIME} {of} "
+            query += f"AND timestamp >= ? AND timestamp < ? ORDER BY {order}"
+            limits = min(start_ns, _LAST_NS), min(end_ns, _LAST_NS)
+            if end_ns > _LAST_NS:
+                query = query.replace("timestamp < ?", "timestamp <= ?")
+            try:
+                for log_ns, number in self._database.execute(query, limits):
+                    yield log_ns, number, self._row(number)
+                return
+            except sqlite3.DatabaseError as error:
+                self._salvage(error)
+        for log_ns, number in reversed(self._salvaged()) if newest_first else self._salvaged():
+            if start_ns <= log_ns < end_ns:
+                try:
+                    yield log_ns, number, self._row(number)
+                except sqlite3.DatabaseError:
+                    yield log_ns, number, None
+
+    def _row(self, number: int) -> tuple[int, bytes] | None:
+        query = "SELECT topic_id, data FROM messages WHERE id = ?"
+        return self._database.execute(query, (number,)).fetchone()  # type: ignore[no-any-return]
+
+    def _message(
+        self, number: int, log_ns: int, row: tuple[int, bytes] | None, streams: Streams
+    ) -> Iterator[Message]:
+        topic, data = row or (None, None)
+        connection = self._by_topic.get(topic) if topic is not None else None
+        if connection is None or not isinstance(data, bytes):
+            self.losses.say(f"{self._name}: rows that belong to no topic, or hold no bytes", number, 1)
+        elif streams is None or connection.stream in streams:
+            try:
+                yield Message(connection, log_ns, log_ns, 0, message_bytes(data, connection))
+            except (zstandard.ZstdError, MemoryError):
+                self.losses.say(f"{self._name}: messages whose compression is damaged", number, 1)
 
     def _connect(self, path: Path, work: Path) -> sqlite3.Connection:
         path = path.resolve()
@@ -143,145 +150,98 @@ class SqliteFile:
             for file in (path, *journals):
                 shutil.copyfile(file, work / file.name)
             path, options = work / path.name, "mode=rw"
-        database = sqlite3.connect(
-            f"file:{quote(os.fsencode(path))}?{options}", uri=True, check_same_thread=False
-        )
+        address = f"file:{quote(os.fsencode(path))}?{options}"
+        database = sqlite3.connect(address, uri=True, check_same_thread=False)
         database.text_factory = lambda data: data.decode(errors="replace")
         return database
 
     def _read_topics(self, path: Path) -> None:
-        tables = {
-            name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        }
+        execute = self._database.execute
+        tables = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"topics", "messages"} <= tables:
             raise BagError(f"{path} is a database, but none of rosbag2: it has no tables topics and messages")
-        columns = {row[1] for row in self._database.execute("PRAGMA table_info(topics)")}
-        wanted = [
+        definitions = {}
+        if "message_definitions" in tables:
+            query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+            definitions = {
+                type_name(_text(name)): (_text(how), _text(what)) for name, how, what in execute(query)
+            }
+        there = {row[1] for row in execute("PRAGMA table_info(topics)")}
+        columns = (
             "id",
             "name",
             "type",
             "serialization_format",
             "offered_qos_profiles",
             "type_description_hash",
-        ]
-        select = ", ".join(name if name in columns else f"'' AS {name}" for name in wanted)
-        definitions: dict[str, tuple[str, str]] = {}
-        if "message_definitions" in tables:
-            rows = self._database.execute(
-                "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-            )
-            definitions = {
-                type_name(_text(name)): (_text(encoding), _text(text)) for name, encoding, text in rows
-            }
-        for number, topic, msgtype, encoding, qos, type_hash in self._database.execute(
+        )
+        select = ", ".join(name if name in there else f"'' AS {name}" for name in columns)
+        for number, topic, msgtype, encoding, qos, type_hash in execute(
             f"SELECT {select} FROM topics ORDER BY id"
         ):
-            name = type_name(_text(msgtype))
-            definition_encoding, definition = definitions.get(name, ("", ""))
             if not isinstance(topic, str) or not isinstance(number, int):
                 continue
-            if not definition:
-                definition_encoding = ""
-            connection = Connection(
+            how, definition = definitions.get(type_name(_text(msgtype)), ("", ""))
+            self._by_topic[number] = Connection(
                 topic,
-                name,
+                type_name(_text(msgtype)),
                 _text(encoding) or "cdr",
                 policies_as_numbers(_text(qos)),
-                definition_encoding,
+                how if definition else "",
                 definition.encode(),
                 _text(type_hash),
             )
-            self._by_topic[number] = connection
-            if connection not in self.connections:
-                self.connections.append(connection)
-        indexes = [row[1] for row in self._database.execute("PRAGMA index_list(messages)")]
-        first_columns = [
-            next((row[2] for row in self._database.execute(f'PRAGMA index_info("{index}")')), "")
-            for index in indexes
-        ]
-        self._indexed = "timestamp" in first_columns
+        self.connections = list(dict.fromkeys(self._by_topic.values()))
 
-    def _read_times(self) -> None:
-        try:
-            if self._indexed:
-                impossible = (
-                    "timestamp < 0 OR timestamp IS NULL OR timestamp >= ''"  # the latter: what is no number
-                )
-                query = f"SELECT count(*) FROM messages WHERE {impossible}"
-                (count,) = self._database.execute(query).fetchone()
-                if count:
-                    self.losses.messages += count
-                    self.losses.say(f"{self._name}: messages without a time, or of one before 1970")
-                # Two queries: asked together, SQLite would go through all rows.
-                for order, end in (("", "start_ns"), ("DESC", "end_ns")):
-                    row = self._database.execute(
-                        "SELECT timestamp FROM messages WHERE timestamp >= 0 AND typeof(timestamp) = 'integer' "
-                        f"ORDER BY timestamp {order} LIMIT 1"
-                    ).fetchone()
-                    setattr(self, end, row and row[0])
-                return
-        except sqlite3.DatabaseError as error:
-            self._say_damaged(error)
-        numbers = self._row_numbers(0, 2**63 - 1)
-        if len(numbers):
-            self.start_ns, self.end_ns = int(numbers[:, 0].min()), int(numbers[:, 0].max())
+    def _read_counts(self) -> None:
+        query = f"SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages WHERE {_WITH_TIME} GROUP BY 1"
+        groups = self._database.execute(query).fetchall()
+        self.start_ns = min((first for _, _, first, _ in groups), default=None)
+        self.end_ns = max((last for *_, last in groups), default=None)
+        self.counts = dict.fromkeys(self.connections, 0)
+        for topic, count, *_ in groups:
+            if topic in self._by_topic:
+                self.counts[self._by_topic[topic]] += count
+        (rows,) = self._database.execute("SELECT count(*) FROM messages").fetchone()
+        without = rows - sum(count for _, count, *_ in groups)
+        if without:
+            self.losses.say(
+                f"{self._name}: messages without a time, or of one before 1970", "no time", without
+            )
 
-    def _row_numbers(self, start_ns: int, end_ns: int) -> NDArray[np.int64]:
-        """Times and numbers (n, 2) of the rows that can be found, by the index or by the table, in no order."""
-        found: set[tuple[int, int]] = set()
-        if self._indexed:
-            try:
-                query = f"SELECT timestamp, id FROM messages INDEXED BY {self._index_name()}"
-                found.update(row for row in self._database.execute(query) if isinstance(row[0], int))
-            except sqlite3.DatabaseError as error:
-                self._say_damaged(error)
-        if not self._indexed or self._damaged:
-            found.update(self._table_rows())
-        numbers = np.array(sorted(found), np.int64).reshape(-1, 2)
-        return numbers[(numbers[:, 0] >= start_ns) & (numbers[:, 0] < end_ns)]
+    def _salvage(self, error: sqlite3.Error) -> None:
+        """Read by row numbers from here on."""
+        self._damaged = True
+        self.losses.say(
+            f"{self._name}: the database is damaged ({error}) and read row by row; "
+            f"sqlite3 {self._name} .recover may find more"
+        )
 
-    def _index_name(self) -> str:
-        for row in self._database.execute("PRAGMA index_list(messages)").fetchall():
-            first = self._database.execute(f'PRAGMA index_info("{row[1]}")').fetchone()
-            if first and first[2] == "timestamp":
-                return f'"{row[1]}"'
-        raise sqlite3.DatabaseError("no index of times")
-
-    def _table_rows(self) -> Iterator[tuple[int, int]]:
-        """Times and numbers from the table itself, stepping over what is damaged."""
+    def _salvaged(self) -> list[tuple[int, int]]:
+        """Times and numbers of the rows that can be found, by time, stepping over what is damaged."""
+        if self._rows is not None:
+            return self._rows
+        rows = []
         number, step = 0, 1
         limit = max(10_000, self._size // 4096 * _MAX_ROWS_PER_PAGE)
         while number < limit:
             before = number
             try:
-                for log_ns, found in self._database.execute(
-                    "SELECT timestamp, id FROM messages WHERE id > ? ORDER BY id LIMIT ?",
-                    (number, _ROWS_AT_ONCE),
-                ):
+                query = "SELECT timestamp, id FROM messages WHERE id > ? ORDER BY id LIMIT ?"
+                for log_ns, found in self._database.execute(query, (number, _ROWS_AT_ONCE)):
                     if found <= number:
                         raise sqlite3.DatabaseError("rows are out of order")
                     number, step = found, 1
-                    if isinstance(log_ns, int):
-                        yield log_ns, found
+                    if isinstance(log_ns, int) and log_ns >= 0:
+                        rows.append((log_ns, found))
                 if number == before:
-                    return
-            except sqlite3.DatabaseError as error:
-                self._say_damaged(error)
+                    break
+            except sqlite3.DatabaseError:
                 number, step = number + step, step * 2
-
-    def _say_damaged(self, error: sqlite3.Error) -> None:
-        self._damaged = True
-        self.losses.say(f"{self._name}: the database is damaged ({error}); it is read row by row")
-
-
-def _of(topics: Collection[int], streams: Streams) -> str:
-    return "" if streams is None else f"AND topic_id IN ({', '.join(map(str, topics))})"
+        self._rows = sorted(rows)
+        return self._rows
 
 
 def _text(value: object) -> str:
     """A column that ought to hold text, whatever it does hold."""
     return value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
-
-
-def _storable(time_ns: int) -> int:
-    return max(-(2**63), min(time_ns, 2**63 - 1))

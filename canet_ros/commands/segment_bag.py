@@ -7,12 +7,12 @@ import argparse
 import functools
 import glob
 import json
+import math
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -33,9 +33,8 @@ from canet_ros.names import MASK_SIZES, PALETTES
 if TYPE_CHECKING:
     from canet_ros.bags.addresses import Address
     from canet_ros.bags.bag import BagError
-    from canet_ros.bags.picture_work import Picture, PictureWork
+    from canet_ros.bags.picture_work import PictureWork
     from canet_ros.bags.segmentation import Progress
-    from canet_ros.inference.class_table import ClassTable
 
 Job = tuple["Path | Address", "Path | Address"]
 Outcome = Union[dict[str, Any], "BagError"]
@@ -74,6 +73,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera-rate", type=float, default=0.0, metavar="HZ", help="most pictures a second of each camera"
     )
     parser.add_argument(
+        "--split-size",
+        type=float,
+        default=0.0,
+        metavar="MB",
+        help="begin a new file of OUT with so much of IN's messages in one (default: where IN's files end)",
+    )
+    parser.add_argument(
+        "--split-duration",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="begin a new file of OUT after this time",
+    )
+    parser.add_argument(
         "--only-results", action="store_true", help="results alone, to be played beside the original"
     )
     parser.add_argument(
@@ -89,7 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--legend", action="store_true", help="draw the class names into the overlay")
     parser.add_argument("--palette", default="dataset", choices=PALETTES)
     parser.add_argument("--steady", action="store_true", help="masks that flicker less, as the node's steady")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was ended")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on behind the last file of OUT that is finished"
+    )
     parser.add_argument(
         "--force",
         action="store_true",
@@ -113,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="divide the work among the Ray cluster there (without ADDRESS among this machine's cores)",
+        help="each IN as a task on the Ray cluster there (without ADDRESS on this machine's cores)",
     )
     parser.add_argument("--json", type=_path, metavar="FILE", help="write what was done as JSON")
     add_model_arguments(parser)
@@ -175,8 +190,8 @@ def _here(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcom
 
 
 def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
-    """Bags, and groups of their pictures, as tasks; see ``bags.on_ray``."""
-    from canet_ros.bags.on_ray import bags_on_ray, connect, disconnect
+    """Bags as tasks; see ``bags.on_ray``."""
+    from canet_ros.bags.on_ray import bags_on_ray
     from canet_ros.bags.output import partial_of
 
     if not jobs:
@@ -199,15 +214,7 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
     again = argparse.Namespace(**{**vars(arguments), "resume": True})
     gpus = 1 if arguments.device.startswith("cuda") else 0
     absolute = [(source.absolute(), out.absolute()) for source, out in jobs]
-    connect(arguments.ray)
-    try:
-        if arguments.steady:  # of a camera's pictures each depends on those before
-            yield from bags_on_ray(_segment, [(job, again, 1) for job in absolute], gpus, divided=False)
-        else:
-            tasks = [(job, again, gpus) for job in absolute]
-            yield from bags_on_ray(_segment_divided, tasks, gpus, divided=True)
-    finally:
-        disconnect()
+    yield from bags_on_ray(_segment, [(job, again, 1) for job in absolute], arguments.ray, gpus)
 
 
 @functools.lru_cache(maxsize=1)
@@ -231,33 +238,6 @@ def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
         return _segment_with(work, _made_by(segmenter, arguments), job, arguments)
 
 
-def _segment_divided(job: Job, arguments: argparse.Namespace, gpus: int) -> Outcome:
-    """A bag whose pictures are tasks of their own on Ray."""
-    from canet_ros.bags.on_ray import PicturesOnRay, one_on_ray
-
-    made_by, classes = one_on_ray(functools.partial(_maker, arguments), gpus)
-    work = PicturesOnRay(functools.partial(_pictures, arguments, 1 + gpus), classes, made_by, gpus)
-    return _segment_with(work, made_by, job, arguments)
-
-
-def _maker(arguments: argparse.Namespace) -> tuple[dict[str, str], ClassTable]:
-    """What a worker would make pictures with."""
-    segmenter = _segmenter(arguments, streams=1)
-    return _made_by(segmenter, arguments), segmenter.spec.classes
-
-
-def _pictures(
-    arguments: argparse.Namespace, threads: int, entries: Sequence[tuple[bytes, str]]
-) -> tuple[dict[str, str], list[Picture]]:
-    """What a worker makes of pictures' messages, given as CDR and type."""
-    from canet_ros.bags.picture_work import PictureMaker
-
-    segmenter = _segmenter(arguments, streams=1)
-    make = PictureMaker(segmenter, _options(arguments))
-    with ThreadPoolExecutor(threads) as pool:
-        return _made_by(segmenter, arguments), list(pool.map(lambda entry: make(*entry), entries))
-
-
 def _segment_with(
     work: PictureWork, made_by: dict[str, str], job: Job, arguments: argparse.Namespace
 ) -> Outcome:
@@ -279,7 +259,7 @@ def _segment_with(
     except BagError as error:
         return error
     except KeyboardInterrupt:
-        print("stopped: --resume goes on where this ended, if a part was done", file=sys.stderr)
+        print("stopped: --resume goes on behind the last file of OUT that is finished", file=sys.stderr)
         raise
     _print_what_is_not_plain(job[0], progress)
     skipped = f", {progress.undecodable} skipped" if progress.undecodable else ""
@@ -429,6 +409,11 @@ def _options(arguments: argparse.Namespace) -> Any:
         raise ValueError(f"--every must be 1 or more, not {arguments.every}")
     if not 0 <= arguments.camera_rate <= 1000:
         raise ValueError(f"--camera-rate must be 0 to 1000 Hz, not {arguments.camera_rate:g}")
+    for name in ("split_size", "split_duration"):
+        if not 0 <= getattr(arguments, name) < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
+    if (arguments.split_size or arguments.split_duration) and arguments.out.suffix == ".mcap":
+        raise ValueError(f"{arguments.out} is one file: give a folder for --split-size and --split-duration")
     if not 0 <= arguments.alpha <= 1:
         raise ValueError(f"--alpha must be 0 to 1, not {arguments.alpha:g}")
     if not 1 <= arguments.jpeg_quality <= 100:
@@ -444,6 +429,8 @@ def _options(arguments: argparse.Namespace) -> Any:
         end_ns=end_ns,
         every=arguments.every,
         camera_rate_hz=arguments.camera_rate,
+        split_bytes=round(arguments.split_size * 1e6),
+        split_ns=round(arguments.split_duration * 1e9),
         only_results=arguments.only_results,
         outputs=tuple(dict.fromkeys(outputs)),
         mask_size=arguments.mask_size,

@@ -20,7 +20,7 @@ _LATCHED: dict[str, str | int] = {
     "durability": "transient_local",
 }
 
-_PACKAGES_OF_CANET_RECORD = ("rosbags", "zstandard", "lz4")
+_PACKAGES_OF_CANET_RECORD = ("mcap", "rosbags")
 
 MIN_FREE_BYTES = 2**30  # 12 s of raw 1280x720 images at 30 Hz
 
@@ -122,7 +122,7 @@ def canet_record_command(topics: Sequence[str], bag: str, use_sim_time: bool) ->
     It adopts the QoS of the publishers, and so needs no QoS file for latched topics.
     """
     command = [sys.executable, "-m", "canet_ros.cli", "record", *([bag] if bag else [])]
-    command += ["--only-topics", "--topics", *topics]
+    command += ["--topics", *topics]
     if use_sim_time:
         command.append("--use-sim-time")
     return command

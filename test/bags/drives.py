@@ -180,3 +180,12 @@ def stamp(data: bytes) -> int:
 def pixels(data: bytes) -> np.ndarray:
     """The picture in a CompressedImage."""
     return cv2.imdecode(np.asarray(STORE.deserialize_cdr(data, COMPRESSED).data), cv2.IMREAD_UNCHANGED)
+
+
+def records(mcap: bytes) -> Iterator[tuple[int, bytes]]:
+    """Operation code and content of each record of an mcap file, chunks as a whole."""
+    at = 8
+    while at < len(mcap) - 8:
+        length = int.from_bytes(mcap[at + 1 : at + 9], "little")
+        yield mcap[at], mcap[at + 9 : at + 9 + length]
+        at += 9 + length

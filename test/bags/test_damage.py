@@ -7,18 +7,20 @@ import contextlib
 import random
 import resource
 import sqlite3
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import drives
-import lz4.frame
 import pytest
 import yaml
 import zstandard
 from conftest import Segment
-from drives import Recorded, carried, read_bag, storage_file, write_bag
+from drives import Recorded, carried, read_bag, records, storage_file, write_bag
+from mcap.opcode import Opcode
+from mcap.reader import make_reader
+from mcap.writer import CompressionType, IndexType, Writer
 
-from canet_ros.bags import mcap_format as mcap
 from canet_ros.bags.bag import BagError
 from canet_ros.bags.reading import open_bag
 
@@ -44,23 +46,22 @@ def cut(path: Path, share: float) -> None:
 
 def unindexed(path: Path) -> None:
     """The same messages without a summary, in chunks of lz4."""
-    data = path.read_bytes()
-    out = data[:8]
-    for operation, _, content in mcap.records(data[8:-8]):
-        if operation == mcap.CHUNK:
-            fields = mcap.Fields(content[mcap.CHUNK_HEAD.size :])
-            compression, size = fields.text(), fields.u64()
-            inner, problem = mcap.decompress(fields.take(size), compression)
-            assert not problem
-            packed = lz4.frame.compress(inner)
-            head = bytes(content[:24]) + bytes(4) + mcap.text("lz4") + len(packed).to_bytes(8, "little")
-            out += mcap.record(mcap.CHUNK, head + packed)
-        elif operation == mcap.HEADER:
-            out += mcap.record(operation, bytes(content))
-        elif operation == mcap.DATA_END:
-            break
-    out += mcap.record(mcap.DATA_END, bytes(4)) + mcap.record(mcap.FOOTER, bytes(20)) + mcap.MAGIC
-    path.write_bytes(out)
+    with path.open("rb") as stream:
+        messages = list(make_reader(stream).iter_messages())
+    with path.open("wb") as stream:
+        nothing = {"repeat_channels": False, "repeat_schemas": False, "use_statistics": False}
+        writer = Writer(
+            stream, 100_000, CompressionType.LZ4, IndexType.NONE, **nothing, use_summary_offsets=False
+        )
+        writer.start("ros2", "test")
+        channels: dict[int, int] = {}
+        for schema, channel, message in messages:
+            if channel.id not in channels:
+                number = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, "cdr", number, channel.metadata)
+            times = message.log_time, message.data, message.publish_time
+            writer.add_message(channels[channel.id], *times)
+        writer.finish()
 
 
 def flip(path: Path) -> None:
@@ -123,6 +124,10 @@ def test_what_can_be_read_is_read_and_the_rest_is_said(
     damage(storage_file(source))
     found, sentences = read_all(source, tmp_path / "work")
     assert sentences
+    if damage is flip:
+        assert "mcap recover" in str(sentences)
+    if damage is half_a_page:
+        assert ".recover" in str(sentences)
     assert len(found) >= least * len(many)
     known = {(m.topic, m.msgtype, m.log_ns, m.data) for m in many}
     assert {(m.topic, m.msgtype, m.log_ns, m.data) for m in found} <= known
@@ -286,8 +291,13 @@ def test_columns_of_a_database_may_hold_anything(
 
 def chunk(content: bytes, size: int, compression: str = "zstd") -> bytes:
     """A chunk of these compressed records, of which it says that they are ``size`` bytes."""
-    head = mcap.CHUNK_HEAD.pack(drives.START_NS, drives.START_NS, size, 0) + mcap.text(compression)
-    return mcap.record(mcap.CHUNK, head + len(content).to_bytes(8, "little") + content)
+    head = struct.pack("<QQQI", drives.START_NS, drives.START_NS, size, 0)
+    head += len(compression).to_bytes(4, "little") + compression.encode()
+    return record(Opcode.CHUNK, head + len(content).to_bytes(8, "little") + content)
+
+
+def record(opcode: int, content: bytes) -> bytes:
+    return struct.pack("<BQ", opcode, len(content)) + content
 
 
 def zeros(size: int, announced: bool) -> bytes:
@@ -299,7 +309,6 @@ def zeros(size: int, announced: bool) -> bytes:
 @pytest.mark.parametrize(
     "before",
     [
-        mcap.RECORD_HEAD.pack(mcap.MESSAGE, 3 << 30) + bytes(40),
         chunk(b"", 8 << 30),
         chunk(zeros(3 << 30, True), 3 << 30),
         chunk(zeros(3 << 30, True), 1000),
@@ -307,7 +316,6 @@ def zeros(size: int, announced: bool) -> bytes:
         chunk(zeros(64 << 20, True), 64 << 20),
     ],
     ids=[
-        "message",
         "chunk",
         "it is true",
         "a frame that knows more",
@@ -319,7 +327,7 @@ def test_what_announces_gigabytes_fills_no_memory(
     before: bytes, many: Sequence[Recorded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = storage_file(write_bag(tmp_path / "in", many, "mcap", "storage")).read_bytes()
-    head = 8 + next(at + 9 + len(body) for _, at, body in mcap.records(whole[8:]))
+    head = 8 + next(9 + len(content) for _, content in records(whole))
     path = tmp_path / "drive.mcap"
     path.write_bytes(whole[:head] + before + whole[head:-8])
     limit = resource.getrlimit(resource.RLIMIT_AS)
@@ -331,6 +339,27 @@ def test_what_announces_gigabytes_fills_no_memory(
         resource.setrlimit(resource.RLIMIT_AS, limit)
     assert found == list(many)
     assert sentences
+
+
+@pytest.mark.parametrize("bad", [struct.pack("<BQ", Opcode.MESSAGE, 3 << 30) + bytes(40), bytes(100)])
+def test_what_comes_before_damage_is_kept_and_the_rest_has_a_tool(
+    bad: bytes, many: Sequence[Recorded], tmp_path: Path
+) -> None:
+    """Records whose lengths lead nowhere, in the middle of a file without an index."""
+    whole = storage_file(write_bag(tmp_path / "in", many)).read_bytes()
+    ends = [8]
+    for opcode, content in records(whole):
+        ends.append(ends[-1] + 9 + len(content))
+        if opcode == Opcode.CHUNK and len(ends) > 4:
+            break
+    path = tmp_path / "drive.mcap"
+    path.write_bytes(whole[: ends[-1]] + bad + whole[ends[-1] : -8])
+    found, sentences = read_all(path, tmp_path / "work")
+    assert 0 < len(found) < len(many)
+    assert found == list(many)[: len(found)]
+    assert any(
+        f"damaged at byte {ends[-1]}" in text and "mcap recover drive.mcap" in text for text in sentences
+    )
 
 
 def test_a_message_larger_than_what_is_held_at_once_is_in_order(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,9 @@ import pytest
 import yaml
 from conftest import EXACT, Segment
 from drives import COMPRESSED, IMAGE, PERIOD_NS, START_NS, Recorded, Topic, read_bag, storage_file, write_bag
+from mcap.reader import make_reader
+from mcap.writer import Writer
 
-from canet_ros.bags import mcap_format as mcap
 from canet_ros.bags.bag import BagError
 from canet_ros.bags.cameras import choose_cameras
 from canet_ros.bags.frames import write_labels, write_masks
@@ -121,32 +121,35 @@ def test_pictures_without_stamps_or_with_the_same_are_all_written(segment: Segme
     assert all(any(np.array_equal(picture, frame) for picture in found) for frame in frames)
 
 
-def extras(path: Path) -> list[tuple[int, bytes]]:
+def extras(path: Path) -> list[object]:
     """Attachments and other programs' metadata in an mcap file."""
-    kept = []
-    for operation, _, content in mcap.records(path.read_bytes()[8:-8]):
-        ours = content[4:10].tobytes() in (b"rosbag", b"canet_")
-        if operation in (mcap.ATTACHMENT, mcap.METADATA) and not ours:
-            kept.append((operation, bytes(content)))
-    return kept
+    with path.open("rb") as stream:
+        reader = make_reader(stream)
+        metadata = [entry for entry in reader.iter_metadata() if entry.name not in ("rosbag2", "canet_ros")]
+        return [*reader.iter_attachments(), *metadata]
 
 
 def test_attachments_and_metadata_are_carried_over(
     messages: Sequence[Recorded], segment: Segment, tmp_path: Path
 ) -> None:
-    whole = storage_file(write_bag(tmp_path / "in", messages[:5])).read_bytes()
-    names = mcap.text("calibration.yaml") + mcap.text("text/yaml")
-    content = struct.pack("<QQ", 1, 2) + names + struct.pack("<Q", 3_000_000) + bytes(3_000_000) + bytes(4)
-    added = mcap.record(mcap.ATTACHMENT, content)
-    added += mcap.record(mcap.METADATA, mcap.text("vehicle") + mcap.texts({"id": "7"}))
-    head = 8 + next(at + 9 + len(body) for _, at, body in mcap.records(whole[8:]))
     path = tmp_path / "drive.mcap"
-    # Offsets in the index are wrong now, so the file is read without it; what comes out has one.
-    path.write_bytes(whole[:head] + added + whole[head:-8])
-    assert segment(path, tmp_path / "once.mcap", "--salvage") == 0
-    assert segment(tmp_path / "once.mcap", tmp_path / "twice.mcap") == 0
-    assert extras(path) == extras(tmp_path / "once.mcap") == extras(tmp_path / "twice.mcap") != []
-    assert read_bag(tmp_path / "twice.mcap")
+    with storage_file(write_bag(tmp_path / "in", messages[:5])).open("rb") as source, path.open("wb") as out:
+        writer = Writer(out)
+        writer.start("ros2", "test")
+        for schema, channel, message in make_reader(source).iter_messages():
+            number = writer.register_schema(schema.name, schema.encoding, schema.data)
+            number = writer.register_channel(channel.topic, "cdr", number, channel.metadata)
+            writer.add_message(number, message.log_time, message.data, message.publish_time)
+        writer.add_attachment(1, 2, "calibration.yaml", "text/yaml", bytes(3_000_000))
+        writer.add_attachment(0, 0, "empty", "", b"")
+        writer.add_metadata("vehicle", {"id": "7"})
+        writer.finish()
+    assert segment(path, tmp_path / "once.mcap") == 0
+    assert segment(tmp_path / "once.mcap", tmp_path / "twice", "--split-duration", "0.1") == 0
+    last = sorted((tmp_path / "twice").glob("*.mcap"))[-1]
+    assert extras(path) == extras(tmp_path / "once.mcap") == extras(last)
+    assert len(extras(path)) == 3
+    assert read_bag(tmp_path / "twice")
     assert segment(tmp_path / "once.mcap", tmp_path / "results.mcap", "--only-results") == 0
     assert extras(tmp_path / "results.mcap") == []
 
@@ -390,12 +393,13 @@ def test_an_mcap_of_ros_1_is_said_to_be_one(
     segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "one.mcap"
-    head = mcap.record(mcap.HEADER, mcap.text("ros1") + mcap.text("rosbag_to_mcap"))
-    schema = mcap.schema_record(mcap.Schema(1, "sensor_msgs/Image", "ros1msg", b"Header header"))
-    channel = mcap.channel_record(mcap.Channel(1, 1, "/front/image_raw", "ros1", ()))
-    message = mcap.record(mcap.MESSAGE, mcap.MESSAGE_HEAD.pack(1, 0, START_NS, START_NS) + bytes(60))
-    end = mcap.record(mcap.DATA_END, bytes(4)) + mcap.record(mcap.FOOTER, bytes(20))
-    path.write_bytes(mcap.MAGIC + head + schema + channel + message + end + mcap.MAGIC)
+    with path.open("wb") as stream:
+        writer = Writer(stream, use_chunking=False)
+        writer.start("ros1", "rosbag_to_mcap")
+        schema = writer.register_schema("sensor_msgs/Image", "ros1msg", b"Header header")
+        channel = writer.register_channel("/front/image_raw", "ros1", schema)
+        writer.add_message(channel, START_NS, bytes(60), START_NS)
+        writer.finish()
     assert segment(path, tmp_path / "out") == 1
     said = capsys.readouterr().err
     assert "/front/image_raw holds pictures of ROS 1: bring the bag to ROS 2 first" in said

@@ -25,6 +25,7 @@ import cv2
 import drives
 import numpy as np
 import pytest
+import yaml
 from conftest import EXACT, Segment
 from drives import PERIOD_NS, START_NS, TOPICS, Recorded, carried, read_bag, results_of, write_bag
 from hypothesis import HealthCheck, given, settings
@@ -35,6 +36,7 @@ from canet_ros.bags.output import Output
 from canet_ros.inference import Segmenter
 from canet_ros.inference.class_table import load_class_table
 
+SPLIT = ("--split-duration", "0.2")
 FRONT, REAR = "/front/segmentation", "/rear/segmentation"
 
 
@@ -302,7 +304,7 @@ def test_a_full_disk_leaves_the_input_and_no_bag(
 
 @pytest.mark.slow  # ten processes, each killed and started again
 def test_kill_and_resume_at_random_moments_gives_the_same_bytes(random_model: Path, tmp_path: Path) -> None:
-    """One run that is killed again and again until it ends, against one that was left alone.
+    """One run that is killed again and again until it ends, against one that was left alone; six files.
 
     4 kills; CANET_TEST_KILLS=10 does more.
     """
@@ -318,13 +320,13 @@ def test_kill_and_resume_at_random_moments_gives_the_same_bytes(random_model: Pa
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "canet_ros.cli", "segment-bag", source, out, "--resume"]
-        command += ["--model", random_model, *EXACT]
+        command += ["--split-duration", "1", "--model", random_model, *EXACT]
         return subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
-    assert start(tmp_path / "whole").wait(120) == 0
+    assert start(tmp_path / "whole" / "out").wait(120) == 0
     moments = random.Random(7)
     kills, most = 0, int(os.environ.get("CANET_TEST_KILLS", "4"))
-    out, progress = tmp_path / "killed", tmp_path / "killed.partial" / "progress.json"
+    out, progress = tmp_path / "out", tmp_path / "out.partial" / "progress.json"
     while not out.exists():
         process = start(out)
         if kills == most:
@@ -343,13 +345,50 @@ def test_kill_and_resume_at_random_moments_gives_the_same_bytes(random_model: Pa
             kills += 1
         process.wait()
     assert kills >= 3
-    expected = (tmp_path / "whole" / "whole_0.mcap").read_bytes()
-    # The index at the end holds the file's own name.
-    assert (out / "killed_0.mcap").read_bytes()[: len(expected) - 40_000] == expected[
-        : len(expected) - 40_000
-    ]
-    assert read_bag(out) == read_bag(tmp_path / "whole")
-    assert not (tmp_path / "killed.partial").exists()
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "whole" / "out").iterdir()}
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
+    assert len(expected) == 7
+    assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("option", ["--split-size=0.5", "--split-duration=0.2", "as IN"])
+def test_out_is_split_as_in_is_or_as_is_asked_for(option: str, segment: Segment, tmp_path: Path) -> None:
+    """Nothing is lost where the files meet, and each begins with what the class ids mean."""
+    recorded = drives.drive_messages(drives.pictures(6, 320, 240))
+    source = write_bag(tmp_path / "in", recorded)
+    if option == "as IN":
+        parts = [
+            write_bag(tmp_path / name, part) for name, part in (("a", recorded[:13]), ("b", recorded[13:]))
+        ]
+        information = yaml.safe_load((source / "metadata.yaml").read_text())
+        drives.storage_file(source).unlink()
+        for number, part in enumerate(parts):
+            drives.storage_file(part).rename(source / f"in_{number}.mcap")
+        names = ["in_0.mcap", "in_1.mcap"]
+        information["rosbag2_bagfile_information"]["relative_file_paths"] = names
+        (source / "metadata.yaml").write_text(yaml.safe_dump(information))
+    assert segment(source, tmp_path / "out", *([] if option == "as IN" else [option])) == 0
+    files = sorted((tmp_path / "out").glob("*.mcap"))
+    assert len(files) == (2 if option == "as IN" else 3)
+    assert carried(read_bag(tmp_path / "out")) == recorded
+    assert [message for file in files for message in carried(read_bag(file))] == recorded
+    assert all(read_bag(file)[0].topic.endswith("label_info") for file in files)
+    assert segment(tmp_path / "in", tmp_path / "one.mcap") == 0
+    results = [m for m in read_bag(tmp_path / "one.mcap") if not m.topic.endswith("label_info")]
+    assert [m for m in read_bag(tmp_path / "out") if not m.topic.endswith("label_info")] == results
+
+
+def test_one_file_is_not_split_and_begun_again(
+    messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_bag(tmp_path / "in", messages[:5])
+    assert segment(source, tmp_path / "one.mcap", "--split-size", "1") == 1
+    assert "give a folder for --split-size" in capsys.readouterr().err
+    (tmp_path / "one.mcap.partial" / "bag").mkdir(parents=True)
+    (tmp_path / "one.mcap.partial" / "lock").touch()
+    (tmp_path / "one.mcap.partial" / "bag" / "one.mcap").write_bytes(b"of a run that was killed")
+    assert segment(source, tmp_path / "one.mcap", "--resume") == 0
+    assert carried(read_bag(tmp_path / "one.mcap")) == list(messages[:5])
 
 
 def test_resume_refuses_what_was_begun_for_something_else(
@@ -359,7 +398,7 @@ def test_resume_refuses_what_was_begun_for_something_else(
     partial = tmp_path / "out.partial"
     partial.mkdir()
     (partial / "lock").touch()
-    progress = {"identity": {"options": 1}, "size": 8, "messages": 0, "state": {}}
+    progress = {"identity": {"options": 1}, "files": 1, "state": {}}
     (partial / "progress.json").write_text(json.dumps(progress))
     assert segment(source, tmp_path / "out") == 1
     assert "unfinished" in capsys.readouterr().err
@@ -412,14 +451,14 @@ def test_any_names_types_and_times(
 
 @pytest.fixture
 def begun(segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bag of which OUT.partial holds the first chunk, as a killed run leaves it."""
+    """A bag of which OUT.partial holds two files, as a killed run leaves it."""
     picture = drives.image(drives.pictures(1, 640, 480)[0], START_NS)
     topic = TOPICS["/front/image_raw"]
     recorded = [Recorded(topic.name, topic.msgtype, START_NS + i * PERIOD_NS, picture) for i in range(6)]
     source = write_bag(tmp_path / "in", recorded, topics=[topic])
     with monkeypatch.context() as patch:
         patch.setattr(Output, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert segment(source, tmp_path / "out") == 130
+        assert segment(source, tmp_path / "out", *SPLIT) == 130
     assert (tmp_path / "out.partial" / "progress.json").exists()
     return source
 
@@ -430,9 +469,9 @@ def test_a_run_that_goes_on_is_not_replaced(
     with (tmp_path / "out.partial" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for option in ("--resume", "--force"):
-            assert segment(begun, tmp_path / "out", option) == 1
+            assert segment(begun, tmp_path / "out", option, *SPLIT) == 1
             assert "another run is writing" in capsys.readouterr().err
-    assert segment(begun, tmp_path / "out", "--resume") == 0
+    assert segment(begun, tmp_path / "out", "--resume", *SPLIT) == 0
     assert len(carried(read_bag(tmp_path / "out"))) == 6
 
 
@@ -452,9 +491,9 @@ def test_resume_refuses_a_file_that_a_power_cut_has_shortened(
 ) -> None:
     written = tmp_path / "out.partial" / "bag" / "out_0.mcap"
     os.truncate(written, written.stat().st_size // 3)
-    assert segment(begun, tmp_path / "out", "--resume") == 1
-    assert "--force starts anew" in capsys.readouterr().err
-    assert segment(begun, tmp_path / "out", "--force") == 0
+    assert segment(begun, tmp_path / "out", "--resume", *SPLIT) == 1
+    assert "out_0.mcap is damaged: --force starts anew" in capsys.readouterr().err
+    assert segment(begun, tmp_path / "out", "--force", *SPLIT) == 0
 
 
 def test_nothing_of_others_is_removed(

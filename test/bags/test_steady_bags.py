@@ -78,33 +78,39 @@ def test_each_camera_is_steady_by_itself(
         assert not np.array_equal(found, masks(tmp_path / "plain", camera))
 
 
-@pytest.mark.parametrize("checkpoints", [1, 3])
+@pytest.mark.parametrize("files", [1, 3])
 def test_a_run_that_goes_on_shows_the_same(
-    checkpoints: int,
+    files: int,
     drive: tuple[Path, list[tuple[int, np.ndarray]]],
     segment: Segment,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Each file of OUT begins anew, so that it does not depend on when the run was ended."""
     source, _ = drive
-    assert segment(source, tmp_path / "whole" / "out", "--steady") == 0
-    kept: list[int] = []
+    options = ("--steady", "--split-duration", "0.1")
+    assert segment(source, tmp_path / "whole" / "out", *options) == 0
+    begun: list[int] = []
 
-    def stopping(checkpoint: Callable[..., None]) -> Callable[..., None]:
+    def stopping(next_file: Callable[..., None]) -> Callable[..., None]:
         def then_stop(*arguments: Any) -> None:
-            checkpoint(*arguments)
-            kept.append(1)
-            if len(kept) == checkpoints:
+            next_file(*arguments)
+            begun.append(1)
+            if len(begun) == files:
                 raise KeyboardInterrupt
 
         return then_stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(Output, "checkpoint", stopping(Output.checkpoint))
-        assert segment(source, tmp_path / "out", "--steady") == 130
-    assert segment(source, tmp_path / "out", "--steady", "--resume") == 0
-    one, other = (path / "out" / "out_0.mcap" for path in (tmp_path / "whole", tmp_path))
-    assert one.read_bytes() == other.read_bytes()
+        patch.setattr(Output, "next_file", stopping(Output.next_file))
+        assert segment(source, tmp_path / "out", *options) == 130
+    assert segment(source, tmp_path / "out", *options, "--resume") == 0
+    one, other = (
+        {file.name: file.read_bytes() for file in (path / "out").iterdir()}
+        for path in (tmp_path / "whole", tmp_path)
+    )
+    assert one == other
+    assert len(one) >= files + 2
 
 
 @pytest.mark.ros

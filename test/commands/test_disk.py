@@ -44,7 +44,7 @@ def test_train_says_what_it_cannot_write(tmp_path: Path) -> None:
 
 def test_record_promises_nothing_that_it_does_not_have(tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
-    done = on_a_full_disk(f"record {tmp_path}/bag --only-topics --topics /x --duration 1")
+    done = on_a_full_disk(f"record {tmp_path}/bag --topics /x --duration 1")
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
     assert line.startswith(f"canet record: no space left to write {tmp_path}/bag (File too large)")

@@ -66,7 +66,7 @@ COMPLETE = {
     "import": "weights.pth",
     "export": "--model random",
     "benchmark": "--model random",
-    "record": "--only-topics --topics /x --duration 1",
+    "record": "--topics /x --duration 1",
 }
 # Those that are quick when they do it.
 FORCED = ["segment", "segment-bag", "report", "evaluate", "export", "models", "doctor"]
