@@ -78,7 +78,7 @@ class Graph:
         while self._entities:
             self._entities.pop().close()
 
-    def connect(self, camera: Camera, *listeners: Listener) -> int:
+    def connect(self, camera: Camera, *listeners: Listener, size: tuple[int, int] = (32, 24)) -> int:
         """Send frames until a result comes to every listener: only then has everybody discovered everybody.
 
         Returns:
@@ -88,7 +88,7 @@ class Graph:
         patience_s, count = 0.5, 0
         while True:
             count += 1
-            stamp = camera.send(np.zeros((24, 32, 3), np.uint8))
+            stamp = camera.send(np.zeros((*size[::-1], 3), np.uint8))
             try:
                 for listener in listeners:
                     listener.wait_for_stamp(stamp, patience_s)

@@ -125,13 +125,13 @@ def stamp_of(head: Any) -> int:
     return int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
 
 
-def label_info(classes: ClassTable, time_ns: int) -> bytes:
+def label_info(classes: ClassTable, time_ns: int, threshold: float = 0.0) -> bytes:
     """A ``vision_msgs/LabelInfo`` of the classes, as the node publishes it, in CDR."""
     entries = [
         new("vision_msgs/msg/VisionClass", class_id=index, class_name=name)
         for index, name in enumerate(classes.names)
     ]
-    return to_cdr(new(LABEL_INFO, header=header(time_ns), class_map=entries, threshold=0.0), LABEL_INFO)
+    return to_cdr(new(LABEL_INFO, header=header(time_ns), class_map=entries, threshold=threshold), LABEL_INFO)
 
 
 def connection(topic: str, msgtype: str, qos: str, distribution: str = "humble") -> Connection:

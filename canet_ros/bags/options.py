@@ -22,6 +22,8 @@ class Options:
         outputs: names of ``pictures.OUTPUTS``.
         mask_size: ``image`` or ``network``.
         steady: masks of a camera's successive pictures do not flicker, see ``Steadying``.
+        min_confidence, groups, regions, rotations, ignore_masks: the node's parameters of these names; lists have an
+            entry for each of ``topics``.
     """
 
     topics: tuple[str, ...] = ()
@@ -39,3 +41,8 @@ class Options:
     legend: bool = False
     palette: str = "dataset"
     steady: bool = False
+    min_confidence: float = 0.0
+    groups: str = ""
+    regions: tuple[str, ...] = ()
+    rotations: tuple[int, ...] = ()
+    ignore_masks: tuple[str, ...] = ()

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from canet_ros.bags.bag import Message
 from canet_ros.bags.message_types import stamp_of
 from canet_ros.bags.options import Options
-from canet_ros.bags.results import Look, frame_of, picture_messages
+from canet_ros.bags.results import frame_of, picture_messages
+from canet_ros.formats import parse_groups
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.palette import recolored
-from canet_ros.inference.segmenter import Segmenter
+from canet_ros.inference.segmenter import Segmentation, Segmenter
 from canet_ros.inference.steadying import Steadying
-from canet_ros.messages.images import ImageError
+from canet_ros.inference.view import View
 from canet_ros.messages.pictures import Style
+from canet_ros.pipeline.outputs import picture_outputs
+from canet_ros.pipeline.process import Frame, ProcessOptions, process
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,21 @@ class Turn:
     def behind(cls, before: Future[Steadying] | None) -> Turn:
         return cls(before or _shown(Steadying()), Future())
 
+    def take(self, segmentation: Segmentation, stamp_ns: int) -> Segmentation:
+        """What is shown of this picture, once the one before is known."""
+        steadying = copy.copy(self.before.result())
+        shown = steadying(segmentation, stamp_ns)
+        self.after.set_result(steadying)
+        return shown
+
 
 def _shown(steadying: Steadying) -> Future[Steadying]:
     future: Future[Steadying] = Future()
     future.set_result(steadying)
     return future
+
+
+_PLAIN = View()
 
 
 class PictureMaker:
@@ -92,42 +108,50 @@ class PictureMaker:
         self._engine_is_free = threading.Semaphore(segmenter.engine.streams)
         self._options = options
         style = Style(recolored(segmenter.spec.classes, options.palette), options.legend)
-        self._look = Look(style, options.overlay_alpha, options.jpeg_quality)
+        self._process_options = ProcessOptions(
+            style, options.mask_size == "network", options.min_confidence, options.overlay_alpha
+        )
+        self._pictures = picture_outputs(parse_groups(options.groups))
 
-    def __call__(self, data: bytes, msgtype: str, turn: Turn | None = None) -> Picture:
+    def __call__(self, data: bytes, msgtype: str, turn: Turn | None = None, view: View = _PLAIN) -> Picture:
         try:
-            return self._made(data, msgtype, turn)
+            return self._made(data, msgtype, turn, view)
         finally:
             # No picture, or no engine: the next is not kept waiting.
             if turn is not None and not turn.after.done():
                 turn.after.set_result(turn.before.result())
 
-    def _made(self, data: bytes, msgtype: str, turn: Turn | None) -> Picture:
+    def _made(self, data: bytes, msgtype: str, turn: Turn | None, view: View) -> Picture:
         try:
             header, image = frame_of(data, msgtype)
-        except ImageError as error:
+            frame = Frame(image, stamp_of(header), view, None if turn is None else turn.take)
+            view.seen(image)
+        except ValueError as error:  # ImageError, or too small for the camera's region
             return Picture(problem=str(error))
+        (drawing,) = process([frame], self._segment, self._process_options)
+        options = self._options
+        results = picture_messages(header, drawing, self._pictures, options.outputs, options.jpeg_quality)
+        height, width = drawing.segmentation.mask.shape
+        return Picture(frame.stamp_ns, str(header.frame_id), (width, height), results)
+
+    def _segment(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
         with self._engine_is_free:
-            (segmentation,) = self._segmenter.segment_batch([image])
-            of_network = self._options.mask_size == "network"
-            size = self._segmenter.resolution if of_network else (image.shape[1], image.shape[0])
-        stamp = stamp_of(header)
-        if turn is not None:
-            steadying = copy.copy(turn.before.result())
-            segmentation = steadying(segmentation, stamp)
-            turn.after.set_result(steadying)
-        results = picture_messages(self._options.outputs, header, image, segmentation, size, self._look)
-        return Picture(stamp, str(header.frame_id), size, results)
+            return self._segmenter.segment_batch(images)
 
 
 class ThreadedWork:
-    """Pictures in threads of this process. Use as a context manager."""
+    """Pictures in threads of this process. Use as a context manager.
+
+    Attributes:
+        views: how cameras are looked at, by topic; those that are not there as they come.
+    """
 
     def __init__(self, segmenter: Segmenter, options: Options) -> None:
         self.classes = segmenter.spec.classes
         # While the engine has its pictures in work, others are decoded and encoded.
         workers = segmenter.engine.streams + 1
         self.ahead = workers + 1
+        self.views: Mapping[str, View] = {}
         self._make = PictureMaker(segmenter, options)
         self._steady = options.steady
         self._shown: dict[str, Future[Steadying]] = {}
@@ -148,4 +172,5 @@ class ThreadedWork:
             # The pool begins with pictures in their order: whoever waits for another's turn, waits for one at work.
             turn = Turn.behind(self._shown.get(topic))
             self._shown[topic] = turn.after
-        return self._pool.submit(self._make, message.data, message.connection.msgtype, turn)
+        view = self.views.get(topic, _PLAIN)
+        return self._pool.submit(self._make, message.data, message.connection.msgtype, turn, view)

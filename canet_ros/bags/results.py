@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Connection
 from canet_ros.bags.message_types import LABEL_INFO as LABEL_INFO_TYPE
 from canet_ros.bags.message_types import MessageError, connection, decoded, new, to_cdr
 from canet_ros.bags.qos import profile
-from canet_ros.inference.segmenter import Segmentation
 from canet_ros.messages.images import (
     ImageError,
     encoded,
@@ -23,16 +21,8 @@ from canet_ros.messages.images import (
     frame_from_image,
     image_fields,
 )
-from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO, PICTURES, Drawing, Style
-
-
-@dataclass(frozen=True)
-class Look:
-    """How results look; see the node's parameters of the same names."""
-
-    style: Style
-    overlay_alpha: float
-    jpeg_quality: int
+from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO, Drawing, PictureOutput
+from canet_ros.pipeline.outputs import draw
 
 
 def result_connection(results: str, output: str, distribution: str) -> Connection:
@@ -62,35 +52,25 @@ def frame_of(data: bytes, msgtype: str) -> tuple[Any, NDArray[np.uint8]]:
 
 
 def picture_messages(
-    outputs: Sequence[str],
     header: Any,
-    image: NDArray[np.uint8],
-    segmentation: Segmentation,
-    size: tuple[int, int],
-    look: Look,
+    drawing: Drawing,
+    pictures: Mapping[str, PictureOutput],
+    outputs: Sequence[str],
+    jpeg_quality: int,
 ) -> dict[str, bytes]:
     """CDR of the outputs that are pictures.
 
     Args:
         header: std_msgs/Header of the camera's message, which every result carries.
-        image: the camera's picture.
-        segmentation: at the network's resolution.
-        size: (width, height) of the results.
     """
-    resized = segmentation.resized(size)
-    drawing = Drawing(image, resized, look.style, look.overlay_alpha, np.empty_like(resized.mask))
     messages = {}
-    for name, picture in PICTURES.items():
-        raw, compressed = name in outputs, f"{name}/compressed" in outputs
-        if not (raw or compressed):
-            continue
-        pixels = picture.draw(drawing)
+    for name, output, pixels, raw, compressed in draw(drawing, pictures, outputs):
         if raw:
-            fields = image_fields(pixels, picture.encoding)
+            fields = image_fields(pixels, output.encoding)
             message = new(IMAGE, header=header, **fields, data=np.ascontiguousarray(pixels).reshape(-1))
             messages[name] = to_cdr(message, IMAGE)
         if compressed:
-            text, data = encoded(pixels, picture.encoding, picture.codec, look.jpeg_quality)
+            text, data = encoded(pixels, output.encoding, output.codec, jpeg_quality)
             message = new(COMPRESSED_IMAGE, header=header, format=text, data=data.reshape(-1))
             messages[f"{name}/compressed"] = to_cdr(message, COMPRESSED_IMAGE)
     return messages

@@ -20,10 +20,13 @@ from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import MessageError, decoded, header, label_info, stamp_ns, to_cdr
 from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, writing_to
-from canet_ros.bags.picture_work import Awaited, Picture, PictureWork
+from canet_ros.bags.picture_work import Awaited, Picture, PictureWork, ThreadedWork
 from canet_ros.bags.reading import Bag, defined, open_bag
 from canet_ros.bags.results import result_connection
+from canet_ros.formats import parse_groups
+from canet_ros.inference.class_groups import unknown_classes_problem
 from canet_ros.inference.palette import recolored
+from canet_ros.inference.view import View, read_views
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.messages.images import ImageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO
@@ -159,6 +162,9 @@ def segment_bag(
         BagError: the bag cannot be read or written, or holds nothing to segment; ``out`` is then not made.
     """
     _check_paths(source, out)
+    problem = unknown_classes_problem(parse_groups(options.groups), work.classes.names)
+    if problem:
+        raise BagError(problem)
     identity = {"input": _files_of(source), "options": asdict(options), "model": dict(made_by)}
     output = Output(out, f"canet_ros {canet_ros.__version__}", identity, resume, force)
     try:
@@ -170,6 +176,8 @@ def segment_bag(
                 progress.note(sentence)
             window = _window(source, bag, options)
             cameras = choose_cameras(bag, options.topics, progress.note, window)
+            if isinstance(work, ThreadedWork):
+                work.views = _views(cameras, options)
             custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in made_by.items()}}
             with writing_to(output.partial):
                 output.begin(custom, bag.distribution)
@@ -343,7 +351,9 @@ class _Run:
         ):
             return
         for camera in self._cameras.values():
-            self._put(camera, LABEL_INFO, log_ns, label_info(self._classes, log_ns))
+            self._put(
+                camera, LABEL_INFO, log_ns, label_info(self._classes, log_ns, self._options.min_confidence)
+            )
         self._progress.next_label_ns = log_ns + LABEL_REPEAT_NS
 
     def _find_first_infos(self, start_ns: int | None) -> None:
@@ -469,6 +479,21 @@ class _Run:
                 progress.note(
                     f"{camera.topic}: no camera_info for {count} images: {camera.camera_info} has none yet"
                 )
+
+
+def _views(cameras: Sequence[BagCamera], options: Options) -> dict[str, View]:
+    """How each camera is looked at, by topic."""
+    lists = (options.ignore_masks, options.regions, options.rotations)
+    if any(lists) and len(cameras) > 1 and not options.topics:
+        raise BagError(
+            f"{len(cameras)} cameras: --regions, --rotations and --ignore-masks have an entry for each of --topics: "
+            f"give --topics {' '.join(camera.topic for camera in cameras)}"
+        )
+    try:
+        views = read_views(len(cameras), *lists)
+    except ValueError as error:
+        raise BagError(str(error)) from error
+    return {camera.topic: view for camera, view in zip(cameras, views)}
 
 
 def _check_paths(source: Path, out: Path) -> None:

@@ -24,11 +24,14 @@ from tqdm import tqdm
 import canet_ros
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_new, require_writable, write_json
+from canet_ros.formats import parse_groups
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import find_model
+from canet_ros.inference.view import read_views
 from canet_ros.machine import usable_cores
 from canet_ros.messages.pictures import DEFAULT_OUTPUTS, OUTPUTS
 from canet_ros.names import MASK_SIZES, PALETTES
+from canet_ros.pipeline.outputs import COMPRESSED
 
 if TYPE_CHECKING:
     from canet_ros.bags.addresses import Address
@@ -101,6 +104,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jpeg-quality", type=int, default=80, help="of the overlays, 1..100")
     parser.add_argument("--legend", action="store_true", help="draw the class names into the overlay")
     parser.add_argument("--palette", default="dataset", choices=PALETTES)
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="pixels of less confidence are unlabelled, 0..1",
+    )
+    parser.add_argument(
+        "--groups",
+        default="",
+        metavar="YAML",
+        help="a mask for each group of classes, as {drivable: [road], people: [pedestrian, bicyclist]}",
+    )
+    parser.add_argument(
+        "--regions",
+        nargs="+",
+        default=[],
+        metavar="X,Y,W,H",
+        help="of each of --topics the part that the network sees, in pixels; '': all",
+    )
+    parser.add_argument(
+        "--rotations",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="DEGREES",
+        help="that bring the image of each of --topics upright, clockwise: 0, 90, 180 or 270",
+    )
+    parser.add_argument(
+        "--ignore-masks",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="of each of --topics an image that is white where no class is wanted; '': none",
+    )
     parser.add_argument("--steady", action="store_true", help="masks that flicker less, as the node's steady")
     parser.add_argument(
         "--resume", action="store_true", help="go on behind the last file of OUT that is finished"
@@ -138,7 +176,9 @@ def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.bag import BagError
     from canet_ros.bags.frames import STAMPS_FILE, require_video
 
-    _options(arguments)  # what is wrong with them is said before anything else
+    options = _options(arguments)  # what is wrong with them is said before anything else
+    lists = (options.ignore_masks, options.regions, options.rotations)
+    read_views(max(len(options.topics), *map(len, lists)), *lists)
     outs = _outs(arguments.input, arguments.out)
     missing = [str(source) for source in arguments.input if not source.exists()]
     if missing:
@@ -201,6 +241,9 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
         if getattr(arguments, name):
             setattr(arguments, name, getattr(arguments, name).absolute())
     arguments.model = str(find_model(arguments.model).absolute())
+    arguments.ignore_masks = [
+        file and str(Path(file).expanduser().absolute()) for file in arguments.ignore_masks
+    ]
     for out in (out for _, out in jobs if isinstance(out, Path)):
         if arguments.force:
             shutil.rmtree(partial_of(out), ignore_errors=True)
@@ -399,9 +442,13 @@ def _options(arguments: argparse.Namespace) -> Any:
     from canet_ros.bags.options import Options
 
     outputs = _words(arguments.outputs) or DEFAULT_OUTPUTS
-    unknown = [name for name in outputs if name not in OUTPUTS]
+    groups = [f"groups/{name}" for name in parse_groups(arguments.groups)]
+    known = [*OUTPUTS, *groups, *(f"{group}{COMPRESSED}" for group in groups)]
+    unknown = [name for name in outputs if name not in known]
     if unknown:
-        raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(OUTPUTS)}")
+        raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(known)}")
+    if not set(groups) & {name.removesuffix(COMPRESSED) for name in outputs}:
+        outputs = (*outputs, *(f"{group}{COMPRESSED}" for group in groups))
     for given, needed in ((arguments.video, "overlay"), (arguments.masks or arguments.labels, "mask")):
         if given and not {needed, f"{needed}/compressed"} & set(outputs):
             raise ValueError(f"--outputs must hold {needed}/compressed for what is to be written of it")
@@ -414,6 +461,8 @@ def _options(arguments: argparse.Namespace) -> Any:
             raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
     if (arguments.split_size or arguments.split_duration) and arguments.out.suffix == ".mcap":
         raise ValueError(f"{arguments.out} is one file: give a folder for --split-size and --split-duration")
+    if not 0 <= arguments.min_confidence <= 1:
+        raise ValueError(f"--min-confidence must be 0 to 1, not {arguments.min_confidence:g}")
     if not 0 <= arguments.alpha <= 1:
         raise ValueError(f"--alpha must be 0 to 1, not {arguments.alpha:g}")
     if not 1 <= arguments.jpeg_quality <= 100:
@@ -439,6 +488,11 @@ def _options(arguments: argparse.Namespace) -> Any:
         legend=arguments.legend,
         palette=arguments.palette,
         steady=arguments.steady,
+        min_confidence=arguments.min_confidence,
+        groups=arguments.groups,
+        regions=tuple(arguments.regions),
+        rotations=tuple(arguments.rotations),
+        ignore_masks=tuple(arguments.ignore_masks),
     )
 
 

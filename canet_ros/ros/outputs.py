@@ -16,11 +16,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import Groups
-from canet_ros.inference.class_groups import membership_table
 from canet_ros.inference.segmenter import Segmentation
-from canet_ros.inference.view import View
 from canet_ros.messages.images import ImageError, scaled_camera_info
-from canet_ros.messages.pictures import CAMERA_INFO, PICTURES, Drawing, PictureOutput, Style
+from canet_ros.messages.pictures import CAMERA_INFO, PICTURES, PictureOutput, Style
 from canet_ros.messages.points import (
     CloudError,
     depths_of,
@@ -29,12 +27,12 @@ from canet_ros.messages.points import (
     projection_of,
     xyz_of,
 )
-from canet_ros.opencv import look_up
+from canet_ros.pipeline.outputs import draw, picture_outputs
+from canet_ros.pipeline.process import Frame, ProcessOptions, finish
 from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.image_conversion import compressed_message, image_message, points_message
-from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics
 
 POINTS = "points"
@@ -46,33 +44,19 @@ class Result:
 
     Attributes:
         header: the camera message's, which every result carries.
-        image: (H, W, 3) BGR or (H, W) grey, uint8.
+        frame: the camera's image.
         segmentation: at the network's resolution; None if nobody wants more than the camera_info.
         camera_info: the camera's, or None if it sends none.
         size: (width, height) of the results, pixels.
-        view: what of the image was segmented.
         cloud: the PointCloud2 whose stamp fits; None: there is none, or nobody wants its points.
     """
 
     header: Any
-    image: NDArray[np.uint8]
+    frame: Frame
     segmentation: Segmentation | None
     camera_info: Any | None
     size: tuple[int, int]
-    view: View
     cloud: Any | None = None
-
-
-def _group_outputs(groups: Groups) -> dict[str, PictureOutput]:
-    def draw(members: tuple[str, ...], drawing: Drawing) -> NDArray[np.uint8]:
-        # Into memory that is there: to get as much anew takes longer than the lookup.
-        table = membership_table(members, drawing.style.classes)
-        return look_up(drawing.segmentation.mask, table, drawing.scratch)
-
-    return {
-        f"groups/{name}": PictureOutput(functools.partial(draw, members), "mono8", "png", in_scratch=True)
-        for name, members in groups.items()
-    }
 
 
 class CameraOutputs:
@@ -120,7 +104,7 @@ class CameraOutputs:
         """Have topics for these groups of classes and for no others."""
         if groups == self._groups:
             return
-        pictures = _group_outputs(groups)
+        pictures = picture_outputs(groups)
         types = _message_types(pictures)
         kept = {
             name: p for name, p in self._publishers.items() if not name.startswith("groups/") or name in types
@@ -128,7 +112,7 @@ class CameraOutputs:
         new = {name: self._create(name, kind) for name, kind in types.items() if name not in kept}
         with self._publishing_group:
             gone = [publisher for name, publisher in self._publishers.items() if name not in kept]
-            self._groups, self._pictures, self._publishers = groups, {**PICTURES, **pictures}, {**kept, **new}
+            self._groups, self._pictures, self._publishers = groups, pictures, {**kept, **new}
             for publisher in gone:
                 self._node.destroy_publisher(publisher)
 
@@ -145,34 +129,24 @@ class CameraOutputs:
         self,
         wanted: frozenset[str],
         result: Result,
-        style: Style,
-        live: LiveSettings,
+        options: ProcessOptions,
+        jpeg_quality: int,
         encoder: Encoder,
     ) -> None:
         """Publish the outputs in ``wanted``; compressed ones follow from the encoder's thread."""
         if result.segmentation is not None:
-            sure = result.segmentation.unlabelled_below(live.min_confidence)
-            image_size = (result.image.shape[1], result.image.shape[0])
-            segmentation = result.view.on_picture(sure, image_size, result.size)
-            if self._scratch.shape != segmentation.mask.shape:
-                self._scratch = np.empty_like(segmentation.mask)
-            drawing = Drawing(result.image, segmentation, style, live.overlay_alpha, self._scratch)
-            for name, output in self._pictures.items():
-                raw, compressed = name in wanted, f"{name}/compressed" in wanted
-                if not (raw or compressed):
-                    continue
-                picture = output.draw(drawing)
+            drawing = finish(result.frame, result.segmentation, options, self._scratch)
+            self._scratch = drawing.scratch
+            for name, output, picture, raw, compressed in draw(drawing, self._pictures, wanted):
                 if raw:
                     self._send(name, image_message(picture, output.encoding, result.header))
                 if compressed:
                     picture = picture.copy() if output.in_scratch else picture
-                    task = functools.partial(
-                        self._encode, name, output, picture, result.header, live.jpeg_quality
-                    )
+                    task = functools.partial(self._encode, name, output, picture, result.header, jpeg_quality)
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
             if result.cloud is not None:
-                self._publish_points(result, segmentation, style)
+                self._publish_points(result, drawing.segmentation, options.style)
         if CAMERA_INFO in wanted and result.camera_info is not None:
             self._publish_camera_info(result)
 
@@ -184,7 +158,7 @@ class CameraOutputs:
                 raise CloudError("points cannot be labelled without a camera_info of the camera")
             if self._clouds.topic.depth:
                 depths_m = depths_of(result.cloud)
-                (height, width), (image_height, image_width) = depths_m.shape, result.image.shape[:2]
+                (height, width), (image_height, image_width) = depths_m.shape, result.frame.image.shape[:2]
                 if abs(width * image_height - height * image_width) > max(image_width, image_height):
                     raise CloudError(
                         f"a depth image of {width}x{height} is not aligned to images of {image_width}x{image_height}"

@@ -16,6 +16,7 @@ from canet_ros.inference import Segmentation, Segmenter, progress
 from canet_ros.inference.camera_shape import squeeze_warning
 from canet_ros.messages.images import ImageError
 from canet_ros.messages.pictures import Style
+from canet_ros.pipeline.process import Frame, ProcessOptions
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog
@@ -219,23 +220,22 @@ class InferenceWorker:
 
     def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
         start_s = time.monotonic()
-        size = (job.pixels.shape[1], job.pixels.shape[0])
-        if self._at_network_size:
-            size = job.camera.view.results_size(size, self._segmenter.resolution)
         if segmentation is not None:
             camera_size = (job.pixels.shape[1], job.pixels.shape[0])
             counted = job.camera.view.counted(camera_size, self._segmenter.resolution)
             job.camera.familiarity.look(segmentation, counted)
-            if live.steady:
-                segmentation = job.camera.steadying(segmentation, nanoseconds(job.header.stamp))
-            else:
+            if not live.steady:
                 job.camera.steadying.forget()
+        steadying = job.camera.steadying if live.steady else None
+        frame = Frame(job.pixels, nanoseconds(job.header.stamp), job.camera.view, steadying)
+        size = frame.results_size(self._segmenter.resolution, self._at_network_size)
         info = job.camera.camera_info(job.header.stamp, job.wanted)
         cloud = None
         if POINTS in job.wanted and job.camera.clouds is not None:
             cloud = job.camera.clouds.take(job.header.stamp, live.sync_slop)
-        result = Result(job.header, job.pixels, segmentation, info, size, job.camera.view, cloud)
-        job.camera.outputs.publish(job.wanted, result, self._style, live, self._encoder)
+        result = Result(job.header, frame, segmentation, info, size, cloud)
+        options = ProcessOptions(self._style, self._at_network_size, live.min_confidence, live.overlay_alpha)
+        job.camera.outputs.publish(job.wanted, result, options, live.jpeg_quality, self._encoder)
         job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
         age = age_s(job.header.stamp, self._now_ns())
         if age is not None:

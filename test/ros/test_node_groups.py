@@ -20,8 +20,8 @@ from ros_graph import Camera, Graph, Process, health, picture, pixels_of, segmen
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from canet_ros.formats import parse_groups
 from canet_ros.inference import Segmenter
-from canet_ros.inference.class_groups import parse_groups
 from canet_ros.inference.steadying import Steadying
 from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
 from canet_ros.ros.image_conversion import image_message

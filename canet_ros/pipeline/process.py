@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of an image: camera transform, segmentation, temporal filter, confidence threshold, drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.inference.model_folder import Resolution
+from canet_ros.inference.segmenter import Segmentation
+from canet_ros.inference.view import View
+from canet_ros.messages.pictures import Drawing, Style
+
+Segment = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segmentation]]
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """What is made of a segmentation; see the node's parameters of these names."""
+
+    style: Style
+    at_network_size: bool = False
+    min_confidence: float = 0.0
+    overlay_alpha: float = 0.5
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A camera's image, (H, W, 3) BGR or (H, W) grey uint8, and how its camera is looked at.
+
+    Attributes:
+        temporal_filter: of its camera: the segmentation of an image and its stamp to what is shown; None: as it is.
+    """
+
+    image: NDArray[np.uint8]
+    stamp_ns: int
+    view: View
+    temporal_filter: Callable[[Segmentation, int], Segmentation] | None = None
+
+    def results_size(self, resolution: Resolution, at_network_size: bool) -> Resolution:
+        """(width, height) of the results, of a network of this resolution."""
+        size = (self.image.shape[1], self.image.shape[0])
+        return self.view.results_size(size, resolution) if at_network_size else size
+
+
+def process(frames: Sequence[Frame], segment: Segment, options: ProcessOptions) -> list[Drawing]:
+    """What the outputs of each frame are drawn from, see ``outputs``.
+
+    Args:
+        segment: segments images of any sizes at once, at the network's resolution.
+
+    Raises:
+        ValueError: an image is too small for its region; and what ``segment`` raises.
+    """
+    found = segment([frame.view.seen(frame.image) for frame in frames])
+    return [finish(frame, segmentation, options) for frame, segmentation in zip(frames, found)]
+
+
+def finish(
+    frame: Frame,
+    segmentation: Segmentation,
+    options: ProcessOptions,
+    scratch: NDArray[np.uint8] | None = None,
+) -> Drawing:
+    """The second half of ``process``, for whoever segments frames of several cameras and finishes them one by one.
+
+    Args:
+        segmentation: of what the network saw, at its resolution.
+        scratch: memory of an earlier drawing, used again if its shape fits.
+    """
+    if frame.temporal_filter is not None:
+        segmentation = frame.temporal_filter(segmentation, frame.stamp_ns)
+    sure = segmentation.unlabelled_below(options.min_confidence)
+    height, width = segmentation.mask.shape
+    size = frame.results_size((width, height), options.at_network_size)
+    placed = frame.view.on_picture(sure, (frame.image.shape[1], frame.image.shape[0]), size)
+    if scratch is None or scratch.shape != size[::-1]:
+        scratch = np.empty(size[::-1], np.uint8)
+    return Drawing(frame.image, placed, options.style, options.overlay_alpha, scratch)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's parameters in ``canet segment-bag``: the same messages, byte for byte, with all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import drives
+import numpy as np
+import pytest
+from conftest import EXACT, Segment
+from drives import COMPRESSED, IMAGE, START_NS, Recorded, Topic, read_bag, results_of, write_bag
+
+from canet_ros.cli import main
+from canet_ros.simulation import StreetDrive
+
+INFO = "sensor_msgs/msg/CameraInfo"
+PERIOD_NS = 33_000_000
+GROUPS = "{drivable: [road, pavement], people: [pedestrian, bicyclist]}"
+OUTPUTS = (
+    "mask", "mask/compressed", "color_mask", "overlay", "overlay/compressed", "confidence", "camera_info",
+    "groups/drivable", "groups/people", "groups/people/compressed",
+)  # fmt: skip
+
+
+def street(count: int) -> list[np.ndarray]:
+    """Noisy, 320x240, so that the temporal filter has something to do."""
+    noise = np.random.default_rng(1)
+    still = StreetDrive(seed=5, width=320, height=240).frame(0).image.astype(np.int16)
+    return [np.clip(still + noise.normal(0, 8, still.shape), 0, 255).astype(np.uint8) for _ in range(count)]
+
+
+def bag_of(path: Path, recorded: Sequence[Recorded]) -> Path:
+    topics = {(m.topic, m.msgtype): Topic(m.topic, m.msgtype, drives.qos()) for m in recorded}
+    return write_bag(path, recorded, topics=tuple(topics.values()))
+
+
+@pytest.fixture
+def ignored(tmp_path: Path) -> Path:
+    """The lower left corner."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[40:, :30] = 255
+    cv2.imwrite(str(tmp_path / "ignored.png"), mask)
+    return tmp_path / "ignored.png"
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("mask_size", ["image", "network"])
+def test_node_and_bag_publish_the_same_bytes(
+    mask_size: str, sharp_model: Path, ignored: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("rclpy")
+    from builtin_interfaces.msg import Time
+    from rclpy.serialization import deserialize_message
+    from ros_graph import Graph, segmentation_node
+    from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+    recorded = []
+    for index, frame in enumerate(street(6)):
+        time = START_NS + index * PERIOD_NS
+        recorded += [
+            Recorded("/camera/camera_info", INFO, time, drives.camera_info(320, 240, time)),
+            Recorded("/camera/image_raw", IMAGE, time + 1, drives.image(frame, time)),
+        ]
+    kinds = {
+        name: CameraInfo
+        if name == "camera_info"
+        else CompressedImage
+        if name.endswith("/compressed")
+        else Image
+        for name in OUTPUTS
+    }
+    by_node: dict[str, list[object]] = {name: [] for name in OUTPUTS}
+    graph = Graph()
+    try:
+        camera, infos = graph.camera(), graph.camera("/camera/camera_info", CameraInfo)
+        listeners = {name: graph.listen(kind, f"/camera/segmentation/{name}") for name, kind in kinds.items()}
+        parameters = {
+            "min_confidence": 0.4, "groups": f"'{GROUPS}'", "regions": ["20,40,280,160"], "rotations": [90],
+            "ignore_masks": [str(ignored)], "resolution": "camera", "steady": True, "overlay_alpha": 0.7,
+            "jpeg_quality": 60, "mask_size": mask_size, "max_age": 0.0,
+        }  # fmt: skip
+        with segmentation_node(sharp_model, **parameters):
+            graph.wait_for_state("active")
+            infos.wait_for_subscriber()
+            infos.publish(deserialize_message(drives.camera_info(320, 240, 0), CameraInfo))
+            for listener in listeners.values():
+                graph.connect(camera, listener, size=(320, 240))
+            for message in recorded:
+                is_info = message.msgtype == INFO
+                published = deserialize_message(message.data, CameraInfo if is_info else Image)
+                (infos if is_info else camera).publish(published)
+                if not is_info:
+                    stamp = Time(sec=published.header.stamp.sec, nanosec=published.header.stamp.nanosec)
+                    for name, listener in listeners.items():
+                        by_node[name].append(listener.wait_for_stamp(stamp))
+    finally:
+        graph.close()
+    source, out = bag_of(tmp_path / "in", recorded), tmp_path / "out"
+    options = ["--min-confidence", 0.4, "--groups", GROUPS, "--regions", "20,40,280,160", "--rotations", 90]
+    options += ["--ignore-masks", ignored, "--resolution", "camera", "--steady", "--alpha", 0.7]
+    options += ["--jpeg-quality", 60, "--mask-size", mask_size, "--outputs", *OUTPUTS]
+    arguments = ["segment-bag", source, out, *options, "--model", sharp_model, *EXACT]
+    assert main([*map(str, arguments)]) == 0
+    in_bag = read_bag(out)
+    for name in OUTPUTS:
+        topic = f"/camera/segmentation/{name}"
+        found = [deserialize_message(m.data, kinds[name]) for m in in_bag if m.topic == topic]
+        assert len(found) == 6
+        assert found == by_node[name], name
+    masks = [m.data for m in results_of(in_bag, "/camera/segmentation/mask")]
+    assert all(0 < np.count_nonzero(mask == 255) < mask.size for mask in masks)
+
+
+def test_each_topic_has_its_own_view(
+    segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (frame,) = street(1)
+    recorded = [
+        Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS)),
+        Recorded(
+            "/rear/image_raw/compressed", COMPRESSED, START_NS + 1, drives.compressed(frame, START_NS, "png")
+        ),
+    ]
+    source = bag_of(tmp_path / "in", recorded)
+    views = ("--rotations", 0, 180, "--regions", "0,0,320,120", "", "--outputs", "mask")
+    assert segment(source, tmp_path / "out", *views) == 1
+    assert "give --topics /front/image_raw /rear/image_raw/compressed" in capsys.readouterr().err
+    assert segment(source, tmp_path / "out", *views, "--topics", "/front/image_raw", "rear/image_raw") == 0
+    front, rear = (
+        next(results_of(read_bag(tmp_path / "out"), f"/{name}/segmentation/mask")).data.reshape(240, 320)
+        for name in ("front", "rear")
+    )
+    assert (front[120:] == 255).all()
+    assert not (front[:120] == 255).any()
+    turned = [Recorded("/t/image_raw", IMAGE, START_NS, drives.image(frame[::-1, ::-1].copy(), START_NS))]
+    assert segment(bag_of(tmp_path / "turned", turned), tmp_path / "turned_out", "--outputs", "mask") == 0
+    upright = next(results_of(read_bag(tmp_path / "turned_out"), "/t/segmentation/mask")).data
+    assert np.array_equal(rear[::-1, ::-1].reshape(-1), upright)
+
+
+def test_groups_are_written_and_the_threshold_is_said(segment: Segment, tmp_path: Path) -> None:
+    (frame,) = street(1)
+    recorded = [Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS))]
+    source = bag_of(tmp_path / "in", recorded)
+    assert segment(source, tmp_path / "out", "--groups", GROUPS, "--min-confidence", 0.25) == 0
+    messages = read_bag(tmp_path / "out")
+    topics = {message.topic for message in messages}
+    assert {f"/front/segmentation/groups/{name}/compressed" for name in ("drivable", "people")} < topics
+    (info,) = results_of(messages, "/front/segmentation/label_info")
+    assert info.threshold == 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--groups", "{a: [nothing]}"), "a names nothing, which the model does not have"),
+        (("--groups", "{a"), "groups: expected names with their classes"),
+        (("--groups", "{a: [road]}", "--outputs", "groups/b"), "choose from"),
+        (("--min-confidence", "1.5"), "--min-confidence must be 0 to 1"),
+        (("--regions", "1,2,3"), "expected x,y,width,height in pixels"),
+        (("--rotations", "45"), "expected 0, 90, 180 or 270, got 45"),
+        (("--rotations", "0", "90"), "rotations has 2 entries for 1 cameras"),
+        (("--ignore-masks", "absent.png"), "cannot read absent.png"),
+        (("--regions", "0,0,640,480"), "does not lie in a picture of 320x240"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    options: tuple[str, ...], said: str, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (frame,) = street(1)
+    recorded = [Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS))]
+    assert segment(bag_of(tmp_path / "in", recorded), tmp_path / "out", *options) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("canet segment-bag: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
