@@ -7,8 +7,6 @@ import functools
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -23,6 +21,7 @@ _VISION_MSGS = {
     LABEL_INFO: "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n",
 }
 _MOST_SECONDS = 2**31 - 1
+_BYTES = (Nodetype.SEQUENCE, ((Nodetype.BASE, ("uint8", 0)), 0))
 
 
 class MessageError(ValueError):
@@ -39,65 +38,48 @@ def typestore(distribution: str = "humble") -> Any:
     return store
 
 
+@functools.lru_cache(maxsize=1)
+def _types_without_strings() -> Any:
+    """The same types with bytes in the place of each string, which look the same in CDR."""
+    store = get_typestore(Stores.EMPTY)
+    store.register(
+        {
+            name: (constants, [(field, _BYTES if _is_string(kind) else kind) for field, kind in fields])
+            for name, (constants, fields) in typestore().fielddefs.items()
+        }
+    )
+    return store
+
+
+def _is_string(kind: Any) -> bool:
+    return bool(kind[0] == Nodetype.BASE and kind[1][0] == "string")
+
+
+def _set_texts(message: Any, msgtype: str) -> None:
+    """Turn the bytes of strings to text as rclpy does: up to the first zero, and bytes that are not UTF-8 replaced."""
+    for field, kind in typestore().fielddefs[msgtype][1]:
+        value = getattr(message, field)
+        if _is_string(kind):
+            setattr(message, field, bytes(value).partition(b"\0")[0].decode(errors="replace"))
+        elif kind[0] == Nodetype.NAME:
+            _set_texts(value, kind[1])
+        elif kind[1][0][0] == Nodetype.NAME:
+            for item in value:
+                _set_texts(item, kind[1][0][1])
+
+
 def decoded(data: bytes, msgtype: str) -> Any:
-    """The message in CDR bytes, of a type that ``typestore`` knows.
+    """The message in CDR bytes, of a type that ``typestore`` knows; its strings as rclpy takes them.
 
     Raises:
         MessageError: the bytes are no such message.
     """
     try:
-        return typestore().deserialize_cdr(data, msgtype)
+        message = _types_without_strings().deserialize_cdr(data, msgtype)
+        _set_texts(message, msgtype)
+        return message
     except Exception as error:  # rosbags lets through whatever numpy and struct throw at bytes that lie
-        try:
-            return _CdrReader(data).message(msgtype)
-        except Exception:
-            reason = f"{error or type(error).__name__}"
-            raise MessageError(f"{len(data)} bytes are no {msgtype}: {reason}") from error
-
-
-class _CdrReader:
-    """Reads what rosbags refuses and rclpy takes: strings that are not UTF-8, have no terminator or no byte at all."""
-
-    def __init__(self, data: bytes) -> None:
-        if data[:2] not in (b"\0\0", b"\0\1"):
-            raise ValueError("no CDR")
-        self._little = bool(data[1])
-        self._data = memoryview(data)[4:]
-        self._at = 0
-
-    def message(self, msgtype: str) -> Any:
-        store = typestore()
-        fields = store.fielddefs[msgtype][1]
-        return store.types[msgtype](*(self._field(kind, details) for _, (kind, details) in fields))
-
-    def _field(self, kind: Nodetype, details: Any) -> Any:
-        if kind == Nodetype.NAME:
-            return self.message(details)
-        if kind == Nodetype.BASE:
-            return self._string() if details[0] == "string" else self._numbers(details[0], 1)[0].item()
-        (inner_kind, inner), length = details
-        count = length if kind == Nodetype.ARRAY else int(self._numbers("uint32", 1)[0])
-        if inner_kind == Nodetype.BASE and inner[0] != "string":
-            return self._numbers(inner[0], count)
-        if count > len(self._data) - self._at:
-            raise ValueError("a sequence ends behind the message")
-        return [self._field(inner_kind, inner) for _ in range(count)]
-
-    def _numbers(self, name: str, count: int) -> NDArray[Any]:
-        kind = np.dtype({"byte": "uint8", "char": "uint8"}.get(name, name))
-        if count:
-            self._at = -(-self._at // kind.itemsize) * kind.itemsize
-        found = np.frombuffer(self._data, kind.newbyteorder("<" if self._little else ">"), count, self._at)
-        self._at += found.nbytes
-        return found.astype(kind, copy=False)
-
-    def _string(self) -> str:
-        length = int(self._numbers("uint32", 1)[0])
-        if length > len(self._data) - self._at:
-            raise ValueError("a string ends behind the message")
-        text = bytes(self._data[self._at : self._at + length])
-        self._at += length
-        return text.partition(b"\0")[0].decode(errors="replace")
+        raise MessageError(f"{len(data)} bytes are no {msgtype}: {error or type(error).__name__}") from error
 
 
 def to_cdr(message: Any, msgtype: str) -> bytes:
