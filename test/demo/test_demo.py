@@ -66,7 +66,7 @@ def drawn_run(tmp_path_factory, random_model):
     out = tmp_path_factory.mktemp("demo")
     (out / "overlay_099.png").write_bytes(b"of an earlier run")
     size = ("--size", "320x240", "--seed", 2, "--seconds", 2)
-    process = demo("--out", out, "--model", random_model, *size, *EXACT)
+    process = demo("--out", out, "--force", "--model", random_model, *size, *EXACT)
     printed, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors
     return out, json.loads((out / "summary.json").read_text()), printed
@@ -143,7 +143,7 @@ def test_the_users_own_pictures_have_no_truth_and_become_a_bag(tmp_path, random_
     out = tmp_path / "out"
     (out / "drive").mkdir(parents=True)
     (out / "drive" / "drive_0.mcap").write_bytes(b"of an earlier run")
-    process = demo("--out", out, "--model", random_model, "--input", pictures, "--bag", *EXACT)
+    process = demo("--out", out, "--force", "--model", random_model, "--input", pictures, "--bag", *EXACT)
     _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors
     summary = json.loads((out / "summary.json").read_text())
