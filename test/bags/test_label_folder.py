@@ -12,7 +12,9 @@ import pytest
 from conftest import EXACT, Segment
 from drives import Recorded, write_bag
 
+from canet_ros.bags import label_folder
 from canet_ros.cli import main
+from canet_ros.files import write_image
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,32 @@ def test_a_picture_that_was_moved_to_another_split_stays_there(write, tmp_path: 
     before = contents(labels)
     assert write() == 0
     assert contents(labels) == before
+
+
+@ALL
+def test_an_interrupted_run_is_completed_by_the_next(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def write_two(path: Path, picture: np.ndarray) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write_image(path, picture)
+        written.append(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label_folder, "write_image", write_two)
+        assert write() == 130
+    first = contents(tmp_path / "labels")
+    assert len(first) == 2
+    assert write() == 0
+    assert first.items() < contents(tmp_path / "labels").items()
+    names = [
+        sorted(path.name for path in (tmp_path / "labels").rglob(f"{kind}/*.png"))
+        for kind in ("images", "labels")
+    ]
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("write", ["--masks"], indirect=True)
