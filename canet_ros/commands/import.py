@@ -154,7 +154,8 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
         say_passed_over(segmenter.engine)
         mask = segmenter(picture).mask
         arguments.out.mkdir(exist_ok=True)
-        for file in Path(folder).iterdir():
+        # model.yaml last: a folder without it is no model, should this be interrupted.
+        for file in sorted(Path(folder).iterdir(), key=lambda path: path.name == SPEC_FILE):
             file.replace(arguments.out / file.name)
     engine = segmenter.engine
     taken, given = interface.yaml["input"], interface.yaml["output"]
