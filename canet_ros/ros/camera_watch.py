@@ -18,6 +18,7 @@ from canet_ros.launching.topic_hints import (
     suffix_warning,
     topic_hint,
 )
+from canet_ros.messages.transports import transport_content
 from canet_ros.ros.camera import Camera
 
 
@@ -95,6 +96,9 @@ class CameraWatch:
             return kind, text
         fitting = [publisher for publisher in publishers if publisher.topic_type == self._type]
         if not fitting:
+            content = transport_content(publishers[0].topic_type, topic)
+            if content:
+                return "transport", f"{topic} holds {content}: image_transport's republish node makes images of it"
             types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
             return "type", f"{topic} carries {types}, not {self._type}{self._hint()}"
         asked = self._camera.input.image_qos()
@@ -114,7 +118,11 @@ class CameraWatch:
         return topic_hint(
             self._present,
             others=[image for image in images if image != self._camera.name],
-            existing=dict(node.get_topic_names_and_types()),
+            existing={
+                name: types
+                for name, types in node.get_topic_names_and_types()
+                if not transport_content(types[0], name)
+            },
             own={publisher.topic_name for publisher in node.publishers},
         )
 
