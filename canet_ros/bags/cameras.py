@@ -13,10 +13,8 @@ from canet_ros.bags.message_types import MessageError, decoded
 from canet_ros.bags.reading import Bag
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.messages.pictures import PICTURES
-from canet_ros.messages.transports import transport_content
+from canet_ros.messages.transports import DEPTH_ENCODINGS, transport_content
 
-# REP 118. A camera of one grey channel says mono16.
-_DEPTH_ENCODINGS = ("16UC1", "32FC1")
 _TRUTH = "/truth"  # of our street camera, in what `canet demo --bag` records
 _OF_SEGMENTATION = tuple(f"/segmentation/{name}{form}" for name in PICTURES for form in ("", "/compressed"))
 
@@ -71,7 +69,10 @@ def choose_cameras(
         for topic, several in by_topic.items()
     }
     if topics:
-        return _with_results(_wanted(topics, pictures))
+        wanted = _wanted(topics, pictures)
+        for topic, why in _not_by_its_first(bag, set(wanted)).items():
+            raise BagError(f"{topic} {why}")
+        return _with_results(wanted)
     left = {
         topic: why for topic, connection in pictures.items() if (why := _why_not(by_topic[topic], connection))
     }
@@ -120,8 +121,8 @@ def _not_by_its_first(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
             message = decoded(data, msgtypes[topic])
             described = str(message.encoding if msgtypes[topic] == IMAGE else message.format)
             encoding = described.partition(";")[0].strip()
-            if encoding in _DEPTH_ENCODINGS:
-                left[topic] = f"holds depth ({encoding}, REP 118), segmented only if --topics names it"
+            if encoding in DEPTH_ENCODINGS:
+                left[topic] = f"holds depth ({encoding}, REP 118), not camera images"
             elif msgtypes[topic] != IMAGE and (
                 content := transport_content(
                     msgtypes[topic], format_text=described, data=bytes(message.data[:16])

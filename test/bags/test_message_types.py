@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import struct
 
+import cv2
+import numpy as np
 import pytest
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE
-from canet_ros.bags.message_types import MessageError, decoded, stamp_ns, to_cdr
+from canet_ros.bags.message_types import MessageError, decoded, header, new, stamp_ns, to_cdr
+from canet_ros.bags.results import frame_of
 
 STRINGS = {
     "UTF-8": "kaméra\0".encode(),
@@ -48,3 +51,14 @@ def test_strings_are_those_that_rclpy_takes(kind: str) -> None:
 def test_bytes_that_are_no_such_message(data: bytes) -> None:
     with pytest.raises(MessageError, match=f"{len(data)} bytes are no {COMPRESSED_IMAGE}"):
         decoded(data, COMPRESSED_IMAGE)
+
+
+def test_a_tiff_in_a_bag_has_the_cameras_colours() -> None:
+    bgr = np.full((8, 10, 3), (30, 90, 200), np.uint8)
+    mosaic = np.tile(np.array([[200, 90], [90, 30]], np.uint8), (4, 5))
+    for encoding, pixels in (("rgb8", bgr[..., ::-1]), ("bgr8", bgr), ("bayer_rggb8", mosaic)):
+        data = cv2.imencode(".tiff", pixels)[1].reshape(-1)
+        message = new(COMPRESSED_IMAGE, header=header(7), format=f"{encoding}; tiff compressed ", data=data)
+        head, image = frame_of(to_cdr(message, COMPRESSED_IMAGE), COMPRESSED_IMAGE)
+        assert head.stamp.nanosec == 7
+        np.testing.assert_array_equal(image, bgr)

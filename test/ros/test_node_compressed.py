@@ -67,6 +67,21 @@ def test_compressed_images_are_segmented_exactly(
     assert mask.header == message.header
 
 
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgb16"])
+def test_a_tiff_has_the_cameras_colours(
+    graph: Graph, camera: Camera, segmenter: Segmenter, encoding: str
+) -> None:
+    masks = graph.listen(Image, f"{RESULTS}/mask")
+    graph.connect(camera, masks)
+    image = picture(319, 241)
+    pixels = image[..., ::-1] if encoding.startswith("rgb") else image
+    message = encoded(graph, pixels.astype(np.uint16) * 256 if encoding.endswith("16") else pixels, "tiff")
+    message.format = f"{encoding}; tiff compressed "
+    camera.publish(message)
+    mask = masks.wait_for_stamp(message.header.stamp)
+    np.testing.assert_array_equal(np.reshape(mask.data, (241, 319)), segmenter(image).mask)
+
+
 def test_colors_overlay_and_legend(graph: Graph, camera: Camera, segmenter: Segmenter) -> None:
     listeners = {
         name: graph.listen(CompressedImage, f"{RESULTS}/{name}/compressed")

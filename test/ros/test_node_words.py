@@ -121,6 +121,35 @@ def test_the_other_transport_is_named(graph: Graph, random_model: Path) -> None:
         assert f"set image_topics to {CAMERA} and image_transport to compressed" in line
 
 
+def test_a_transport_without_images_is_named_once(graph: Graph, random_model: Path) -> None:
+    graph.camera(f"{CAMERA}/zstd", CompressedImage)
+    with segmentation_node(random_model, stale_after=0.5, image_topics=f"['{CAMERA}/zstd']") as process:
+        line = wait_for_warning(process, f"{CAMERA}/zstd holds raw images that zstd packed")
+        assert "image_transport to compressed" not in line
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        diagnostics.wait_for(3)
+        assert len(warnings(process, "zstd packed")) == 1
+
+
+def test_depth_given_as_a_camera_is_refused_with_a_hint(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model) as process:
+        graph.wait_for_state("active")
+        masks, camera = graph.listen(Image, MASK), graph.camera(CAMERA)
+        graph.connect(camera, masks)
+        depth = Image(encoding="16UC1", height=4, width=6, step=12, data=bytes(48))
+
+        def refused() -> list[str]:
+            depth.header.stamp = graph.node.get_clock().now().to_msg()
+            camera.publish(depth)
+            time.sleep(0.05)
+            return [line for line in process.output().splitlines() if "depth_topics" in line]
+
+        (line,) = wait_until(refused, "a hint to depth_topics")
+        assert "16UC1 is an encoding of depth" in line
+        for _ in range(5):
+            assert len(refused()) == 1
+
+
 def test_another_node_with_the_same_results_is_named(graph: Graph, random_model: Path) -> None:
     with segmentation_node(random_model) as process:
         graph.wait_for_state("active")
