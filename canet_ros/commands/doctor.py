@@ -93,7 +93,6 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     if not has_ros:
         yield Finding("ROS 2", "missing", "no rclpy", install_ros())
     yield from _optional_packages()
-    yield from run_probe(Probe(("bridge",), "cv_bridge", "note"))
     if has_ros and not broken & {"ROS 2", "NumPy"}:
         yield from run_probe(Probe(("transport",), "camera images between processes", limit_s=120.0))
         yield from run_probe(graph)

@@ -114,21 +114,6 @@ def ros() -> Iterator[Finding]:
         yield Finding("log files", "note", f"none is written: {what}", advice)
 
 
-def bridge() -> Iterator[Finding]:
-    known = "images are converted without it; it is asked for encodings that ROS learns tomorrow"
-    if importlib.util.find_spec("cv_bridge") is None:
-        yield Finding("cv_bridge", "ok", f"not installed, nor needed: {known}")
-        return
-    from canet_ros.messages.bridge import bridge_problem
-
-    problem = bridge_problem()
-    if problem:
-        advice = f"{see_docs('install.md')}: NumPy 1 and 2"
-        yield Finding("cv_bridge", "note", f"{problem}; {known}", advice)
-    else:
-        yield Finding("cv_bridge", "ok", f"installed: {known}")
-
-
 def transport() -> Iterator[Finding]:
     """Whether camera images cross between processes in the user's environment, and if not, whether they do in ours."""
     from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
@@ -188,8 +173,7 @@ def graph(node: str = "") -> Iterator[Finding]:
 
 
 PROBES = {
-    probe.__name__: probe
-    for probe in (library, optional, torch, engine, models, ros, bridge, transport, graph)
+    probe.__name__: probe for probe in (library, optional, torch, engine, models, ros, transport, graph)
 }
 
 

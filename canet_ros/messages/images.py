@@ -2,8 +2,8 @@
 """Camera messages to frames, frames to what messages hold.
 
 A frame is what ``Segmenter`` takes: (H, W, 3) BGR or (H, W) grey, uint8. Everything that cv_bridge converts
-is converted here, straight from the message's buffer, so that cv_bridge is not needed; it is asked for encodings that
-are newer than this table. A message is anything with the fields of its definition: rclpy's and rosbags' alike.
+to colours is converted here, straight from the message's buffer: cv_bridge is not needed, and breaks where NumPy's
+version changes. A message is anything with the fields of its definition: rclpy's and rosbags' alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.messages.bridge import BridgeError, frame_by_bridge
 from canet_ros.messages.transports import COMPRESSED_IMAGE, DEPTH_ENCODINGS, transport_content
 from canet_ros.opencv import convert_color, transform
 from canet_ros.picture_header import HeaderError, is_tiff, picture_size
@@ -118,13 +117,8 @@ def frame_from_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
         return transform(np.dstack((luma, chroma)), _BT601_YUV_TO_BGR)
     if encoding in DEPTH_ENCODINGS:
         raise ImageError(_depth_problem(encoding))
-    try:
-        return frame_by_bridge(message)
-    except BridgeError as error:
-        named = repr(encoding[:_LONGEST_ENCODING])
-        raise ImageError(
-            f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}; {error}"
-        ) from error
+    named = repr(encoding[:_LONGEST_ENCODING])
+    raise ImageError(f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}")
 
 
 def frame_from_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:

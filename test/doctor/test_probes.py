@@ -96,7 +96,7 @@ def test_what_everything_needs_may_be_broken(package: str, tmp_path: Path) -> No
     findings = {finding["subject"]: finding for finding in report["findings"]}
     assert findings[subjects[package]]["verdict"] == "missing"
     assert "broken on purpose" in findings[subjects[package]]["text"]
-    assert {"machine", "Python", "vision_msgs", "cv_bridge"} <= set(findings)
+    assert {"machine", "Python", "vision_msgs"} <= set(findings)
     assert status == 1
     assert report["runs"] is False
 
@@ -130,25 +130,6 @@ def test_without_models_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pyt
     (finding,) = probes.models()
     assert (finding.verdict, finding.text) == ("missing", "none")
     assert "train" in finding.advice
-
-
-_BRIDGE = """
-import numpy as np
-class CvBridge:
-    def imgmsg_to_cv2(self, message, encoding):
-        return np.frombuffer(message.data, np.uint8).reshape(2, 2, 3)[..., ::STEP]
-"""
-
-
-@pytest.mark.parametrize(("step", "verdict"), [("-1", "ok"), ("1", "note")])
-def test_an_installed_cv_bridge_is_tried(
-    step: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("sensor_msgs")
-    environment = broken(tmp_path, "cv_bridge", _BRIDGE.replace("STEP", step))
-    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
-    (finding,) = run_probe(Probe(("bridge",), "cv_bridge"))
-    assert finding.verdict == verdict
 
 
 def test_shared_memory_of_killed_processes_is_named() -> None:
