@@ -12,3 +12,6 @@ _M_ARENA_MAX = -8  # malloc.h
 if "MALLOC_ARENA_MAX" not in os.environ:
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+# OpenCV reports on stderr, for each image, what is an exception or of no interest here; it asks when it is imported.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")

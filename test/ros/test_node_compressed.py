@@ -67,19 +67,22 @@ def test_compressed_images_are_segmented_exactly(
     assert mask.header == message.header
 
 
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgb16"])
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgb16", "rgba8"])
 def test_a_tiff_has_the_cameras_colours(
-    graph: Graph, camera: Camera, segmenter: Segmenter, encoding: str
+    graph: Graph, camera: Camera, node: Process, segmenter: Segmenter, encoding: str
 ) -> None:
     masks = graph.listen(Image, f"{RESULTS}/mask")
     graph.connect(camera, masks)
     image = picture(319, 241)
     pixels = image[..., ::-1] if encoding.startswith("rgb") else image
+    if encoding == "rgba8":
+        pixels = np.dstack([pixels, np.full((241, 319, 1), 255, np.uint8)])
     message = encoded(graph, pixels.astype(np.uint16) * 256 if encoding.endswith("16") else pixels, "tiff")
     message.format = f"{encoding}; tiff compressed "
     camera.publish(message)
     mask = masks.wait_for_stamp(message.header.stamp)
     np.testing.assert_array_equal(np.reshape(mask.data, (241, 319)), segmenter(image).mask)
+    assert "TIFF" not in node.output(), "OpenCV warns of each image"
 
 
 def test_colors_overlay_and_legend(graph: Graph, camera: Camera, segmenter: Segmenter) -> None:
