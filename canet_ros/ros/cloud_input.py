@@ -61,6 +61,7 @@ class CloudInput:
         self._on_qos_problem = on_qos_problem
         self._clouds: deque[Any] = deque(maxlen=_KEPT_DEPTHS if topic.depth else _KEPT_CLOUDS)
         self._lock = threading.Lock()
+        self._wrong_types: set[str] = set()
         self._subscription: Any = None
         self._transforms: Any = None
         self._listener: Any = None
@@ -84,6 +85,8 @@ class CloudInput:
             self._subscription = None
             with self._lock:
                 self._clouds.clear()
+        if wanted:
+            self._check_types()
 
     def destroy(self) -> None:
         self.follow(False)
@@ -124,6 +127,18 @@ class CloudInput:
             raise CloudError(f"tf2 cannot bring {cloud_frame!r} to {camera_frame!r}: {error}") from error
         move, turn = transform.translation, transform.rotation
         return rigid([move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w])
+
+    def _check_types(self) -> None:
+        """Report a topic that others publish with another type, as point_cloud_transport's: nothing comes of it."""
+        expected = f"sensor_msgs/msg/{'Image' if self.topic.depth else 'PointCloud2'}"
+        publishers = self._node.get_publishers_info_by_topic(self.topic.name)
+        types = {publisher.topic_type for publisher in publishers}
+        wrong_types = set() if expected in types else types
+        if wrong_types and wrong_types != self._wrong_types:
+            self._on_qos_problem(
+                f"{self.topic.name} carries {', '.join(sorted(wrong_types))}, not {expected}"
+            )
+        self._wrong_types = wrong_types
 
     def _put(self, cloud: Any) -> None:
         with self._lock:

@@ -218,3 +218,22 @@ def test_a_camera_with_clouds_and_depth_images_is_refused(graph: Graph, sharp_mo
     both = {"cloud_topics": "['/lidar/points']", "depth_topics": "['/depth']"}
     with segmentation_node(sharp_model, **both) as process:
         process.wait_for_output("cloud_topics and depth_topics name /lidar/points and /depth for one camera")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"), [("cloud_topics", "PointCloud2"), ("depth_topics", "Image")]
+)
+def test_a_topic_of_another_type_is_named_once(
+    graph: Graph, sharp_model: Path, parameter: str, expected: str
+) -> None:
+    other = graph.node.create_publisher(CameraInfo, "/lidar/odd", 1)
+    with segmentation_node(sharp_model, **{parameter: "['/lidar/odd']"}) as process:
+        graph.wait_for_state("active")
+        graph.listen(PointCloud2, "/camera/segmentation/points")
+        words = f"/lidar/odd carries sensor_msgs/msg/CameraInfo, not sensor_msgs/msg/{expected}"
+        process.wait_for_output(words)
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        diagnostics.wait_for(3)
+        assert process.output().count(words) == 1
+    graph.node.destroy_publisher(other)
+    graph.clear()
