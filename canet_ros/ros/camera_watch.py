@@ -98,7 +98,10 @@ class CameraWatch:
         if not fitting:
             content = transport_content(publishers[0].topic_type, topic)
             if content:
-                return "transport", f"{topic} holds {content}: image_transport's republish node makes images of it"
+                return (
+                    "transport",
+                    f"{topic} holds {content}: image_transport's republish node makes images of it",
+                )
             types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
             return "type", f"{topic} carries {types}, not {self._type}{self._hint()}"
         asked = self._camera.input.image_qos()

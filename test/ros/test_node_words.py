@@ -124,11 +124,11 @@ def test_the_other_transport_is_named(graph: Graph, random_model: Path) -> None:
 def test_a_transport_without_images_is_named_once(graph: Graph, random_model: Path) -> None:
     graph.camera(f"{CAMERA}/zstd", CompressedImage)
     with segmentation_node(random_model, stale_after=0.5, image_topics=f"['{CAMERA}/zstd']") as process:
-        line = wait_for_warning(process, f"{CAMERA}/zstd holds raw images that zstd packed")
+        line = wait_for_warning(process, f"{CAMERA}/zstd holds raw images packed by zstd_image_transport")
         assert "image_transport to compressed" not in line
         diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
         diagnostics.wait_for(3)
-        assert len(warnings(process, "zstd packed")) == 1
+        assert len(warnings(process, "packed by zstd")) == 1
 
 
 def test_depth_given_as_a_camera_is_refused_with_a_hint(graph: Graph, random_model: Path) -> None:
