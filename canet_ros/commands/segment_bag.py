@@ -292,7 +292,7 @@ def _segment_with(
     start_s = time.monotonic()
     options, progress = _options(arguments), Progress()
     try:
-        with near(*job, arguments.resume, arguments.force) as (source, out), _Bar(source.name) as bar:
+        with near(*job, arguments.force) as (source, out), _Bar(source.name) as bar:
             # It is there if a worker was killed behind its end, or if it could not be brought to where it belongs.
             if not (arguments.resume and out.exists()) or arguments.force:
                 progress = segment_bag(

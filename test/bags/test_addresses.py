@@ -103,44 +103,33 @@ def test_what_cannot_be_reached_is_a_sentence(
     assert left(scratch) == []
 
 
-def test_a_bag_that_could_not_be_brought_is_brought_later(
+def test_a_bag_that_cannot_be_put_is_kept(
     source: Path, segment: Segment, scratch: Path, memory: fsspec.AbstractFileSystem,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(type(memory), "put_file", full)
-        assert segment(source, "memory://bucket/out") == 1
-    assert "memory://bucket/out: [Errno 28] No space left" in capsys.readouterr().err
-    (kept,) = [path for path in left(scratch) if path.suffix == ".mcap"]
-    before = kept.read_bytes()
-    assert segment(source, "memory://bucket/out", "--resume") == 0
-    assert memory.cat("/bucket/out/out_0.mcap") == before
-    assert left(scratch) == []
+    monkeypatch.setattr(type(memory), "put_file", full)
+    assert segment(source, "memory://bucket/out") == 1
+    (kept,) = scratch.glob("*/out/out")
+    said = capsys.readouterr().err
+    assert "memory://bucket/out: [Errno 28] No space left" in said
+    assert f"the bag is kept: {kept}" in said
+    assert read_bag(kept)
 
 
 def test_processes_of_their_own(source: Path, random_model: Path, tmp_path: Path, scratch: Path) -> None:
-    """A process that is killed brings nothing there; the next one goes on with what lies in TMPDIR."""
+    """A process that is ended puts nothing there and leaves nothing here."""
     there = tmp_path / "there"
-    command = [
-        sys.executable,
-        "-m",
-        "canet_ros.cli",
-        "segment-bag",
-        f"file://{source}",
-        f"file://{there}/out",
-    ]
-    command += ["--model", str(random_model), *EXACT]
+    command = ["segment-bag", f"file://{source}", f"file://{there}/out", "--model", str(random_model), *EXACT]
     stopping = "import os, signal; from canet_ros.bags.output import Output; "
-    stopping += "Output.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
-    stopping += "from canet_ros.cli import main; import sys; main(sys.argv[1:])"
-    killed = subprocess.run([sys.executable, "-c", stopping, *command[3:]], timeout=120)
-    assert killed.returncode == -9
+    stopping += "Output.finish = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
+    stopping += "from canet_ros.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+    assert subprocess.run([sys.executable, "-c", stopping, *command], timeout=120).returncode == 130
     assert not there.exists()
-    assert left(scratch)
-    assert subprocess.run([*command, "--resume"], timeout=120).returncode == 0
+    assert left(scratch) == []
+    assert subprocess.run([sys.executable, "-m", "canet_ros.cli", *command], timeout=120).returncode == 0
     assert read_bag(there / "out")
     assert left(scratch) == []
 
@@ -149,5 +138,5 @@ def test_a_folder_of_others_is_not_taken_for_a_name(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match=r"holds something else, as thesis\.tex"):
-        Address(f"file://{tmp_path}/out").require_free(replace=True)
+        Address(f"file://{tmp_path}/out").require_free(force=True)
     assert os.listdir(tmp_path / "out") == ["thesis.tex"]

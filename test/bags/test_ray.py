@@ -50,10 +50,6 @@ def writer(partial: Path) -> int | None:
     return None
 
 
-def picture_worker(_: Path) -> int | None:
-    return next((number for number, name in ray_workers() if name.startswith("ray::_call")), None)
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
     """Two cameras of different rates, of which one has its camera_info."""
@@ -102,20 +98,15 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("killed", [writer, picture_worker])
-def test_whose_worker_is_killed_is_done_again(
-    killed: Callable[[Path], int | None],
-    sources: Sequence[Path],
-    segment: Segment,
-    start: Start,
-    tmp_path: Path,
+def test_a_bag_whose_worker_is_killed_is_done_again(
+    sources: Sequence[Path], segment: Segment, start: Start, tmp_path: Path
 ) -> None:
-    options = ("--every", "2", "--camera-rate", "4")
+    options = ("--every", "2", "--camera-rate", "4", "--split-duration", "1")
     assert segment(*sources, tmp_path / "here", *options) == 0
     driver = start(*sources, tmp_path / "ray", *options)
     partial = tmp_path / "ray" / "a.partial"
-    wait_until((partial / "progress.json").exists, "a part of the bag", LIMIT_S)
-    number = killed(partial)
+    wait_until((partial / "progress.json").exists, "a file of the bag", LIMIT_S)
+    number = writer(partial)
     assert number is not None
     os.kill(number, signal.SIGKILL)
     assert driver.wait(LIMIT_S) == 0
@@ -125,14 +116,15 @@ def test_whose_worker_is_killed_is_done_again(
 def test_a_killed_driver_goes_on_where_it_was(
     sources: Sequence[Path], segment: Segment, start: Start, tmp_path: Path
 ) -> None:
-    """Of the bag that was in work what is written is kept, and the one that was whole is not touched."""
+    """The files that are finished are kept, and the bag that was whole is not touched."""
     long, short = sources
-    assert segment(short, long, tmp_path / "here") == 0
-    driver = start(short, long, tmp_path / "ray")
+    options = ("--split-duration", "1")
+    assert segment(short, long, tmp_path / "here", *options) == 0
+    driver = start(short, long, tmp_path / "ray", *options)
     progress = tmp_path / "ray" / "a.partial" / "progress.json"
     wait_until(
         lambda: (tmp_path / "ray" / "b").exists() and progress.exists(),
-        "one bag and a part of another",
+        "one bag and a file of another",
         LIMIT_S,
     )
     driver.kill()
@@ -140,7 +132,7 @@ def test_a_killed_driver_goes_on_where_it_was(
     wait_until(lambda: not list(ray_workers()), "the end of Ray", LIMIT_S)
     whole = (tmp_path / "ray" / "b" / "metadata.yaml").stat().st_mtime_ns
     begun = (tmp_path / "ray" / "a.partial" / "bag" / "a_0.mcap").stat().st_ino
-    assert start(short, long, tmp_path / "ray", "--resume").wait(LIMIT_S) == 0
+    assert start(short, long, tmp_path / "ray", *options, "--resume").wait(LIMIT_S) == 0
     assert files(tmp_path / "ray") == files(tmp_path / "here")
     assert (tmp_path / "ray" / "b" / "metadata.yaml").stat().st_mtime_ns == whole
     assert (tmp_path / "ray" / "a" / "a_0.mcap").stat().st_ino == begun
