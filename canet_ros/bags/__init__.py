@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorded drives: rosbag2 in, rosbag2 out, without a ROS installation.
 
-Storage is read and written here and not by ``rosbags``, which refuses what is damaged, counts every row of a database
-before the first is read, and cannot go on with a file that it began; message types and their CDR form are ``rosbags``'.
+Formats come from libraries: mcap from ``mcap``, databases from ``sqlite3``, message types and their CDR form from
+``rosbags``, whose readers are not used because they refuse what is damaged.
 """

@@ -111,12 +111,10 @@ def _why_not(several: Sequence[Connection], connection: Connection | None) -> st
 
 
 def _not_by_its_first(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
-    """Those topics whose first message is no image but depth or video, as far as the beginning of the bag tells."""
+    """Those topics whose first message is no image but depth or video."""
     left: dict[str, str] = {}
     msgtypes = {connection.topic: connection.msgtype for connection in cameras}
-    # Recorders that were killed leave a metadata.yaml whose counts are all 0.
-    counts = bag.counts if any(bag.counts.values()) else {}
-    for topic, data in bag.first_messages({c for c in cameras if counts.get(c.topic) != 0}):
+    for topic, data in bag.first_messages({c for c in cameras if bag.counts.get(c.topic) != 0}):
         with contextlib.suppress(MessageError):
             message = decoded(data, msgtypes[topic])
             described = str(message.encoding if msgtypes[topic] == IMAGE else message.format)
@@ -157,8 +155,10 @@ def _one_of_each(
     by_camera: dict[str, list[Connection]] = defaultdict(list)
     for connection in connections:
         by_camera[_camera_name(connection)].append(connection)
-    twice = {c.topic for forms in by_camera.values() if len(forms) > 1 for c in forms}
-    counts = _counts(bag, twice, window) if twice else {}
+    twice = {c.stream for forms in by_camera.values() if len(forms) > 1 for c in forms}
+    counts: Mapping[str, int] = bag.counts
+    if twice and (window != (None, None) or not counts):
+        counts = Counter(message.connection.topic for _, message in bag.messages(*window, streams=twice))
     chosen = []
     for name, forms in by_camera.items():
         # max takes the first of two that are equal
@@ -172,15 +172,6 @@ def _one_of_each(
             )
         chosen.append(taken)
     return chosen
-
-
-def _counts(bag: Bag, topics: set[str], window: Window) -> Mapping[str, int]:
-    """Messages of the topics; where the bag does not say, or only for its whole, by reading it."""
-    of_all_files = len({bool(file.counts) for file in bag.files}) == 1
-    if window == (None, None) and of_all_files and any(bag.counts.get(topic) for topic in topics):
-        return bag.counts
-    streams = {c.stream for c in bag.connections if c.topic in topics}
-    return Counter(message.connection.topic for _, message in bag.messages(*window, streams=streams))
 
 
 def _camera_name(connection: Connection) -> str:

@@ -203,7 +203,7 @@ def _bag(
         connections += [connection for connection in file.connections if connection not in connections]
         for connection, count in file.counts.items():
             counts[connection.topic] = counts.get(connection.topic, 0) + count
-    if not all(file.counts for file in files):
+    if any(file.connections and not file.counts for file in files):
         counts = {}
     starts = [file.start_ns for file in files if file.start_ns is not None]
     ends = [file.end_ns for file in files if file.end_ns is not None]
