@@ -84,7 +84,7 @@ class McapFile:
         self.losses = Losses()
         self.out_of_order = 0
         self._name = path.name
-        self._announced: Counter[int] = Counter()
+        self._announced = 0
         try:
             self._file: BinaryIO = path.open("rb")
         except OSError as error:
@@ -248,7 +248,8 @@ class McapFile:
             if statistics is None:
                 self.losses.say(f"{self._name}: it has no statistics; read from beginning to end")
                 return False
-            self._announced = Counter({k: n for k, n in statistics.channel_message_counts.items() if n})
+            announced = {channel: n for channel, n in statistics.channel_message_counts.items() if n}
+            self._announced = max(statistics.message_count, sum(announced.values()))
             for definition in (*summary.schemas.values(), *summary.channels.values()):
                 self._define(definition)
             indexed: Counter[int] = Counter()
@@ -266,7 +267,8 @@ class McapFile:
             return False
         extras = (len(self._attachments), len(self.metadata))
         return (
-            indexed == self._announced
+            indexed == announced
+            and sum(announced.values()) == self._announced
             and self._by_channel.keys() >= indexed.keys()
             and extras == (statistics.attachment_count, statistics.metadata_count)
         )
@@ -306,8 +308,8 @@ class McapFile:
     def _add_block(self, offset: int, length: int, index: ChunkIndex | None = None) -> None:
         """Take up a chunk.
 
-        Writers have entered wrong ranges. One is believed that the message indexes behind the chunk confirm; else the
-        messages themselves are read.
+        Writers have entered wrong ranges. One is believed that the message indexes behind the chunk confirm; else, and
+        in the first chunk, the messages themselves are read.
         """
         if offset + length > self._size and index is not None:
             raise McapError("it names a chunk beyond the end of the file")
@@ -317,7 +319,8 @@ class McapFile:
         }
         found = np.concatenate([np.zeros(0, np.uint64), *times.values()])
         size = index.uncompressed_size if index else 0
-        if index is None or not _confirms(found, index):
+        confirmed = index is not None and _confirms(found, index)
+        if not confirmed or not self.blocks:
             records, problem = self._records_of(Block(0, 0, offset, length, 0, {}))
             size, heads = len(records), []
             for opcode, content in _records(records):
@@ -325,9 +328,12 @@ class McapFile:
                     heads.append(_MESSAGE.unpack_from(content))
                 elif opcode in _PARSERS:
                     self._define(_PARSERS[opcode].read(_stream(content)))
+            times_in_it = np.array([log_ns for _, _, log_ns, _ in heads], np.uint64)
+            if confirmed and not problem and not np.array_equal(np.sort(found), np.sort(times_in_it)):
+                raise McapError("its times are not those of the messages")
             if not problem or len(heads) > len(found):
                 counts = Counter(channel for channel, *_ in heads)
-                found = np.array([log_ns for _, _, log_ns, _ in heads], np.uint64)
+                found = times_in_it
             elif not counts:
                 self.losses.say(
                     f"{self._name}: of the chunk at byte {offset} nothing can be read ({problem})"
@@ -380,7 +386,7 @@ class McapFile:
                 f"{self._name}: it is damaged at byte {at}: the {self._size - at} bytes from there on are lost; "
                 f"mcap recover {self._name} -o NEW.mcap may find more in them"
             )
-        missing = sum(self._announced.values()) - sum(sum(block.counts.values()) for block in self.blocks)
+        missing = self._announced - sum(sum(block.counts.values()) for block in self.blocks)
         if missing > 0:
             sentence = f"its statistics count {missing} messages more than it holds"
             self.losses.say(f"{self._name}: {sentence}", "statistics", missing)

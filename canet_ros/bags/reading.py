@@ -212,7 +212,9 @@ def _bag(
     for name, entries in records:
         if name == "canet_ros":
             custom = {**entries, **custom}
-    announced = metadata.get("message_count") if path.is_dir() else None
+    announced = metadata.get("message_count")
+    if not path.is_dir() and len(metadata.get("relative_file_paths") or ()) != 1:
+        announced = None  # of other files, too
     return Bag(
         path,
         files,
@@ -296,7 +298,7 @@ def _file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Pa
             paths.append(there)
     for file in _one_form_of_each(found) if paths else ():
         # Recorders write metadata.yaml with each split that is complete; one that is killed leaves a further file.
-        if _is_split_behind(file.name, paths[-1].name):
+        if file not in paths and _is_split_of_one(file.name, paths[-1].name):
             losses.say(f"{METADATA_FILE} does not name {file.name}: the recording was not ended properly")
             paths.append(file)
     if not paths:
@@ -312,10 +314,10 @@ def _one_form_of_each(found: list[Path]) -> list[Path]:
     return [file for file in found if file.suffix in (".mcap", ".db3") or file.with_suffix("") not in found]
 
 
-def _is_split_behind(name: str, last: str) -> bool:
-    splits = [re.match(r"(.*_)(\d+)\.", text) for text in (name, last)]
-    (one, other) = splits
-    return bool(one and other and one[1] == other[1] and int(one[2]) > int(other[2]))
+def _is_split_of_one(*names: str) -> bool:
+    """Whether the names differ in their number alone, as drive_0.mcap and drive_1.mcap."""
+    splits = [re.match(r"(.*_)(\d+)\.", name) for name in names]
+    return len({split[1] if split else None for split in splits}) == 1 and all(splits)
 
 
 def _open_file(path: Path, work: Path, losses: Losses) -> StorageFile:

@@ -35,20 +35,24 @@ def samples(
     bag: Bag,
     camera: BagCamera,
     segmenter: Segmenter,
-    step_ns: int,
     seen: Callable[[str, int], None],
     skipped: Callable[[str], None],
+    step_ns: int = 0,
+    every: int = 1,
 ) -> Iterator[Sample]:
-    """A camera's pictures, at most one in ``step_ns``.
+    """A camera's pictures: at most one in ``step_ns``, and every n-th one.
 
     Args:
         seen: told topic and time of every message, so that one pass is enough.
         skipped: told of each picture that cannot be decoded.
     """
-    next_ns = 0
+    next_ns = number = 0
     for _, message in bag.messages():
         seen(message.connection.topic, message.log_ns)
-        if message.connection.stream != camera.connection.stream or message.log_ns < next_ns:
+        if message.connection.stream != camera.connection.stream:
+            continue
+        number += 1
+        if (number - 1) % every or message.log_ns < next_ns:
             continue
         try:
             head, image = frame_of(message.data, message.connection.msgtype)

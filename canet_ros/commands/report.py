@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page (default: report.html)")
     add_force_argument(parser)
     parser.add_argument(
-        "--frames", type=int, default=300, help="most pictures of each camera, evenly in time (default: 300)"
+        "--frames", type=int, default=300, help="most pictures of each camera, evenly taken (default: 300)"
     )
     add_topics_argument(parser)
     add_model_arguments(parser)
@@ -49,15 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
         segmenter = load_segmenter(arguments)
         table = color_lookup_table(segmenter.spec.classes, "bgr")
-        step_ns = (bag.end_ns - bag.start_ns) // arguments.frames
         times: dict[str, TopicTimes] = defaultdict(TopicTimes)
         reports: list[CameraReport] = []
         left_out: list[str] = []
         with tqdm(unit="picture") as bar:
             for index, camera in enumerate(cameras):
                 report = CameraReport(camera.topic)
+                # By number: one message of a clock that was not set would stretch steps of time over the whole drive.
+                every = -(-bag.counts.get(camera.topic, 0) // arguments.frames) or 1
                 seen = (lambda topic, log_ns: times[topic].add(log_ns)) if index == 0 else _nothing
-                for sample in samples(bag, camera, segmenter, step_ns, seen, left_out.append):
+                for sample in samples(bag, camera, segmenter, seen, left_out.append, every=every):
                     report.add(sample, segmenter.spec.classes, table)
                     bar.update()
                 reports.append(report)

@@ -7,6 +7,7 @@ import sqlite3
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import drives
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from conftest import Segment
 from drives import COMPRESSED, IMAGE, PERIOD_NS, START_NS, Recorded, Topic, read_bag, storage_file, write_bag
-from mcap.writer import Writer
+from mcap.writer import IndexType, Writer
 
 from canet_ros.bags.cameras import choose_cameras
 from canet_ros.bags.latched import latched
@@ -62,10 +63,10 @@ def joined(path: Path, *parts: Sequence[Recorded], storage: str = "mcap") -> Pat
     return path
 
 
-def chunks(path: Path, *times: Sequence[int]) -> Path:
+def chunks(path: Path, *times: Sequence[int], **options: Any) -> Path:
     """An mcap file of pictures, a chunk for each of these."""
     with path.open("wb") as stream:
-        writer = Writer(stream, enable_crcs=False)
+        writer = Writer(stream, enable_crcs=False, **options)
         writer.start("ros2", "test")
         schema = writer.register_schema(IMAGE, "", b"")
         channel = writer.register_channel(CAMERA, "cdr", schema)
@@ -98,6 +99,31 @@ def test_a_chunks_range_is_not_believed(start: int, end: int, tmp_path: Path) ->
         assert times_in(bag, times[4], times[2]) == [times[4], times[3]]
         assert bag.counts == {CAMERA: 6}
         assert not bag.all_losses().sentences
+
+
+def test_indexes_that_agree_with_each_other_and_not_with_the_messages(tmp_path: Path) -> None:
+    times = [START_NS + second * SECOND_NS for second in range(6)]
+    data = chunks(tmp_path / "whole.mcap", times[:3], times[3:]).read_bytes()
+    for time_ns in times:
+        whole = struct.pack("<Q", time_ns)
+        in_message = struct.pack("<QQ", time_ns, time_ns)  # log and publish time
+        data = data.replace(in_message, b"message%d" % times.index(time_ns) + bytes(8))
+        data = data.replace(whole, struct.pack("<Q", time_ns + 1000 * SECOND_NS))
+        data = data.replace(b"message%d" % times.index(time_ns) + bytes(8), in_message)
+    (tmp_path / "wrong.mcap").write_bytes(data)
+    with open_bag(tmp_path / "wrong.mcap", tmp_path / "work") as bag:
+        assert times_in(bag, times[1], times[4]) == times[1:4]
+        assert "not those of the messages" in str(bag.all_losses().sentences)
+
+
+def test_a_file_without_message_indexes(tmp_path: Path) -> None:
+    times = [START_NS + second * SECOND_NS for second in (0, 1, 6, 5, 4, 7)]
+    kinds = IndexType.CHUNK | IndexType.METADATA
+    file = chunks(tmp_path / "drive.mcap", times[:2], times[2:5], times[5:], index_types=kinds)
+    with open_bag(file, tmp_path / "work") as bag:
+        assert times_in(bag) == sorted(times)
+        assert times_in(bag, times[4], times[2]) == [times[4], times[3]]
+        assert bag.counts == {CAMERA: 6}
 
 
 def test_statistics_that_count_more_than_is_there(
@@ -142,6 +168,44 @@ def test_report_and_pick_look_at_every_file(
     model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
     assert main([command, str(bag), "--out", str(out), *options, *model]) == 0
     assert "12 pictures" in capsys.readouterr().out
+
+
+def test_a_report_takes_pictures_of_the_whole_drive(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One message of a clock that was not set, on another topic."""
+    recorded = [
+        Recorded("/boot", STRING, 0, drives.text("x")),
+        *(image(START_NS + i * SECOND_NS) for i in range(12)),
+    ]
+    bag = bag_of(tmp_path / "drive", recorded)
+    model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
+    assert main(["report", str(bag), "--out", str(tmp_path / "page.html"), "--frames", "6", *model]) == 0
+    assert "6 pictures" in capsys.readouterr().out
+
+
+def test_a_split_that_metadata_does_not_name_is_read(tmp_path: Path) -> None:
+    parts = [[image(START_NS + i * SECOND_NS)] for i in range(3)]
+    bag = joined(tmp_path / "drive", *parts)
+    metadata = yaml.safe_load((bag / "metadata.yaml").read_text())
+    del metadata["rosbag2_bagfile_information"]["relative_file_paths"][1]
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    with open_bag(bag, tmp_path / "work") as opened:
+        assert times_in(opened) == [START_NS + i * SECOND_NS for i in range(3)]
+        assert list(opened.all_losses().sentences) == [
+            "metadata.yaml does not name drive_1.mcap: the recording was not ended properly"
+        ]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_one_file_is_compared_with_the_metadata_beside_it(storage: str, tmp_path: Path) -> None:
+    bag = bag_of(tmp_path / "drive", [image(START_NS)], storage)
+    metadata = yaml.safe_load((bag / "metadata.yaml").read_text())
+    metadata["rosbag2_bagfile_information"]["message_count"] = 2
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    with open_bag(storage_file(bag), tmp_path / "work") as opened:
+        assert times_in(opened) == [START_NS]
+        assert opened.all_losses().messages == 1
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
