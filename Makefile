@@ -29,7 +29,7 @@ FAILED = { echo "$@ was not made; why stands above. Is there a network? Room on 
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
-.PHONY: help setup demo test coverage mutation test-oldest docs lint requirements sbom audit clean
+.PHONY: help setup demo test coverage mutation test-oldest docs generated lint requirements sbom audit clean
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
@@ -38,6 +38,7 @@ help:
 	@echo "make mutation                       whether quick tests notice changed code; 85 % must be noticed; half an hour"
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make docs                           this documentation as a site, in docs/_build/"
+	@echo "make generated                      write config/canet.yaml, docs/parameters.md and docs/public_api.txt anew"
 	@echo "make lint                           formatting, lint, types and the arrows between rooms"
 	@echo "make demo HASHED=1                  the same from requirements/demo.txt: versions and files as we had them"
 	@echo "make requirements                   write that file anew, from setup.py"
@@ -110,6 +111,9 @@ docs: $(VENV)/ready-docs
 $(VENV)/ready-docs: $(DEMO_READY)
 	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,onnxruntime,bags,docs]" | $(FETCHED)
 	@touch $@
+
+generated: $(TEST_READY)
+	$(VENV)/bin/python test/generated.py
 
 lint: $(TEST_READY)
 	$(VENV)/bin/ruff check .

@@ -158,9 +158,12 @@ def parse_groups(text: str) -> Groups:
     return MappingProxyType({name: _classes(name, classes) for name, classes in raw.items()})
 
 
-def groups_text(groups: Mapping[str, Sequence[str]]) -> str:
-    """The text that ``parse_groups`` reads."""
-    text = yaml.safe_dump({name: list(classes) for name, classes in groups.items()}, default_flow_style=True)
+def groups_text(groups: Mapping[str, str | Sequence[str] | None]) -> str:
+    """The text that ``parse_groups`` reads, of the mapping that a parameter file may hold."""
+    lists = {
+        n: [classes] if isinstance(classes, str) else list(classes or ()) for n, classes in groups.items()
+    }
+    text = yaml.safe_dump(lists, default_flow_style=True)
     return " ".join(text.split())
 
 

@@ -22,19 +22,18 @@ from typing import Any
 
 import pytest
 import yaml
+from generated import GENERATED
 
 import canet_ros
 from canet_ros.launching.arguments import (
     OWN_ARGUMENTS,
-    default_text,
     given_parameters,
     launch_arguments,
-    parameter_value,
-    parameters_in_file,
     parameters_in_use,
 )
 from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.launching.parameter_table import PARAMETERS, ParameterSpec
+from canet_ros.launching.parameter_files import parameters_in_file
+from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.launching.recording import latched_topics, record_command, recorded_topics
 from canet_ros.launching.rviz_view import view_of_cameras
 
@@ -53,7 +52,7 @@ def load_yaml(path: Path) -> Any:
 
 
 def test_launch_needs_no_torch_to_read_the_table() -> None:
-    modules = "arguments, parameter_table, recording, rviz_view, transport"
+    modules = "arguments, parameter_table, recording, rviz_view, topic_hints, transport"
     heavy = "{'torch', 'rclpy', 'cv2'} & set(sys.modules)"
     code = f"import sys; from canet_ros.launching import {modules}; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -81,47 +80,15 @@ def test_configuration_file_has_every_parameter_with_its_default() -> None:
         assert type(value) is (list if isinstance(default, tuple) else type(default)), name
 
 
-def test_configuration_file_explains_every_parameter_and_its_choices() -> None:
-    lines = (CONFIG / "canet.yaml").read_text().splitlines()
-    for spec in PARAMETERS:
-        at = next(i for i, line in enumerate(lines) if line.strip().startswith(f"{spec.name}:"))
-        comment = ""
-        while lines[at - 1].strip().startswith("#"):
-            at -= 1
-            comment = lines[at] + comment
-        assert comment, f"{spec.name} has no comment"
-        for choice in spec.choices:
-            assert re.search(rf"\b{re.escape(choice)}\b", comment), f"{spec.name}: {choice} is not explained"
-        if spec.minimum < spec.maximum:
-            assert str(type(spec.default)(spec.maximum)) in comment, (
-                f"{spec.name}: {spec.maximum} is not named"
-            )
-        assert ("at any time" in comment) == spec.live, f"{spec.name}: when it may change"
-
-
 def test_four_cameras_file_sets_known_parameters() -> None:
     parameters = parameters_in_file((CONFIG / "four_cameras.yaml").read_text(), "/canet")
     assert set(parameters) <= set(SPECS)
     assert len(camera_topics(parameters["image_topics"], "segmentation")) == 4
 
 
-def documented_row(spec: ParameterSpec) -> str:
-    """The row that docs/parameters.md has for a parameter."""
-    what = spec.description
-    if spec.choices:
-        what += f": {', '.join(spec.choices)}"
-    if spec.minimum < spec.maximum:
-        what += f" ({spec.minimum:g} to {spec.maximum:g})"
-    default = default_text(spec) or '""'
-    return f"| `{spec.name}` | `{default}` | {'yes' if spec.live else ''} | {what} |"
-
-
-def test_the_page_has_the_same_parameters() -> None:
-    lines = (ROOT / "docs" / "parameters.md").read_text().splitlines()
-    start = lines.index("| Parameter | Default | Live | What |") + 2
-    rows = [line for line in lines[start : start + len(PARAMETERS) + 1] if line.startswith("|")]
-    expected = [documented_row(spec) for spec in PARAMETERS]
-    assert rows == expected, "the table of docs/parameters.md should be:\n" + "\n".join(expected)
+@pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)
+def test_generated_files_are_as_written(path: Path) -> None:
+    assert path.read_text() == GENERATED[path](), "make generated, and tell users in CHANGELOG.rst"
 
 
 # --- Launch arguments and parameter files ----------------------------------------------------------------------------
@@ -130,8 +97,8 @@ def test_the_page_has_the_same_parameters() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("image_topics", "['/camera/image_raw']", ["/camera/image_raw"]),
-        ("image_topics", "[/front/image_raw, /rear/image_raw]", ["/front/image_raw", "/rear/image_raw"]),
+        ("image_topics", "['/camera/image_raw']", ("/camera/image_raw",)),
+        ("image_topics", "[/front/image_raw, /rear/image_raw]", ("/front/image_raw", "/rear/image_raw")),
         ("resolution", "480x360", "480x360"),
         ("model", "true", "true"),
         ("model", "12", "12"),
@@ -141,7 +108,7 @@ def test_the_page_has_the_same_parameters() -> None:
     ],
 )
 def test_arguments_become_values_of_the_parameters_type(name: str, text: str, value: Any) -> None:
-    parsed = parameter_value(SPECS[name], text)
+    parsed = SPECS[name].parse(text)
     assert parsed == value
     assert type(parsed) is type(value)
 
@@ -161,7 +128,7 @@ def test_arguments_become_values_of_the_parameters_type(name: str, text: str, va
 )
 def test_arguments_of_the_wrong_type_are_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: expected .* got "):
-        parameter_value(SPECS[name], text)
+        SPECS[name].parse(text)
 
 
 def test_arguments_that_nobody_gave_are_not_parameters() -> None:
@@ -401,6 +368,17 @@ def test_package_manifest_names_what_is_imported() -> None:
     assert len(keys) == len(set(keys))
     missing = {KEYS.get(name, name) for name in third_party_imports() - BY_PIP} - set(keys)
     assert not missing
+
+
+def test_changelog_reads_as_one_of_ros() -> None:
+    changelog = pytest.importorskip("catkin_pkg.changelog")
+    versions = [
+        version
+        for version, _, _ in changelog.get_changelog_from_path(
+            str(ROOT / "CHANGELOG.rst"), "canet_ros"
+        ).foreach_version()
+    ]
+    assert canet_ros.__version__ in versions
 
 
 def test_bloom_can_release_it() -> None:

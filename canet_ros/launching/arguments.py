@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from canet_ros.formats import groups_text
 from canet_ros.launching.camera_topics import absolute_topic, camera_topics
 from canet_ros.launching.nearest import did_you_mean
 from canet_ros.launching.parameter_files import parameters_in_file
@@ -108,6 +109,8 @@ def parameters_in_use(given: Mapping[str, str], params_file: str, node: str) -> 
         ValueError: a value does not fit its parameter, values cannot go together, or the text is no parameter file.
     """
     in_file = parameters_in_file(params_file, node) if params_file else {}
+    if isinstance(in_file.get("groups"), dict):
+        in_file["groups"] = groups_text(in_file["groups"])
     checked = {spec.name: spec.check(in_file[spec.name]) for spec in PARAMETERS if spec.name in in_file}
     in_use = {**_DEFAULTS, **in_file, **checked, **given_parameters(given, node)}
     _check_together(in_use, node)
@@ -142,8 +145,6 @@ def _check_together(values: Mapping[str, Any], node: str) -> None:
 
 
 def _argument(spec: ParameterSpec) -> Argument:
-    description = spec.description
-    if spec.minimum < spec.maximum:
-        description += f" ({spec.minimum:g} to {spec.maximum:g})"
+    description = f"{spec.description} ({spec.bounds})" if spec.bounds else spec.description
     choices = TRUE_OR_FALSE if isinstance(spec.default, bool) else spec.choices
     return Argument(spec.name, spec.default_text, description, choices)

@@ -118,8 +118,16 @@ class ParameterSpec:
             return "true or false"
         if isinstance(self.default, (int, float)):
             kind = "an integer" if isinstance(self.default, int) else "a number"
-            return f"{kind} from {self.minimum:g} to {self.maximum:g}"
+            return f"{kind} from {self.bounds}"
         return f"one of {', '.join(self.choices)}" if self.choices else "text"
+
+    @property
+    def bounds(self) -> str:
+        """The range of a number in words, ``0 to 1``; empty where there is none."""
+        if self.minimum >= self.maximum:
+            return ""
+        whole = isinstance(self.default, int)
+        return " to ".join(str(b) if whole else f"{b:g}" for b in (self.minimum, self.maximum))
 
     @property
     def default_text(self) -> str:

@@ -123,7 +123,7 @@ SECTIONS = {
         ),
         ParameterSpec(
             "steady", False, "Let a pixel change its class when the new one is sure or stays: less flicker",
-            "It stays when two images in a row have it.", live=True,
+            "A class stays when two images in a row have it.", live=True,
         ),
         ParameterSpec(
             "overlay_alpha", 0.5, "Weight of the colours in the overlay",

@@ -201,11 +201,7 @@ class NodeParameters:
     def _groups_of_file(self) -> str:
         """Groups that a parameter file holds as a mapping: rcl makes a parameter ``groups.<name>`` of each."""
         named = {n.partition(".")[2]: p.value for n, p in self._given().items() if n.startswith("groups.")}
-        return (
-            groups_text({n: [v] if isinstance(v, str) else v or [] for n, v in named.items()})
-            if named
-            else ""
-        )
+        return groups_text(named) if named else ""
 
     def _check_change(self, parameters: Sequence[Any]) -> SetParametersResult:
         for parameter in parameters:

@@ -11,7 +11,7 @@ import pytest
 
 from canet_ros.inference import Segmentation, Segmenter
 from canet_ros.inference.camera_shape import camera_resolution, squeeze, squeeze_warning
-from canet_ros.inference.view import Region, View, parse_region, read_views
+from canet_ros.inference.view import Region, View, read_views
 
 OWN = (480, 360)
 SIZES = [
@@ -108,12 +108,6 @@ def test_ignored_pixels_have_no_class_and_do_not_count() -> None:
     assert not counted[:2].any()  # upside-down, as the network sees it
     assert counted[2:].all()
     assert View().counted((64, 48), (16, 12)) is None
-
-
-@pytest.mark.parametrize("text", ["1,2,3", "0,0,10,100", "a,b,c,d", "0,0,-16,16", "0 0 16 16"])
-def test_regions_that_are_none(text: str) -> None:
-    with pytest.raises(ValueError, match="expected x,y,width,height"):
-        parse_region(text)
 
 
 def test_views_of_several_cameras(tmp_path: Path) -> None:

@@ -8,13 +8,9 @@ import json
 import numpy as np
 import pytest
 
+from canet_ros.formats import groups_text, parse_groups
 from canet_ros.inference import Segmentation
-from canet_ros.inference.class_groups import (
-    groups_text,
-    membership_table,
-    parse_groups,
-    unknown_classes_problem,
-)
+from canet_ros.inference.class_groups import membership_table, unknown_classes_problem
 from canet_ros.inference.class_table import load_class_table
 
 CAMVID = load_class_table("camvid")

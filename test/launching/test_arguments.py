@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,16 +16,19 @@ from canet_ros import cli
 from canet_ros.launching import recording
 from canet_ros.launching.arguments import (
     OWN_ARGUMENTS,
+    given_parameters,
     launch_arguments,
     misspelt_arguments,
-    misspelt_parameters,
+    parameters_in_use,
+)
+from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
+from canet_ros.launching.nearest import did_you_mean, nearest
+from canet_ros.launching.parameter_files import (
+    file_problems,
     parameter_files,
     parameters_in_file,
     read_parameter_file,
 )
-from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
-from canet_ros.launching.nearest import did_you_mean, nearest
-from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.launching.recording import canet_record_command, recording_problem
 
 NAMES = [argument.name for argument in launch_arguments()]
@@ -42,7 +46,7 @@ NAMES = [argument.name for argument in launch_arguments()]
     ],
 )
 def test_nearest(name: str, meant: str) -> None:
-    assert nearest(name, NAMES) == meant
+    assert nearest(name, NAMES) == nearest(name, [name, *NAMES]) == meant
     assert did_you_mean(name, NAMES) == (f": did you mean {meant}?" if meant else "")
 
 
@@ -50,62 +54,91 @@ def test_nearest(name: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_misspelling_of_every_argument_is_found_whoever_included_us(name: str) -> None:
+def test_a_misspelling_of_every_argument_is_told(name: str) -> None:
     middle = len(name) // 2
     swapped = name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :]
-    slips = {slip for slip in (swapped, name[:-1], name + "s") if slip not in NAMES}
-    if len(name) < 5:  # of two four-letter names one may be the other's slip: a person must be asked
-        slips = {slip for slip in slips if nearest(slip, NAMES, 0.8)}
-    for slip in slips:
-        (problem,) = misspelt_arguments({slip: "1"}, NAMES, ours_alone=False)
-        assert slip in problem
-        assert "did you mean" in problem
+    for slip in {slip for slip in (swapped, name[:-1], name + "s") if slip not in NAMES}:
+        (problem,) = misspelt_arguments([slip], NAMES)
+        assert problem.startswith(f"launch argument {slip} does nothing: did you mean ")
+        assert not problem.endswith(f" {slip}?")
 
 
-def test_arguments_of_an_including_launch_file_are_not_misspelt() -> None:
-    given = {"sensor_kit": "r2", "map": "x.yaml", "slam": "True", "autostarts": "1", "autostart": "true"}
-    assert misspelt_arguments(given, NAMES, ours_alone=False) == []
-
-
-def test_where_no_other_launch_file_is_there_every_unknown_argument_is_told() -> None:
-    given = {"sensor_kit": "r2", "resolutoin": "320x240", "resolution": "480x360"}
-    robot, slip = misspelt_arguments(given, NAMES, ours_alone=True)
-    assert robot == "launch argument sensor_kit does nothing"
-    assert slip == "launch argument resolutoin does nothing: did you mean resolution?"
+def test_an_argument_like_no_other_is_told_without_a_guess() -> None:
+    given = ["sensor_kit", "resolution"]
+    assert misspelt_arguments(given, NAMES) == ["launch argument sensor_kit does nothing"]
 
 
 def test_what_launch_keeps_for_itself_is_known() -> None:
-    of_launch = {"launch-prefix": "gdb", "ros_namespace": "/x", "ros_params": [("a", 1)], "emulate_tty": "1"}
-    assert misspelt_arguments(of_launch, NAMES, ours_alone=True) == []
+    of_launch = ["launch-prefix", "ros_namespace", "global_params", "ros_remaps", "emulate_tty"]
+    assert misspelt_arguments(of_launch, NAMES) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"resolution": "abc"}, "resolution 'abc': expected WIDTHxHEIGHT"),
+        ({"overlay_alpha": "3"}, "overlay_alpha: expected a number from 0 to 1, got 3"),
+        ({"device": "gpu"}, "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ({"image_transport": "theora"}, "image_transport: expected one of raw, compressed, got 'theora'"),
+        ({"rotations": "[45]"}, "rotations: expected 0, 90, 180 or 270, got 45"),
+        ({"rotations": "[true]"}, "rotations: expected a list of whole numbers"),
+        ({"regions": "['0,0,10']"}, "regions: region '0,0,10': expected x,y,width,height"),
+        ({"groups": "{a: [road"}, "groups: expected names with their classes"),
+        ({"groups": "{a: []}"}, "groups: a: expected a list of class names"),
+        ({"max_rate": ".inf"}, "max_rate: expected a number from 0 to 1000, got .inf"),
+        ({"max_age": ".nan"}, "max_age: expected a number from 0 to 60, got .nan"),
+        ({"max_pixels": "0"}, "max_pixels: expected an integer from 1 to 1000000000, got 0"),
+        ({"cloud_extrinsics": "['0,0,0,0,0,0,0']"}, "cloud_extrinsics: expected x,y,z,qx,qy,qz,qw"),
+        ({"results_name": "/vision"}, "results_name: expected a relative name"),
+        ({"image_topics": "['/a b']"}, "image_topics: '/a b' cannot name a topic"),
+        ({"image_topics": "['/camera//image']"}, "image_topics: '/camera//image' cannot name a topic"),
+        ({"image_topics": "[]"}, "image_topics: expected a list of texts"),
+        ({"image_topics": "['/a/x', '/a/y']"}, "image_topics: /a/x and /a/y would both publish under"),
+        ({"image_topics": "['/robot/x', 'y']"}, "image_topics: /robot/x and /robot/y would both publish"),
+        ({"image_topics": "['/a/x']", "regions": "['', '']"}, "regions has 2 entries for 1 cameras"),
+        (
+            {"cloud_topics": "['/a']", "depth_topics": "['/b']"},
+            "cloud_topics and depth_topics name /a and /b",
+        ),
+        ({"engine": "torch", "precision": "int8"}, "precision int8: engine torch does not compute with it"),
+        ({"engine": "onnxruntime", "precision": "bf16"}, "precision bf16: engine onnxruntime"),
+        ({"engine": "openvino", "precision": "fp16"}, "precision fp16: engine openvino"),
+        ({"device": "cpu", "precision": "fp16"}, "precision fp16: a CPU does not compute with it"),
+        ({"engine": "openvino", "device": "cuda:1"}, "engine openvino runs on the CPU alone"),
+    ],
+)
+def test_arguments_that_the_node_would_refuse_are_refused(given: dict[str, str], reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}"):
+        given_parameters(given, "/robot/canet")
+
+
+def test_without_a_parameter_file_what_was_not_given_is_at_its_default() -> None:
+    two = {"regions": "['', '0,0,64,64']"}
+    assert given_parameters(two) == {"regions": ("", "0,0,64,64")}  # the file may name two cameras
+    with pytest.raises(ValueError, match="regions has 2 entries for 1 cameras"):
+        given_parameters(two, alone=True)
+
+
+def test_an_empty_list_means_none() -> None:
+    assert given_parameters({"regions": "[]", "rotations": "[]"}) == {"regions": ("",), "rotations": (0,)}
+    text = "/**: {ros__parameters: {ignore_masks: [], image_topics: [/a/image_raw]}}"
+    assert parameters_in_use({}, text, "/canet")["ignore_masks"] == ("",)
+
+
+def test_values_of_a_parameter_file_are_checked_for_commands() -> None:
+    assert parameters_in_use({}, "/**: {ros__parameters: {max_rate: 5}}", "/canet")["max_rate"] == 5.0
+    nested = "/**: {ros__parameters: {groups: {people: [pedestrian]}}}"
+    assert parameters_in_use({}, nested, "/canet")["groups"] == "{people: [pedestrian]}"
+    with pytest.raises(ValueError, match="overlay_alpha: expected a number from 0 to 1, got 3"):
+        parameters_in_use({}, "/**: {ros__parameters: {overlay_alpha: 3}}", "/canet")
 
 
 # --- Parameter files -------------------------------------------------------------------------------------------------
 
 
-def test_a_misspelt_parameter_is_told_with_its_section_and_what_was_meant() -> None:
-    text = "/canet: {ros__parameters: {resolutoin: 320x240, jpeg_quality: 70, colour: red}}"
-    slip, unknown = misspelt_parameters(text, "/canet")
-    assert slip == "resolutoin under /canet is no parameter of /canet: did you mean resolution?"
-    assert unknown == "colour under /canet is no parameter of /canet"
-
-
-def test_known_parameters_are_not_told() -> None:
-    known = "".join(f"    {spec.name}: 1\n" for spec in PARAMETERS)
-    more = "    use_sim_time: true\n    qos_overrides./a/image_raw.subscription.depth: 3\n"
-    nested = "    qos_overrides:\n      /a/image_raw: {subscription: {depth: 3}}\n"
-    assert misspelt_parameters(f"/canet:\n  ros__parameters:\n{known}{more}", "/canet") == []
-    assert misspelt_parameters(f"/canet:\n  ros__parameters:\n{nested}", "/canet") == []
-
-
-def test_a_pattern_may_hold_parameters_of_other_nodes() -> None:
-    text = "/**: {ros__parameters: {map_frame: map, robot: r2, maxrate: 3.0}}"
-    (problem,) = misspelt_parameters(text, "/canet")
-    assert problem.startswith("maxrate under /** ")
-
-
 def test_what_is_there_twice_is_told() -> None:
     text = "canet:\n  ros__parameters: {max_rate: 3.0, max_rate: 4.0}\ncanet:\n  ros__parameters: {max_age: 1.0}\n"
-    assert misspelt_parameters(text, "/canet") == [
+    assert file_problems(text, "/canet") == [
         "line 2: max_rate is there a second time: give it once",
         "line 3: canet is there a second time: give it once",
     ]
@@ -121,7 +154,7 @@ def test_what_is_there_twice_is_told() -> None:
 )
 def test_yaml_that_ros_does_not_take_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        misspelt_parameters(text, "/canet")
+        file_problems(text, "/canet")
 
 
 def test_parameter_files_are_bounded(tmp_path: Path) -> None:
@@ -135,12 +168,23 @@ def test_parameter_files_are_bounded(tmp_path: Path) -> None:
     assert parameter_files(["node", "--ros-args", "--params-file", "a.yaml"]) == [Path("a.yaml")]
 
 
-def test_sections_of_other_nodes_alone_are_told() -> None:
-    text = "/front/cannet: {ros__parameters: {max_rate: 3.0}}"
-    (problem,) = misspelt_parameters(text, "/front/canet")
-    assert "no section is for /front/canet" in problem
-    assert "did you mean /front/cannet?" in problem
-    assert misspelt_parameters("{}", "/canet")[0].endswith("its sections are none")
+@pytest.mark.parametrize(
+    ("section", "node"),
+    [
+        ("/front/cannet", "/front/canet"),
+        ("/canet", "/front/canet"),
+        ("canet", "/front/canet"),
+        ("/front", "/canet"),
+    ],
+)
+def test_a_section_that_would_be_for_the_node_is_proposed(section: str, node: str) -> None:
+    text = f"{section}: {{ros__parameters: {{max_rate: 3.0}}}}"
+    (problem,) = file_problems(text, node)
+    assert f"no section is for {node}" in problem
+    proposed = re.findall(r"did you mean (\S+) \(or (\S+) for", problem)[0]
+    for name in proposed:
+        assert parameters_in_file(text.replace(section, name, 1), node) == {"max_rate": 3.0}
+    assert "its sections are none" in file_problems("{}", node)[0]
 
 
 @pytest.mark.parametrize("text", ["/**: {ros__parameters: [1, 2]}", "/**: {ros__parameters: fast}"])

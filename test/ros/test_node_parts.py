@@ -15,13 +15,11 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
-from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.kept_thread import KeptThread
-from canet_ros.ros.parameters import value_problem
 from canet_ros.ros.run_node import run_node
 from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
 
@@ -185,12 +183,6 @@ def test_topics_beside_the_camera() -> None:
     )
     with pytest.raises(ValueError, match="would both publish under /front/segmentation/"):
         camera_topics(["/front/left", "/rear/left", "/front/right"], "segmentation")
-
-
-def test_defaults_are_values_of_their_parameters() -> None:
-    for spec in PARAMETERS:
-        assert value_problem(spec, spec.default) is None
-        assert value_problem(spec, None) is not None
 
 
 def test_figures_are_kept_no_longer_than_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hints about image topics lead to images: each is followed here, and never leads back."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from canet_ros.launching.topic_hints import (
+    COMPRESSED,
+    IMAGE,
+    NO_IMAGES,
+    CameraChoice,
+    suffix_warning,
+    topic_hint,
+)
+
+RAW, JPEG, ODD = "/cam/image_raw", "/cam/image_raw/compressed", "/cam/image_jpeg"
+
+
+def followed(present: CameraChoice, hint: str) -> CameraChoice:
+    """What a user has who does what a hint says."""
+    image = re.search(r"image_topics to (\S+?)(,| |$)", hint)
+    transport = re.search(r"image_transport (?:to )?(\w+)", hint)
+    remapping = re.search(r"-r (\S+):=([^\s)]+)", hint)
+    return CameraChoice(
+        image[1] if image else present.image,
+        transport[1] if transport else present.transport,
+        remapping[2] if remapping else "",
+    )
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+@pytest.mark.parametrize("written", [RAW, JPEG, ODD, "/cam/image_rwa", "/cam/x/compressed"])
+@pytest.mark.parametrize(
+    "there", [topics for n in (1, 2, 3) for topics in itertools.combinations((RAW, JPEG, ODD), n)]
+)
+def test_a_hint_that_is_followed_brings_images(written: str, transport: str, there: tuple[str, ...]) -> None:
+    existing = {topic: [IMAGE if topic == RAW else COMPRESSED] for topic in there}
+    present = CameraChoice(written, transport)
+    if present.works(existing):
+        return
+    hint = topic_hint(present, [], existing, own=())
+    listed = re.search(r"image topics that are there: ([^ ,]+)( \(.*?\))?", hint)
+    choice = (
+        followed(CameraChoice(listed[1], transport), listed[2] or "") if listed else followed(present, hint)
+    )
+    assert choice != present
+    assert choice.works(existing), hint
+
+
+def test_the_words_of_a_hint() -> None:
+    jpeg = {JPEG: [COMPRESSED]}
+    assert topic_hint(CameraChoice(RAW, "raw"), [], jpeg, ()) == (
+        f"; {JPEG} is there: set image_transport to compressed"
+    )
+    assert topic_hint(CameraChoice(JPEG, "raw"), [], jpeg, ()) == (
+        f"; {JPEG} is there: set image_topics to {RAW} and image_transport to compressed"
+    )
+    assert topic_hint(CameraChoice(JPEG, "compressed"), [], jpeg, ()) == (
+        f"; {JPEG} is there: set image_topics to {RAW}"
+    )
+    assert topic_hint(CameraChoice(ODD, "raw"), [], {ODD: [COMPRESSED]}, ()) == (
+        f"; {ODD} is there: set image_transport to compressed, and start with --ros-args -r {ODD}/compressed:={ODD}"
+    )
+    assert topic_hint(CameraChoice("/a/image", "raw"), [], {RAW: [IMAGE]}, ()) == (
+        f"; image topics that are there: {RAW}"
+    )
+
+
+def test_what_the_node_publishes_is_never_offered() -> None:
+    own = {"/cam/vision/mask": [IMAGE], "/planner/road": [IMAGE], "/scan": ["sensor_msgs/msg/LaserScan"]}
+    assert topic_hint(CameraChoice(RAW, "raw"), [], own, own) == NO_IMAGES
+
+
+def test_results_of_another_node_are_not_cameras_and_a_camera_may_be_named_like_results() -> None:
+    results = [*("mask", "color_mask", "overlay", "confidence"), "groups/people"]
+    existing = {f"/rear/vision/{name}": [IMAGE] for name in results}
+    existing["/segmentation/image_raw"] = [IMAGE]
+    hint = topic_hint(CameraChoice("/rear/vision/maks", "raw"), [], existing, ())
+    assert hint == "; image topics that are there: /segmentation/image_raw"
+
+
+def test_a_hint_does_not_take_the_images_of_another_camera() -> None:
+    existing = {RAW: [IMAGE], "/rear/image_raw/compressed": [COMPRESSED]}
+    present = CameraChoice("/rear/image_raw", "raw")
+    assert "image_transport" in topic_hint(present, [], existing, ())
+    assert "image_transport" not in topic_hint(present, [RAW], existing, ())
+
+
+def test_a_camera_is_not_offered_that_would_publish_beside_another() -> None:
+    existing = {RAW: [IMAGE], "/cam/depth": [IMAGE]}
+    assert "/cam/depth" in topic_hint(CameraChoice("/rear/depth", "raw"), [], existing, ())
+    assert topic_hint(CameraChoice("/rear/depth", "raw"), [RAW], existing, ()) == ""
+
+
+def test_a_topic_that_names_its_transport_again_is_told_the_pair() -> None:
+    warning = suffix_warning(JPEG, "compressed")
+    assert f"set image_topics to {RAW} and leave image_transport at compressed" in warning
+    assert suffix_warning(RAW, "compressed") == suffix_warning(JPEG, "raw") == ""
