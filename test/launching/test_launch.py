@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +165,9 @@ def ended_by_itself(file: str, *arguments: str, environment: dict[str, str] | No
         ("image_topics:=/camera/image_raw", "image_topics: expected a list"),
         ("params_file:=/nowhere/my.yaml", "params_file: /nowhere/my.yaml is not a file"),
         ("rviz_config:=/nowhere/my.rviz", "rviz_config: /nowhere/my.rviz is not a file"),
+        ("resolution:=abc", "resolution 'abc': expected WIDTHxHEIGHT"),
+        ("engine:=torch precision:=int8", "precision int8: engine torch does not compute with it"),
+        ("namespace:=a//b", "namespace: expected letters"),
         ("record:=true record_path:=/nowhere/drive", "nothing would be recorded"),
     ],
 )
@@ -198,25 +203,35 @@ def test_wrong_arguments_of_the_demo_end_it(argument: str, complaint: str) -> No
     [
         b"/**: {ros__parameters: [1",
         b"max_rate: 5.0",
-        b"",
         b"/**: {ros__parameters: 3}",
         b"/**: {ros__parameters: {model: mod\xe8le}}",
         b"a: &a {ros__parameters: {max_rate: 5.0}}\n/canet: *a",
         bytes(2**20),
     ],
 )
-def test_broken_parameter_files_end_the_launch_before_anything_starts(text: bytes, tmp_path: Path) -> None:
+def test_broken_parameter_files_end_the_launch(text: bytes, tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_bytes(text)
-    output = ended_by_itself("demo.launch.py", f"params_file:={file}")
-    assert f"params_file: {file}: " in output
+    output = ended_by_itself("canet.launch.py", f"params_file:={file}")
+    assert f"{file}: " in output
+    assert "the segmentation node ended with status 1" in output
+    assert "Traceback" not in output
+
+
+def test_a_broken_parameter_file_from_which_topics_are_needed_starts_nothing(
+    stand_ins: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("max_rate: 5.0")
+    output = ended_by_itself("canet.launch.py", f"params_file:={file}", "rviz:=true", environment=stand_ins)
+    assert f"params_file: {file}: expected node names over ros__parameters" in output
     assert "process started" not in output
 
 
 def test_characters_that_the_environment_has_not_end_the_launch() -> None:
     ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0"}
     output = ended_by_itself("canet.launch.py", "model:=/tmp/mod\u00e8le", environment=ascii_alone)
-    assert "model holds characters that are none in this environment's encoding: set LANG=C.UTF-8" in output
+    assert "model cannot be decoded with this locale's encoding: set LANG=C.UTF-8" in output
     assert "process started" not in output
 
 
@@ -270,14 +285,103 @@ def test_a_second_demo_is_told_that_there_are_two_cameras(random_model: Path) ->
         second.wait_for_output("2 cameras publish /camera/image_raw")
 
 
-def test_misspelt_arguments_and_parameters_are_told_before_the_node_starts(tmp_path: Path) -> None:
+def test_misspelt_arguments_and_parameters_are_told(tmp_path: Path) -> None:
     file = tmp_path / "slip.yaml"
     file.write_text("/canet: {ros__parameters: {max_rat: 3.0}}")
     with launched("canet.launch.py", "resolutoin:=320x240", f"params_file:={file}") as process:
-        process.wait_for_output("results under")
+        process.wait_for_output("max_rat (did you mean max_rate?)")
         before = process.output().partition("process started")[0]
     assert before.count("launch argument resolutoin does nothing: did you mean resolution?") == 1
-    assert before.count("max_rat under /canet is no parameter of /canet: did you mean max_rate?") == 1
+
+
+@pytest.mark.parametrize("file", ["canet.launch.py", "demo.launch.py", "nav2_example.launch.py"])
+def test_listing_arguments_imports_neither_rclpy_nor_torch(file: str) -> None:
+    # What `ros2 launch --show-args` calls; the ros2 command itself imports rclpy on some distributions.
+    code = (
+        "import sys; from ros2launch.api import print_arguments_of_launch_file as show;"
+        "show(launch_file_path=sys.argv[1]);"
+        "print('imported:', sorted({'rclpy', 'torch', 'cv2', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(SHARE / "launch" / file)], capture_output=True, text=True, check=True
+    )
+    assert "'image_topics':" in done.stdout
+    assert "imported: []" in done.stdout
+
+
+# --- A node that dies ------------------------------------------------------------------------------------------------
+
+
+def node_of(process: Process) -> int:
+    """Process id of the launch's node."""
+    process.wait_for_output("results under")
+    return int(
+        re.findall(r"segmentation_node-\d+\]: process started with pid \[(\d+)\]", process.output())[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    "file", ["canet.launch.py", "demo.launch.py", "four_cameras.launch.xml", "nav2_example.launch.py"]
+)
+def test_a_node_that_dies_gives_the_launch_a_status(file: str, random_model: Path) -> None:
+    process = Process([ROS2, "launch", "canet_ros", file, "rviz:=false", *small(random_model)])
+    try:
+        os.kill(node_of(process), signal.SIGKILL)
+        assert process.wait(30) == 1
+        assert "the segmentation node ended with status -9" in process.output()
+        assert survivors(process) == []
+    finally:
+        process.close()
+
+
+def test_a_node_that_dies_is_started_again_where_asked(random_model: Path) -> None:
+    process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", "respawn:=true", *small(random_model)])
+    try:
+        first = node_of(process)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: node_of(process) != first, "another node")
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.close()
+
+
+def test_a_node_that_is_asked_to_end_is_no_failure(random_model: Path) -> None:
+    process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *small(random_model)])
+    try:
+        os.kill(node_of(process), signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.close()
+
+
+def including(folder: Path, *lines: str) -> Path:
+    """A launch file of a user's with arguments and a process of its own, that includes ours."""
+    file = folder / "robot.launch.xml"
+    arguments = "".join(
+        f'<arg name="{name}" default="x"/>'
+        for name in ("use_namespace", "rviz_config_file", "image_topic", "resolutions")
+    )
+    include = '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py"/>'
+    file.write_text(f"<launch>{arguments}{''.join(lines)}{include}</launch>")
+    return file
+
+
+def test_what_other_launch_files_started_goes_on_when_the_node_dies_and_the_status_tells(
+    tmp_path: Path,
+) -> None:
+    file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')
+    process = Process([ROS2, "launch", str(file), "resolutions:=y"])
+    try:
+        os.kill(node_of(process), signal.SIGKILL)
+        process.wait_for_output("the segmentation node ended with status -9")
+        assert any("sleep 600" in line for line in survivors(process))
+        assert "does nothing" not in process.output()
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 1
+        assert survivors(process) == []
+    finally:
+        process.close()
 
 
 def test_the_demo_knows_its_own_arguments_and_other_launch_files_keep_theirs(tmp_path: Path) -> None:
@@ -449,7 +553,9 @@ def test_what_looks_at_the_node_ends_with_it(stand_ins: dict[str, str], tmp_path
     process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *arguments], stand_ins)
     try:
         process.wait(30)
-        assert "the node ended with status 1, and RViz and the recorder with it" in process.output()
+        assert (
+            "the segmentation node ended with status 1, and RViz and the recorder with it" in process.output()
+        )
         assert "nothing is recorded any more" not in process.output()
         assert survivors(process) == []
     finally:
