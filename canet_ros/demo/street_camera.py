@@ -29,7 +29,8 @@ from canet_ros.bags.ahead import ahead
 from canet_ros.demo.frame_sources import CameraFrame, input_frames, street_frames
 from canet_ros.launching.ending import ending_signals
 from canet_ros.ros.image_conversion import image_message
-from canet_ros.ros.initialization import init_ros
+from canet_ros.ros.initialization import init_ros, node_problem
+from canet_ros.ros.rclpy_compat import RCLError
 from canet_ros.simulation import StreetDrive
 
 PREFETCHED_FRAMES = 30
@@ -213,6 +214,9 @@ def main(args: Sequence[str] | None = None) -> int:
         camera = StreetCamera()
         while not (stop.is_set() or camera.finished):
             rclpy.spin_once(camera, timeout_sec=0.1)
+    except RCLError as error:
+        print(f"street_camera: {node_problem(error)}", file=sys.stderr)
+        return 1
     except (OSError, RuntimeError, ValueError) as error:
         print(f"street_camera: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,8 @@ from sensor_msgs.msg import Image
 
 from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.launching.transport import unused_domain_id
-from canet_ros.ros.initialization import init_ros
+from canet_ros.ros.initialization import init_ros, node_problem
+from canet_ros.ros.rclpy_compat import RCLError
 
 _TOPIC = "canet_transport_check"
 _DISCOVERY_TIMEOUT_S = 15.0
@@ -153,6 +154,8 @@ def main() -> None:
     try:
         init_ros([])
         (_publish if role == "publish" else _receive)(stream)
+    except RCLError as error:
+        sys.exit(node_problem(error))
     finally:
         rclpy.try_shutdown()
 

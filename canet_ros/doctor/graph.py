@@ -23,7 +23,8 @@ from canet_ros.doctor.finding import Finding
 from canet_ros.hints import canet_command, see_docs
 from canet_ros.launching.nearest import nearest
 from canet_ros.messages.transports import transport_content
-from canet_ros.ros.initialization import init_ros
+from canet_ros.ros.initialization import init_ros, node_problem
+from canet_ros.ros.rclpy_compat import RCLError
 
 DISCOVERY_S = 4.0  # DDS announces itself at once, which may be lost, and every 3 s (Fast DDS' default)
 LONGEST_LOOK_S = 7.0
@@ -64,6 +65,8 @@ def look_at_graph(only: str) -> Iterator[Finding]:
         finally:
             # A probe ends without Python's own end, and the middleware's shared memory goes with the last node.
             node.destroy_node()
+    except RCLError as error:
+        yield Finding("running nodes", "missing", node_problem(error), see_docs("transport.md"))
     finally:
         rclpy.try_shutdown(context=context)
 

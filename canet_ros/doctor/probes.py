@@ -9,14 +9,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from canet_ros.doctor.finding import Finding, say
 from canet_ros.hints import canet_command, install_engine, see_docs
-from canet_ros.launching.network import DISCOVERY_VARIABLES, environment_problems
+from canet_ros.launching.network import (
+    DISCOVERY_VARIABLES,
+    environment_problems,
+    receive_buffer_limit_bytes,
+)
 from canet_ros.launching.transport import (
+    CYCLONEDDS_VARIABLE,
     ENOUGH_SHARED_MEMORY_BYTES,
     PROFILE_VARIABLES,
     free_shared_memory_bytes,
@@ -139,29 +145,39 @@ def transport() -> Iterator[Finding]:
             return
         plain = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
         environment = transport_environment(plain)
+        variable = next((name for name in PROFILE_VARIABLES if name in environment), "")
+        if not variable:
+            yield Finding(subject, "note", text, see_docs("transport.md"))
+            return
         ours = check_transport(stream, environment)
     except (FileNotFoundError, TransportError) as error:
         chosen = [f"{name}={os.environ[name]}" for name in DISCOVERY_VARIABLES if os.environ.get(name)]
         text = f"{error}; with {', '.join(chosen)}" if chosen else str(error)
         yield Finding(subject, "missing", text, see_docs("transport.md"))
         return
-    if ours.received_fraction < ARRIVES:
-        free_mib = free_shared_memory_bytes() / 2**20
-        verdict = "note" if ours.received else "missing"
-        text += f"; with our Fast DDS profile {ours.received}; /dev/shm has {free_mib:.0f} MiB free"
+    cyclone = variable == CYCLONEDDS_VARIABLE
+    text += f"; with our settings of {'Cyclone' if cyclone else 'Fast'} DDS {ours.received}"
+    if ours.received_fraction >= ARRIVES:
+        processes = "receives" if cyclone else "publishes"
+        first = "" if cyclone else ", your camera driver first"
+        yield Finding(
+            subject,
+            "note",
+            f"{text}, after {ours.latency_p50_ms:.0f} ms",
+            f"in every process that {processes} images{first}: export {variable}={shlex.quote(environment[variable])}",
+        )
+        return
+    verdict = "note" if ours.received else "missing"
+    if cyclone:
+        text += f"; net.core.rmem_max is {receive_buffer_limit_bytes()} bytes"
+        advice = f"sudo sysctl -w net.core.rmem_max=16777216; {see_docs('transport.md')}"
+    else:
+        text += f"; /dev/shm has {free_shared_memory_bytes() / 2**20:.0f} MiB free"
         roomy = free_shared_memory_bytes() >= ENOUGH_SHARED_MEMORY_BYTES
         advice = (
             see_docs("transport.md") if roomy else "start the container with --shm-size=512m or --ipc=host"
         )
-        yield Finding(subject, verdict, text, advice)
-        return
-    variable = next(name for name in PROFILE_VARIABLES if name in environment)
-    yield Finding(
-        subject,
-        "note",
-        f"{text}; with our Fast DDS profile {ours.received}, after {ours.latency_p50_ms:.0f} ms",
-        f"in every process that publishes images, your camera driver first: export {variable}={environment[variable]}",
-    )
+    yield Finding(subject, verdict, text, advice)
 
 
 def graph(node: str = "") -> Iterator[Finding]:

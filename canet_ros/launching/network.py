@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import struct
 import xml.etree.ElementTree as ET
@@ -13,12 +14,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from canet_ros.hints import see_docs
-from canet_ros.launching.transport import PROFILE_VARIABLES, profile_variable
+from canet_ros.launching.transport import (
+    CYCLONEDDS_VARIABLE,
+    FASTDDS_VARIABLES,
+    middleware,
+    profile_variable,
+)
 
 # netdevice(7)
 _SIOCGIFFLAGS, _SIOCGIFADDR, _IFF_RUNNING = 0x8913, 0x8915, 0x40
 _HIGHEST_DOMAIN_ID = 232  # RTPS 9.6.2.3: above, its ports are none
 _RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
+_LEAST_RECEIVE_BUFFER = re.compile(
+    r"""<SocketReceiveBufferSize[^>]*\bmin\s*=\s*["']\s*([\d.]+)\s*([kMG]?)i?B""", re.IGNORECASE
+)
 DISCOVERY_VARIABLES = (
     "ROS_AUTOMATIC_DISCOVERY_RANGE",
     "ROS_LOCALHOST_ONLY",
@@ -55,9 +64,12 @@ def late_interfaces(at_start: Mapping[str, str]) -> str:
 def environment_problems(environment: Mapping[str, str] | None = None) -> list[str]:
     """What is wrong with an environment (default: this process's), one sentence each."""
     variables = os.environ if environment is None else environment
-    problems = [
-        f"{name}: {text}" for name in PROFILE_VARIABLES if (text := _profile_problem(name, variables))
-    ]
+    problems = []
+    if "fastrtps" in middleware(variables):
+        found = {name: _profile_problem(name, variables) for name in FASTDDS_VARIABLES}
+        problems = [f"{name}: {text}" for name, text in found.items() if text]
+    elif "cyclonedds" in middleware(variables) and (text := _socket_buffer_problem(variables)):
+        problems = [f"{CYCLONEDDS_VARIABLE}: {text}"]
     domain_id = variables.get("ROS_DOMAIN_ID", "")
     if domain_id and not (domain_id.isdecimal() and int(domain_id) <= _HIGHEST_DOMAIN_ID):
         problems.append(f"ROS_DOMAIN_ID is {domain_id!r}: give a number from 0 to {_HIGHEST_DOMAIN_ID}")
@@ -67,6 +79,36 @@ def environment_problems(environment: Mapping[str, str] | None = None) -> list[s
     if reach == "OFF":
         problems.append("ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: no process finds another; unset it, or SUBNET")
     return problems
+
+
+def _socket_buffer_problem(variables: Mapping[str, str]) -> str:
+    """That Cyclone DDS is told to insist on a larger socket buffer than Linux grants."""
+    settings = variables.get(CYCLONEDDS_VARIABLE, "")
+    if "<" not in settings:  # files
+        paths = [Path(path.removeprefix("file://")) for path in settings.split(",") if path]
+        settings = "".join(path.read_text(errors="replace") for path in paths if path.is_file())
+    demanded = _LEAST_RECEIVE_BUFFER.search(settings)
+    limit_bytes = receive_buffer_limit_bytes()
+    if demanded is None or not limit_bytes:
+        return ""
+    wanted_bytes = round(float(demanded[1]) * 2 ** {"": 0, "k": 10, "m": 20, "g": 30}[demanded[2].lower()])
+    if (
+        wanted_bytes <= 2 * limit_bytes
+    ):  # Linux counts its own bookkeeping too, and grants twice what is asked for
+        return ""
+    return (
+        f"Cyclone DDS does not start, because SocketReceiveBufferSize has min={wanted_bytes} bytes and "
+        f"net.core.rmem_max is {limit_bytes}: sudo sysctl -w net.core.rmem_max={wanted_bytes}, or use max in place "
+        f"of min; {see_docs('transport.md')}"
+    )
+
+
+def receive_buffer_limit_bytes() -> int:
+    """The largest socket receive buffer that a program may ask Linux for; 0: unknown."""
+    try:
+        return int(Path("/proc/sys/net/core/rmem_max").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _profile_problem(name: str, variables: Mapping[str, str]) -> str:

@@ -12,7 +12,14 @@ from pathlib import Path
 from canet_ros.machine import installed_version
 from canet_ros.share import share_folders
 
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+FASTDDS_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+CYCLONEDDS_VARIABLE = "CYCLONEDDS_URI"
+PROFILE_VARIABLES = (*FASTDDS_VARIABLES, CYCLONEDDS_VARIABLE)
+# "max" asks for as much and takes what Linux grants; with "min", Cyclone DDS does not start where it grants less.
+_CYCLONEDDS_SETTINGS = (
+    '<CycloneDDS><Domain id="any"><Internal><SocketReceiveBufferSize max="16MB"/>'
+    "</Internal></Domain></CycloneDDS>"
+)
 # Eight processes with a segment of 32 MB each; one whose segment does not fit falls back to UDP.
 ENOUGH_SHARED_MEMORY_BYTES = 8 * 32 * 2**20
 # Fast DDS goes on by UDP where its segment does not fit; where not even its locks and LTTng's page fit, it cannot.
@@ -84,22 +91,32 @@ def left_shared_memory(folder: Path = Path("/dev/shm")) -> tuple[int, int]:
     return count, size_bytes
 
 
+def middleware(environment: Mapping[str, str]) -> str:
+    """The ROS middleware that an environment chooses, ``rmw_fastrtps_cpp`` if none."""
+    return environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+
+
 def transport_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """An environment (default: this process's) with our Fast DDS profile, unless it names one already.
+    """An environment (default: this process's) with our settings of the middleware that it chooses.
+
+    Settings that it has already stay; for middlewares other than Fast DDS and Cyclone DDS there are none.
 
     Raises:
-        FileNotFoundError: the profile is not installed.
+        FileNotFoundError: the Fast DDS profile is not installed.
     """
     variables = dict(os.environ if environment is None else environment)
-    if not any(variables.get(name) for name in PROFILE_VARIABLES):
+    chosen = middleware(variables)
+    if "fastrtps" in chosen and not any(variables.get(name) for name in FASTDDS_VARIABLES):
         variables[profile_variable()] = str(fastdds_profile())
+    elif "cyclonedds" in chosen and not variables.get(CYCLONEDDS_VARIABLE):
+        variables[CYCLONEDDS_VARIABLE] = _CYCLONEDDS_SETTINGS
     return variables
 
 
 def profile_variable() -> str:
     """Fast DDS 3 (since rclpy 8) warns of the name that Fast DDS 2 (Humble, Jazzy) knows alone."""
     version = installed_version("rclpy", "ros-rclpy")  # a ROS installation's, the wheel's
-    return PROFILE_VARIABLES[bool(version) and int(version.split(".")[0]) < 8]
+    return FASTDDS_VARIABLES[bool(version) and int(version.split(".")[0]) < 8]
 
 
 def unused_domain_id() -> int:

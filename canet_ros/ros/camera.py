@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy import get_rmw_implementation_identifier
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -80,6 +81,11 @@ class Camera:
             on_qos_problem=self._on_qos_problem,
             on_lost=self.statistics.lose,
             on_number=self.statistics.number,
+            on_unnumbered=lambda: faults.advise(
+                "node",
+                f"{get_rmw_implementation_identifier()} does not number images: those lost on the way are not counted, "
+                "only estimated from the stamps as missing_by_stamp",
+            ),
         )
         self.clouds = CloudInput(node, cloud, self._on_qos_problem) if cloud else None
         self.outputs = CameraOutputs(
@@ -156,10 +162,12 @@ class CameraInput:
         on_image: takes each message.
         on_qos_problem: takes what does not fit, in words.
         on_lost: takes the number of images that the middleware lost.
+        on_unnumbered: told once if the middleware does not number images.
         on_number: takes who published an image, and the image's number there, before the image itself.
 
     Attributes:
         subscribed_since_s: on ``time.monotonic``'s clock; None while not subscribed.
+        numbered: whether the middleware numbers images, so that those lost on the way can be counted.
         camera_info_latched: whether camera_info is subscribed to as what its publisher keeps for later subscribers.
     """
 
@@ -172,6 +180,7 @@ class CameraInput:
         on_qos_problem: Callable[[str], None],
         on_lost: Callable[[int], None],
         on_number: Callable[[bytes, int], None],
+        on_unnumbered: Callable[[], None],
     ) -> None:
         self.image_topic = node.resolve_topic_name(transported_topic(topics.image, transport))
         self.infos = CameraInfoBuffer()
@@ -179,11 +188,13 @@ class CameraInput:
         self._node = node
         self.camera_info_topic = topics.camera_info
         self.camera_info_latched = False
+        self.numbered = True
         self._compressed = transport == "compressed"
         self._on_image = on_image
         self._on_qos_problem = on_qos_problem
         self._on_lost = on_lost
         self._on_number = on_number
+        self._on_unnumbered = on_unnumbered
         self._subscriptions: list[Any] = []
 
     def subscribe(self) -> None:
@@ -236,6 +247,9 @@ class CameraInput:
             alone = publisher is not None or self._node.count_publishers(self.image_topic) == 1
             if alone:
                 self._on_number(publisher["data"] if publisher else b"", number)
+        elif self.numbered:
+            self.numbered = False
+            self._on_unnumbered()
         self._on_image(message)
 
     def _latched(self) -> bool:

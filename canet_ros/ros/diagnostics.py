@@ -168,7 +168,7 @@ class Diagnostics:
             "published": counts.get("published", 0),
             "dropped": sum(counts.get(reason, 0) for reason in DROPS),
             **{f"dropped_{reason}": counts.get(reason, 0) for reason in DROPS},
-            "lost": counts.get("lost", 0),
+            "lost": counts.get("lost", 0) if camera.input.numbered else "unknown",
             "lost_overtaken": max(0, counts.get("lost", 0) - counts.get("lost_on_the_way", 0)),
             "missing_by_stamp": counts.get("missing", 0),
             "not_encoded": counts.get("not_encoded", 0),

@@ -14,6 +14,7 @@ from rclpy.context import Context
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
+from canet_ros.launching.network import environment_problems
 from canet_ros.launching.parameter_files import parameter_files, parameters_in_file, read_parameter_file
 
 _LAST_STAMP_S = 2**31  # builtin_interfaces/Time holds 32 bits
@@ -49,6 +50,13 @@ def init_ros(args: Sequence[str] | None = None, context: Context | None = None) 
         raise RuntimeError("; ".join([text, *_file_problems(words)])) from error
     if without_log:
         get_logger("canet_ros").warning(f"no log file is written: {without_log}")
+
+
+def node_problem(error: Exception) -> str:
+    """Why the middleware made no node, and what to do, in one line."""
+    text = str(error).partition(", at ")[0].partition("\n")[0]
+    middleware = rclpy.get_rmw_implementation_identifier()
+    return "; ".join([f"{middleware} could not be started ({text})", *environment_problems()])
 
 
 def log_file_problem(environment: Mapping[str, str]) -> str:

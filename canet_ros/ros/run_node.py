@@ -17,7 +17,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from canet_ros.launching.ending import ending_signals
-from canet_ros.ros.initialization import init_ros
+from canet_ros.ros.initialization import init_ros, node_problem
+from canet_ros.ros.rclpy_compat import RCLError
 
 _CALLBACK_TIMEOUT_S = 1.0
 _LOOK_FOR_SIGNALS_S = 0.1
@@ -34,7 +35,7 @@ def run_node(
     args: Sequence[str] | None,
 ) -> int:
     """Spin the node that ``create`` makes until a signal, and end the process, with exit code 0; return 1 if ROS did
-    not start.
+    not start or made no node.
 
     Args:
         stop: ends the node's threads; False if one is still busy. It then is not waited for: the process ends under
@@ -51,7 +52,12 @@ def run_node(
     for number in ending_signals():
         # Not ended.set(): this thread, which waits for that, may hold its lock.
         signal.signal(number, lambda number, frame: signals.append(number))
-    node = create()
+    try:
+        node = create()
+    except RCLError as error:
+        print(node_problem(error), file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Camera-sized images cross between processes, with the profile that we give to every process we start.
 
-What happens without it differs between machines, so that only docs/transport.md says it. Networks between machines,
-Cyclone DDS and Zenoh are not tested.
+What happens without it differs between machines, so that only docs/transport.md says it. Networks between machines and
+Zenoh are not tested; Cyclone DDS is not installed where the tests run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from canet_ros.launching.network import environment_problems
 from canet_ros.launching.transport import (
+    FASTDDS_VARIABLES,
     PROFILE_VARIABLES,
     fastdds_profile,
     left_shared_memory,
@@ -64,10 +66,21 @@ def test_an_environment_without_a_profile_gets_ours():
     assert Path(path) in (LARGE, SMALL)
 
 
-@pytest.mark.parametrize("variable", PROFILE_VARIABLES)
+@pytest.mark.parametrize("variable", FASTDDS_VARIABLES)
 def test_a_profile_of_the_users_stays(variable):
     given = {variable: "/home/user/fastdds.xml", "HOME": "/home/user"}
     assert transport_environment(given) == given
+
+
+def test_settings_are_those_of_the_middleware_that_runs():
+    cyclone = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
+    added = set(transport_environment(cyclone).items()) - set(cyclone.items())
+    ((variable, settings),) = added
+    assert variable == "CYCLONEDDS_URI"
+    assert environment_problems({**cyclone, variable: settings}) == []
+    assert transport_environment({**cyclone, variable: "mine"}) == {**cyclone, variable: "mine"}
+    zenoh = {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}
+    assert transport_environment(zenoh) == zenoh
 
 
 def test_little_shared_memory_takes_the_small_profile():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -144,3 +145,41 @@ def test_shared_memory_of_killed_processes_is_named() -> None:
         left.unlink()
     assert (finding.subject, finding.verdict) == ("shared memory", "note")
     assert "rm /dev/shm" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("middleware", "ours", "words"),
+    [
+        (
+            "rmw_fastrtps_cpp",
+            60,
+            ("Fast DDS 60, after 3 ms", "driver first: export FAST(RTPS|DDS)_"),
+        ),
+        (
+            "rmw_cyclonedds_cpp",
+            60,
+            ("Cyclone DDS 60, after 3 ms", "receives images: export CYCLONEDDS_URI='<"),
+        ),
+        ("rmw_cyclonedds_cpp", 20, ("net.core.rmem_max is", "sudo sysctl -w net.core.rmem_max=")),
+        ("rmw_zenoh_cpp", 20, ("at 30 Hz.$", "transport.md")),
+    ],
+)
+def test_lost_images_bring_advice_for_the_middleware_that_runs(
+    middleware: str, ours: int, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rclpy")
+    from canet_ros.demo import transport_check
+
+    tried: list[dict[str, str]] = []
+
+    def measure(stream: Any, environment: Any) -> Any:
+        tried.append(dict(environment))
+        return transport_check.TransportResult(60, (30, ours)[len(tried) - 1], 3.0, 4.0)
+
+    monkeypatch.setattr(transport_check, "check_transport", measure)
+    monkeypatch.setattr(probes, "left_shared_memory", lambda: (0, 0))
+    monkeypatch.setenv("RMW_IMPLEMENTATION", middleware)
+    (finding,) = probes.transport()
+    assert finding.verdict == "note"
+    assert re.search(words[0], finding.text)
+    assert re.search(words[1], finding.advice)

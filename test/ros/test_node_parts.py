@@ -6,6 +6,8 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,10 +18,12 @@ from sensor_msgs.msg import CameraInfo
 
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.messages.camera_info import outdated_problem
+from canet_ros.ros.camera import CameraInput
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.kept_thread import KeptThread
+from canet_ros.ros.rclpy_compat import RCLError
 from canet_ros.ros.run_node import run_node
 from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
 
@@ -208,3 +212,41 @@ def test_ros_does_not_begin_where_its_stamps_have_ended(
     assert run_node(lambda: pytest.fail("a node"), lambda _: True, lambda *_: None, []) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "ROS 2 stamps end in January 2038" in line
+
+
+def test_a_middleware_that_makes_no_node_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Cyclone DDS does with a socket buffer that Linux does not grant."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", "101")
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
+    settings = (
+        '<CycloneDDS><Domain><Internal><SocketReceiveBufferSize min="99GB"/></Internal></Domain></CycloneDDS>'
+    )
+    monkeypatch.setenv("CYCLONEDDS_URI", settings)
+
+    def create() -> Any:
+        raise RCLError("error creating node: error not set, at /project/src/rcl/node.c:252")
+
+    assert run_node(create, lambda _: True, lambda *_: None, []) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "could not be started (error creating node: error not set); CYCLONEDDS_URI: " in line
+    assert "sudo sysctl -w net.core.rmem_max=" in line
+
+
+def test_images_without_numbers_are_said_once_to_be_uncounted() -> None:
+    told: list[str] = []
+    camera_input = CameraInput(
+        node=SimpleNamespace(resolve_topic_name=str),
+        topics=camera_topics(["/front/image_raw"], "segmentation")[0],
+        transport="raw",
+        on_image=lambda _: told.append("image"),
+        on_qos_problem=told.append,
+        on_lost=lambda _: told.append("lost"),
+        on_number=lambda *_: told.append("number"),
+        on_unnumbered=lambda: told.append("unnumbered"),
+    )
+    for _ in range(2):  # as rclpy gives it on Cyclone DDS
+        camera_input._on_numbered_image(None, {"publication_sequence_number": None})
+    assert told == ["unnumbered", "image", "image"]
+    assert not camera_input.numbered
