@@ -113,7 +113,7 @@ def _in_words(error: BaseException) -> str:
 
 def _parse(arguments_given: Sequence[str], command: str) -> argparse.Namespace:
     parser = _Parser(prog="canet", description=canet_ros.__doc__)
-    parser.add_argument("--version", action="version", version=canet_ros.__version__)
+    parser.add_argument("--version", action="version", version=f"canet {canet_ros.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(

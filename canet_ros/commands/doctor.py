@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--graph-only", action="store_true", help="look at nothing but the nodes that run now"
     )
     parser.add_argument(
+        "--all-domains",
+        action="store_true",
+        help="also name this machine's nodes in other ROS_DOMAIN_IDs or on another middleware",
+    )
+    parser.add_argument(
         "--node", default="", metavar="NAME", help="of the nodes, look at this one, /canet say"
     )
     add_force_argument(parser)
@@ -71,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     has_ros = _installed("rclpy")
-    graph = Probe(("graph", arguments.node), "running nodes", "note")
+    graph = Probe(("graph", arguments.node, "all" if arguments.all_domains else ""), "running nodes", "note")
     if arguments.graph_only:
         yield from run_probe(graph) if has_ros else [Finding("ROS 2", "missing", "no rclpy", install_ros())]
         return

@@ -50,8 +50,13 @@ class Running:
     inputs: list[str] = field(default_factory=list)
 
 
-def look_at_graph(only: str) -> Iterator[Finding]:
-    """What the nodes of the domain do, or only the node of this name; empty: all segmentation nodes."""
+def look_at_graph(only: str, all_domains: bool) -> Iterator[Finding]:
+    """What the segmentation nodes of the domain do.
+
+    Args:
+        only: the name of the one node to look at; empty: all.
+        all_domains: also name this machine's nodes in other domains or on another middleware.
+    """
     context = rclpy.Context()
     init_ros([], context)
     try:
@@ -61,7 +66,7 @@ def look_at_graph(only: str) -> Iterator[Finding]:
         try:
             executor = SingleThreadedExecutor(context=context)
             executor.add_node(node)
-            yield from _look(node, lambda: executor.spin_once(timeout_sec=0.05), only)
+            yield from _look(node, lambda: executor.spin_once(timeout_sec=0.05), only, all_domains)
         finally:
             # A probe ends without Python's own end, and the middleware's shared memory goes with the last node.
             node.destroy_node()
@@ -71,7 +76,10 @@ def look_at_graph(only: str) -> Iterator[Finding]:
         rclpy.try_shutdown(context=context)
 
 
-def _look(node: Node, spin: Callable[[], None], only: str) -> Iterator[Finding]:
+def _look(node: Node, spin: Callable[[], None], only: str, all_domains: bool) -> Iterator[Finding]:
+    others = (
+        _elsewhere() if all_domains else f"{canet_command('doctor --all-domains')} looks in other domains too"
+    )
     reports: dict[str, Any] = {}
 
     def keep(message: Any) -> None:
@@ -91,7 +99,7 @@ def _look(node: Node, spin: Callable[[], None], only: str) -> Iterator[Finding]:
         if wanted not in names:
             near = nearest(wanted, names) or ", ".join(names)
             hint = f"; {near} is there" if near else ""
-            yield Finding(f"node {wanted}", "note", f"{wanted} is not in {_here()}{hint}", _elsewhere())
+            yield Finding(f"node {wanted}", "note", f"{wanted} is not in {_here()}{hint}", others)
             return
         names = [wanted]
     if not names and (silent := _silent_processes()):
@@ -103,10 +111,9 @@ def _look(node: Node, spin: Callable[[], None], only: str) -> Iterator[Finding]:
         )
         return
     if not names:
-        yield Finding("running nodes", "ok", f"no segmentation node in {_here()}", _elsewhere())
+        yield Finding("running nodes", "ok", f"no segmentation node in {_here()}", others)
         return
-    others = _elsewhere()
-    if others:
+    if all_domains and others:
         yield Finding("running nodes", "note", f"{len(names)} in {_here()}", others)
     for name in names:
         yield from _findings(node, spin, _running(node, spin, name, reports))

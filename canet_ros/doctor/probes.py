@@ -180,12 +180,12 @@ def transport() -> Iterator[Finding]:
     yield Finding(subject, verdict, text, advice)
 
 
-def graph(node: str = "") -> Iterator[Finding]:
+def graph(node: str = "", all_domains: str = "") -> Iterator[Finding]:
     for problem in environment_problems():
         yield Finding("ROS environment", "note", problem)
     from canet_ros.doctor.graph import look_at_graph
 
-    yield from look_at_graph(node)
+    yield from look_at_graph(node, bool(all_domains))
 
 
 PROBES = {

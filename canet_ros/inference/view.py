@@ -63,6 +63,11 @@ class View:
     def is_plain(self) -> bool:
         return self.rotation == 0 and self.region is None and self.ignored is None
 
+    @property
+    def leaves_unlabelled(self) -> bool:
+        """Whether results hold pixels without a class: those that the network does not see, or that are ignored."""
+        return self.region is not None or self.ignored is not None
+
     def seen(self, picture: Picture) -> Picture:
         """What the network sees of a picture: the region, upright.
 

@@ -27,6 +27,8 @@ _TOLERATED_SHARE = 0.1
 # Reasons for a drop that are faults, in words.
 _DROPPED = {"too_old": "older than max_age", "bad": "no pictures", "failed": "lost in inference"}
 
+_PAUSED = "paused by ~/enable"
+
 Verdict = tuple[bytes, str]
 
 
@@ -46,6 +48,7 @@ class Diagnostics:
         worker: the inference thread's; None while there is none.
         bond: how it stands with the bond to a lifecycle manager, in words.
         unknown_parameters: overrides that nobody declared.
+        enabled: whether it is not paused by ``~/enable``.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Diagnostics:
         worker: Callable[[], InferenceWorker | None],
         bond: Callable[[], str],
         unknown_parameters: Sequence[str],
+        enabled: Callable[[], bool],
     ) -> None:
         self._node = node
         self._settings = settings
@@ -77,6 +81,7 @@ class Diagnostics:
         self._worker = worker
         self._bond = bond
         self._unknown_parameters = unknown_parameters
+        self._enabled = enabled
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer: Any = None
         self._period_s = 0.0
@@ -137,6 +142,8 @@ class Diagnostics:
             return DiagnosticStatus.WARN, doing
         if state != "active":
             return DiagnosticStatus.WARN, f"node is {state}"
+        if not self._enabled():
+            return DiagnosticStatus.OK, _PAUSED
         died_s = worker.thread_died_s if worker is not None else None
         died = died_s is not None and time.monotonic() - died_s < WINDOW_S
         if died or self._engine_statistics.recent("failures"):
@@ -185,11 +192,13 @@ class Diagnostics:
         statistics, silent_s = camera.statistics, camera.silent_s()
         unseen = DiagnosticStatus.WARN if statistics.last_received_s else DiagnosticStatus.ERROR
         if self._settings.lifecycle_state != "active":
-            return DiagnosticStatus.OK, f"node is {self._settings.lifecycle_state}"
+            error = self._faults.last("engine")  # why it has given up, or was not activated
+            text = f"node is {self._settings.lifecycle_state}"
+            return (DiagnosticStatus.ERROR, f"{text}: {error}") if error else (DiagnosticStatus.OK, text)
         if self._doing():
             return DiagnosticStatus.OK, "waits for the model"
-        if statistics.recent("paused"):
-            return DiagnosticStatus.OK, "paused by ~/enable"
+        if not self._enabled():
+            return DiagnosticStatus.OK, _PAUSED
         watch = self._watches[camera.name]
         # What the subscription itself reports says how to mend it.
         if silent_s is not None and statistics.recent("qos_problems"):

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rclpy.clock import Clock
 from rclpy.node import Node
 
 from canet_ros.hints import not_imported
-from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.class_table import UNLABELLED, ClassTable
 from canet_ros.ros import qos
 
 try:
@@ -23,32 +23,42 @@ REPEAT_S = 10.0
 
 
 class LabelInfoTopics:
-    """Publishes the classes under each prefix, latched and again every ``REPEAT_S`` seconds.
+    """Publishes the classes of each camera, latched and again every ``REPEAT_S`` seconds.
 
     Without vision_msgs it says so in the log, and does nothing.
+
+    Args:
+        prefixes: of the results' topics, by the cameras' names.
     """
 
-    def __init__(self, node: Node, prefixes: Sequence[str], steady_clock: Clock) -> None:
+    def __init__(self, node: Node, prefixes: Mapping[str, str], steady_clock: Clock) -> None:
         self._node = node
-        self._publishers: list[Any] = []
+        self._publishers: dict[str, Any] = {}
         self._timer: Any = None
         self._classes: ClassTable | None = None
         self._threshold = 0.0
+        self._partial: Collection[str] = ()
         if LabelInfo is None:
             say = node.get_logger().warning if "broken" in _WITHOUT else node.get_logger().info
             say(f"no label_info topics, because {_WITHOUT}; class_names and class_colors hold the same")
             return
-        self._publishers = [
-            node.create_publisher(
+        self._publishers = {
+            camera: node.create_publisher(
                 LabelInfo, f"{prefix}/label_info", qos.latched_qos(), qos_overriding_options=qos.overrides()
             )
-            for prefix in prefixes
-        ]
+            for camera, prefix in prefixes.items()
+        }
         self._timer = node.create_timer(REPEAT_S, self._publish, clock=steady_clock)
 
-    def show(self, classes: ClassTable, threshold: float) -> None:
-        """Publish these classes, and the confidence (0..1) below which pixels are unlabelled, from now on."""
+    def show(self, classes: ClassTable, threshold: float, partial: Collection[str]) -> None:
+        """Publish these classes from now on.
+
+        Args:
+            threshold: confidence (0..1) below which pixels are unlabelled.
+            partial: cameras with pixels that get no class, by regions or ignore masks.
+        """
         self._classes = classes
+        self._partial = partial
         self._threshold = threshold
         self._publish()
 
@@ -58,9 +68,9 @@ class LabelInfoTopics:
             self._publish()
 
     def destroy(self) -> None:
-        for publisher in self._publishers:
+        for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
-        self._publishers = []
+        self._publishers = {}
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
             self._timer = None
@@ -68,11 +78,18 @@ class LabelInfoTopics:
     def _publish(self) -> None:
         if self._classes is None or not self._publishers:
             return
-        message = LabelInfo()
-        message.header.stamp = self._node.get_clock().now().to_msg()
-        message.class_map = [
-            VisionClass(class_id=index, class_name=name) for index, name in enumerate(self._classes.names)
-        ]
-        message.threshold = self._threshold
-        for publisher in self._publishers:
+        stamp = self._node.get_clock().now().to_msg()
+        for camera, publisher in self._publishers.items():
+            can_be_unlabelled = self._threshold > 0 or camera in self._partial
+            message = LabelInfo(threshold=self._threshold)
+            message.header.stamp = stamp
+            message.class_map = [
+                VisionClass(class_id=index, class_name=name)
+                for index, name in class_map(self._classes, can_be_unlabelled)
+            ]
             publisher.publish(message)
+
+
+def class_map(classes: ClassTable, can_be_unlabelled: bool) -> list[tuple[int, str]]:
+    """Ids and names of all that a mask can hold."""
+    return [*enumerate(classes.names), *([(UNLABELLED, "unlabelled")] if can_be_unlabelled else [])]

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -43,7 +44,7 @@ from canet_ros.ros.frame_slots import LatestSlots, PutResult, ReceivedFrame
 from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.manager_bond import ManagerBond
 from canet_ros.ros.model_loader import ModelLoader, ModelRequest
-from canet_ros.ros.parameters import NodeParameters, as_declared
+from canet_ros.ros.parameters import NodeParameters, changes
 from canet_ros.ros.run_node import run_node
 from canet_ros.ros.statistics import Statistics
 from canet_ros.ros.worker import InferenceWorker
@@ -130,6 +131,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             worker=lambda: self._worker,
             bond=lambda: self._bond.state,
             unknown_parameters=self._warn_of_unknown_parameters(),
+            enabled=lambda: self._enabled,
         )
         self.create_service(SetBool, "~/enable", self._on_enable)
         if self._settings.value("autostart"):
@@ -180,7 +182,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             camera.input.subscribe()
             camera.input.unsubscribe()
             self.get_logger().info(f"{topics.image} ({transport}): results under {topics.results}/")
-        self._label_info = LabelInfoTopics(self, [topics.results for topics in cameras], self._steady_clock)
+        self._label_info = LabelInfoTopics(
+            self, {topics.image: topics.results for topics in cameras}, self._steady_clock
+        )
         known = [name for name in self.get_parameters_by_prefix("") if name.startswith("qos_overrides.")]
         problems = [
             qos.unknown_override_problem(name, known)
@@ -242,6 +246,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         return TransitionCallbackReturn.SUCCESS
 
     def _enter(self, state: str) -> None:
+        self.get_logger().info(f"{self._settings.lifecycle_state} -> {state}")
         self._settings.lifecycle_state = state
         self._diagnostics.publish()
 
@@ -288,10 +293,15 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         )
         if isinstance(segmenter, CameraShapedSegmenter):
             self._self_test = "to come with the engine"
-            segmenter.prove = self._prove
+            segmenter.prove = self._prove_for_camera
         else:
             self._prove(segmenter)
         return segmenter
+
+    def _prove_for_camera(self, segmenter: Segmenter) -> None:
+        """As ``_prove``; only now is it known what the parameters came to."""
+        self._prove(segmenter)
+        self.get_logger().info(_engine_text(segmenter))
 
     def _prove(self, segmenter: Segmenter) -> None:
         """Let the engine show the model's test picture; runs where the engine is made."""
@@ -349,19 +359,15 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             return
         if outcome.segmenter is not self._segmenter:
             self._segmenter = outcome.segmenter
-            engine, spec = self._segmenter.engine, self._segmenter.spec
-            why = "; ".join((engine.reason, *engine.passed_over))
-            self.get_logger().info(
-                f"model {spec.name} at {self._segmenter.resolution_text} on {engine.device}, "
-                f"{engine.name} {engine.precision} ({why}), loaded in {outcome.took_s:.1f} s"
-            )
+            self.get_logger().info(f"{_engine_text(self._segmenter)}, loaded in {outcome.took_s:.1f} s")
         self._begin(outcome.segmenter)
 
     def _begin(self, segmenter: Segmenter) -> None:
         classes = recolored(segmenter.spec.classes, self._settings.value("palette"))
         self._settings.publish_classes(classes)
         if self._label_info is not None:
-            self._label_info.show(classes, self._settings.live().min_confidence)
+            partial = [c.name for c in self._cameras.values() if c.view.leaves_unlabelled]
+            self._label_info.show(classes, self._settings.live().min_confidence, partial)
         for camera in self._cameras.values():
             camera.familiarity = FamiliarityWatch(segmenter.spec.familiar)
             camera.steadying.forget()
@@ -445,12 +451,13 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         return names
 
     def set_parameters(self, parameter_list: Iterable[Any]) -> Any:
-        """As rclpy's; integers that are meant as doubles become such."""
-        return super().set_parameters(as_declared(parameter_list))
+        """As rclpy's, one by one; see ``set_parameters_atomically``."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
 
     def set_parameters_atomically(self, parameter_list: Iterable[Any]) -> Any:
-        """As rclpy's; integers that are meant as doubles become such."""
-        return super().set_parameters_atomically(as_declared(parameter_list))
+        """As rclpy's; integers meant as doubles become such, and read-only parameters take the value they have."""
+        changed = changes(self, parameter_list)
+        return super().set_parameters_atomically(changed) if changed else SetParametersResult(successful=True)
 
     def on_callback_error(self, error: Exception) -> None:
         """A callback threw: said, counted, and the node goes on."""
@@ -492,8 +499,12 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             for camera in self._cameras.values():
                 camera.statistics.begin_anew()
         self._enabled = request.data
+        state = self._settings.lifecycle_state
         response.success = True
-        response.message = "segmenting" if request.data else "paused"
+        response.message = ("segmenting" if request.data else "paused") + (
+            "" if state == "active" else f" once it is active: the node is {state}"
+        )
+        self._diagnostics.publish()
         return response
 
     def stop(self, timeout_s: float = _STOP_S) -> bool:
@@ -534,6 +545,16 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._label_info = None
         self._segmenter = None
         self._loader.forget()
+
+
+def _engine_text(segmenter: Segmenter) -> str:
+    engine, model = segmenter.engine, f"model {segmenter.spec.name}"
+    if isinstance(segmenter, CameraShapedSegmenter):
+        return f"{model}: size, engine and precision follow from the first image"
+    why = "; ".join((engine.reason, *engine.passed_over))
+    return (
+        f"{model} at {segmenter.resolution_text} on {engine.device}, {engine.name} {engine.precision} ({why})"
+    )
 
 
 def main(args: Sequence[str] | None = None) -> int:

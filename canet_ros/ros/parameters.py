@@ -214,6 +214,8 @@ class NodeParameters:
         return SetParametersResult(successful=True)
 
     def _problem(self, name: str, value: Any) -> str | None:
+        if self._declared and not self._model_speaks and is_present(self._node, name, value):
+            return None
         if name in _FROM_MODEL:
             free = self._model_speaks or not self._declared
             return None if free else f"{name} cannot be set: it comes from the model"
@@ -239,6 +241,29 @@ class NodeParameters:
         except Exception as error:  # rclpy names invalid topics by several exceptions of its own
             return f"image_topics: {error}"
         return None
+
+
+def is_present(node: Node, name: str, value: Any) -> bool:
+    """Whether the node has this value already, so that to set it is no change."""
+    present = node.get_parameter(name).value if node.has_parameter(name) else None
+    return _comparable(present) == _comparable(value) and present is not None
+
+
+def _comparable(value: Any) -> Any:
+    """Arrays of parameters come as ``array.array`` or lists; True is not 1."""
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else (type(value), value)
+
+
+def changes(node: Node, parameters: Iterable[Any]) -> list[Any]:
+    """The parameters ``as_declared``, without read-only ones that have this value already, which rclpy would refuse."""
+    return [
+        parameter
+        for parameter in as_declared(parameters)
+        if not (
+            is_present(node, parameter.name, parameter.value)
+            and node.describe_parameter(parameter.name).read_only
+        )
+    ]
 
 
 def as_declared(parameters: Iterable[Any]) -> list[Any]:

@@ -78,10 +78,13 @@ def test_a_node_in_another_domain_is_pointed_at(graph: Graph, random_model: Path
         wait_until(
             lambda: b"segmentation_node" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), "the node"
         )
-        report = Report(tmp_path, ROS_DOMAIN_ID="103")
+        (finding,) = Report(tmp_path, ROS_DOMAIN_ID="103").of("running nodes")
+        assert "process" not in finding["advice"]
+        assert "--all-domains" in finding["advice"]
+        report = Report(tmp_path, "--all-domains", ROS_DOMAIN_ID="103")
         (finding,) = report.of("running nodes")
         assert "no segmentation node in ROS_DOMAIN_ID 103" in finding["text"]
-        assert finding["advice"]
+        assert f"process {process.pid} is one in ROS_DOMAIN_ID" in finding["advice"]
     finally:
         process.close()
 

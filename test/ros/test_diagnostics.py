@@ -60,6 +60,7 @@ class Health:
         self.segmenter: Any = None
         self.worker: Any = None
         self.doing = self.self_test = ""
+        self.enabled = True
         self.received: list[DiagnosticArray] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.received.append, 10)
         self.diagnostics = Diagnostics(
@@ -74,6 +75,7 @@ class Health:
             doing=lambda: self.doing,
             self_test=lambda: self.self_test,
             worker=lambda: self.worker,
+            enabled=lambda: self.enabled,
             unknown_parameters=["resolutoin", "modell"],
             bond=lambda: "formed",
         )
@@ -326,16 +328,18 @@ def test_camera_of_a_node_that_is_not_active(health: Health, state: str) -> None
     health.settings.lifecycle_state = state
     health.watch.trouble = "nothing publishes it"
     assert health.camera_says() == (OK, f"node is {state}")
+    health.faults.remember("engine", "the driver is gone")
+    assert health.camera_says() == (ERROR, f"node is {state}: the driver is gone")
 
 
 def test_camera_while_a_model_loads_or_the_node_is_paused(health: Health) -> None:
-    statistics = health.active(received_s=0.1)
+    health.active(received_s=0.1)
     health.watch.trouble = "of no interest"
     health.doing = "loading"
     assert health.camera_says() == (OK, "waits for the model")
     health.doing = ""
-    statistics.count("paused")
-    assert health.camera_says() == (OK, "paused by ~/enable")
+    health.enabled = False
+    assert health.camera_says() == health.engine_says() == (OK, "paused by ~/enable")
 
 
 def test_camera_whose_quality_of_service_does_not_fit(health: Health) -> None:

@@ -9,6 +9,7 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -16,6 +17,8 @@ pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.view import Region, View
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.ros.camera import CameraInput
@@ -23,6 +26,7 @@ from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.kept_thread import KeptThread
+from canet_ros.ros.label_info import class_map
 from canet_ros.ros.rclpy_compat import RCLError
 from canet_ros.ros.run_node import run_node
 from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
@@ -178,6 +182,15 @@ def test_a_camera_info_far_from_its_image_is_worth_a_word(info_s: float, image_s
     problem = outdated_problem(int(info_s * 1e9), int(image_s * 1e9))
     assert words in problem
     assert bool(problem) == bool(words)
+
+
+def test_label_info_names_255_where_masks_can_hold_it() -> None:
+    classes = ClassTable(("road", "sky"), ((0, 0, 0), (1, 1, 1)))
+    assert class_map(classes, can_be_unlabelled=False) == [(0, "road"), (1, "sky")]
+    assert class_map(classes, can_be_unlabelled=True) == [(0, "road"), (1, "sky"), (255, "unlabelled")]
+    ignored = np.zeros((4, 4), np.uint8)
+    views = (View(), View(rotation=90), View(region=Region(0, 0, 16, 16)), View(ignored=ignored))
+    assert [view.leaves_unlabelled for view in views] == [False, False, True, True]
 
 
 def test_topics_beside_the_camera() -> None:

@@ -13,9 +13,10 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import GetParameters
+from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters, SetParametersAtomically
 from ros_graph import Graph, Process, health, picture, segmentation_node, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
@@ -206,6 +207,74 @@ def test_debug_has_a_line_for_every_image(graph: Graph, random_model: Path) -> N
         process.wait_for_output("dropped: paused")
         graph.call(SetBool, "/canet/enable", SetBool.Request(data=True))
         process.wait_for_output("resumed by ~/enable")
+
+
+def test_a_dump_of_the_parameters_can_be_loaded_unchanged(graph: Graph, random_model: Path) -> None:
+    """As ``ros2 param dump`` and ``ros2 param load`` do it; real changes of read-only values are still refused."""
+    with segmentation_node(random_model, regions="['0,0,32,24']", max_rate=5) as process:
+        process.wait_for_output("loaded in")
+        wait_until(lambda: graph.get_parameter("class_names"), "the classes")
+        names = graph.call(ListParameters, "/canet/list_parameters", ListParameters.Request()).result.names
+        values = graph.call(GetParameters, "/canet/get_parameters", GetParameters.Request(names=names)).values
+        assert {"available_models", "class_names", "qos_overrides./camera/camera_info.subscription.depth"} < {
+            *names
+        }
+        dump = [ParameterMessage(name=name, value=value) for name, value in zip(names, values)]
+        for service, kind in (
+            ("set_parameters", SetParameters),
+            ("set_parameters_atomically", SetParametersAtomically),
+        ):
+            answer = graph.call(kind, f"/canet/{service}", kind.Request(parameters=dump))
+            results = answer.results if service == "set_parameters" else [answer.result]
+            assert [result.reason for result in results if not result.successful] == []
+        for name, value in (
+            ("available_models", ["mine"]),
+            ("class_names", ["road"]),
+            ("backbone", "resnet18"),
+        ):
+            assert not graph.set_parameter(name, value).successful
+
+
+def test_transitions_are_logged_and_enable_says_that_the_node_is_not_active(
+    graph: Graph, random_model: Path
+) -> None:
+    with segmentation_node(random_model, autostart=False) as process:
+        graph.wait_for_state("unconfigured")
+        answer = graph.call(SetBool, "/canet/enable", SetBool.Request(data=True))
+        assert answer.success
+        assert "the node is unconfigured" in answer.message
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        paused = (str(DiagnosticStatus.OK[0]), "paused by ~/enable")
+
+        def says(name: str) -> tuple[str, str]:
+            status = health(diagnostics, name)
+            return status.get("level", ""), status.get("message", "")
+
+        for transition in ("configure", "activate", "deactivate", "cleanup"):
+            assert graph.change_state(transition)
+            if transition == "activate":
+                answer = graph.call(SetBool, "/canet/enable", SetBool.Request(data=False))
+                assert answer.message == "paused"
+                process.wait_for_output("loaded in")
+                wait_until(
+                    lambda: {says(name) for name in ("engine", CAMERA)} == {paused}, "both to be paused"
+                )
+        steps = [
+            "unconfigured -> inactive",
+            "inactive -> active",
+            "active -> inactive",
+            "inactive -> unconfigured",
+        ]
+        found = [line.rpartition(": ")[2] for line in process.output().splitlines() if " -> " in line]
+        assert found == steps
+
+
+def test_the_engine_for_the_camera_is_logged_once_it_is_known(graph: Graph, random_model: Path) -> None:
+    with segmentation_node(random_model, resolution="camera") as process:
+        process.wait_for_output("size, engine and precision follow from the first image")
+        assert "none yet" not in process.output()
+        graph.connect(graph.camera(CAMERA), graph.listen(Image, MASK))
+        assert process.output().count("on cpu, torch fp32 (") == 1
 
 
 def test_a_model_that_was_trained_again_is_loaded_again(graph: Graph, random_model: Path) -> None:
