@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError, Connection, type_name
 from canet_ros.bags.message_types import MessageError, decoded
 from canet_ros.bags.reading import Bag
+from canet_ros.image_transports import DEPTH_ENCODINGS, transport_content
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.messages.pictures import PICTURES
-from canet_ros.messages.transports import DEPTH_ENCODINGS, transport_content
 
 _TRUTH = "/truth"  # of our street camera, in what `canet demo --bag` records
 _OF_SEGMENTATION = tuple(f"/segmentation/{name}{form}" for name in PICTURES for form in ("", "/compressed"))

@@ -17,19 +17,19 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
-from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from canet_ros.doctor.finding import Finding
 from canet_ros.hints import canet_command, see_docs
 from canet_ros.launching.nearest import nearest
-from canet_ros.messages.transports import transport_content
+from canet_ros.launching.topic_hints import MESSAGE_TYPES, NO_IMAGES, CameraChoice, topic_hint
+from canet_ros.ros.camera_health import TopicState, mixed_problem, qos_problem, topic_state
 from canet_ros.ros.initialization import init_ros, node_problem
 from canet_ros.ros.rclpy_compat import RCLError
 
 DISCOVERY_S = 4.0  # DDS announces itself at once, which may be lost, and every 3 s (Fast DDS' default)
 LONGEST_LOOK_S = 7.0
 ANSWER_S = 3.0
-_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_MISFITS = (TopicState.WRONG_TYPE, TopicState.QOS_MISMATCH)
 _LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
 _PROGRAMS = ("segmentation_node", "canet_ros.ros.node")
 
@@ -232,16 +232,18 @@ def _why(node: Node, running: Running, listeners: dict[str, int]) -> Finding:
         return Finding(subject, "note", f"{name} gives no results because it is {running.state}{why}", advice)
     if engine_level == "ERROR":
         return Finding(subject, "note", f"{name} gives no results because {engine_message}")
-    missing = [topic for topic in running.inputs if not node.count_publishers(topic)]
+    found = {topic: _input_state(node, name, topic) for topic in running.inputs}
+    missing = [topic for topic, (state, _) in found.items() if state is TopicState.NO_PUBLISHER]
     if missing:
-        seen = [f"{topic}: nobody publishes it" for topic in missing]
-        return Finding(
-            subject,
-            "note",
-            f"{name} waits for images on {'; '.join(seen)}{_alike(node, missing[0])}",
-            _camera_advice(node, name, missing[0]),
-        )
-    misfits = [text for topic in running.inputs for text in _misfits_of_input(node, name, topic)]
+        seen = "; ".join(f"{topic}: nobody publishes it" for topic in missing)
+        hint = _hint(node, running, missing[0])
+        text = f"{name} waits for images on {seen}{hint}"
+        return Finding(subject, "note", text, _camera_advice(missing[0], hint))
+    misfits = [
+        _misfit_text(node, topic, name, state, why)
+        for topic, (state, why) in found.items()
+        if state in _MISFITS
+    ]
     if misfits:
         return Finding(subject, "note", f"{name} gets no images because {misfits[0]}", _qos_advice())
     if listeners and not any(listeners.values()):
@@ -259,10 +261,9 @@ def _why(node: Node, running: Running, listeners: dict[str, int]) -> Finding:
     return Finding(subject, "ok", f"{name} is active{': ' + '; '.join(rates) if rates else ''}")
 
 
-def _camera_advice(node: Node, name: str, topic: str) -> str:
-    near = nearest(topic, _published_images(node, name))
-    if near:
-        return f"image_topics:=\"['{near.removesuffix('/compressed')}']\", or remap the driver's topic to {topic}"
+def _camera_advice(topic: str, hint: str) -> str:
+    if hint and hint != NO_IMAGES:
+        return f"set image_topics to the camera's topic, or remap the driver's topic to {topic}"
     domain = os.environ.get("ROS_DOMAIN_ID", "0")
     return (
         f"start the camera driver; if it runs: is it in ROS_DOMAIN_ID {domain}, on the same middleware, and on a "
@@ -270,56 +271,56 @@ def _camera_advice(node: Node, name: str, topic: str) -> str:
     )
 
 
+def _hint(node: Node, running: Running, topic: str) -> str:
+    """Which topic may have been meant, as the node itself says it."""
+    transport = running.parameters.get("image_transport") or "raw"
+    suffix = "" if transport == "raw" else f"/{transport}"
+    return topic_hint(
+        CameraChoice(topic.removesuffix(suffix), transport),
+        others=[other.removesuffix(suffix) for other in running.inputs if other != topic],
+        existing=dict(node.get_topic_names_and_types()),
+        own=_results(node, running),
+    )
+
+
 def _input_findings(node: Node, running: Running, topic: str) -> Iterator[Finding]:
     publishers = node.get_publishers_info_by_topic(topic)
-    if not publishers:
-        yield Finding(topic, "note", f"nobody publishes it{_alike(node, topic)}")
-        return
-    kinds = {info.topic_type for info in publishers}
-    names = _list(_names(publishers))
-    if not kinds & set(_IMAGES):
-        yield Finding(topic, "note", f"{names} publishes {_list(sorted(kinds))} there, which is no image")
-    elif len(publishers) > 1:
-        yield Finding(
-            topic, "note", f"{len(publishers)} cameras publish it, and their pictures come mixed: {names}"
-        )
+    state, why = _input_state(node, running.name, topic)
+    names = _names(publishers)
+    mixed = mixed_problem([_name(info) for info in publishers])
+    if state is TopicState.NO_PUBLISHER:
+        yield Finding(topic, "note", f"nobody publishes it{_hint(node, running, topic)}")
+    elif state in _MISFITS:
+        yield Finding(topic, "note", _misfit_text(node, topic, running.name, state, why), _qos_advice())
+    elif mixed:
+        yield Finding(topic, "note", mixed)
     else:
-        misfits = _misfits_of_input(node, running.name, topic)
-        if misfits:
-            yield Finding(topic, "note", misfits[0], _qos_advice())
-        else:
-            yield Finding(topic, "ok", f"published by {names}")
+        yield Finding(topic, "ok", f"published by {_list(names)}")
 
 
-def _misfits_of_input(node: Node, name: str, topic: str) -> list[str]:
-    """What a publisher offers too little of; only what the node subscribes to now can be compared."""
-    asked = [i for i in node.get_subscriptions_info_by_topic(topic) if _name(i) == name]
-    return [
-        f"{_name(offer)} offers {topic} with less than {name} asks for ({reason})"
-        for offer in node.get_publishers_info_by_topic(topic)
-        for ask in asked
-        if (reason := _misfit(offer, ask))
-    ]
+def _input_state(node: Node, name: str, topic: str) -> tuple[TopicState, str]:
+    """Of a node's image topic; its QoS is known only while the node subscribes."""
+    subscriptions = [i for i in node.get_subscriptions_info_by_topic(topic) if _name(i) == name]
+    types = {info.topic_type for info in subscriptions} or set(MESSAGE_TYPES.values())
+    publishers = node.get_publishers_info_by_topic(topic)
+    return topic_state(publishers, sorted(types), [info.qos_profile for info in subscriptions])
+
+
+def _misfit_text(node: Node, topic: str, name: str, state: TopicState, why: str) -> str:
+    publishers = _list(_names(node.get_publishers_info_by_topic(topic)))
+    if state is TopicState.WRONG_TYPE:
+        return f"{publishers} publishes {why} on {topic}, which {name} does not take"
+    return f"{publishers} offers {topic} with less than {name} asks for ({why})"
 
 
 def _misfits_of_results(node: Node, name: str, results: Sequence[str]) -> Iterator[Finding]:
     for topic in results:
         for offer in node.get_publishers_info_by_topic(topic):
             for ask in node.get_subscriptions_info_by_topic(topic):
-                reason = _misfit(offer, ask) if _name(offer) == name else ""
-                if reason:
+                reason = qos_problem(offer.qos_profile, ask.qos_profile)
+                if reason and _name(offer) == name:
                     text = f"{_name(ask)} asks for more than {name} offers ({reason}), and gets nothing"
                     yield Finding(topic, "note", text, _qos_advice())
-
-
-def _misfit(offer: Any, ask: Any) -> str:
-    if offer.topic_type != ask.topic_type:
-        return f"types differ: {offer.topic_type} and {ask.topic_type}"
-    compatibility, reason = qos_check_compatible(offer.qos_profile, ask.qos_profile)
-    if compatibility != QoSCompatibility.ERROR:
-        return ""
-    text = " ".join(str(reason).split()).replace("ERROR: ", "").strip("; ")
-    return text or "quality of service"
 
 
 def _qos_advice() -> str:
@@ -333,30 +334,7 @@ def _results(node: Node, running: Running) -> list[str]:
         published = node.get_publisher_names_and_types_by_node(base, namespace or "/")
     except RuntimeError:  # the node has left
         return []
-    return sorted(topic for topic, types in published if set(types) & set(_IMAGES))
-
-
-def _published_images(node: Node, name: str) -> list[str]:
-    """Image topics that somebody else publishes."""
-    return sorted(
-        topic
-        for topic, types in node.get_topic_names_and_types()
-        if set(types) & set(_IMAGES)
-        and any(_name(info) != name for info in node.get_publishers_info_by_topic(topic))
-        and "/segmentation/" not in topic
-        and not transport_content(types[0], topic)
-    )
-
-
-def _alike(node: Node, topic: str) -> str:
-    images = _published_images(node, "")
-    near = nearest(topic, images)
-    chosen = [near] if near else images[:3]
-    if not chosen:
-        return "; no image topic is published at all"
-    return "; " + ", ".join(
-        f"{one} is published by {_list(_names(node.get_publishers_info_by_topic(one)))}" for one in chosen
-    )
+    return sorted(topic for topic, types in published if set(types) & set(MESSAGE_TYPES.values()))
 
 
 def _here() -> str:

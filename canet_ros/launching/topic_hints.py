@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from canet_ros.image_transports import transport_content
 from canet_ros.launching.camera_topics import camera_topics, transported_topic
 from canet_ros.names import TRANSPORTS
 
@@ -84,6 +85,7 @@ def topic_hint(present: CameraChoice, others: Sequence[str], existing: Topics, o
     """
     images = {t: types for t, types in existing.items() if {IMAGE, COMPRESSED} & set(types)}
     images = {t: types for t, types in images.items() if t not in own and not _is_result(t, existing)}
+    images = {t: types for t, types in images.items() if not transport_content(next(iter(types)), t)}
     if not images:
         return NO_IMAGES
     stems = [present.image.removesuffix(f"/{transport}") for transport in TRANSPORTS]

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.messages.transports import COMPRESSED_IMAGE, DEPTH_ENCODINGS, transport_content
+from canet_ros.image_transports import COMPRESSED_IMAGE, DEPTH_ENCODINGS, transport_content
 from canet_ros.opencv import convert_color, transform
 from canet_ros.picture_header import HeaderError, is_tiff, picture_size
 

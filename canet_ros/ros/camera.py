@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.messages.images import frame_from_compressed, frame_from_image
 from canet_ros.messages.pictures import CAMERA_INFO
 from canet_ros.ros import qos
+from canet_ros.ros.camera_health import CameraSnapshot
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.cloud_input import CloudInput, CloudTopic
 from canet_ros.ros.fault_log import FaultLog
-from canet_ros.ros.frame_slots import RateLimit
+from canet_ros.ros.frame_log import FrameLog
+from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit, ReceivedFrame
 from canet_ros.ros.outputs import POINTS, CameraOutputs
 from canet_ros.ros.statistics import Statistics, nanoseconds
 
@@ -39,13 +42,30 @@ _TELLS_NUMBERS = hasattr(Subscription, "CallbackType")  # not on Humble
 _CAMERA_INFO_GRACE_S = 2.0
 
 
+@dataclass
+class FrameIntake:
+    """Where frames go and on what terms, for all cameras of a node.
+
+    Attributes:
+        max_rate_hz: the most frames per second and camera now; 0: all.
+        slots: another one whenever an engine starts; closed ones take nothing.
+        enabled: False while the node is paused.
+    """
+
+    frame_log: FrameLog
+    now_ns: Callable[[], int]
+    max_rate_hz: Callable[[], float]
+    slots: LatestSlots[ReceivedFrame] = field(default_factory=LatestSlots)
+    enabled: bool = True
+
+
 class Camera:
     """A camera, named by its resolved image topic.
 
     Args:
         results_before_remapping: prefix of its results if no rule had changed the image's name.
         transport: ``raw`` or ``compressed``.
-        on_image: takes the camera and each message that comes.
+        intake: takes each frame.
         cloud: where the points come from that get its labels.
 
     Attributes:
@@ -61,7 +81,7 @@ class Camera:
         topics: CameraTopics,
         results_before_remapping: str,
         transport: str,
-        on_image: Callable[[Camera, Any], None],
+        intake: FrameIntake,
         faults: FaultLog,
         cloud: CloudTopic | None = None,
     ) -> None:
@@ -72,12 +92,14 @@ class Camera:
         self.statistics = Statistics()
         self.rate_limit = RateLimit()
         self.camera_info_problem = ""
+        self._node = node
+        self._intake = intake
         self._faults = faults
         self.input = CameraInput(
             node,
             topics,
             transport,
-            on_image=lambda message: on_image(self, message),
+            on_image=self._admit,
             on_qos_problem=self._on_qos_problem,
             on_lost=self.statistics.lose,
             on_number=self.statistics.number,
@@ -96,6 +118,26 @@ class Camera:
             on_qos_problem=self._on_qos_problem,
             on_bad_camera_info=lambda problem: faults.report(self.name, problem),
             clouds=self.clouds,
+        )
+
+    def snapshot(self, trouble: str, rivals: str) -> CameraSnapshot:
+        """The camera now; see ``CameraSnapshot`` for what the graph has to say."""
+        topic = self.input.image_topic
+        return CameraSnapshot(
+            name=self.name,
+            image_topic=topic,
+            publishers=self._node.count_publishers(topic),
+            statistics=self.statistics,
+            silent_s=self.silent_s(),
+            without_result_s=self.without_result_s(),
+            fault=self._faults.last(self.name),
+            trouble=trouble,
+            rivals=rivals,
+            out_of_distribution=self.familiarity.problem(),
+            confidences=tuple(self.familiarity.values().items()),
+            camera_info_problem=self.camera_info_problem,
+            camera_info_latched=self.input.camera_info_latched,
+            losses_counted=self.input.numbered,
         )
 
     def follow_subscribers(self) -> None:
@@ -140,6 +182,27 @@ class Camera:
         if self.input.subscribed_since_s is None or waiting_since_s is None:
             return None
         return time.monotonic() - waiting_since_s
+
+    def _admit(self, message: Any) -> None:
+        """Put an image into the camera's slot, unless the node is paused or the rate limit is reached."""
+        received_s, intake = time.monotonic(), self._intake
+        self.statistics.receive(message.header.stamp, intake.now_ns())
+        if not intake.enabled:
+            self._count_drop("paused", "dropped: paused", message)
+            return
+        result = intake.slots.put(
+            self.name,
+            ReceivedFrame(message, received_s),
+            admits=lambda: self.rate_limit.allows(received_s, intake.max_rate_hz()),
+        )
+        if result is PutResult.REPLACED_OLDER:
+            self._count_drop("replaced", "newer frame received; dropped the frame that was waiting", message)
+        elif result is PutResult.REFUSED:
+            self._count_drop("over_rate", "dropped: over_rate", message)
+
+    def _count_drop(self, reason: str, outcome: str, message: Any) -> None:
+        self.statistics.count(reason)
+        self._intake.frame_log.say(self.name, message.header, outcome, {})
 
     def destroy(self) -> None:
         self.input.unsubscribe()

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, qos_check_compatible
 
+from canet_ros.image_transports import transport_content
 from canet_ros.launching.network import late_interfaces
 from canet_ros.launching.topic_hints import (
     MESSAGE_TYPES,
@@ -18,8 +18,13 @@ from canet_ros.launching.topic_hints import (
     suffix_warning,
     topic_hint,
 )
-from canet_ros.messages.transports import transport_content
 from canet_ros.ros.camera import Camera
+from canet_ros.ros.camera_health import TopicState, mixed_problem, topic_state
+
+# What a change of is worth a line in the log: the topic's state, and what is known beside it.
+_Finding = tuple[object, ...]
+_FINE: _Finding = (TopicState.PUBLISHED,)
+_SILENT: _Finding = (TopicState.PUBLISHED, "silent")
 
 
 class CameraWatch:
@@ -39,9 +44,9 @@ class CameraWatch:
         self._interfaces = interfaces
         self._present = CameraChoice(camera.name, transport)
         self._type = MESSAGE_TYPES[transport]
-        self._kind = ""
+        self._kind: _Finding = _FINE
         self._kind_since_s = time.monotonic()
-        self._said_kind = ""
+        self._said_kind: _Finding = _FINE
         self._others: tuple[str, ...] = ()
         self._cameras: tuple[str, ...] = ()
         warning = suffix_warning(camera.name, transport)
@@ -55,7 +60,7 @@ class CameraWatch:
         kind, text = self._find(publishers, stale_after_s)
         if kind != self._kind:
             self._kind, self._kind_since_s = kind, now_s
-        lasts = kind in ("", "silent") or now_s - self._kind_since_s >= stale_after_s
+        lasts = kind in (_FINE, _SILENT) or now_s - self._kind_since_s >= stale_after_s
         self.trouble = text
         if lasts and kind != self._said_kind:
             self._node.get_logger().warning(f"{topic}: {text or 'there again'}")
@@ -64,56 +69,48 @@ class CameraWatch:
 
     def forget(self) -> None:
         """What comes next is another time that the node is active."""
-        self.trouble = self._kind = self._said_kind = ""
+        self.trouble = ""
+        self._kind = self._said_kind = _FINE
         self._kind_since_s = time.monotonic()
 
     def rivals(self) -> str:
         """Who else publishes our results, or the camera's images, in words; empty: nobody."""
         if self._others:
             return f"the same results are also published by {', '.join(self._others)}: subscribers get both, mixed"
-        if len(self._cameras) > 1:
-            return (
-                f"{len(self._cameras)} cameras publish it, and their pictures come mixed: "
-                f"{', '.join(self._cameras)} (one that was killed counts for 20 s more)"
-            )
-        return ""
+        mixed = mixed_problem(self._cameras)
+        return f"{mixed} (one that was killed counts for 20 s more)" if mixed else ""
 
-    def _find(self, publishers: list[Any], stale_after_s: float) -> tuple[str, str]:
-        """A word for what is wrong, and the whole of it; empty texts: nothing."""
+    def _find(self, publishers: list[Any], stale_after_s: float) -> tuple[_Finding, str]:
+        """What is wrong, and the same in words; empty: nothing is."""
         topic = self._camera.input.image_topic
         silent_s = self._camera.silent_s()
-        if not publishers:
+        asked = self._camera.input.image_qos()
+        state, reason = topic_state(publishers, (self._type,), () if asked is None else (asked,))
+        if state is TopicState.NO_PUBLISHER:
             hint = self._hint()
             late = late_interfaces(self._interfaces)
             # Only these hints are worth saying it again: the first may come before others are discovered.
             hints = [words for words in ("image_transport", NO_IMAGES) if words in hint]
-            kind = f"missing{hints}{late}"
             hint += late
             if silent_s is not None and silent_s > stale_after_s:
                 text = f"nothing has come on {topic} for {silent_s:.1f} s: nothing publishes it{hint}"
             else:
                 text = f"nothing publishes {topic}{hint}"
-            return kind, text
-        fitting = [publisher for publisher in publishers if publisher.topic_type == self._type]
-        if not fitting:
+            return (state, *hints, late), text
+        if state is TopicState.WRONG_TYPE:
             content = transport_content(publishers[0].topic_type, topic)
             if content:
                 return (
-                    "transport",
-                    f"{topic} holds {content}: image_transport's republish node makes images of it",
-                )
-            types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
-            return "type", f"{topic} carries {types}, not {self._type}{self._hint()}"
-        asked = self._camera.input.image_qos()
-        if asked is not None and all(_misfits(publisher.qos_profile, asked) for publisher in fitting):
-            reason = _misfits(fitting[0].qos_profile, asked)
-            return (
-                "qos",
-                f"nothing can come on {topic}, because the quality of service of its publisher does not fit: {reason}",
+                    state,
+                ), f"{topic} holds {content}: image_transport's republish node makes images of it"
+            return (state,), f"{topic} carries {reason}, not {self._type}{self._hint()}"
+        if state is TopicState.QOS_MISMATCH:
+            return (state,), (
+                f"nothing can come on {topic}, because the quality of service of its publisher does not fit: {reason}"
             )
         if silent_s is not None and silent_s > stale_after_s:
-            return "silent", f"nothing has come on {topic} for {silent_s:.1f} s, though it has a publisher"
-        return "", ""
+            return _SILENT, f"nothing has come on {topic} for {silent_s:.1f} s, though it has a publisher"
+        return _FINE, ""
 
     def _hint(self) -> str:
         node = self._node
@@ -121,11 +118,7 @@ class CameraWatch:
         return topic_hint(
             self._present,
             others=[image for image in images if image != self._camera.name],
-            existing={
-                name: types
-                for name, types in node.get_topic_names_and_types()
-                if not transport_content(types[0], name)
-            },
+            existing=dict(node.get_topic_names_and_types()),
             own={publisher.topic_name for publisher in node.publishers},
         )
 
@@ -144,11 +137,6 @@ class CameraWatch:
             self._others, self._cameras = tuple(sorted(others)), cameras
             if self.rivals():
                 self._node.get_logger().warning(f"{self._camera.name}: {self.rivals()}")
-
-
-def _misfits(offered: Any, asked: Any) -> str:
-    compatibility, reason = qos_check_compatible(offered, asked)
-    return (reason or "incompatible") if compatibility == QoSCompatibility.ERROR else ""
 
 
 def _full(name: tuple[str, str]) -> str:

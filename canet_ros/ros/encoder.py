@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult
-from canet_ros.ros.kept_thread import KeptThread
+from canet_ros.ros.supervised_thread import SupervisedThread
 
 
 class Encoder:
@@ -16,7 +16,7 @@ class Encoder:
     def __init__(self, faults: FaultLog) -> None:
         self._faults = faults
         self._tasks: LatestSlots[Callable[[], None]] = LatestSlots()
-        self._thread = KeptThread("encoder", self._run, faults)
+        self._thread = SupervisedThread("encoder", self._run, faults)
 
     def submit(self, topic: str, task: Callable[[], None]) -> bool:
         """Have a task run; whether it took the place of one that still waited."""
@@ -26,10 +26,6 @@ class Encoder:
         """Start no further task, and wait for the thread to end; whether it did."""
         self._tasks.close()
         return self._thread.join(timeout_s)
-
-    def look_after(self) -> None:
-        """Start the thread again if it died; to be called now and then."""
-        self._thread.look_after()
 
     def _run(self) -> None:
         while (tasks := self._tasks.take_all()) is not None:

@@ -16,49 +16,29 @@ from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
-from canet_ros.inference import Segmenter, progress
-from canet_ros.inference.engines import EngineError
-from canet_ros.inference.familiarity import FamiliarityWatch
-from canet_ros.inference.model_folder import (
-    ModelError,
-    find_model,
-    load_spec,
-    shipped_model,
-)
-from canet_ros.inference.palette import recolored
-from canet_ros.inference.segmenter import CameraShapedSegmenter
-from canet_ros.inference.self_test import self_test
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.model_folder import ModelError
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.nearest import with_guess
 from canet_ros.launching.network import environment_problems, interface_addresses
 from canet_ros.launching.parameter_files import file_problems, parameter_files, read_parameter_file
-from canet_ros.messages.pictures import Style
 from canet_ros.ros import qos
-from canet_ros.ros.camera import Camera
+from canet_ros.ros.camera import Camera, FrameIntake
+from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_watch import CameraWatch
-from canet_ros.ros.diagnostics import Diagnostics
-from canet_ros.ros.encoder import Encoder
+from canet_ros.ros.diagnostics import Diagnostics, NodeSnapshot
+from canet_ros.ros.engine_supervisor import EngineSupervisor
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_log import FrameLog
-from canet_ros.ros.frame_slots import LatestSlots, PutResult, ReceivedFrame
 from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.manager_bond import ManagerBond
-from canet_ros.ros.model_loader import ModelLoader, ModelRequest
 from canet_ros.ros.parameters import NodeParameters, changes
 from canet_ros.ros.run_node import run_node
-from canet_ros.ros.statistics import Statistics
-from canet_ros.ros.worker import InferenceWorker
 
 # Matched events, which would tell of a new subscriber at once, do not exist on Humble; asking is cheap.
 LOOK_S = 0.1
 # Asking the graph who publishes what costs more.
 _WATCH_CAMERAS_S = 0.5
-# So often is said in the log that a model is still being loaded.
-_SAY_LOADING_S = 30.0
-# An engine that hangs so many times is left alone: each leaves a thread and its memory behind.
-_MOST_ENGINE_RESTARTS = 3
-# An engine that has recovered for so long may hang again.
-_RECOVERED_S = 60.0
 # What a transition waits for threads; an inference that takes longer is left to itself.
 _STOP_S = 2.0
 # Topics whose qos_overrides in a shared file are for other nodes, or for rclpy.
@@ -99,40 +79,29 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._settings = NodeParameters(self)
         self._faults = FaultLog(self.get_logger())
-        self._engine_statistics = Statistics()
         self._cameras: dict[str, Camera] = {}
         self._label_info: LabelInfoTopics | None = None
         self._watches: dict[str, CameraWatch] = {}
-        self._slots: LatestSlots[ReceivedFrame] = LatestSlots()
-        self._frame_log = FrameLog(self.get_logger())
-        self._loader = ModelLoader(self._load_segmenter)
-        self._segmenter: Segmenter | None = None
-        self._self_test = ""
-        self._engine_restarts = 0  # without ``_RECOVERED_S`` of work between them
-        self._engine_restarted_s = 0.0
-        self._worker: InferenceWorker | None = None
-        self._encoder: Encoder | None = None
-        self._look_timer: Any = None
-        self._looked_s = self._watched_s = self._said_loading_s = 0.0
-        self._without_clock = False
-        self._bond = ManagerBond(self)
-        self._enabled = True
-        self._diagnostics = Diagnostics(
-            self,
+        self._intake = FrameIntake(
+            FrameLog(self.get_logger()), self._now_ns, lambda: float(self._settings.value("max_rate"))
+        )
+        self._engine = EngineSupervisor(
             self._settings,
             self._cameras,
-            segmenter=lambda: self._segmenter,
-            engine_statistics=self._engine_statistics,
-            faults=self._faults,
-            steady_clock=self._steady_clock,
-            watches=self._watches,
-            doing=lambda: self._loader.doing() or progress.now(),
-            self_test=lambda: self._self_test,
-            worker=lambda: self._worker,
-            bond=lambda: self._bond.state,
-            unknown_parameters=self._warn_of_unknown_parameters(),
-            enabled=lambda: self._enabled,
+            self._intake,
+            self._faults,
+            self.get_logger(),
+            on_ready=self._show_classes,
+            on_change=lambda: self._diagnostics.publish(),
+            on_given_up=lambda: self.trigger_deactivate(),
         )
+        self._look_timer: Any = None
+        self._watched_s = 0.0
+        self._without_clock = False
+        self._bond = ManagerBond(self)
+        self._unknown_parameters = tuple(self._warn_of_unknown_parameters())
+        self._diagnostics = Diagnostics(self, self._steady_clock, self._snapshot)
+        self._diagnostics.follow_period(float(self._settings.value("diagnostics_period")))
         self.create_service(SetBool, "~/enable", self._on_enable)
         if self._settings.value("autostart"):
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
@@ -174,7 +143,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         clouds = self._settings.clouds(len(cameras))
         for topics, before_remapping, cloud in zip(cameras, given, clouds):
             results = camera_topics([before_remapping], results_name)[0].results
-            camera = Camera(self, topics, results, transport, self._on_image, self._faults, cloud)
+            camera = Camera(self, topics, results, transport, self._intake, self._faults, cloud)
             self._cameras[topics.image] = camera
             self._watches[topics.image] = CameraWatch(self, camera, transport, self._interfaces)
             camera.outputs.follow_groups(self._settings.live().groups)
@@ -197,7 +166,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     @_logged
     def on_activate(self, state: Any) -> Any:
         try:
-            request = self._model_request()
+            request = self._engine.request()
             for camera, view in zip(self._cameras.values(), self._settings.views(len(self._cameras))):
                 camera.view = view
         except (ModelError, ValueError) as error:
@@ -205,20 +174,14 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._faults.remember("engine", str(error))
             return TransitionCallbackReturn.FAILURE
         self._faults.remember("engine", "")
-        self._engine_restarts = 0
-        self._said_loading_s = time.monotonic()
-        self._slots = LatestSlots()
-        self._load(request)
-        self._looked_s = self._watched_s = time.monotonic()
+        self._watched_s = time.monotonic()
         for watch in self._watches.values():
             watch.forget()
         self._look_timer = self.create_timer(LOOK_S, self._look, clock=self._steady_clock)
-        self._diagnostics.follow_period()
+        self._diagnostics.follow_period(float(self._settings.value("diagnostics_period")))
         self._bond.form(float(self._settings.value("bond_timeout")))
+        self._engine.start(request)
         self._enter("active")
-        outcome = self._loader.outcome()
-        if outcome is not None and outcome.segmenter is not None:  # it is there from the last time
-            self._begin(outcome.segmenter)
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
@@ -257,65 +220,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     # Between the transitions
 
-    def _model_request(self) -> ModelRequest:
-        """What the parameters ask for, as far as it can be told from the model's files.
-
-        Raises:
-            ModelError: the model is missing or broken.
-            ValueError: values exclude each other, or a group names a class that the model does not have.
-        """
-        self._settings.check_together()
-        choice = self._settings.segmenter_choice()
-        folder = find_model(choice.model or shipped_model(choice.architecture, choice.backbone))
-        self._settings.check_groups(load_spec(folder).classes)
-        files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
-        return ModelRequest(
-            choice,
-            max_batch=len(self._cameras),
-            files=tuple((str(path), status.st_mtime_ns, status.st_size) for path, status in files),
-        )
-
-    def _load(self, request: ModelRequest) -> None:
-        self._loader.request(request)
-        if self._loader.outcome() is None:
-            self._segmenter = None  # two models at once may not fit on the device
-
-    def _load_segmenter(self, request: ModelRequest) -> Segmenter:
-        """Runs in the loader's thread."""
-        choice = request.choice
-        segmenter = Segmenter.load(
-            choice.model or shipped_model(choice.architecture, choice.backbone),
-            device=choice.device,
-            engine=choice.engine,
-            precision=choice.precision,
-            resolution=choice.resolution,
-            max_batch=request.max_batch,
-        )
-        if isinstance(segmenter, CameraShapedSegmenter):
-            self._self_test = "to come with the engine"
-            segmenter.prove = self._prove_for_camera
-        else:
-            self._prove(segmenter)
-        return segmenter
-
-    def _prove_for_camera(self, segmenter: Segmenter) -> None:
-        """As ``_prove``; only now is it known what the parameters came to."""
-        self._prove(segmenter)
-        self.get_logger().info(_engine_text(segmenter))
-
-    def _prove(self, segmenter: Segmenter) -> None:
-        """Let the engine show the model's test picture; runs where the engine is made."""
-        test = self_test(segmenter)
-        self._self_test = str(test)
-        if not test.passed:
-            raise EngineError(f"the engine's masks are wrong: {test}")
-        if test.absent:
-            self.get_logger().info(str(test))
-
     def _look(self) -> None:
         """Ten times a second while active: what the node has to notice by itself."""
         now_s = time.monotonic()
-        elapsed_s, self._looked_s = now_s - self._looked_s, now_s
         if now_s - self._watched_s >= _WATCH_CAMERAS_S:
             self._watched_s = now_s
             for watch in self._watches.values():
@@ -323,8 +230,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             for camera in self._cameras.values():
                 camera.input.follow_camera_info()
             self._look_for_clock()
-        if self._worker is None:
-            self._follow_loading()
+        self._engine.tick(float(self._settings.value("inference_timeout")))
+        if not self._engine.is_working:
             return
         live = self._settings.live()
         if self._label_info is not None:
@@ -332,100 +239,45 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         for camera in self._cameras.values():
             camera.outputs.follow_groups(live.groups)
             camera.follow_subscribers()
-        if self._encoder is not None:
-            self._encoder.look_after()
-        fault = self._worker.look_after(elapsed_s, float(self._settings.value("inference_timeout")))
-        if fault:
-            self._restart_engine(fault)
-        elif self._worker.works:
-            self._faults.remember("engine", "")
-            if now_s - self._engine_restarted_s > _RECOVERED_S:
-                self._engine_restarts = 0
 
-    def _follow_loading(self) -> None:
-        """Begin to segment when the model is there; say how far it is meanwhile."""
-        outcome = self._loader.outcome()
-        now_s = time.monotonic()
-        if outcome is None:
-            if now_s - self._said_loading_s >= _SAY_LOADING_S:
-                self._said_loading_s = now_s
-                self.get_logger().info(self._loader.doing())
-            return
-        if outcome.segmenter is None:
-            foreseen = isinstance(outcome.error, (ModelError, EngineError, ValueError))
-            error = outcome.error
-            text = str(error) if foreseen else "".join(traceback.format_exception(error)).strip()
-            self._give_up(str(error) or type(error).__name__, text)
-            return
-        if outcome.segmenter is not self._segmenter:
-            self._segmenter = outcome.segmenter
-            self.get_logger().info(f"{_engine_text(self._segmenter)}, loaded in {outcome.took_s:.1f} s")
-        self._begin(outcome.segmenter)
-
-    def _begin(self, segmenter: Segmenter) -> None:
-        classes = recolored(segmenter.spec.classes, self._settings.value("palette"))
+    def _show_classes(self, classes: ClassTable) -> None:
         self._settings.publish_classes(classes)
         if self._label_info is not None:
             partial = [c.name for c in self._cameras.values() if c.view.leaves_unlabelled]
             self._label_info.show(classes, self._settings.live().min_confidence, partial)
-        for camera in self._cameras.values():
-            camera.familiarity = FamiliarityWatch(segmenter.spec.familiar)
-            camera.steadying.forget()
-        if self._encoder is None:
-            self._encoder = Encoder(self._faults)
-        self._worker = InferenceWorker(
-            slots=self._slots,
-            cameras=self._cameras,
-            segmenter=segmenter,
-            encoder=self._encoder,
-            style=Style(classes, self._settings.value("legend")),
-            at_network_size=self._settings.value("mask_size") == "network",
-            live=self._settings.live,
-            now_ns=self._now_ns,
-            statistics=self._engine_statistics,
-            faults=self._faults,
-            frame_log=self._frame_log,
+
+    def _snapshot(self) -> NodeSnapshot:
+        engine = self._engine.snapshot()
+        conditions = Conditions(
+            lifecycle_state=self._settings.lifecycle_state,
+            enabled=self._intake.enabled,
+            loading=bool(engine.activity),
+            engine_fault=self._faults.last("engine"),
+            inference_fault=self._faults.last("inference"),
+            stale_after_s=float(self._settings.value("stale_after")),
+            max_rate_hz=float(self._settings.value("max_rate")),
+            max_age_s=float(self._settings.value("max_age")),
         )
-        self._diagnostics.publish()
+        watches = self._watches
+        return NodeSnapshot(
+            conditions,
+            engine,
+            cameras=tuple(
+                camera.snapshot(watches[name].trouble, watches[name].rivals())
+                for name, camera in self._cameras.items()
+            ),
+            node_fault=self._faults.last("node"),
+            without_clock=self._is_without_clock(),
+            bond=self._bond.state,
+            unknown_parameters=self._unknown_parameters,
+        )
 
-    def _restart_engine(self, fault: str) -> None:
-        """Load the engine anew in other threads; the old ones are left to themselves."""
-        assert self._worker is not None
-        self._engine_restarts += 1
-        self._engine_restarted_s = time.monotonic()
-        self._engine_statistics.count("engine_restarts")
-        if self._engine_restarts > _MOST_ENGINE_RESTARTS:
-            self._give_up(f"{fault}, after {_MOST_ENGINE_RESTARTS} restarts of the engine", fault)
-            return
-        self._abandon_engine()
-        self._slots = LatestSlots()
-        text = f"{fault}; the engine is started again ({self._engine_restarts} of {_MOST_ENGINE_RESTARTS})"
-        self.get_logger().error(text)
-        self._faults.remember("engine", text)
-        try:
-            self._load(self._model_request())
-        except (ModelError, ValueError) as error:
-            self._give_up(str(error), str(error))
-            return
-        self._diagnostics.publish()
-
-    def _give_up(self, why: str, details: str) -> None:
-        """Become inactive, because there is no engine."""
-        self.get_logger().error(f"not activated, the node is inactive again: {details}")
-        self._faults.remember("engine", why)
-        self._abandon_engine()
-        self.trigger_deactivate()
-
-    def _abandon_engine(self) -> None:
-        """Use this engine no more, whatever its thread is in."""
-        if self._worker is not None:
-            self._worker.abandon()
-            self._worker = None
-        self._segmenter = None
-        self._loader.forget()
+    def _is_without_clock(self) -> bool:
+        """Whether the node waits for a clock that nobody publishes."""
+        return bool(self._settings.value("use_sim_time")) and not self.count_publishers("/clock")
 
     def _look_for_clock(self) -> None:
-        without = self._diagnostics.without_clock()
+        without = self._is_without_clock()
         if without and not self._without_clock:
             self.get_logger().warning(
                 "use_sim_time is set, and nothing publishes /clock: the time stands still"
@@ -461,44 +313,22 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     def on_callback_error(self, error: Exception) -> None:
         """A callback threw: said, counted, and the node goes on."""
-        self._engine_statistics.count("callback_failures")
+        self._engine.statistics.count("callback_failures")
         place = traceback.extract_tb(error.__traceback__)[-1]
         self._faults.report(
             "node",
             f"a callback failed: {type(error).__name__}: {error} ({place.filename}, line {place.lineno})",
         )
 
-    def _on_image(self, camera: Camera, message: Any) -> None:
-        received_s = time.monotonic()
-        camera.statistics.receive(message.header.stamp, self._now_ns())
-        if not self._enabled:
-            camera.statistics.count("paused")
-            self._frame_log.say(camera.name, message.header, "dropped: paused", {})
-            return
-        max_rate_hz = self._settings.live().max_rate
-        result = self._slots.put(
-            camera.name,
-            ReceivedFrame(message, received_s),
-            admits=lambda: camera.rate_limit.allows(received_s, max_rate_hz),
-        )
-        if result is PutResult.REPLACED_OLDER:
-            camera.statistics.count("replaced")
-            self._frame_log.say(
-                camera.name, message.header, "came, and the one that waited is dropped: replaced", {}
-            )
-        elif result is PutResult.REFUSED:
-            camera.statistics.count("over_rate")
-            self._frame_log.say(camera.name, message.header, "dropped: over_rate", {})
-
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
 
     def _on_enable(self, request: Any, response: Any) -> Any:
-        if request.data != self._enabled:
+        if request.data != self._intake.enabled:
             self.get_logger().info(f"{'resumed' if request.data else 'paused'} by ~/enable")
             for camera in self._cameras.values():
                 camera.statistics.begin_anew()
-        self._enabled = request.data
+        self._intake.enabled = request.data
         state = self._settings.lifecycle_state
         response.success = True
         response.message = ("segmenting" if request.data else "paused") + (
@@ -515,17 +345,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._look_timer = None
         for camera in self._cameras.values():
             camera.input.unsubscribe()
-        ended = not self._loader.busy
-        # The worker first: it feeds the encoder.
-        if self._worker is not None and not self._worker.stop(timeout_s):
-            # Another thread must not use the same engine.
-            self._abandon_engine()
-            ended = False
-        self._worker = None
-        if self._encoder is not None:
-            ended = self._encoder.stop(timeout_s) and ended
-            self._encoder = None
-        return ended
+        return self._engine.stop(timeout_s)
 
     def destroy_node(self) -> None:
         """Leave the ROS graph, and give back the shared memory of the middleware."""
@@ -543,18 +363,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         if self._label_info is not None:
             self._label_info.destroy()
             self._label_info = None
-        self._segmenter = None
-        self._loader.forget()
-
-
-def _engine_text(segmenter: Segmenter) -> str:
-    engine, model = segmenter.engine, f"model {segmenter.spec.name}"
-    if isinstance(segmenter, CameraShapedSegmenter):
-        return f"{model}: size, engine and precision follow from the first image"
-    why = "; ".join((engine.reason, *engine.passed_over))
-    return (
-        f"{model} at {segmenter.resolution_text} on {engine.device}, {engine.name} {engine.precision} ({why})"
-    )
+        self._engine.release()
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -17,15 +17,14 @@ from canet_ros.inference.camera_shape import squeeze_warning
 from canet_ros.messages.images import ImageError
 from canet_ros.messages.pictures import Style
 from canet_ros.pipeline.process import Frame, ProcessOptions
-from canet_ros.ros.camera import Camera
+from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog
-from canet_ros.ros.frame_log import FrameLog
-from canet_ros.ros.frame_slots import LatestSlots, ReceivedFrame
-from canet_ros.ros.kept_thread import KeptThread
+from canet_ros.ros.frame_slots import ReceivedFrame
 from canet_ros.ros.outputs import POINTS, Result, needs_inference
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s, nanoseconds
+from canet_ros.ros.supervised_thread import SupervisedThread
 
 # An inference that takes so many times as long as the slowest so far, picture for picture, will not end.
 _HUNG_FACTOR = 10
@@ -33,6 +32,11 @@ _HUNG_FACTOR = 10
 _FAILURES_IN_A_ROW = 5
 # A process that was stopped, or a machine that was asleep, must not look like an inference that hangs.
 _LONGEST_TICK_S = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    cameras: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -48,24 +52,22 @@ class _Job:
 class InferenceWorker:
     """One thread that serves all cameras: those with a new frame make one batch, so that none waits for another.
 
-    ``look_after`` is its watchdog, to be called several times a second.
+    ``fault`` is its watchdog, to be called several times a second.
     """
 
     def __init__(
         self,
-        slots: LatestSlots[ReceivedFrame],
+        intake: FrameIntake,
         cameras: Mapping[str, Camera],
         segmenter: Segmenter,
         encoder: Encoder,
         style: Style,
         at_network_size: bool,
         live: Callable[[], LiveSettings],
-        now_ns: Callable[[], int],
         statistics: Statistics,
         faults: FaultLog,
-        frame_log: FrameLog,
     ) -> None:
-        self._slots = slots
+        self._slots = intake.slots
         self._cameras = cameras
         self._segmenter = segmenter
         segmenter.begin()
@@ -73,19 +75,18 @@ class InferenceWorker:
         self._style = style
         self._at_network_size = at_network_size
         self._live = live
-        self._now_ns = now_ns
+        self._now_ns = intake.now_ns
         self._statistics = statistics
         self._faults = faults
-        self._frame_log = frame_log
+        self._frame_log = intake.frame_log
         self._stopping = threading.Event()
-        self._round = 0  # goes up when frames are taken, and when they are done: odd while there is work
-        self._in_work: tuple[str, ...] = ()  # cameras of this round
-        self._watched_round = 0
+        self._batch: _Batch | None = None  # that is in work
+        self._watched_batch: _Batch | None = None
         self._busy_s = 0.0
         self._slowest_s = 0.0  # inference of one picture
         self._failures_in_a_row = 0
         self._hung = False  # what is in work is counted already
-        self._thread = KeptThread("inference", self._run, faults)
+        self._thread = SupervisedThread("inference", self._run, faults)
 
     def stop(self, timeout_s: float | None = None) -> bool:
         """Publish nothing more, and wait for the thread to end; whether it did."""
@@ -98,28 +99,27 @@ class InferenceWorker:
         for name in self._slots.close():
             self._cameras[name].statistics.count("unwanted")
 
-    def look_after(self, elapsed_s: float, timeout_s: float) -> str:
-        """Start the thread again if it died; why the engine must be started anew, or an empty text.
+    def fault(self, elapsed_s: float, timeout_s: float) -> str:
+        """Why the engine must be restarted, or an empty text.
 
         Args:
             elapsed_s: since the last call.
             timeout_s: what an inference may take at least before it counts as hung.
         """
-        self._thread.look_after()
         if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
             return f"{self._failures_in_a_row} inferences in a row failed: {self._faults.last('inference')}"
-        this_round = self._round
-        if this_round % 2 == 0 or this_round != self._watched_round:
-            self._watched_round, self._busy_s = this_round, 0.0
+        batch = self._batch
+        if batch is None or batch is not self._watched_batch:
+            self._watched_batch, self._busy_s = batch, 0.0
             return ""
         if progress.now():  # an engine for the camera's shape is built; that may take minutes
             return ""
         self._busy_s += min(elapsed_s, _LONGEST_TICK_S)
-        limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(self._in_work))
+        limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(batch.cameras))
         if self._busy_s <= limit_s:
             return ""
         self._hung = True
-        for name in self._in_work:
+        for name in batch.cameras:
             self._cameras[name].statistics.count("failed")
         return f"an inference has hung for {self._busy_s:.1f} s"
 
@@ -129,17 +129,17 @@ class InferenceWorker:
         return self._slowest_s > 0 and self._failures_in_a_row == 0
 
     @property
-    def thread_died_s(self) -> float | None:
-        """When the thread died last, on ``time.monotonic``'s clock; None: never."""
-        return self._thread.died_s
+    def crashed_s(self) -> float | None:
+        """When the thread crashed last, on ``time.monotonic``'s clock; None: never."""
+        return self._thread.crashed_s
 
     def _run(self) -> None:
-        self._round += self._round % 2  # after a death in mid-work
         while (frames := self._slots.take_all()) is not None:
-            self._in_work = tuple(frames)
-            self._round += 1
-            self._serve(frames)
-            self._round += 1
+            self._batch = _Batch(tuple(frames))
+            try:
+                self._serve(frames)
+            finally:
+                self._batch = None
 
     def _serve(self, frames: Mapping[str, ReceivedFrame]) -> None:
         live = self._live()

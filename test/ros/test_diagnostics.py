@@ -19,17 +19,19 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 from waiting import wait_until
 
 from canet_ros.inference import Segmenter
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.network import interface_addresses
-from canet_ros.ros.camera import Camera
+from canet_ros.ros.camera import Camera, FrameIntake
+from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_watch import CameraWatch
-from canet_ros.ros.diagnostics import Diagnostics
+from canet_ros.ros.diagnostics import Diagnostics, NodeSnapshot
+from canet_ros.ros.engine_supervisor import EngineSnapshot
 from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.parameters import NodeParameters
 from canet_ros.ros.statistics import DROPS, STAGES, Statistics
 
@@ -53,34 +55,40 @@ class Health:
         self.faults = FaultLog(self.node.get_logger())
         self.engine = Statistics()
         topics = camera_topics([TOPIC], "segmentation")[0]
-        self.camera = Camera(
-            self.node, topics, topics.results, "raw", lambda camera, message: None, self.faults
-        )
+        intake = FrameIntake(FrameLog(self.node.get_logger()), lambda: 0, lambda: 0.0)
+        self.camera = Camera(self.node, topics, topics.results, "raw", intake, self.faults)
         self.watch = CameraWatch(self.node, self.camera, "raw", interface_addresses())
         self.segmenter: Any = None
-        self.worker: Any = None
+        self.crashed_s: float | None = None
         self.doing = self.self_test = ""
-        self.enabled = True
+        self.enabled, self.without_clock = True, False
         self.received: list[DiagnosticArray] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.received.append, 10)
-        self.diagnostics = Diagnostics(
-            self.node,
-            self.settings,
-            {TOPIC: self.camera},
-            segmenter=lambda: self.segmenter,
-            engine_statistics=self.engine,
-            faults=self.faults,
-            steady_clock=Clock(clock_type=ClockType.STEADY_TIME),
-            watches={TOPIC: self.watch},
-            doing=lambda: self.doing,
-            self_test=lambda: self.self_test,
-            worker=lambda: self.worker,
-            enabled=lambda: self.enabled,
-            unknown_parameters=["resolutoin", "modell"],
-            bond=lambda: "formed",
-        )
+        self.diagnostics = Diagnostics(self.node, Clock(clock_type=ClockType.STEADY_TIME), self.look)
+        self.diagnostics.follow_period(self.settings.value("diagnostics_period"))
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
+
+    def look(self) -> NodeSnapshot:
+        conditions = Conditions(
+            lifecycle_state=self.settings.lifecycle_state,
+            enabled=self.enabled,
+            loading=bool(self.doing),
+            engine_fault=self.faults.last("engine"),
+            inference_fault=self.faults.last("inference"),
+            stale_after_s=self.settings.value("stale_after"),
+            max_rate_hz=self.settings.value("max_rate"),
+            max_age_s=self.settings.value("max_age"),
+        )
+        return NodeSnapshot(
+            conditions,
+            EngineSnapshot(self.segmenter, self.doing, self.self_test, self.crashed_s, self.engine),
+            cameras=(self.camera.snapshot(self.watch.trouble, self.watch.rivals()),),
+            node_fault=self.faults.last("node"),
+            without_clock=self.without_clock,
+            bond="formed",
+            unknown_parameters=("resolutoin", "modell"),
+        )
 
     def say(self) -> DiagnosticArray:
         self.received.clear()
@@ -156,6 +164,7 @@ def test_one_status_for_the_engine_and_one_for_each_camera(health: Health) -> No
     }
     assert values(camera) == {
         **GREENWAVE,
+        "state": "node_not_active",
         "image_topic": TOPIC,
         "publishers": "0",
         "subscribed": "False",
@@ -252,10 +261,10 @@ def test_the_period_is_followed(health: Health) -> None:
     periods_s = [t.timer_period_ns / 1e9 for t in health.node.timers]
     assert periods_s == [health.settings.value("diagnostics_period")]
     health.set(diagnostics_period=0.25)
-    health.diagnostics.follow_period()
+    health.diagnostics.follow_period(0.25)
     timers = list(health.node.timers)
     assert [t.timer_period_ns / 1e9 for t in timers] == [0.25]
-    health.diagnostics.follow_period()
+    health.diagnostics.follow_period(0.25)
     assert list(health.node.timers) == timers
     assert timers[0].clock.clock_type == ClockType.STEADY_TIME
     health.received.clear()
@@ -304,20 +313,19 @@ def test_engine_whose_thread_died(health: Health, died_ago_s: float | None, leve
     health.active()
     health.faults.remember("inference", "the thread died")
     died_s = None if died_ago_s is None else time.monotonic() - died_ago_s
-    health.worker = SimpleNamespace(thread_died_s=died_s)
+    health.crashed_s = died_s
     assert health.engine_says() == (level, "the thread died" if level == ERROR else "segmenting")
 
 
 def test_engine_without_a_clock(health: Health) -> None:
     health.active()
-    health.set(use_sim_time=True)
+    health.without_clock = True
     assert health.engine_says() == (
         WARN,
         "use_sim_time is set, and nothing publishes /clock: ages mean nothing",
     )
-    clock = health.node.create_publisher(ClockMessage, "/clock", 1)
+    health.without_clock = False
     assert health.engine_says() == (OK, "segmenting")
-    health.node.destroy_publisher(clock)
 
 
 # The cameras' verdicts
@@ -358,6 +366,7 @@ def test_camera_in_trouble(health: Health) -> None:
     health.active()
     health.watch.trouble = "nothing publishes it"
     assert health.camera_says() == (ERROR, "nothing publishes it")
+    assert values(health.say().status[1])["state"] == "no_images"
     stale_s = health.settings.value("stale_after")
     health.active(received_s=stale_s + 1)
     assert health.camera_says() == (WARN, "nothing publishes it")

@@ -202,7 +202,7 @@ def test_a_thread_that_dies_is_started_again(working: tuple[Faulty, Camera, List
     node.fault("exit 1")
     camera.send(picture(160, 120))
     node.wait_for("engine", ERROR, "a library that ends the process")
-    assert "the inference thread died and is started again" in node.process.output()
+    assert "the inference thread crashed and is restarted" in node.process.output()
     masks.wait_for_stamp(camera.send(picture(160, 120)))
 
 

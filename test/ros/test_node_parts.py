@@ -25,11 +25,11 @@ from canet_ros.ros.camera import CameraInput
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
-from canet_ros.ros.kept_thread import KeptThread
 from canet_ros.ros.label_info import class_map
 from canet_ros.ros.rclpy_compat import RCLError
 from canet_ros.ros.run_node import run_node
 from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
+from canet_ros.ros.supervised_thread import SupervisedThread
 
 pytestmark = pytest.mark.ros
 
@@ -128,7 +128,7 @@ def test_a_loss_that_the_middleware_tells_too_is_counted_once(event_first: bool)
 def test_what_worked_in_a_thread_goes_with_its_last_reference() -> None:
     class Worker:
         def __init__(self) -> None:
-            self.thread = KeptThread("test", self.work, FaultLog(None))
+            self.thread = SupervisedThread("test", self.work, FaultLog(None))
 
         def work(self) -> None:
             pass
@@ -142,6 +142,24 @@ def test_what_worked_in_a_thread_goes_with_its_last_reference() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_work_that_crashes_is_reported_and_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canet_ros.ros.supervised_thread._PAUSE_S", 0.01)
+    lines: list[str] = []
+    rounds = iter([SystemExit("licence expired"), ValueError("no luck"), None])
+
+    def work() -> None:
+        error = next(rounds)
+        if error is not None:
+            raise error
+
+    thread = SupervisedThread("test", work, FaultLog(SimpleNamespace(error=lines.append)))
+    assert thread.join(5)
+    assert thread.crashed_s is not None
+    assert len(lines) == 2
+    assert "SystemExit: licence expired" in lines[0]
+    assert "ValueError: no luck" in lines[1]
 
 
 def test_age_is_unknown_without_a_stamp_or_after_a_jump_back() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from canet_ros.messages.transports import COMPRESSED_IMAGE, transport_content
+from canet_ros.image_transports import COMPRESSED_IMAGE, transport_content
 
 IMAGE = "sensor_msgs/msg/Image"
 
