@@ -24,11 +24,7 @@ from canet_ros.bags.message_types import connection as connection_of
 from canet_ros.bags.output import writing_to
 from canet_ros.bags.qos import profile
 from canet_ros.ros import qos
-
-try:
-    from rclpy.event_handler import UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import UnsupportedEventTypeError
+from canet_ros.ros.rclpy_compat import UnsupportedEventTypeError
 
 _LOOK_FOR_TOPICS_S, _FLUSH_S = 0.2, 1.0
 _LATCHED_DEPTH, _DEPTH = 100, 30

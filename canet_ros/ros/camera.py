@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy import get_rmw_implementation_identifier
 from rclpy.node import Node
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from canet_ros.inference.familiarity import FamiliarityWatch
@@ -30,14 +29,9 @@ from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit, ReceivedFrame
 from canet_ros.ros.outputs import POINTS, CameraOutputs
+from canet_ros.ros.rclpy_compat import GIVES_MESSAGE_INFO, UnsupportedEventTypeError
 from canet_ros.ros.statistics import Statistics, nanoseconds
 
-try:
-    from rclpy.event_handler import UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import UnsupportedEventTypeError
-
-_TELLS_NUMBERS = hasattr(Subscription, "CallbackType")  # not on Humble
 # A camera's first camera_info may come after its first images.
 _CAMERA_INFO_GRACE_S = 2.0
 
@@ -269,7 +263,7 @@ class CameraInput:
             self._subscription(
                 image_type,
                 self.image_topic,
-                self._on_numbered_image if _TELLS_NUMBERS else self._on_image,
+                self._on_numbered_image if GIVES_MESSAGE_INFO else self._on_image,
                 qos.camera_qos,
                 self._on_lost,
             ),

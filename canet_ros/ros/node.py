@@ -33,6 +33,7 @@ from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.manager_bond import ManagerBond
 from canet_ros.ros.parameters import NodeParameters, changes
+from canet_ros.ros.rclpy_compat import destroy_state_machine
 from canet_ros.ros.run_node import run_node
 
 # Matched events, which would tell of a new subscriber at once, do not exist on Humble; asking is cheap.
@@ -350,9 +351,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def destroy_node(self) -> None:
         """Leave the ROS graph, and give back the shared memory of the middleware."""
         super().destroy_node()
-        # It holds the node, which rclpy forgets: the middleware would keep its segment of /dev/shm, 32 MB with our
-        # profile, and a process that does not end by Python's own end would leave it behind.
-        self._state_machine.destroy_when_not_in_use()
+        destroy_state_machine(self)
 
     def _release(self) -> None:
         self.stop()

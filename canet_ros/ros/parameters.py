@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.parameter_spec import ParameterSpec, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.ros.cloud_input import CloudTopic
+from canet_ros.ros.rclpy_compat import given_parameters
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 _FROM_MODEL = ("class_names", "class_colors")
@@ -92,7 +93,7 @@ class NodeParameters:
         """Values given at start, by files, launch or ``-p``: those of ``qos_overrides``, or all others."""
         return {
             name: parameter.value
-            for name, parameter in self._given().items()
+            for name, parameter in given_parameters(self._node).items()
             if name.startswith("qos_overrides.") is of_qos
         }
 
@@ -185,13 +186,12 @@ class NodeParameters:
             self._start_problems[spec.name] = self._refusal or f"{spec.name}: expected {spec.expectation}"
             self._node.declare_parameter(spec.name, default, _descriptor(spec), ignore_override=True)
 
-    def _given(self) -> Mapping[str, Any]:
-        given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
-        return given
-
     def _is_given_as_none(self, spec: ParameterSpec) -> bool:
         """Whether an empty list was given that stands for none: rcl hands it on without a value."""
-        if spec.name not in self._given() or self._given()[spec.name].value is not None:
+        if (
+            spec.name not in given_parameters(self._node)
+            or given_parameters(self._node)[spec.name].value is not None
+        ):
             return False
         try:
             return spec.check(None) == spec.default
@@ -200,7 +200,11 @@ class NodeParameters:
 
     def _groups_of_file(self) -> str:
         """Groups that a parameter file holds as a mapping: rcl makes a parameter ``groups.<name>`` of each."""
-        named = {n.partition(".")[2]: p.value for n, p in self._given().items() if n.startswith("groups.")}
+        named = {
+            n.partition(".")[2]: p.value
+            for n, p in given_parameters(self._node).items()
+            if n.startswith("groups.")
+        }
         return groups_text(named) if named else ""
 
     def _check_change(self, parameters: Sequence[Any]) -> SetParametersResult:

@@ -11,11 +11,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from canet_ros.launching.nearest import nearest
-
-try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+from canet_ros.ros.rclpy_compat import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 # What a publisher must offer where the default of subscribers asks for more, and what a subscriber can ask instead.
 _STRONGER_AND_WEAKER = {

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import signal
@@ -18,7 +17,7 @@ from rclpy.node import Node
 
 from canet_ros.launching.ending import ending_signals
 from canet_ros.ros.initialization import init_ros, node_problem
-from canet_ros.ros.rclpy_compat import RCLError
+from canet_ros.ros.rclpy_compat import RCLError, run_exit_functions
 
 _CALLBACK_TIMEOUT_S = 1.0
 _LOOK_FOR_SIGNALS_S = 0.1
@@ -92,7 +91,7 @@ def run_node(
         rclpy.try_shutdown()
     if idle:
         # What others have registered for the end; the interpreter's own end takes a second with PyTorch in it.
-        atexit._run_exitfuncs()
+        run_exit_functions()
     # Ending the interpreter under a thread that is inside a C++ library can abort the process.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, full, a broken pipe
