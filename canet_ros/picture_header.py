@@ -15,7 +15,7 @@ _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _WITHOUT_LENGTH = {0x01, 0xD8}
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _END, _START_OF_SCAN = 0xD9, 0xDA
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_KIND = 256, 257, 254
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_KIND, _TIFF_ORIENTATION = 256, 257, 254, 274
 _TIFF_STARTS = (b"II*\x00", b"MM\x00*")
 
 
@@ -54,6 +54,37 @@ def holds_several(data: bytes) -> bool:
     if is_tiff(data):
         return _tiff_pages(data) > 1
     return False
+
+
+def exif_orientation(data: bytes) -> int:
+    """How OpenCV turns a JPEG, PNG, WebP or TIFF: 1 (not at all) to 8, as EXIF counts. Never raises.
+
+    Of a JPEG the first 128 KiB are enough: metadata stands before the pixels.
+    """
+    if data.startswith(b"\xff\xd8"):
+        at = data.find(b"Exif\0\0", 0, 2**17)
+        return _tiff_orientation(data[at + 6 : at + 2**16]) if at > 0 else 1
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        at = data.find(b"eXIf", 33)
+        return _tiff_orientation(data[at + 4 :]) if at > 0 else 1
+    if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X" and data[20] & 8:
+        at = data.find(b"EXIF", 30)
+        return _tiff_orientation(data[at + 8 :].removeprefix(b"Exif\0\0")) if at > 0 else 1
+    return _tiff_orientation(data)
+
+
+def _tiff_orientation(data: bytes) -> int:
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[:4], "")
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        for entry in range(count):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", data, at + 2 + 12 * entry)
+            if order and (tag, kind) == (_TIFF_ORIENTATION, 3) and 1 <= value <= 8:
+                return int(value)
+    except struct.error:
+        pass
+    return 1
 
 
 def _tiff_pages(data: bytes) -> int:

@@ -15,9 +15,8 @@ from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_image_format, require_writable, write_image, write_json
 from canet_ros.inference.familiarity import familiar_range
 from canet_ros.inference.model_folder import SPEC_FILE, find_model, load_spec, save_spec
-from canet_ros.inference.pictures import in_short
 from canet_ros.training.calibration import fit_temperature, reliability_picture
-from canet_ros.training.dataset import find_pictures, to_stderr
+from canet_ros.training.dataset import count_ids, find_pictures, to_stderr, warn_of_missing
 from canet_ros.training.evaluate import confusion_picture, evaluate, worst_pictures_sheet
 from canet_ros.training.metrics import scores
 
@@ -49,21 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = (arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
     require_writable(*outputs, replace=arguments.force)
     folder = find_model(arguments.model)
+    classes = load_spec(folder).classes
+    counts = count_ids(pictures, classes, to_stderr)
+    warn_of_missing(counts, classes, arguments.data / arguments.split, to_stderr)
     if arguments.calibrate:
         require_writable(folder / SPEC_FILE)
         save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, pictures), 3)))
     segmenter = load_segmenter(arguments, folder)
     evaluation = evaluate(segmenter, pictures, arguments.flip)
-    if not evaluation.confusion.any():
-        raise ValueError(
-            f"no pixel of the {len(pictures)} label pictures has an id of the model's classes "
-            f"(0 to {len(segmenter.spec.classes) - 1}): nothing can be measured"
-        )
-    unlabelled = [name for name, miou in evaluation.miou_by_picture.items() if np.isnan(miou)]
-    if unlabelled:
-        to_stderr(f"{in_short(unlabelled)}: no label has an id of the model's classes, nothing is measured")
     found = scores(evaluation.confusion)
-    classes = segmenter.spec.classes
     figures: dict[str, Any] = {
         "miou": found.miou,
         "pixel_accuracy": found.pixel_accuracy,
@@ -80,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     for name, iou in figures["iou"].items():
         print(f"{name:>20}  {'never occurs' if iou is None else f'{iou:.4f}'}")
-    print(f"{'mIoU':>20}  {found.miou:.4f}")
+    print(f"{'mIoU':>20}  {found.miou:.4f}{found.of_classes}")
     print(f"{'pixel accuracy':>20}  {found.pixel_accuracy:.4f}")
     print(f"{'calibration error':>20}  {evaluation.reliability.calibration_error:.4f}")
     if arguments.calibrate:

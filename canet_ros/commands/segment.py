@@ -15,7 +15,13 @@ from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_new, require_writable, write_image
 from canet_ros.inference.camera_shape import squeeze_warning
-from canet_ros.inference.pictures import distinct_names, find_files, is_video, open_pictures, several_in_one
+from canet_ros.inference.pictures import (
+    differences_from_file,
+    distinct_names,
+    find_files,
+    is_video,
+    open_pictures,
+)
 from canet_ros.inference.visualization import color_lookup_table, overlay
 
 
@@ -47,9 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
     inputs = [open_pictures(file, problems.append, name) for file, name in names.items()]
     require_writable(arguments.out / "mask.png")
-    several = several_in_one(names)
-    if several:
-        print(several, file=sys.stderr)
+    for sentence in differences_from_file(names):
+        print(sentence, file=sys.stderr)
     segmenter = load_segmenter(arguments)
     table = color_lookup_table(segmenter.spec.classes, "bgr")
     written = 0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.hints import missing_package
-from canet_ros.inference.pictures import find_files, open_pictures, several_in_one
+from canet_ros.inference.pictures import differences_from_file, find_files, open_pictures
 from canet_ros.messages.images import ImageError, frame_from_compressed, frame_from_image
 from canet_ros.simulation import StreetDrive
 
@@ -52,9 +52,8 @@ def input_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFram
     """
     if (path / "metadata.yaml").is_file() or path.suffix in _BAG_SUFFIXES:
         return _bag_frames(path, warn)
-    several = several_in_one(find_files(path))
-    if several:
-        warn(several)
+    for sentence in differences_from_file(find_files(path)):
+        warn(sentence)
     return (CameraFrame(picture.image) for picture in open_pictures(path, warn).pictures)
 
 

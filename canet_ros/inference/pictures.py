@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.opencv import PictureError, read_picture
-from canet_ros.picture_header import holds_several
+from canet_ros.picture_header import exif_orientation, holds_several
 
 PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
 
@@ -74,17 +74,27 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
-def several_in_one(files: Iterable[Path]) -> str:
-    """A sentence for the picture files that hold several, of which the first is taken; empty: none does."""
-    found = []
+def differences_from_file(files: Iterable[Path]) -> list[str]:
+    """Sentences on images that are read otherwise than they are stored: the first of several, or turned by EXIF."""
+    several, turned = [], []
     for file in files:
-        if file.suffix.lower() in (".png", ".tif", ".tiff", ".webp"):
-            with contextlib.suppress(OSError):  # told when it is read
-                if holds_several(file.read_bytes()):
-                    found.append(str(file))
-    if not found:
-        return ""
-    return f"{in_short(found)}: several pictures in one file, of which the first alone is taken"
+        suffix = file.suffix.lower()
+        if suffix in (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg"):
+            with contextlib.suppress(OSError), file.open("rb") as opened:  # told when it is read
+                data = opened.read(2**17 if suffix.startswith(".j") else -1)
+                several += [str(file)] * holds_several(data)
+                turned += [str(file)] * (exif_orientation(data) != 1)
+    sentences = []
+    if several:
+        sentences.append(
+            f"{in_short(several)}: several pictures in one file, of which the first alone is taken"
+        )
+    if turned:
+        sentences.append(
+            f"{in_short(turned)}: images with an EXIF orientation ({len(turned)}) are turned by it; masks and labels "
+            "belong to the turned image, not to the pixels as they are stored"
+        )
+    return sentences
 
 
 def in_short(names: Sequence[str], most: int = 3) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,7 @@ def save_checkpoint(
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
         "epoch": epochs,
-        "best": None
-        if best is None
-        else {"miou": best.miou, "pixel_accuracy": best.pixel_accuracy, "iou": best.iou.tolist()},
+        "best": None if best is None else {**asdict(best), "iou": best.iou.tolist()},
     }
     with atomic_write(path) as new:
         try:
@@ -79,9 +77,7 @@ def resume(path: Path, identity: Mapping[str, Any], state: TrainingState) -> tup
             state.ema.load_state_dict(content["ema"])
             state.optimizer.load_state_dict(content["optimizer"])
             state.scaler.load_state_dict(content["scaler"])
-            best = content["best"] and Scores(
-                content["best"]["miou"], content["best"]["pixel_accuracy"], np.array(content["best"]["iou"])
-            )
+            best = content["best"] and Scores(**{**content["best"], "iou": np.array(content["best"]["iou"])})
             return int(content["epoch"]), best
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(

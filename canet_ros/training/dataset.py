@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from canet_ros.inference.pictures import PICTURE_SUFFIXES, in_short, several_in_one
+from canet_ros.inference.class_table import ClassTable
+from canet_ros.inference.pictures import PICTURE_SUFFIXES, differences_from_file, in_short
 from canet_ros.opencv import read_picture
+from canet_ros.picture_header import exif_orientation
 from canet_ros.training.augmentation import augment
 
 IGNORED = 255
@@ -45,30 +47,99 @@ class LabelledPicture:
         Raises:
             ValueError: a file cannot be decoded, or the two differ in size.
         """
-        image = read_picture(self.image)
-        label = read_picture(self.label, cv2.IMREAD_UNCHANGED)
-        bits = _bits(self.label)
-        if bits < 8:  # OpenCV makes 255 of the highest, and other ids of the others
-            raise ValueError(
-                f"{self.label}: expected 8 bits a pixel, got {bits}: write the ids as an 8-bit grey PNG"
-            )
-        if label.ndim != 2 or label.dtype != np.uint8:
-            found = "colours, or ids behind a palette" if label.ndim == 3 else label.dtype
-            raise ValueError(
-                f"{self.label}: expected one 8-bit channel of class ids, got {found} {label.shape}: write each pixel's "
-                "place in the class table into a grey PNG"
-            )
+        image, label = read_picture(self.image), self.read_ids()
         if label.shape != image.shape[:2]:
+            turned = exif_orientation(self.image.read_bytes()) > 4 and label.shape == image.shape[1::-1]
+            advice = (
+                ": the image is turned by its EXIF orientation, and the labels were drawn on the pixels as they are "
+                "stored; turn the labels too, or remove the orientation from the image"
+            )
             raise ValueError(
                 f"{self.label} is {label.shape}, its picture {image.shape[:2]}: sizes must agree"
+                + (advice if turned else "")
             )
         return image, np.where(label < classes, label, IGNORED).astype(np.uint8)
 
+    def read_ids(self) -> NDArray[np.uint8]:
+        """Ids (H, W) uint8 as they are stored, those outside of any class table too; raises as ``read``."""
+        with self.label.open("rb") as file:
+            header = file.read(26)
+        if header and not header.startswith(b"\x89PNG"):
+            raise ValueError(
+                f"{self.label} is not a PNG, whatever its name says: write the ids as an 8-bit grey PNG"
+            )
+        kind = _PNG_KINDS.get(header[25]) if len(header) > 25 else None
+        if kind:
+            raise ValueError(
+                f"{self.label}: expected one 8-bit channel of class ids, got {kind}: write each pixel's place in the "
+                "class table into a grey PNG"
+            )
+        label = read_picture(self.label, cv2.IMREAD_UNCHANGED)
+        if header[24] != 8:  # OpenCV makes 255 of the highest, and other ids of the others
+            raise ValueError(
+                f"{self.label}: expected 8 bits a pixel, got {header[24]}: write the ids as an 8-bit grey PNG"
+            )
+        return label
 
-def _bits(png: Path) -> int:
-    """A pixel's, of each channel."""
-    with png.open("rb") as file:
-        return file.read(25)[24]
+
+# Kinds of PNG that are not one grey channel.
+_PNG_KINDS = {2: "RGB colours", 3: "ids behind a palette", 4: "grey with transparency", 6: "RGB colours"}
+
+
+def count_ids(
+    pictures: Sequence[LabelledPicture],
+    classes: ClassTable,
+    warn: Callable[[str], None],
+    images: bool = False,
+) -> NDArray[np.int64]:
+    """How many pixels have each id, (256,), those that the class table lacks too.
+
+    Args:
+        warn: told of ids that the table lacks, and of label images without any that it has.
+        images: read every image too, so that one that is broken or of another size is found now.
+
+    Raises:
+        ValueError: no pixel has an id of the table, or a file is not as ``LabelledPicture.read`` wants it.
+    """
+    counts = np.zeros(IGNORED + 1, np.int64)
+    unlabelled = []
+    for picture in pictures:
+        if images:
+            picture.read(len(classes))
+        found = np.bincount(picture.read_ids().ravel(), minlength=IGNORED + 1)
+        if not found[: len(classes)].any():
+            unlabelled.append(str(picture.label))
+        counts += found
+    folders = in_short(list(dict.fromkeys(str(picture.label.parent) for picture in pictures)))
+    table = f"the {len(classes)} classes (0 to {len(classes) - 1})"
+    if not counts[: len(classes)].any():
+        raise ValueError(
+            f"{folders}: no pixel of the {len(pictures)} label images has an id of {table}; they hold "
+            f"{_shares(counts, 0)}: write each pixel's place in the class table"
+        )
+    if counts[len(classes) : IGNORED].any():
+        warn(f"{folders}: ignored are the ids that the class table lacks: {_shares(counts, len(classes))}")
+    if unlabelled:
+        warn(f"{in_short(unlabelled)}: no pixel has an id of {table}, nothing is learned or measured")
+    return counts
+
+
+def warn_of_missing(
+    counts: NDArray[np.int64], classes: ClassTable, where: Path, warn: Callable[[str], None]
+) -> None:
+    """Name the classes without a pixel; ``counts`` as ``count_ids`` gives them, of the labels in ``where``."""
+    missing = [f"{name} ({i})" for i, name in enumerate(classes.names) if not counts[i]]
+    if missing:
+        ignored = _shares(counts, len(classes))
+        warn(
+            f"{where}: no label has a pixel of the class{'es' * (len(missing) > 1)} {in_short(missing, 20)}"
+            + (f"; ignored are the ids {ignored}" if ignored else "")
+        )
+
+
+def _shares(counts: NDArray[np.int64], first: int) -> str:
+    ids = [i for i in np.flatnonzero(counts) if i >= first]
+    return in_short([f"{i} ({counts[i] / counts.sum():.1%})" for i in ids], 6)
 
 
 def to_stderr(text: str) -> None:
@@ -116,6 +187,8 @@ def find_pictures(
         names = [f"that begins with {' or '.join(only)}"] if only else []
         names += [f"that does not begin with {' or '.join(without)}"] if without else []
         raise ValueError(f"{split}/images holds no picture {' and '.join(names)}".rstrip())
+    for sentence in differences_from_file(picture.image for picture in pictures):
+        warn(sentence)
     return pictures
 
 
@@ -129,9 +202,6 @@ def _warn_of_unused(
     alone = sorted(label.name for label in (split / "labels").glob("*.png") if label.stem not in stems)
     if alone:
         warn(f"{split}/labels: {in_short(alone)}: no picture of this name in images/, left out")
-    several = several_in_one(images)
-    if several:
-        warn(several)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Scores:
-    """mIoU (mean over the classes that occur), pixel accuracy and IoU per class id (NaN where it never occurs)."""
+    """mIoU (mean over the classes that occur), pixel accuracy and IoU per class id (NaN where it never occurs).
+
+    ``occurring`` is the number of classes that the labels have.
+    """
 
     miou: float
     pixel_accuracy: float
     iou: NDArray[np.float64]
+    occurring: int
+
+    @property
+    def of_classes(self) -> str:
+        """A remark behind the mIoU where some classes take no part in it, or nothing."""
+        classes = len(self.iou)
+        return "" if self.occurring == classes else f" (over {self.occurring} of {classes} classes)"
 
 
 def confusion_matrix(
@@ -34,4 +44,4 @@ def scores(confusion: NDArray[np.int64]) -> Scores:
     iou = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
     occurs = confusion.sum(axis=1) > 0
     miou = float(iou[occurs].mean()) if occurs.any() else 0.0
-    return Scores(miou, float(hits.sum() / max(confusion.sum(), 1)), iou)
+    return Scores(miou, float(hits.sum() / max(confusion.sum(), 1)), iou, int(occurs.sum()))

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -34,7 +33,6 @@ from canet_ros.inference.model_folder import SPEC_FILE, ModelSpec, Resolution, l
 from canet_ros.inference.pictures import in_short
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import SegmentationNetwork
-from canet_ros.opencv import read_picture
 from canet_ros.training.augmentation import view_shapes
 from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
 from canet_ros.training.checks import check_config
@@ -44,8 +42,10 @@ from canet_ros.training.dataset import (
     EpochSampler,
     ExtraData,
     LabelledPicture,
+    count_ids,
     find_pictures,
     to_stderr,
+    warn_of_missing,
 )
 from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.initialization import initialize
@@ -181,8 +181,8 @@ def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share:
     teacher = load_teacher(config, classes, device) if config.teacher else None
     optimizer = torch.optim.AdamW(_parameter_groups(network, config))
     scaler = torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
-    weights = class_weights(_count_pixels(pictures, len(classes), warn), config.class_sharpness).to(device)
-    _count_pixels(val, len(classes), warn)  # read now, not when the first epoch is over
+    counts = _count_pixels(config, pictures, extra, val, classes, warn)
+    weights = class_weights(counts, config.class_sharpness).to(device)
 
     extra_shares = [config.extra_share if data.share is None else data.share for data in config.extra_data]
     drawn = [(len(folder), round(times * len(pictures))) for folder, times in zip(extra, extra_shares)]
@@ -366,26 +366,32 @@ def _say_nothing(text: str) -> None:
 
 
 def _count_pixels(
-    pictures: list[LabelledPicture], classes: int, warn: Callable[[str], None]
+    config: TrainingConfig,
+    pictures: list[LabelledPicture],
+    extra: list[list[LabelledPicture]],
+    val: list[LabelledPicture],
+    classes: ClassTable,
+    warn: Callable[[str], None],
 ) -> NDArray[np.int64]:
-    counts = np.zeros(IGNORED + 1, np.int64)
-    unlabelled = []
-    for picture in pictures:
-        found_here = np.bincount(picture.read(classes)[1].ravel(), minlength=IGNORED + 1)
-        if not found_here[:classes].any():
-            unlabelled.append(str(picture.label))
-        counts += found_here
-    if not counts[:classes].any():
-        found = np.unique(read_picture(pictures[0].label, cv2.IMREAD_UNCHANGED))
+    """Pixels of each class to train on, (classes,); all data is read now, not when the first epoch is over.
+
+    Raises:
+        ValueError: labels do not fit the class table, or hold one class alone.
+    """
+    counts = count_ids(pictures, classes, warn, images=True)
+    total = counts + sum(count_ids(folder, classes, warn) for folder in extra)
+    if np.count_nonzero(total[: len(classes)]) == 1:
+        found = ", ".join(map(str, np.flatnonzero(total)))
+        missing = in_short([name for i, name in enumerate(classes.names) if not total[i]], 20)
         raise ValueError(
-            f"no pixel of the {len(pictures)} label pictures has an id of the {classes} classes (0 to {classes - 1}); "
-            f"{pictures[0].label} has {', '.join(map(str, found[:10]))}"
+            f"data {config.data}: no label has a pixel of {missing}, so there is nothing to tell apart; the labels "
+            f"hold the ids {found}: write 0 to {len(classes) - 1}, and {IGNORED} where a pixel has no class"
         )
-    if unlabelled:
-        warn(
-            f"{in_short(unlabelled)}: no pixel has an id of the {classes} classes, nothing is learned or measured"
-        )
-    return counts[:classes]
+    of_val = total if "val" in config.splits else count_ids(val, classes, warn, images=True)
+    warn_of_missing(total, classes, Path(config.data), warn)
+    if "val" not in config.splits:
+        warn_of_missing(of_val, classes, Path(config.data) / "val", warn)
+    return counts[: len(classes)]
 
 
 def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:

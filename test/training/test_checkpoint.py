@@ -94,7 +94,7 @@ def state() -> TrainingState:
     )
 
 
-BEST = Scores(0.5, 0.75, np.array([0.5, np.nan]))
+BEST = Scores(0.5, 0.75, np.array([0.5, np.nan]), 1)
 IDENTITY: Mapping[str, Any] = {"crop": (96, 64), "classes": ["a", "b"]}
 
 

@@ -95,7 +95,10 @@ def refused(capsys: pytest.CaptureFixture[str], scenes: Path, out: Path, *more: 
     arguments += f" --epochs 1 --batch-size 4 --workers 0 --precision fp32 --out {out}"
     capsys.readouterr()
     assert main([*arguments.split(), *more]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    lines = capsys.readouterr().err.strip().splitlines()
+    *remarks, line = lines  # on classes and ids of the labels, in a sentence each
+    assert line.startswith("canet train: ")
+    assert all("the class" in remark for remark in remarks)
     assert not (out / "checkpoint.pt").exists()
     return line
 
@@ -200,8 +203,8 @@ def test_labels_of_another_class_table(
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        (np.zeros((72, 96, 3), np.uint8), "got colours, or ids behind a palette"),
-        (np.zeros((72, 96), np.uint16), "got uint16"),
+        (np.zeros((72, 96, 3), np.uint8), "got RGB colours"),
+        (np.zeros((72, 96), np.uint16), "expected 8 bits a pixel, got 16"),
         (np.zeros((70, 96), np.uint8), "sizes must agree"),
     ],
 )
@@ -241,7 +244,7 @@ def test_labels_that_nothing_can_be_measured_by(
     for label in (tmp_path / "val" / "labels").iterdir():
         cv2.imwrite(str(label), np.full((72, 96), 255, np.uint8))
     assert main(["evaluate", "--model", str(random_model), "--data", str(tmp_path), "--engine", "torch"]) == 1
-    assert "has an id of the model's classes (0 to 10)" in capsys.readouterr().err
+    assert "has an id of the 11 classes (0 to 10)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

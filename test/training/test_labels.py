@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels that do not fit the class table, or not their images, are named by ``canet train`` and ``canet evaluate``."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from canet_ros.cli import main
+from canet_ros.inference import load_class_table
+from canet_ros.inference.model_folder import ModelSpec, save_model
+from canet_ros.picture_header import exif_orientation
+
+Labels = NDArray[np.uint8]
+NAMES = ("else", "lesion", "vessel")
+WIDTH, HEIGHT = 128, 96
+Run = Callable[..., tuple[int, list[str], str]]
+
+
+def ids(*of_areas: int) -> Labels:
+    """Labels of which each area is as wide as the others."""
+    parts = np.array_split(np.zeros((HEIGHT, WIDTH), np.uint8), len(of_areas), axis=1)
+    return np.hstack([part + np.uint8(i) for part, i in zip(parts, of_areas)])
+
+
+def write(folder: Path, labels: Sequence[Labels]) -> None:
+    for index, label in enumerate(labels):
+        image = np.random.default_rng(index).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+        for kind, content in (("images", image), ("labels", label)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(folder / kind / f"{index}.png"), content)
+
+
+def table(tmp_path: Path, classes: int) -> Path:
+    file = tmp_path / "classes.yaml"
+    file.write_text(
+        yaml.safe_dump([{"name": name, "color": [9 * i, 0, 0]} for i, name in enumerate(NAMES[:classes])])
+    )
+    return file
+
+
+@pytest.fixture
+def train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Train on what lies under ``tmp_path``: status, lines of stderr, stdout."""
+
+    def run(classes: int = 2, *more: str) -> tuple[int, list[str], str]:
+        arguments = (
+            f"train --data {tmp_path} --classes {table(tmp_path, classes)} --name x --out {tmp_path / 'run'}"
+        )
+        arguments += " --architecture canet_lite --resolution 128x96 --crop 64x64 --epochs 1 --batch-size 2"
+        status = main([*arguments.split(), "--workers", "0", "--precision", "fp32", *more])
+        said = capsys.readouterr()
+        return status, said.err.splitlines(), said.out
+
+    return run
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Measure a model of random weights on ``val``: status, lines of stderr, stdout."""
+
+    def run(classes: int = 2) -> tuple[int, list[str], str]:
+        spec = ModelSpec(
+            "x", load_class_table(str(table(tmp_path, classes))), "canet_lite", resolution=(64, 48)
+        )
+        save_model(tmp_path / "model", spec, spec.build_network())
+        arguments = f"evaluate --model {tmp_path / 'model'} --data {tmp_path} --engine torch"
+        status = main(arguments.split())
+        said = capsys.readouterr()
+        return status, said.err.splitlines(), said.out
+
+    return run
+
+
+@pytest.mark.parametrize("high", [255, 128])
+def test_masks_of_two_classes_that_are_not_0_and_1(
+    high: int, tmp_path: Path, train: Run, evaluate: Run
+) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split, [ids(0, 0, 0, high)] * 2)
+    status, (*_, line), _ = train()
+    assert status == 1
+    assert "no label has a pixel of lesion" in line
+    assert f"hold the ids 0, {high}: write 0 to 1" in line
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    status, lines, out = evaluate()
+    assert status == 0
+    (line,) = [line for line in lines if "lesion (1)" in line]
+    assert f"ignored are the ids {high} (25.0%)" in line
+    assert "(over 1 of 2 classes)" in out
+
+
+def test_a_class_without_a_pixel_is_named_and_the_run_goes_on(
+    tmp_path: Path, train: Run, evaluate: Run
+) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split, [ids(0, 1)] * 2)
+    status, lines, out = train(3)
+    assert status == 0
+    named = [line for line in lines if "no label has a pixel of the class vessel (2)" in line]
+    assert [line.partition(":")[0] for line in named] == [str(tmp_path), str(tmp_path / "val")]
+    assert "(over 2 of 3 classes)" in out
+    _, lines, out = evaluate(3)
+    assert len([line for line in lines if "vessel (2)" in line]) == 1
+
+
+def test_nothing_is_said_of_labels_that_fit(tmp_path: Path, train: Run, evaluate: Run) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split, [ids(0, 1, 255)] * 2)
+    status, lines, out = train()
+    assert status == 0
+    assert not [line for line in lines if "class" in line or "ids" in line]
+    assert "classes)" not in out
+    assert not evaluate()[1]
+
+
+def test_a_class_that_further_folders_have_is_not_missing(tmp_path: Path, train: Run) -> None:
+    write(tmp_path / "train", [ids(0)] * 2)
+    write(tmp_path / "val", [ids(0, 1)])
+    write(tmp_path / "extra", [ids(0, 1, 7)] * 2)
+    status, lines, _ = train(2, "--extra-data", f"{tmp_path / 'extra'}:1")
+    assert status == 0
+    assert not [line for line in lines if "lesion" in line]
+    (line,) = [line for line in lines if "ids" in line]
+    assert (
+        line == f"{tmp_path / 'extra' / 'labels'}: ignored are the ids that the class table lacks: 7 (32.8%)"
+    )
+
+
+def test_further_folders_without_an_id_are_refused(tmp_path: Path, train: Run) -> None:
+    write(tmp_path / "train", [ids(0, 1)] * 2)
+    write(tmp_path / "val", [ids(0, 1)])
+    write(tmp_path / "extra", [ids(9)] * 2)
+    status, (*_, line), _ = train(2, "--extra-data", f"{tmp_path / 'extra'}:1")
+    assert status == 1
+    assert f"{tmp_path / 'extra' / 'labels'}: no pixel of the 2 label images" in line
+    assert "they hold 9 (100.0%)" in line
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def palette_png(bits: int) -> bytes:
+    """Ids 0 and 1 behind a palette; programs store as few bits as do."""
+    row = b"\0" + bytes(WIDTH * bits // 16) + b"\x01" * (WIDTH * bits // 16)
+    parts = (
+        chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, 3, 0, 0, 0)),
+        chunk(b"PLTE", bytes((0, 0, 0, 255, 0, 0))),
+        chunk(b"IDAT", zlib.compress(row * HEIGHT)),
+        chunk(b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def encoded(image: Labels, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (palette_png(8), "got ids behind a palette"),
+        (palette_png(1), "got ids behind a palette"),
+        (encoded(cv2.cvtColor(ids(0, 1), cv2.COLOR_GRAY2BGR)), "got RGB colours"),
+        (encoded(cv2.cvtColor(ids(0, 1), cv2.COLOR_GRAY2BGRA)), "got RGB colours"),
+        (encoded(ids(0, 1), ".jpg"), "is not a PNG, whatever its name says"),
+    ],
+)  # fmt: skip
+def test_labels_that_are_not_grey_pngs(
+    file: bytes, words: str, tmp_path: Path, train: Run, evaluate: Run
+) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split, [ids(0, 1)] * 2)
+        (tmp_path / split / "labels" / "1.png").write_bytes(file)
+    for run in (train, evaluate):
+        status, (line,), _ = run()
+        assert status == 1
+        assert words in line
+        assert "1.png" in line
+
+
+# --- Images that are turned by EXIF --------------------------------------------------------------------------------
+
+
+def tiff_header(orientation: int, order: str) -> bytes:
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    entries = struct.pack(f"{order}HHHIHH", 1, 0x112, 3, 1, orientation, 0)
+    return head + struct.pack(f"{order}I", 8) + entries + bytes(4)
+
+
+def with_orientation(image: Labels, orientation: int, suffix: str = ".jpg", order: str = "<") -> bytes:
+    """A file of the image with an EXIF orientation, 1 to 8."""
+    exif = tiff_header(orientation, order)
+    data = encoded(image, suffix)
+    if suffix == ".jpg":
+        body = b"Exif\0\0" + exif
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+    return data[:33] + chunk(b"eXIf", exif) + data[33:]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_is_that_by_which_opencv_turns(orientation: int, order: str, suffix: str) -> None:
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[: HEIGHT // 2, : WIDTH // 4] = 255
+    file = with_orientation(image, orientation, suffix, order)
+    assert exif_orientation(file) == orientation
+    read = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    same = read.shape == image.shape and np.abs(read.astype(int) - image).mean() < 5
+    assert same == (orientation == 1)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [b"", b"\xff\xd8", encoded(ids(0)), encoded(ids(0), ".jpg"), encoded(ids(0), ".webp"), encoded(ids(0), ".tiff"),
+     with_orientation(ids(0), 9), with_orientation(ids(0), 3)[:30], tiff_header(3, "<")[:12]],
+)  # fmt: skip
+def test_files_without_an_orientation(file: bytes) -> None:
+    assert exif_orientation(file) == 1
+
+
+def turn_images(folder: Path, orientation: int) -> None:
+    for image in sorted((folder / "images").iterdir()):
+        stored = cv2.imread(str(image))
+        image.with_suffix(".jpg").write_bytes(with_orientation(stored, orientation))
+        image.unlink()
+
+
+def test_images_turned_by_exif_are_said_once_with_their_number(
+    tmp_path: Path, train: Run, evaluate: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split, [ids(0, 1)] * 4)
+    turn_images(tmp_path / "val", 3)
+    for run in (train, evaluate):
+        status, lines, _ = run()
+        assert status == 0
+        (line,) = [line for line in lines if "EXIF" in line]
+        assert "EXIF orientation (4) are turned by it" in line
+        assert str(tmp_path / "val" / "images" / "0.jpg") in line
+    arguments = f"segment {tmp_path / 'val' / 'images'} --out {tmp_path / 'out'} --model {tmp_path / 'model'}"
+    assert main([*arguments.split(), "--engine", "torch"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
+    assert "EXIF orientation (4) are turned by it" in line
+
+
+def test_labels_of_stored_pixels_under_a_turned_image_are_refused(tmp_path: Path, evaluate: Run) -> None:
+    write(tmp_path / "val", [ids(0, 1)])
+    turn_images(tmp_path / "val", 6)
+    status, lines, _ = evaluate()
+    assert status == 1
+    assert "sizes must agree: the image is turned by its EXIF orientation" in lines[-1]
+    label = tmp_path / "val" / "labels" / "0.png"
+    cv2.imwrite(str(label), cv2.rotate(cv2.imread(str(label), -1), cv2.ROTATE_90_CLOCKWISE))
+    assert evaluate()[0] == 0
