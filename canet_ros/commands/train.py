@@ -13,9 +13,10 @@ from canet_ros.commands import argument
 from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import parse_resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
+from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import ExtraData, parse_extra_data
 from canet_ros.training.run_log import HISTORY_FILE
-from canet_ros.training.train import CHECKPOINT_FILE, TrainingConfig, train
+from canet_ros.training.train import CHECKPOINT_FILE, train
 
 _HELP = {
     "data": "folder with the splits train/ and val/, each with images/ and labels/",

@@ -25,11 +25,12 @@ from canet_ros.inference.visualization import color_lookup_table, overlay
 from canet_ros.network import CANet, SegmentationNetwork
 from canet_ros.network.fusion import FeatureCrossAttention
 from canet_ros.opencv import map_colors, resize
+from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import LabelledPicture
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.metrics import scores
 from canet_ros.training.run_log import read_history
-from canet_ros.training.train import TrainingConfig, network_input, train
+from canet_ros.training.train import network_input, train
 
 
 @dataclass(frozen=True)

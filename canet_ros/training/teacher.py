@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,16 +12,14 @@ from torch.nn import functional as F
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import MODEL_FILE, ModelError, ModelSpec, load_network, load_spec
-
-if TYPE_CHECKING:
-    from canet_ros.training.train import TrainingConfig
+from canet_ros.training.config import TrainingConfig
 
 # Crops (B, 3, H, W) RGB uint8 to logits (B, classes, H // loss_stride, W // loss_stride).
 Teacher = Callable[[Tensor], Tensor]
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
-    """PyTorch's context for a precision of ``checks.AUTOCAST_PRECISIONS``."""
+    """PyTorch's context for a precision of ``config.AUTOCAST_PRECISIONS``."""
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return torch.autocast(torch.device(device).type, types[precision], enabled=precision != "fp32")
 

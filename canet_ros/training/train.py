@@ -8,16 +8,12 @@ Under ``torchrun`` several processes share every batch (DistributedDataParallel)
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import itertools
 import json
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,100 +25,24 @@ from tqdm import tqdm
 
 from canet_ros.files import require_writable
 from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import SPEC_FILE, ModelSpec, Resolution, load_spec, save_model
-from canet_ros.inference.pictures import in_short
+from canet_ros.inference.model_folder import ModelSpec, save_model
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import SegmentationNetwork
-from canet_ros.training.augmentation import view_shapes
-from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
-from canet_ros.training.checks import check_config
+from canet_ros.training.checkpoint import resume, save_checkpoint
+from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import (
-    IGNORED,
-    AugmentedPictures,
-    EpochSampler,
-    ExtraData,
     LabelledPicture,
-    count_ids,
-    find_pictures,
     to_stderr,
-    warn_of_missing,
 )
 from canet_ros.training.evaluate import compare_with_labels
-from canet_ros.training.initialization import initialize
-from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
+from canet_ros.training.loss import distillation_loss, segmentation_loss
 from canet_ros.training.metrics import Scores, scores
 from canet_ros.training.processes import Share, joined, own_share
 from canet_ros.training.run_log import RunLog
-from canet_ros.training.teacher import Teacher, autocast, load_teacher
+from canet_ros.training.setup import TrainingRun, find_data, say_nothing, set_up
+from canet_ros.training.teacher import autocast
 
 CHECKPOINT_FILE = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What decides the weights beside classes, pictures and device; kept beside them. Checked when it is made.
-
-    Attributes:
-        data: folder with the splits ``train`` and ``val``.
-        data_licence: what the data may be used for; so may the weights.
-        extra_data: folders of further labelled pictures. Of each an epoch sees its share, ``extra_share`` where it
-            has none of its own, times the number of training pictures.
-        splits: folders of ``data`` to train on; with ``val`` among them the last epoch counts, not the best on val,
-            and no figure on val is kept: it would be of pictures that were learned.
-        without: prefixes of picture names (drives) left out of the training.
-        init: nothing, a model folder, or an ImageNet file of the backbone.
-        freeze_stem: leave the backbone's layers up to stride 4 as ``init`` gave them.
-        teacher: a model folder whose logits are learned beside the labels (distillation).
-        loss_stride: the loss is taken at the crop's size over ``loss_stride``.
-        class_sharpness, dice_share, hard_share: see ``loss``.
-        crop: (width, height) of a training sample.
-        max_aspect: two batches of three are wider than ``crop``, up to this width per height (``view_shapes``), since
-            a network runs in its camera's shape; 0 for ``crop`` alone.
-        epochs: length of the schedule.
-        sync_batch_norm: several processes on GPUs take batch norm's statistics over the whole batch, not each its own.
-
-    Raises:
-        ValueError: a value is out of its range; one line that begins with the field's name.
-    """
-
-    data: str
-    name: str
-    data_licence: str = ""
-    architecture: str = "canet"
-    backbone: str = "mobilenet_v2"
-    fusion: str = "fca"
-    head: str = "subpixel"
-    extra_data: tuple[ExtraData, ...] = ()
-    extra_share: float = 0.3
-    splits: tuple[str, ...] = ("train",)
-    without: tuple[str, ...] = ()
-    init: str = ""
-    freeze_stem: bool = False
-    teacher: str = ""
-    teacher_share: float = 1.0
-    resolution: Resolution = (480, 360)
-    crop: Resolution = (480, 352)
-    max_aspect: float = 3.0
-    epochs: int = 30
-    batch_size: int = 8
-    learning_rate: float = 2e-3
-    backbone_learning_rate: float = 4e-4
-    weight_decay: float = 1e-2
-    warmup_steps: int = 100
-    poly_power: float = 0.9
-    class_sharpness: float = 1.2
-    dice_share: float = 1.0
-    hard_share: float = 1.0
-    loss_stride: int = 2
-    ema_decay: float = 0.998
-    precision: str = "bf16"
-    val_every: int = 2
-    seed: int = 0
-    workers: int = 1
-    sync_batch_norm: bool = False
-
-    def __post_init__(self) -> None:
-        check_config(self)
 
 
 def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device: str = "cpu") -> Scores:
@@ -150,119 +70,83 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
 
 
 def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share: Share) -> Scores:
-    device, rank, processes = share.device, share.rank, share.processes
     torch.manual_seed(config.seed)
-    warn = to_stderr if rank == 0 else _say_nothing
-    pictures = [
-        picture
-        for split in config.splits
-        for picture in find_pictures(Path(config.data) / split, without=config.without, warn=warn)
-    ]
-    for prefix in config.without:
-        known = [find_pictures(Path(config.data) / split, warn=_say_nothing) for split in config.splits]
-        if not any(picture.image.name.startswith(prefix) for picture in itertools.chain(*known)):
-            raise ValueError(f"without {prefix}: no training picture's name begins so")
-    extra = [find_pictures(Path(data.folder), warn=warn) for data in config.extra_data]
-    all_pictures = [*pictures, *itertools.chain(*extra)]
-    val = find_pictures(Path(config.data) / "val", warn=_say_nothing if "val" in config.splits else warn)
+    first = share.rank == 0
+    data = find_data(config, to_stderr if first else say_nothing)
     require_writable(run_folder / CHECKPOINT_FILE)
-
-    spec = _spec(config, classes)
-    network = spec.build_network()
-    if config.init:
-        initialize(network, config.init)
-    if config.sync_batch_norm:
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    frozen = network.backbone.stem() if config.freeze_stem else []
-    for layer in frozen:
-        layer.requires_grad_(False)
-    ema = copy.deepcopy(network).eval()
-    teacher = load_teacher(config, classes, device) if config.teacher else None
-    optimizer = torch.optim.AdamW(_parameter_groups(network, config))
-    scaler = torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
-    counts = _count_pixels(config, pictures, extra, val, classes, warn)
-    weights = class_weights(counts, config.class_sharpness).to(device)
-
-    extra_shares = [config.extra_share if data.share is None else data.share for data in config.extra_data]
-    drawn = [(len(folder), round(times * len(pictures))) for folder, times in zip(extra, extra_shares)]
-    batch_size = config.batch_size // processes
-    sampler = EpochSampler(len(pictures), drawn, batch_size, config.seed, rank, processes)
-    shapes = view_shapes(config.crop, config.max_aspect, math.lcm(16, config.loss_stride))
-    loader = DataLoader(
-        AugmentedPictures(all_pictures, len(classes), shapes, config.seed),
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=config.workers,
-        drop_last=True,
-    )
-    steps = config.epochs * len(loader)
-    if steps == 0:
-        raise ValueError(
-            f"batch_size {config.batch_size}: {len(pictures)} training pictures are fewer than one batch"
-        )
-    state = TrainingState(network, ema, optimizer, scaler)
-    identity = {
-        **asdict(config),
-        "classes": list(classes.names),
-        "training pictures": _fingerprint(all_pictures),
-    }
-    first_epoch, best = resume(run_folder / CHECKPOINT_FILE, identity, state)
-    log = RunLog(run_folder, first_epoch) if rank == 0 else None
-    trained = nn.parallel.DistributedDataParallel(network) if processes > 1 else network
-    bar = tqdm(total=steps, initial=first_epoch * len(loader), unit="step", disable=rank > 0 or None)
-
-    for epoch in range(first_epoch, config.epochs):
-        started = time.perf_counter()
-        sampler.epoch = epoch
-        losses = []
-        for batch, (image, label) in enumerate(_batches(loader)):
-            network.train()
-            for layer in frozen:
-                layer.eval()
-            step = epoch * len(loader) + batch
-            rate = _set_learning_rate(optimizer, step, steps, config)
-            loss = _loss(trained, spec, teacher, image.to(device), label.to(device), weights, config, step)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            scaler.step(optimizer)
-            scaler.update()
-            _update_ema(ema, network, config.ema_decay, step)
-            losses.append(float(loss.detach()))
-            if not np.isfinite(losses[-1]):
-                raise ValueError(
-                    f"learning_rate {config.learning_rate}: the loss became {losses[-1]} at step {step}"
-                )
-            bar.set_description(f"epoch {epoch + 1}/{config.epochs}", refresh=False)
-            bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", lr=f"{rate:.1e}", refresh=False)
-            bar.update()
-        if log is None:
-            continue
-        entry: dict[str, float] = {
-            "epoch": epoch + 1,
-            "loss": float(np.mean(losses)),
-            "learning_rate": rate,
-            "seconds": time.perf_counter() - started,
-        }
-        if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
-            found = evaluate_network(ema, spec, val, config.precision, device)
-            entry |= {"val_miou": found.miou, "val_pixel_accuracy": found.pixel_accuracy}
-            if best is None or found.miou > best.miou or "val" in config.splits:
-                best = found
-                save_model(run_folder / "model", _trained(spec, config, found, epoch + 1), ema)
-        log.add(entry)
-        tqdm.write(json.dumps(entry))
-        save_checkpoint(run_folder / CHECKPOINT_FILE, identity, state, epoch + 1, best)
-    bar.close()
-    if processes > 1:
+    run = set_up(config, classes, data, share)
+    first_epoch, best = resume(run_folder / CHECKPOINT_FILE, run.identity, run.state)
+    log = RunLog(run_folder, first_epoch) if first else None
+    with tqdm(
+        total=run.steps, initial=first_epoch * len(run.loader), unit="step", disable=None if first else True
+    ) as bar:
+        for epoch in range(first_epoch, config.epochs):
+            entry = train_one_epoch(run, epoch, bar)
+            if log is None:
+                continue
+            if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
+                found = evaluate_network(run.state.ema, run.spec, data.val, config.precision, share.device)
+                entry |= {"val_miou": found.miou, "val_pixel_accuracy": found.pixel_accuracy}
+                if best is None or found.miou > best.miou or "val" in config.splits:
+                    best = found
+                    save_model(
+                        run_folder / "model",
+                        _trained(run.spec, config, found, epoch + 1),
+                        cast(SegmentationNetwork, run.state.ema),
+                    )
+            log.add(entry)
+            tqdm.write(json.dumps(entry))
+            save_checkpoint(run_folder / CHECKPOINT_FILE, run.identity, run.state, epoch + 1, best)
+    if share.processes > 1:
         shared = [best]
         dist.broadcast_object_list(shared, src=0)
         best = shared[0]
     if best is None:
         raise ValueError(f"nothing to train: the run in {run_folder} is already at its last epoch")
     return best
+
+
+def train_one_epoch(run: TrainingRun, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
+    """One pass over the training data; changes ``run.state``.
+
+    Returns:
+        The epoch's entry in the log: number, mean loss, last learning rate and seconds.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    started = time.perf_counter()
+    config, state = run.config, run.state
+    run.sampler.epoch = epoch
+    losses = []
+    for batch, (image, label) in enumerate(_batches(run.loader)):
+        state.network.train()
+        for layer in run.frozen:
+            layer.eval()
+        step = epoch * len(run.loader) + batch
+        rate = _set_learning_rate(state.optimizer, step, run.steps, config)
+        loss = _loss(run, image.to(run.device), label.to(run.device), step)
+        state.optimizer.zero_grad(set_to_none=True)
+        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        _update_ema(state.ema, state.network, config.ema_decay, step)
+        losses.append(float(loss.detach()))
+        if not np.isfinite(losses[-1]):
+            raise ValueError(
+                f"learning_rate {config.learning_rate}: the loss became {losses[-1]} at step {step}"
+            )
+        bar.set_description(f"epoch {epoch + 1}/{config.epochs}", refresh=False)
+        bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", lr=f"{rate:.1e}", refresh=False)
+        bar.update()
+    return {
+        "epoch": epoch + 1,
+        "loss": float(np.mean(losses)),
+        "learning_rate": rate,
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def evaluate_network(
@@ -280,26 +164,18 @@ def evaluate_network(
     return scores(found.confusion)
 
 
-def _loss(
-    network: nn.Module,
-    spec: ModelSpec,
-    teacher: Teacher | None,
-    image: Tensor,
-    label: Tensor,
-    weights: Tensor,
-    config: TrainingConfig,
-    step: int,
-) -> Tensor:
+def _loss(run: TrainingRun, image: Tensor, label: Tensor, step: int) -> Tensor:
     # Logits lie in the middle of squares of loss_stride pixels; in turn, each pixel of the square says what is right.
+    config = run.config
     stride = config.loss_stride
     row, column = divmod(step % stride**2, stride)
     label = label[:, row::stride, column::stride]
     with autocast(config.precision, image.device.type):
-        logits = network(spec.normalize(image).contiguous(memory_format=torch.channels_last), stride)
-    loss = segmentation_loss(logits, label, weights, config.dice_share, config.hard_share)
-    if teacher is None:
+        logits = run.trained(run.spec.normalize(image).contiguous(memory_format=torch.channels_last), stride)
+    loss = segmentation_loss(logits, label, run.weights, config.dice_share, config.hard_share)
+    if run.teacher is None:
         return loss
-    return loss + config.teacher_share * distillation_loss(logits, teacher(image))
+    return loss + config.teacher_share * distillation_loss(logits, run.teacher(image))
 
 
 def network_input(spec: ModelSpec, image: NDArray[np.uint8], device: str = "cpu") -> Tensor:
@@ -309,22 +185,6 @@ def network_input(spec: ModelSpec, image: NDArray[np.uint8], device: str = "cpu"
     bring_to_size(image, resized)
     rgb = torch.from_numpy(np.ascontiguousarray(resized[:, :, ::-1].transpose(2, 0, 1)))[None]
     return spec.normalize(rgb.to(device)).contiguous(memory_format=torch.channels_last)
-
-
-def _parameter_groups(network: SegmentationNetwork, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Backbone and the rest at their own rates; no weight decay on biases and batch norm."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    backbone = set(network.backbone.parameters())
-    for parameter in network.parameters():
-        if not parameter.requires_grad:
-            continue
-        rate = config.backbone_learning_rate if parameter in backbone else config.learning_rate
-        decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [
-        {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
-    ]
 
 
 def _set_learning_rate(
@@ -354,61 +214,6 @@ def _batches(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor
         raise ValueError(
             str(error).strip().rpartition("\n")[2].partition("Error: ")[2] or str(error)
         ) from error
-
-
-def _fingerprint(pictures: list[LabelledPicture]) -> str:
-    names = "\n".join(picture.name for picture in pictures)
-    return f"{len(pictures)} of names with SHA-256 {hashlib.sha256(names.encode()).hexdigest()[:12]}"
-
-
-def _say_nothing(text: str) -> None:
-    """For what was said already, or is said by another process."""
-
-
-def _count_pixels(
-    config: TrainingConfig,
-    pictures: list[LabelledPicture],
-    extra: list[list[LabelledPicture]],
-    val: list[LabelledPicture],
-    classes: ClassTable,
-    warn: Callable[[str], None],
-) -> NDArray[np.int64]:
-    """Pixels of each class to train on, (classes,); all data is read now, not when the first epoch is over.
-
-    Raises:
-        ValueError: labels do not fit the class table, or hold one class alone.
-    """
-    counts = count_ids(pictures, classes, warn, images=True)
-    total = counts + sum(count_ids(folder, classes, warn) for folder in extra)
-    if np.count_nonzero(total[: len(classes)]) == 1:
-        found = ", ".join(map(str, np.flatnonzero(total)))
-        missing = in_short([name for i, name in enumerate(classes.names) if not total[i]], 20)
-        raise ValueError(
-            f"data {config.data}: no label has a pixel of {missing}, so there is nothing to tell apart; the labels "
-            f"hold the ids {found}: write 0 to {len(classes) - 1}, and {IGNORED} where a pixel has no class"
-        )
-    of_val = total if "val" in config.splits else count_ids(val, classes, warn, images=True)
-    warn_of_missing(total, classes, Path(config.data), warn)
-    if "val" not in config.splits:
-        warn_of_missing(of_val, classes, Path(config.data) / "val", warn)
-    return counts[: len(classes)]
-
-
-def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
-    spec = ModelSpec(
-        name=config.name,
-        classes=classes,
-        architecture=config.architecture,
-        backbone=config.backbone,
-        fusion=config.fusion,
-        head=config.head,
-        resolution=config.resolution,
-    )
-    if not (Path(config.init) / SPEC_FILE).is_file():
-        return spec
-    given = load_spec(Path(config.init))  # its weights know its pixels, and have its shapes
-    channels = given.hidden_channels if given.backbone == spec.backbone else {}
-    return replace(spec, mean=given.mean, std=given.std, hidden_channels=channels)
 
 
 def _trained(spec: ModelSpec, config: TrainingConfig, found: Scores, epoch: int) -> ModelSpec:

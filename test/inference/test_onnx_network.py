@@ -29,8 +29,8 @@ from canet_ros.inference import ModelError, Segmenter
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
 from canet_ros.inference.model_folder import load_network, load_spec
 from canet_ros.simulation import StreetDrive, write_scenes
+from canet_ros.training.config import TrainingConfig
 from canet_ros.training.teacher import load_teacher
-from canet_ros.training.train import TrainingConfig
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")

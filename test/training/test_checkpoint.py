@@ -18,9 +18,10 @@ from canet_ros.inference.class_table import ClassTable, load_class_table
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
 from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint
+from canet_ros.training.config import TrainingConfig
 from canet_ros.training.initialization import initialize
 from canet_ros.training.metrics import Scores
-from canet_ros.training.train import TrainingConfig, train
+from canet_ros.training.train import train
 
 CLASSES = load_class_table("camvid")
 

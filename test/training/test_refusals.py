@@ -16,7 +16,8 @@ import torch
 from canet_ros.cli import main
 from canet_ros.inference import load_class_table
 from canet_ros.simulation import write_scenes
-from canet_ros.training.train import TrainingConfig, train
+from canet_ros.training.config import TrainingConfig
+from canet_ros.training.train import train
 
 CLASSES = load_class_table("camvid")
 CONFIG = TrainingConfig(

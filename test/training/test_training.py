@@ -32,6 +32,7 @@ from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
 from canet_ros.training.ablation import planned_runs, train_runs
 from canet_ros.training.augmentation import augment, view_shapes
+from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import (
     IGNORED,
     AugmentedPictures,
@@ -45,7 +46,7 @@ from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
 from canet_ros.training.metrics import confusion_matrix, scores
 from canet_ros.training.teacher import load_teacher
-from canet_ros.training.train import TrainingConfig, network_input, train
+from canet_ros.training.train import network_input, train
 
 CLASSES = load_class_table("camvid")
 
