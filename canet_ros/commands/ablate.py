@@ -16,7 +16,6 @@ from canet_ros.commands.loading import say_passed_over
 from canet_ros.commands.train import add_training_options, naming_flags, training_config
 from canet_ros.files import require_writable, write_image, write_json, write_text
 from canet_ros.inference import Segmenter
-from canet_ros.inference.class_table import load_class_table
 from canet_ros.inference.model_folder import load_network, parse_resolution
 from canet_ros.names import FUSIONS
 from canet_ros.simulation import StreetDrive
@@ -52,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config = training_config(arguments, name="ablation")
-    classes = load_class_table(arguments.classes)
+    config, classes = training_config(arguments, name="ablation")
     results_files = (arguments.out / name for name in ("ablation.json", "ablation.md", "attention.png"))
     require_writable(*results_files, replace=arguments.force)
     runs = planned_runs(arguments.out, arguments.fusions, arguments.seeds)

@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from canet_ros.commands import argument
-from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import parse_resolution
+from canet_ros.inference.class_table import ClassTable, load_class_table
+from canet_ros.inference.model_folder import SPEC_FILE, available_models, load_spec, parse_resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import ExtraData, parse_extra_data
@@ -31,7 +31,7 @@ _HELP = {
     "extra_share": "share of --extra-data folders that are given without one",
     "splits": "folders of --data to train on (default: train)",
     "without": "leave out training pictures whose names begin so (a drive)",
-    "init": "a model folder, or an ImageNet file of the backbone (torchvision's names)",
+    "init": "a model by name or folder, or an ImageNet file of the backbone (torchvision's names)",
     "freeze_stem": "leave the backbone up to stride 4 as --init gave it",
     "teacher": "a model folder whose answers are learned beside the labels (distillation)",
     "teacher_share": "weight of the teacher's answers beside the labels",
@@ -52,6 +52,13 @@ _HELP = {
     "sync_batch_norm": "with several GPUs: batch norm over the whole batch, not each GPU's own part",
 }
 
+_OF_INIT = (
+    "architecture",
+    "backbone",
+    "fusion",
+    "head",
+)  # which a model to start from decides, if nobody else
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser)
@@ -67,6 +74,10 @@ def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[s
         help_text = _HELP.get(option.name, option.name.replace("_", " "))
         if option.name in ("data", "name"):
             parser.add_argument(flag, required=True, help=help_text)
+        elif option.name in _OF_INIT:
+            parser.add_argument(
+                flag, metavar="X", help=f"{help_text} (default: that of --init's model, or {option.default})"
+            )
         elif option.name in ("resolution", "crop"):
             parser.add_argument(
                 flag, type=argument(parse_resolution), default=option.default, metavar="WxH", help=help_text
@@ -87,7 +98,10 @@ def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[s
                 metavar="X",
                 help=f"{help_text} (default: {option.default or 'none'})",
             )
-    parser.add_argument("--classes", default="camvid", help="class table: camvid, or a YAML file")
+    parser.add_argument(
+        "--classes",
+        help="class table: camvid, or a YAML file (default: that of --init's model, or camvid)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
 
 
@@ -98,12 +112,34 @@ def _extra_data(text: str) -> ExtraData:
         raise argparse.ArgumentTypeError(str(error)) from error  # argparse drops the words of a ValueError
 
 
-def training_config(arguments: argparse.Namespace, **given: str) -> TrainingConfig:
-    """The configuration that the flags describe; ``given`` are the fields that have none."""
+def training_config(arguments: argparse.Namespace, **given: str) -> tuple[TrainingConfig, ClassTable]:
+    """Configuration and classes as the flags describe them; what nobody gives is that of the model of ``--init``.
+
+    Args:
+        given: the fields that have no flag.
+
+    Raises:
+        ValueError: a value is out of its range, or the model of ``--init`` is none of ours.
+    """
     values = {option.name: getattr(arguments, option.name, None) for option in fields(TrainingConfig)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    values |= given
+    init: str = arguments.init
+    if not Path(init).exists():
+        init = str(available_models().get(init, init))
+    values["init"] = init
+    classes = None if arguments.classes is None else load_class_table(arguments.classes)
+    if init and (Path(init) / SPEC_FILE).is_file():
+        model = load_spec(Path(init))
+        if model.onnx is not None:
+            raise ValueError(
+                f"--init {init}: a network that came as ONNX cannot be trained further; give it as --teacher"
+            )
+        values |= {name: getattr(model, name) for name in _OF_INIT if values[name] is None}
+        classes = classes or model.classes
     with naming_flags():
-        return TrainingConfig(**{name: value for name, value in values.items() if value is not None} | given)
+        config = TrainingConfig(**{name: value for name, value in values.items() if value is not None})
+    return config, classes or load_class_table("camvid")
 
 
 @contextlib.contextmanager
@@ -119,8 +155,7 @@ def naming_flags() -> Iterator[None]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config = training_config(arguments)
-    classes = load_class_table(arguments.classes)
+    config, classes = training_config(arguments)
     model = arguments.out / "model"
     run_files = (arguments.out / CHECKPOINT_FILE, arguments.out / HISTORY_FILE)
     if model.exists() and not any(file.exists() for file in run_files):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import SPEC_FILE, ModelSpec, load_spec
+from canet_ros.inference.model_folder import SPEC_FILE, ModelError, ModelSpec, load_spec
 from canet_ros.inference.pictures import in_short
 from canet_ros.network import SegmentationNetwork
 from canet_ros.training.augmentation import view_shapes
@@ -198,11 +198,15 @@ def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
         head=config.head,
         resolution=config.resolution,
     )
-    if not (Path(config.init) / SPEC_FILE).is_file():
+    if not config.init or not (Path(config.init) / SPEC_FILE).is_file():
         return spec
     given = load_spec(Path(config.init))  # its weights know its pixels, and have its shapes
-    channels = given.hidden_channels if given.backbone == spec.backbone else {}
-    return replace(spec, mean=given.mean, std=given.std, hidden_channels=channels)
+    for name in ("architecture", "backbone", "fusion"):
+        if getattr(given, name) != getattr(spec, name):
+            raise ModelError(
+                f"init {config.init} does not fit: its {name} is {getattr(given, name)}, not {getattr(spec, name)}"
+            )
+    return replace(spec, mean=given.mean, std=given.std, hidden_channels=given.hidden_channels)
 
 
 def _fingerprint(pictures: list[LabelledPicture]) -> str:

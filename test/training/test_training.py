@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -18,7 +19,8 @@ import pytest
 import torch
 
 from canet_ros.cli import main
-from canet_ros.inference import load_class_table
+from canet_ros.commands.train import add_training_options, training_config
+from canet_ros.inference import ClassTable, load_class_table
 from canet_ros.inference.model_folder import (
     WEIGHTS_FILE,
     ModelError,
@@ -252,6 +254,38 @@ class SeesTheLeftHalf:
 
     def segment_batch(self, images: list[np.ndarray]) -> list[Segmentation]:
         return [self(image) for image in images]
+
+
+def test_a_start_from_a_model_takes_its_architecture_and_classes(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = ClassTable(tuple(f"class {i}" for i in range(9)), ((1, 2, 3),) * 9)
+    spec = ModelSpec("start", table, "canet_lite", fusion="se", head="bilinear")
+    save_model(tmp_path / "start", spec, spec.build_network())
+    arguments = (
+        f"train --data {scenes} --name x --init {tmp_path / 'start'} --epochs 1 --batch-size 4 --workers 0"
+    )
+    arguments += " --resolution 96x72 --crop 96x64 --out"
+    assert main([*arguments.split(), str(tmp_path / "run")]) == 0
+    trained = load_spec(tmp_path / "run" / "model")
+    assert trained.classes == table
+    assert (trained.architecture, trained.fusion, trained.head) == ("canet_lite", "se", "bilinear")
+    capsys.readouterr()
+    assert main([*arguments.split(), str(tmp_path / "other"), "--architecture", "canet"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "does not fit: its architecture is canet_lite, not canet" in line
+
+
+def test_a_shipped_model_is_a_start_by_its_name() -> None:
+    parser = argparse.ArgumentParser()
+    add_training_options(parser)
+    arguments = parser.parse_args(
+        ["--data", "x", "--name", "y", "--init", "canet_lite-mobilenet_v2-camvid", "--head", "bilinear"]
+    )
+    config, classes = training_config(arguments)
+    assert (config.architecture, config.head) == ("canet_lite", "bilinear")
+    assert (Path(config.init) / "model.yaml").is_file()
+    assert classes == CLASSES
 
 
 def test_flip_asks_the_more_confident_of_both_views(tmp_path: Path) -> None:
