@@ -1,9 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Semantic segmentation of camera topics with CANet (Liu and Yin, ICIP 2019) for ROS 2."""
+"""Semantic segmentation of camera topics with CANet (Liu and Yin, ICIP 2019) for ROS 2.
 
+>>> from canet_ros import Segmenter
+>>> segmenter = Segmenter.load("canet-mobilenet_v2-camvid")
+>>> mask = segmenter(image_bgr).mask
+
+Importing ``canet_ros`` imports neither torch nor OpenCV; a name below does when it is used first.
+"""
+
+from __future__ import annotations
+
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from canet_ros.inference.class_table import ClassTable, load_class_table
+    from canet_ros.inference.engines import EngineError
+    from canet_ros.inference.model_folder import ModelError
+    from canet_ros.inference.segmenter import Segmentation, Segmenter
+    from canet_ros.opencv import PictureError as ImageError
 
 # Importing OpenVINO or NNCF tells Intel of it over the network, unless this package cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "1.0.0"
+__all__ = [
+    "ClassTable",
+    "EngineError",
+    "ImageError",
+    "ModelError",
+    "Segmentation",
+    "Segmenter",
+    "load_class_table",
+]
+
+_MODULES = {
+    "ClassTable": "inference.class_table",
+    "EngineError": "inference.engines",
+    "ImageError": "opencv",
+    "ModelError": "inference.model_folder",
+    "Segmentation": "inference.segmenter",
+    "Segmenter": "inference.segmenter",
+    "load_class_table": "inference.class_table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when they are used first."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"canet_ros.{_MODULES[name]}")
+    value = module.PictureError if name == "ImageError" else getattr(module, name)
+    globals()[name] = value
+    return value

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -38,6 +39,10 @@ class ClassTable:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names in the order of their ids."""
+        return iter(self.names)
 
     @property
     def colors_rgb(self) -> NDArray[np.uint8]:

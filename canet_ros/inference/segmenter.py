@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.files import write_image
 from canet_ros.inference import progress
 from canet_ros.inference.camera_shape import CAMERA, camera_resolution
-from canet_ros.inference.class_table import UNLABELLED
+from canet_ros.inference.class_table import UNLABELLED, ClassTable
 from canet_ros.inference.engines import Engine, EngineError, EngineRequest, create_engine
 from canet_ros.inference.engines.engine import UNLIMITED, in_one_line, is_out_of_memory, require_result
 from canet_ros.inference.model_folder import (
@@ -27,23 +28,48 @@ from canet_ros.inference.model_folder import (
     load_spec,
     parse_resolution,
 )
-from canet_ros.inference.visualization import in_color
-from canet_ros.opencv import resize
+from canet_ros.inference.visualization import color_lookup_table, in_color, overlay
+from canet_ros.opencv import read_picture, resize
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Of one picture: class id per pixel and probability of that class (0..255), (H, W) uint8 each."""
+    """Of one picture: class id per pixel and probability of that class (0..255), (H, W) uint8 each.
+
+    ``classes`` says what the ids stand for; a segmenter's results have it.
+    """
 
     mask: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
+    classes: ClassTable | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id."""
+        return self.classes.names if self.classes else ()
+
+    def overlay(self, image: NDArray[np.uint8], alpha: float = 0.5) -> NDArray[np.uint8]:
+        """The class colours, with weight ``alpha`` of 0..1, over the image of the mask's size; (H, W, 3) BGR uint8.
+
+        Raises:
+            ValueError: the image has another size, or there is no class table.
+        """
+        if self.classes is None or image.shape[:2] != self.mask.shape:
+            raise ValueError(
+                f"an overlay takes a class table and an image of {self.mask.shape}, not {image.shape}"
+            )
+        return overlay(in_color(image), self.mask, color_lookup_table(self.classes, "bgr"), alpha)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mask as a grey image of class ids, by its suffix (use .png); raises as ``files.write_image``."""
+        write_image(Path(path), self.mask)
 
     def unlabelled_below(self, min_confidence: float) -> Segmentation:
         """The same with the mask at ``UNLABELLED`` where the confidence is below ``min_confidence``, 0..1."""
         if min_confidence <= 0:
             return self
         unsure = self.confidence < math.ceil(255 * min_confidence)
-        return Segmentation(np.where(unsure, np.uint8(UNLABELLED), self.mask), self.confidence)
+        return Segmentation(np.where(unsure, np.uint8(UNLABELLED), self.mask), self.confidence, self.classes)
 
     def resized(self, size: Resolution) -> Segmentation:
         """The same at another (width, height), by nearest neighbour: class ids are never mixed."""
@@ -57,7 +83,7 @@ class _AtAnotherSize(Segmentation):
     _size: Resolution
 
     def __init__(self, found: Segmentation, size: Resolution) -> None:
-        vars(self).update(_found=found, _size=size)
+        vars(self).update(_found=found, _size=size, classes=found.classes)
 
     @functools.cached_property
     def mask(self) -> NDArray[np.uint8]:  # type: ignore[override]
@@ -146,18 +172,25 @@ class Segmenter:
         """Why a picture cannot be segmented beside those so far; empty: it can."""
         return ""
 
-    def __call__(self, image: NDArray[np.uint8]) -> Segmentation:
-        """Segment one picture (H, W, 3) BGR or (H, W) grey, uint8.
+    def __call__(self, image: NDArray[np.uint8] | str | os.PathLike[str]) -> Segmentation:
+        """Segment one image: (H, W, 3) BGR or (H, W) grey, uint8, or the path of a file of one.
 
         Raises:
-            ValueError: the array is anything else.
+            TypeError: it is neither an array nor a path.
+            ValueError: the array is anything else, or the file cannot be decoded (``ImageError``).
+            OSError: the file cannot be read.
+            EngineError: as ``segment_batch``.
         """
+        if isinstance(image, (str, os.PathLike)):
+            image = read_picture(Path(image))
+        _require_array(image)
         return self.segment_batch([image])[0].resized((image.shape[1], image.shape[0]))
 
     def segment_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
         """Segment pictures of any sizes at once; the results have the network's resolution (see ``resized``).
 
         Raises:
+            TypeError: an image is not an array.
             ValueError: an array is not (H, W, 3) or (H, W) uint8 with at least one pixel.
             EngineError: the engine fails, or returns what can be no result; the message names it.
         """
@@ -178,7 +211,8 @@ class Segmenter:
                     f"not {len(part)} pictures at once, but {len(part) // 2}: {error}",
                 )
             else:
-                results += map(Segmentation, masks, confidences)
+                pairs = zip(masks, confidences)
+                results += (Segmentation(mask, confidence, self.spec.classes) for mask, confidence in pairs)
         return results
 
     def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -266,6 +300,7 @@ class CameraShapedSegmenter(Segmenter):
         return engine
 
     def _fitting(self, image: NDArray[np.uint8]) -> Resolution:
+        _require_array(image)
         if image.ndim < 2 or image.size == 0:
             raise ValueError(f"expected a picture, got {image.dtype} {image.shape}")
         return camera_resolution(self.spec.resolution, (image.shape[1], image.shape[0]))
@@ -288,8 +323,19 @@ class _EngineToCome:
         raise EngineError("there is no engine before the first picture")
 
 
+def _require_array(image: object) -> None:
+    if not isinstance(image, np.ndarray):
+        came = (
+            "None: cv2.imread gives that for a file that it cannot read"
+            if image is None
+            else type(image).__name__
+        )
+        raise TypeError(f"expected an image, (H, W, 3) BGR or (H, W) grey, uint8, got {came}")
+
+
 def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
     """Write the picture into ``place`` (h, w, 3), resized and in colour."""
+    _require_array(image)
     if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
         raise ValueError(
             f"expected a uint8 picture (H, W, 3) BGR or (H, W) grey, got {image.dtype} {image.shape}"

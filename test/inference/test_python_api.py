@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``from canet_ros import ...`` gives, and what a segmenter makes of what it is handed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import canet_ros
+from canet_ros import ClassTable, ImageError, ModelError, Segmenter
+from canet_ros.inference.class_table import load_class_table
+from canet_ros.simulation import StreetDrive
+
+
+@pytest.fixture(scope="module")
+def segmenter(random_model: Path) -> Segmenter:
+    return Segmenter.load(random_model, "cpu", "torch", "fp32", "96x72")
+
+
+@pytest.fixture
+def image() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return StreetDrive(3, 128, 96).frame(0).image
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, canet_ros; heavy = {'torch', 'cv2', 'numpy', 'onnx', 'openvino'}; "
+        "assert not heavy & sys.modules.keys(); canet_ros.ClassTable; assert 'torch' not in sys.modules; "
+        "from canet_ros import Segmenter; assert 'cv2' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in canet_ros.__all__:
+        assert getattr(canet_ros, name).__doc__, name
+    with pytest.raises(AttributeError, match="has no attribute 'Segmentor'"):
+        canet_ros.Segmentor  # noqa: B018
+
+
+def test_a_path_is_read_as_an_image(segmenter: Segmenter, image: Any, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "image.png"), image)
+    expected = segmenter(image).mask
+    for path in (tmp_path / "image.png", str(tmp_path / "image.png")):
+        assert np.array_equal(segmenter(path).mask, expected)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        segmenter(tmp_path / "broken.png")
+    with pytest.raises(FileNotFoundError):
+        segmenter("absent.png")
+
+
+@pytest.mark.parametrize(
+    ("handed", "words"), [(None, "got None: cv2.imread gives that"), ([[1]], "got list"), (7, "got int")]
+)
+@pytest.mark.parametrize("resolution", ["96x72", "camera"])
+def test_what_is_no_image_is_named(resolution: str, handed: Any, words: str, random_model: Path) -> None:
+    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", resolution)
+    with pytest.raises(TypeError, match=words):
+        segmenter(handed)
+    with pytest.raises(TypeError, match=words):
+        segmenter.segment_batch([handed])
+
+
+@pytest.mark.parametrize("size", [(96, 72), (128, 96)])
+def test_a_result_names_draws_and_saves_itself(
+    segmenter: Segmenter, size: tuple[int, int], tmp_path: Path
+) -> None:
+    image = cv2.resize(StreetDrive(3, 128, 96).frame(0).image, size)
+    result = segmenter(image)
+    assert result.class_names == segmenter.spec.classes.names
+    color = segmenter.spec.classes.colors[result.mask[5, 5]][::-1]
+    assert np.allclose(result.overlay(image, 1.0)[5, 5], color)
+    assert np.array_equal(result.overlay(image, 0.0), image)
+    result.save(tmp_path / "mask.png")
+    assert np.array_equal(cv2.imread(str(tmp_path / "mask.png"), cv2.IMREAD_UNCHANGED), result.mask)
+    assert result.unlabelled_below(0.5).class_names == result.class_names
+    with pytest.raises(ValueError, match="an overlay takes"):
+        result.overlay(image[1:])
+
+
+def test_a_class_table_is_its_names() -> None:
+    table: ClassTable = load_class_table("camvid")
+    assert list(table) == list(table.names)
+    assert "road" in [name.lower() for name in table]
+
+
+def test_errors_are_those_that_loading_raises() -> None:
+    with pytest.raises(ModelError, match="no model 'absent'"):
+        Segmenter.load("absent")
