@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import linecache
 import os
 import shutil
@@ -54,8 +55,18 @@ def import_problem(error: BaseException) -> str:
     return f"{package} is broken: {type(error).__name__}: {text or 'without a word'} ({place})"
 
 
+def engine_module(name: str) -> str:
+    """The module of an engine of ``names.ENGINES``: its name, or TensorRT for RTX where that alone is installed."""
+    for_rtx = "tensorrt_rtx_bindings"
+    if name == "tensorrt" and importlib.util.find_spec(name) is None and importlib.util.find_spec(for_rtx):
+        return for_rtx
+    return name
+
+
 def install_engine(name: str) -> str:
     """How to get an engine of ``names.ENGINES``: all but torch read the network as ONNX."""
+    if name == "tensorrt":
+        return f"{pip_install(name, 'cuda-bindings', 'onnx')}; on a Jetson, {see_docs('jetson.md')}"
     return pip_install(name) if name == "torch" else pip_install(name, "onnx")
 
 

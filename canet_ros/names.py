@@ -24,8 +24,14 @@ FUSIONS = {
 }
 # network/heads.py: what builds it
 HEADS = {"bilinear": "BilinearHead", "subpixel": "subpixel_head", "transposed": "TransposedHead"}
-# inference/engines/<engine>_engine.py: the class in it. The engine's own package has the engine's name.
-ENGINES = {"torch": "TorchEngine", "openvino": "OpenVinoEngine", "onnxruntime": "OnnxRuntimeEngine"}
+# inference/engines/<engine>_engine.py: the class in it. The engine's own package has the engine's name (or,
+# of tensorrt, is tensorrt_rtx_bindings).
+ENGINES = {
+    "torch": "TorchEngine",
+    "openvino": "OpenVinoEngine",
+    "onnxruntime": "OnnxRuntimeEngine",
+    "tensorrt": "TensorRtEngine",
+}
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 # What an engine computes with; one that is not named here: whatever its device can.
 ENGINE_PRECISIONS = {

@@ -17,8 +17,8 @@ from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.files import atomic_write, require_writable
 from canet_ros.hints import see_docs
+from canet_ros.inference.deployment import TARGETS, deployment_graph
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
-from canet_ros.inference.export import exported_graph
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.inference.quantization import calibrate, keep_scales, quantized_graph
@@ -71,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "mask, with which every engine is tested when it starts; again after each change of the weights",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the ONNX graph here, and build no engine"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the ONNX graph that --engine reads here, and build no engine (auto, torch: any reader's, in fp32); "
+        "the batch is free: trtexec takes it as 1, or from --shapes=images:4x512x1024x3",
     )
     add_force_argument(parser)
 
@@ -105,11 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.keep_scales:
             print(keep_scales(folder, resolution))
     if arguments.out:
-        precision = "fp32" if arguments.precision == "auto" else arguments.precision
-        if precision == "int8":
-            graph = quantized_graph(folder, resolution)
-        else:
-            graph = exported_graph(folder, resolution, precision)
+        target = arguments.engine if arguments.engine in TARGETS else "onnxruntime"
+        precision = arguments.precision
+        if precision == "auto":
+            precision = "fp16" if target == "tensorrt" else "fp32"
+        elif precision == "bf16" and arguments.engine == "auto":
+            target = "openvino"
+        graph = deployment_graph(folder, resolution, target, precision)
         with atomic_write(arguments.out) as new:
             shutil.copyfile(graph, new)
         print(arguments.out)

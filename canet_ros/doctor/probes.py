@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from canet_ros.doctor.finding import Finding, say
-from canet_ros.hints import canet_command, install_engine, see_docs
+from canet_ros.hints import canet_command, engine_module, install_engine, see_docs
 from canet_ros.launching.network import (
     DISCOVERY_VARIABLES,
     environment_problems,
@@ -68,10 +68,11 @@ def torch() -> Iterator[Finding]:
 
 
 def engine(name: str) -> Iterator[Finding]:
-    if importlib.util.find_spec(name) is None:
+    module = engine_module(name)
+    if importlib.util.find_spec(module) is None:
         yield Finding(f"engine {name}", "note", "not installed", install_engine(name))
     else:
-        yield Finding(f"engine {name}", "ok", str(importlib.import_module(name).__version__))
+        yield Finding(f"engine {name}", "ok", str(importlib.import_module(module).__version__))
 
 
 def models() -> Iterator[Finding]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models as ONNX: uint8 BGR pictures in, uint8 class ids and confidence out. What all engines but torch read."""
+"""Models as ONNX: uint8 BGR images in, uint8 class ids and confidence out; what the dialects are made from."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def derived_name(folder: Path, resolution: Resolution, suffix: str) -> str:
 
 
 def exported_graph(folder: Path, resolution: Resolution, precision: str = "fp32") -> Path:
-    """The model's graph as ONNX in the cache, weights in ``precision``: fp32, fp16 or (rounded, stored as fp32) bf16.
+    """The model's graph as ONNX in the cache, in fp32, from which the dialects of all engines are made.
 
-    A network that came as ONNX is put between our ends; its weights are never rounded to bf16 ahead.
+    Weights are rounded to what ``precision`` (fp32, fp16 or bf16) holds exactly, so that rounding shifts no layer's
+    mean output. A network that came as ONNX is put between our ends; its weights stay as they came.
 
     Raises:
         ModelError: the model is broken.
@@ -51,20 +52,18 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
     if spec.onnx is not None:
         from canet_ros.inference.onnx_network import write_onnx_network
 
-        write_onnx_network(folder, spec, resolution, path, precision)
+        write_onnx_network(folder, spec, resolution, path)
         return
     import torch
 
     from canet_ros.inference.pixels_to_classes import PixelsToClasses
-    from canet_ros.inference.rounding import round_to_bf16
+    from canet_ros.inference.rounding import round_weights
 
     spec, network = load_network(folder)
     graph = PixelsToClasses(spec, network, resolution).eval()
     width, height = resolution
-    if precision == "bf16":
-        round_to_bf16(graph, width, height)
-    elif precision == "fp16":
-        graph.half()
+    if precision in ("bf16", "fp16"):
+        round_weights(graph, width, height, torch.bfloat16 if precision == "bf16" else torch.float16)
     to_onnx(
         graph,
         {INPUT: torch.zeros(1, height, width, 3, dtype=torch.uint8)},
@@ -101,7 +100,16 @@ def _code_hash() -> str:
     sources = sorted((inference.parent / "network").glob("*.py"))
     sources += [
         inference / f"{name}.py"
-        for name in ("export", "int8_scales", "onnx_network", "pixels_to_classes", "quantization", "rounding")
+        for name in (
+            "deployment",
+            "dialects",
+            "export",
+            "int8_scales",
+            "onnx_network",
+            "pixels_to_classes",
+            "quantization",
+            "rounding",
+        )
     ]
     digest = hashlib.sha256()
     for source in sources:

@@ -33,10 +33,8 @@ _AXES_ARE_INPUT = {"ReduceSum": 13, "ReduceMax": 18}
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-def write_onnx_network(
-    folder: Path, spec: ModelSpec, resolution: Resolution, path: Path, precision: str
-) -> None:
-    """Compose a model's graph at a resolution; weights as they came, or in fp16.
+def write_onnx_network(folder: Path, spec: ModelSpec, resolution: Resolution, path: Path) -> None:
+    """Compose a model's graph at a resolution.
 
     Raises:
         ModelError: the file is broken or refused, or does not fit what model.yaml says.
@@ -44,9 +42,7 @@ def write_onnx_network(
     assert spec.onnx is not None
     network = read_onnx(folder / MODEL_FILE)
     try:
-        composed = pixels_to_classes(
-            network, spec.onnx, len(spec.classes), resolution, precision == "fp16", spec.temperature
-        )
+        composed = pixels_to_classes(network, spec.onnx, len(spec.classes), resolution, spec.temperature)
     except ModelError as error:
         raise ModelError(f"{folder / MODEL_FILE}: {error}") from error
     onnx.save(composed, str(path))
@@ -57,7 +53,6 @@ def pixels_to_classes(
     interface: OnnxInterface,
     classes: int,
     resolution: Resolution,
-    half: bool = False,
     temperature: float = 1.0,
 ) -> Any:
     """The whole graph (onnx.ModelProto): (B, h, w, 3) BGR uint8 to mask and confidence (B, h, w) uint8.
@@ -66,7 +61,7 @@ def pixels_to_classes(
         ModelError: the network does not take the resolution, or does not give the classes.
     """
     width, height = resolution
-    graph = _Graph(network, interface, resolution, half)
+    graph = _Graph(network, interface, resolution)
     shape = graph.shape
     if interface.gives == "ids":
         mask, confidence = _ids_at_full_size(graph.add, graph.output, shape, classes, resolution)
@@ -136,16 +131,12 @@ class _Graph:
         shape: of that; the first dimension is the batch, or 1 where it is free.
     """
 
-    def __init__(
-        self, network: Any, interface: OnnxInterface, resolution: Resolution, half: bool = False
-    ) -> None:
+    def __init__(self, network: Any, interface: OnnxInterface, resolution: Resolution) -> None:
         self._opset = opset_of(network)
         self._resolution = resolution
         self._batch = None if interface.free_batch else 1
         taken = _fixed_input(network, interface, resolution, self._batch)
         self.shape = _output_shape(taken, interface)
-        if half:
-            taken = _half(taken)
         kind = _input(taken, interface).type.tensor_type.elem_type
         _rename(taken.graph)
         self._network = taken
@@ -345,15 +336,6 @@ def onnx_runner(model: Any) -> Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
             raise ModelError(f"the graph does not run: {in_one_line(error)}") from error
 
     return output
-
-
-def _half(network: Any) -> Any:
-    """Weights and arithmetic in fp16, input and output as they were; OpenVINO, if alone, does that itself."""
-    try:
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-    except ImportError:
-        return network
-    return convert_float_to_float16(network, keep_io_types=True)
 
 
 def _network_input(add: _Nodes, interface: OnnxInterface, kind: int) -> str:

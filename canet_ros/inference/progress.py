@@ -4,28 +4,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 BUILDING = "building the engine, this takes minutes"
 
 _lock = threading.Lock()
-_running: list[str] = []
+_running: list[list[str]] = []
 
 
 @contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Say that this is being done meanwhile."""
+def doing(what: str) -> Iterator[Callable[[str], None]]:
+    """Say that this is being done meanwhile; yields a function that says it in other words."""
+    entry = [what]
     with _lock:
-        _running.append(what)
+        _running.append(entry)
+
+    def reword(words: str) -> None:
+        entry[0] = words
+
     try:
-        yield
+        yield reword
     finally:
         with _lock:
-            _running.remove(what)
+            _running[:] = [other for other in _running if other is not entry]
 
 
 def now() -> str:
     """What was begun last and is not done yet; empty: nothing."""
     with _lock:
-        return _running[-1] if _running else ""
+        return _running[-1][0] if _running else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights and biases in bf16 without the shift that rounding gives the mean of every layer's output."""
+"""Weights and biases in bf16 or fp16 without the shift that rounding gives the mean of every layer's output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ _PICTURES = 2
 
 
 @torch.no_grad()
-def round_to_bf16(graph: nn.Module, width: int, height: int) -> None:
-    """Fold batch norms into their convolutions and round weights and biases to bf16; all in place.
+def round_weights(graph: nn.Module, width: int, height: int, dtype: torch.dtype) -> None:
+    """Fold batch norms into their convolutions and round weights and biases to a type of 16 bits; all in place.
+
+    They stay float32 tensors, whose values ``dtype`` holds exactly.
 
     A rounded weight is off by the same amount at every pixel, and so is a rounded bias: unlike the rounding of pixels,
     it does not average out, and in a MobileNetV2 it costs more classes than everything else together. So weights are
@@ -27,7 +29,7 @@ def round_to_bf16(graph: nn.Module, width: int, height: int) -> None:
     noise = torch.randint(0, 256, (_PICTURES, 3, 12, 16), generator=generator).float()
     pictures = nn.functional.interpolate(noise, (height, width), mode="bilinear").to(torch.uint8)
     for convolution, mean in _mean_inputs(graph, pictures.permute(0, 2, 3, 1)).items():
-        _round_convolution(convolution, mean)
+        _round_convolution(convolution, mean, dtype)
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
@@ -58,7 +60,7 @@ def _mean_inputs(graph: nn.Module, pictures: Tensor) -> dict[Convolution, Tensor
     return {module: torch.stack(found).mean(0) for module, found in means.items()}
 
 
-def _round_convolution(convolution: Convolution, mean: Tensor) -> None:
+def _round_convolution(convolution: Convolution, mean: Tensor, dtype: torch.dtype) -> None:
     weight = convolution.weight
     if isinstance(convolution, nn.ConvTranspose2d):  # (in, out, y, x); an output sees one tap of stride^2
         weight = weight.transpose(0, 1)
@@ -68,20 +70,20 @@ def _round_convolution(convolution: Convolution, mean: Tensor) -> None:
     inputs = inputs.repeat_interleave(rows.shape[1] // inputs.shape[1], 1)
     missing = torch.zeros(rows.shape[0])
     if convolution.bias is not None:
-        missing = convolution.bias - _bf16(convolution.bias)
+        missing = convolution.bias - convolution.bias.to(dtype).float()
         convolution.bias.sub_(missing)
-    weight.copy_(round_rows(rows, inputs, missing).view_as(weight))
+    weight.copy_(round_rows(rows, inputs, missing, dtype).view_as(weight))
 
 
-def round_rows(rows: Tensor, inputs: Tensor, missing: Tensor) -> Tensor:
+def round_rows(rows: Tensor, inputs: Tensor, missing: Tensor, dtype: torch.dtype) -> Tensor:
     """Round each row (rows, N) so that its product with ``inputs`` (rows, N) grows by ``missing`` (rows,).
 
-    Starts from the nearest bf16 of every weight and takes the other neighbour where that brings the product closer,
-    largest changes first.
+    Starts from the nearest ``dtype`` of every weight and takes the other neighbour where that brings the product
+    closer, largest changes first.
     """
-    rounded = _bf16(rows)
+    rounded = rows.to(dtype).float()
     away_from_zero = (rows.abs() > rounded.abs()).to(torch.int16) * 2 - 1
-    other = (rounded.bfloat16().view(torch.int16) + away_from_zero).view(torch.bfloat16).float()
+    other = (rounded.to(dtype).view(torch.int16) + away_from_zero).view(dtype).float()
     other = torch.where(rounded == 0, rounded, other)
     changes = (other - rounded) * inputs
     missing = missing + ((rows - rounded) * inputs).sum(1)
@@ -92,7 +94,3 @@ def round_rows(rows: Tensor, inputs: Tensor, missing: Tensor) -> Tensor:
         taken[:, i] = (missing - ordered[:, i]).abs() < missing.abs()
         missing = missing - ordered[:, i] * taken[:, i]
     return torch.where(torch.zeros_like(taken).scatter(1, order, taken), other, rounded)
-
-
-def _bf16(values: Tensor) -> Tensor:
-    return values.bfloat16().float()

@@ -106,16 +106,18 @@ def test_any_size(random_model: Path, pictures: NDArray[np.uint8]) -> None:
         assert (run(random_model, odd, engine, "fp32")[0] == expected).mean() > 0.999
 
 
-def test_rounding_to_bf16_keeps_the_mean_output() -> None:
+@pytest.mark.parametrize(("dtype", "step"), [(torch.bfloat16, 1 / 128), (torch.float16, 1 / 1024)])
+def test_rounding_keeps_the_mean_output(dtype: torch.dtype, step: float) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(32, 144, generator=generator)
     inputs = torch.rand(32, 144, generator=generator)
-    missing = 0.01 * torch.randn(32, generator=generator)
-    rounded = round_rows(rows, inputs, missing)
-    torch.testing.assert_close(rounded, rounded.bfloat16().float(), rtol=0, atol=0)
-    assert ((rounded - rows).abs() <= rows.abs() / 128).all()  # one of the two neighbours
+    missing = step * torch.randn(32, generator=generator)
+    rounded = round_rows(rows, inputs, missing, dtype)
+    torch.testing.assert_close(rounded, rounded.to(dtype).float(), rtol=0, atol=0)
+    normal = rows.abs() > torch.finfo(dtype).smallest_normal
+    assert ((rounded - rows).abs() <= rows.abs() * step)[normal].all()  # one of the two neighbours
     wanted = (rows * inputs).sum(1) + missing
-    nearest_error = ((rows.bfloat16().float() * inputs).sum(1) - wanted).abs()
+    nearest_error = ((rows.to(dtype).float() * inputs).sum(1) - wanted).abs()
     error = ((rounded * inputs).sum(1) - wanted).abs()
     assert error.max() < 0.1 * nearest_error.mean()
 

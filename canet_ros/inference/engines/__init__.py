@@ -9,7 +9,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from canet_ros.hints import install_engine
+from canet_ros.hints import engine_module, install_engine
 from canet_ros.inference import cache
 from canet_ros.inference.engines.engine import UNLIMITED, Engine, EngineError, EngineRequest, in_one_line
 from canet_ros.inference.model_folder import ModelError, ModelSpec, load_spec
@@ -36,7 +36,9 @@ def create_engine(request: EngineRequest) -> Engine:
         )
     spec = load_spec(request.folder)
     if spec.onnx is not None and request.engine == "torch":
-        raise EngineError(f"engine torch: model {spec.name} is an ONNX network; use openvino or onnxruntime")
+        raise EngineError(
+            f"engine torch: model {spec.name} is an ONNX network; use openvino, onnxruntime or tensorrt"
+        )
     if request.resolution != spec.resolution:
         spec.require_free_size()
     if spec.onnx is not None and not spec.onnx.free_batch:
@@ -77,7 +79,7 @@ def create_engine(request: EngineRequest) -> Engine:
 
 
 def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
-    on_gpu = [("torch", "cuda"), ("onnxruntime", "cuda")]
+    on_gpu = [("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cuda")]
     on_cpu = [("openvino", "cpu"), ("torch", "cpu"), ("onnxruntime", "cpu")]
     if not cpu_has_bf16():
         on_cpu[1:] = reversed(on_cpu[1:])  # in fp32, ONNX Runtime is ahead of PyTorch
@@ -85,6 +87,8 @@ def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
         choices = (on_gpu if _has_cuda_gpu() else []) + on_cpu
     elif request.device == "cpu":
         choices = on_cpu
+    elif request.device.startswith("dla"):
+        choices = [("tensorrt", request.device)]
     else:
         choices = [(name, request.device) for name, _ in on_gpu]
     return [replace(request, engine=name, device=device) for name, device in choices]
@@ -93,7 +97,7 @@ def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
 def _build(request: EngineRequest, spec: ModelSpec) -> Engine:
     name = request.engine
     try:
-        if importlib.util.find_spec(name) is None:
+        if importlib.util.find_spec(engine_module(name)) is None:
             raise EngineError(f"the package {name} is missing: {install_engine(name)}")
         module = importlib.import_module(f"canet_ros.inference.engines.{name}_engine")
         engine: Engine = getattr(module, ENGINES[name])(request)

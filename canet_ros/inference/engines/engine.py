@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,7 @@ class EngineRequest:
         max_batch: pictures per call that a GPU prepares for; more are possible and slow the first time.
         streams: calls that will go on at the same time, for most pictures a second: an engine on a CPU that can gives
             each a core of its own. 0: one call at a time, on all cores, for the shortest time of each.
+        prebuilt_only: whether TensorRT is refused where no plan was built ahead; by $CANET_ROS_TENSORRT=prebuilt.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class EngineRequest:
     precision: str = "auto"
     max_batch: int = 1
     streams: int = 0
+    prebuilt_only: bool = field(default_factory=lambda: os.environ.get("CANET_ROS_TENSORRT") == "prebuilt")
 
 
 class Engine(Protocol):

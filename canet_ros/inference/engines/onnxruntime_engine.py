@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from canet_ros.hints import see_docs
 from canet_ros.inference import cache, progress
+from canet_ros.inference.deployment import deployment_graph
 from canet_ros.inference.engines import EngineError, EngineRequest
 from canet_ros.inference.engines.engine import in_one_line, warm_up
-from canet_ros.inference.export import INPUT, OUTPUTS, derived_name, exported_graph
+from canet_ros.inference.export import INPUT, OUTPUTS, derived_name
 from canet_ros.inference.model_folder import ModelError
-from canet_ros.inference.quantization import quantized_graph
 
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -62,10 +62,7 @@ class OnnxRuntimeEngine:
         index = _index(request.device)
         self.device = "cpu" if kinds == ["cpu"] else f"cuda:{index}"
         self.precision = _precision(request.precision, kinds)
-        if self.precision == "int8":
-            graph = quantized_graph(request.folder, request.resolution)
-        else:
-            graph = exported_graph(request.folder, request.resolution, self.precision)
+        graph = deployment_graph(request.folder, request.resolution, self.name, self.precision)
         options = onnxruntime.SessionOptions()
         # Threads that spin between two frames take the cores from image conversion and DDS.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -14,9 +14,10 @@ import openvino
 from numpy.typing import NDArray
 
 from canet_ros.inference import cache
+from canet_ros.inference.deployment import deployment_graph
 from canet_ros.inference.engines import EngineError, EngineRequest, cpu_multiplies_int8
 from canet_ros.inference.engines.engine import warm_up
-from canet_ros.inference.export import derived_name, exported_graph
+from canet_ros.inference.export import derived_name
 from canet_ros.inference.int8_scales import has_scales
 from canet_ros.inference.openvino_core import openvino_core
 from canet_ros.inference.quantization import quantized_graph, round_in_one_operation
@@ -58,7 +59,7 @@ class OpenVinoEngine:
         suffix = f"{self.precision}-openvino-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.blob"
 
         def compile_graph() -> Any:
-            graph = quantized or exported_graph(request.folder, request.resolution, self.precision)
+            graph = deployment_graph(request.folder, request.resolution, self.name, self.precision)
             model = core.read_model(graph)
             width, height = request.resolution
             if quantized:

@@ -15,7 +15,7 @@ from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16
 from canet_ros.inference.engines.engine import warm_up
 from canet_ros.inference.model_folder import load_network
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
-from canet_ros.inference.rounding import round_to_bf16
+from canet_ros.inference.rounding import round_weights
 
 _AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -33,7 +33,7 @@ class TorchEngine:
         width, height = request.resolution
         graph = PixelsToClasses(spec, network, request.resolution).eval()
         if self.precision == "bf16":
-            round_to_bf16(graph, width, height)
+            round_weights(graph, width, height, torch.bfloat16)
         self._graph = graph.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._captures: dict[int, _Capture] = {}
         self.most_at_once, self.passed_over = warm_up(
