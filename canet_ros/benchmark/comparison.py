@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures against those of before, by what the load of a machine leaves alone: ratios within a run, and memory."""
+"""Comparison of two benchmark runs by metrics that depend little on machine load: ratios within a run, and memory."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ from typing import Any
 _CASE = ("model", "resolution", "batch", "engine", "precision", "device")
 
 
-def regressions(figures: Mapping[str, Any], reference: Mapping[str, Any], tolerance: float) -> list[str]:
-    """What is slower or larger than in the reference, or is missing, a sentence each.
+def regressions(figures: Mapping[str, Any], baseline: Mapping[str, Any], tolerance: float) -> dict[str, str]:
+    """Metrics of the baseline that are missing or larger now, by name, with a description.
 
-    Compared are each engine's time over that of plain PyTorch in fp32 in the same run, the node's latency over that of
-    the plain node, and the node's memory. What the reference does not hold is not looked at.
+    Compared are each engine's time relative to plain PyTorch in fp32, the node's latency relative to the plain node's,
+    and the node's memory.
 
     Args:
-        figures, reference: what ``canet benchmark --json`` writes.
-        tolerance: how much more may be, 0.15 for 15 %.
+        figures, baseline: as written by ``canet benchmark --json``.
+        tolerance: accepted increase, 0.15 for 15 %.
 
     Raises:
-        ValueError: the reference holds nothing that could be compared.
+        ValueError: the baseline contains no metric that could be compared.
     """
-    known, found = _comparable(reference), _comparable(figures)
-    if not known:
-        raise ValueError(
-            "the reference holds no figures of engines or of the node: canet benchmark --json makes one"
+    before, now = _metrics(baseline), _metrics(figures)
+    if not before:
+        raise ValueError("the baseline has no engine or node figures; write one with canet benchmark --json")
+    worse = {}
+    for name, old in before.items():
+        new = now.get(name)
+        if new is None:
+            worse[name] = f"not measured; baseline {old:.3g}"
+        elif new > old * (1 + tolerance):
+            worse[name] = f"{new:.3g}, {new / old - 1:.0%} more than the baseline of {old:.3g}"
+    return worse
+
+
+def _metrics(figures: Mapping[str, Any]) -> dict[str, float]:
+    metrics = {
+        f"{', '.join(str(row[key]) for key in _CASE)}: time relative to plain PyTorch": float(
+            row["over_plain"]
         )
-    problems = []
-    for name, before in known.items():
-        now = found.get(name)
-        if now is None:
-            problems.append(f"{name}: not measured; {before:.3g} in the reference")
-        elif now > before * (1 + tolerance):
-            problems.append(
-                f"{name}: {now:.3g}, {now / before - 1:.0%} more than the {before:.3g} of the reference"
-            )
-    return problems
-
-
-def _comparable(figures: Mapping[str, Any]) -> dict[str, float]:
-    values = {
-        f"{', '.join(str(row[key]) for key in _CASE)}: time over plain PyTorch": float(row["over_plain"])
         for row in figures.get("engines", ())
         if row.get("over_plain") is not None and row["engine"] != "plain PyTorch"
     }
@@ -49,6 +47,6 @@ def _comparable(figures: Mapping[str, Any]) -> dict[str, float]:
     if node:
         plain_ms = node.get("plain_node", {}).get("latency_ms", {}).get("median")
         if plain_ms:
-            values["node: latency over the plain node's"] = node["latency_ms"]["median"] / plain_ms
-        values["node: memory, MB"] = float(node["memory_mb"])
-    return values
+            metrics["node: latency relative to the plain node"] = node["latency_ms"]["median"] / plain_ms
+        metrics["node: memory, MB"] = float(node["memory_mb"])
+    return metrics

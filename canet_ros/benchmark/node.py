@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node as its users meet it: camera images in and masks out, over DDS between processes."""
+"""End-to-end measurement of the node: camera images in, masks out, over DDS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from canet_ros.simulation import StreetDrive
 CAMERAS = 4
 RATE_HZ = 30.0
 _STAGES = ("transport", "wait", "convert", "inference", "publish")
-_PATIENCE_S = 60.0
+_FIRST_MASK_TIMEOUT_S = 60.0
 WARM_UP_FRAMES = 5
 _OUTPUTS = ("mask", "overlay", "confidence")
 
@@ -42,12 +42,12 @@ def measure_node(
     frames: int,
     memory_frames: int,
 ) -> dict[str, Any]:
-    """Latency by stage, sustained rate, start-up, cameras and memory of the node, and of a plain node beside it.
+    """Latency by stage, sustained rate, start-up time and memory of the node, and the same of a plain node.
 
-    The engine's own time is taken in this process between the frames, while the node is idle.
+    The engine alone is timed in this process between frames, while the node is idle.
 
     Raises:
-        RuntimeError: a node did not start or did not answer.
+        RuntimeError: a node did not start or did not respond.
     """
     os.environ.update(transport_environment())
     os.environ["ROS_DOMAIN_ID"] = str(unused_domain_id())
@@ -70,9 +70,7 @@ def measure_node(
 
     with _Probe(CAMERAS, scene) as probe:
         start_s = time.monotonic()
-        with NodeProcess(_node_command(parameters, 1)) as node:
-            probe.listen(1, ("mask",))
-            probe.wait_for_first_masks(1, node)
+        with _running(_node_command(parameters, 1), probe) as node:
             figures["start_up_s"] = time.monotonic() - start_s
             cpu_s = node.cpu_s()
             latencies, engines = probe.latencies(1, frames, engine_ms)
@@ -88,9 +86,7 @@ def measure_node(
             figures["memory_mb"] = node.memory_mb()
             if memory_frames:
                 figures["memory_growth"] = _memory_growth(probe, node, memory_frames)
-        with NodeProcess(_node_command(parameters, CAMERAS)) as node:
-            probe.listen(CAMERAS, ("mask",))
-            probe.wait_for_first_masks(CAMERAS, node)
+        with _running(_node_command(parameters, CAMERAS), probe, CAMERAS) as node:
             cpu_s, rounds = node.cpu_s(), max(3, frames // CAMERAS)
             latencies, engines = probe.latencies(CAMERAS, rounds, engine_ms)
             figures["cameras"] = {
@@ -101,9 +97,7 @@ def measure_node(
                 "memory_mb": node.memory_mb(),
                 "memory_per_camera_mb": (node.memory_mb() - figures["memory_mb"]) / (CAMERAS - 1),
             }
-        with NodeProcess(_plain_command(model, size)) as node:
-            probe.listen(1, ("mask",))
-            probe.wait_for_first_masks(1, node)
+        with _running(_plain_command(model, size), probe) as node:
             latencies, engines = probe.latencies(1, max(3, frames // 2), engine_ms)
             figures["plain_node"] = {
                 "latency_ms": _spread(latencies),
@@ -112,6 +106,15 @@ def measure_node(
                 "memory_mb": node.memory_mb(),
             }
     return figures
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], probe: _Probe, cameras: int = 1) -> Iterator[NodeProcess]:
+    """Start a node and wait for a mask of each camera."""
+    with NodeProcess(command) as node:
+        probe.listen(cameras, ("mask",))
+        probe.wait_for_first_masks(cameras, node)
+        yield node
 
 
 def _node_command(parameters: Mapping[str, str], cameras: int) -> list[str]:
@@ -123,7 +126,7 @@ def _node_command(parameters: Mapping[str, str], cameras: int) -> list[str]:
 
 def _plain_command(model: Path, size: str) -> list[str]:
     topics = ("/camera0/image_raw", "/camera0/segmentation/mask")
-    return [sys.executable, "-m", "canet_ros.benchmark.plain_node", str(model), size, *topics]
+    return [sys.executable, "-m", "canet_ros.benchmark.plain", str(model), size, *topics]
 
 
 def _spread(values_ms: Sequence[float]) -> dict[str, float]:
@@ -132,7 +135,7 @@ def _spread(values_ms: Sequence[float]) -> dict[str, float]:
 
 
 def _memory_growth(probe: _Probe, node: NodeProcess, frames: int) -> dict[str, float]:
-    """Resident memory after a tenth of the frames, and after all of them."""
+    """Resident memory after a tenth of the frames and after all of them."""
     sizes_mb = []
     for i in tqdm(range(frames), desc="memory", unit="frame", disable=None):
         probe.round_trip_ms(1)
@@ -142,9 +145,9 @@ def _memory_growth(probe: _Probe, node: NodeProcess, frames: int) -> dict[str, f
 
 
 class _Probe:
-    """Cameras and a subscriber: publishes stamped pictures and notes when their results come."""
+    """Publishes stamped images of several cameras and records the arrival of their results."""
 
-    def __init__(self, cameras: int, picture: NDArray[np.uint8]) -> None:
+    def __init__(self, cameras: int, image: NDArray[np.uint8]) -> None:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from rclpy.executors import SingleThreadedExecutor
@@ -163,7 +166,7 @@ class _Probe:
         self._cameras = [
             self._ros.create_publisher(Image, f"/camera{i}/image_raw", sensor_data) for i in range(cameras)
         ]
-        self._message = image_message(picture, "bgr8", Header(frame_id="camera"))
+        self._message = image_message(image, "bgr8", Header(frame_id="camera"))
         self._subscriptions: list[Any] = []
         self._outputs: tuple[str, ...] = ()
         self._arrived_s: dict[tuple[str, int], float] = {}
@@ -194,18 +197,21 @@ class _Probe:
         self._outputs = outputs
         self._subscriptions = [
             self._ros.create_subscription(
-                self._image_type, f"/camera{i}/segmentation/{output}", self._noting(f"{i}/{output}"), 2
+                self._image_type,
+                f"/camera{i}/segmentation/{output}",
+                self._record_arrival(f"{i}/{output}"),
+                2,
             )
             for i in range(cameras)
             for output in outputs
         ]
 
-    def _noting(self, name: str) -> Callable[[Any], None]:
-        def note(message: Any) -> None:
+    def _record_arrival(self, name: str) -> Callable[[Any], None]:
+        def callback(message: Any) -> None:
             stamp = message.header.stamp
             self._arrived_s[name, stamp.sec * 10**9 + stamp.nanosec] = time.time()
 
-        return note
+        return callback
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -214,24 +220,26 @@ class _Probe:
                 self._diagnostics = values
 
     def _publish(self, camera: int) -> int:
-        """The stamp, nanoseconds."""
+        """Publish an image; return its stamp in nanoseconds."""
         stamp = self._ros.get_clock().now().to_msg()
         self._message.header.stamp = stamp
         self._cameras[camera].publish(self._message)
         return int(stamp.sec * 10**9 + stamp.nanosec)
 
     def wait_for_first_masks(self, cameras: int, node: NodeProcess) -> None:
-        """Publish until every camera's results come, at lengthening intervals: a slow node has a queue to work off."""
-        end_s = time.monotonic() + _PATIENCE_S
+        """Publish until every camera has results; intervals grow, so that a slow node can empty its queue."""
+        end_s = time.monotonic() + _FIRST_MASK_TIMEOUT_S
         interval_s = 0.5
         while self.round_trip_ms(cameras, interval_s) is None:
             interval_s *= 1.2
             node.require_running()
             if time.monotonic() > end_s:
-                raise RuntimeError(f"no mask came within {_PATIENCE_S:.0f} s: {node.output()[-500:]}")
+                raise RuntimeError(
+                    f"no mask arrived within {_FIRST_MASK_TIMEOUT_S:.0f} s: {node.output()[-500:]}"
+                )
 
     def round_trip_ms(self, cameras: int, timeout_s: float = 20.0) -> float | None:
-        """From publishing a picture on each camera to the last result; None if one did not come in time."""
+        """Time from publishing an image per camera to the last result; None after the timeout."""
         self._arrived_s.clear()
         stamps = [self._publish(i) for i in range(cameras)]
         wanted = [(f"{i}/{output}", stamp) for i, stamp in enumerate(stamps) for output in self._outputs]
@@ -245,7 +253,7 @@ class _Probe:
     def latencies(
         self, cameras: int, frames: int, engine_ms: Callable[[], float]
     ) -> tuple[list[float], list[float]]:
-        """Round trips, and the engine's own time in turns with them; a lost frame counts in neither."""
+        """Round trips alternating with runs of the engine alone; lost frames are excluded from both."""
         for _ in range(WARM_UP_FRAMES):
             self.round_trip_ms(cameras)
         latencies, engines = [], []
@@ -255,18 +263,18 @@ class _Probe:
                 latencies.append(latency_ms)
                 engines.append(engine_ms())
         if not latencies:
-            raise RuntimeError(f"every frame was lost: {see_docs('transport.md')}")
+            raise RuntimeError(f"all frames were lost: {see_docs('transport.md')}")
         return latencies, engines
 
     def stages(self, latency_ms: float) -> dict[str, float]:
-        """Medians by the node's own account of its last seconds; the way out is what remains of the latency."""
+        """Median times per stage from the node's diagnostics; "transport out" is the rest of the latency."""
         time.sleep(1.0)
         values = self._diagnostics
         stages = {stage: float(values.get(f"{stage}_p50_ms", "nan")) for stage in _STAGES}
         return {**stages, "transport out": latency_ms - float(values.get("age_p50_ms", "nan"))}
 
     def sustained(self, node: NodeProcess, seconds: float) -> dict[str, float]:
-        """Publish at ``RATE_HZ``, more than can be segmented, and count what comes."""
+        """Publish at ``RATE_HZ`` and count the results."""
         self._arrived_s.clear()
         dropped = int(self._diagnostics.get("dropped", 0))
         cpu_s, start_s = node.cpu_s(), time.monotonic()

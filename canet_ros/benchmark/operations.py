@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a network computes, and how much a machine can."""
+"""Operations of a network, and peak throughput of the machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _REPEATS = 8
 
 
 def count_gflop(network: nn.Module, resolution: Resolution) -> float:
-    """Billions of operations for one picture of (width, height), a multiply-add counted as two.
+    """Billions of operations per image of (width, height); a multiply-add counts as two.
 
-    Those of all convolutions and matrix products; batch norms, activations and interpolation are left out. Only shapes
-    are followed: ``network`` goes to the meta device, and is of no use afterwards.
+    Counts convolutions and matrix products, not batch norms, activations and interpolation. Moves ``network`` to the
+    meta device, which discards its weights.
     """
     network.to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -28,7 +28,7 @@ def count_gflop(network: nn.Module, resolution: Resolution) -> float:
 
 
 def peak_gflops(precision: str, device: str = "cpu") -> float | None:
-    """Best of several matrix products, GFLOP/s, a multiply-add counted as two; None where PyTorch has none (int8)."""
+    """Peak GFLOP/s of a matrix product (a multiply-add counts as two); None if PyTorch has none (int8)."""
     number_type = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     if number_type is None or (precision == "fp16" and device == "cpu"):
         return None
@@ -43,5 +43,5 @@ def peak_gflops(precision: str, device: str = "cpu") -> float | None:
 
 
 def gpu_names() -> list[str]:
-    """Of every GPU that PyTorch reaches."""
+    """Names of all GPUs that PyTorch can use."""
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model as it is usually run, to compare with: fp32, everything at full size, no step of it tuned."""
+"""Baselines: a model in plain PyTorch or ONNX Runtime, fp32 at full size, and a plain node around it.
+
+``python -m canet_ros.benchmark.plain MODEL_FOLDER WIDTHxHEIGHT IMAGE_TOPIC MASK_TOPIC`` runs the node.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from canet_ros.inference.model_folder import (
     Resolution,
     load_network,
     load_spec,
+    parse_resolution,
 )
 from canet_ros.opencv import resize
 
@@ -25,14 +30,14 @@ Masks = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 def plain_masks(folder: Path, resolution: Resolution) -> Masks:
-    """Pictures (B, h, w, 3) BGR to class ids (B, h, w): in PyTorch, eager, or of an ONNX network in ONNX Runtime."""
+    """Function from images (B, H, W, 3) BGR to class ids (B, H, W): eager PyTorch, or ONNX Runtime for ONNX models."""
     spec = load_spec(folder)
     if spec.onnx is not None:
-        return _of_onnx(folder, spec, resolution)
+        return _onnx_masks(folder, spec, resolution)
     network = load_network(folder)[1]
 
-    def masks(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        rgb = torch.from_numpy(pictures).permute(0, 3, 1, 2).flip(1)
+    def masks(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        rgb = torch.from_numpy(images).permute(0, 3, 1, 2).flip(1)
         with torch.inference_mode():
             ids: NDArray[np.uint8] = network(spec.normalize(rgb)).argmax(1).to(torch.uint8).numpy()
         return ids
@@ -40,7 +45,7 @@ def plain_masks(folder: Path, resolution: Resolution) -> Masks:
     return masks
 
 
-def _of_onnx(folder: Path, spec: ModelSpec, resolution: Resolution) -> Masks:
+def _onnx_masks(folder: Path, spec: ModelSpec, resolution: Resolution) -> Masks:
     from canet_ros.inference.onnx_file import read_onnx
     from canet_ros.inference.onnx_network import onnx_runner, pixels_to_logits, pixels_to_output
 
@@ -52,12 +57,41 @@ def _of_onnx(folder: Path, spec: ModelSpec, resolution: Resolution) -> Masks:
         else pixels_to_output(network, spec.onnx, resolution)
     )
 
-    def mask(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        found = run({INPUT: picture[None]})
+    def mask(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        output = run({INPUT: image[None]})
         if has_logits:
-            full = cv2.resize(found[0].transpose(1, 2, 0), resolution)
+            full = cv2.resize(output[0].transpose(1, 2, 0), resolution)
             ids: NDArray[np.uint8] = full.argmax(2).astype(np.uint8)
             return ids
-        return resize(np.squeeze(found).astype(np.uint8), resolution, cv2.INTER_NEAREST)
+        return resize(np.squeeze(output).astype(np.uint8), resolution, cv2.INTER_NEAREST)
 
-    return lambda pictures: np.stack([mask(picture) for picture in pictures])
+    return lambda images: np.stack([mask(image) for image in images])
+
+
+def main() -> None:
+    """Run a node that does everything in its callback, subscribes best effort and queues 10 images."""
+    import rclpy
+    from sensor_msgs.msg import Image
+
+    folder, size, image_topic, mask_topic = sys.argv[1:5]
+    resolution = parse_resolution(size)
+    masks = plain_masks(Path(folder), resolution)
+    rclpy.init()
+    node = rclpy.create_node("plain_segmentation")
+    publisher = node.create_publisher(Image, mask_topic, 10)
+
+    def on_image(message: Image) -> None:
+        image = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
+        mask = masks(resize(image, resolution)[None])[0]
+        mask = resize(mask, (message.width, message.height), cv2.INTER_NEAREST)
+        out = Image(header=message.header, height=message.height, width=message.width, encoding="mono8")
+        out.step = message.width
+        out.data = mask.tobytes()
+        publisher.publish(out)
+
+    node.create_subscription(Image, image_topic, on_image, rclpy.qos.qos_profile_sensor_data)
+    rclpy.spin(node)
+
+
+if __name__ == "__main__":
+    main()

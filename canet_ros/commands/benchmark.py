@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet benchmark``: engines x precisions x sizes x batch, or with ``--node`` the node through DDS."""
+"""``canet benchmark``: time engines x precisions x sizes x batches, or with ``--node`` the node over DDS."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COLUMNS = {
     "fps": ("FPS", "{:.1f}"),
     "gflops": ("GFLOP/s", "{:.0f}"),
     "share_of_peak": ("of peak", "{:.0%}"),
-    "over_plain": ("of plain", "{:.2f}"),
+    "over_plain": ("vs. plain", "{:.2f}"),
     "agreement": ("agreement", "{:.2%}"),
     "miou": ("mIoU", "{:.4f}"),
 }
@@ -44,8 +44,8 @@ _COLUMNS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", nargs="+", default=[DEFAULT_MODEL], help="models by name or folder; the first "
-        "in plain PyTorch is what the others are compared with"
+        "--model", nargs="+", default=[DEFAULT_MODEL], help="models by name or folder; the baseline "
+        "is the first one in plain PyTorch"
     )  # fmt: skip
     parser.add_argument("--engine", nargs="+", default=["auto"], choices=("auto", *ENGINES))
     parser.add_argument("--precision", nargs="+", default=["auto"], choices=("auto", *PRECISIONS))
@@ -55,50 +55,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=argument(_resolution),
         metavar="WxH",
-        help="of the network's input, or 'camera': in the shape of a 1280x720 camera (default: the first model's own)",
+        help="network input, or 'camera': aspect ratio of a 1280x720 camera (default: the first model's)",
     )
-    parser.add_argument("--batch", nargs="+", type=int, default=[1], help="pictures per call")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], help="images per call")
     parser.add_argument(
-        "--rounds", type=int, default=20, help="times that each is measured, in turns (default: 20)"
+        "--rounds", type=int, default=20, help="measurements of each, interleaved (default: 20)"
     )
-    parser.add_argument("--data", type=Path, help="labelled pictures, for agreement with fp32 and mIoU")
+    parser.add_argument("--data", type=Path, help="labelled images, for agreement with fp32 and mIoU")
     parser.add_argument(
         "--split", default="val", help="folder in --data with images/ and labels/ (default: val)"
     )
-    parser.add_argument(
-        "--node", action="store_true", help="measure the node through DDS with the first model"
-    )
+    parser.add_argument("--node", action="store_true", help="measure the node over DDS, with the first model")
     parser.add_argument(
         "--frames", type=int, default=30, help="with --node: frames per measurement (default: 30)"
     )
     parser.add_argument(
-        "--memory-frames", type=int, default=0, help="with --node: frames to watch its memory over"
+        "--memory-frames",
+        type=int,
+        default=0,
+        help="with --node: frames for measuring memory growth (default: 0)",
     )
     parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="measure all that this device can, into a page and a JSON"
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="measure everything on this device; write report.md and report.json",
     )
     parser.add_argument(
         "--minutes",
         type=float,
         default=15.0,
-        help="when the rounds of a size end, done or not; with --report: about how long all takes (default: 15)",
+        help="time limit per size; with --report: approximate total time (default: 15)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument(
         "--against",
         type=Path,
         metavar="FILE",
-        help="figures of before, as --json wrote them: exit 1 where ratios to plain PyTorch or memory are worse",
+        help="baseline written by --json: exit 1 if times relative to plain PyTorch or memory are worse",
     )
     parser.add_argument(
-        "--tolerance", type=float, default=0.15, help="with --against: share that may be more (default: 0.15)"
+        "--tolerance", type=float, default=0.15, help="with --against: accepted increase (default: 0.15)"
     )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a bar chart")
     add_force_argument(parser)
 
 
 def _resolution(text: str) -> Resolution | None:
-    """None stands for the camera's shape."""
+    """None is the camera's aspect ratio."""
     return None if text == CAMERA else parse_resolution(text)
 
 
@@ -108,8 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.minutes > 0:
         raise ValueError(f"--minutes must be more than 0, not {arguments.minutes:g}")
     if not 0 <= arguments.tolerance < 10:
-        raise ValueError("--tolerance must be from 0 to 10, 0.15 for 15 %")
-    reference = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else None
+        raise ValueError("--tolerance must be at least 0 and below 10; 0.15 is 15 %")
+    baseline = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else None
     if arguments.report:
         from canet_ros.benchmark.report import measure_everything
 
@@ -119,13 +123,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(arguments.report / "report.md")
         return 0
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
-        raise ModuleNotFoundError(f"--plot takes matplotlib: {pip_install('matplotlib')}")
+        raise ModuleNotFoundError(f"--plot requires matplotlib: {pip_install('matplotlib')}")
     require_image_format(arguments.plot)
     require_writable(arguments.json, arguments.plot, replace=arguments.force)
     models = [find_model(name) for name in arguments.model]
     own = load_spec(models[0]).resolution
     resolutions = [given or camera_resolution(own, CAMERA_SIZE) for given in arguments.resolution or [own]]
-    limit_s = arguments.minutes * 60
     figures: dict[str, Any] = {"machine": {**describe_benchmark_machine(), "gpus": gpu_names()}}
     if arguments.node:
         from canet_ros.benchmark.node import measure_node
@@ -141,52 +144,63 @@ def run(arguments: argparse.Namespace) -> int:
         )
         print(json.dumps(figures["node"], indent=2))
     else:
-        pictures = find_pictures(arguments.data / arguments.split) if arguments.data else []
-        cases = [
-            Case(model, engine, precision, arguments.device, resolution, batch)
-            for resolution, batch, model, engine, precision in itertools.product(
-                resolutions, arguments.batch, models, arguments.engine, arguments.precision
-            )
-        ]
-
-        def keep(rows: list[dict[str, Any]]) -> None:
-            figures["engines"] = rows
-            if arguments.json:  # what there is outlives a run that is ended
-                write_json(arguments.json, figures)
-
-        figures["engines"] = measure_engines(cases, arguments.rounds, pictures, limit_s, keep)
-        if importlib.util.find_spec("openvino"):
-            figures["around_network"] = [
-                {
-                    "model": load_spec(model).name,
-                    "resolution": f"{resolution[0]}x{resolution[1]}",
-                    **measure_around_network(model, resolution, CAMERA_SIZE, arguments.rounds, limit_s),
-                }
-                for model, resolution in itertools.product(models, resolutions)
-                if load_spec(model).onnx is None
-            ]
+        _measure_engines(arguments, models, resolutions, figures)
         print(table(figures["engines"]))
         for row in figures.get("around_network", []):
             print(
-                f"around the network of {row['model']} at {row['resolution']}: {row['graph_ms']:.1f} ms "
-                f"and {row['resize_ms']:.1f} ms to resize {CAMERA_SIZE[0]}x{CAMERA_SIZE[1]} "
-                f"(the plain way {row['plain_graph_ms']:.1f} ms)"
+                f"{row['model']} at {row['resolution']}: {row['graph_ms']:.1f} ms outside the network "
+                f"(plain implementation {row['plain_graph_ms']:.1f} ms), {row['resize_ms']:.1f} ms to resize "
+                f"{CAMERA_SIZE[0]}x{CAMERA_SIZE[1]}"
             )
     if arguments.json:
         write_json(arguments.json, figures)
     if arguments.plot:
-        from canet_ros.benchmark.plot import draw
+        from canet_ros.benchmark.plot import plot
 
-        draw(figures, arguments.plot)
-    if reference is not None:
-        worse = regressions(figures, reference, arguments.tolerance)
-        print("\n".join(worse) or f"nothing is worse than in {arguments.against}")
-        return 1 if worse else 0
-    return 0
+        plot(figures, arguments.plot)
+    if baseline is None:
+        return 0
+    worse = regressions(figures, baseline, arguments.tolerance)
+    print("\n".join(f"{name}: {text}" for name, text in worse.items()) or "no regressions")
+    return 1 if worse else 0
+
+
+def _measure_engines(
+    arguments: argparse.Namespace,
+    models: Sequence[Path],
+    resolutions: Sequence[Resolution],
+    figures: dict[str, Any],
+) -> None:
+    """Fill in the figures of engines and, with OpenVINO, of the graph around the network."""
+    images = find_pictures(arguments.data / arguments.split) if arguments.data else []
+    limit_s = arguments.minutes * 60
+    cases = [
+        Case(model, engine, precision, arguments.device, resolution, batch)
+        for resolution, batch, model, engine, precision in itertools.product(
+            resolutions, arguments.batch, models, arguments.engine, arguments.precision
+        )
+    ]
+
+    def save(rows: list[dict[str, Any]]) -> None:
+        figures["engines"] = rows
+        if arguments.json:  # intermediate figures, in case the run is interrupted
+            write_json(arguments.json, figures)
+
+    figures["engines"] = measure_engines(cases, arguments.rounds, images, limit_s, save)
+    if importlib.util.find_spec("openvino"):
+        figures["around_network"] = [
+            {
+                "model": load_spec(model).name,
+                "resolution": f"{resolution[0]}x{resolution[1]}",
+                **measure_around_network(model, resolution, CAMERA_SIZE, arguments.rounds, limit_s),
+            }
+            for model, resolution in itertools.product(models, resolutions)
+            if load_spec(model).onnx is None
+        ]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table of what was measured; what could not be had follows in words."""
+    """Markdown table of the measured cases, followed by the errors of the others."""
     shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
     lines = ["| " + " | ".join(_COLUMNS[key][0] for key in shown) + " |", "| --- " * len(shown) + "|"]
     for row in rows:
