@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The command, in ROS's environment and the workspace's.
+# Runs the command with ROS and the workspace sourced.
 set -eo pipefail
 # shellcheck disable=SC1090
 source "/opt/ros/${ROS_DISTRO}/setup.bash"

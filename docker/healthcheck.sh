@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Healthy is an active lifecycle node; CANET_NODE names it where it has another name or namespace.
+# Healthy if the lifecycle node is active. CANET_NODE: its name, if it is not /canet.
 set -eo pipefail
 # shellcheck disable=SC1090
 source "/opt/ros/${ROS_DISTRO}/setup.bash"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``canet benchmark`` measures: engines in this process, the node through DDS between processes."""
+"""``canet benchmark``: engines in this process, and the node over DDS."""

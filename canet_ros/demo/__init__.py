@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job on this machine without a robot: a street camera, a recorder, and the processes between them."""
+"""``canet demo``: street camera, recorder, and the processes they run in."""
