@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark runs and its JSON is whole. Whether this machine is fast is not tested."""
+"""``canet benchmark`` runs and writes complete, consistent JSON; speed is not tested."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_operations_are_those_of_the_paper() -> None:
-    """Of CANet with MobileNetV2 and 19 classes at 1024x512, counted by hand: the spatial branch's first convolution
-    alone is 2 x 512 x 256 x 64 x 27 operations, and all of it 39 GFLOP.
+    """CANet with MobileNetV2, 19 classes, 1024x512, counted by hand: 2 x 512 x 256 x 64 x 27 operations in the first
+    convolution of the spatial branch, 39 GFLOP in total.
     """
     assert count_gflop(CANet(19), (1024, 512)) == pytest.approx(39, rel=0.02)
     assert count_gflop(CANet(19, architecture="canet_lite"), (1024, 512)) == pytest.approx(7.5, rel=0.03)
 
 
-def test_peak_is_that_of_a_matrix_product() -> None:
+def test_peak_is_measured_by_a_matrix_product() -> None:
     peak = peak_gflops("fp32")
     assert peak is not None
     assert 1 < peak < 100_000
@@ -82,15 +82,15 @@ def test_engines(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "| plain PyTorch |" in capsys.readouterr().out
 
 
-def test_accuracy_on_labelled_pictures_against_a_reference(
+def test_accuracy_on_labelled_images_against_a_baseline(
     random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_scenes(tmp_path / "data" / "val", 2, 5, 160, 120)
     file = tmp_path / "figures.json"
     arguments = ["--rounds", "1", "--engine", "onnxruntime", "--precision", "fp32", "--json", str(file)]
     faster = {**ROW, "model": "random", "engine": "onnxruntime", "device": "cpu", "over_plain": 1e-6}
-    (tmp_path / "reference.json").write_text(json.dumps({"engines": [faster]}))
-    arguments += ["--data", str(tmp_path / "data"), "--against", str(tmp_path / "reference.json")]
+    (tmp_path / "baseline.json").write_text(json.dumps({"engines": [faster]}))
+    arguments += ["--data", str(tmp_path / "data"), "--against", str(tmp_path / "baseline.json")]
     assert main(["benchmark", "--model", str(random_model), *arguments]) == 1
     assert "more than the baseline of 1e-06" in capsys.readouterr().out
     row = json.loads(file.read_text())["engines"][1]
@@ -98,7 +98,7 @@ def test_accuracy_on_labelled_pictures_against_a_reference(
     assert row["miou"] == pytest.approx(row["miou_fp32"], abs=0.01)
 
 
-def test_a_slow_device_has_figures_of_the_rounds_that_it_managed(random_model: Path, tmp_path: Path) -> None:
+def test_the_time_limit_ends_the_rounds(random_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     arguments = ["--rounds", "1000000", "--minutes", "0.001", "--engine", "torch", "--resolution", "96x64"]
     assert main(["benchmark", "--model", str(random_model), *arguments, "--json", str(file)]) == 0
@@ -123,9 +123,7 @@ def test_regressions_are_named() -> None:
         regressions(FIGURES, {"machine": {}}, 0.15)
 
 
-def test_a_reference_is_read_before_anything_is_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_baseline_is_read_before_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--against", str(tmp_path / "none.json")]) == 1
     assert "none.json" in capsys.readouterr().err
 

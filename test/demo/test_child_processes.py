@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that we start end with us, also where we are killed."""
+"""Child processes end with their parent, even if it is killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_child_does_not_outlive_a_parent_that_is_killed() -> None:
+def test_a_child_does_not_outlive_a_killed_parent() -> None:
     code = f"""
 from canet_ros.demo.processes import ChildProcess
 child = ChildProcess("sleeper", {SLEEPER!r})
@@ -39,16 +39,16 @@ child.wait()
     wait_until(lambda: not is_running(pid), "the child to end")
 
 
-def test_one_that_does_not_listen_is_killed() -> None:
+def test_a_process_that_ignores_sigterm_is_killed() -> None:
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     process = ChildProcess("deaf", [*SLEEPER[:2], ignore + SLEEPER[2]])
-    wait_until(lambda: "up" in process.output(), "its first word")
+    wait_until(lambda: "up" in process.output(), "its output")
     stop([process], grace_s=0.2)
     assert process.status() == -signal.SIGKILL
     assert process.exit_message() == "the deaf was ended by SIGKILL"
 
 
-def test_output_is_kept_and_the_last_line_told(tmp_path: Path) -> None:
+def test_the_exit_message_has_the_last_line_of_output(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = "import sys; print('first'); print('wrong', file=sys.stderr); sys.exit(3)"
     with ChildProcess("talker", [sys.executable, "-u", "-c", code], log=log) as process:

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet demo`` as a user runs it: camera, node and recorder in processes of their own, judged by what they leave.
-
-The figures are compared with the same frames segmented in this process. How good or fast a trained model is, is not
-tested here.
-"""
+"""``canet demo`` end to end, checked by its output files against the same frames segmented in this process."""
 
 from __future__ import annotations
 
@@ -50,19 +46,19 @@ def children(pid):
     return found
 
 
-def wait_until_it_works(process, out):
-    """Until the node has its model and all three processes run: the main job is under way."""
+def wait_until_running(process, out):
+    """Wait until the node has loaded its model and all three processes run."""
     log = out / "logs" / "segmentation_node.log"
 
-    def works():
+    def is_running():
         assert process.poll() is None, process.communicate()
         return log.is_file() and "loaded in" in log.read_text() and len(children(process.pid)) == 3
 
-    wait_until(works, "the demo to work", LIMIT_S)
+    wait_until(is_running, "the demo to run", LIMIT_S)
 
 
 @pytest.fixture(scope="module")
-def drawn_run(tmp_path_factory, random_model):
+def synthetic_run(tmp_path_factory, random_model):
     out = tmp_path_factory.mktemp("demo")
     (out / "overlay_099.png").write_bytes(b"of an earlier run")
     size = ("--size", "320x240", "--seed", 2, "--seconds", 2)
@@ -72,8 +68,8 @@ def drawn_run(tmp_path_factory, random_model):
     return out, json.loads((out / "summary.json").read_text()), printed
 
 
-def test_the_summary_agrees_with_itself_and_with_what_is_printed(drawn_run):
-    out, summary, printed = drawn_run
+def test_the_summary_is_consistent_and_printed(synthetic_run):
+    out, summary, printed = synthetic_run
     assert summary["frames_published"] == 20
     assert 1 <= summary["frames_segmented"] <= 20
     assert summary["dropped"] == 20 - summary["frames_segmented"]
@@ -94,8 +90,8 @@ def test_the_summary_agrees_with_itself_and_with_what_is_printed(drawn_run):
         assert text in printed
 
 
-def test_overlays_and_agreement_are_those_of_the_camera_and_the_model(drawn_run, random_model):
-    out, summary, _ = drawn_run
+def test_overlays_and_accuracy_match_the_camera_and_the_model(synthetic_run, random_model):
+    out, summary, _ = synthetic_run
     segmenter = Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
     table = color_lookup_table(segmenter.spec.classes, "bgr")
     drive = StreetDrive(2, 320, 240, 10.0)
@@ -107,9 +103,9 @@ def test_overlays_and_agreement_are_those_of_the_camera_and_the_model(drawn_run,
     assert sorted(path.name for path in out.glob("overlay_*")) == names
     indices = []
     for name in names:
-        picture = cv2.imread(str(out / name))
-        indices += [i for i, candidate in enumerate(expected) if np.array_equal(picture, candidate)]
-    assert len(indices) == len(names), "an overlay is none of the camera's frames with the model's mask"
+        image = cv2.imread(str(out / name))
+        indices += [i for i, candidate in enumerate(expected) if np.array_equal(image, candidate)]
+    assert len(indices) == len(names), "an overlay matches no frame of the camera with the model's mask"
     assert indices == sorted(indices)
     if summary["dropped"] == 0:
         assert indices == [0, 10]
@@ -118,8 +114,8 @@ def test_overlays_and_agreement_are_those_of_the_camera_and_the_model(drawn_run,
         assert summary["pixel_accuracy"] == pytest.approx(scores(total).pixel_accuracy, abs=1e-4)
 
 
-def test_the_contact_sheet_shows_image_overlay_and_truth(drawn_run):
-    out, _, _ = drawn_run
+def test_the_contact_sheet_shows_image_overlay_and_ground_truth(synthetic_run):
+    out, _, _ = synthetic_run
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     image = StreetDrive(2, 320, 240, 10.0).frame(0).image
     row = cv2.matchTemplate(sheet, cv2.resize(image, (480, 360))[40:], cv2.TM_CCOEFF_NORMED)
@@ -128,28 +124,28 @@ def test_the_contact_sheet_shows_image_overlay_and_truth(drawn_run):
     width = 480
     assert sheet.shape[1] > x + 3 * width
     third = sheet[y + 4 : y + 300, x + 2 * (width + 12) + 4 : x + 3 * width]
-    share_of_flat = np.mean(np.all(third[:, 1:] == third[:, :-1], axis=-1))
-    assert share_of_flat > 0.8, "the third column is flat colours: the truth"
+    flat = np.mean(np.all(third[:, 1:] == third[:, :-1], axis=-1))
+    assert flat > 0.8, "the third column is flat colours: the ground truth"
 
 
-def test_the_users_own_pictures_have_no_truth_and_become_a_bag(tmp_path, random_model):
+def test_the_users_images_have_no_ground_truth_and_are_recorded(tmp_path, random_model):
     pytest.importorskip("rosbags")
     from canet_ros.bags.reading import open_bag
 
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for index in range(4):
-        cv2.imwrite(str(pictures / f"{index}.jpg"), StreetDrive(index, 160, 120).frame(0).image)
+        cv2.imwrite(str(images / f"{index}.jpg"), StreetDrive(index, 160, 120).frame(0).image)
     out = tmp_path / "out"
     (out / "drive").mkdir(parents=True)
     (out / "drive" / "drive_0.mcap").write_bytes(b"of an earlier run")
-    process = demo("--out", out, "--force", "--model", random_model, "--input", pictures, "--bag", *EXACT)
+    process = demo("--out", out, "--force", "--model", random_model, "--input", images, "--bag", *EXACT)
     _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors
     summary = json.loads((out / "summary.json").read_text())
     assert summary["miou"] is None
     assert summary["frames_published"] == 4
-    assert summary["input"] == str(pictures)
+    assert summary["input"] == str(images)
     assert cv2.imread(str(out / "contact_sheet.png")).shape[1] < 3 * 480
     with open_bag(out / "drive", tmp_path) as bag:
         topics = [message.connection.topic for _, message in bag.messages()]
@@ -158,23 +154,23 @@ def test_the_users_own_pictures_have_no_truth_and_become_a_bag(tmp_path, random_
     assert topics.count("/street/segmentation/mask/compressed") >= summary["frames_segmented"] - 1
 
 
-def test_when_the_node_dies_the_demo_says_so_and_leaves_nothing_behind(tmp_path, random_model):
+def test_a_crash_of_the_node_ends_the_demo_with_an_error(tmp_path, random_model):
     process = demo("--out", tmp_path, "--model", random_model, "--size", "160x120", *EXACT)
-    wait_until_it_works(process, tmp_path)
+    wait_until_running(process, tmp_path)
     started = children(process.pid)
     (node,) = [pid for pid, command in started.items() if "canet_ros.ros.node" in command]
     subprocess.run(["kill", "-KILL", str(node)], check=True)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert "canet demo: the segmentation node was ended by SIGKILL" in errors.splitlines()[-1]
+    assert "segmentation node was ended by SIGKILL" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert not [pid for pid in started if Path("/proc", str(pid)).exists()]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_it_leaves_nothing_behind(number, status, tmp_path, random_model):
+def test_a_signal_stops_all_processes(number, status, tmp_path, random_model):
     process = demo("--out", tmp_path, "--model", random_model, "--size", "160x120", *EXACT)
-    wait_until_it_works(process, tmp_path)
+    wait_until_running(process, tmp_path)
     started = children(process.pid)
     assert len(started) == 3
     process.send_signal(number)
@@ -192,7 +188,7 @@ def test_stopped_it_leaves_nothing_behind(number, status, tmp_path, random_model
         (("--device", "cuda:99"), ["cuda:99"]),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(arguments, words, tmp_path, random_model, capfd):
+def test_invalid_arguments_are_one_line_of_error(arguments, words, tmp_path, random_model, capfd):
     assert main(["demo", "--out", str(tmp_path), "--model", str(random_model), *arguments]) == 1
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert all(word in line for word in words), line

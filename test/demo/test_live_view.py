@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live view as a browser meets it: over HTTP, and once with Chromium where it is installed."""
+"""The live view over HTTP, and in Chromium where it is installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from canet_ros.demo.live_view import LiveView
 RED, GREEN = ((0, 0, 255), (0, 255, 0))  # BGR
 
 
-def picture(color: tuple[int, int, int]) -> np.ndarray:
+def plain_image(color: tuple[int, int, int]) -> np.ndarray:
     return np.full((48, 64, 3), color, np.uint8)
 
 
@@ -37,7 +37,7 @@ def view() -> Iterator[LiveView]:
 
 
 def next_color(stream: http.client.HTTPResponse) -> tuple[int, ...]:
-    """Of the next picture of the stream, to the nearest 255."""
+    """Colour of the next image of the stream; channels rounded to 0 or 255."""
     while not (line := stream.readline()).startswith(b"Content-Length"):
         assert line, "the stream has ended"
     stream.readline()
@@ -46,18 +46,18 @@ def next_color(stream: http.client.HTTPResponse) -> tuple[int, ...]:
     return tuple(int(round(value / 255) * 255) for value in pixel.tolist())
 
 
-def test_every_viewer_gets_the_newest_picture_and_those_that_follow(view: LiveView) -> None:
-    view.show(picture(RED))
+def test_every_viewer_receives_the_newest_image_and_later_ones(view: LiveView) -> None:
+    view.show(plain_image(RED))
     with (
         urlopen(f"{view.address}stream", timeout=10) as one,
         urlopen(f"{view.address}stream", timeout=10) as two,
     ):
         assert (next_color(one), next_color(two)) == (RED, RED)
-        view.show(picture(GREEN))
+        view.show(plain_image(GREEN))
         assert (next_color(one), next_color(two)) == (GREEN, GREEN)
 
 
-def test_the_page_shows_the_stream_and_belongs_to_nobody_else(view: LiveView) -> None:
+def test_the_page_shows_the_stream_and_cannot_be_embedded(view: LiveView) -> None:
     with urlopen(view.address, timeout=10) as answer:
         assert 'src="/stream"' in answer.read().decode()
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
@@ -73,7 +73,7 @@ def test_the_page_shows_the_stream_and_belongs_to_nobody_else(view: LiveView) ->
         (None, "../etc", 404),
     ],
 )
-def test_foreign_names_and_other_paths_are_refused(
+def test_foreign_host_names_and_other_paths_are_refused(
     view: LiveView, host: str | None, path: str, status: int
 ) -> None:
     request = Request(view.address + path, headers={"Host": host} if host else {})
@@ -82,7 +82,7 @@ def test_foreign_names_and_other_paths_are_refused(
     assert refused.value.code == status
 
 
-def test_it_listens_on_this_machine_alone(view: LiveView) -> None:
+def test_it_listens_on_the_loopback_address_only(view: LiveView) -> None:
     port = int(view.address.rstrip("/").rpartition(":")[2])
     listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert [row[1] for row in listening if row[1].endswith(f":{port:04X}") and row[3] == "0A"] == [
@@ -90,12 +90,12 @@ def test_it_listens_on_this_machine_alone(view: LiveView) -> None:
     ]
 
 
-def test_nothing_is_encoded_where_nobody_looks(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_encoded_without_a_viewer(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
     imencode = cv2.imencode
     monkeypatch.setattr(cv2, "imencode", lambda *given: encoded.append(1) or imencode(*given))
     for _ in range(5):
-        view.show(picture(RED))
+        view.show(plain_image(RED))
     assert not encoded
     with (
         urlopen(f"{view.address}stream", timeout=10) as one,
@@ -105,10 +105,10 @@ def test_nothing_is_encoded_where_nobody_looks(view: LiveView, monkeypatch: pyte
     assert len(encoded) == 1
 
 
-def test_it_closes_though_viewers_wait_or_have_gone() -> None:
+def test_it_closes_with_waiting_and_disconnected_viewers() -> None:
     view = LiveView()
     port = int(view.address.rstrip("/").rpartition(":")[2])
-    view.show(picture(RED))
+    view.show(plain_image(RED))
     with urlopen(f"{view.address}stream", timeout=10) as gone:
         next_color(gone)
     with urlopen(f"{view.address}stream", timeout=10) as waiting:
@@ -122,7 +122,7 @@ def test_it_closes_though_viewers_wait_or_have_gone() -> None:
         socket.create_connection(("127.0.0.1", port), timeout=10)
 
 
-def test_a_port_that_is_taken_is_an_oserror(view: LiveView) -> None:
+def test_a_port_in_use_is_an_oserror(view: LiveView) -> None:
     with pytest.raises(OSError, match="in use"):
         LiveView(int(view.address.rstrip("/").rpartition(":")[2]))
 
@@ -146,7 +146,7 @@ def test_chromium_shows_it(view: LiveView, tmp_path: Path) -> None:
     )
 
     def seen_so_far() -> list[np.ndarray]:
-        view.show(picture(GREEN))  # as a camera goes on: Chromium draws a picture when the next one begins
+        view.show(plain_image(GREEN))  # Chromium draws an image when the next one begins
         shown = cv2.imread(str(shot)) if shot.is_file() else None
         return [] if shown is None else [shown]
 

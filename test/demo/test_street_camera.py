@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The street camera node as a process of its own, seen through its topics.
+"""The street camera node in a child process, tested through its topics.
 
-What the scenes look like is test_simulation's matter; that no frame is lost on the way is test_transport's.
+The scenes are tested in test_simulation.py, lossless transport in test_transport.py.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def stamps_ns(listener):
     return [message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in listener.messages]
 
 
-def test_image_truth_and_camera_info_of_a_frame_belong_together(graph, street_camera):
-    listeners = images, infos, truths = listen(graph)
+def test_image_ground_truth_and_camera_info_share_a_header(graph, street_camera):
+    listeners = images, infos, labels = listen(graph)
     camera = street_camera(
         seed=5, rate=20.0, frames=8, frame_id="front_optical", wait_for_subscribers=1, **SIZE
     )
@@ -69,11 +69,11 @@ def test_image_truth_and_camera_info_of_a_frame_belong_together(graph, street_ca
         assert {message.header.frame_id for message in listener.messages} == {"front_optical"}
         listener.close()
     drive = StreetDrive(5, frame_rate_hz=20.0, **SIZE)
-    for index, (image, truth) in enumerate(zip(images.messages, truths.messages)):
+    for index, (image, label) in enumerate(zip(images.messages, labels.messages)):
         expected = drive.frame(index)
-        assert (image.encoding, truth.encoding) == ("bgr8", "mono8")
+        assert (image.encoding, label.encoding) == ("bgr8", "mono8")
         np.testing.assert_array_equal(frame_from_image(image), expected.image)
-        np.testing.assert_array_equal(frame_from_image(truth), expected.labels)
+        np.testing.assert_array_equal(frame_from_image(label), expected.labels)
     info = infos.messages[0]
     assert (info.width, info.height, info.distortion_model) == (160, 120, "plumb_bob")
     np.testing.assert_array_equal(info.k.reshape(3, 3), drive.camera_matrix)
@@ -82,22 +82,24 @@ def test_image_truth_and_camera_info_of_a_frame_belong_together(graph, street_ca
     assert list(info.d) == [0.0] * 5
 
 
-def test_the_rate_holds_for_best_effort_subscribers_until_it_is_stopped(graph, street_camera):
-    images, infos, truths = listen(graph, qos_profile_sensor_data)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_best_effort_subscribers_receive_the_rate_until_it_is_stopped(number, graph, street_camera):
+    images, infos, labels = listen(graph, qos_profile_sensor_data)
     camera = street_camera(rate=20, publish_truth=False, **SIZE)
-    images.wait_for(41)
-    camera.signal(signal.SIGINT)
+    images.wait_for(21)
+    camera.signal(number)
     assert camera.wait(5) == 0
+    assert "Traceback" not in camera.output()
     stamps_s = np.array(stamps_ns(images)) * 1e-9
     assert np.median(np.diff(stamps_s)) == pytest.approx(0.05, abs=0.01)
     assert len(infos.messages) == pytest.approx(len(images.messages), abs=2)
-    assert truths.messages == []
-    for listener in (images, infos, truths):
+    assert labels.messages == []
+    for listener in (images, infos, labels):
         listener.close()
 
 
-def test_its_images_arrive_where_ros2_run_has_started_it(graph):
-    """In a shell without a profile, by the installed program: Fast DDS's defaults lose most of 2.8 MB each."""
+def test_ros2_run_applies_the_fast_dds_profile(graph):
+    """Fast DDS's defaults lose most images of 2.8 MB."""
     images = graph.listen(Image, "/bare/image_raw", qos_profile_sensor_data)
     size = {"width": 1280, "height": 720, "publish_truth": False}
     arguments = ros_arguments({"frames": 20, "wait_for_subscribers": 1, **size}, "street_camera", "/bare")
@@ -108,39 +110,28 @@ def test_its_images_arrive_where_ros2_run_has_started_it(graph):
     images.close()
 
 
-def test_sigterm_ends_it(street_camera, graph):
-    images, infos, truths = listen(graph)
-    camera = street_camera(**SIZE)
-    images.wait_for(1)
-    camera.signal(signal.SIGTERM)
-    assert camera.wait(5) == 0
-    assert "Traceback" not in camera.output()
-    for listener in (images, infos, truths):
-        listener.close()
-
-
-PICTURES = [np.full((48 + 2 * i, 64, 3), (40 * i, 250 - 30 * i, 90), np.uint8) for i in range(3)]
+IMAGES = [np.full((48 + 2 * i, 64, 3), (40 * i, 250 - 30 * i, 90), np.uint8) for i in range(3)]
 
 
 def write_folder(folder):
     folder.mkdir()
-    for index, picture in enumerate(PICTURES):
-        cv2.imwrite(str(folder / f"{index}.png"), picture)
-    (folder / "broken.jpg").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("no picture either")
+    for index, pixels in enumerate(IMAGES):
+        cv2.imwrite(str(folder / f"{index}.png"), pixels)
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    (folder / "notes.txt").write_text("not an image either")
     return folder
 
 
 def write_video(path):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    for picture in PICTURES:
-        writer.write(cv2.resize(picture, (64, 48)))
+    for pixels in IMAGES:
+        writer.write(cv2.resize(pixels, (64, 48)))
     writer.release()
     return path
 
 
 def write_bag(path):
-    """A rosbag2 with two cameras: raw images and an empty one on one topic, one compressed image on the other."""
+    """A rosbag2 with raw images and an empty one on one topic, one compressed image on another."""
     pytest.importorskip("rosbags")
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
@@ -151,47 +142,47 @@ def write_bag(path):
     with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as bag:
         front = bag.add_connection("/front/image_raw", image.__msgtype__, typestore=store)
         rear = bag.add_connection("/rear/image_raw/compressed", compressed.__msgtype__, typestore=store)
-        for index, picture in enumerate(PICTURES):
-            height, width = picture.shape[:2]
-            rgb = picture[..., ::-1].copy().ravel()
+        for index, pixels in enumerate(IMAGES):
+            height, width = pixels.shape[:2]
+            rgb = pixels[..., ::-1].copy().ravel()
             message = image(header, height, width, "rgb8", 0, 3 * width, rgb)
             bag.write(front, index * 10**8, store.serialize_cdr(message, image.__msgtype__))
         empty = image(header, 0, 0, "rgb8", 0, 0, np.zeros(0, np.uint8))
         bag.write(front, 10**9, store.serialize_cdr(empty, image.__msgtype__))
-        jpeg = cv2.imencode(".jpg", PICTURES[0])[1].ravel()
+        jpeg = cv2.imencode(".jpg", IMAGES[0])[1].ravel()
         message = compressed(header, "rgb8; jpeg compressed bgr8", jpeg)
         bag.write(rear, 0, store.serialize_cdr(message, compressed.__msgtype__))
     return path
 
 
-def test_the_users_own_pictures(graph, street_camera, tmp_path):
-    images, infos, truths = listen(graph)
+def test_a_folder_of_images(graph, street_camera, tmp_path):
+    images, infos, labels = listen(graph)
     camera = street_camera(input=write_folder(tmp_path / "input"), rate=20.0, wait_for_subscribers=1)
-    assert camera.wait(20) == 0, "it ends where the input ends"
-    images.wait_for(len(PICTURES))
-    assert len(images.messages) == len(PICTURES)
-    for message, picture in zip(images.messages, PICTURES):
-        np.testing.assert_array_equal(frame_from_image(message), picture)
-    assert truths.messages == []
-    assert set(infos.messages[0].k) == {0.0}, "K of zeros says that the camera is not calibrated"
+    assert camera.wait(20) == 0, "it ends with its input"
+    images.wait_for(len(IMAGES))
+    assert len(images.messages) == len(IMAGES)
+    for message, pixels in zip(images.messages, IMAGES):
+        np.testing.assert_array_equal(frame_from_image(message), pixels)
+    assert labels.messages == []
+    assert set(infos.messages[0].k) == {0.0}, "K of zeros means uncalibrated"
     assert "broken.jpg" in camera.output()
-    for listener in (images, infos, truths):
+    for listener in (images, infos, labels):
         listener.close()
 
 
 def test_frames_of_a_video(tmp_path):
     frames = list(input_frames(write_video(tmp_path / "drive.avi"), pytest.fail))
-    assert len(frames) == len(PICTURES)
-    for frame, picture in zip(frames, PICTURES):
-        np.testing.assert_allclose(frame.image.mean((0, 1)), picture.mean((0, 1)), atol=6)
+    assert len(frames) == len(IMAGES)
+    for frame, pixels in zip(frames, IMAGES):
+        np.testing.assert_allclose(frame.image.mean((0, 1)), pixels.mean((0, 1)), atol=6)
 
 
-def test_frames_of_a_rosbag_are_those_of_its_busiest_camera(tmp_path):
+def test_frames_of_a_rosbag_are_those_of_the_topic_with_most_images(tmp_path):
     warnings = []
     frames = list(input_frames(write_bag(tmp_path / "bag"), warnings.append))
-    assert len(frames) == len(PICTURES)
-    for frame, picture in zip(frames, PICTURES):
-        np.testing.assert_array_equal(frame.image, picture)
+    assert len(frames) == len(IMAGES)
+    for frame, pixels in zip(frames, IMAGES):
+        np.testing.assert_array_equal(frame.image, pixels)
     assert len(warnings) == 1
     assert "/front/image_raw: image of zero size" in warnings[0]
 
@@ -205,7 +196,7 @@ def test_frames_of_a_rosbag_are_those_of_its_busiest_camera(tmp_path):
         ({"input": "/no/such/drive.mp4"}, "/no/such/drive.mp4"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(parameters, words, street_camera):
+def test_invalid_parameters_are_one_line_of_error(parameters, words, street_camera):
     camera = street_camera(**parameters)
     assert camera.wait(20) == 1
     lines = camera.output().strip().splitlines()
@@ -213,8 +204,8 @@ def test_what_cannot_work_is_said_in_one_line(parameters, words, street_camera):
     assert words in lines[0]
 
 
-def test_a_folder_without_a_readable_picture_is_said(street_camera, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+def test_a_folder_without_a_readable_image_is_an_error(street_camera, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not an image")
     camera = street_camera(input=tmp_path)
     assert camera.wait(20) == 1
     assert "contains no readable image" in camera.output()
