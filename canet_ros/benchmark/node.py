@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from tqdm import tqdm
 
 from canet_ros.benchmark.node_process import NodeProcess
@@ -23,6 +28,7 @@ from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import Resolution
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.opencv import resize
+from canet_ros.ros.image_conversion import image_message
 from canet_ros.simulation import StreetDrive
 
 CAMERAS = 4
@@ -148,20 +154,11 @@ class _Probe:
     """Publishes stamped images of several cameras and records the arrival of their results."""
 
     def __init__(self, cameras: int, image: NDArray[np.uint8]) -> None:
-        import rclpy
-        from diagnostic_msgs.msg import DiagnosticArray
-        from rclpy.executors import SingleThreadedExecutor
-        from sensor_msgs.msg import Image
-        from std_msgs.msg import Header
-
-        from canet_ros.ros.image_conversion import image_message
-
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context)
         self._ros = rclpy.create_node("benchmark", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._ros)
-        self._image_type = Image
         sensor_data = rclpy.qos.qos_profile_sensor_data
         self._cameras = [
             self._ros.create_publisher(Image, f"/camera{i}/image_raw", sensor_data) for i in range(cameras)
@@ -185,8 +182,6 @@ class _Probe:
         self._context.try_shutdown()
 
     def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
 
@@ -197,7 +192,7 @@ class _Probe:
         self._outputs = outputs
         self._subscriptions = [
             self._ros.create_subscription(
-                self._image_type,
+                Image,
                 f"/camera{i}/segmentation/{output}",
                 self._record_arrival(f"{i}/{output}"),
                 2,

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames for the street camera: synthetic scenes, or the user's images, video or rosbag2."""
+"""Images for the street camera from the user's images, video or rosbag2."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +13,19 @@ from numpy.typing import NDArray
 from canet_ros.hints import missing_package
 from canet_ros.inference.pictures import differences_from_file, find_files, open_pictures
 from canet_ros.messages.images import ImageError, frame_from_compressed, frame_from_image
-from canet_ros.simulation import StreetDrive
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) BGR or (H, W) grey."""
 
 _BAG_SUFFIXES = frozenset((".mcap", ".db3"))
-_DECODERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
+_DECODERS: dict[str, Callable[[Any], Image]] = {
     "sensor_msgs/msg/Image": frame_from_image,
     "sensor_msgs/msg/CompressedImage": frame_from_compressed,
 }
 
 
-@dataclass(frozen=True)
-class CameraFrame:
-    """An image, (H, W, 3) BGR or (H, W) grey uint8, and its ground truth (H, W) uint8 where known."""
-
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8] | None = None
-
-
-def street_frames(drive: StreetDrive) -> Iterator[CameraFrame]:
-    """Endless frames of a drive, with ground truth."""
-    index = 0
-    while True:
-        frame = drive.frame(index)
-        yield CameraFrame(frame.image, frame.labels)
-        index += 1
-
-
-def input_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame]:
-    """Frames of an image, a folder of images (by name), a video, or a rosbag2 (the topic with most images).
+def input_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
+    """Images of an image file, a folder of images (by name), a video, or a rosbag2 (the topic with most images).
 
     Args:
         path: file or folder.
@@ -51,13 +35,13 @@ def input_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFram
         ValueError: no such input at the path, or rosbags is needed and not installed.
     """
     if (path / "metadata.yaml").is_file() or path.suffix in _BAG_SUFFIXES:
-        return _bag_frames(path, warn)
+        return _bag_images(path, warn)
     for sentence in differences_from_file(find_files(path)):
         warn(sentence)
-    return (CameraFrame(picture.image) for picture in open_pictures(path, warn).pictures)
+    return (picture.image for picture in open_pictures(path, warn).pictures)
 
 
-def _bag_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame]:
+def _bag_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
     try:
         from rosbags.highlevel import AnyReader, AnyReaderError
         from rosbags.typesys import Stores, get_typestore
@@ -77,13 +61,13 @@ def _bag_frames(path: Path, warn: Callable[[str], None]) -> Iterator[CameraFrame
         raise ValueError(f"input {path} has no topic of {' or '.join(_DECODERS)}")
     connection = max(connections, key=lambda candidate: candidate.msgcount)
 
-    def frames() -> Iterator[CameraFrame]:
+    def images() -> Iterator[Image]:
         for _, _, data in reader.messages([connection]):
             try:
                 message = reader.deserialize(data, connection.msgtype)
-                yield CameraFrame(_DECODERS[connection.msgtype](message))
+                yield _DECODERS[connection.msgtype](message)
             except ImageError as error:
                 warn(f"{connection.topic}: {error}: skipped")
         reader.close()
 
-    return frames()
+    return images()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import signal
 import sys
 import threading
@@ -26,12 +27,16 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from canet_ros.bags.ahead import ahead
-from canet_ros.demo.frame_sources import CameraFrame, input_frames, street_frames
+from canet_ros.demo.frame_sources import input_images
 from canet_ros.launching.ending import ending_signals
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.ros.initialization import init_ros, node_problem
 from canet_ros.ros.rclpy_compat import RCLError
 from canet_ros.simulation import StreetDrive
+
+Pixels = NDArray[np.uint8]
+Frame = tuple[Pixels, Pixels | None]
+"""Image, (H, W, 3) BGR or (H, W) grey, and its ground truth (H, W) if known."""
 
 PREFETCHED_FRAMES = 30
 SETTLING_S = 0.5  # discovery is not simultaneous on both sides
@@ -127,15 +132,16 @@ class StreetCamera(Node):  # type: ignore[misc]
             values[field.name] = value
         return CameraSettings(**values)
 
-    def _source(self) -> Iterator[CameraFrame]:
+    def _source(self) -> Iterator[Frame]:
         settings = self._settings
         if settings.input:
-            return input_frames(Path(settings.input).expanduser(), self.get_logger().warning)
+            images = input_images(Path(settings.input).expanduser(), self.get_logger().warning)
+            return ((image, None) for image in images)
         drive = StreetDrive(settings.seed, settings.width, settings.height, settings.rate)
         self._calibration = drive.camera_matrix
-        return street_frames(drive)
+        return ((frame.image, frame.labels) for frame in map(drive.frame, itertools.count()))
 
-    def _fetch(self) -> CameraFrame | None:
+    def _fetch(self) -> Frame | None:
         try:
             return next(self._frames, None)
         except Exception as error:
@@ -144,7 +150,7 @@ class StreetCamera(Node):  # type: ignore[misc]
     def _tick(self) -> None:
         if self._next_frame is None or not self._may_start():
             return
-        self._publish(self._next_frame)
+        self._publish(*self._next_frame)
         start_s = time.monotonic()
         if self._published != self._settings.frames:
             self._next_frame = self._fetch()
@@ -175,14 +181,14 @@ class StreetCamera(Node):  # type: ignore[misc]
         self._start_s = self._start_s or time.monotonic() + SETTLING_S
         return time.monotonic() >= self._start_s
 
-    def _publish(self, frame: CameraFrame) -> None:
+    def _publish(self, image: Pixels, labels: Pixels | None) -> None:
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings.frame_id)
         # First, so that it has arrived when a subscriber synchronises it with the image.
-        self._info_publisher.publish(self._camera_info(header, *frame.image.shape[:2]))
-        if self._has_truth and frame.labels is not None:
-            self._truth_publisher.publish(image_message(frame.labels, "mono8", header))
-        encoding = "bgr8" if frame.image.ndim == 3 else "mono8"
-        self._image_publisher.publish(image_message(frame.image, encoding, header))
+        self._info_publisher.publish(self._camera_info(header, *image.shape[:2]))
+        if self._has_truth and labels is not None:
+            self._truth_publisher.publish(image_message(labels, "mono8", header))
+        encoding = "bgr8" if image.ndim == 3 else "mono8"
+        self._image_publisher.publish(image_message(image, encoding, header))
         self._published += 1
 
     def _camera_info(self, header: Header, height: int, width: int) -> CameraInfo:

@@ -18,7 +18,7 @@ from rclpy.qos import qos_profile_sensor_data
 from ros_graph import Graph, Process, ros_arguments, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
-from canet_ros.demo.frame_sources import input_frames
+from canet_ros.demo.frame_sources import input_images
 from canet_ros.launching.transport import PROFILE_VARIABLES
 from canet_ros.messages.images import frame_from_image
 from canet_ros.simulation import StreetDrive
@@ -171,18 +171,18 @@ def test_a_folder_of_images(graph, street_camera, tmp_path):
 
 
 def test_frames_of_a_video(tmp_path):
-    frames = list(input_frames(write_video(tmp_path / "drive.avi"), pytest.fail))
+    frames = list(input_images(write_video(tmp_path / "drive.avi"), pytest.fail))
     assert len(frames) == len(IMAGES)
     for frame, pixels in zip(frames, IMAGES):
-        np.testing.assert_allclose(frame.image.mean((0, 1)), pixels.mean((0, 1)), atol=6)
+        np.testing.assert_allclose(frame.mean((0, 1)), pixels.mean((0, 1)), atol=6)
 
 
 def test_frames_of_a_rosbag_are_those_of_the_topic_with_most_images(tmp_path):
     warnings = []
-    frames = list(input_frames(write_bag(tmp_path / "bag"), warnings.append))
+    frames = list(input_images(write_bag(tmp_path / "bag"), warnings.append))
     assert len(frames) == len(IMAGES)
     for frame, pixels in zip(frames, IMAGES):
-        np.testing.assert_array_equal(frame.image, pixels)
+        np.testing.assert_array_equal(frame, pixels)
     assert len(warnings) == 1
     assert "/front/image_raw: image of zero size" in warnings[0]
 
@@ -209,6 +209,18 @@ def test_a_folder_without_a_readable_image_is_an_error(street_camera, tmp_path):
     camera = street_camera(input=tmp_path)
     assert camera.wait(20) == 1
     assert "contains no readable image" in camera.output()
+
+
+def test_a_damaged_bag_is_one_line_of_error(street_camera, tmp_path):
+    (file,) = write_bag(tmp_path / "bag").glob("*.mcap")
+    data = bytearray(file.read_bytes())
+    encoding = data.rindex(b"\x05\0\0\0rgb8\0")
+    data[encoding : encoding + 4] = b"\xff\xff\xff\x7f"
+    file.write_bytes(data)
+    camera = street_camera(input=tmp_path / "bag", rate=100.0)
+    assert camera.wait(20) == 1
+    assert camera.output().strip().splitlines()[-1].startswith("street_camera: cannot produce the next frame")
+    assert "Traceback" not in camera.output()
 
 
 def test_it_waits_for_its_subscribers(graph, street_camera):
