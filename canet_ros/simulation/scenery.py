@@ -200,9 +200,9 @@ def _boughs(
             root = fork + (end - fork) * rng.uniform(0.3, 1.0)
             tip = end + radius * float(rng.uniform(0.4, 0.75)) * np.array([np.cos(angle), np.sin(angle), 0.0])
             thin.append(bar(root, tip, 0.04))
-            for share in (0.35, 0.6):
+            for fraction in (0.35, 0.6):
                 spread = rng.normal(0, 0.2, 3) * radius * [1, 1, 0]
-                thin.append(bar(root + (tip - root) * share, tip + spread, 0.025))
+                thin.append(bar(root + (tip - root) * fraction, tip + spread, 0.025))
     for part in range(4 if twigs else 1):
         sketch.polygons(np.stack(thin[part::4]), shaded(_BARK, 0.9))
 

@@ -63,9 +63,9 @@ class Street:
     bend_m: float
     bend_length_m: float
     bend_phase: float
-    parked_share: float
+    parked_fraction: float
     walker_spacing_m: float
-    urban_share: float
+    urban_fraction: float
     floors: int
     bare_trees: bool
     tarmac: Colour
@@ -106,9 +106,9 @@ def make_street(seed: int) -> Street:
         bend_m=0.0 if rng.random() < 0.4 else float(rng.uniform(1.5, 7)),
         bend_length_m=float(rng.uniform(240, 340)),
         bend_phase=float(rng.uniform(0, 2 * np.pi)),
-        parked_share=float(rng.uniform(0.3, 0.9)),
+        parked_fraction=float(rng.uniform(0.3, 0.9)),
         walker_spacing_m=float(rng.uniform(7, 30)),
-        urban_share=float(rng.choice([0.1, 0.5, 0.9, 1.0])),
+        urban_fraction=float(rng.choice([0.1, 0.5, 0.9, 1.0])),
         floors=int(rng.integers(2, 5)),
         bare_trees=bool(rng.random() < 0.5),
         tarmac=(grey * 1.02, grey, grey * 0.97),
@@ -129,9 +129,9 @@ def _streams(street: Street) -> Iterator[TrafficStream]:
     yield TrafficStream("cyclist", -x, float(rng.uniform(3.5, 4.8)), float(rng.uniform(22, 45)))
     yield TrafficStream("oncoming cyclist", x, -float(rng.uniform(3.5, 5)), float(rng.uniform(30, 70)))
     for side in (-1, 1):
-        for share, speed_m_s in ((0.4, 1.3), (0.75, -1.2)):
+        for fraction, speed_m_s in ((0.4, 1.3), (0.75, -1.2)):
             spacing_m = street.walker_spacing_m * float(rng.uniform(0.8, 1.4))
-            x = side * (street.edge_m(side) + share * street.pavement_m)
+            x = side * (street.edge_m(side) + fraction * street.pavement_m)
             yield TrafficStream("pedestrian", x, speed_m_s, spacing_m)
 
 
@@ -269,7 +269,7 @@ def _frontage(
     """Buildings and gardens, plot by plot."""
     front = street.edge_m(side) + street.pavement_m
     plot_at = float(rng.uniform(0, length - 20))
-    urban = rng.random() < street.urban_share
+    urban = rng.random() < street.urban_fraction
     s = 0.0
     while length - s > 4:
         wide = float(rng.uniform(6, 11))
@@ -326,11 +326,11 @@ def _furniture(rng: np.random.Generator, street: Street, side: int, length: floa
     if rng.random() < 0.3:
         for number in range(5):
             yield Placed(scenery.bollard(), x, 32 + 1.6 * number)
-    if street.urban_share < 0.8 and street.pavement_m > 2.8:
+    if street.urban_fraction < 0.8 and street.pavement_m > 2.8:
         for s in np.arange(5, length - 3, 13.0):
             crown = scenery.tree(rng, float(rng.uniform(5, 8)), street.bare_trees)
             yield Placed(crown, side * (edge + 0.9), float(s))
     for s in np.arange(4, length - 4, 6.2):
-        if street.parks(side) and rng.random() < street.parked_share:
+        if street.parks(side) and rng.random() < street.parked_fraction:
             facing = 1 if side < 0 or rng.random() < 0.3 else -1
             yield Placed(road_users.car(rng, facing), side * (edge - 1.15), float(s))
