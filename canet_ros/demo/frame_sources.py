@@ -3,36 +3,33 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.hints import missing_package
 from canet_ros.inference.pictures import differences_from_file, find_files, open_pictures
-from canet_ros.messages.images import ImageError, frame_from_compressed, frame_from_image
+from canet_ros.messages.images import ImageError
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR or (H, W) grey."""
 
 _BAG_SUFFIXES = frozenset((".mcap", ".db3"))
-_DECODERS: dict[str, Callable[[Any], Image]] = {
-    "sensor_msgs/msg/Image": frame_from_image,
-    "sensor_msgs/msg/CompressedImage": frame_from_compressed,
-}
 
 
 def input_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
-    """Images of an image file, a folder of images (by name), a video, or a rosbag2 (the topic with most images).
+    """Images of an image file, a folder of images (by name), a video, or a rosbag2 (the camera with most images).
 
     Args:
         path: file or folder.
         warn: called with a message for each unreadable image, which is skipped.
 
     Raises:
-        ValueError: no such input at the path, or rosbags is needed and not installed.
+        ValueError: no such input at the path, or a package that reads bags is not installed. For bags, raised with the
+            first image.
     """
     if (path / "metadata.yaml").is_file() or path.suffix in _BAG_SUFFIXES:
         return _bag_images(path, warn)
@@ -43,31 +40,19 @@ def input_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
 
 def _bag_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
     try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
-        from rosbags.typesys import Stores, get_typestore
+        from canet_ros.bags.cameras import choose_cameras
+        from canet_ros.bags.reading import open_bag
+        from canet_ros.bags.results import frame_of
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"input {path} is a rosbag2: {missing_package(str(error.name).partition('.')[0])}"
-        ) from None
-    # Bags recorded on Humble do not contain message definitions.
-    reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-    try:
-        reader.open()
-    except (AnyReaderError, OSError) as error:
-        raise ValueError(f"cannot read input {path} as a rosbag2: {error}") from error
-    connections = [connection for connection in reader.connections if connection.msgtype in _DECODERS]
-    if not connections:
-        reader.close()
-        raise ValueError(f"input {path} has no topic of {' or '.join(_DECODERS)}")
-    connection = max(connections, key=lambda candidate: candidate.msgcount)
-
-    def images() -> Iterator[Image]:
-        for _, _, data in reader.messages([connection]):
+        package = str(error.name).partition(".")[0]
+        raise ValueError(f"input {path} is a rosbag2: {missing_package(package)}") from None
+    with tempfile.TemporaryDirectory() as scratch, open_bag(path, Path(scratch)) as bag:
+        cameras = choose_cameras(bag, (), lambda _: None)
+        camera = max(cameras, key=lambda camera: bag.counts.get(camera.topic, 0))
+        for _, message in bag.messages(streams={camera.connection.stream}):
             try:
-                message = reader.deserialize(data, connection.msgtype)
-                yield _DECODERS[connection.msgtype](message)
+                yield frame_of(message.data, camera.connection.msgtype)[1]
             except ImageError as error:
-                warn(f"{connection.topic}: {error}: skipped")
-        reader.close()
-
-    return images()
+                warn(f"{camera.topic}: {error}: skipped")
+        for problem in bag.all_losses().sentences:
+            warn(problem)

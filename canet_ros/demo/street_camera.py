@@ -98,7 +98,7 @@ class StreetCamera(Node):  # type: ignore[misc]
         self._calibration: NDArray[np.float64] | None = None
         self._has_truth = self._settings.publish_truth and not self._settings.input
         self._frames = ahead(self._source(), PREFETCHED_FRAMES, "prefetch")
-        self._next_frame = self._fetch()  # starts the prefetch
+        self._next_frame = next(self._frames, None)  # starts the prefetch
         if self._next_frame is None:
             raise ValueError(f"input {self._settings.input} contains no readable image")
         self._image_publisher = self.create_publisher(Image, "image_raw", CAMERA_QOS)
@@ -141,19 +141,13 @@ class StreetCamera(Node):  # type: ignore[misc]
         self._calibration = drive.camera_matrix
         return ((frame.image, frame.labels) for frame in map(drive.frame, itertools.count()))
 
-    def _fetch(self) -> Frame | None:
-        try:
-            return next(self._frames, None)
-        except Exception as error:
-            raise RuntimeError(f"cannot produce the next frame: {error}") from error
-
     def _tick(self) -> None:
         if self._next_frame is None or not self._may_start():
             return
         self._publish(*self._next_frame)
         start_s = time.monotonic()
         if self._published != self._settings.frames:
-            self._next_frame = self._fetch()
+            self._next_frame = next(self._frames, None)
         if time.monotonic() - start_s > 0.5 / self._settings.rate:
             self.get_logger().warning(
                 f"this machine cannot produce frames at {self._settings.rate:g} Hz: use a lower rate or size",
