@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         results.append("points")
     if sum(map(bool, in_use["cloud_extrinsics"])) < len(clouds):
         clouds += ["/tf", "/tf_static"]
-    for name in (namespace, arguments.enclave, *images, *clouds, *depths):
+    for name in (namespace, arguments.enclave):
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"{name!r} is not a valid ROS name: expected letters, digits, underscores and slashes"

@@ -58,12 +58,8 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, hidden: int) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.stride, self.hidden = (
-            in_channels,
-            out_channels,
-            stride,
-            hidden,
-        )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.stride, self.hidden = stride, hidden
         layers: list[nn.Module] = []
         if hidden != in_channels:
             layers.append(_conv_bn_relu6(in_channels, hidden, kernel_size=1))
