@@ -46,8 +46,8 @@ Launch arguments of the same names exist for all of them; [config/canet.yaml](..
 | --- | --- | --- | --- |
 {rows}
 
-Read-only: `class_names` and `class_colors` of the model in use, and `available_models`, which `model` can name. QoS can
-be overridden for every topic (`qos_overrides`).
+Read-only: `class_names` and `class_colors` of the model in use, and `available_models`, which `model` can name.
+QoS can be overridden for every topic (`qos_overrides`).
 """
 
 

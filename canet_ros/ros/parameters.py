@@ -66,7 +66,6 @@ class NodeParameters:
         self._node = node
         self._declared = False
         self._model_speaks = False
-        self._refusal = ""
         # Of the model that is being loaded or at work; class_names follow when it is there.
         self._known_classes: tuple[str, ...] = ()
         self._start_problems: dict[str, str] = {}
@@ -183,7 +182,9 @@ class NodeParameters:
             )
         except InvalidParameterValueException:
             # The exception's text differs between distributions, and rclpy's own check of ranges comes before ours.
-            self._start_problems[spec.name] = self._refusal or f"{spec.name}: expected {spec.expectation}"
+            value = given or (self._given()[spec.name].value if spec.name in self._given() else default)
+            problem = self._problem(spec.name, value) or f"{spec.name}: expected {spec.expectation}"
+            self._start_problems[spec.name] = problem
             self._node.declare_parameter(spec.name, default, _descriptor(spec), ignore_override=True)
 
     def _is_given_as_none(self, spec: ParameterSpec) -> bool:
@@ -209,9 +210,9 @@ class NodeParameters:
 
     def _check_change(self, parameters: Sequence[Any]) -> SetParametersResult:
         for parameter in parameters:
-            self._refusal = self._problem(parameter.name, parameter.value) or ""
-            if self._refusal:
-                return SetParametersResult(successful=False, reason=self._refusal)
+            refusal = self._problem(parameter.name, parameter.value)
+            if refusal:
+                return SetParametersResult(successful=False, reason=refusal)
         if self._declared:
             for parameter in parameters:
                 self._start_problems.pop(parameter.name, None)

@@ -349,6 +349,7 @@ def test_a_node_that_dies_is_started_again_where_asked(random_model: Path) -> No
 def test_a_node_that_is_asked_to_end_is_no_failure(random_model: Path) -> None:
     process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *small(random_model)])
     try:
+        process.wait_for_output("results under")
         os.kill(node_of(process), signal.SIGTERM)
         assert process.wait(30) == 0
     finally:
@@ -547,16 +548,34 @@ def test_a_recorder_that_is_not_required_may_end(
 
 
 def test_what_looks_at_the_node_ends_with_it(stand_ins: dict[str, str], tmp_path: Path) -> None:
-    file = tmp_path / "mixed.yaml"
-    file.write_text("/**: {ros__parameters: {max_rate: [1, fast]}}")
-    arguments = [f"params_file:={file}", "record:=true", "rviz:=true", f"record_path:={tmp_path / 'drive'}"]
+    arguments = ["autostart:=false", "record:=true", "rviz:=true", f"record_path:={tmp_path / 'drive'}"]
+    kept = Path(stand_ins["STAND_IN_FOLDER"])
     process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *arguments], stand_ins)
     try:
-        process.wait(30)
+        for name in ("rviz2", "ros2"):
+            wait_until((kept / name / "arguments").exists, f"the command line of {name}")
+        os.kill(node_of(process), signal.SIGKILL)
+        assert process.wait(30) == 1
         assert (
-            "the segmentation node ended with status 1, and RViz and the recorder with it" in process.output()
+            "the segmentation node ended with status -9, and RViz and the recorder with it"
+            in process.output()
         )
         assert "nothing is recorded any more" not in process.output()
         assert survivors(process) == []
+    finally:
+        process.close()
+
+
+def test_what_looks_at_the_node_ends_with_it_in_the_launch_of_another(
+    stand_ins: dict[str, str], tmp_path: Path
+) -> None:
+    file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')
+    process = Process([ROS2, "launch", str(file), "autostart:=false", "rviz:=true"], stand_ins)
+    try:
+        wait_until((Path(stand_ins["STAND_IN_FOLDER"]) / "rviz2" / "arguments").exists, "RViz's command line")
+        os.kill(node_of(process), signal.SIGKILL)
+        wait_until(lambda: [line.split()[0] for line in survivors(process)] == ["sleep"], "the end of RViz")
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 1
     finally:
         process.close()

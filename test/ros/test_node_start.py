@@ -88,6 +88,43 @@ def test_parameter_files_that_do_not_reach_the_node(
         assert words in line
 
 
+def test_empty_lists_of_a_parameter_file_mean_none(tmp_path: Path, random_model: Path, graph: Graph) -> None:
+    names = ("regions", "rotations", "ignore_masks", "cloud_topics", "cloud_extrinsics", "depth_topics")
+    file = tmp_path / "my.yaml"
+    file.write_text(f"/**: {{ros__parameters: {{{', '.join(f'{name}: []' for name in names)}}}}}")
+    with segmentation_node(random_model, (*PROGRAM, "--ros-args", "--params-file", str(file))):
+        graph.wait_for_state("active")
+        assert [list(graph.get_parameter(name)) for name in names] == [[""], [0], [""], [""], [""], [""]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image_topics: []", "image_topics: expected a list of texts"),
+        ("overlay_alpha: []", "overlay_alpha: expected a number from 0 to 1, got []"),
+        ("groups: {people: []}", "groups: people: expected a list of class names"),
+        ("max_rate: .inf", "max_rate: expected a number from 0 to 1000, got .inf"),
+        ("precision: int8", "precision int8: engine torch does not compute with it; use auto, fp32, bf16"),
+        ("rotations: [0, 90]", "rotations has 2 entries for 1 cameras"),
+    ],
+)
+def test_values_of_a_parameter_file_that_are_refused_keep_the_node_unconfigured(
+    text: str, words: str, tmp_path: Path, random_model: Path, graph: Graph
+) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(
+        f"/**: {{ros__parameters: {{model: {random_model}, engine: torch, device: cpu, {text}}}}}"
+    )
+    process = Process([sys.executable, *PROGRAM, "--ros-args", "--params-file", str(file)])
+    try:
+        process.wait_for_output("not configured")
+        assert words in process.output()
+        assert "Traceback" not in process.output()
+        assert graph.state() == "unconfigured"
+    finally:
+        process.close()
+
+
 def test_characters_that_the_environment_has_not() -> None:
     arguments = ["--ros-args", "-p", "model:=/tmp/mod\u00e8le"]
     code, output = ended(arguments, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})

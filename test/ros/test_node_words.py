@@ -151,6 +151,43 @@ def test_depth_given_as_a_camera_is_refused_with_a_hint(graph: Graph, random_mod
             assert len(refused()) == 1
 
 
+def test_the_transport_given_twice_is_told_at_once(graph: Graph, random_model: Path) -> None:
+    topic = f"{CAMERA}/compressed"
+    graph.camera(topic, CompressedImage)
+    twice = {"image_topics": f"['{topic}']", "image_transport": "compressed"}
+    with segmentation_node(random_model, stale_after=0.5, **twice) as process:
+        wait_for_warning(process, f"set image_topics to {CAMERA} and leave image_transport at compressed")
+        wait_for_warning(process, f"{topic} is there: set image_topics to {CAMERA}")
+        assert not warnings(process, "to raw")
+
+
+def test_a_compressed_topic_of_another_name_comes_by_the_remapping_that_is_told(
+    graph: Graph, random_model: Path
+) -> None:
+    topic = "/pylon/image_compressed"
+    camera = graph.camera(topic, CompressedImage)
+    with segmentation_node(random_model, stale_after=0.5, image_topics=f"['{topic}']") as process:
+        line = wait_for_warning(process, "set image_transport to compressed, and start with --ros-args")
+    rule = re.search(r"--ros-args -r (\S+)", line)
+    assert rule
+    program = ("-m", "canet_ros.ros.node", "--ros-args", "-r", rule[1])
+    followed = {"image_topics": f"['{topic}']", "image_transport": "compressed"}
+    with segmentation_node(random_model, program, stale_after=0.5, **followed) as process:
+        masks = graph.listen(Image, "/pylon/segmentation/mask")
+        graph.connect(camera, masks)
+        assert not warnings(process, "nothing publishes")
+
+
+def test_own_results_are_not_offered_as_cameras(graph: Graph, random_model: Path) -> None:
+    program = ("-m", "canet_ros.ros.node", "--ros-args", "-r", "/camera/vision/overlay:=/planner/view")
+    with segmentation_node(random_model, program, stale_after=0.5, results_name="vision") as process:
+        line = wait_for_warning(process, f"nothing publishes {CAMERA}")
+        assert "there are no image topics at all" in line
+        graph.camera("/camera/image_rect")
+        wait_until(lambda: graph.node.count_publishers("/planner/view"), "the remapped overlay")
+    assert not [line for line in warnings(process, "") if "planner" in line or "vision" in line]
+
+
 def test_another_node_with_the_same_results_is_named(graph: Graph, random_model: Path) -> None:
     with segmentation_node(random_model) as process:
         graph.wait_for_state("active")
