@@ -100,9 +100,8 @@ class CameraWatch:
         if state is TopicState.WRONG_TYPE:
             content = transport_content(publishers[0].topic_type, topic)
             if content:
-                return (
-                    state,
-                ), f"{topic} holds {content}: image_transport's republish node makes images of it"
+                told = f"{topic} holds {content}: image_transport's republish node makes images of it"
+                return (state,), told
             return (state,), f"{topic} carries {reason}, not {self._type}{self._hint()}"
         if state is TopicState.QOS_MISMATCH:
             return (state,), (
