@@ -29,12 +29,15 @@ FAILED = { echo "$@ was not made; why stands above. Is there a network? Room on 
 # A sourced ROS workspace must not mix with the environment made here.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
-.PHONY: help setup demo test coverage mutation test-oldest docs generated lint requirements sbom audit clean
+MINUTES ?= 60
+
+.PHONY: help setup demo test soak coverage mutation test-oldest docs generated lint requirements sbom audit clean
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
 	@echo "make test [ROS_DISTRO=kilted]       all tests on Jazzy's wheels; or those that use ROS on Kilted's"
 	@echo "make coverage                       all tests, and which lines and branches they reach; under 90 % fails"
+	@echo "make soak [MINUTES=60]              the node for long with changes and faults; fails where anything drifts"
 	@echo "make mutation                       whether quick tests notice changed code; 85 % must be noticed; half an hour"
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make docs                           this documentation as a site, in docs/_build/"
@@ -75,9 +78,12 @@ demo: $(DEMO_READY)
 	$(VENV)/bin/canet demo --force $(if $(INPUT),--input "$(INPUT)")
 
 # Soaks and benchmarks measure the machine, not the distribution: once is enough.
-test: CHOICE := $(if $(filter kilted,$(ROS_DISTRO)),-m ros --ignore=test/benchmark) $(PYTEST_ARGS)
+test: CHOICE := $(if $(filter kilted,$(ROS_DISTRO)),-m ros --ignore=test/benchmark --ignore=test/soak) $(PYTEST_ARGS)
 test: $(TEST_READY)
 	$(SIDE_BY_SIDE) $(CHOICE) || $(ALONE) $(CHOICE); }
+
+soak: $(TEST_READY)
+	$(VENV)/bin/python test/soak/soak_run.py --minutes $(MINUTES) --json soak.json --force
 
 coverage: $(TEST_READY)
 	$(SIDE_BY_SIDE) --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)

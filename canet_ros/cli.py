@@ -29,7 +29,6 @@ COMMANDS = {
     "import": "bring in public weights: a CANet checkpoint, or ImageNet files to train from",
     "export": "build ahead what an engine needs, calibrate int8, or write a model as ONNX",
     "benchmark": "measure engines, precisions and sizes, or the node, on this machine",
-    "soak": "run the node for long with changes and faults, and see that nothing drifts",
     "policy": "write the SROS 2 policy of a node: the least that it needs",
     "models": "list the models that can be given by name",
     "doctor": "say what this machine can run, and what is missing",

@@ -37,7 +37,6 @@ OUTPUTS = [
     ("benchmark", "--json", ""),
     ("benchmark", "--plot", ""),
     ("benchmark", "--report", "report.json", "report.md", "steps/mine.txt"),
-    ("soak", "--json", ""),
     ("models", "--json", ""),
     ("doctor", "--json", ""),
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet soak``: what is well passes, what drifts or is wrong is found."""
+"""``make soak``: what is well passes, what drifts or is wrong is found."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from drift import TOLERANCES, Tolerance, judge
+from soak_run import main
 
-from canet_ros.benchmark.drift import TOLERANCES, Tolerance, judge
 from canet_ros.benchmark.node_process import usage
-from canet_ros.cli import main
 
 # A process of its own: what another test has given back would hide what grows.
 LEAKING = """
@@ -76,10 +76,10 @@ def test_a_quarter_of_a_minute(
     random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("rclpy")
-    from canet_ros.benchmark.soak import _STEPS
+    from soak import _STEPS
 
     figures = tmp_path / "soak.json"
-    status = main(["soak", "--minutes", "0.25", "--json", str(figures), *parameters(random_model)])
+    status = main(["--minutes", "0.25", "--json", str(figures), *parameters(random_model)])
     report = json.loads(figures.read_text())
     assert status == 0, report["faults"]
     assert report["passed"]
@@ -93,7 +93,7 @@ def test_a_quarter_of_a_minute(
 @pytest.mark.ros
 def test_a_wrong_mask_and_a_node_that_ends_are_found(random_model: Path) -> None:
     pytest.importorskip("rclpy")
-    from canet_ros.benchmark.soak import Soak, SoakSettings
+    from soak import Soak, SoakSettings
 
     program = [str(Path(__file__).parent / "drifting_node.py")]
     exact = {"model": str(random_model), "engine": "torch", "precision": "fp32", "device": "cpu"}
@@ -112,7 +112,7 @@ def test_a_run_in_which_no_masks_come_any_more_ends_as_planned(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("rclpy")
-    from canet_ros.benchmark import soak as module
+    import soak as module
 
     exact = {"model": str(random_model), "engine": "torch", "precision": "fp32", "device": "cpu"}
     soak = module.Soak(module.SoakSettings(0.1, exact, cameras=1), lambda _: None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet soak``: a long run of the node with what changes and fails on a vehicle; exit status 1 if anything drifts."""
+"""``make soak``: a long run of the node with what changes and fails on a vehicle; exit status 1 if anything drifts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from canet_ros.machine import describe_benchmark_machine
 from canet_ros.names import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:
-    from canet_ros.benchmark.soak import SoakReport
+    from soak import SoakReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_force_argument(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
     for name, least, most in (("minutes", 0.1, 10_080), ("cameras", 1, 16), ("rate", 0.5, 100)):
         if not least <= getattr(arguments, name) <= most:
             raise ValueError(f"--{name} must be {least:g} to {most:g}, not {getattr(arguments, name):g}")
@@ -58,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         parse_resolution(arguments.resolution)
     model = find_model(arguments.model or shipped_model("canet", "mobilenet_v2"))
     require_writable(arguments.json, replace=arguments.force)
-    from canet_ros.benchmark.soak import Soak, SoakSettings
+    from soak import Soak, SoakSettings
 
     parameters = {
         "model": str(model.resolve()),
@@ -104,3 +108,10 @@ def _summary(report: SoakReport, interrupted: bool) -> str:
     ]
     lines += [f"{name}: {verdict}" for name, verdict in report.verdicts.items()]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"soak: {error}")

@@ -17,11 +17,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from drift import TOLERANCES, judge
+from soak_graph import SoakGraph
 from tqdm import tqdm
 
-from canet_ros.benchmark.drift import TOLERANCES, judge
 from canet_ros.benchmark.node_process import NodeProcess, usage
-from canet_ros.benchmark.soak_graph import SoakGraph
 from canet_ros.demo.processes import GRACE_S, ProcessError
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.opencv import Picture
