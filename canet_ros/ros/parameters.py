@@ -182,7 +182,8 @@ class NodeParameters:
             )
         except InvalidParameterValueException:
             # The exception's text differs between distributions, and rclpy's own check of ranges comes before ours.
-            value = given or (self._given()[spec.name].value if spec.name in self._given() else default)
+            overrides = given_parameters(self._node)
+            value = given or (overrides[spec.name].value if spec.name in overrides else default)
             problem = self._problem(spec.name, value) or f"{spec.name}: expected {spec.expectation}"
             self._start_problems[spec.name] = problem
             self._node.declare_parameter(spec.name, default, _descriptor(spec), ignore_override=True)
