@@ -9,6 +9,7 @@ version changes. A message is anything with the fields of its definition: rclpy'
 from __future__ import annotations
 
 import copy
+import importlib
 import re
 from typing import Any
 
@@ -117,8 +118,25 @@ def frame_from_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
         return transform(np.dstack((luma, chroma)), _BT601_YUV_TO_BGR)
     if encoding in DEPTH_ENCODINGS:
         raise ImageError(_depth_problem(encoding))
-    named = repr(encoding[:_LONGEST_ENCODING])
-    raise ImageError(f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}")
+    return _by_cv_bridge(message)
+
+
+def _by_cv_bridge(message: Any) -> Frame:
+    """An image of an encoding that is not in the table, as cv_bridge converts it where it is installed.
+
+    An encoding that ROS adds later works as soon as cv_bridge knows it.
+    """
+    try:
+        pixels = importlib.import_module("cv_bridge").CvBridge().imgmsg_to_cv2(message, "bgr8")
+    except (
+        Exception
+    ) as error:  # not installed, built for another NumPy, or it does not know the encoding either
+        named = repr(message.encoding[:_LONGEST_ENCODING])
+        raise ImageError(
+            f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}; "
+            f"cv_bridge: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from error
+    return np.asarray(pixels, np.uint8)
 
 
 def frame_from_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:

@@ -7,6 +7,8 @@ No DDS is needed. What other programs make of our messages is not tested here.
 from __future__ import annotations
 
 import array
+import sys
+import types
 
 import cv2
 import numpy as np
@@ -528,6 +530,22 @@ def test_nonsense_in_a_camera_info_stays_nonsense_without_a_word():
     scaled = scaled_camera_info(camera_info(k=[1e308] * 9, p=[float("inf"), float("nan")] * 6), (12800, 7200))
     assert np.isinf(scaled.k[0])
     assert np.isnan(scaled.p[1])
+
+
+def test_an_encoding_that_the_table_lacks_is_asked_of_cv_bridge(monkeypatch):
+    """With a module of that name in its place: the real one needs a ROS installation."""
+    message = message_of(np.zeros((2, 6), np.uint8), "rgb101010")
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    with pytest.raises(ImageError, match=r"'rgb101010' is not understood.*; cv_bridge: "):
+        frame_from_image(message)
+
+    class CvBridge:
+        def imgmsg_to_cv2(self, message, encoding):
+            assert encoding == "bgr8"
+            return np.full((message.height, message.width, 3), 7, np.uint8)
+
+    monkeypatch.setitem(sys.modules, "cv_bridge", types.SimpleNamespace(CvBridge=CvBridge))
+    assert (frame_from_image(message) == 7).all()
 
 
 def test_the_table_gives_cv_bridges_pixels():
