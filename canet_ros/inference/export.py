@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from canet_ros.hints import pip_install
 from canet_ros.inference import cache
 from canet_ros.inference.model_folder import Resolution, graph_hash, load_network, load_spec
+from canet_ros.inference.onnx_interface import INPUT as INPUT
+from canet_ros.inference.onnx_interface import OUTPUTS as OUTPUTS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OPSET = 17
-INPUT = "images"
-OUTPUTS = ("mask", "confidence")
 
 
 def derived_name(folder: Path, resolution: Resolution, suffix: str) -> str:

@@ -12,10 +12,9 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from canet_ros.inference.export import INPUT
 from canet_ros.inference.model_folder import ModelError, Resolution, parse_resolution
 from canet_ros.inference.onnx_evidence import GraphEvidence, Kind, OutputEvidence
-from canet_ros.inference.onnx_interface import OnnxInterface, Triple
+from canet_ros.inference.onnx_interface import INPUT, OnnxInterface, Triple
 from canet_ros.inference.onnx_network import (
     channels_and_size,
     graph_inputs,

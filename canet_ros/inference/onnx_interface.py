@@ -12,6 +12,10 @@ from canet_ros.names import CHANNEL_ORDERS, LAYOUTS, ONNX_OUTPUTS
 
 Triple = tuple[float, float, float]
 
+# Names of what a deployment graph takes and gives
+INPUT = "images"
+OUTPUTS = ("mask", "confidence")
+
 
 @dataclass(frozen=True)
 class OnnxInterface:

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from canet_ros.inference.engines.engine import in_one_line
-from canet_ros.inference.export import INPUT, OUTPUTS
 from canet_ros.inference.model_folder import MODEL_FILE, ModelError, ModelSpec, Resolution
 from canet_ros.inference.onnx_file import names_read, opset_of, read_onnx, subgraphs
-from canet_ros.inference.onnx_interface import OnnxInterface
+from canet_ros.inference.onnx_interface import INPUT, OUTPUTS, OnnxInterface
 
 _NETWORK = "network/"  # before every name of the user's graph, so that none is one of ours
 UNKNOWN_CLASS = 255  # where a network gives an id that its class table does not have

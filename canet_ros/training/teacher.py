@@ -54,8 +54,8 @@ def load_teacher(config: TrainingConfig, classes: ClassTable, device: str) -> Te
 
 def _of_onnx(folder: Path, spec: ModelSpec, config: TrainingConfig) -> Teacher:
     """On the CPU, at the crop's size or, where the network takes but one, at that."""
-    from canet_ros.inference.export import INPUT
     from canet_ros.inference.onnx_file import read_onnx
+    from canet_ros.inference.onnx_interface import INPUT
     from canet_ros.inference.onnx_network import onnx_runner, pixels_to_logits
 
     assert spec.onnx is not None
