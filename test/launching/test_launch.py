@@ -313,11 +313,9 @@ def test_listing_arguments_imports_neither_rclpy_nor_torch(file: str) -> None:
 
 
 def node_of(process: Process) -> int:
-    """Process id of the launch's node."""
-    process.wait_for_output("results under")
-    return int(
-        re.findall(r"segmentation_node-\d+\]: process started with pid \[(\d+)\]", process.output())[-1]
-    )
+    """Process id of the node that the launch has started last."""
+    started = r"segmentation_node-\d+\]: process started with pid \[(\d+)\]"
+    return int(wait_until(lambda: re.findall(started, process.output()), "the node's start", 30)[-1])
 
 
 @pytest.mark.parametrize(
