@@ -18,14 +18,10 @@ from std_srvs.srv import SetBool
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import ModelError
-from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.launching.nearest import with_guess
-from canet_ros.launching.network import environment_problems, interface_addresses
-from canet_ros.launching.parameter_files import file_problems, parameter_files, read_parameter_file
-from canet_ros.ros import qos
-from canet_ros.ros.camera import Camera, FrameIntake
+from canet_ros.launching.network import environment_problems
+from canet_ros.ros.camera import FrameIntake
 from canet_ros.ros.camera_health import Conditions
-from canet_ros.ros.camera_watch import CameraWatch
+from canet_ros.ros.camera_set import CameraSet
 from canet_ros.ros.diagnostics import Diagnostics, NodeSnapshot
 from canet_ros.ros.engine_supervisor import EngineSupervisor
 from canet_ros.ros.fault_log import FaultLog
@@ -42,9 +38,6 @@ LOOK_S = 0.1
 _WATCH_CAMERAS_S = 0.5
 # What a transition waits for threads; an inference that takes longer is left to itself.
 _STOP_S = 2.0
-# Topics whose qos_overrides in a shared file are for other nodes, or for rclpy.
-_TOPICS_OF_OTHERS = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static", "/diagnostics")
-
 Transition = Callable[["SegmentationNode", Any], Any]
 
 
@@ -73,22 +66,20 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("canet")
-        self._interfaces = interface_addresses()
         for problem in environment_problems():
             self.get_logger().warning(problem)
         # Timers on ROS time would stand still where a simulation is paused or absent.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._settings = NodeParameters(self)
         self._faults = FaultLog(self.get_logger())
-        self._cameras: dict[str, Camera] = {}
         self._label_info: LabelInfoTopics | None = None
-        self._watches: dict[str, CameraWatch] = {}
         self._intake = FrameIntake(
             FrameLog(self.get_logger()), self._now_ns, lambda: float(self._settings.value("max_rate"))
         )
+        self._cameras = CameraSet(self, self._settings, self._intake, self._faults)
         self._engine = EngineSupervisor(
             self._settings,
-            self._cameras,
+            self._cameras.by_name,
             self._intake,
             self._faults,
             self.get_logger(),
@@ -100,7 +91,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._watched_s = 0.0
         self._without_clock = False
         self._bond = ManagerBond(self)
-        self._unknown_parameters = tuple(self._warn_of_unknown_parameters())
+        self._unknown_parameters = self._settings.warn_of_unknown()
         self._diagnostics = Diagnostics(self, self._steady_clock, self._snapshot)
         self._diagnostics.follow_period(float(self._settings.value("diagnostics_period")))
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -121,7 +112,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._faults.remember("engine", f"not configured, refused at start: {reason}")
             return TransitionCallbackReturn.FAILURE
         try:
-            self._create_topics()
+            results = self._cameras.create()
+            self._label_info = LabelInfoTopics(self, results, self._steady_clock)
         except ValueError as error:
             self._release()
             self.get_logger().error(f"not configured, correct it and start the node again: {error}")
@@ -131,53 +123,17 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._enter("inactive")
         return TransitionCallbackReturn.SUCCESS
 
-    def _create_topics(self) -> None:
-        self._settings.check_together()
-        problems = qos.override_problems(self._settings.overrides(of_qos=True))
-        if problems:
-            raise ValueError("; ".join(problems))
-        transport = self._settings.value("image_transport")
-        images = [self.resolve_topic_name(name) for name in self._settings.value("image_topics")]
-        results_name = self._settings.value("results_name")
-        cameras = camera_topics(images, results_name)
-        given = [self.resolve_topic_name(n, only_expand=True) for n in self._settings.value("image_topics")]
-        clouds = self._settings.clouds(len(cameras))
-        for topics, before_remapping, cloud in zip(cameras, given, clouds):
-            results = camera_topics([before_remapping], results_name)[0].results
-            camera = Camera(self, topics, results, transport, self._intake, self._faults, cloud)
-            self._cameras[topics.image] = camera
-            self._watches[topics.image] = CameraWatch(self, camera, transport, self._interfaces)
-            camera.outputs.follow_groups(self._settings.live().groups)
-            # What a subscription would refuse is refused now, not when somebody first wants results.
-            camera.input.subscribe()
-            camera.input.unsubscribe()
-            self.get_logger().info(f"{topics.image} ({transport}): results under {topics.results}/")
-        self._label_info = LabelInfoTopics(
-            self, {topics.image: topics.results for topics in cameras}, self._steady_clock
-        )
-        known = [name for name in self.get_parameters_by_prefix("") if name.startswith("qos_overrides.")]
-        problems = [
-            qos.unknown_override_problem(name, known)
-            for name in self._settings.undeclared(of_qos=True)
-            if name.split(".")[1] not in _TOPICS_OF_OTHERS and not name.split(".")[1].endswith("/label_info")
-        ]
-        if problems:
-            raise ValueError("; ".join(problems))
-
     @_logged
     def on_activate(self, state: Any) -> Any:
         try:
             request = self._engine.request()
-            for camera, view in zip(self._cameras.values(), self._settings.views(len(self._cameras))):
-                camera.view = view
+            self._cameras.begin(self._settings.views(len(self._cameras.by_name)))
         except (ModelError, ValueError) as error:
             self.get_logger().error(f"not activated: {error}")
             self._faults.remember("engine", str(error))
             return TransitionCallbackReturn.FAILURE
         self._faults.remember("engine", "")
         self._watched_s = time.monotonic()
-        for watch in self._watches.values():
-            watch.forget()
         self._look_timer = self.create_timer(LOOK_S, self._look, clock=self._steady_clock)
         self._diagnostics.follow_period(float(self._settings.value("diagnostics_period")))
         self._bond.form(float(self._settings.value("bond_timeout")))
@@ -226,10 +182,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         now_s = time.monotonic()
         if now_s - self._watched_s >= _WATCH_CAMERAS_S:
             self._watched_s = now_s
-            for watch in self._watches.values():
-                watch.look(float(self._settings.value("stale_after")))
-            for camera in self._cameras.values():
-                camera.input.follow_camera_info()
+            self._cameras.check_graph(float(self._settings.value("stale_after")))
             self._look_for_clock()
         self._engine.tick(float(self._settings.value("inference_timeout")))
         if not self._engine.is_working:
@@ -237,14 +190,12 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         live = self._settings.live()
         if self._label_info is not None:
             self._label_info.follow_threshold(live.min_confidence)
-        for camera in self._cameras.values():
-            camera.outputs.follow_groups(live.groups)
-            camera.follow_subscribers()
+        self._cameras.follow(live)
 
     def _show_classes(self, classes: ClassTable) -> None:
         self._settings.publish_classes(classes)
         if self._label_info is not None:
-            partial = [c.name for c in self._cameras.values() if c.view.leaves_unlabelled]
+            partial = [c.name for c in self._cameras.by_name.values() if c.view.leaves_unlabelled]
             self._label_info.show(classes, self._settings.live().min_confidence, partial)
 
     def _snapshot(self) -> NodeSnapshot:
@@ -259,14 +210,10 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             max_rate_hz=float(self._settings.value("max_rate")),
             max_age_s=float(self._settings.value("max_age")),
         )
-        watches = self._watches
         return NodeSnapshot(
             conditions,
             engine,
-            cameras=tuple(
-                camera.snapshot(watches[name].trouble, watches[name].rivals())
-                for name, camera in self._cameras.items()
-            ),
+            cameras=self._cameras.snapshots(),
             node_fault=self._faults.last("node"),
             without_clock=self._is_without_clock(),
             bond=self._bond.state,
@@ -284,24 +231,6 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
                 "use_sim_time is set, and nothing publishes /clock: the time stands still"
             )
         self._without_clock = without
-
-    def _warn_of_unknown_parameters(self) -> list[str]:
-        """Say once which values nobody reads; a vehicle must not drive on defaults unknown to its engineer."""
-        names = self._settings.undeclared(of_qos=False)
-        if names:
-            known = list(self.get_parameters_by_prefix(""))
-            self.get_logger().warning(
-                "parameters that this node does not have, and ignores: "
-                + ", ".join(with_guess(name, known) for name in names)
-            )
-        for file in parameter_files(sys.argv):
-            try:
-                problems = file_problems(read_parameter_file(file), self.get_fully_qualified_name())
-            except ValueError as error:  # of what rcl takes: empty, or for a hundred nodes
-                problems = [str(error)]
-            for problem in problems:
-                self.get_logger().warning(f"{file}: {problem}")
-        return names
 
     def set_parameters(self, parameter_list: Iterable[Any]) -> Any:
         """As rclpy's, one by one; see ``set_parameters_atomically``."""
@@ -327,8 +256,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def _on_enable(self, request: Any, response: Any) -> Any:
         if request.data != self._intake.enabled:
             self.get_logger().info(f"{'resumed' if request.data else 'paused'} by ~/enable")
-            for camera in self._cameras.values():
-                camera.statistics.begin_anew()
+            self._cameras.forget_gaps()
         self._intake.enabled = request.data
         state = self._settings.lifecycle_state
         response.success = True
@@ -344,8 +272,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         if self._look_timer is not None:
             self.destroy_timer(self._look_timer)
             self._look_timer = None
-        for camera in self._cameras.values():
-            camera.input.unsubscribe()
+        self._cameras.unsubscribe()
         return self._engine.stop(timeout_s)
 
     def destroy_node(self) -> None:
@@ -355,10 +282,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     def _release(self) -> None:
         self.stop()
-        for camera in self._cameras.values():
-            camera.destroy()
-        self._cameras.clear()
-        self._watches.clear()
+        self._cameras.destroy()
         if self._label_info is not None:
             self._label_info.destroy()
             self._label_info = None

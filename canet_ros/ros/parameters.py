@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -19,6 +20,8 @@ from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.model_folder import available_models
 from canet_ros.inference.view import View, read_views
 from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.launching.nearest import with_guess
+from canet_ros.launching.parameter_files import file_problems, parameter_files, read_parameter_file
 from canet_ros.launching.parameter_spec import ParameterSpec, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.ros.cloud_input import CloudTopic
@@ -104,6 +107,24 @@ class NodeParameters:
             # groups.<name> is what a file's mapping gives.
             if name not in _OF_RCLPY and not name.startswith("groups.") and not self._node.has_parameter(name)
         )
+
+    def warn_of_unknown(self) -> tuple[str, ...]:
+        """Log the values given at start that nobody reads: nobody should drive on defaults unknowingly."""
+        logger, names = self._node.get_logger(), self.undeclared(of_qos=False)
+        if names:
+            known = list(self._node.get_parameters_by_prefix(""))
+            logger.warning(
+                "parameters that this node does not have, and ignores: "
+                + ", ".join(with_guess(name, known) for name in names)
+            )
+        for file in parameter_files(sys.argv):
+            try:
+                problems = file_problems(read_parameter_file(file), self._node.get_fully_qualified_name())
+            except ValueError as error:  # of what rcl takes: empty, or for a hundred nodes
+                problems = [str(error)]
+            for problem in problems:
+                logger.warning(f"{file}: {problem}")
+        return tuple(names)
 
     def start_problems(self) -> list[str]:
         """What was wrong with the values given at start, as far as they have not been set since."""

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All cameras of a node: made from the parameters, looked after together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rclpy.node import Node
+
+from canet_ros.inference.view import View
+from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.launching.network import interface_addresses
+from canet_ros.ros import qos
+from canet_ros.ros.camera import Camera, FrameIntake
+from canet_ros.ros.camera_health import CameraSnapshot
+from canet_ros.ros.camera_watch import CameraWatch
+from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.parameters import LiveSettings, NodeParameters
+
+# Topics whose qos_overrides in a shared file are for other nodes, or for rclpy.
+_TOPICS_OF_OTHERS = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static", "/diagnostics")
+
+
+class CameraSet:
+    """The cameras by their names, in the order of ``image_topics``; none until ``create``."""
+
+    def __init__(self, node: Node, settings: NodeParameters, intake: FrameIntake, faults: FaultLog) -> None:
+        self._node = node
+        self._settings = settings
+        self._intake = intake
+        self._faults = faults
+        self._interfaces = interface_addresses()
+        self._cameras: dict[str, Camera] = {}
+        self._watches: dict[str, CameraWatch] = {}
+
+    @property
+    def by_name(self) -> Mapping[str, Camera]:
+        """The same mapping for as long as the set lives."""
+        return self._cameras
+
+    def create(self) -> dict[str, str]:
+        """Make all cameras; prefixes of their results by their names.
+
+        Raises:
+            ValueError: parameters do not fit each other or the topics; the cameras made so far are there.
+        """
+        settings, node = self._settings, self._node
+        settings.check_together()
+        _require_none(qos.override_problems(settings.overrides(of_qos=True)))
+        transport, results_name = settings.value("image_transport"), settings.value("results_name")
+        names = settings.value("image_topics")
+        cameras = camera_topics([node.resolve_topic_name(name) for name in names], results_name)
+        given = [node.resolve_topic_name(name, only_expand=True) for name in names]
+        for topics, before_remapping, cloud in zip(cameras, given, settings.clouds(len(cameras))):
+            results = camera_topics([before_remapping], results_name)[0].results
+            camera = Camera(node, topics, results, transport, self._intake, self._faults, cloud)
+            self._cameras[topics.image] = camera
+            self._watches[topics.image] = CameraWatch(node, camera, transport, self._interfaces)
+            camera.outputs.follow_groups(settings.live().groups)
+            # What a subscription would refuse is refused now, not when somebody first wants results.
+            camera.input.subscribe()
+            camera.input.unsubscribe()
+            node.get_logger().info(f"{topics.image} ({transport}): results under {topics.results}/")
+        known = [name for name in node.get_parameters_by_prefix("") if name.startswith("qos_overrides.")]
+        _require_none(
+            qos.unknown_override_problem(name, known)
+            for name in settings.undeclared(of_qos=True)
+            if name.split(".")[1] not in _TOPICS_OF_OTHERS and not name.split(".")[1].endswith("/label_info")
+        )
+        return {topics.image: topics.results for topics in cameras}
+
+    def begin(self, views: Iterable[View]) -> None:
+        """The node becomes active, with these views."""
+        for camera, view in zip(self._cameras.values(), views):
+            camera.view = view
+        for watch in self._watches.values():
+            watch.forget()
+
+    def check_graph(self, stale_after_s: float) -> None:
+        """Notice who publishes the cameras' topics; costs more than ``follow``."""
+        for watch in self._watches.values():
+            watch.look(stale_after_s)
+        for camera in self._cameras.values():
+            camera.input.follow_camera_info()
+
+    def follow(self, live: LiveSettings) -> None:
+        """Have topics for the groups, and subscriptions to what somebody wants results of."""
+        for camera in self._cameras.values():
+            camera.outputs.follow_groups(live.groups)
+            camera.follow_subscribers()
+
+    def snapshots(self) -> tuple[CameraSnapshot, ...]:
+        watches = self._watches
+        return tuple(
+            camera.snapshot(watches[name].trouble, watches[name].rivals())
+            for name, camera in self._cameras.items()
+        )
+
+    def forget_gaps(self) -> None:
+        """What comes or not while the node is paused is not lost."""
+        for camera in self._cameras.values():
+            camera.statistics.begin_anew()
+
+    def unsubscribe(self) -> None:
+        for camera in self._cameras.values():
+            camera.input.unsubscribe()
+
+    def destroy(self) -> None:
+        for camera in self._cameras.values():
+            camera.destroy()
+        self._cameras.clear()
+        self._watches.clear()
+
+
+def _require_none(problems: Iterable[str]) -> None:
+    text = "; ".join(problems)
+    if text:
+        raise ValueError(text)
