@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a bag at work: in threads of this process here, in other processes in ``on_ray``.
+"""Pictures of a bag at work, in threads of this process.
 
 What is made of a picture depends on nothing else, but for ``steady`` on the same camera's pictures before.
 """
@@ -11,7 +11,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from canet_ros.bags.message_types import stamp_of
 from canet_ros.bags.options import Options
 from canet_ros.bags.results import frame_of, picture_messages
 from canet_ros.formats import parse_groups
-from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.palette import recolored
 from canet_ros.inference.segmenter import Segmentation, Segmenter
 from canet_ros.inference.steadying import Steadying
@@ -46,30 +44,6 @@ class Picture:
     size: tuple[int, int] = (0, 0)
     results: Mapping[str, bytes] = field(default_factory=dict)
     problem: str = ""
-
-
-class Awaited(Protocol):
-    """A picture that is in work."""
-
-    def result(self) -> Picture: ...
-
-
-class PictureWork(Protocol):
-    """Where pictures are decoded, segmented and encoded.
-
-    Attributes:
-        classes: of the model.
-        ahead: how many pictures may be in work before the first is asked for.
-    """
-
-    classes: ClassTable
-    ahead: int
-
-    def submit(self, message: Message) -> Awaited: ...
-
-    def begin_file(self) -> None:
-        """With ``steady`` the next picture of each camera is the first one that is shown."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -140,9 +114,11 @@ class PictureMaker:
 
 
 class ThreadedWork:
-    """Pictures in threads of this process. Use as a context manager.
+    """Where pictures are decoded, segmented and encoded. Use as a context manager.
 
     Attributes:
+        classes: of the model.
+        ahead: how many pictures may be in work before the first is asked for.
         views: how cameras are looked at, by topic; those that are not there as they come.
     """
 
@@ -164,9 +140,10 @@ class ThreadedWork:
         self._pool.shutdown()
 
     def begin_file(self) -> None:
+        """With ``steady`` the next picture of each camera is the first one that is shown."""
         self._shown = {}
 
-    def submit(self, message: Message) -> Awaited:
+    def submit(self, message: Message) -> Future[Picture]:
         topic, turn = message.connection.topic, None
         if self._steady:
             # The pool begins with pictures in their order: whoever waits for another's turn, waits for one at work.

@@ -7,6 +7,7 @@ Reading, decoding, engine, encoding and writing overlap; what comes out does not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import MessageError, decoded, header, label_info, stamp_ns, to_cdr
 from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, writing_to
-from canet_ros.bags.picture_work import Awaited, Picture, PictureWork, ThreadedWork
+from canet_ros.bags.picture_work import Picture, ThreadedWork
 from canet_ros.bags.reading import Bag, defined, open_bag
 from canet_ros.bags.results import result_connection
 from canet_ros.formats import parse_groups
@@ -112,7 +113,7 @@ class _Step:
     message: Message
     camera: BagCamera | None = None
     begins_file: bool = False
-    picture: Awaited | None = None
+    picture: Future[Picture] | None = None
 
 
 class _OutFile:
@@ -142,7 +143,7 @@ class _OutFile:
 def segment_bag(
     source: Path,
     out: Path,
-    work: PictureWork,
+    work: ThreadedWork,
     options: Options,
     made_by: Mapping[str, str],
     resume: bool = False,
@@ -176,8 +177,7 @@ def segment_bag(
                 progress.note(sentence)
             window = _window(source, bag, options)
             cameras = choose_cameras(bag, options.topics, progress.note, window)
-            if isinstance(work, ThreadedWork):
-                work.views = _views(cameras, options)
+            work.views = _views(cameras, options)
             custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in made_by.items()}}
             with writing_to(output.partial):
                 output.begin(custom, bag.distribution)
@@ -201,7 +201,7 @@ class _Run:
         self,
         bag: Bag,
         cameras: Sequence[BagCamera],
-        work: PictureWork,
+        work: ThreadedWork,
         options: Options,
         output: Output,
         progress: Progress,

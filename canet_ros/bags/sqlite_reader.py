@@ -27,6 +27,10 @@ from canet_ros.bags.qos import policies_as_numbers
 _LAST_NS = 2**63 - 1
 _ROWS_AT_ONCE = 1000
 _MAX_ROWS_PER_PAGE = 200  # of a page of 4 kB, for a guess how far row numbers may go
+_DAMAGE = (
+    sqlite3.DatabaseError,
+    UnicodeDecodeError,
+)  # the latter: what SQLite says of names that are no text
 _WITH_TIME = "typeof(timestamp) = 'integer' AND timestamp >= 0"
 
 
@@ -61,16 +65,16 @@ class SqliteFile:
             self._database = self._connect(path, work)
             try:
                 self._read_topics(path)
-            except sqlite3.DatabaseError as error:
+            except _DAMAGE as error:
                 self._salvage(error)
                 # Else SQLite opens no file that is shorter than its header says. Nothing is written: it is read-only.
                 self._database.execute("PRAGMA writable_schema = ON")
                 self._read_topics(path)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise BagError(f"{path} is no database of rosbag2 that can be read: {error}") from error
         try:
             self._read_counts()
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             self._salvage(error)
             rows = self._salvaged()
             if rows:
@@ -113,13 +117,13 @@ class SqliteFile:
                 for log_ns, number in self._database.execute(query, limits):
                     yield log_ns, number, self._row(number)
                 return
-            except sqlite3.DatabaseError as error:
+            except _DAMAGE as error:
                 self._salvage(error)
         for log_ns, number in reversed(self._salvaged()) if newest_first else self._salvaged():
             if start_ns <= log_ns < end_ns:
                 try:
                     yield log_ns, number, self._row(number)
-                except sqlite3.DatabaseError:
+                except _DAMAGE:
                     yield log_ns, number, None
 
     def _row(self, number: int) -> tuple[int, bytes] | None:
@@ -209,7 +213,7 @@ class SqliteFile:
                 f"{self._name}: messages without a time, or of one before 1970", "no time", without
             )
 
-    def _salvage(self, error: sqlite3.Error) -> None:
+    def _salvage(self, error: Exception) -> None:
         """Read by row numbers from here on."""
         self._damaged = True
         self.losses.say(
@@ -236,7 +240,7 @@ class SqliteFile:
                         rows.append((log_ns, found))
                 if number == before:
                     break
-            except sqlite3.DatabaseError:
+            except _DAMAGE:
                 number, step = number + step, step * 2
         self._rows = sorted(rows)
         return self._rows

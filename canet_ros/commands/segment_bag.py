@@ -36,7 +36,7 @@ from canet_ros.pipeline.outputs import COMPRESSED
 if TYPE_CHECKING:
     from canet_ros.bags.addresses import Address
     from canet_ros.bags.bag import BagError
-    from canet_ros.bags.picture_work import PictureWork
+    from canet_ros.bags.picture_work import ThreadedWork
     from canet_ros.bags.segmentation import Progress
 
 Job = tuple["Path | Address", "Path | Address"]
@@ -261,28 +261,24 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(flags: tuple[tuple[str, str], ...], streams: int) -> Segmenter:
+def _segmenter(flags: tuple[tuple[str, str], ...], streams: int) -> Segmenter:
     # Each picture is in the hands of one thread; there are as many as cores.
     cv2.setNumThreads(1)
     return load_segmenter(argparse.Namespace(**dict(flags)), streams=streams)
 
 
-def _segmenter(arguments: argparse.Namespace, streams: int) -> Segmenter:
-    names = ("model", "device", "engine", "precision", "resolution")
-    return _loaded(tuple((name, getattr(arguments, name)) for name in names), streams)
-
-
 def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
-    """A bag, in threads of this process."""
+    """A bag; workers keep the engine from one to the next."""
     from canet_ros.bags.picture_work import ThreadedWork
 
-    segmenter = _segmenter(arguments, streams)
+    names = ("model", "device", "engine", "precision", "resolution")
+    segmenter = _segmenter(tuple((name, getattr(arguments, name)) for name in names), streams)
     with ThreadedWork(segmenter, _options(arguments)) as work:
         return _segment_with(work, _made_by(segmenter, arguments), job, arguments)
 
 
 def _segment_with(
-    work: PictureWork, made_by: dict[str, str], job: Job, arguments: argparse.Namespace
+    work: ThreadedWork, made_by: dict[str, str], job: Job, arguments: argparse.Namespace
 ) -> Outcome:
     """What was done of a bag, for --json; or why nothing could be."""
     from canet_ros.bags.addresses import near
