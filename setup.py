@@ -39,6 +39,14 @@ setup(
     extras_require={
         "openvino": ["onnx>=1.15", "openvino>=2024.4"],
         "onnxruntime": ["onnx>=1.15", "onnxruntime>=1.17"],
+        "tensorrt": ["cuda-bindings>=12.3", "onnx>=1.15"],  # TensorRT comes with JetPack, or as pip's tensorrt
+        # The compiler alone, for the tests: TensorRT for RTX builds without a GPU. Neither brings the other.
+        "tensorrt-check": [
+            "cuda-bindings>=12.3",
+            "onnx>=1.15",
+            "tensorrt-rtx-cu12-bindings>=1.7; platform_machine == 'x86_64'",
+            "tensorrt-rtx-cu12-libs>=1.7; platform_machine == 'x86_64'",
+        ],
         "int8": ["nncf>=2.14", "onnx>=1.15"],
         "benchmark": ["matplotlib>=3.5"],
         "training": ["matplotlib>=3.5", "tensorboard>=2.11"],

@@ -178,6 +178,7 @@ def _make_symmetric(graph: Any) -> None:
             else numbers.reshape([-1 if side == axis % rank else 1 for side in range(rank)])
         )
 
+    makers = {name: node.op_type for node in graph.node for name in node.output}
     for node in list(graph.node):
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
@@ -203,6 +204,17 @@ def _make_symmetric(graph: Any) -> None:
             moved = numbers.astype(int) - per_channel(node, first, numbers.ndim)
             moved = np.round(moved / per_channel(node, factor, numbers.ndim)).clip(-127, 127)
             stored = add(f"{stored}|symmetric", moved.astype(np.int8))
+        elif node.op_type == "QuantizeLinear" and makers.get(stored) not in ("Clip", "Relu", "Sigmoid"):
+            # Tools leave out a ReLU where the range that is rounded to begins at 0.
+            least = constant(scale) * (limits.min - first)
+            if least.size == 1:
+                clipped = f"{stored}|{scale}|clipped"
+                if clipped not in makers:
+                    makers[clipped] = "Clip"
+                    least = add(f"{clipped}|least", np.asarray(least, np.float32).reshape(()))
+                    place = list(graph.node).index(node)
+                    graph.node.insert(place, helper.make_node("Clip", [stored, least], [clipped], clipped))
+                stored = clipped
         node.input[:] = [
             stored,
             add(f"{scale}|{zero}|symmetric", constant(scale) * factor),

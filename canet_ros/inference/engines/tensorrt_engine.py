@@ -53,13 +53,14 @@ class Target:
         max_batch: images per call, from 1.
         precision: fp32, fp16 or int8.
         dla: number of the DLA core that runs what it can; None: the GPU alone.
-        compute_capability: as (8, 6), for TensorRT for RTX, which then needs no GPU to build; None: the GPU in use.
+        generations: compute capabilities, as (8, 6), for which TensorRT for RTX builds, which then needs no GPU;
+            TensorRT builds for the GPU in use.
     """
 
     max_batch: int
     precision: str
     dla: int | None = None
-    compute_capability: tuple[int, int] | None = None
+    generations: tuple[tuple[int, int], ...] = ()
 
 
 class TensorRtEngine:
@@ -84,7 +85,7 @@ class TensorRtEngine:
         dla = index if kind == "dla" else None
         batch = 1 if kind == "dla" else request.max_batch
         with cuda.current():
-            while not self._started(request, Target(batch, self.precision, dla, cuda.capability), cuda):
+            while not self._started(request, Target(batch, self.precision, dla, (cuda.capability,)), cuda):
                 batch //= 2
         most, remarks = warm_up(self.run, request.resolution, batch)
         if most < UNLIMITED or batch < request.max_batch:
@@ -93,7 +94,7 @@ class TensorRtEngine:
 
     def _started(self, request: EngineRequest, target: Target, cuda: _Cuda) -> bool:
         """Whether plan and memory are there; not where they do not fit into the GPU's memory, but fewer images may."""
-        log = _log_of(self._trt)
+        log = log_of(self._trt)
         try:
             plan, notes = _plan(self._trt, log, request, target, cuda)
             engine = self._trt.Runtime(log).deserialize_cuda_engine(plan.read_bytes())
@@ -141,15 +142,22 @@ def tensorrt_module() -> ModuleType:
 
 
 def build_plan(
-    trt: Any, log: Any, graph: bytes, target: Target, timings: bytes = b"", notes: list[str] | None = None
+    trt: Any,
+    log: Any,
+    graph: bytes,
+    target: Target,
+    timings: bytes = b"",
+    notes: list[str] | None = None,
+    detailed: bool = False,
 ) -> tuple[bytes, bytes]:
     """Compile a graph in TensorRT's dialect.
 
     Args:
-        trt, log: the module and a logger of ``_log_of``.
+        trt, log: the module and a logger of ``log_of``.
         graph: the ONNX file; its input is (B, h, w, 3) uint8 with a free or a fixed B.
         timings: TensorRT's timing cache of an earlier build on this GPU.
         notes: is given what is worth telling of the build.
+        detailed: whether the plan keeps the names and types of its layers, which the log then lists.
 
     Returns:
         The serialised plan, and the timing cache; empty where there is none.
@@ -168,18 +176,15 @@ def build_plan(
     network = builder.create_network(kind)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
-        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        error = parser.get_error(0)
+        reason = " ".join(error.desc().split())
         raise EngineError(
-            "TensorRT's parser refuses the graph: "
-            + "; ".join(
-                f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors[:3]
-            )
+            f"TensorRT's parser refuses the graph: {error.node_name()} ({error.node_operator()}): {reason}"
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
-    config.clear_flag(
-        trt.BuilderFlag.TF32
-    )  # whose numbers are as coarse as fp16: what the graph keeps in fp32 is meant
+    # Its numbers are as coarse as those of fp16, and what the graph keeps in fp32 is meant.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if not typed:
         _allow_types(trt, config, target)
     if target.dla is not None:
@@ -190,12 +195,16 @@ def build_plan(
         profile = builder.create_optimization_profile()
         profile.set_shape(pixels.name, (1, *rest), (target.max_batch, *rest), (target.max_batch, *rest))
         config.add_optimization_profile(profile)
-    if target.compute_capability and hasattr(config, "set_compute_capability"):
-        ahead = getattr(trt.ComputeCapability, "SM{}{}".format(*target.compute_capability), None)
-        if ahead is not None:
-            config.num_compute_capabilities = 1
-            config.set_compute_capability(ahead, 0)
-    known = config.create_timing_cache(timings) if hasattr(config, "create_timing_cache") else None
+    if hasattr(config, "set_compute_capability"):
+        names = [f"SM{major}{minor}" for major, minor in target.generations]
+        ahead = [getattr(trt.ComputeCapability, name, None) for name in names]
+        if ahead and None not in ahead:
+            config.num_compute_capabilities = len(ahead)
+            for place, generation in enumerate(ahead):
+                config.set_compute_capability(generation, place)
+    if detailed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    known = None if "rtx" in trt.__name__ else config.create_timing_cache(timings)  # where it does nothing
     if known is not None:
         config.set_timing_cache(known, ignore_mismatch=False)
     with progress.doing(progress.BUILDING) as now_doing:
@@ -315,7 +324,7 @@ def _monitor_of(trt: Any, now_doing: Callable[[str], None]) -> Any:
     return Monitor()
 
 
-def _log_of(trt: Any) -> Any:
+def log_of(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
         """Keeps warnings and errors: TensorRT's functions return nothing but success."""
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT's own parser and compiler take our graphs: TensorRT for RTX builds ahead of time, without a GPU or a driver.
+
+Asserted for four generations of GPUs, without a warning. Not asserted: that a plan runs, or how fast; nor that a
+Jetson's TensorRT compiles the same, whose parser is of the same source and whose compiler is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from canet_ros.inference import progress
+from canet_ros.inference.deployment import deployment_graph
+from canet_ros.inference.engines import EngineError
+from canet_ros.inference.engines.tensorrt_engine import Target, build_plan, log_of
+from canet_ros.inference.model_folder import Resolution, available_models, find_model
+
+WHEELS = "TensorRT's compiler is not here: pip install tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings"
+trt = pytest.importorskip("tensorrt_rtx_bindings", reason=WHEELS)
+pytest.importorskip("onnx")
+
+GENERATIONS = ((7, 5), (8, 6), (8, 9), (12, 0))  # Turing, Ampere, Ada, Blackwell
+OWN, LARGE, ODD = (480, 360), (1024, 512), (641, 479)
+SHIPPED = sorted(available_models())
+# Every model, precision, size and kind of batch; a plan for all four generations each.
+CASES = [
+    (model, precision, size, max_batch)
+    for model in SHIPPED
+    for precision in ("fp16", "int8")
+    for size, max_batch in ((OWN, 1), (LARGE, 4), (ODD, 3))
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANET_ROS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize(("model", "precision", "size", "max_batch"), CASES)
+def test_shipped_models_compile_for_every_generation(
+    model: str, precision: str, size: Resolution, max_batch: int
+) -> None:
+    graph = deployment_graph(find_model(model), size, "tensorrt", precision).read_bytes()
+    log = log_of(trt)
+    plan, _ = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
+    assert len(plan) > 1e6
+    assert log.warnings == log.errors == []
+
+
+def test_fp32_compiles_from_ampere_on() -> None:
+    graph = deployment_graph(find_model(SHIPPED[0]), (160, 120), "tensorrt", "fp32").read_bytes()
+    log = log_of(trt)
+    build_plan(trt, log, graph, Target(2, "fp32", generations=GENERATIONS[1:]))
+    assert log.warnings == log.errors == []
+
+
+def test_convolutions_are_multiplied_in_int8() -> None:
+    """Through the casts between scales in fp32 and activations in fp16."""
+    lines: list[str] = []
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: object, message: str) -> None:
+            lines.extend(message.splitlines())
+
+    graph = deployment_graph(
+        find_model("canet-mobilenet_v2-camvid"), (160, 120), "tensorrt", "int8"
+    ).read_bytes()
+    build_plan(trt, Log(), graph, Target(1, "int8", generations=((8, 6),)), detailed=True)
+    convolutions = [line.partition("Outputs:")[0] for line in lines if "LayerType: correlation" in line]
+    in_int8 = [line for line in convolutions if "Int8" in line.partition("Constants:")[0]]
+    assert len(in_int8) > 0.6 * len(convolutions) > 30
+
+
+@pytest.mark.parametrize("dialect", ["openvino", "onnxruntime"])
+def test_other_dialects_are_refused_with_the_parsers_reason(dialect: str) -> None:
+    graph = deployment_graph(find_model(SHIPPED[0]), (160, 120), dialect, "fp32").read_bytes()
+    with pytest.raises(EngineError, match=r"parser refuses the graph: /Reshape \(Reshape\): .*UInt8"):
+        build_plan(trt, log_of(trt), graph, Target(1, "fp32", generations=((8, 6),)))
+
+
+def test_a_build_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graph = deployment_graph(find_model(SHIPPED[0]), (160, 120), "tensorrt", "fp16").read_bytes()
+    said: list[str] = []
+    percent = progress.doing
+
+    def listening(what: str) -> object:
+        return _Listening(percent(what), said)
+
+    monkeypatch.setattr(progress, "doing", listening)
+    build_plan(trt, log_of(trt), graph, Target(1, "fp16", generations=((8, 6),)))
+    assert said
+    assert all(words.startswith(progress.BUILDING) and words.endswith("%") for words in said)
+    assert progress.now() == ""
+
+
+class _Listening:
+    def __init__(self, inner: object, said: list[str]) -> None:
+        self.inner, self.said = inner, said
+
+    def __enter__(self) -> object:
+        reword = self.inner.__enter__()  # type: ignore[attr-defined]
+
+        def both(words: str) -> None:
+            reword(words)
+            self.said.append(progress.now())
+
+        return both
+
+    def __exit__(self, *error: object) -> object:
+        return self.inner.__exit__(*error)  # type: ignore[attr-defined]
