@@ -39,7 +39,10 @@ setup(
     extras_require={
         "openvino": ["onnx>=1.15", "openvino>=2024.4"],
         "onnxruntime": ["onnx>=1.15", "onnxruntime>=1.17"],
-        "tensorrt": ["cuda-bindings>=12.3", "onnx>=1.15"],  # TensorRT comes with JetPack, or as pip's tensorrt
+        "tensorrt": [
+            "cuda-bindings>=12.3",
+            "onnx>=1.15",
+        ],  # TensorRT comes with JetPack, or as pip's tensorrt
         # The compiler alone, for the tests: TensorRT for RTX builds without a GPU. Neither brings the other.
         "tensorrt-check": [
             "cuda-bindings>=12.3",
