@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from canet_ros.bags.bag import BagError
     from canet_ros.demo.bag_recorder import RecorderNode
-    from canet_ros.ros.initialization import init_ros
+    from canet_ros.ros.initialization import init_ros, node_problem
+    from canet_ros.ros.rclpy_compat import RCLError
 
     init_ros([])
     before = {number: signal.signal(number, end_by_exception) for number in ending_signals()[1:]}
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise RuntimeError(f"the recording ended early: {error}") from error
         with signals_ignored():  # an impatient second Ctrl-C costs nothing of the bag
             node.finish()
+    except RCLError as error:
+        raise RuntimeError(node_problem(error)) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
