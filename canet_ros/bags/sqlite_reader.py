@@ -84,7 +84,7 @@ class SqliteFile:
         self._database.close()
 
     def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
-        last, last_id = (start_ns, -1), -1
+        last, last_id = (-1, 0), -1
         for log_ns, number, row in self._found(start_ns, end_ns, streams):
             if (log_ns, number) <= last:
                 continue
