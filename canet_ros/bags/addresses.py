@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from canet_ros.bags.bag import BagError
-from canet_ros.bags.reading import METADATA_FILE
+from canet_ros.bags.metadata import METADATA_FILE
 from canet_ros.hints import pip_install
 
 _MARK = "://"

@@ -14,7 +14,7 @@ import yaml
 from canet_ros.bags.bag import Connection
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.mcap_writer import McapWriter
-from canet_ros.bags.reading import METADATA_FILE
+from canet_ros.bags.metadata import METADATA_FILE
 
 VERSION = 8
 

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-import yaml
 import zstandard
 from mcap.records import Attachment
 from mcap.writer import MCAP0_MAGIC
@@ -24,15 +22,11 @@ from canet_ros.bags.bag import (
     StorageFile,
     Stream,
     Streams,
-    type_name,
 )
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.message_types import with_definition
-from canet_ros.bags.qos import policies_as_numbers
+from canet_ros.bags.metadata import METADATA_FILE, file_paths, read_metadata, topics_of
 from canet_ros.bags.sqlite_reader import SqliteFile
-
-METADATA_FILE = "metadata.yaml"
-BAG_SUFFIXES = (".mcap", ".db3", ".zstd", ".zst")
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _KNOWN_VERSION = 9
@@ -163,14 +157,14 @@ def open_bag(path: Path, work: Path) -> Bag:
     if path.name == METADATA_FILE:
         path = path.parent
     losses = Losses()
-    metadata = _metadata(path, losses)
+    metadata = read_metadata(path, losses)
     notes = []
     version = metadata.get("version")
     if isinstance(version, int) and version > _KNOWN_VERSION:
         notes.append(
             f"{METADATA_FILE} is of version {version}, newer than {_KNOWN_VERSION}, which is known here"
         )
-    names = _file_paths(path, metadata, losses)
+    names = file_paths(path, metadata, losses)
     files: list[StorageFile] = []
     problems = []
     for name in names:
@@ -223,7 +217,7 @@ def _bag(
         min(starts, default=0),
         max(ends, default=0),
         custom,
-        _topics(metadata),
+        topics_of(metadata),
         distribution,
         announced if isinstance(announced, int) else None,
         losses,
@@ -240,84 +234,6 @@ def defined(connection: Connection, bag: Bag) -> Connection:
     qos, type_hash = bag.topics.get((connection.topic, connection.msgtype), ("", ""))
     whole = replace(connection, qos=connection.qos or qos, type_hash=connection.type_hash or type_hash)
     return with_definition(whole, bag.distribution)
-
-
-def _metadata(path: Path, losses: Losses) -> dict[str, Any]:
-    """Contents of metadata.yaml, in the folder or beside the file; empty where there is none to be had."""
-    folder = path if path.is_dir() else path.parent
-    file = folder / METADATA_FILE
-    if not file.is_file():
-        if path.is_dir():
-            losses.say(f"{METADATA_FILE} is missing: the recording was not ended properly")
-        return {}
-    try:
-        loaded = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        metadata = loaded["rosbag2_bagfile_information"]
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("relative_file_paths"), list):
-            raise TypeError("it names no files")
-        for key, kind in (("topics_with_message_count", list), ("custom_data", dict)):
-            if not isinstance(metadata.get(key) or kind(), kind):
-                raise TypeError(f"{key} is no {kind.__name__}")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
-        if path.is_dir():
-            reason = " ".join(str(error).split()) or type(error).__name__
-            losses.say(f"{METADATA_FILE} cannot be read ({reason}): the files are taken by their names")
-        return {}
-    if not path.is_dir() and path.name not in {
-        PurePath(str(name)).name for name in metadata["relative_file_paths"]
-    }:
-        return {}
-    return metadata
-
-
-def _file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(
-        (file for file in path.iterdir() if file.is_file() and file.suffix in BAG_SUFFIXES),
-        key=_natural_order,
-    )
-    if not metadata:
-        if not found:
-            deeper = sorted(file.parent.name for file in path.glob(f"*/{METADATA_FILE}"))
-            hint = f"; it holds bags in folders of its own, give those: {', '.join(deeper)}" if deeper else ""
-            hint = hint or ("; its .bag files are of ROS 1" if any(path.glob("*.bag")) else "")
-            raise BagError(
-                f"{path} is no rosbag2: it holds neither {METADATA_FILE} nor .mcap or .db3 files{hint}"
-            )
-        return _one_form_of_each(found)
-    paths: list[Path] = []
-    for name in map(str, metadata["relative_file_paths"]):
-        # Versions before 4 name files from the folder above.
-        files = (path / name, path / PurePath(name).name) if PurePath(name).name else ()
-        choices = (choice for file in files for choice in (file, file.with_suffix(""), Path(f"{file}.zstd")))
-        there = next((choice for choice in choices if choice.is_file()), None)
-        if there is None:
-            losses.say(f"{name}, which {METADATA_FILE} names, is missing")
-        elif there not in paths:
-            paths.append(there)
-    for file in _one_form_of_each(found) if paths else ():
-        # Recorders write metadata.yaml with each split that is complete; one that is killed leaves a further file.
-        if file not in paths and _is_split_of_one(file.name, paths[-1].name):
-            losses.say(f"{METADATA_FILE} does not name {file.name}: the recording was not ended properly")
-            paths.append(file)
-    if not paths:
-        if not found:
-            raise BagError(f"{path}: none of the files that {METADATA_FILE} names is there")
-        losses.say(f"{METADATA_FILE} names none of the files that are there: they are taken by their names")
-        return found
-    return paths
-
-
-def _one_form_of_each(found: list[Path]) -> list[Path]:
-    """Of a file that is there packed and unpacked the latter, which is deleted when the former is whole."""
-    return [file for file in found if file.suffix in (".mcap", ".db3") or file.with_suffix("") not in found]
-
-
-def _is_split_of_one(*names: str) -> bool:
-    """Whether the names differ in their number alone, as drive_0.mcap and drive_1.mcap."""
-    splits = [re.match(r"(.*_)(\d+)\.", name) for name in names]
-    return len({split[1] if split else None for split in splits}) == 1 and all(splits)
 
 
 def _open_file(path: Path, work: Path, losses: Losses) -> StorageFile:
@@ -364,21 +280,3 @@ def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
         size = target.stat().st_size
         losses.say(f"{path.name}: it cannot be unpacked to its end ({problem}); {size} bytes of it could")
     return target
-
-
-def _topics(metadata: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
-    topics = {}
-    for entry in metadata.get("topics_with_message_count") or ():
-        try:
-            topic = entry["topic_metadata"]
-            key = str(topic["name"]), type_name(str(topic["type"]))
-            qos = policies_as_numbers(topic.get("offered_qos_profiles"))
-            topics[key] = qos, str(topic.get("type_description_hash") or "")
-        except (KeyError, TypeError, AttributeError):
-            continue
-    return topics
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """drive_2 before drive_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

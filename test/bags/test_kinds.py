@@ -23,7 +23,7 @@ from canet_ros.bags.cameras import choose_cameras
 from canet_ros.bags.frames import write_labels, write_masks
 from canet_ros.bags.label_folder import LabelFolder
 from canet_ros.bags.latched import latched
-from canet_ros.bags.mcap_reader import McapFile
+from canet_ros.bags.mcap_contents import McapContents
 from canet_ros.bags.reading import open_bag
 from canet_ros.cli import main
 
@@ -381,9 +381,9 @@ def test_looking_for_latched_messages_leaves_the_other_chunks_unread(
     )
     with open_bag(bag, tmp_path / "work") as opened:
         read: list[int] = []
-        whole = McapFile._records_of
+        whole = McapContents.records_of
         monkeypatch.setattr(
-            McapFile, "_records_of", lambda self, block: read.append(block.size) or whole(self, block)
+            McapContents, "records_of", lambda self, block: read.append(block.size) or whole(self, block)
         )
         assert [m.data for m in latched(opened, START_NS + 10**9)] == [transforms("laser")]
         assert 0 < len(read) < len(opened.files[0].blocks) / 2
