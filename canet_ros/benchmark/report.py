@@ -74,7 +74,7 @@ def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> lis
         # The second epoch counts: the first waits for processes, kernels and memory.
         *("--epochs", "2", "--val-every", "9", "--extra-data", f"{scratch / 'scenes' / 'train'}:{REPEATED}"),
     )
-    tensorrt = ("--engine", "onnxruntime", "--provider", "tensorrt", "--precision", "fp16")
+    tensorrt = ("--engine", "tensorrt", "--precision", "fp16")
     small = ("--model", model, "--resolution", SIZES[0])
     return [
         step("doctor", 0.08, ("doctor", "--json", str(doctor)), doctor),

@@ -16,9 +16,8 @@ from tqdm import tqdm
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.files import atomic_write, require_writable
-from canet_ros.hints import see_docs
 from canet_ros.inference.deployment import TARGETS, deployment_graph
-from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
+from canet_ros.inference.engines import EngineRequest, create_engine
 from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.inference.quantization import calibrate, keep_scales, quantized_graph
@@ -28,16 +27,12 @@ from canet_ros.opencv import read_picture, resize
 from canet_ros.simulation import StreetDrive
 
 SELF_TEST_SCENES = 16
-_PROVIDER_DEVICES = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="model by name or folder")
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--provider", choices=tuple(_PROVIDER_DEVICES), help="with --engine onnxruntime: what it must run on"
-    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or, with TensorRT, dla:N")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
     parser.add_argument(
         "--resolution", type=argument(parse_resolution), metavar="WxH", help="default: the model's own"
@@ -122,13 +117,17 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.precision == "int8":
         quantized_graph(folder, resolution)  # to build it is the job; elsewhere auto goes on without it
-    engine_name, device = arguments.engine, arguments.device
-    if arguments.provider:
-        engine_name, device = "onnxruntime", _PROVIDER_DEVICES[arguments.provider]
-        _check_provider(arguments.provider)
     start_s = time.monotonic()
     engine = create_engine(
-        EngineRequest(folder, resolution, engine_name, device, arguments.precision, arguments.max_batch)
+        EngineRequest(
+            folder,
+            resolution,
+            arguments.engine,
+            arguments.device,
+            arguments.precision,
+            arguments.max_batch,
+            prebuilt_only=False,
+        )
     )
     print(
         f"{engine.name} on {engine.device}, {engine.precision}, ready in {time.monotonic() - start_s:.1f} s"
@@ -136,19 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(engine.reason)
     for sentence in engine.passed_over:
         print(sentence)
-    if arguments.provider and arguments.provider not in getattr(engine, "providers", ()):
-        raise EngineError(f"ONNX Runtime runs it, but not with {arguments.provider}")
     return 0
-
-
-def _check_provider(kind: str) -> None:
-    from canet_ros.inference.engines.onnxruntime_engine import PROVIDERS, available_providers
-
-    if kind not in available_providers():
-        raise ValueError(
-            f"this ONNX Runtime has no {PROVIDERS[kind]}; it has {', '.join(available_providers())}: "
-            f"{see_docs('jetson.md')} for the packages that do"
-        )
 
 
 def _pictures(folder: Path, resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:

@@ -333,6 +333,7 @@ class FakeSession:
     """Of a build for GPUs on a machine where one of the two libraries does not load."""
 
     loads: tuple[str, ...] = ()
+    options: dict[str, Any]
     why = (
         "\x1b[1;31m2026-11-24 [E:onnxruntime:Default, provider_bridge_ort.cc:2251 TryGetProviderInfo_CUDA] FAIL : "
         "Failed to load library libonnxruntime_providers_cuda.so with error: libcudnn.so.9: cannot open shared "
@@ -341,6 +342,7 @@ class FakeSession:
 
     def __init__(self, path: str, options: object, providers: list[tuple[str, dict[str, Any]]]) -> None:
         self._providers = [name for name, _ in providers if name in (*self.loads, "CPUExecutionProvider")]
+        type(self).options = dict(providers)["CUDAExecutionProvider"] if len(providers) > 1 else {}
         if len(self._providers) < len(providers):
             os.write(2, self.why.encode())
 
@@ -354,16 +356,42 @@ class FakeSession:
         shape = inputs["images"].shape[:3]
         return [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)]
 
+    def io_binding(self) -> SimpleNamespace:
+        bound: dict[str, Any] = {}
+        return SimpleNamespace(
+            bound=bound, bind_ortvalue_input=bound.__setitem__, bind_ortvalue_output=bound.__setitem__
+        )
+
+    def run_with_iobinding(self, binding: SimpleNamespace) -> None:
+        results = self.run(["mask", "confidence"], {"images": binding.bound["images"].numpy()})
+        for name, planes in zip(("mask", "confidence"), results):
+            binding.bound[name].update_inplace(planes)
+
 
 @pytest.fixture
 def gpu_build(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> type[FakeSession]:
     import onnxruntime
 
-    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     session = type("Session", (FakeSession,), {})
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(
+        onnxruntime.OrtValue,
+        "ortvalue_from_shape_and_type",
+        lambda shape, kind, device, index: allocate(shape, kind, "cpu", 0),
+    )
     return session
+
+
+def test_bound_memory_gives_the_same_masks(random_model: Path, own_cache: Path) -> None:
+    """The binding of a GPU, on the CPU and with ONNX Runtime itself."""
+    engine: Any = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cpu"))
+    for count in (1, 3, 1):
+        images = np.random.default_rng(count).integers(0, 256, (count, 120, 160, 3), np.uint8)
+        for bound, plain in zip(engine._run_bound(images), engine.run(images)):
+            np.testing.assert_array_equal(bound, plain)
 
 
 def test_landing_on_the_cpu_is_refused_with_onnx_runtimes_own_reason(
@@ -387,18 +415,11 @@ def test_auto_lands_on_the_cpu_and_the_device_says_so(
     assert "CPUExecutionProvider" in engine.reason
 
 
-def test_without_tensorrt_cuda_is_left(random_model: Path, gpu_build: type[FakeSession]) -> None:
+def test_a_gpu_that_loads_is_used(random_model: Path, gpu_build: type[FakeSession]) -> None:
     gpu_build.loads = ("CUDAExecutionProvider",)
     engine = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cuda:1"))
-    assert (engine.device, engine.precision) == ("cuda:1", "fp16")
-    (sentence,) = engine.passed_over
-    assert sentence.startswith("not TensorrtExecutionProvider: ")
-
-
-def test_a_gpu_that_loads_is_used(random_model: Path, gpu_build: type[FakeSession]) -> None:
-    gpu_build.loads = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-    engine = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cuda"))
-    assert (engine.device, engine.passed_over) == ("cuda:0", ())
+    assert (engine.device, engine.precision, engine.passed_over) == ("cuda:1", "fp16", ())
+    assert gpu_build.options == {"device_id": 1, "prefer_nhwc": "1"}
 
 
 # --- engines that return rubbish -------------------------------------------------------------------------------------
@@ -518,7 +539,7 @@ def test_out_of_memory_at_the_start_makes_smaller_batches(
             raise RuntimeError("CUDA failure 2: out of memory")
         return FakeSession.run(self, names, inputs)
 
-    gpu_build.loads = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    gpu_build.loads = ("CUDAExecutionProvider",)
     monkeypatch.setattr(gpu_build, "run", run)
     segmenter = Segmenter.load(random_model, "cuda", "onnxruntime", max_batch=4)
     assert segmenter.engine.passed_over[0].startswith("not 4 pictures at once, but 2: ")

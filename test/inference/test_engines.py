@@ -162,7 +162,7 @@ def test_without_onnx_auto_falls_back_and_says_why(
         ({"engine": "onnxruntime", "precision": "bf16"}, "fp32, fp16"),
         ({"engine": "openvino", "device": "cuda"}, "choose cpu"),
         ({"engine": "openvino", "precision": "fp16", "device": "cpu"}, "use bf16 or fp32"),
-        ({"engine": "tensorrt"}, "choose auto or one of torch, openvino, onnxruntime"),
+        ({"engine": "tensorflow"}, "choose auto or one of torch, openvino, onnxruntime, tensorrt"),
         ({"engine": "onnxruntime", "device": "cuda"}, "onnxruntime-gpu"),
         ({"engine": "openvino", "precision": "int8"}, "--calibrate"),
     ],

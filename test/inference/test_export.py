@@ -13,8 +13,9 @@ import pytest
 
 from canet_ros.cli import main
 from canet_ros.inference import cache
+from canet_ros.inference.deployment import deployment_graph
 from canet_ros.inference.engines import EngineRequest, create_engine
-from canet_ros.inference.export import derived_name, exported_graph
+from canet_ros.inference.export import derived_name
 from canet_ros.simulation import StreetDrive
 
 RESOLUTION = (160, 120)
@@ -114,9 +115,9 @@ def test_fp16_graph_gives_the_same_classes(random_model: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     image = cv2.resize(StreetDrive(1).frame(0).image, RESOLUTION)[None]
     masks = [
-        onnxruntime.InferenceSession(str(exported_graph(random_model, RESOLUTION, precision))).run(
-            ["mask"], {"images": image}
-        )[0]
+        onnxruntime.InferenceSession(
+            str(deployment_graph(random_model, RESOLUTION, "onnxruntime", precision))
+        ).run(["mask"], {"images": image})[0]
         for precision in ("fp32", "fp16")
     ]
     assert (masks[0] == masks[1]).mean() > 0.99
@@ -146,7 +147,3 @@ def test_export_refuses_in_one_line(
     assert "holds no pictures" in capsys.readouterr().err
     assert main([*export, "--calibrate", str(tmp_path), "--precision", "fp32"]) == 1
     assert "int8" in capsys.readouterr().err
-    onnxruntime = pytest.importorskip("onnxruntime")
-    if "TensorrtExecutionProvider" not in onnxruntime.get_available_providers():
-        assert main([*export, "--engine", "onnxruntime", "--provider", "tensorrt"]) == 1
-        assert "docs/jetson.md" in capsys.readouterr().err

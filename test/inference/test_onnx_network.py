@@ -437,7 +437,7 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert engine.name == "openvino"
     assert "torch" not in engine.reason
     assert (engine.run(picture[None])[0] == expected).mean() > 0.98
-    with pytest.raises(EngineError, match="is an ONNX network; use openvino or onnxruntime"):
+    with pytest.raises(EngineError, match="is an ONNX network; use openvino, onnxruntime or tensorrt"):
         create_engine(EngineRequest(folder, (160, 120), "torch"))
     with pytest.raises(ModelError, match="is an ONNX network"):
         load_network(folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime: on a CPU, on CUDA, and with TensorRT on a desktop GPU or a Jetson."""
+"""ONNX Runtime on a CPU and on CUDA; TensorRT has an engine of its own."""
 
 from __future__ import annotations
 
@@ -7,28 +7,24 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from canet_ros.hints import see_docs
-from canet_ros.inference import cache, progress
 from canet_ros.inference.deployment import deployment_graph
 from canet_ros.inference.engines import EngineError, EngineRequest
 from canet_ros.inference.engines.engine import in_one_line, warm_up
-from canet_ros.inference.export import INPUT, OUTPUTS, derived_name
+from canet_ros.inference.export import INPUT, OUTPUTS
 from canet_ros.inference.model_folder import ModelError
 
 PROVIDERS = {
-    "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+_VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_PREFIX = re.compile(r"^.*?\[[EFW]:onnxruntime[^\]]*\]\s*")
 _TELLING = re.compile(r"error|fail|require|cannot|not found|unable", re.IGNORECASE)
@@ -36,16 +32,17 @@ _REASON_CHARACTERS = 400
 
 
 class OnnxRuntimeEngine:
-    """The exported graph in an ONNX Runtime session; devices differ in the list of execution providers alone.
+    """The deployment graph in an ONNX Runtime session; devices differ in the list of execution providers alone.
 
-    TensorRT builds its engine at the first start, which takes minutes, and keeps it in the cache;
-    ``canet export --engine onnxruntime --provider tensorrt`` does so ahead of a drive.
+    On CUDA, inputs and outputs of every number of images stay bound to the same memory of the device. No CUDA graph is
+    recorded: ONNX Runtime does so only where all nodes run on the device, and those that compute shapes run on the CPU.
     """
 
     name = "onnxruntime"
 
     def __init__(self, request: EngineRequest) -> None:
         self.passed_over: tuple[str, ...] = ()
+        self._bindings: dict[int, tuple[Any, dict[str, Any]]] = {}
         kinds = _provider_kinds(request.device)
         if request.device == "auto" and kinds != ["cpu"]:
             try:
@@ -67,41 +64,62 @@ class OnnxRuntimeEngine:
         # Threads that spin between two frames take the cores from image conversion and DDS.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        name = derived_name(request.folder, request.resolution, "tensorrt")
-        with _tensorrt_build(name) if "tensorrt" in kinds else nullcontext() as folder:
-            providers = [_provider(kind, request, self.precision, index, folder) for kind in kinds]
+        providers = [(PROVIDERS[kind], _options(kind, index)) for kind in kinds]
 
-            def start_session() -> Any:
-                return onnxruntime.InferenceSession(str(graph), options, providers=providers)
+        def start_session() -> Any:
+            return onnxruntime.InferenceSession(str(graph), options, providers=providers)
 
-            self._session = start_session()
-            # Whatever does not load is left out without an exception, and what fails later moves to the CPU.
-            if hasattr(self._session, "disable_fallback"):
-                self._session.disable_fallback()
-            in_use = self._session.get_providers()
-            self.providers = tuple(kind for kind, name in PROVIDERS.items() if name in in_use)
-            lacking = [kind for kind in kinds if kind not in self.providers]
-            if lacking:
-                why = _said_by(start_session)
-                names = " and ".join(PROVIDERS[kind] for kind in lacking)
-                if not set(kinds) - {"cpu"} & set(self.providers):
-                    raise EngineError(
-                        f"device {request.device!r}: ONNX Runtime {onnxruntime.__version__} cannot start {names} and "
-                        f"would run on the CPU: {why}"
-                    )
-                self.passed_over += (f"not {names}: {why}",)
-            self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
-            largest = request.max_batch if self.device != "cpu" else 1
-            self.most_at_once, remarks = warm_up(self.run, request.resolution, largest)
-            self.passed_over += remarks
+        self._session = start_session()
+        # Whatever does not load is left out without an exception, and what fails later moves to the CPU.
+        if hasattr(self._session, "disable_fallback"):
+            self._session.disable_fallback()
+        in_use = self._session.get_providers()
+        self.providers = tuple(kind for kind, name in PROVIDERS.items() if name in in_use)
+        lacking = [kind for kind in kinds if kind not in self.providers]
+        if lacking:
+            names = " and ".join(PROVIDERS[kind] for kind in lacking)
+            raise EngineError(
+                f"device {request.device!r}: ONNX Runtime {onnxruntime.__version__} cannot start {names} and "
+                f"would run on the CPU: {_said_by(start_session)}"
+            )
+        self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
+        largest = request.max_batch if self.device != "cpu" else 1
+        self.most_at_once, remarks = warm_up(self.run, request.resolution, largest)
+        self.passed_over += remarks
         self.reason = f"ONNX Runtime {onnxruntime.__version__} with {', '.join(in_use)}"
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if self._one_by_one and len(images) > 1:
             masks, confidences = zip(*(self.run(images[i : i + 1]) for i in range(len(images))))
             return np.concatenate(masks), np.concatenate(confidences)
+        if self.device != "cpu":
+            return self._run_bound(images)
         mask, confidence = self._session.run(list(OUTPUTS), {INPUT: images})
         return mask, confidence
+
+    def _run_bound(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if len(images) not in self._bindings:
+            self._bindings[len(images)] = self._bind(images.shape)
+        binding, values = self._bindings[len(images)]
+        values[INPUT].update_inplace(np.ascontiguousarray(images))
+        self._session.run_with_iobinding(binding)
+        mask, confidence = (values[name].numpy() for name in OUTPUTS)
+        return mask, confidence
+
+    def _bind(self, shape: tuple[int, ...]) -> tuple[Any, dict[str, Any]]:
+        """A binding of memory on the device for images (B, h, w, 3), and that memory by name."""
+        kind, _, index = self.device.partition(":")
+        values = {
+            name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                shape if name == INPUT else shape[:3], np.uint8, kind, int(index or 0)
+            )
+            for name in (INPUT, *OUTPUTS)
+        }
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(INPUT, values[INPUT])
+        for name in OUTPUTS:
+            binding.bind_ortvalue_output(name, values[name])
+        return binding, values
 
 
 def available_providers() -> list[str]:
@@ -118,8 +136,8 @@ def _provider_kinds(device: str) -> list[str]:
         raise EngineError(f"device {device!r}: ONNX Runtime runs on cpu, cuda or cuda:N")
     if not on_gpu:
         raise EngineError(
-            f"device {device!r}: this ONNX Runtime ({onnxruntime.__version__}) has neither CUDA nor TensorRT; "
-            f"install onnxruntime-gpu (Jetson: {see_docs('jetson.md')}), or use device cpu"
+            f"device {device!r}: this ONNX Runtime ({onnxruntime.__version__}) has no CUDA; "
+            "install onnxruntime-gpu, or use engine tensorrt or device cpu"
         )
     return [*on_gpu, "cpu"]
 
@@ -157,38 +175,11 @@ def _said_by(start_session: Callable[[], object]) -> str:
     return told[:_REASON_CHARACTERS] or "it gives no reason"
 
 
-def _provider(
-    kind: str, request: EngineRequest, precision: str, index: int, folder: Path | None
-) -> tuple[str, dict[str, Any]]:
-    options: dict[str, Any] = {}
-    if kind == "cuda":
-        options = {"device_id": index}
-    elif kind == "tensorrt":
-        width, height = request.resolution
-        shape = f"{height}x{width}x3"
-        options = {
-            "device_id": index,
-            "trt_fp16_enable": precision != "fp32",
-            "trt_int8_enable": precision == "int8",
-            "trt_profile_min_shapes": f"{INPUT}:1x{shape}",
-            "trt_profile_opt_shapes": f"{INPUT}:1x{shape}",
-            "trt_profile_max_shapes": f"{INPUT}:{request.max_batch}x{shape}",
-        }
-        if folder is not None:
-            options |= {
-                "trt_engine_cache_enable": True,
-                "trt_engine_cache_path": str(folder),
-                "trt_timing_cache_enable": True,
-                "trt_timing_cache_path": str(folder),
-            }
-    return PROVIDERS[kind], options
-
-
-@contextlib.contextmanager
-def _tensorrt_build(name: str) -> Iterator[Path | None]:
-    """Only ONNX Runtime knows whether its cache spares the minutes."""
-    with cache.derived_folder(name) as folder, progress.doing(progress.BUILDING):
-        yield folder
+def _options(kind: str, index: int) -> dict[str, Any]:
+    if kind == "cpu":
+        return {}
+    # Tensor cores take channels last, and convolutions then need not convert. Older versions know no such option.
+    return {"device_id": index, **({"prefer_nhwc": "1"} if _VERSION >= (1, 20) else {})}
 
 
 def _precision(wanted: str, kinds: list[str]) -> str:

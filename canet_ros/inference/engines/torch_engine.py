@@ -17,11 +17,15 @@ from canet_ros.inference.model_folder import load_network
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
 from canet_ros.inference.rounding import round_weights
 
-_AUTOCAST_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchEngine:
-    """channels_last, inference mode, autocast where the precision says so; only bytes cross to and from the device."""
+    """channels_last, inference mode; only bytes cross to and from the device.
+
+    On CUDA weights and activations are in the precision's type, logits in fp32. A CPU computes in bf16 by autocast,
+    which leaves in fp32 what it would compute more slowly.
+    """
 
     name = "torch"
 
@@ -32,8 +36,10 @@ class TorchEngine:
         spec, network = load_network(request.folder)
         width, height = request.resolution
         graph = PixelsToClasses(spec, network, request.resolution).eval()
-        if self.precision == "bf16":
-            round_weights(graph, width, height, torch.bfloat16)
+        if self.precision in _TYPES:
+            round_weights(graph, width, height, _TYPES[self.precision])
+        if self._device.type == "cuda":
+            graph = in_type(graph, self.precision)
         self._graph = graph.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._captures: dict[int, _Capture] = {}
         self.most_at_once, self.passed_over = warm_up(
@@ -48,10 +54,12 @@ class TorchEngine:
         return mask.numpy(), confidence.numpy()
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        autocast_type = _AUTOCAST_TYPES.get(self.precision)
-        # Autocast's cache of cast weights must not outlive a capture, nor is it of use without gradients.
+        # Autocast's cache of cast weights is of no use without gradients.
         with torch.autocast(
-            self._device.type, autocast_type, enabled=autocast_type is not None, cache_enabled=False
+            "cpu",
+            torch.bfloat16,
+            enabled=self.device == "cpu" and self.precision == "bf16",
+            cache_enabled=False,
         ):
             mask, confidence = self._graph(images)
         return mask, confidence
@@ -87,6 +95,11 @@ class TorchEngine:
             results[0].copy_(mask, non_blocking=True)
             results[1].copy_(confidence, non_blocking=True)
         return _Capture(graph, stream, images, results, on_device)
+
+
+def in_type(graph: PixelsToClasses, precision: str) -> PixelsToClasses:
+    """The graph with weights in the precision's type, in place; logits are made fp32 where classes are chosen."""
+    return graph.to(_TYPES.get(precision, torch.float32))
 
 
 @dataclass(frozen=True)
