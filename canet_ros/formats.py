@@ -26,7 +26,7 @@ MAX_GROUPS = 64
 _LONGEST_TEXT = 10_000
 _LEAST_REGION_SIDE = 16
 _REGION = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|dla(:\d+)?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # As rmw validates topic names.
 _TOPIC = re.compile(r"(~/|/)?[A-Za-z_{][A-Za-z0-9_{}]*(/[A-Za-z_{][A-Za-z0-9_{}]*)*")
@@ -102,7 +102,7 @@ def parse_pose(text: str) -> tuple[float, ...] | None:
 def parse_device(text: str) -> str:
     """Raise ValueError unless it is auto, cpu, cuda or cuda:N."""
     if not _DEVICE.fullmatch(text):
-        raise ValueError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+        raise ValueError(f"expected auto, cpu, cuda, cuda:N or dla:N, got {text!r}")
     return text
 
 

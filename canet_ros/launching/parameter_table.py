@@ -57,7 +57,8 @@ SECTIONS = {
     ),
     "Where it runs": (
         ParameterSpec(
-            "device", "auto", "auto, cpu, cuda or cuda:N", "auto: the GPU if there is one; cuda:N: the N-th GPU.",
+            "device", "auto", "auto, cpu, cuda, cuda:N or, with TensorRT, dla:N",
+            "auto: the GPU if there is one; cuda:N: the N-th GPU; dla:N: a deep learning accelerator of Jetson Orin.",
             form=formats.parse_device,
         ),
         ParameterSpec(
