@@ -22,7 +22,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from canet_ros.benchmark.node_process import NodeProcess
+from canet_ros.demo.processes import ChildProcess
 from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import Resolution
@@ -115,9 +115,9 @@ def measure_node(
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], probe: _Probe, cameras: int = 1) -> Iterator[NodeProcess]:
+def _running(command: Sequence[str], probe: _Probe, cameras: int = 1) -> Iterator[_NodeProcess]:
     """Start a node and wait for a mask of each camera."""
-    with NodeProcess(command) as node:
+    with _NodeProcess(command) as node:
         probe.listen(cameras, ("mask",))
         probe.wait_for_first_masks(cameras, node)
         yield node
@@ -140,7 +140,7 @@ def _spread(values_ms: Sequence[float]) -> dict[str, float]:
     return {"median": float(median), "p95": float(p95), "min": float(min(values_ms))}
 
 
-def _memory_growth(probe: _Probe, node: NodeProcess, frames: int) -> dict[str, float]:
+def _memory_growth(probe: _Probe, node: _NodeProcess, frames: int) -> dict[str, float]:
     """Resident memory after a tenth of the frames and after all of them."""
     sizes_mb = []
     for i in tqdm(range(frames), desc="memory", unit="frame", disable=None):
@@ -148,6 +148,24 @@ def _memory_growth(probe: _Probe, node: NodeProcess, frames: int) -> dict[str, f
         if i in (frames // 10, frames - 1):
             sizes_mb.append(node.memory_mb())
     return {"frames": frames, "from_mb": sizes_mb[0], "to_mb": sizes_mb[-1]}
+
+
+class _NodeProcess(ChildProcess):
+    """A node in a child process."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        super().__init__("node", command)
+        self._proc = Path("/proc") / str(self.pid)
+
+    def memory_mb(self) -> float:
+        """Resident memory, including shared memory."""
+        pages = int((self._proc / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def cpu_s(self) -> float:
+        """User and system CPU time: fields 14 and 15 of proc_pid_stat(5)."""
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _Probe:
@@ -221,7 +239,7 @@ class _Probe:
         self._cameras[camera].publish(self._message)
         return int(stamp.sec * 10**9 + stamp.nanosec)
 
-    def wait_for_first_masks(self, cameras: int, node: NodeProcess) -> None:
+    def wait_for_first_masks(self, cameras: int, node: _NodeProcess) -> None:
         """Publish until every camera has results; intervals grow, so that a slow node can empty its queue."""
         end_s = time.monotonic() + _FIRST_MASK_TIMEOUT_S
         interval_s = 0.5
@@ -268,7 +286,7 @@ class _Probe:
         stages = {stage: float(values.get(f"{stage}_p50_ms", "nan")) for stage in _STAGES}
         return {**stages, "transport out": latency_ms - float(values.get("age_p50_ms", "nan"))}
 
-    def sustained(self, node: NodeProcess, seconds: float) -> dict[str, float]:
+    def sustained(self, node: _NodeProcess, seconds: float) -> dict[str, float]:
         """Publish at ``RATE_HZ`` and count the results."""
         self._arrived_s.clear()
         dropped = int(self._diagnostics.get("dropped", 0))

@@ -18,11 +18,11 @@ from typing import Any
 import cv2
 import numpy as np
 from drift import TOLERANCES, judge
+from process_usage import usage
 from soak_graph import SoakGraph
 from tqdm import tqdm
 
-from canet_ros.benchmark.node_process import NodeProcess, usage
-from canet_ros.demo.processes import GRACE_S, ProcessError
+from canet_ros.demo.processes import GRACE_S, ChildProcess, ProcessError
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.opencv import Picture
 from canet_ros.simulation import StreetDrive
@@ -118,7 +118,7 @@ class Soak:
         self._start_s = time.monotonic()
         self._end_s = float("inf")
         self._graph: SoakGraph
-        self._node: NodeProcess
+        self._node: ChildProcess
         self._bar: Any = None
         self._step_s = min(
             _LONGEST_STEP_S, max(_SHORTEST_STEP_S, 60 * settings.minutes / (_ROUNDS * len(_STEPS)))
@@ -134,7 +134,7 @@ class Soak:
         os.environ.update(transport_environment())
         os.environ["ROS_DOMAIN_ID"] = str(unused_domain_id())
         seconds = 60 * self._settings.minutes
-        with NodeProcess(self._command()) as self._node:
+        with ChildProcess("node", self._command()) as self._node:
             self._graph = SoakGraph(NODE, self._topics, self._pictures, self._fault)
             try:
                 with tqdm(

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from drift import TOLERANCES, Tolerance, judge
+from process_usage import usage
 from soak_run import main
-
-from canet_ros.benchmark.node_process import usage
 
 # A process of its own: what another test has given back would hide what grows.
 LEAKING = """

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node in a child process, and its resource usage from proc(5)."""
+"""Memory, descriptors and threads of a process, from proc(5)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from canet_ros.demo.processes import ChildProcess
 
 
 @dataclass(frozen=True)
@@ -38,21 +35,3 @@ def usage(pid: int) -> Usage:
         descriptors=len(os.listdir(proc / "fd")),
         threads=int(fields["Threads"][0]),
     )
-
-
-class NodeProcess(ChildProcess):
-    """A node in a child process."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        super().__init__("node", command)
-        self._proc = Path("/proc") / str(self.pid)
-
-    def memory_mb(self) -> float:
-        """Resident memory, including shared memory."""
-        pages = int((self._proc / "statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def cpu_s(self) -> float:
-        """User and system CPU time: fields 14 and 15 of proc_pid_stat(5)."""
-        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
