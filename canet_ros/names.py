@@ -38,8 +38,9 @@ ENGINE_PRECISIONS = {
     "torch": ("fp32", "fp16", "bf16"),
     "openvino": ("fp32", "bf16", "int8"),
     "onnxruntime": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
 }
-CPU_ENGINES = ("openvino",)
+CPU_ENGINES, GPU_ENGINES = ("openvino",), ("tensorrt",)
 CPU_PRECISIONS = ("fp32", "bf16", "int8")  # CPUs compute slower in fp16 than in fp32
 PALETTES = ("dataset", "colorblind")
 MASK_SIZES = ("image", "network")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from canet_ros.names import CPU_ENGINES, CPU_PRECISIONS, ENGINE_PRECISIONS, PRECISIONS
+from canet_ros.names import CPU_ENGINES, CPU_PRECISIONS, ENGINE_PRECISIONS, GPU_ENGINES, PRECISIONS
 
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 
@@ -171,6 +171,8 @@ def conflict(values: Mapping[str, Any]) -> str:
         return (
             f"engine {engine} runs on the CPU alone, device is {device}: set device to cpu, or another engine"
         )
+    if engine in GPU_ENGINES and device == "cpu":
+        return f"engine {engine} does not run on the CPU: set device to auto or cuda, or another engine"
     able: tuple[str, ...] = ENGINE_PRECISIONS.get(engine, PRECISIONS)
     if device == "cpu":
         able = tuple(name for name in able if name in CPU_PRECISIONS)

@@ -104,6 +104,8 @@ def test_what_launch_keeps_for_itself_is_known() -> None:
         ({"engine": "onnxruntime", "precision": "bf16"}, "precision bf16: engine onnxruntime"),
         ({"engine": "openvino", "precision": "fp16"}, "precision fp16: engine openvino"),
         ({"device": "cpu", "precision": "fp16"}, "precision fp16: a CPU does not compute with it"),
+        ({"engine": "tensorrt", "precision": "bf16"}, "precision bf16: engine tensorrt"),
+        ({"engine": "tensorrt", "device": "cpu"}, "engine tensorrt does not run on the CPU"),
         ({"engine": "openvino", "device": "cuda:1"}, "engine openvino runs on the CPU alone"),
     ],
 )
