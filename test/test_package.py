@@ -335,6 +335,7 @@ BY_PIP = {
     "onnxruntime",
     "openvino",
     "nncf",
+    "mcap",
     "rosbags",
     "zstandard",
     "lz4",
