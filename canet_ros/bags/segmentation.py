@@ -8,102 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import canet_ros
 from canet_ros.bags.ahead import ahead
-from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
-from canet_ros.bags.bag import BagError, Connection, Losses, Message
+from canet_ros.bags.bag import BagError, Connection, Message
+from canet_ros.bags.camera_infos import CameraInfos
 from canet_ros.bags.cameras import BagCamera, choose_cameras
 from canet_ros.bags.latched import latched
-from canet_ros.bags.message_types import MessageError, decoded, header, label_info, stamp_ns, to_cdr
+from canet_ros.bags.message_types import label_info
 from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, writing_to
 from canet_ros.bags.picture_work import Picture, ThreadedWork
+from canet_ros.bags.progress import CameraState, Progress
 from canet_ros.bags.reading import Bag, defined, open_bag
 from canet_ros.bags.results import result_connection
 from canet_ros.formats import parse_groups
 from canet_ros.inference.class_groups import unknown_classes_problem
 from canet_ros.inference.palette import recolored
 from canet_ros.inference.view import View, read_views
-from canet_ros.messages.camera_info import outdated_problem
-from canet_ros.messages.images import ImageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO
 
 LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
-_INFOS_KEPT = 10
 _NAMED_PICTURES = 200
-
-
-@dataclass
-class CameraState:
-    """How far a camera's pictures are.
-
-    Attributes:
-        segmented, undecodable: pictures.
-        last_stamp_ns, jumps_back: of the pictures' headers.
-        infos: newest camera_info messages: stamp and CDR.
-        waiting: pictures whose camera_info has not come: stamp, frame_id, size of the results.
-        without_info: pictures that got none.
-        outdated: pictures whose camera_info is far from them, and what was said of the first.
-    """
-
-    segmented: int = 0
-    undecodable: int = 0
-    last_stamp_ns: int = -1
-    jumps_back: int = 0
-    infos: list[tuple[int, bytes]] = field(default_factory=list)
-    waiting: list[tuple[int, str, tuple[int, int]]] = field(default_factory=list)
-    without_info: int = 0
-    outdated: tuple[int, str] = (0, "")
-
-
-@dataclass
-class Progress:
-    """What was done so far; for the user, and for a run that goes on.
-
-    Attributes:
-        bad_pictures: topic, stamp in ns and what is wrong, of the first that could not be decoded.
-        notes: sentences about the bag.
-        losses: what could not be read of it.
-        read: messages of the source.
-    """
-
-    cameras: dict[str, CameraState] = field(default_factory=dict)
-    bad_pictures: list[tuple[str, int, str]] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)
-    losses: Losses = field(default_factory=Losses)
-    read: int = 0
-    next_label_ns: int | None = None
-    log_ns: int = 0
-
-    @property
-    def segmented(self) -> int:
-        return sum(camera.segmented for camera in self.cameras.values())
-
-    @property
-    def undecodable(self) -> int:
-        return sum(camera.undecodable for camera in self.cameras.values())
-
-    def note(self, sentence: str) -> None:
-        self.notes[sentence] = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Without what a run that goes on learns again while it passes over what was done."""
-        values = asdict(self)
-        for name in ("losses", "next_label_ns"):
-            del values[name]
-        for state in values["cameras"].values():
-            del state["infos"], state["waiting"]
-        return values
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Progress:
-        cameras = {topic: CameraState(**state) for topic, state in stored["cameras"].items()}
-        return cls(**{**stored, "cameras": cameras})
 
 
 @dataclass
@@ -209,10 +138,8 @@ class _Run:
     ) -> None:
         self._bag = bag
         self._cameras = {camera.connection.stream: camera for camera in cameras}
-        self._by_info: dict[str, list[BagCamera]] = {}
-        for camera in cameras:
-            self._by_info.setdefault(camera.camera_info, []).append(camera)
-        self._first_infos: dict[str, tuple[int, bytes]] = {}
+        with_infos = cameras if CAMERA_INFO in options.outputs else ()
+        self._infos = CameraInfos(bag, with_infos, progress, self._put)
         self._work = work
         self._options = options
         self._output = output
@@ -232,7 +159,7 @@ class _Run:
     def go(self, window: tuple[int | None, int | None]) -> None:
         done = self._progress.read
         self._enter_topics()
-        self._find_first_infos(window[0])
+        self._infos.find_first(window[0])
         if window[0] is not None and not done:
             self._write_latched(window[0])
         batches = ahead(self._batches(window, done), self._work.ahead, "reading")
@@ -242,7 +169,7 @@ class _Run:
                 for step in batch:
                     read += 1
                     if read <= done:
-                        self._take_infos(step.message)
+                        self._infos.take(step.message)
                         continue
                     with writing_to(self._output.partial):
                         if step.begins_file and read > done + 1:
@@ -254,8 +181,7 @@ class _Run:
         finally:
             batches.close()  # type: ignore[attr-defined]
         with writing_to(self._output.partial):
-            for camera in self._cameras.values():
-                self._write_late_infos(camera, self._progress.log_ns, None)
+            self._infos.end_file(self._progress.log_ns)
         self._progress.losses = self._bag.all_losses()
         self._note_the_whole()
         self._report(self._bag, self._progress)
@@ -272,8 +198,7 @@ class _Run:
 
     def _next_file(self) -> None:
         """Complete a file of OUT; the next one depends on nothing but what is read again when a run goes on."""
-        for camera in self._cameras.values():
-            self._write_late_infos(camera, self._progress.log_ns, None)
+        self._infos.end_file(self._progress.log_ns)
         self._output.next_file(self._progress.to_json())
         self._progress.next_label_ns = None
         self._enter_topics()
@@ -317,7 +242,7 @@ class _Run:
         self._write_label_info(message.log_ns)
         if not self._options.only_results and message.connection.topic not in self._replaced:
             writer.write(message._replace(connection=self._carried(message.connection)))
-        self._take_infos(message)
+        self._infos.take(message)
         if step.camera is None or step.picture is None:
             return
         state = self._progress.cameras[step.camera.topic]
@@ -332,7 +257,7 @@ class _Run:
             state.jumps_back += 0 < stamp < state.last_stamp_ns
             state.last_stamp_ns = stamp
             if CAMERA_INFO in self._options.outputs:
-                self._write_late_infos(step.camera, message.log_ns, picture)
+                self._infos.write_late(step.camera, message.log_ns, picture)
 
     def _write_latched(self, start_ns: int) -> None:
         """What latched topics last said before the cut, as a subscriber that starts there would get it."""
@@ -355,97 +280,6 @@ class _Run:
                 camera, LABEL_INFO, log_ns, label_info(self._classes, log_ns, self._options.min_confidence)
             )
         self._progress.next_label_ns = log_ns + LABEL_REPEAT_NS
-
-    def _find_first_infos(self, start_ns: int | None) -> None:
-        """What the pictures before the first camera_info get: the last one before the cut, else the first one."""
-        wanted = {
-            c for c in self._bag.connections if c.topic in self._by_info and c.msgtype == CAMERA_INFO_TYPE
-        }
-        found = dict(self._bag.first_messages(wanted))
-        if start_ns is not None:
-            for connection in wanted:
-                for message in self._bag.newest_first(connection.stream, start_ns):
-                    found[connection.topic] = message.data
-                    break
-        for topic, data in found.items():
-            if (entry := self._info_entry(topic, data)) is not None:
-                self._first_infos[topic] = entry
-
-    def _info_entry(self, topic: str, data: bytes) -> tuple[int, bytes] | None:
-        """Stamp and CDR; None, and noted, if it is no camera_info."""
-        try:
-            return stamp_ns(decoded(data, CAMERA_INFO_TYPE)), data
-        except MessageError as error:
-            self._progress.note(f"{topic}: {error}")
-            return None
-
-    def _take_infos(self, message: Message) -> None:
-        if message.connection.msgtype == CAMERA_INFO_TYPE:
-            for camera in self._by_info.get(message.connection.topic, ()):
-                self._take_info(camera, message)
-
-    def _take_info(self, camera: BagCamera, message: Message) -> None:
-        """Keep a camera_info, and write it scaled if a picture waits for it."""
-        state = self._progress.cameras[camera.topic]
-        entry = self._info_entry(camera.camera_info, message.data)
-        if entry is None:
-            return
-        stamp = entry[0]
-        state.infos = [*state.infos[1 - _INFOS_KEPT :], entry]
-        for waiting in [entry for entry in state.waiting if entry[0] == stamp]:
-            state.waiting.remove(waiting)
-            self._write_info(camera, message.log_ns, entry, *waiting)
-
-    def _write_late_infos(self, camera: BagCamera, log_ns: int, picture: Picture | None) -> None:
-        """Write the camera_info of a picture if it is there, and of those before, which wait no longer."""
-        state = self._progress.cameras[camera.topic]
-        infos = state.infos or [info for info in [self._first_infos.get(camera.camera_info)] if info]
-        for stamp, frame_id, size in state.waiting:
-            if infos:
-                near = [info for info in infos if not outdated_problem(info[0], stamp)]
-                self._write_info(camera, log_ns, (near or infos)[-1], stamp, frame_id, size)
-            else:
-                state.without_info += 1
-        state.waiting = []
-        if picture is None:
-            return
-        stamp, frame_id = picture.stamp_ns, picture.frame_id
-        exact = [info for info in state.infos if info[0] == stamp]
-        if exact:
-            self._write_info(camera, log_ns, exact[-1], stamp, frame_id, picture.size)
-        else:
-            state.waiting = [(stamp, frame_id, picture.size)]
-
-    def _write_info(
-        self,
-        camera: BagCamera,
-        log_ns: int,
-        info: tuple[int, bytes],
-        stamp: int,
-        frame_id: str,
-        size: tuple[int, int],
-    ) -> None:
-        if CAMERA_INFO not in self._options.outputs:
-            return
-        state = self._progress.cameras[camera.topic]
-        message = decoded(info[1], CAMERA_INFO_TYPE)
-        shared = len(self._by_info[camera.camera_info]) > 1
-        if shared and message.header.frame_id and frame_id and message.header.frame_id != frame_id:
-            self._progress.note(
-                f"{camera.topic}: no camera_info, because that on {camera.camera_info} is of the frame "
-                f"{message.header.frame_id!r}, and the images of {frame_id!r}"
-            )
-            return
-        try:
-            scaled = scaled_camera_info(message, (size[0], size[1]))
-        except ImageError as error:
-            self._progress.note(f"{camera.camera_info}: {error}")
-            return
-        if problem := outdated_problem(info[0], stamp):
-            count, first = state.outdated
-            state.outdated = count + 1, first or problem
-        scaled.header = header(stamp, frame_id)
-        self._put(camera, CAMERA_INFO, log_ns, to_cdr(scaled, CAMERA_INFO_TYPE))
 
     def _count_undecodable(self, step: _Step, state: CameraState, problem: str) -> None:
         assert step.camera is not None
@@ -470,15 +304,7 @@ class _Run:
         for topic, state in progress.cameras.items():
             if state.jumps_back:
                 progress.note(f"{topic}: the stamps of its pictures jump back {state.jumps_back} times")
-            if state.outdated[0]:
-                progress.note(f"{topic}: {state.outdated[1]} ({state.outdated[0]} images)")
-        recorded = {connection.topic for connection in self._bag.connections}
-        for camera in self._cameras.values():
-            count = progress.cameras[camera.topic].without_info
-            if count and camera.camera_info in recorded:
-                progress.note(
-                    f"{camera.topic}: no camera_info for {count} images: {camera.camera_info} has none yet"
-                )
+        self._infos.note_the_whole()
 
 
 def _views(cameras: Sequence[BagCamera], options: Options) -> dict[str, View]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from canet_ros.bags.addresses import Address
     from canet_ros.bags.bag import BagError
     from canet_ros.bags.picture_work import ThreadedWork
-    from canet_ros.bags.segmentation import Progress
+    from canet_ros.bags.progress import Progress
 
 Job = tuple["Path | Address", "Path | Address"]
 Outcome = Union[dict[str, Any], "BagError"]
@@ -283,7 +283,8 @@ def _segment_with(
     """What was done of a bag, for --json; or why nothing could be."""
     from canet_ros.bags.addresses import near
     from canet_ros.bags.bag import BagError
-    from canet_ros.bags.segmentation import Progress, segment_bag
+    from canet_ros.bags.progress import Progress
+    from canet_ros.bags.segmentation import segment_bag
 
     start_s = time.monotonic()
     options, progress = _options(arguments), Progress()

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The camera_info of each mask in a bag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
+from canet_ros.bags.bag import Message
+from canet_ros.bags.cameras import BagCamera
+from canet_ros.bags.message_types import MessageError, decoded, header, stamp_ns, to_cdr
+from canet_ros.bags.picture_work import Picture
+from canet_ros.bags.progress import Progress
+from canet_ros.bags.reading import Bag
+from canet_ros.messages.camera_info import outdated_problem
+from canet_ros.messages.images import ImageError, scaled_camera_info
+from canet_ros.messages.pictures import CAMERA_INFO
+
+_INFOS_KEPT = 10
+
+
+class CameraInfos:
+    """Writes for each picture the camera_info of its stamp, else the nearest one, scaled to its mask.
+
+    Args:
+        put: takes camera, output, time of recording in ns, and CDR.
+    """
+
+    def __init__(
+        self,
+        bag: Bag,
+        cameras: Sequence[BagCamera],
+        progress: Progress,
+        put: Callable[[BagCamera, str, int, bytes], None],
+    ) -> None:
+        self._bag = bag
+        self._cameras = cameras
+        self._by_info: dict[str, list[BagCamera]] = {}
+        for camera in cameras:
+            self._by_info.setdefault(camera.camera_info, []).append(camera)
+        self._first_infos: dict[str, tuple[int, bytes]] = {}
+        self._progress = progress
+        self._put = put
+
+    def find_first(self, start_ns: int | None) -> None:
+        """What the pictures before the first camera_info get: the last one before the cut, else the first one."""
+        wanted = {
+            c for c in self._bag.connections if c.topic in self._by_info and c.msgtype == CAMERA_INFO_TYPE
+        }
+        found = dict(self._bag.first_messages(wanted))
+        if start_ns is not None:
+            for connection in wanted:
+                for message in self._bag.newest_first(connection.stream, start_ns):
+                    found[connection.topic] = message.data
+                    break
+        for topic, data in found.items():
+            if (entry := self._info_entry(topic, data)) is not None:
+                self._first_infos[topic] = entry
+
+    def _info_entry(self, topic: str, data: bytes) -> tuple[int, bytes] | None:
+        """Stamp and CDR; None, and noted, if it is no camera_info."""
+        try:
+            return stamp_ns(decoded(data, CAMERA_INFO_TYPE)), data
+        except MessageError as error:
+            self._progress.note(f"{topic}: {error}")
+            return None
+
+    def take(self, message: Message) -> None:
+        """Keep a camera_info, and write it for the pictures that wait for it."""
+        if message.connection.msgtype == CAMERA_INFO_TYPE:
+            for camera in self._by_info.get(message.connection.topic, ()):
+                self._take_info(camera, message)
+
+    def _take_info(self, camera: BagCamera, message: Message) -> None:
+        """Keep a camera_info, and write it scaled if a picture waits for it."""
+        state = self._progress.cameras[camera.topic]
+        entry = self._info_entry(camera.camera_info, message.data)
+        if entry is None:
+            return
+        stamp = entry[0]
+        state.infos = [*state.infos[1 - _INFOS_KEPT :], entry]
+        for waiting in [entry for entry in state.waiting if entry[0] == stamp]:
+            state.waiting.remove(waiting)
+            self._write_info(camera, message.log_ns, entry, *waiting)
+
+    def write_late(self, camera: BagCamera, log_ns: int, picture: Picture | None) -> None:
+        """Write the camera_info of a picture if it is there, and of those before, which wait no longer."""
+        state = self._progress.cameras[camera.topic]
+        infos = state.infos or [info for info in [self._first_infos.get(camera.camera_info)] if info]
+        for stamp, frame_id, size in state.waiting:
+            if infos:
+                near = [info for info in infos if not outdated_problem(info[0], stamp)]
+                self._write_info(camera, log_ns, (near or infos)[-1], stamp, frame_id, size)
+            else:
+                state.without_info += 1
+        state.waiting = []
+        if picture is None:
+            return
+        stamp, frame_id = picture.stamp_ns, picture.frame_id
+        exact = [info for info in state.infos if info[0] == stamp]
+        if exact:
+            self._write_info(camera, log_ns, exact[-1], stamp, frame_id, picture.size)
+        else:
+            state.waiting = [(stamp, frame_id, picture.size)]
+
+    def _write_info(
+        self,
+        camera: BagCamera,
+        log_ns: int,
+        info: tuple[int, bytes],
+        stamp: int,
+        frame_id: str,
+        size: tuple[int, int],
+    ) -> None:
+        state = self._progress.cameras[camera.topic]
+        message = decoded(info[1], CAMERA_INFO_TYPE)
+        shared = len(self._by_info[camera.camera_info]) > 1
+        if shared and message.header.frame_id and frame_id and message.header.frame_id != frame_id:
+            self._progress.note(
+                f"{camera.topic}: no camera_info, because that on {camera.camera_info} is of the frame "
+                f"{message.header.frame_id!r}, and the images of {frame_id!r}"
+            )
+            return
+        try:
+            scaled = scaled_camera_info(message, (size[0], size[1]))
+        except ImageError as error:
+            self._progress.note(f"{camera.camera_info}: {error}")
+            return
+        if problem := outdated_problem(info[0], stamp):
+            count, first = state.outdated
+            state.outdated = count + 1, first or problem
+        scaled.header = header(stamp, frame_id)
+        self._put(camera, CAMERA_INFO, log_ns, to_cdr(scaled, CAMERA_INFO_TYPE))
+
+    def end_file(self, log_ns: int) -> None:
+        """Write what pictures still wait for, as well as it is known."""
+        for camera in self._cameras:
+            self.write_late(camera, log_ns, None)
+
+    def note_the_whole(self) -> None:
+        """What can only be said when everything has been read."""
+        recorded = {connection.topic for connection in self._bag.connections}
+        for camera in self._cameras:
+            state = self._progress.cameras[camera.topic]
+            if state.outdated[0]:
+                self._progress.note(f"{camera.topic}: {state.outdated[1]} ({state.outdated[0]} images)")
+            if state.without_info and camera.camera_info in recorded:
+                self._progress.note(
+                    f"{camera.topic}: no camera_info for {state.without_info} images: {camera.camera_info} has none yet"
+                )
