@@ -10,7 +10,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "openvino", "onnxruntime", "numpy", "opencv-python-headless", "nncf", "rclpy")
+_PACKAGES = (
+    "torch",
+    "openvino",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt-rtx-cu12-libs",
+    "cuda-bindings",
+    "numpy",
+    "opencv-python-headless",
+    "nncf",
+    "rclpy",
+)
 _INSTRUCTIONS = (
     "avx2",
     "avx512f",

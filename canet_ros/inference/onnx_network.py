@@ -101,7 +101,7 @@ class _Nodes:
         self.scope = ""
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self._opset = opset
+        self.opset = opset
 
     def __call__(self, operator: str, *inputs: str | NDArray[Any], **attributes: Any) -> str:
         name = f"{self.scope}/{operator}_{len(self.nodes)}"
@@ -116,7 +116,7 @@ class _Nodes:
 
     def reduce(self, operator: str, planes: str, keepdims: int) -> str:
         """Over the channels."""
-        if self._opset >= _AXES_ARE_INPUT[operator]:
+        if self.opset >= _AXES_ARE_INPUT[operator]:
             return self(operator, planes, np.array([1]), keepdims=keepdims)
         return self(operator, planes, axes=[1], keepdims=keepdims)
 
@@ -424,7 +424,7 @@ def _resized(
         return planes
     batch = add("Slice", add("Shape", planes), np.array([0]), np.array([1]))
     sizes = add("Concat", batch, np.array([channels, wanted[1], wanted[0]]), axis=0)
-    nothing = np.zeros(0, np.float32)
+    nothing: str | NDArray[Any] = "" if add.opset >= 13 else np.zeros(0, np.float32)  # optional since
     how = {"mode": mode, "coordinate_transformation_mode": "half_pixel"}
     if mode == "nearest":
         how["nearest_mode"] = "round_prefer_ceil"

@@ -145,6 +145,32 @@ def test_a_report_says_how_fast_training_is(tmp_path: Path) -> None:
     assert "## Training\n\n9.0 pictures a second, in epoch 2\n" in page
 
 
+def test_a_report_says_which_masks_are_not_those_of_fp32() -> None:
+    from canet_ros.benchmark import report
+
+    row = {
+        "precision": "fp16",
+        "device": "cuda:0",
+        "rounds": 3,
+        "median_ms": 1,
+        "p95_ms": 2,
+        "fps": 1000,
+        "miou": 0.7,
+    }
+    rows = [
+        {**row, "engine": "tensorrt", "agreement": 0.91},
+        {**row, "engine": "torch", "agreement": 0.9998},
+        {**row, "engine": "onnxruntime"},
+        {"engine": "openvino", "precision": "fp16", "error": "no such device"},
+    ]
+    step = {"name": "engines", "seconds": 1, "memory_mb": 1, "power_w": None, "figures": {"engines": rows}}
+    page = report.page({"machine": {"processor": "any"}, "model": "m", "steps": [step]})
+    (tensorrt,) = [line for line in page.splitlines() if line.startswith("| tensorrt")]
+    assert "0.9100 (not the masks of fp32: 0.97 is needed)" in tensorrt
+    assert page.count("not the masks") == 1
+    assert "- openvino fp16: no such device" in page
+
+
 def test_a_report_plans_what_fits_into_its_time(tmp_path: Path) -> None:
     from canet_ros.benchmark.report import planned_steps
 

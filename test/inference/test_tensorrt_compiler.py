@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_dialects import ENDINGS
+from test_onnx_network import RGB, export, imported
 
 from canet_ros.inference import progress
 from canet_ros.inference.deployment import deployment_graph
@@ -49,6 +51,16 @@ def test_shipped_models_compile_for_every_generation(
     log = log_of(trt)
     plan, _ = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
     assert len(plan) > 1e6
+    assert log.warnings == log.errors == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_networks_of_others_compile_for_every_generation(ending: str, tmp_path: Path) -> None:
+    make, options, more = ENDINGS[ending]
+    folder = imported(export(make(), tmp_path / "net.onnx", **options), 11, *RGB, *more)
+    log = log_of(trt)
+    graph = deployment_graph(folder, (160, 120), "tensorrt", "fp16").read_bytes()
+    build_plan(trt, log, graph, Target(2, "fp16", generations=GENERATIONS))
     assert log.warnings == log.errors == []
 
 
