@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from canet_ros.inference.engines import EngineError
     from canet_ros.inference.model_folder import ModelError
     from canet_ros.inference.segmenter import Segmentation, Segmenter
-    from canet_ros.opencv import PictureError as ImageError
+    from canet_ros.opencv import ImageFileError as ImageError
 
 # Importing OpenVINO or NNCF tells Intel of it over the network, unless this package cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -51,6 +51,6 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"canet_ros.{_MODULES[name]}")
-    value = module.PictureError if name == "ImageError" else getattr(module, name)
+    value = module.ImageFileError if name == "ImageError" else getattr(module, name)
     globals()[name] = value
     return value

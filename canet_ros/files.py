@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # only images need OpenCV; text is written without it
-    from canet_ros.opencv import Picture
+    from canet_ros.opencv import Pixels
 
 _CHUNK_BYTES = 2**20
 
@@ -33,19 +33,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_image(path: Path, image: Picture) -> None:
+def write_image(path: Path, image: Pixels) -> None:
     """Write an image in the format of the path's suffix.
 
     Raises:
         OSError: as ``write_text``.
-        PictureError: OpenCV cannot encode the image in this format.
+        ImageFileError: OpenCV cannot encode the image in this format.
     """
-    from canet_ros.opencv import PictureError, encode_picture
+    from canet_ros.opencv import ImageFileError, encode_image
 
     try:
-        data = encode_picture(image, path.suffix)
-    except PictureError as error:
-        raise PictureError(f"cannot write {path}: {error}") from error
+        data = encode_image(image, path.suffix)
+    except ImageFileError as error:
+        raise ImageFileError(f"cannot write {path}: {error}") from error
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
@@ -103,14 +103,14 @@ def require_new(*paths: Path | None) -> None:
 
 
 def require_image_format(*paths: Path | None) -> None:
-    """Raise PictureError for a path whose suffix OpenCV cannot write; None is skipped."""
+    """Raise ImageFileError for a path whose suffix OpenCV cannot write; None is skipped."""
     import cv2
 
-    from canet_ros.opencv import PictureError
+    from canet_ros.opencv import ImageFileError
 
     for path in paths:
         if path is not None and not cv2.haveImageWriter(f"image{path.suffix}"):
-            raise PictureError(f"{path}: the name of an image must end in .png or .jpg")
+            raise ImageFileError(f"{path}: the name of an image must end in .png or .jpg")
 
 
 def _temporary_file(path: Path) -> Path:

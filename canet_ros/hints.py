@@ -27,7 +27,7 @@ def missing_package(module: str) -> str:
     return f"no {module}: {pip_install(package)}"
 
 
-def not_imported(package: str, error: BaseException) -> str:
+def optional_import_problem(package: str, error: BaseException) -> str:
     """Why an optional package could not be imported: it is not there, or it is and is broken."""
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         return f"{package} is not installed"

@@ -13,65 +13,65 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.picture_header import HeaderError, picture_size
+from canet_ros.picture_header import HeaderError, image_size
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
-class PictureError(ValueError):
+class ImageFileError(ValueError):
     """A file or data that is no picture, or one that cannot be encoded; the message says which and why."""
 
 
-def resize(picture: Picture, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> Picture:
+def resize(picture: Pixels, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> Pixels:
     """A picture (H, W) or (H, W, channels) at another (width, height)."""
-    return cast(Picture, cv2.resize(picture, size, interpolation=interpolation))
+    return cast(Pixels, cv2.resize(picture, size, interpolation=interpolation))
 
 
-def convert_color(picture: Picture, code: int) -> Picture:
+def convert_color(picture: Pixels, code: int) -> Pixels:
     """``code`` is one of ``cv2.COLOR_*``; raises cv2.error where the picture's shape does not fit it."""
-    return cast(Picture, cv2.cvtColor(picture, code))
+    return cast(Pixels, cv2.cvtColor(picture, code))
 
 
-def map_colors(levels: Picture, colors: Picture | int) -> Picture:
+def map_colors(levels: Pixels, colors: Pixels | int) -> Pixels:
     """(H, W) to (H, W, 3): a table (256, 3), or one of ``cv2.COLORMAP_*``."""
     table = colors if isinstance(colors, int) else colors.reshape(256, 1, 3)
-    return cast(Picture, cv2.applyColorMap(levels, table))
+    return cast(Pixels, cv2.applyColorMap(levels, table))
 
 
-def rotate(picture: Picture, code: int) -> Picture:
+def rotate(picture: Pixels, code: int) -> Pixels:
     """``code`` is one of ``cv2.ROTATE_*``."""
-    return cast(Picture, cv2.rotate(picture, code))
+    return cast(Pixels, cv2.rotate(picture, code))
 
 
-def look_up(levels: Picture, table: Picture, place: Picture) -> Picture:
+def look_up(levels: Pixels, table: Pixels, place: Pixels) -> Pixels:
     """(H, W) by a table (256,), written into ``place`` (H, W), which is returned."""
-    return cast(Picture, cv2.LUT(levels, table, place))
+    return cast(Pixels, cv2.LUT(levels, table, place))
 
 
-def transform(picture: Picture, matrix: NDArray[np.float64]) -> Picture:
+def transform(picture: Pixels, matrix: NDArray[np.float64]) -> Pixels:
     """Every pixel's channels times a matrix (channels out, channels in + 1), rounded and saturated."""
-    return cast(Picture, cv2.transform(picture, matrix))
+    return cast(Pixels, cv2.transform(picture, matrix))
 
 
-def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> Picture:
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> Pixels:
     """The picture in a file: (H, W, 3) BGR uint8, whatever its own bits and channels, unless ``flags`` say otherwise.
 
     Raises:
-        PictureError: it is no picture that OpenCV can read, is cut off, or is too large.
+        ImageFileError: it is no picture that OpenCV can read, is cut off, or is too large.
         OSError: the file cannot be read.
     """
     data = path.read_bytes()
     if not data:
-        raise PictureError(f"{path} is empty")
+        raise ImageFileError(f"{path} is empty")
     if is_cut_off(data):
-        raise PictureError(f"{path} is cut off: the end of the picture is missing")
+        raise ImageFileError(f"{path} is cut off: the end of the picture is missing")
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
-        raise PictureError(f"{path} cannot be decoded: {_reason(error)}") from error
+        raise ImageFileError(f"{path} cannot be decoded: {_reason(error)}") from error
     if picture is None:
-        raise PictureError(f"{path} is no picture that OpenCV can read")
-    return cast(Picture, picture)
+        raise ImageFileError(f"{path} is no picture that OpenCV can read")
+    return cast(Pixels, picture)
 
 
 def is_cut_off(data: bytes) -> bool:
@@ -79,26 +79,26 @@ def is_cut_off(data: bytes) -> bool:
     if not data.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")):
         return False
     try:
-        picture_size(data)
+        image_size(data)
     except HeaderError:
         return True
     return False
 
 
-def encode_picture(picture: Picture, suffix: str) -> bytes:
+def encode_image(picture: Pixels, suffix: str) -> bytes:
     """The file of a picture in the format of ``suffix`` (".png").
 
     Raises:
-        PictureError: OpenCV does not write such files, or not of such a picture.
+        ImageFileError: OpenCV does not write such files, or not of such a picture.
     """
     try:
         done, data = cv2.imencode(suffix, picture)
     except cv2.error as error:
-        raise PictureError(
+        raise ImageFileError(
             f"a picture {picture.shape} cannot be written as {suffix!r}: {_reason(error)}"
         ) from error
     if not done:
-        raise PictureError(f"a picture {picture.shape} cannot be written as {suffix!r}")
+        raise ImageFileError(f"a picture {picture.shape} cannot be written as {suffix!r}")
     return data.tobytes()
 
 

@@ -23,7 +23,7 @@ class HeaderError(ValueError):
     """The bytes are no whole JPEG, PNG or TIFF; the text says what is missing."""
 
 
-def picture_size(data: bytes) -> tuple[int, int]:
+def image_size(data: bytes) -> tuple[int, int]:
     """Width and height in pixels, of a picture that is there from its first byte to its end.
 
     Bytes after the end are allowed: drivers pad. What lies between is the decoder's to check.
@@ -44,7 +44,7 @@ def is_tiff(data: bytes) -> bool:
     return data.startswith(_TIFF_STARTS)
 
 
-def holds_several(data: bytes) -> bool:
+def has_several_images(data: bytes) -> bool:
     """Whether a file is an animation or has pages (PNG, WebP, TIFF), of which OpenCV reads the first. Never raises."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         at = data.find(b"acTL", 33, data.find(b"IDAT"))  # animated PNG counts its frames before the first

@@ -19,7 +19,7 @@ from canet_ros.inference.model_folder import ModelSpec, save_model
 from canet_ros.launching.arguments import OWN_ARGUMENTS
 from canet_ros.launching.parameter_spec import ParameterSpec
 from canet_ros.launching.parameter_table import PARAMETERS, SECTIONS
-from canet_ros.messages.pictures import PICTURES
+from canet_ros.messages.pictures import IMAGE_OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[1]
 _WIDTH = 119
@@ -113,11 +113,11 @@ def _yaml_value(spec: ParameterSpec) -> str:
 def _topics() -> list[str]:
     prefix = "<camera>/segmentation"
     lines = [
-        f"topic {prefix}/{name} sensor_msgs/Image {output.encoding}" for name, output in PICTURES.items()
+        f"topic {prefix}/{name} sensor_msgs/Image {output.encoding}" for name, output in IMAGE_OUTPUTS.items()
     ]
     lines += [
         f"topic {prefix}/{name}/compressed sensor_msgs/CompressedImage {output.codec}"
-        for name, output in PICTURES.items()
+        for name, output in IMAGE_OUTPUTS.items()
         if output.codec
     ]
     lines += [f"topic {prefix}/points sensor_msgs/PointCloud2 x y z rgb label confidence"]

@@ -24,7 +24,7 @@ from canet_ros.files import (
     write_json,
     write_text,
 )
-from canet_ros.opencv import PictureError, read_picture
+from canet_ros.opencv import ImageFileError, read_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
@@ -114,9 +114,9 @@ def test_pipes_are_written_to() -> None:
 def test_picture_formats(tmp_path: Path) -> None:
     require_image_format(Path("a.png"), Path("a.JPG"), None)
     for name in ("sheet", "sheet.txt", "sheet.json"):
-        with pytest.raises(PictureError, match=name):
+        with pytest.raises(ImageFileError, match=name):
             require_image_format(Path(name))
-        with pytest.raises(PictureError, match="cannot write"):
+        with pytest.raises(ImageFileError, match="cannot write"):
             write_image(tmp_path / name, PICTURE)
     assert not list(tmp_path.iterdir())
 
@@ -128,7 +128,7 @@ def test_picture_formats(tmp_path: Path) -> None:
 )
 def test_every_kind_of_picture_is_read_as_bgr_of_8_bits(pixels: np.ndarray, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "picture.png"), pixels)
-    read = read_picture(tmp_path / "picture.png")
+    read = read_image(tmp_path / "picture.png")
     assert (read.dtype, read.shape) == (np.uint8, PICTURE.shape)
     assert np.array_equal(read, PICTURE if pixels.ndim == 3 else np.dstack([PICTURE[..., 0]] * 3))
 
@@ -162,11 +162,11 @@ def jpeg_with_thumbnail() -> bytes:
 )
 def test_what_is_no_whole_picture_is_named(name: str, data: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(PictureError, match=words) as caught:
-        read_picture(tmp_path / name)
+    with pytest.raises(ImageFileError, match=words) as caught:
+        read_image(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
 def test_a_thumbnail_is_not_mistaken_for_the_picture(tmp_path: Path) -> None:
     (tmp_path / "whole.jpg").write_bytes(jpeg_with_thumbnail())
-    assert read_picture(tmp_path / "whole.jpg").shape == PICTURE.shape
+    assert read_image(tmp_path / "whole.jpg").shape == PICTURE.shape

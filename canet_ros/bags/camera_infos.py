@@ -13,7 +13,7 @@ from canet_ros.bags.picture_work import Picture
 from canet_ros.bags.progress import Progress
 from canet_ros.bags.reading import Bag
 from canet_ros.messages.camera_info import outdated_problem
-from canet_ros.messages.images import ImageError, scaled_camera_info
+from canet_ros.messages.images import ImageMessageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO
 
 _INFOS_KEPT = 10
@@ -123,7 +123,7 @@ class CameraInfos:
             return
         try:
             scaled = scaled_camera_info(message, (size[0], size[1]))
-        except ImageError as error:
+        except ImageMessageError as error:
             self._progress.note(f"{camera.camera_info}: {error}")
             return
         if problem := outdated_problem(info[0], stamp):

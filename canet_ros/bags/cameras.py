@@ -13,10 +13,12 @@ from canet_ros.bags.message_types import MessageError, decoded
 from canet_ros.bags.reading import Bag
 from canet_ros.image_transports import DEPTH_ENCODINGS, transport_content
 from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.messages.pictures import PICTURES
+from canet_ros.messages.pictures import IMAGE_OUTPUTS
 
 _TRUTH = "/truth"  # of our street camera, in what `canet demo --bag` records
-_OF_SEGMENTATION = tuple(f"/segmentation/{name}{form}" for name in PICTURES for form in ("", "/compressed"))
+_OF_SEGMENTATION = tuple(
+    f"/segmentation/{name}{form}" for name in IMAGE_OUTPUTS for form in ("", "/compressed")
+)
 
 
 Window = tuple[int | None, int | None]

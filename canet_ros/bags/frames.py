@@ -23,7 +23,7 @@ from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
 from canet_ros.files import atomic_write, require_new
 from canet_ros.hints import pip_install
-from canet_ros.messages.images import ImageError
+from canet_ros.messages.images import ImageMessageError
 
 STAMPS_FILE = "stamps.csv"
 _SUFFIX = "/compressed"
@@ -76,7 +76,7 @@ def result_frames(bag: Bag, name: str, with_images: bool = False) -> Iterator[Fr
             continue
         try:
             head, picture = frame_of(message.data, connection.msgtype)
-        except ImageError:
+        except ImageMessageError:
             continue
         stamp = stamp_of(head)
         if is_result:

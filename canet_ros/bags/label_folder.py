@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from canet_ros.files import sha256, write_image
-from canet_ros.opencv import Picture
+from canet_ros.opencv import Pixels
 
 # As sha256sum writes it: a file whose hash is not in it was changed since, or is not ours.
 HASHES_FILE = ".canet_written.sha256"
@@ -48,7 +48,7 @@ class LabelFolder:
         """How many were written or are there already."""
         return self.added + self.kept + self.changed
 
-    def write(self, name: str, pictures: Mapping[str, Picture]) -> None:
+    def write(self, name: str, pictures: Mapping[str, Pixels]) -> None:
         """Write ``<name>.png`` of each kind (``images``, ``labels``) that is missing; raises as ``write_image``."""
         written = changed = False
         for kind, picture in pictures.items():
@@ -80,7 +80,7 @@ class LabelFolder:
             "--force-labels replaces them, too"
         )
 
-    def _write(self, path: Path, picture: Picture) -> None:
+    def _write(self, path: Path, picture: Pixels) -> None:
         write_image(path, picture)
         digest = sha256(path)
         self._hashes.add(digest)

@@ -100,7 +100,7 @@ class PictureMaker:
             header, image = frame_of(data, msgtype)
             frame = Frame(image, stamp_of(header), view, None if turn is None else turn.take)
             view.seen(image)
-        except ValueError as error:  # ImageError, or too small for the camera's region
+        except ValueError as error:  # ImageMessageError, or too small for the camera's region
             return Picture(problem=str(error))
         (drawing,) = process([frame], self._segment, self._process_options)
         options = self._options

@@ -15,13 +15,13 @@ from canet_ros.bags.message_types import LABEL_INFO as LABEL_INFO_TYPE
 from canet_ros.bags.message_types import MessageError, connection, decoded, new, to_cdr
 from canet_ros.bags.qos import profile
 from canet_ros.messages.images import (
-    ImageError,
-    encoded,
-    frame_from_compressed,
-    frame_from_image,
+    ImageMessageError,
+    decode_compressed,
+    decode_image,
+    encode_compressed,
     image_fields,
 )
-from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO, Drawing, PictureOutput
+from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput
 from canet_ros.pipeline.outputs import draw
 
 
@@ -41,20 +41,20 @@ def frame_of(data: bytes, msgtype: str) -> tuple[Any, NDArray[np.uint8]]:
     """Header and picture, (H, W, 3) BGR or (H, W) grey uint8, of an image message in CDR.
 
     Raises:
-        ImageError: it holds none; the header's stamp, where there is one, is its attribute ``stamp_ns``.
+        ImageMessageError: it holds none; the header's stamp, where there is one, is its attribute ``stamp_ns``.
     """
     try:
         message = decoded(data, msgtype)
     except MessageError as error:
-        raise ImageError(str(error)) from error
-    image = frame_from_image(message) if msgtype == IMAGE else frame_from_compressed(message)
+        raise ImageMessageError(str(error)) from error
+    image = decode_image(message) if msgtype == IMAGE else decode_compressed(message)
     return message.header, image
 
 
 def picture_messages(
     header: Any,
-    drawing: Drawing,
-    pictures: Mapping[str, PictureOutput],
+    drawing: RenderInput,
+    pictures: Mapping[str, ImageOutput],
     outputs: Sequence[str],
     jpeg_quality: int,
 ) -> dict[str, bytes]:
@@ -70,7 +70,7 @@ def picture_messages(
             message = new(IMAGE, header=header, **fields, data=np.ascontiguousarray(pixels).reshape(-1))
             messages[name] = to_cdr(message, IMAGE)
         if compressed:
-            text, data = encoded(pixels, output.encoding, output.codec, jpeg_quality)
+            text, data = encode_compressed(pixels, output.encoding, output.codec, jpeg_quality)
             message = new(COMPRESSED_IMAGE, header=header, format=text, data=data.reshape(-1))
             messages[f"{name}/compressed"] = to_cdr(message, COMPRESSED_IMAGE)
     return messages

@@ -15,7 +15,7 @@ from canet_ros.bags.message_types import stamp_of
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import frame_of
 from canet_ros.inference.segmenter import Segmentation, Segmenter
-from canet_ros.messages.images import ImageError
+from canet_ros.messages.images import ImageMessageError
 
 SECOND_NS = 10**9
 
@@ -56,7 +56,7 @@ def samples(
             continue
         try:
             head, image = frame_of(message.data, message.connection.msgtype)
-        except ImageError as error:
+        except ImageMessageError as error:
             skipped(f"{camera.topic}: a picture is skipped: {error}")
             continue
         next_ns = message.log_ns + step_ns

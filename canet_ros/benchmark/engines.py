@@ -29,7 +29,7 @@ from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
 from canet_ros.network.heads import upsample
 from canet_ros.simulation import StreetDrive
-from canet_ros.training.dataset import LabelledPicture
+from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.metrics import scores
 
@@ -59,7 +59,7 @@ class _Timed:
 def measure_engines(
     cases: Sequence[Case],
     rounds: int,
-    pictures: Sequence[LabelledPicture] = (),
+    pictures: Sequence[LabelledImage] = (),
     limit_s: float = math.inf,
     keep: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
@@ -231,7 +231,7 @@ def _time_in_turns(
     return durations_s
 
 
-def _accuracy(case: Case, pictures: Sequence[LabelledPicture]) -> Mapping[str, float]:
+def _accuracy(case: Case, pictures: Sequence[LabelledImage]) -> Mapping[str, float]:
     """Share of pixels that agree with fp32 in PyTorch or, of ONNX networks, OpenVINO, and mIoU of both."""
     spec = load_spec(case.model)
     exact = "torch" if spec.onnx is None else "openvino" if find_spec("openvino") else "onnxruntime"

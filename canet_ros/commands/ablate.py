@@ -12,7 +12,7 @@ import numpy as np
 
 from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
 from canet_ros.commands import add_force_argument, argument
-from canet_ros.commands.loading import say_passed_over
+from canet_ros.commands.loading import print_fallback_reasons
 from canet_ros.commands.train import add_training_options, naming_flags, training_config
 from canet_ros.files import require_writable, write_image, write_json, write_text
 from canet_ros.inference import Segmenter
@@ -28,7 +28,7 @@ from canet_ros.training.ablation import (
     summarize,
     train_runs,
 )
-from canet_ros.training.dataset import find_pictures
+from canet_ros.training.dataset import find_labelled_images
 
 _ATTENTION_SEEDS = (6, 11, 90001)
 
@@ -57,13 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     runs = planned_runs(arguments.out, arguments.fusions, arguments.seeds)
     with naming_flags():
         train_runs(config, classes, runs, arguments.device)
-    splits = {"val": find_pictures(Path(config.data) / "val")}
+    splits = {"val": find_labelled_images(Path(config.data) / "val")}
     if config.without:
-        splits["left_out"] = find_pictures(Path(config.data) / "train", only=config.without)
+        splits["left_out"] = find_labelled_images(Path(config.data) / "train", only=config.without)
     measured = []
     for run in runs:
         segmenter = Segmenter.load(run.model)
-        say_passed_over(segmenter.engine)
+        print_fallback_reasons(segmenter.engine)
         measured.append(measure_run(run, segmenter, splits))
     summary = summarize(measured, list(splits))
     _add_cost(summary, runs, arguments.latency_resolution)

@@ -15,9 +15,9 @@ from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_image_format, require_writable, write_image, write_json
 from canet_ros.inference.familiarity import familiar_range
 from canet_ros.inference.model_folder import SPEC_FILE, find_model, load_spec, save_spec
-from canet_ros.training.calibration import fit_temperature, reliability_picture
-from canet_ros.training.dataset import count_ids, find_pictures, to_stderr, warn_of_missing
-from canet_ros.training.evaluate import confusion_picture, evaluate, worst_pictures_sheet
+from canet_ros.training.calibration import fit_temperature, reliability_diagram
+from canet_ros.training.dataset import count_ids, find_labelled_images, to_stderr, warn_about_missing_classes
+from canet_ros.training.evaluate import confusion_plot, evaluate, worst_images_sheet
 from canet_ros.training.metrics import scores
 
 
@@ -43,14 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    pictures = find_pictures(arguments.data / arguments.split, only=arguments.only)
+    pictures = find_labelled_images(arguments.data / arguments.split, only=arguments.only)
     require_image_format(arguments.reliability, arguments.confusion, arguments.worst)
     outputs = (arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
     require_writable(*outputs, replace=arguments.force)
     folder = find_model(arguments.model)
     classes = load_spec(folder).classes
     counts = count_ids(pictures, classes, to_stderr)
-    warn_of_missing(counts, classes, arguments.data / arguments.split, to_stderr)
+    warn_about_missing_classes(counts, classes, arguments.data / arguments.split, to_stderr)
     if arguments.calibrate:
         require_writable(folder / SPEC_FILE)
         save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, pictures), 3)))
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     for name, iou in figures["iou"].items():
         print(f"{name:>20}  {'never occurs' if iou is None else f'{iou:.4f}'}")
-    print(f"{'mIoU':>20}  {found.miou:.4f}{found.of_classes}")
+    print(f"{'mIoU':>20}  {found.miou:.4f}{found.coverage_note}")
     print(f"{'pixel accuracy':>20}  {found.pixel_accuracy:.4f}")
     print(f"{'calibration error':>20}  {evaluation.reliability.calibration_error:.4f}")
     if arguments.calibrate:
@@ -89,9 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(arguments.json, figures)
     if arguments.reliability:
         title = f"{segmenter.spec.name} on {arguments.split}"
-        write_image(arguments.reliability, reliability_picture(evaluation.reliability, title))
+        write_image(arguments.reliability, reliability_diagram(evaluation.reliability, title))
     if arguments.confusion:
-        write_image(arguments.confusion, confusion_picture(evaluation, classes))
+        write_image(arguments.confusion, confusion_plot(evaluation, classes))
     if arguments.worst:
-        write_image(arguments.worst, worst_pictures_sheet(segmenter, pictures, evaluation))
+        write_image(arguments.worst, worst_images_sheet(segmenter, pictures, evaluation))
     return 0

@@ -23,7 +23,7 @@ from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.inference.quantization import calibrate, keep_scales, quantized_graph
 from canet_ros.inference.self_test import PICTURE_FILE, write_self_test
 from canet_ros.names import ENGINES, PRECISIONS
-from canet_ros.opencv import read_picture, resize
+from canet_ros.opencv import read_image, resize
 from canet_ros.simulation import StreetDrive
 
 SELF_TEST_SCENES = 16
@@ -148,7 +148,7 @@ def _pictures(folder: Path, resolution: Resolution, count: int) -> list[NDArray[
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).astype(int))]
     pictures = []
     for path in tqdm(chosen, desc="pictures", disable=None):
-        pictures.append(resize(read_picture(path), resolution, cv2.INTER_AREA))
+        pictures.append(resize(read_image(path), resolution, cv2.INTER_AREA))
     return pictures
 
 

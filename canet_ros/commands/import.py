@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from canet_ros.commands import add_force_argument, argument
-from canet_ros.commands.loading import say_passed_over
+from canet_ros.commands.loading import print_fallback_reasons
 from canet_ros.files import require_new
 from canet_ros.hints import see_docs
 from canet_ros.inference import Segmenter
@@ -29,7 +29,7 @@ from canet_ros.inference.model_folder import (
     write_weights,
 )
 from canet_ros.names import BACKBONES, CHANNEL_ORDERS, LAYOUTS, ONNX_OUTPUTS
-from canet_ros.opencv import read_picture
+from canet_ros.opencv import read_image
 from canet_ros.simulation import StreetDrive
 
 
@@ -124,7 +124,7 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
     picture = (
         StreetDrive(6, 640, 480).frame(0).image
         if arguments.picture is None
-        else read_picture(arguments.picture)
+        else read_image(arguments.picture)
     )
     classes = None if arguments.classes is None else load_class_table(arguments.classes)
     network = read_onnx(arguments.file)
@@ -151,7 +151,7 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
         save_spec(Path(folder), spec)
         onnx.save(network, str(Path(folder) / MODEL_FILE))
         segmenter = Segmenter.load(folder)
-        say_passed_over(segmenter.engine)
+        print_fallback_reasons(segmenter.engine)
         mask = segmenter(picture).mask
         arguments.out.mkdir(exist_ok=True)
         # model.yaml last: a folder without it is no model, should this be interrupted.

@@ -50,13 +50,13 @@ def load_segmenter(
         arguments.resolution,
         streams=streams,
     )
-    say_passed_over(segmenter.engine)
+    print_fallback_reasons(segmenter.engine)
     if isinstance(segmenter, CameraShapedSegmenter):  # its engines come with the pictures
-        segmenter.prove = lambda proven: say_passed_over(proven.engine)
+        segmenter.prove = lambda proven: print_fallback_reasons(proven.engine)
     return segmenter
 
 
-def say_passed_over(engine: Engine) -> None:
+def print_fallback_reasons(engine: Engine) -> None:
     """One line on stderr, if something else was tried before this engine."""
     if engine.passed_over:
         tqdm.write(

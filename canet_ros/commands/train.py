@@ -162,6 +162,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise FileExistsError(f"{model} exists and is not of a run that can go on: give another --out")
     with naming_flags():
         best = train(config, classes, arguments.out, arguments.device)
-    print(f"best on val: mIoU {best.miou:.4f}{best.of_classes}, pixel accuracy {best.pixel_accuracy:.4f}")
+    print(f"best on val: mIoU {best.miou:.4f}{best.coverage_note}, pixel accuracy {best.pixel_accuracy:.4f}")
     print(f"model: {model}")
     return 0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from canet_ros.hints import missing_package
 from canet_ros.inference.pictures import differences_from_file, find_files, open_pictures
-from canet_ros.messages.images import ImageError
+from canet_ros.messages.images import ImageMessageError
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR or (H, W) grey."""
@@ -52,7 +52,7 @@ def _bag_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
         for _, message in bag.messages(streams={camera.connection.stream}):
             try:
                 yield frame_of(message.data, camera.connection.msgtype)[1]
-            except ImageError as error:
+            except ImageMessageError as error:
                 warn(f"{camera.topic}: {error}: skipped")
         for problem in bag.all_losses().sentences:
             warn(problem)

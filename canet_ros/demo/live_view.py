@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.messages.images import encoded
+from canet_ros.messages.images import encode_compressed
 
 HOST = "127.0.0.1"
 SEND_TIMEOUT_S = 10.0  # a viewer that reads nothing for this long is disconnected
@@ -72,7 +72,7 @@ class LiveView:
                 return None
             if self._encoded[0] != self._number:  # once for all viewers
                 encoding = "bgr8" if self._frame.ndim == 3 else "mono8"
-                _, jpeg = encoded(self._frame, encoding, "jpeg", JPEG_QUALITY)
+                _, jpeg = encode_compressed(self._frame, encoding, "jpeg", JPEG_QUALITY)
                 self._encoded = (self._number, jpeg.tobytes())
             return self._encoded
 

@@ -30,7 +30,7 @@ from canet_ros.demo.live_view import LiveView
 from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_images
 from canet_ros.files import write_text
 from canet_ros.hints import canet_command
-from canet_ros.messages.images import frame_from_image
+from canet_ros.messages.images import decode_image
 from canet_ros.ros.initialization import init_ros
 from canet_ros.ros.statistics import nanoseconds
 
@@ -146,7 +146,7 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _on_image(self, part: str, message: Image) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        frame = frame_from_image(message)
+        frame = decode_image(message)
         self.recording.add(part, nanoseconds(message.header.stamp), frame, now_ns)
         if part == "overlay" and self._view is not None:
             self._view.show(frame)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from canet_ros.inference.class_table import ClassTable
-from canet_ros.opencv import Picture, resize
+from canet_ros.opencv import Pixels, resize
 
 _INK = (48, 40, 36)
 _FAINT = (140, 132, 126)
@@ -25,12 +25,12 @@ class SheetRow:
     """Pictures (H, W, 3) BGR uint8 from left to right, one for each column, and what is written on the first."""
 
     caption: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[Pixels]
 
 
 def contact_sheet(
     title: str, subtitle: str, columns: Sequence[str], rows: Sequence[SheetRow], classes: ClassTable
-) -> Picture:
+) -> Pixels:
     """A page (H, W, 3) BGR uint8: title, column headings, rows of pictures, and the classes with their colours.
 
     Raises:
@@ -44,11 +44,11 @@ def contact_sheet(
     return np.vstack([*bands, _legend(classes, width)])
 
 
-def _blank(height: int, width: int) -> Picture:
+def _blank(height: int, width: int) -> Pixels:
     return np.full((height, width, 3), 255, np.uint8)
 
 
-def _write(page: Picture, text: str, x: int, y: int, scale: float, color: tuple[int, int, int]) -> None:
+def _write(page: Pixels, text: str, x: int, y: int, scale: float, color: tuple[int, int, int]) -> None:
     cv2.putText(page, text, (x, y), _FONT, scale, color, 1, cv2.LINE_AA)
 
 
@@ -56,7 +56,7 @@ def _column_x(column: int) -> int:
     return _MARGIN_PX + column * (_CELL_WIDTH_PX + _GAP_PX)
 
 
-def _heading(title: str, subtitle: str, columns: Sequence[str], width: int) -> Picture:
+def _heading(title: str, subtitle: str, columns: Sequence[str], width: int) -> Pixels:
     band = _blank(132, width)
     _write(band, title, _MARGIN_PX, 50, 0.95, _INK)
     _write(band, subtitle, _MARGIN_PX, 80, 0.5, _FAINT)
@@ -65,7 +65,7 @@ def _heading(title: str, subtitle: str, columns: Sequence[str], width: int) -> P
     return band
 
 
-def _row_band(row: SheetRow, width: int) -> Picture:
+def _row_band(row: SheetRow, width: int) -> Pixels:
     cells = [_fitted(picture) for picture in row.pictures]
     band = _blank(max(len(cell) for cell in cells) + _GAP_PX, width)
     for column, cell in enumerate(cells):
@@ -78,14 +78,14 @@ def _row_band(row: SheetRow, width: int) -> Picture:
     return band
 
 
-def _fitted(picture: Picture) -> Picture:
+def _fitted(picture: Pixels) -> Pixels:
     height, width = picture.shape[:2]
     size = (_CELL_WIDTH_PX, max(1, round(height * _CELL_WIDTH_PX / width)))
     interpolation = cv2.INTER_AREA if width > _CELL_WIDTH_PX else cv2.INTER_LINEAR
     return resize(picture, size, interpolation)
 
 
-def _legend(classes: ClassTable, width: int) -> Picture:
+def _legend(classes: ClassTable, width: int) -> Pixels:
     cell = 64 + max(cv2.getTextSize(_label(name), _FONT, 0.5, 1)[0][0] for name in classes.names)
     line_count = -(-len(classes) // max(1, (width - 2 * _MARGIN_PX) // cell))
     per_line = -(-len(classes) // line_count)

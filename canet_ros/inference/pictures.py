@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.opencv import PictureError, read_picture
-from canet_ros.picture_header import exif_orientation, holds_several
+from canet_ros.opencv import ImageFileError, read_image
+from canet_ros.picture_header import exif_orientation, has_several_images
 
 PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
 
@@ -82,7 +82,7 @@ def differences_from_file(files: Iterable[Path]) -> list[str]:
         if suffix in (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg"):
             with contextlib.suppress(OSError), file.open("rb") as opened:  # told when it is read
                 data = opened.read(2**17 if suffix.startswith(".j") else -1)
-                several += [str(file)] * holds_several(data)
+                several += [str(file)] * has_several_images(data)
                 turned += [str(file)] * (exif_orientation(data) != 1)
     sentences = []
     if several:
@@ -138,8 +138,8 @@ def _are_distinct(names: Mapping[Path, str]) -> bool:
 def _read_files(files: list[Path], warn: Callable[[str], None], name: str) -> Iterator[Picture]:
     for file in files:
         try:
-            yield Picture(name or file.stem, read_picture(file))
-        except (PictureError, OSError) as error:
+            yield Picture(name or file.stem, read_image(file))
+        except (ImageFileError, OSError) as error:
             warn(str(error))
 
 

@@ -29,7 +29,7 @@ from canet_ros.inference.model_folder import (
     parse_resolution,
 )
 from canet_ros.inference.visualization import color_lookup_table, in_color, overlay
-from canet_ros.opencv import read_picture, resize
+from canet_ros.opencv import read_image, resize
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Segmenter:
             EngineError: as ``segment_batch``.
         """
         if isinstance(image, (str, os.PathLike)):
-            image = read_picture(Path(image))
+            image = read_image(Path(image))
         _require_array(image)
         return self.segment_batch([image])[0].resized((image.shape[1], image.shape[0]))
 

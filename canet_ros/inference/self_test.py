@@ -18,7 +18,7 @@ from canet_ros.files import write_image
 from canet_ros.hints import canet_command
 from canet_ros.inference.model_folder import ModelError
 from canet_ros.inference.segmenter import Segmenter
-from canet_ros.opencv import Picture, PictureError, read_picture, resize
+from canet_ros.opencv import ImageFileError, Pixels, read_image, resize
 
 PICTURE_FILE = "selftest.png"
 MASK_FILE = "selftest_mask.png"
@@ -95,7 +95,7 @@ def self_test(segmenter: Segmenter) -> SelfTest:
     return SelfTest(agreement, threshold, float((segmenter(exchanged).mask == expected).mean()) > agreement)
 
 
-def write_self_test(folder: Path, pictures: Sequence[Picture]) -> SelfTest:
+def write_self_test(folder: Path, pictures: Sequence[Pixels]) -> SelfTest:
     """Store the most telling of some pictures and the mask that fp32 in PyTorch gives of it; replaces what was there.
 
     Args:
@@ -130,11 +130,11 @@ def write_self_test(folder: Path, pictures: Sequence[Picture]) -> SelfTest:
     return SelfTest(worst, AGREEMENT_OF_INT8)
 
 
-def _read(folder: Path, classes: int) -> tuple[Picture, Picture]:
+def _read(folder: Path, classes: int) -> tuple[Pixels, Pixels]:
     try:
-        picture = read_picture(folder / PICTURE_FILE)
-        mask = read_picture(folder / MASK_FILE, cv2.IMREAD_UNCHANGED)
-    except (OSError, PictureError) as error:
+        picture = read_image(folder / PICTURE_FILE)
+        mask = read_image(folder / MASK_FILE, cv2.IMREAD_UNCHANGED)
+    except (OSError, ImageFileError) as error:
         raise ModelError(f"the model's test picture is broken: {error}") from error
     if mask.dtype != np.uint8 or mask.shape != picture.shape[:2]:
         raise ModelError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from canet_ros.formats import Resolution, parse_region, parse_rotation
 from canet_ros.inference.class_table import UNLABELLED
 from canet_ros.inference.segmenter import Segmentation, resize_nearest
-from canet_ros.opencv import Picture, read_picture, rotate
+from canet_ros.opencv import Pixels, read_image, rotate
 
 _ROTATIONS = {0: None, 90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _BACK = {90: 270, 180: 180, 270: 90}
@@ -30,7 +30,7 @@ class Region:
     width: int
     height: int
 
-    def of(self, picture: Picture) -> Picture:
+    def of(self, picture: Pixels) -> Pixels:
         """That part of a picture, as a view.
 
         Raises:
@@ -57,7 +57,7 @@ class View:
 
     rotation: int = 0
     region: Region | None = None
-    ignored: Picture | None = None
+    ignored: Pixels | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -68,7 +68,7 @@ class View:
         """Whether results hold pixels without a class: those that the network does not see, or that are ignored."""
         return self.region is not None or self.ignored is not None
 
-    def seen(self, picture: Picture) -> Picture:
+    def seen(self, picture: Pixels) -> Pixels:
         """What the network sees of a picture: the region, upright.
 
         Raises:
@@ -118,7 +118,7 @@ class View:
         assert self.ignored is not None
         return np.not_equal(resize_nearest(self.ignored, size), 0)
 
-    def _placed(self, plane: Picture, size: Resolution, wanted: Resolution, outside: int) -> Picture:
+    def _placed(self, plane: Pixels, size: Resolution, wanted: Resolution, outside: int) -> Pixels:
         if self.rotation:
             code = _ROTATIONS[_BACK[self.rotation]]
             assert code is not None
@@ -154,9 +154,9 @@ def read_views(
     return views
 
 
-def _read_mask(path: str) -> Picture:
+def _read_mask(path: str) -> Pixels:
     try:
-        mask = read_picture(Path(path).expanduser(), cv2.IMREAD_GRAYSCALE)
+        mask = read_image(Path(path).expanduser(), cv2.IMREAD_GRAYSCALE)
     except OSError as error:
         raise ValueError(f"ignore_masks: cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

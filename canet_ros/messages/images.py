@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from canet_ros.image_transports import COMPRESSED_IMAGE, DEPTH_ENCODINGS, transport_content
 from canet_ros.opencv import convert_color, transform
-from canet_ros.picture_header import HeaderError, is_tiff, picture_size
+from canet_ros.picture_header import HeaderError, image_size, is_tiff
 
 Frame = NDArray[np.uint8]
 
@@ -73,7 +73,7 @@ _BT601_YUV_TO_BGR = np.array(
 )
 
 
-class ImageError(ValueError):
+class ImageMessageError(ValueError):
     """A message that is no picture; the text says what is wrong with it and what would be right."""
 
 
@@ -87,7 +87,7 @@ _PNG_OPTIONS = (
 )
 
 
-def frame_from_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
+def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     """The picture in a ``sensor_msgs/Image``: (H, W, 3) BGR, or (H, W) for mono and single-channel encodings.
 
     bgr8, 8UC3, mono8 and 8UC1 are views of the message, row padding included; everything else costs a pass
@@ -97,11 +97,11 @@ def frame_from_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     data leaves one meaning, see ``row_stride``.
 
     Raises:
-        ImageError: unknown encoding, depth, zero size, more than ``max_pixels``, or sizes that contradict each other.
+        ImageMessageError: unknown encoding, depth, zero size, more than ``max_pixels``, or contradictory sizes.
     """
     encoding, width, height = message.encoding, message.width, message.height
     if height == 0 or width == 0:
-        raise ImageError(f"image of zero size: width {width}, height {height}")
+        raise ImageMessageError(f"image of zero size: width {width}, height {height}")
     if len(message.data) >= width * height:  # else the length is what is wrong
         _check_size(width, height, max_pixels)
     if encoding in _PACKED:
@@ -117,7 +117,7 @@ def frame_from_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
         )
         return transform(np.dstack((luma, chroma)), _BT601_YUV_TO_BGR)
     if encoding in DEPTH_ENCODINGS:
-        raise ImageError(_depth_problem(encoding))
+        raise ImageMessageError(_depth_problem(encoding))
     return _by_cv_bridge(message)
 
 
@@ -132,52 +132,54 @@ def _by_cv_bridge(message: Any) -> Frame:
         Exception
     ) as error:  # not installed, built for another NumPy, or it does not know the encoding either
         named = repr(message.encoding[:_LONGEST_ENCODING])
-        raise ImageError(
+        raise ImageMessageError(
             f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}; "
             f"cv_bridge: {' '.join(str(error).split()) or type(error).__name__}"
         ) from error
     return np.asarray(pixels, np.uint8)
 
 
-def frame_from_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
+def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     """The picture in a ``sensor_msgs/CompressedImage`` (JPEG, PNG or TIFF): (H, W, 3) BGR or (H, W) grey.
 
     The colours are the camera's, whatever order of channels or mosaic the sender stored, see ``_stored_encoding``.
     Orientation tags are ignored, as image_transport's subscriber does. Of 16-bit channels the high byte is taken.
 
     Raises:
-        ImageError: the data is empty, cut off, depth, video or not an image, or claims more than ``max_pixels``.
+        ImageMessageError: the data is empty, cut off, depth, video or not an image, or claims more than ``max_pixels``.
     """
     data = np.frombuffer(message.data, np.uint8)
     source = message.format.partition(";")[0].strip()
     if source in DEPTH_ENCODINGS:
-        raise ImageError(_depth_problem(source))
+        raise ImageMessageError(_depth_problem(source))
     if data.size == 0:
-        raise ImageError("compressed image without data")
+        raise ImageMessageError("compressed image without data")
     described = f"{data.size} bytes with format {message.format[:_LONGEST_ENCODING]!r}"
     file = data.tobytes()
     try:
-        width, height = picture_size(file)
+        width, height = image_size(file)
     except HeaderError as error:
         content = transport_content(COMPRESSED_IMAGE, format_text=message.format[:_LONGEST_ENCODING])
         if content:
-            raise ImageError(
+            raise ImageMessageError(
                 f"{described} hold {content}: image_transport's republish node can make images of it"
             ) from None
-        raise ImageError(f"{described} are no picture that can be decoded: {error}") from None
+        raise ImageMessageError(f"{described} are no picture that can be decoded: {error}") from None
     if width == 0 or height == 0:
-        raise ImageError(f"compressed image of zero size: width {width}, height {height}")
+        raise ImageMessageError(f"compressed image of zero size: width {width}, height {height}")
     _check_size(width, height, max_pixels)
     try:
         pixels: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError):
         pixels = None
     if pixels is None:
-        raise ImageError(f"{described} are no picture that can be decoded")
+        raise ImageMessageError(f"{described} are no picture that can be decoded")
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise ImageError(f"compressed image of {pixels.dtype} pixels; 8 and 16 bits unsigned are understood")
+        raise ImageMessageError(
+            f"compressed image of {pixels.dtype} pixels; 8 and 16 bits unsigned are understood"
+        )
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     stored = _stored_encoding(message.format[:_LONGEST_ENCODING], is_tiff(file))
     if channels == 1:
@@ -222,7 +224,7 @@ def image_fields(pixels: NDArray[np.uint8], encoding: str) -> dict[str, Any]:
         encoding: ``bgr8``, ``rgb8`` or ``mono8``.
 
     Raises:
-        ImageError: the pixels are not such an array, or do not fit the encoding.
+        ImageMessageError: the pixels are not such an array, or do not fit the encoding.
     """
     _check_pixels(pixels, encoding)
     height, width = pixels.shape[:2]
@@ -230,7 +232,7 @@ def image_fields(pixels: NDArray[np.uint8], encoding: str) -> dict[str, Any]:
     return {"height": height, "width": width, "encoding": encoding, "is_bigendian": 0, "step": step}
 
 
-def encoded(
+def encode_compressed(
     pixels: NDArray[np.uint8], encoding: str, codec: str, jpeg_quality: int = 80
 ) -> tuple[str, NDArray[np.uint8]]:
     """Format and data of a ``sensor_msgs/CompressedImage`` of the pixels that ``image_fields`` takes.
@@ -240,18 +242,18 @@ def encoded(
         jpeg_quality: 1..100.
 
     Raises:
-        ImageError: the pixels do not fit the encoding, or cannot be encoded.
+        ImageMessageError: the pixels do not fit the encoding, or cannot be encoded.
     """
     _check_pixels(pixels, encoding)
     if codec not in ("png", "jpeg"):
-        raise ImageError(f"codec {codec!r}: expected png or jpeg")
+        raise ImageMessageError(f"codec {codec!r}: expected png or jpeg")
     options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if codec == "jpeg" else _PNG_OPTIONS
     if encoding == "rgb8":
         pixels = _convert(pixels, cv2.COLOR_RGB2BGR, encoding)
     try:
         data: NDArray[np.uint8] = cv2.imencode(f".{codec}", pixels, options)[1]  # type: ignore[assignment]
     except cv2.error as error:
-        raise ImageError(f"cannot encode {encoding} {pixels.shape} as {codec}: {error.err}") from error
+        raise ImageMessageError(f"cannot encode {encoding} {pixels.shape} as {codec}: {error.err}") from error
     stored = "bgr8" if pixels.ndim == 3 else "mono8" if codec == "jpeg" else ""
     return f"{encoding}; {codec} compressed {stored}", data
 
@@ -264,12 +266,12 @@ def scaled_camera_info(info: Any, size: tuple[int, int]) -> Any:
     the exact ``(cx + 0.5) * sx - 0.5`` is ``(1 - sx) / 2`` pixels less.
 
     Raises:
-        ImageError: the camera info holds no size (an uncalibrated camera), ``size`` is zero, or the result does not fit
+        ImageMessageError: the camera info has no size (uncalibrated), ``size`` is zero, or the result does not fit
             into a message.
     """
     width, height = size
     if info.width == 0 or info.height == 0 or width <= 0 or height <= 0:
-        raise ImageError(
+        raise ImageMessageError(
             f"camera info of {info.width}x{info.height} pixels cannot be scaled to {width}x{height}: "
             "no side may be 0"
         )
@@ -294,7 +296,7 @@ def scaled_camera_info(info: Any, size: tuple[int, int]) -> Any:
 def _unsigned(value: float) -> int:
     """A field of 32 bits; the middleware would cut what is longer, without a word."""
     if round(value) > 2**32 - 1:
-        raise ImageError(f"camera info with sizes, a ROI or a binning that make {value:.3g} pixels")
+        raise ImageMessageError(f"camera info with sizes, a ROI or a binning that make {value:.3g} pixels")
     return round(value)
 
 
@@ -336,7 +338,7 @@ def _rows(message: Any, row_bytes: int, row_count: int) -> Frame:
     """The pixels' bytes without their padding, (row_count, row_bytes), as a view of the message."""
     stride = row_stride(message.step, row_bytes, row_count, len(message.data))
     if stride is None:
-        raise ImageError(
+        raise ImageMessageError(
             f"step {message.step} and data of {len(message.data)} bytes do not fit {message.width}x{message.height} "
             f"{message.encoding}: {row_count} rows of {row_bytes} bytes take {row_count * row_bytes}"
         )
@@ -353,20 +355,22 @@ def _depth_problem(encoding: str) -> str:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError(f"image of {width}x{height} pixels is larger than max_pixels {max_pixels} allows")
+        raise ImageMessageError(
+            f"image of {width}x{height} pixels is larger than max_pixels {max_pixels} allows"
+        )
 
 
 def _require_even(message: Any, *sides: str) -> None:
     for side in sides:
         if getattr(message, side) % 2:
-            raise ImageError(f"{message.encoding} needs an even {side}, not {getattr(message, side)}")
+            raise ImageMessageError(f"{message.encoding} needs an even {side}, not {getattr(message, side)}")
 
 
 def _convert(pixels: Frame, code: int, encoding: str) -> Frame:
     try:
         return convert_color(pixels, code)
     except cv2.error as error:
-        raise ImageError(
+        raise ImageMessageError(
             f"{encoding} picture of shape {pixels.shape} cannot be converted: {error.err}"
         ) from error
 
@@ -374,6 +378,6 @@ def _convert(pixels: Frame, code: int, encoding: str) -> Frame:
 def _check_pixels(pixels: NDArray[np.uint8], encoding: str) -> None:
     channels = {"bgr8": (3,), "rgb8": (3,), "mono8": ()}.get(encoding)
     if channels is None:
-        raise ImageError(f"encoding {encoding!r}: expected bgr8, rgb8 or mono8")
+        raise ImageMessageError(f"encoding {encoding!r}: expected bgr8, rgb8 or mono8")
     if pixels.dtype != np.uint8 or pixels.size == 0 or pixels.ndim < 2 or pixels.shape[2:] != channels:
-        raise ImageError(f"pixels {pixels.dtype} {pixels.shape} are no {encoding} picture")
+        raise ImageMessageError(f"pixels {pixels.dtype} {pixels.shape} are no {encoding} picture")

@@ -40,7 +40,7 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class RenderInput:
     """What a picture output is made from.
 
     Attributes:
@@ -57,22 +57,22 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class PictureOutput:
+class ImageOutput:
     """A topic that carries a picture for every camera image.
 
     Attributes:
-        draw: makes the picture, uint8 in ``encoding``, at the size of the results.
+        render: makes the picture, uint8 in ``encoding``, at the size of the results.
         codec: of the topic ``<name>/compressed``: png or jpeg; empty: there is none.
-        in_scratch: whether ``draw`` answers with the drawing's scratch memory.
+        uses_scratch: whether ``render`` answers with the drawing's scratch memory.
     """
 
-    draw: Callable[[Drawing], NDArray[np.uint8]]
+    render: Callable[[RenderInput], NDArray[np.uint8]]
     encoding: str
     codec: str = ""
-    in_scratch: bool = False
+    uses_scratch: bool = False
 
 
-def _overlay(drawing: Drawing) -> NDArray[np.uint8]:
+def _overlay(drawing: RenderInput) -> NDArray[np.uint8]:
     mask, style = drawing.segmentation.mask, drawing.style
     picture = overlay(_as_bgr(drawing.image, mask.shape), mask, style.bgr_table, drawing.overlay_alpha)
     if style.legend:
@@ -81,16 +81,16 @@ def _overlay(drawing: Drawing) -> NDArray[np.uint8]:
 
 
 # Only lossless codecs for what holds class ids or their colours.
-PICTURES = {
-    "mask": PictureOutput(lambda d: d.segmentation.mask, "mono8", "png"),
-    "color_mask": PictureOutput(lambda d: colorize(d.segmentation.mask, d.style.rgb_table), "rgb8", "png"),
-    "overlay": PictureOutput(_overlay, "bgr8", "jpeg"),
-    "confidence": PictureOutput(lambda d: d.segmentation.confidence, "mono8"),
+IMAGE_OUTPUTS = {
+    "mask": ImageOutput(lambda d: d.segmentation.mask, "mono8", "png"),
+    "color_mask": ImageOutput(lambda d: colorize(d.segmentation.mask, d.style.rgb_table), "rgb8", "png"),
+    "overlay": ImageOutput(_overlay, "bgr8", "jpeg"),
+    "confidence": ImageOutput(lambda d: d.segmentation.confidence, "mono8"),
 }
 # Of a camera in a recorded drive.
 OUTPUTS = (
-    *PICTURES,
-    *(f"{name}/compressed" for name, picture in PICTURES.items() if picture.codec),
+    *IMAGE_OUTPUTS,
+    *(f"{name}/compressed" for name, picture in IMAGE_OUTPUTS.items() if picture.codec),
     CAMERA_INFO,
     LABEL_INFO,
 )

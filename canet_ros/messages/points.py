@@ -137,7 +137,7 @@ class Projection:
         return x * scale, y * scale
 
 
-def projection_of(info: Any, size: tuple[int, int]) -> Projection:
+def camera_projection(info: Any, size: tuple[int, int]) -> Projection:
     """The projection into the camera's picture resized to ``size``, (width, height), from a ``sensor_msgs/CameraInfo``.
 
     Raises:
@@ -182,7 +182,7 @@ def _projection(
     return Projection(matrix, distortion, fisheye, size)
 
 
-def xyz_of(cloud: Any) -> Points:
+def cloud_xyz(cloud: Any) -> Points:
     """x, y, z of every point of a ``sensor_msgs/PointCloud2``, (n, 3) in m, row by row; NaN and infinities stay.
 
     Any order of bytes, offsets, padding and number format is read. Sizes that are wrong, as many drivers send them, do
@@ -246,7 +246,7 @@ def _cloud_size(cloud: Any) -> tuple[int, int]:
     return (1, count) if side in (1, count) else (side, count // side)
 
 
-def depths_of(image: Any) -> NDArray[np.float32]:
+def depth_values(image: Any) -> NDArray[np.float32]:
     """z of every pixel of a depth ``sensor_msgs/Image`` (REP 118), (H, W) in m; 0, NaN and infinities: no point.
 
     Raises:
@@ -271,7 +271,7 @@ def depths_of(image: Any) -> NDArray[np.float32]:
     return rows * np.float32(unit_m) if unit_m != 1 else rows.astype(np.float32, copy=False)
 
 
-def rigid(numbers: Any) -> NDArray[np.float64]:
+def rigid_transform(numbers: Any) -> NDArray[np.float64]:
     """(3, 4) [R|t] of x, y, z in m and a quaternion x, y, z, w.
 
     Raises:
@@ -290,7 +290,7 @@ def rigid(numbers: Any) -> NDArray[np.float64]:
     return np.column_stack([rotation, values[:3]])
 
 
-def seen_points(
+def visible_points(
     xyz: Points, to_camera: NDArray[np.float64], projection: Projection
 ) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     """Which points the camera sees, and the pixel of each: (m,) indices of the points, and of the flat picture.
@@ -344,7 +344,7 @@ def labelled_points(
         segmentation: of the projection's picture.
         rgb_table: (256, 3) uint8, the colour of each mask value.
     """
-    index, pixels = seen_points(xyz, to_camera, projection)
+    index, pixels = visible_points(xyz, to_camera, projection)
     found = np.empty(len(index), _LABELLED)
     found["xyz"] = xyz[index]
     return _label(found, pixels, segmentation, rgb_table)

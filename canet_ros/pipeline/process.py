@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from canet_ros.inference.model_folder import Resolution
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.inference.view import View
-from canet_ros.messages.pictures import Drawing, Style
+from canet_ros.messages.pictures import RenderInput, Style
 
 Segment = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segmentation]]
 
@@ -46,7 +46,7 @@ class Frame:
         return self.view.results_size(size, resolution) if at_network_size else size
 
 
-def process(frames: Sequence[Frame], segment: Segment, options: ProcessOptions) -> list[Drawing]:
+def process(frames: Sequence[Frame], segment: Segment, options: ProcessOptions) -> list[RenderInput]:
     """What the outputs of each frame are drawn from, see ``outputs``.
 
     Args:
@@ -64,7 +64,7 @@ def finish(
     segmentation: Segmentation,
     options: ProcessOptions,
     scratch: NDArray[np.uint8] | None = None,
-) -> Drawing:
+) -> RenderInput:
     """The second half of ``process``, for whoever segments frames of several cameras and finishes them one by one.
 
     Args:
@@ -79,4 +79,4 @@ def finish(
     placed = frame.view.on_picture(sure, (frame.image.shape[1], frame.image.shape[0]), size)
     if scratch is None or scratch.shape != size[::-1]:
         scratch = np.empty(size[::-1], np.uint8)
-    return Drawing(frame.image, placed, options.style, options.overlay_alpha, scratch)
+    return RenderInput(frame.image, placed, options.style, options.overlay_alpha, scratch)

@@ -19,7 +19,7 @@ from canet_ros.inference.steadying import Steadying
 from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 from canet_ros.messages.camera_info import outdated_problem
-from canet_ros.messages.images import frame_from_compressed, frame_from_image
+from canet_ros.messages.images import decode_compressed, decode_image
 from canet_ros.messages.pictures import CAMERA_INFO
 from canet_ros.ros import qos
 from canet_ros.ros.camera_health import CameraSnapshot
@@ -292,9 +292,9 @@ class CameraInput:
         """The message's picture, (H, W, 3) BGR or (H, W) grey uint8.
 
         Raises:
-            ImageError: it holds none, or one of more than ``max_pixels``.
+            ImageMessageError: it holds none, or one of more than ``max_pixels``.
         """
-        convert = frame_from_compressed if self._compressed else frame_from_image
+        convert = decode_compressed if self._compressed else decode_image
         return convert(message, max_pixels)
 
     def _on_numbered_image(self, message: Any, info: Any) -> None:

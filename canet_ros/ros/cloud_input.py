@@ -16,7 +16,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image, PointCloud2
 
 from canet_ros.formats import parse_pose
-from canet_ros.messages.points import CloudError, rigid
+from canet_ros.messages.points import CloudError, rigid_transform
 from canet_ros.ros import qos
 from canet_ros.ros.statistics import nanoseconds
 
@@ -57,7 +57,7 @@ class CloudInput:
         self._node = node
         # A depth image lies in its camera's own frame.
         pose = parse_pose(topic.extrinsics)
-        self._given = np.eye(3, 4) if topic.depth else None if pose is None else rigid(pose)
+        self._given = np.eye(3, 4) if topic.depth else None if pose is None else rigid_transform(pose)
         self._on_qos_problem = on_qos_problem
         self._clouds: deque[Any] = deque(maxlen=_KEPT_DEPTHS if topic.depth else _KEPT_CLOUDS)
         self._lock = threading.Lock()
@@ -126,7 +126,7 @@ class CloudInput:
         except tf2_ros.TransformException as error:
             raise CloudError(f"tf2 cannot bring {cloud_frame!r} to {camera_frame!r}: {error}") from error
         move, turn = transform.translation, transform.rotation
-        return rigid([move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w])
+        return rigid_transform([move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w])
 
     def _check_types(self) -> None:
         """Report a topic that others publish with another type, as point_cloud_transport's: nothing comes of it."""

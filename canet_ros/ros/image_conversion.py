@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 
-from canet_ros.messages.images import encoded, image_fields
+from canet_ros.messages.images import encode_compressed, image_fields
 from canet_ros.messages.points import FIELDS
 
 
@@ -21,7 +21,7 @@ def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Imag
     more for pixels that are not contiguous.
 
     Raises:
-        ImageError: the pixels are not such an array, or do not fit the encoding.
+        ImageMessageError: the pixels are not such an array, or do not fit the encoding.
     """
     message = Image(header=header, **image_fields(pixels, encoding))
     message.data = _byte_array(pixels)
@@ -31,12 +31,12 @@ def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Imag
 def compressed_message(
     pixels: NDArray[np.uint8], encoding: str, header: Any, codec: str, jpeg_quality: int = 80
 ) -> CompressedImage:
-    """A ``sensor_msgs/CompressedImage`` of the pixels that ``image_message`` takes; see ``messages.images.encoded``.
+    """A ``sensor_msgs/CompressedImage`` of the pixels that ``image_message`` takes; see ``encode_compressed``.
 
     Raises:
-        ImageError: the pixels do not fit the encoding, or cannot be encoded.
+        ImageMessageError: the pixels do not fit the encoding, or cannot be encoded.
     """
-    text, data = encoded(pixels, encoding, codec, jpeg_quality)
+    text, data = encode_compressed(pixels, encoding, codec, jpeg_quality)
     message = CompressedImage(header=header, format=text)
     message.data = _byte_array(data)
     return message

@@ -9,14 +9,14 @@ from typing import Any
 from rclpy.clock import Clock
 from rclpy.node import Node
 
-from canet_ros.hints import not_imported
+from canet_ros.hints import optional_import_problem
 from canet_ros.inference.class_table import UNLABELLED, ClassTable
 from canet_ros.ros import qos
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
 except Exception as error:  # of a broken installation, whatever it throws
-    LabelInfo, _WITHOUT = None, not_imported("vision_msgs", error)
+    LabelInfo, _WITHOUT = None, optional_import_problem("vision_msgs", error)
 
 # Latched alone is not enough: a rosbag that is split holds latched messages in its first file only.
 REPEAT_S = 10.0

@@ -8,13 +8,13 @@ from typing import Any
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from canet_ros.hints import not_imported
+from canet_ros.hints import optional_import_problem
 
 try:
     from bondpy.bondpy import Bond  # isort: skip
     from bond.msg import Constants
 except Exception as error:  # of a broken installation, whatever it throws
-    Bond, _WITHOUT = None, not_imported("bondpy", error)
+    Bond, _WITHOUT = None, optional_import_problem("bondpy", error)
 
 # As Nav2's own nodes have it (nav2_util::LifecycleNode). The manager bonds on the same topic, in its namespace.
 TOPIC = "bond"

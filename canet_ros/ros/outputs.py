@@ -17,15 +17,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import Groups
 from canet_ros.inference.segmenter import Segmentation
-from canet_ros.messages.images import ImageError, scaled_camera_info
-from canet_ros.messages.pictures import CAMERA_INFO, PICTURES, PictureOutput, Style
+from canet_ros.messages.images import ImageMessageError, scaled_camera_info
+from canet_ros.messages.pictures import CAMERA_INFO, IMAGE_OUTPUTS, ImageOutput, Style
 from canet_ros.messages.points import (
     CloudError,
-    depths_of,
+    camera_projection,
+    cloud_xyz,
+    depth_values,
     labelled_depths,
     labelled_points,
-    projection_of,
-    xyz_of,
 )
 from canet_ros.pipeline.outputs import draw, picture_outputs
 from canet_ros.pipeline.process import Frame, ProcessOptions, finish
@@ -90,10 +90,10 @@ class CameraOutputs:
         self._scratch = np.empty((0, 0), np.uint8)
         self._groups: Groups = {}
         # Both are replaced, never changed: two threads look things up while the groups are followed in a third.
-        self._pictures = PICTURES
+        self._pictures = IMAGE_OUTPUTS
         self._publishers = {
             name: self._create(name, message_type)
-            for name, message_type in {**_message_types(PICTURES), CAMERA_INFO: CameraInfo}.items()
+            for name, message_type in {**_message_types(IMAGE_OUTPUTS), CAMERA_INFO: CameraInfo}.items()
         }
         self._clouds = clouds
         if clouds is not None:
@@ -141,7 +141,7 @@ class CameraOutputs:
                 if raw:
                     self._send(name, image_message(picture, output.encoding, result.header))
                 if compressed:
-                    picture = picture.copy() if output.in_scratch else picture
+                    picture = picture.copy() if output.uses_scratch else picture
                     task = functools.partial(self._encode, name, output, picture, result.header, jpeg_quality)
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
@@ -157,19 +157,19 @@ class CameraOutputs:
             if result.camera_info is None:
                 raise CloudError("points cannot be labelled without a camera_info of the camera")
             if self._clouds.topic.depth:
-                depths_m = depths_of(result.cloud)
+                depths_m = depth_values(result.cloud)
                 (height, width), (image_height, image_width) = depths_m.shape, result.frame.image.shape[:2]
                 if abs(width * image_height - height * image_width) > max(image_width, image_height):
                     raise CloudError(
                         f"a depth image of {width}x{height} is not aligned to images of {image_width}x{image_height}"
                     )
-                projection = projection_of(result.camera_info, (width, height))
+                projection = camera_projection(result.camera_info, (width, height))
                 points = labelled_depths(depths_m, projection, segmentation, style.rgb_table)
             else:
                 points = labelled_points(
-                    xyz_of(result.cloud),
+                    cloud_xyz(result.cloud),
                     self._clouds.to_camera(result.cloud.header.frame_id, result.header.frame_id),
-                    projection_of(result.camera_info, result.size),
+                    camera_projection(result.camera_info, result.size),
                     segmentation,
                     style.rgb_table,
                 )
@@ -181,14 +181,14 @@ class CameraOutputs:
     def _publish_camera_info(self, result: Result) -> None:
         try:
             scaled = scaled_camera_info(result.camera_info, result.size)
-        except ImageError as error:  # an uncalibrated camera's: the masks are none the worse
+        except ImageMessageError as error:  # an uncalibrated camera's: the masks are none the worse
             self._on_bad_camera_info(str(error))
             return
         scaled.header = result.header
         self._publishers[CAMERA_INFO].publish(scaled)
 
     def _encode(
-        self, name: str, output: PictureOutput, picture: NDArray[np.uint8], header: Any, jpeg_quality: int
+        self, name: str, output: ImageOutput, picture: NDArray[np.uint8], header: Any, jpeg_quality: int
     ) -> None:
         start_s = time.monotonic()
         message = compressed_message(picture, output.encoding, header, output.codec, jpeg_quality)
@@ -225,7 +225,7 @@ class CameraOutputs:
         return f"{self._prefix}/{name}"
 
 
-def _message_types(pictures: Mapping[str, PictureOutput]) -> dict[str, Any]:
+def _message_types(pictures: Mapping[str, ImageOutput]) -> dict[str, Any]:
     types: dict[str, Any] = dict.fromkeys(pictures, Image)
     return types | {
         f"{name}/compressed": CompressedImage for name, output in pictures.items() if output.codec

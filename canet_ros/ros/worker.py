@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from canet_ros.inference import Segmentation, Segmenter, progress
 from canet_ros.inference.camera_shape import squeeze_warning
-from canet_ros.messages.images import ImageError
+from canet_ros.messages.images import ImageMessageError
 from canet_ros.messages.pictures import Style
 from canet_ros.pipeline.process import Frame, ProcessOptions
 from canet_ros.ros.camera import Camera, FrameIntake
@@ -184,7 +184,7 @@ class InferenceWorker:
             seen = camera.view.seen(pixels)
             problem = self._segmenter.shape_problem(seen)
             if problem:
-                raise ImageError(problem)
+                raise ImageMessageError(problem)
         except Exception as error:  # ValueError for what is known to go wrong; a codec can throw more
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             self._drop(camera, frame, "bad")

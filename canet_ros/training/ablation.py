@@ -26,7 +26,7 @@ from canet_ros.network import CANet, SegmentationNetwork
 from canet_ros.network.fusion import FeatureCrossAttention
 from canet_ros.opencv import map_colors, resize
 from canet_ros.training.config import TrainingConfig
-from canet_ros.training.dataset import LabelledPicture
+from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.metrics import scores
 from canet_ros.training.run_log import read_history
@@ -68,7 +68,7 @@ def planned_runs(folder: Path, fusions: Sequence[str], seeds: Sequence[int]) -> 
 
 
 def measure_run(
-    run: AblationRun, segmenter: Segmenter, splits: dict[str, list[LabelledPicture]]
+    run: AblationRun, segmenter: Segmenter, splits: dict[str, list[LabelledImage]]
 ) -> dict[str, Any]:
     """mIoU and IoU per class of a run on every split; ``segmenter`` runs its model."""
     figures: dict[str, Any] = {"fusion": run.fusion, "seed": run.seed}
@@ -102,7 +102,7 @@ def summarize(runs: Sequence[dict[str, Any]], splits: Sequence[str]) -> list[dic
     return rows
 
 
-def channel_attention_spread(model: Path, pictures: Sequence[LabelledPicture]) -> dict[str, float]:
+def channel_attention_spread(model: Path, pictures: Sequence[LabelledImage]) -> dict[str, float]:
     """How much FCA's channel map depends on the picture.
 
     Returns:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from canet_ros.inference.model_folder import load_network
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
-from canet_ros.training.dataset import LabelledPicture
+from canet_ros.training.dataset import LabelledImage
 
 BINS = 15
 _EVERY = 4  # of the pixels in a row and of the rows: neighbours tell the same
@@ -70,7 +70,7 @@ def reliability(
     )
 
 
-def fit_temperature(folder: Path, pictures: Sequence[LabelledPicture]) -> float:
+def fit_temperature(folder: Path, pictures: Sequence[LabelledImage]) -> float:
     """The temperature at which the true classes are most probable, by the network in fp32 at the model's resolution.
 
     Raises:
@@ -95,10 +95,10 @@ def fit_temperature(folder: Path, pictures: Sequence[LabelledPicture]) -> float:
         labels.append(truth[known].long())
     if not sum(map(len, labels)):
         raise ValueError("no pixel of the pictures has a class of the model")
-    return _most_probable(torch.cat(logits), torch.cat(labels))
+    return _best_temperature(torch.cat(logits), torch.cat(labels))
 
 
-def _most_probable(logits: Tensor, labels: Tensor) -> float:
+def _best_temperature(logits: Tensor, labels: Tensor) -> float:
     """Golden-section search over the logarithm: the loss has one minimum."""
 
     def loss(log_temperature: float) -> float:
@@ -114,7 +114,7 @@ def _most_probable(logits: Tensor, labels: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def reliability_picture(found: Reliability, title: str, side_px: int = 480) -> NDArray[np.uint8]:
+def reliability_diagram(found: Reliability, title: str, side_px: int = 480) -> NDArray[np.uint8]:
     """Accuracy over confidence as bars, the diagonal where they should end, (H, W, 3) BGR uint8.
 
     The width of a bar's lower edge says nothing; the line below shows the share of the pixels in each bin.

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, Sampler
 
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.pictures import PICTURE_SUFFIXES, differences_from_file, in_short
-from canet_ros.opencv import read_picture
+from canet_ros.opencv import read_image
 from canet_ros.picture_header import exif_orientation
 from canet_ros.training.augmentation import augment
 
@@ -31,7 +31,7 @@ IGNORED = 255
 
 
 @dataclass(frozen=True)
-class LabelledPicture:
+class LabelledImage:
     """Where a picture and its labels lie."""
 
     image: Path
@@ -47,7 +47,7 @@ class LabelledPicture:
         Raises:
             ValueError: a file cannot be decoded, or the two differ in size.
         """
-        image, label = read_picture(self.image), self.read_ids()
+        image, label = read_image(self.image), self.read_ids()
         if label.shape != image.shape[:2]:
             turned = exif_orientation(self.image.read_bytes()) > 4 and label.shape == image.shape[1::-1]
             advice = (
@@ -74,7 +74,7 @@ class LabelledPicture:
                 f"{self.label}: expected one 8-bit channel of class ids, got {kind}: write each pixel's place in the "
                 "class table into a grey PNG"
             )
-        label = read_picture(self.label, cv2.IMREAD_UNCHANGED)
+        label = read_image(self.label, cv2.IMREAD_UNCHANGED)
         if header[24] != 8:  # OpenCV makes 255 of the highest, and other ids of the others
             raise ValueError(
                 f"{self.label}: expected 8 bits a pixel, got {header[24]}: write the ids as an 8-bit grey PNG"
@@ -87,7 +87,7 @@ _PNG_KINDS = {2: "RGB colours", 3: "ids behind a palette", 4: "grey with transpa
 
 
 def count_ids(
-    pictures: Sequence[LabelledPicture],
+    pictures: Sequence[LabelledImage],
     classes: ClassTable,
     warn: Callable[[str], None],
     images: bool = False,
@@ -99,7 +99,7 @@ def count_ids(
         images: read every image too, so that one that is broken or of another size is found now.
 
     Raises:
-        ValueError: no pixel has an id of the table, or a file is not as ``LabelledPicture.read`` wants it.
+        ValueError: no pixel has an id of the table, or a file is not as ``LabelledImage.read`` wants it.
     """
     counts = np.zeros(IGNORED + 1, np.int64)
     unlabelled = []
@@ -124,7 +124,7 @@ def count_ids(
     return counts
 
 
-def warn_of_missing(
+def warn_about_missing_classes(
     counts: NDArray[np.int64], classes: ClassTable, where: Path, warn: Callable[[str], None]
 ) -> None:
     """Name the classes without a pixel; ``counts`` as ``count_ids`` gives them, of the labels in ``where``."""
@@ -147,12 +147,12 @@ def to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def find_pictures(
+def find_labelled_images(
     split: Path,
     only: Sequence[str] = (),
     without: Sequence[str] = (),
     warn: Callable[[str], None] = to_stderr,
-) -> list[LabelledPicture]:
+) -> list[LabelledImage]:
     """All labelled pictures of a split, by name; ``only`` and ``without`` choose by prefix of the name (a drive).
 
     Args:
@@ -169,7 +169,7 @@ def find_pictures(
     for prefix in only:
         if not any(image.name.startswith(prefix) for image in images):
             warn(f"{split}/images holds no picture that begins with {prefix}")
-    pictures: list[LabelledPicture] = []
+    pictures: list[LabelledImage] = []
     for image in images:
         if only and not image.name.startswith(tuple(only)):
             continue
@@ -182,7 +182,7 @@ def find_pictures(
             raise ValueError(
                 f"{pictures[-1].image} and {image} have one label file, {label}: keep one of them"
             )
-        pictures.append(LabelledPicture(image, label))
+        pictures.append(LabelledImage(image, label))
     if not pictures:
         names = [f"that begins with {' or '.join(only)}"] if only else []
         names += [f"that does not begin with {' or '.join(without)}"] if without else []
@@ -256,14 +256,14 @@ class SampleIndex(NamedTuple):
     batch: int  # number of the batch in the epoch; all samples of a batch have one shape
 
 
-class AugmentedPictures(Dataset[tuple[Tensor, Tensor]]):
+class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
     """Augmented training samples, each a pure function of seed and index: a resumed run sees the same ones.
 
     A sample is (image (3, h, w) uint8 RGB, labels (h, w) int64), (w, h) being one of ``shapes``.
     """
 
     def __init__(
-        self, pictures: Sequence[LabelledPicture], classes: int, shapes: Sequence[tuple[int, int]], seed: int
+        self, pictures: Sequence[LabelledImage], classes: int, shapes: Sequence[tuple[int, int]], seed: int
     ) -> None:
         self._pictures = pictures
         self._classes = classes

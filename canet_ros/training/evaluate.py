@@ -18,7 +18,7 @@ from canet_ros.inference.familiarity import figures
 from canet_ros.inference.segmenter import Segmentation, Segmenter
 from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
 from canet_ros.training.calibration import Reliability, reliability
-from canet_ros.training.dataset import LabelledPicture
+from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.metrics import confusion_matrix, scores
 
 
@@ -29,7 +29,7 @@ class Comparison:
     """
 
     confusion: NDArray[np.int64]
-    miou_by_picture: dict[str, float]
+    miou_by_image: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Evaluation(Comparison):
     familiarity: list[dict[str, float]]
 
 
-def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture], flip: bool = False) -> Evaluation:
+def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledImage], flip: bool = False) -> Evaluation:
     """Segment every picture and compare with its labels; ids outside of the class table do not count.
 
     With ``flip`` the mirrored picture is segmented too, and each pixel gets the class of the more confident view.
@@ -65,12 +65,12 @@ def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledPicture], flip: bo
         return [found.mask]
 
     (compared,) = compare_with_labels(masks_of, pictures, classes, "evaluate")
-    return Evaluation(compared.confusion, compared.miou_by_picture, trust, familiarity)
+    return Evaluation(compared.confusion, compared.miou_by_image, trust, familiarity)
 
 
 def compare_with_labels(
     masks_of: Callable[[NDArray[np.uint8], NDArray[np.uint8]], Sequence[NDArray[np.uint8]]],
-    pictures: Sequence[LabelledPicture],
+    pictures: Sequence[LabelledImage],
     classes: int,
     title: str,
     leave: bool = True,
@@ -83,7 +83,7 @@ def compare_with_labels(
         found = found or [Comparison(np.zeros((classes, classes), np.int64), {}) for _ in masks]
         for one, mask in zip(found, masks):
             confusion = confusion_matrix(label, mask, classes)
-            one.miou_by_picture[picture.name] = scores(confusion).miou if confusion.any() else math.nan
+            one.miou_by_image[picture.name] = scores(confusion).miou if confusion.any() else math.nan
             np.add(one.confusion, confusion, out=one.confusion)
     return found
 
@@ -97,24 +97,24 @@ def _of_both_views(segmenter: Segmenter, image: NDArray[np.uint8], found: Segmen
     )
 
 
-def worst_pictures_sheet(
-    segmenter: Segmenter, pictures: Sequence[LabelledPicture], evaluation: Evaluation, count: int = 6
+def worst_images_sheet(
+    segmenter: Segmenter, pictures: Sequence[LabelledImage], evaluation: Evaluation, count: int = 6
 ) -> NDArray[np.uint8]:
     """Image, overlay and truth of the pictures of lowest mIoU, one row each, (H, W, 3) BGR uint8."""
     classes = segmenter.spec.classes
     table = color_lookup_table(classes, "bgr")
-    measured = [one for one in pictures if not np.isnan(evaluation.miou_by_picture[one.name])]
-    worst = sorted(measured, key=lambda picture: evaluation.miou_by_picture[picture.name])[:count]
+    measured = [one for one in pictures if not np.isnan(evaluation.miou_by_image[one.name])]
+    worst = sorted(measured, key=lambda picture: evaluation.miou_by_image[picture.name])[:count]
     rows = []
     for picture in worst:
         image, label = picture.read(len(classes))
         shown = (image, overlay(image, segmenter(image).mask, table, 0.6), colorize(label, table))
-        rows.append(SheetRow(f"{evaluation.miou_by_picture[picture.name]:.3f}  {picture.name}", shown))
+        rows.append(SheetRow(f"{evaluation.miou_by_image[picture.name]:.3f}  {picture.name}", shown))
     subtitle = f"the {len(rows)} pictures of lowest mIoU, of {len(pictures)}"
     return contact_sheet(segmenter.spec.name, subtitle, ("image", "overlay", "truth"), rows, classes)
 
 
-def confusion_picture(evaluation: Evaluation, classes: ClassTable, cell_px: int = 44) -> NDArray[np.uint8]:
+def confusion_plot(evaluation: Evaluation, classes: ClassTable, cell_px: int = 44) -> NDArray[np.uint8]:
     """The confusion matrix as percent of each true class, truth downwards, (H, W, 3) BGR uint8."""
     share = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
     margin_px = 20 + 9 * max(len(name) for name in classes.names)

@@ -22,7 +22,7 @@ class Scores:
     occurring: int
 
     @property
-    def of_classes(self) -> str:
+    def coverage_note(self) -> str:
         """A remark behind the mIoU where some classes take no part in it, or nothing."""
         classes = len(self.iou)
         return "" if self.occurring == classes else f" (over {self.occurring} of {classes} classes)"

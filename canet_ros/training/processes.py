@@ -18,7 +18,7 @@ _PATIENCE = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Share:
+class DistributedContext:
     """This process among all: its device (``cpu``, ``cuda:1``), and its ``rank`` of 0 .. ``processes`` - 1."""
 
     device: str
@@ -26,7 +26,7 @@ class Share:
     processes: int = 1
 
 
-def own_share(device: str) -> Share:
+def distributed_context(device: str) -> DistributedContext:
     """What this process shall do, by torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK).
 
     Args:
@@ -39,7 +39,7 @@ def own_share(device: str) -> Share:
         raise ValueError(f"device {device!r}: expected cpu, cuda or cuda:N")
     rank, processes = _number("RANK", 0), _number("WORLD_SIZE", 1)
     if device == "cpu":
-        return Share(device, rank, processes)
+        return DistributedContext(device, rank, processes)
     if not torch.cuda.is_available():
         raise ValueError(f"device {device}: PyTorch {torch.__version__} finds no CUDA GPU here")
     gpus = torch.cuda.device_count()
@@ -54,7 +54,7 @@ def own_share(device: str) -> Share:
             )
     elif wanted >= gpus:
         raise ValueError(f"device {device}: this machine has {gpus} GPUs, cuda:0 to cuda:{gpus - 1}")
-    return Share(f"cuda:{wanted}", rank, processes)
+    return DistributedContext(f"cuda:{wanted}", rank, processes)
 
 
 def _number(variable: str, default: int | None) -> int:
@@ -68,7 +68,7 @@ def _number(variable: str, default: int | None) -> int:
 
 
 @contextlib.contextmanager
-def joined(share: Share) -> Iterator[None]:
+def process_group(share: DistributedContext) -> Iterator[None]:
     """All processes of a training find each other, and none waits for one that has ended.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from canet_ros.files import atomic_write, write_text
-from canet_ros.hints import not_imported
+from canet_ros.hints import optional_import_problem
 
 HISTORY_FILE = "history.jsonl"
 CURVE_FILE = "curve.png"
@@ -48,7 +48,7 @@ class RunLog:
                 self._tensorboard.flush()
             except OSError as error:  # a full disk, which what we need ourselves will tell of
                 self._tensorboard = None
-                _say_no_events(error)
+                _warn_no_events(error)
         _draw_curve(self._entries, self._folder / CURVE_FILE)
 
 
@@ -71,11 +71,11 @@ def _tensorboard_writer(run_folder: Path, epochs: int) -> Any | None:
     try:
         return SummaryWriter(str(run_folder), purge_step=epochs + 1)  # type: ignore[no-untyped-call]
     except OSError as error:
-        _say_no_events(error)
+        _warn_no_events(error)
         return None
 
 
-def _say_no_events(error: OSError) -> None:
+def _warn_no_events(error: OSError) -> None:
     print(f"no events for TensorBoard from here on: {error.strerror or error}", file=sys.stderr)
 
 
@@ -87,7 +87,7 @@ def _missing() -> dict[str, str]:
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:
-            missing[package] = not_imported(package, error)
+            missing[package] = optional_import_problem(package, error)
             if not isinstance(error, ModuleNotFoundError):
                 print(missing[package], file=sys.stderr)
     return missing

@@ -27,17 +27,17 @@ from canet_ros.training.checkpoint import TrainingState
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import (
     IGNORED,
-    AugmentedPictures,
+    AugmentedImages,
     EpochSampler,
-    LabelledPicture,
+    LabelledImage,
     count_ids,
-    find_pictures,
+    find_labelled_images,
     to_stderr,
-    warn_of_missing,
+    warn_about_missing_classes,
 )
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights
-from canet_ros.training.processes import Share
+from canet_ros.training.processes import DistributedContext
 from canet_ros.training.teacher import Teacher, load_teacher
 
 
@@ -45,12 +45,12 @@ from canet_ros.training.teacher import Teacher, load_teacher
 class TrainingData:
     """Labelled images to train on, of further folders, and to measure on."""
 
-    main: list[LabelledPicture]
-    extra: list[list[LabelledPicture]]
-    val: list[LabelledPicture]
+    main: list[LabelledImage]
+    extra: list[list[LabelledImage]]
+    val: list[LabelledImage]
 
     @property
-    def all(self) -> list[LabelledPicture]:
+    def all(self) -> list[LabelledImage]:
         return [*self.main, *itertools.chain(*self.extra)]
 
 
@@ -77,17 +77,21 @@ class TrainingRun:
 
 def find_data(config: TrainingConfig, warn: Callable[[str], None]) -> TrainingData:
     splits = [Path(config.data) / split for split in config.splits]
-    main = [find_pictures(split, without=config.without, warn=warn) for split in splits]
+    main = [find_labelled_images(split, without=config.without, warn=warn) for split in splits]
     for prefix in config.without:
-        known = itertools.chain(*(find_pictures(split, warn=say_nothing) for split in splits))
+        known = itertools.chain(*(find_labelled_images(split, warn=ignore_warning) for split in splits))
         if not any(picture.image.name.startswith(prefix) for picture in known):
             raise ValueError(f"without {prefix}: no training picture's name begins so")
-    extra = [find_pictures(Path(data.folder), warn=warn) for data in config.extra_data]
-    val = find_pictures(Path(config.data) / "val", warn=say_nothing if "val" in config.splits else warn)
+    extra = [find_labelled_images(Path(data.folder), warn=warn) for data in config.extra_data]
+    val = find_labelled_images(
+        Path(config.data) / "val", warn=ignore_warning if "val" in config.splits else warn
+    )
     return TrainingData(list(itertools.chain(*main)), extra, val)
 
 
-def set_up(config: TrainingConfig, classes: ClassTable, data: TrainingData, share: Share) -> TrainingRun:
+def set_up(
+    config: TrainingConfig, classes: ClassTable, data: TrainingData, share: DistributedContext
+) -> TrainingRun:
     """Network, optimizer and loader as they are before the first step."""
     spec = _spec(config, classes)
     network = spec.build_network()
@@ -100,7 +104,7 @@ def set_up(config: TrainingConfig, classes: ClassTable, data: TrainingData, shar
     for layer in frozen:
         layer.requires_grad_(False)
     teacher = load_teacher(config, classes, share.device) if config.teacher else None
-    counts = _count_pixels(config, data, classes, to_stderr if share.rank == 0 else say_nothing)
+    counts = _count_pixels(config, data, classes, to_stderr if share.rank == 0 else ignore_warning)
     loader, sampler = _loader(config, data, len(classes), share)
     if not len(loader):
         raise ValueError(
@@ -131,7 +135,7 @@ def set_up(config: TrainingConfig, classes: ClassTable, data: TrainingData, shar
 
 
 def _loader(
-    config: TrainingConfig, data: TrainingData, classes: int, share: Share
+    config: TrainingConfig, data: TrainingData, classes: int, share: DistributedContext
 ) -> tuple[DataLoader[tuple[Tensor, Tensor]], EpochSampler]:
     shares = [config.extra_share if extra.share is None else extra.share for extra in config.extra_data]
     drawn = [(len(folder), round(times * len(data.main))) for folder, times in zip(data.extra, shares)]
@@ -139,7 +143,7 @@ def _loader(
     sampler = EpochSampler(len(data.main), drawn, batch_size, config.seed, share.rank, share.processes)
     shapes = view_shapes(config.crop, config.max_aspect, math.lcm(16, config.loss_stride))
     loader = DataLoader(
-        AugmentedPictures(data.all, classes, shapes, config.seed),
+        AugmentedImages(data.all, classes, shapes, config.seed),
         batch_size=batch_size,
         sampler=sampler,
         num_workers=config.workers,
@@ -182,9 +186,9 @@ def _count_pixels(
             f"hold the ids {found}: write 0 to {len(classes) - 1}, and {IGNORED} where a pixel has no class"
         )
     of_val = total if "val" in config.splits else count_ids(data.val, classes, warn, images=True)
-    warn_of_missing(total, classes, Path(config.data), warn)
+    warn_about_missing_classes(total, classes, Path(config.data), warn)
     if "val" not in config.splits:
-        warn_of_missing(of_val, classes, Path(config.data) / "val", warn)
+        warn_about_missing_classes(of_val, classes, Path(config.data) / "val", warn)
     return counts[: len(classes)]
 
 
@@ -209,10 +213,10 @@ def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
     return replace(spec, mean=given.mean, std=given.std, hidden_channels=given.hidden_channels)
 
 
-def _fingerprint(pictures: list[LabelledPicture]) -> str:
+def _fingerprint(pictures: list[LabelledImage]) -> str:
     names = "\n".join(picture.name for picture in pictures)
     return f"{len(pictures)} of names with SHA-256 {hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
-def say_nothing(text: str) -> None:
+def ignore_warning(text: str) -> None:
     """For what was said already, or is said by another process."""

@@ -31,15 +31,15 @@ from canet_ros.network import SegmentationNetwork
 from canet_ros.training.checkpoint import resume, save_checkpoint
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import (
-    LabelledPicture,
+    LabelledImage,
     to_stderr,
 )
 from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.loss import distillation_loss, segmentation_loss
 from canet_ros.training.metrics import Scores, scores
-from canet_ros.training.processes import Share, joined, own_share
+from canet_ros.training.processes import DistributedContext, distributed_context, process_group
 from canet_ros.training.run_log import RunLog
-from canet_ros.training.setup import TrainingRun, find_data, say_nothing, set_up
+from canet_ros.training.setup import TrainingRun, find_data, ignore_warning, set_up
 from canet_ros.training.teacher import autocast
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -58,21 +58,23 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
         OSError: something cannot be written.
         RuntimeError: another process of this training ended.
     """
-    share = own_share(device)
+    share = distributed_context(device)
     if config.batch_size % share.processes:
         raise ValueError(
             f"batch_size {config.batch_size}: {share.processes} processes cannot share it, it must be a multiple"
         )
     if config.sync_batch_norm and share.device == "cpu":
         raise ValueError("sync_batch_norm True: PyTorch has it on GPUs alone")
-    with joined(share):
+    with process_group(share):
         return _train(config, classes, run_folder, share)
 
 
-def _train(config: TrainingConfig, classes: ClassTable, run_folder: Path, share: Share) -> Scores:
+def _train(
+    config: TrainingConfig, classes: ClassTable, run_folder: Path, share: DistributedContext
+) -> Scores:
     torch.manual_seed(config.seed)
     first = share.rank == 0
-    data = find_data(config, to_stderr if first else say_nothing)
+    data = find_data(config, to_stderr if first else ignore_warning)
     require_writable(run_folder / CHECKPOINT_FILE)
     run = set_up(config, classes, data, share)
     first_epoch, best = resume(run_folder / CHECKPOINT_FILE, run.identity, run.state)
@@ -150,7 +152,7 @@ def train_one_epoch(run: TrainingRun, epoch: int, bar: tqdm[Any]) -> dict[str, f
 
 
 def evaluate_network(
-    network: nn.Module, spec: ModelSpec, pictures: list[LabelledPicture], precision: str, device: str
+    network: nn.Module, spec: ModelSpec, pictures: list[LabelledImage], precision: str, device: str
 ) -> Scores:
     """Scores of a network in eval mode: pictures brought to the model's resolution, masks back to their size."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from canet_ros.cli import main
-from canet_ros.picture_header import holds_several
+from canet_ros.picture_header import has_several_images
 from canet_ros.simulation import StreetDrive, write_scenes
 
 
@@ -131,7 +131,7 @@ PNG = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     ],
 )
 def test_files_that_hold_several_pictures_are_known(file: bytes, several: bool) -> None:
-    assert holds_several(file) is several
+    assert has_several_images(file) is several
 
 
 def test_several_pictures_in_one_file_are_said(

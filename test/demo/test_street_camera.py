@@ -19,7 +19,7 @@ from ros_graph import Graph, Process, ros_arguments, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from canet_ros.launching.transport import PROFILE_VARIABLES
-from canet_ros.messages.images import frame_from_image
+from canet_ros.messages.images import decode_image
 from canet_ros.simulation import StreetDrive
 
 pytestmark = pytest.mark.ros
@@ -80,8 +80,8 @@ def test_image_ground_truth_and_camera_info_share_a_header(listen, street_camera
     for index, (image, label) in enumerate(zip(images.messages, labels.messages)):
         expected = drive.frame(index)
         assert (image.encoding, label.encoding) == ("bgr8", "mono8")
-        np.testing.assert_array_equal(frame_from_image(image), expected.image)
-        np.testing.assert_array_equal(frame_from_image(label), expected.labels)
+        np.testing.assert_array_equal(decode_image(image), expected.image)
+        np.testing.assert_array_equal(decode_image(label), expected.labels)
     info = infos.messages[0]
     assert (info.width, info.height, info.distortion_model) == (160, 120, "plumb_bob")
     np.testing.assert_array_equal(info.k.reshape(3, 3), drive.camera_matrix)
@@ -135,7 +135,7 @@ def test_a_folder_of_images(listen, street_camera, tmp_path):
     images.wait_for(len(IMAGES))
     assert len(images.messages) == len(IMAGES)
     for message, pixels in zip(images.messages, IMAGES):
-        np.testing.assert_array_equal(frame_from_image(message), pixels)
+        np.testing.assert_array_equal(decode_image(message), pixels)
     assert labels.messages == []
     assert set(infos.messages[0].k) == {0.0}, "K of zeros means uncalibrated"
     assert "broken.jpg" in camera.output()

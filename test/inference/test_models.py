@@ -13,7 +13,7 @@ import pytest
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import available_models, find_model, load_spec, shipped_model
 from canet_ros.simulation import write_scenes
-from canet_ros.training.dataset import LabelledPicture, find_pictures
+from canet_ros.training.dataset import LabelledImage, find_labelled_images
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.metrics import scores
 
@@ -21,13 +21,13 @@ CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 
 
 @pytest.fixture(scope="module")
-def drawn_streets(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledPicture]:
+def drawn_streets(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
     folder = tmp_path_factory.mktemp("streets")
     write_scenes(folder, 12, first_seed=95000)
-    return find_pictures(folder)
+    return find_labelled_images(folder)
 
 
-def miou(model: str, pictures: list[LabelledPicture]) -> float:
+def miou(model: str, pictures: list[LabelledImage]) -> float:
     return scores(evaluate(Segmenter.load(model, "cpu"), pictures).confusion).miou
 
 
@@ -41,7 +41,7 @@ def test_a_shipped_model_says_what_it_is(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", available_models())
-def test_figure_on_drawn_streets(model: str, drawn_streets: list[LabelledPicture]) -> None:
+def test_figure_on_drawn_streets(model: str, drawn_streets: list[LabelledImage]) -> None:
     stated = load_spec(find_model(model)).metrics["drawn_scenes_miou"]
     assert miou(model, drawn_streets) == pytest.approx(stated, abs=0.06)
 
@@ -50,4 +50,4 @@ def test_figure_on_drawn_streets(model: str, drawn_streets: list[LabelledPicture
 @pytest.mark.parametrize("model", available_models())
 def test_figure_on_camvid_val(model: str) -> None:
     stated = load_spec(find_model(model)).metrics["val_miou"]
-    assert miou(model, find_pictures(CAMVID / "val")) == pytest.approx(stated, abs=0.003)
+    assert miou(model, find_labelled_images(CAMVID / "val")) == pytest.approx(stated, abs=0.003)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from canet_ros.messages.images import ImageError, frame_from_compressed, frame_from_image
+from canet_ros.messages.images import ImageMessageError, decode_compressed, decode_image
 
 HEIGHT, WIDTH = 48, 66
 ALPHA = 77
@@ -56,7 +56,7 @@ def handed_over(encoding: str, target: str) -> np.ndarray:
         return message_pixels(encoding)
     pixels = GREY if target == "mono8" else SCENE
     if target == "mono8" and encoding.startswith("bayer_"):
-        pixels = cv2.cvtColor(frame_from_image(raw(encoding)), cv2.COLOR_BGR2GRAY)
+        pixels = cv2.cvtColor(decode_image(raw(encoding)), cv2.COLOR_BGR2GRAY)
     if target.startswith("bgra"):
         pixels = np.dstack([pixels, np.full((HEIGHT, WIDTH, 1), ALPHA, np.uint8)])
     return pixels.astype(np.uint16) * 256 + 5 if bits_of(target) == 16 else pixels
@@ -99,8 +99,8 @@ def assert_shows(frame: np.ndarray, expected: np.ndarray, within: float) -> None
 @pytest.mark.parametrize("codec", ["png", "tiff"])
 @pytest.mark.parametrize("encoding", [*COLOURS, *PLAIN, *BAYER])
 def test_lossless_codecs_give_the_frame_of_the_raw_message(encoding: str, codec: str, release: str) -> None:
-    frame = frame_from_compressed(published(encoding, codec, release))
-    np.testing.assert_array_equal(frame, frame_from_image(raw(encoding)))
+    frame = decode_compressed(published(encoding, codec, release))
+    np.testing.assert_array_equal(frame, decode_image(raw(encoding)))
     grey = encoding.startswith("mono") or encoding.endswith("C1")
     assert_shows(frame, GREY if grey else SCENE, 6 if encoding in BAYER else 0)
 
@@ -108,26 +108,26 @@ def test_lossless_codecs_give_the_frame_of_the_raw_message(encoding: str, codec:
 @pytest.mark.parametrize("release", ["noetic", "humble", "rolling"])
 @pytest.mark.parametrize("encoding", [*COLOURS, "mono8", "mono16"])
 def test_jpeg_gives_the_cameras_colours(encoding: str, release: str) -> None:
-    frame = frame_from_compressed(published(encoding, "jpeg", release))
+    frame = decode_compressed(published(encoding, "jpeg", release))
     assert_shows(frame, GREY if encoding.startswith("mono") else SCENE, 12)
 
 
 @pytest.mark.parametrize("encoding", BAYER)
 def test_a_mosaic_in_a_jpeg_is_demosaiced_and_the_grey_image_made_of_one_stays_grey(encoding: str) -> None:
     for release, compress_bayer in (("noetic", False), ("rolling", True)):
-        frame = frame_from_compressed(published(encoding, "jpeg", release, compress_bayer))
+        frame = decode_compressed(published(encoding, "jpeg", release, compress_bayer))
         assert_shows(frame, SCENE, 30)
         # Red, green and blue stand out where they are.
         assert [int(frame[24, 11 + 22 * stripe].argmax()) for stripe in range(3)] == [2, 1, 0]
     for release in ("humble", "rolling"):
-        assert_shows(frame_from_compressed(published(encoding, "jpeg", release)), GREY, 12)
+        assert_shows(decode_compressed(published(encoding, "jpeg", release)), GREY, 12)
 
 
 @pytest.mark.parametrize("encoding", YUV)
 def test_yuv_comes_in_colour_where_the_publisher_knows_it_and_else_in_grey(encoding: str) -> None:
-    assert_shows(frame_from_compressed(published(encoding, "jpeg", "rolling")), SCENE, 12)
-    assert_shows(frame_from_compressed(published(encoding, "png", "rolling")), SCENE, 0)
-    assert_shows(frame_from_compressed(published(encoding, "jpeg", "humble")), GREY, 12)
+    assert_shows(decode_compressed(published(encoding, "jpeg", "rolling")), SCENE, 12)
+    assert_shows(decode_compressed(published(encoding, "png", "rolling")), SCENE, 0)
+    assert_shows(decode_compressed(published(encoding, "jpeg", "humble")), GREY, 12)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_yuv_comes_in_colour_where_the_publisher_knows_it_and_else_in_grey(encod
 def test_formats_of_other_senders_give_the_files_own_colours(format_text: str) -> None:
     codec = "tiff" if "tiff" in format_text else "png"
     message = SimpleNamespace(format=format_text, data=cv2.imencode(f".{codec}", SCENE)[1].tobytes())
-    np.testing.assert_array_equal(frame_from_compressed(message), SCENE)
+    np.testing.assert_array_equal(decode_compressed(message), SCENE)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_formats_of_other_senders_give_the_files_own_colours(format_text: str) -
 def test_rgb_in_the_place_of_bgr_is_turned_where_the_format_says_so(format_text: str, channels: int) -> None:
     pixels = np.dstack([SCENE[..., ::-1], np.full((HEIGHT, WIDTH, 1), ALPHA, np.uint8)])[..., :channels]
     message = SimpleNamespace(format=format_text, data=cv2.imencode(".png", pixels)[1].tobytes())
-    np.testing.assert_array_equal(frame_from_compressed(message), SCENE)
+    np.testing.assert_array_equal(decode_compressed(message), SCENE)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
@@ -173,7 +173,7 @@ def test_orientation_tags_are_ignored_as_the_subscriber_of_image_transport_does(
     shown = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
     assert shown.shape != SCENE.shape or orientation == 3, "the tag is not one that OpenCV reads"
     message = SimpleNamespace(format="rgb8; jpeg compressed bgr8", data=turned)
-    frame = frame_from_compressed(message)
+    frame = decode_compressed(message)
     np.testing.assert_array_equal(frame, cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
 
 
@@ -185,8 +185,8 @@ def test_depth_is_refused_with_a_hint(encoding: str, codec: str, kind: type) -> 
     data = cv2.imencode(f".{codec}", np.ones((4, 6), kind))[1].tobytes()
     compressed = SimpleNamespace(format=f"{encoding}; {codec} compressed ", data=data)
     image = SimpleNamespace(encoding=encoding, height=4, width=6, is_bigendian=0, step=24, data=bytes(96))
-    for read, message in ((frame_from_compressed, compressed), (frame_from_image, image)):
-        with pytest.raises(ImageError, match=f"{encoding} is an encoding of depth .* as depth_topics"):
+    for read, message in ((decode_compressed, compressed), (decode_image, image)):
+        with pytest.raises(ImageMessageError, match=f"{encoding} is an encoding of depth .* as depth_topics"):
             read(message)
 
 
@@ -200,5 +200,5 @@ def test_depth_is_refused_with_a_hint(encoding: str, codec: str, kind: type) -> 
     ],
 )
 def test_transports_without_images_are_named(format_text: str, words: str) -> None:
-    with pytest.raises(ImageError, match=words):
-        frame_from_compressed(SimpleNamespace(format=format_text, data=bytes(range(64))))
+    with pytest.raises(ImageMessageError, match=words):
+        decode_compressed(SimpleNamespace(format=format_text, data=bytes(range(64))))

@@ -13,17 +13,17 @@ import pytest
 from canet_ros.inference.segmenter import Segmentation
 from canet_ros.messages.points import (
     CloudError,
-    depths_of,
+    camera_projection,
+    cloud_xyz,
+    depth_values,
     labelled_depths,
     labelled_points,
-    projection_of,
-    rigid,
-    seen_points,
-    xyz_of,
+    rigid_transform,
+    visible_points,
 )
 from canet_ros.simulation import StreetDrive
 
-IDENTITY = rigid([0, 0, 0, 0, 0, 0, 1])
+IDENTITY = rigid_transform([0, 0, 0, 0, 0, 0, 1])
 TABLE = np.stack([np.arange(256)] * 3, 1).astype(np.uint8)
 
 
@@ -65,7 +65,7 @@ def every_pixel(width: int, height: int) -> np.ndarray:
 def test_clouds_of_every_layout_are_read(number: str, before: int, padding: int, height: int) -> None:
     xyz = np.random.default_rng(0).normal(0, 9, (24, 3)).astype(np.float32)
     xyz[3, 1], xyz[5] = np.nan, np.inf
-    np.testing.assert_array_equal(xyz_of(cloud(xyz, number, before, padding, height)), xyz)
+    np.testing.assert_array_equal(cloud_xyz(cloud(xyz, number, before, padding, height)), xyz)
 
 
 @pytest.mark.parametrize("height", [1, 4])
@@ -75,7 +75,7 @@ def test_a_wrong_row_step_does_no_harm_where_data_and_sizes_agree(height: int, r
     xyz[7] = np.nan
     message = cloud(xyz, height=height)
     message.row_step = row_step
-    np.testing.assert_array_equal(xyz_of(message), xyz)
+    np.testing.assert_array_equal(cloud_xyz(message), xyz)
 
 
 @pytest.mark.parametrize("size", [(0, 24), (24, 0), (0, 0), (0, 1), (4, 0), (6, 4), (1, 24), (24, 1)])
@@ -83,7 +83,7 @@ def test_a_width_and_a_height_that_are_swapped_or_0_are_read_from_the_data(size:
     xyz = np.random.default_rng(0).normal(0, 9, (24, 3)).astype(np.float32)
     message = cloud(xyz, height=4)
     message.width, message.height = size
-    np.testing.assert_array_equal(xyz_of(message), xyz)
+    np.testing.assert_array_equal(cloud_xyz(message), xyz)
 
 
 def test_rows_of_an_organised_cloud_may_be_padded_and_data_may_follow() -> None:
@@ -91,12 +91,12 @@ def test_rows_of_an_organised_cloud_may_be_padded_and_data_may_follow() -> None:
     message = cloud(xyz, height=4)
     rows = np.frombuffer(message.data, np.uint8).reshape(4, -1)
     message.row_step, message.data = rows.shape[1] + 12, np.pad(rows, ((0, 0), (0, 12))).tobytes()
-    np.testing.assert_array_equal(xyz_of(message), xyz)
+    np.testing.assert_array_equal(cloud_xyz(message), xyz)
     message.data = message.data[:-12]
-    np.testing.assert_array_equal(xyz_of(message), xyz)
+    np.testing.assert_array_equal(cloud_xyz(message), xyz)
     one_row = cloud(xyz)
     one_row.data += bytes(40)
-    np.testing.assert_array_equal(xyz_of(one_row), xyz)
+    np.testing.assert_array_equal(cloud_xyz(one_row), xyz)
 
 
 @pytest.mark.parametrize("number", ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"])
@@ -106,7 +106,7 @@ def test_every_number_format_at_odd_offsets(number: str, order: str) -> None:
     message = cloud(xyz, order + number, before=3)
     for field in message.fields:
         field.count = 0  # as drivers leave it that mean 1
-    np.testing.assert_array_equal(xyz_of(message), xyz)
+    np.testing.assert_array_equal(cloud_xyz(message), xyz)
 
 
 @pytest.mark.parametrize("step", [0, 3, 5, 11, 12, 48, 2**31])
@@ -114,12 +114,12 @@ def test_a_wrong_step_of_a_depth_image(step: int) -> None:
     depths = np.arange(24).reshape(4, 6).astype("<u2")
     message = depth_image(depths, "16UC1")
     message.step = step
-    np.testing.assert_allclose(depths_of(message), depths / 1000, rtol=1e-6)
+    np.testing.assert_allclose(depth_values(message), depths / 1000, rtol=1e-6)
 
 
 def test_clouds_that_cannot_be_read_are_refused_and_empty_ones_are_empty() -> None:
     whole = cloud(np.zeros((6, 3)))
-    assert xyz_of(cloud(np.zeros((0, 3)))).shape == (0, 3)
+    assert cloud_xyz(cloud(np.zeros((0, 3)))).shape == (0, 3)
     for change, words in (
         ({"fields": whole.fields[:2]}, "a cloud without z; it has x, y"),
         ({"fields": []}, "no fields"),
@@ -133,7 +133,7 @@ def test_clouds_that_cannot_be_read_are_refused_and_empty_ones_are_empty() -> No
         ({"width": 0, "data": whole.data[:-1]}, "89 bytes in a cloud"),
     ):
         with pytest.raises(CloudError, match=words):
-            xyz_of(Record(**{**vars(whole), **change}))
+            cloud_xyz(Record(**{**vars(whole), **change}))
 
 
 def test_every_point_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
@@ -143,10 +143,10 @@ def test_every_point_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
     pixels = every_pixel(160, 120)
     below = np.maximum(pixels[:, 1] - matrix[1, 2], 0.1)
     points = rays(matrix, pixels, np.minimum(1.4 * matrix[1, 1] / below, 60.0))
-    to_camera = rigid([0.2, -0.5, 0.1, 0.5, -0.5, 0.5, 0.5])  # a lidar: x forward, y left, z up
+    to_camera = rigid_transform([0.2, -0.5, 0.1, 0.5, -0.5, 0.5, 0.5])  # a lidar: x forward, y left, z up
     in_cloud = ((points - to_camera[:, 3]) @ to_camera[:, :3]).astype(np.float32)
     segmentation = Segmentation(truth, np.full_like(truth, 51))
-    found = labelled_points(in_cloud, to_camera, projection_of(camera_info(matrix, (160, 120)), (160, 120)),
+    found = labelled_points(in_cloud, to_camera, camera_projection(camera_info(matrix, (160, 120)), (160, 120)),
                             segmentation, TABLE)  # fmt: skip
     np.testing.assert_array_equal(found["label"], truth.ravel())
     np.testing.assert_array_equal(found["xyz"], in_cloud)
@@ -161,7 +161,7 @@ def test_every_pixel_of_a_depth_image_has_the_class_of_its_pixel_of_the_drawn_st
     depth = np.minimum(1.4 * matrix[1, 1] / np.maximum(pixels[:, 1] - matrix[1, 2], 0.1), 60.0)
     depth[:4] = [np.nan, 0, np.inf, -1]
     expected, truths = rays(matrix, pixels, depth)[4:], truth.ravel()[4:]
-    projection = projection_of(camera_info(matrix, (160, 120)), (160, 120))
+    projection = camera_projection(camera_info(matrix, (160, 120)), (160, 120))
     segmentation = Segmentation(truth, np.full_like(truth, 51))
     found = labelled_depths(depth.reshape(120, 160).astype(np.float32), projection, segmentation, TABLE)
     np.testing.assert_array_equal(found["label"], truths)
@@ -185,10 +185,10 @@ def depth_image(depths: np.ndarray, encoding: str, padding: int = 0) -> Any:
 def test_depth_images_are_read_in_mm_and_in_m(order: str, padding: int) -> None:
     mm = np.array([[0, 1, 1500], [65535, 250, 20]])
     for encoding in ("16UC1", "mono16"):
-        found = depths_of(depth_image(mm.astype(f"{order}u2"), encoding, padding))
+        found = depth_values(depth_image(mm.astype(f"{order}u2"), encoding, padding))
         np.testing.assert_allclose(found, mm / 1000, rtol=1e-6)
     m = np.array([[0, np.nan, 1.5], [np.inf, 0.25, 20]], f"{order}f4")
-    np.testing.assert_array_equal(depths_of(depth_image(m, "32FC1", padding)), m)
+    np.testing.assert_array_equal(depth_values(depth_image(m, "32FC1", padding)), m)
 
 
 def test_depth_images_that_cannot_be_read_are_refused() -> None:
@@ -201,23 +201,23 @@ def test_depth_images_that_cannot_be_read_are_refused() -> None:
         ({"height": 0, "data": b""}, "6x0"),
     ):
         with pytest.raises(CloudError, match=words):
-            depths_of(Record(**{**vars(whole), **change}))
+            depth_values(Record(**{**vars(whole), **change}))
 
 
 def test_points_behind_nearer_ones_beside_the_picture_and_behind_the_camera_are_left_out() -> None:
     matrix = np.array([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]])
-    projection = projection_of(camera_info(matrix, (1280, 720)), (1280, 720))
+    projection = camera_projection(camera_info(matrix, (1280, 720)), (1280, 720))
     side = (
         np.stack(np.meshgrid(np.arange(500, 700, 4), np.arange(300, 500, 4)), 2).reshape(-1, 2).astype(float)
     )
     near, far = rays(matrix, side, np.full(len(side), 5.0)), rays(matrix, side + 1, np.full(len(side), 30.0))
     free = rays(matrix, np.array([[900.0, 350]]), np.array([30.0]))
     others = np.array([[0, 0, -5], [9, 0, 5], [np.nan, 0, 5], [0, 0, np.inf], [0, 0, 0]], np.float32)
-    index, pixels = seen_points(np.concatenate([far, near, free, others]), IDENTITY, projection)
+    index, pixels = visible_points(np.concatenate([far, near, free, others]), IDENTITY, projection)
     count = len(side)
     np.testing.assert_array_equal(index, [*range(count, 2 * count), 2 * count])
     assert pixels[-1] == 350 * 1280 + 900
-    assert seen_points(np.empty((0, 3), np.float32), IDENTITY, projection)[0].size == 0
+    assert visible_points(np.empty((0, 3), np.float32), IDENTITY, projection)[0].size == 0
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_distortion_is_honoured_and_folds_nothing_back_into_the_picture(
     model: str, d: tuple[float, ...]
 ) -> None:
     matrix = np.array([[300.0, 0, 320], [0, 300, 240], [0, 0, 1]])
-    projection = projection_of(camera_info(matrix, (640, 480), model, d), (640, 480))
+    projection = camera_projection(camera_info(matrix, (640, 480), model, d), (640, 480))
     points = np.random.default_rng(1).uniform((-3, -3, 2), (3, 3, 6), (500, 3)).astype(np.float32)
     project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
     expected = project(points.reshape(-1, 1, 3).astype(float), np.zeros(3), np.zeros(3), matrix, np.array(d))[
@@ -249,23 +249,25 @@ def test_distortion_is_honoured_and_folds_nothing_back_into_the_picture(
     back = np.stack(projection.pixels(*projection.rays), 1)[there]
     assert (np.abs(back - every_pixel(640, 480)[there]) < 0.1).all(1).mean() > 0.99
     aside = np.array([[60, 0, 1], [0, -80, 1], [40, 40, 1]], np.float32)  # more than 88 degrees off
-    assert seen_points(aside, IDENTITY, projection)[0].size == 0
+    assert visible_points(aside, IDENTITY, projection)[0].size == 0
 
 
 def test_a_picture_of_another_size_and_a_region_of_the_sensor() -> None:
     matrix = np.array([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]])
     point = rays(matrix, np.array([[100.0, 200.0]]), np.array([4.0]))
     info = camera_info(matrix, (640, 480))
-    assert seen_points(point, IDENTITY, projection_of(info, (320, 240)))[1].tolist() == [100 * 320 + 50]
+    assert visible_points(point, IDENTITY, camera_projection(info, (320, 240)))[1].tolist() == [
+        100 * 320 + 50
+    ]
     info.roi = Record(x_offset=80, y_offset=160, width=320, height=240)
-    assert seen_points(point, IDENTITY, projection_of(info, (320, 240)))[1].tolist() == [40 * 320 + 20]
+    assert visible_points(point, IDENTITY, camera_projection(info, (320, 240)))[1].tolist() == [40 * 320 + 20]
 
 
 def test_cameras_and_transforms_that_say_nothing_are_refused() -> None:
     with pytest.raises(CloudError, match="not calibrated"):
-        projection_of(camera_info(np.zeros((3, 3)), (640, 480)), (640, 480))
+        camera_projection(camera_info(np.zeros((3, 3)), (640, 480)), (640, 480))
     with pytest.raises(CloudError, match="distortion model 'thin_prism'"):
-        projection_of(camera_info(np.eye(3), (640, 480), "thin_prism"), (640, 480))
+        camera_projection(camera_info(np.eye(3), (640, 480), "thin_prism"), (640, 480))
     for wrong in ([0, 0, 0, 0, 0, 0, 0], [1, 2, 3], [np.nan, 0, 0, 0, 0, 0, 1]):
         with pytest.raises(CloudError, match="expected x,y,z,qx,qy,qz,qw"):
-            rigid(wrong)
+            rigid_transform(wrong)

@@ -20,9 +20,9 @@ from std_msgs.msg import Header
 
 from canet_ros.messages.images import (
     ENCODINGS,
-    ImageError,
-    frame_from_compressed,
-    frame_from_image,
+    ImageMessageError,
+    decode_compressed,
+    decode_image,
     scaled_camera_info,
 )
 from canet_ros.ros.image_conversion import compressed_message, image_message
@@ -62,7 +62,7 @@ def flat(color_bgr):
     ],
 )
 def test_8_bit_encodings_with_and_without_row_padding(encoding, pixels, expected, padding):
-    frame = frame_from_image(message_of(pixels, encoding, padding))
+    frame = decode_image(message_of(pixels, encoding, padding))
     assert frame.dtype == np.uint8
     np.testing.assert_array_equal(frame, expected)
 
@@ -71,7 +71,7 @@ def test_8_bit_encodings_with_and_without_row_padding(encoding, pixels, expected
 @pytest.mark.parametrize(("encoding", "pixels"), [("bgr8", BGR), ("mono8", GREY)])
 def test_bgr8_and_mono8_are_not_copied(encoding, pixels, padding):
     message = message_of(pixels, encoding, padding)
-    frame = frame_from_image(message)
+    frame = decode_image(message)
     assert np.shares_memory(frame, np.frombuffer(message.data, np.uint8))
     assert cv2.resize(frame, (4, 3)).shape[:2] == (3, 4)
 
@@ -92,7 +92,7 @@ def test_bgr8_and_mono8_are_not_copied(encoding, pixels, padding):
 )
 def test_16_bit_encodings_give_their_high_byte(encoding, pixels, expected, padding, byte_order, is_bigendian):
     words = (pixels.astype(np.uint16) * 256 + 19).astype(byte_order)
-    frame = frame_from_image(message_of(words, encoding, padding, is_bigendian))
+    frame = decode_image(message_of(words, encoding, padding, is_bigendian))
     np.testing.assert_array_equal(frame, expected)
 
 
@@ -106,7 +106,7 @@ def test_bayer_patterns_give_the_colour_they_were_made_of(pattern, bits):
     )
     mosaic = np.tile(tile, (HEIGHT // 2, WIDTH // 2))
     pixels = mosaic if bits == 8 else mosaic.astype("<u2") * 256
-    frame = frame_from_image(message_of(pixels, f"bayer_{pattern}{bits}", padding=4))
+    frame = decode_image(message_of(pixels, f"bayer_{pattern}{bits}", padding=4))
     np.testing.assert_array_equal(frame, flat(GREEN_BGR))
 
 
@@ -135,7 +135,7 @@ def test_yuv_encodings_give_the_colour_they_were_made_of(encoding, padding):
         chroma = np.tile(np.array(pair, np.uint8), (chroma_rows, WIDTH // 2))
         rows = np.vstack([np.full((HEIGHT, WIDTH), y, np.uint8), chroma])
     message = message_of(rows, encoding, 0 if encoding == "nv24" else padding, height=HEIGHT)
-    frame = frame_from_image(message)
+    frame = decode_image(message)
     assert frame.shape == (HEIGHT, WIDTH, 3)
     np.testing.assert_allclose(frame.astype(int), flat(GREEN_BGR).astype(int), atol=3)
 
@@ -145,7 +145,7 @@ def test_nv24_has_one_chroma_pair_per_pixel():
     chroma = np.full((HEIGHT, WIDTH, 2), 128, np.uint8)
     chroma[2, 5] = (128, 240)
     message = message_of(np.vstack([yuv, chroma.reshape(2 * HEIGHT, WIDTH)]), "nv24", height=HEIGHT)
-    frame = frame_from_image(message).astype(int)
+    frame = decode_image(message).astype(int)
     reddish = frame[..., 2] > frame[..., 1] + 50
     assert np.argwhere(reddish).tolist() == [[2, 5]]
 
@@ -182,8 +182,8 @@ def broken(**changes):
     ],
 )
 def test_faults_say_what_is_wrong_and_what_would_be_right(message, words):
-    with pytest.raises(ImageError) as caught:
-        frame_from_image(message)
+    with pytest.raises(ImageMessageError) as caught:
+        decode_image(message)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
@@ -195,21 +195,21 @@ def test_faults_say_what_is_wrong_and_what_would_be_right(message, words):
 def test_a_wrong_step_does_no_harm_where_the_data_are_rows_without_padding(step, encoding, pixels, expected):
     message = message_of(pixels, encoding)
     message.step = step
-    np.testing.assert_array_equal(frame_from_image(message), expected)
+    np.testing.assert_array_equal(decode_image(message), expected)
 
 
 @pytest.mark.parametrize(("encoding", "chroma_rows", "chroma_width"), [("nv12", 3, 8), ("nv24", 6, 16)])
 def test_planar_images_with_padding_and_with_a_wrong_step(encoding, chroma_rows, chroma_width):
     chroma = np.random.default_rng(4).integers(0, 256, (chroma_rows, chroma_width), dtype=np.uint8)
     whole = message_of(np.vstack([GREY, chroma.reshape(-1, WIDTH)]), encoding, height=HEIGHT)
-    frame = frame_from_image(whole)
+    frame = decode_image(whole)
     whole.step = 0
-    np.testing.assert_array_equal(frame_from_image(whole), frame)
+    np.testing.assert_array_equal(decode_image(whole), frame)
     per_row = 5 * chroma_width // WIDTH
     planes = np.pad(GREY, ((0, 0), (0, 5))), np.pad(chroma, ((0, 0), (0, per_row)))
     whole.step = WIDTH + 5
     whole.data = array.array("B", b"".join(plane.tobytes() for plane in planes))
-    np.testing.assert_array_equal(frame_from_image(whole), frame)
+    np.testing.assert_array_equal(decode_image(whole), frame)
 
 
 @pytest.mark.parametrize("padding", [0, 6])
@@ -217,7 +217,7 @@ def test_planar_images_with_padding_and_with_a_wrong_step(encoding, chroma_rows,
 def test_padding_behind_the_last_row_is_left_out(padding, behind):
     message = message_of(BGR, "bgr8", padding)
     message.data.frombytes(bytes(behind))
-    frame = frame_from_image(message)
+    frame = decode_image(message)
     np.testing.assert_array_equal(frame, BGR)
     assert np.shares_memory(frame, np.frombuffer(message.data, np.uint8))
 
@@ -225,7 +225,7 @@ def test_padding_behind_the_last_row_is_left_out(padding, behind):
 def test_the_last_row_may_lack_its_padding():
     message = message_of(BGR, "bgr8", padding=6)
     del message.data[-6:]
-    np.testing.assert_array_equal(frame_from_image(message), BGR)
+    np.testing.assert_array_equal(decode_image(message), BGR)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_messages_carry_pixels_and_header(pixels, encoding):
     assert message.header == header
     assert (message.height, message.width, message.encoding) == (*pixels.shape[:2], encoding)
     assert message.step == message.width * (1 if encoding == "mono8" else 3)
-    back = frame_from_image(message)
+    back = decode_image(message)
     np.testing.assert_array_equal(back, pixels[..., ::-1] if encoding == "rgb8" else pixels)
 
 
@@ -257,9 +257,9 @@ def test_messages_carry_pixels_and_header(pixels, encoding):
     ],
 )
 def test_pixels_that_do_not_fit_the_encoding_are_refused(pixels, encoding):
-    with pytest.raises(ImageError, match=encoding):
+    with pytest.raises(ImageMessageError, match=encoding):
         image_message(pixels, encoding, Header())
-    with pytest.raises(ImageError, match=encoding):
+    with pytest.raises(ImageMessageError, match=encoding):
         compressed_message(pixels, encoding, Header(), "png")
 
 
@@ -282,7 +282,7 @@ def test_compressed_messages_are_image_transports(encoding, codec, expected_form
     assert message.format == expected_format
     assert message.header.frame_id == "front"
     assert isinstance(message.data, array.array)
-    back = frame_from_compressed(message)
+    back = decode_compressed(message)
     assert back.shape == picture.shape
     error = np.abs(back.astype(int) - picture.astype(int))
     assert error.mean() < (8 if codec == "jpeg" else 1e-9)
@@ -309,7 +309,7 @@ def test_a_mask_takes_fewer_bytes_than_opencv_gives_it():
 
 
 def test_an_unknown_codec_is_refused():
-    with pytest.raises(ImageError, match="png or jpeg"):
+    with pytest.raises(ImageMessageError, match="png or jpeg"):
         compressed_message(BGR, "bgr8", Header(), "tiff")
 
 
@@ -333,13 +333,13 @@ def png(pixels):
     ],
 )
 def test_png_of_other_publishers(pixels, format, expected):
-    np.testing.assert_array_equal(frame_from_compressed(compressed(png(pixels), format)), expected)
+    np.testing.assert_array_equal(decode_compressed(compressed(png(pixels), format)), expected)
 
 
 def test_a_bayer_mosaic_in_a_png_is_demosaiced():
     blue, green, red = GREEN_BGR
     mosaic = np.tile(np.array([[green, red], [blue, green]], np.uint8), (HEIGHT // 2, WIDTH // 2))
-    frame = frame_from_compressed(compressed(png(mosaic), "bayer_grbg8; png compressed "))
+    frame = decode_compressed(compressed(png(mosaic), "bayer_grbg8; png compressed "))
     np.testing.assert_array_equal(frame, flat(GREEN_BGR))
 
 
@@ -396,8 +396,8 @@ def claiming(data, width, height):
     ],
 )
 def test_compressed_faults(data, words):
-    with pytest.raises(ImageError, match=words):
-        frame_from_compressed(compressed(data, "jpeg"))
+    with pytest.raises(ImageMessageError, match=words):
+        decode_compressed(compressed(data, "jpeg"))
 
 
 def test_a_claim_takes_no_memory():
@@ -405,8 +405,8 @@ def test_a_claim_takes_no_memory():
 
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for data in (claiming(JPEG, 60_000, 60_000), claiming(png(BGR), 60_000, 60_000)):
-        with pytest.raises(ImageError, match="max_pixels"):
-            frame_from_compressed(compressed(data, "jpeg"))
+        with pytest.raises(ImageMessageError, match="max_pixels"):
+            decode_compressed(compressed(data, "jpeg"))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before_kb + 10_000
 
 
@@ -416,8 +416,8 @@ def test_whole_jpegs_of_every_kind(progressive, restart_interval):
     picture = np.random.default_rng(5).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, restart_interval]
     data = cv2.imencode(".jpg", picture, options)[1].tobytes()
-    assert frame_from_compressed(compressed(with_thumbnail(data), "jpeg")).shape == (200, 300, 3)
-    assert frame_from_compressed(compressed(cv2.imencode(".tiff", picture)[1].tobytes(), "tiff")).shape == (
+    assert decode_compressed(compressed(with_thumbnail(data), "jpeg")).shape == (200, 300, 3)
+    assert decode_compressed(compressed(cv2.imencode(".tiff", picture)[1].tobytes(), "tiff")).shape == (
         200,
         300,
         3,
@@ -425,13 +425,13 @@ def test_whole_jpegs_of_every_kind(progressive, restart_interval):
 
 
 def test_max_pixels_also_of_plain_images():
-    assert frame_from_image(message_of(BGR, "bgr8"), max_pixels=48).shape == BGR.shape
-    with pytest.raises(ImageError, match="8x6 pixels is larger than max_pixels 47"):
-        frame_from_image(message_of(BGR, "bgr8"), max_pixels=47)
+    assert decode_image(message_of(BGR, "bgr8"), max_pixels=48).shape == BGR.shape
+    with pytest.raises(ImageMessageError, match="8x6 pixels is larger than max_pixels 47"):
+        decode_image(message_of(BGR, "bgr8"), max_pixels=47)
 
 
 def test_a_jpeg_padded_with_zeros_is_whole():
-    assert frame_from_compressed(compressed(JPEG + bytes(100), "jpeg")).shape == (48, 64, 3)
+    assert decode_compressed(compressed(JPEG + bytes(100), "jpeg")).shape == (48, 64, 3)
 
 
 def camera_info(**fields):
@@ -480,19 +480,19 @@ def test_camera_info_with_region_of_interest_and_binning():
     [(CameraInfo(), (640, 480)), (camera_info(), (0, 480)), (camera_info(height=0), (640, 480))],
 )
 def test_camera_info_without_a_size_is_refused(info, size):
-    with pytest.raises(ImageError, match="no side may be 0"):
+    with pytest.raises(ImageMessageError, match="no side may be 0"):
         scaled_camera_info(info, size)
 
 
 def test_one_pixel_is_a_picture():
     one = np.full((1, 1, 3), 9, np.uint8)
-    np.testing.assert_array_equal(frame_from_compressed(compressed(png(one), "png")), one)
-    np.testing.assert_array_equal(frame_from_image(message_of(one, "bgr8", width=1)), one)
+    np.testing.assert_array_equal(decode_compressed(compressed(png(one), "png")), one)
+    np.testing.assert_array_equal(decode_image(message_of(one, "bgr8", width=1)), one)
     assert image_message(one, "bgr8", Header()).is_bigendian == 0
     info = scaled_camera_info(camera_info(width=1, height=1), (1, 1))
     assert (info.width, info.height) == (1, 1)
     for size in ((1, 0), (0, 1)):
-        with pytest.raises(ImageError, match=r"to \dx\d: no side may be 0"):
+        with pytest.raises(ImageMessageError, match=r"to \dx\d: no side may be 0"):
             scaled_camera_info(camera_info(), size)
 
 
@@ -501,21 +501,21 @@ def test_odd_sides_of_nv12(width, side):
     message = message_of(
         np.zeros((9, width), np.uint8), "nv12", height=6 if side == "width" else 5, width=width
     )
-    with pytest.raises(ImageError, match=f"nv12 needs an even {side}"):
-        frame_from_image(message)
+    with pytest.raises(ImageMessageError, match=f"nv12 needs an even {side}"):
+        decode_image(message)
 
 
 @pytest.mark.parametrize(
     "format", ["bayer_grbg8; jpeg compressed mono8", "bayer_none; png compressed ", "mono8; png compressed "]
 )
 def test_grey_pictures_that_are_no_mosaic_stay_grey(format):
-    np.testing.assert_array_equal(frame_from_compressed(compressed(png(GREY), format)), GREY)
+    np.testing.assert_array_equal(decode_compressed(compressed(png(GREY), format)), GREY)
 
 
 def test_pixels_that_are_no_bytes():
     data = cv2.imencode(".tiff", BGR.astype(np.float32))[1].tobytes()
-    with pytest.raises(ImageError, match="compressed image of float32 pixels; 8 and 16 bits"):
-        frame_from_compressed(compressed(data, "tiff"))
+    with pytest.raises(ImageMessageError, match="compressed image of float32 pixels; 8 and 16 bits"):
+        decode_compressed(compressed(data, "tiff"))
 
 
 def test_a_region_of_interest_of_the_cameras_own_message_is_left_alone():
@@ -536,8 +536,8 @@ def test_an_encoding_that_the_table_lacks_is_asked_of_cv_bridge(monkeypatch):
     """With a module of that name in its place: the real one needs a ROS installation."""
     message = message_of(np.zeros((2, 6), np.uint8), "rgb101010")
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
-    with pytest.raises(ImageError, match=r"'rgb101010' is not understood.*; cv_bridge: "):
-        frame_from_image(message)
+    with pytest.raises(ImageMessageError, match=r"'rgb101010' is not understood.*; cv_bridge: "):
+        decode_image(message)
 
     class CvBridge:
         def imgmsg_to_cv2(self, message, encoding):
@@ -545,7 +545,7 @@ def test_an_encoding_that_the_table_lacks_is_asked_of_cv_bridge(monkeypatch):
             return np.full((message.height, message.width, 3), 7, np.uint8)
 
     monkeypatch.setitem(sys.modules, "cv_bridge", types.SimpleNamespace(CvBridge=CvBridge))
-    assert (frame_from_image(message) == 7).all()
+    assert (decode_image(message) == 7).all()
 
 
 def test_the_table_gives_cv_bridges_pixels():
@@ -566,7 +566,7 @@ def test_the_table_gives_cv_bridges_pixels():
             theirs = cv_bridge.CvBridge().imgmsg_to_cv2(message, "bgr8")
         except Exception:  # an encoding that cv_bridge does not know, or gives no colours
             continue
-        ours = frame_from_image(message)
+        ours = decode_image(message)
         ours = ours if ours.ndim == 3 else np.repeat(ours[..., None], 3, axis=2)
         apart = np.abs(ours.astype(int) - theirs.astype(int))
         assert apart.max() <= size - 1, encoding

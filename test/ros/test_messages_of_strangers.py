@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages that nobody would send by mistake: each gives the picture that it holds or an ImageError, and soon.
+"""Messages that nobody would send by mistake: each gives the picture that it holds or an ImageMessageError, and soon.
 
 A few hundred examples of each kind here; CANET_TEST_EXAMPLES=100000 makes more, and as a program this file is a
 coverage-guided fuzzer: ``python test/ros/test_messages_of_strangers.py -max_total_time=1800`` (takes atheris).
@@ -27,9 +27,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
 from canet_ros.messages.images import (
     ENCODINGS,
-    ImageError,
-    frame_from_compressed,
-    frame_from_image,
+    ImageMessageError,
+    decode_compressed,
+    decode_image,
     scaled_camera_info,
 )
 
@@ -94,11 +94,11 @@ def pixel_of(message: Image, row: int, column: int) -> list[int]:
 
 def check_picture(message: Image | CompressedImage) -> np.ndarray | None:
     """The picture, if it is one; whatever else comes out is a failure, and so are other pixels than were sent."""
-    convert = frame_from_image if isinstance(message, Image) else frame_from_compressed
+    convert = decode_image if isinstance(message, Image) else decode_compressed
     start_s = time.process_time()
     try:
         frame = convert(message, MAX_PIXELS)
-    except ImageError:
+    except ImageMessageError:
         frame = None
     assert time.process_time() - start_s < LONGEST_S
     if frame is not None:
@@ -118,7 +118,7 @@ def check_camera_info(info: CameraInfo, size: tuple[int, int]) -> None:
     start_s = time.process_time()
     try:
         scaled = scaled_camera_info(info, size)
-    except ImageError:
+    except ImageMessageError:
         return
     finally:
         assert time.process_time() - start_s < LONGEST_S
@@ -248,7 +248,7 @@ def fuzz() -> None:
                 and not isinstance(value, type)
             ):
                 setattr(module, name, atheris.instrument_func(value))
-    for name in ("frame_from_image", "frame_from_compressed", "scaled_camera_info"):
+    for name in ("decode_image", "decode_compressed", "scaled_camera_info"):
         globals()[name] = getattr(conversion, name)
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(SEEDS):

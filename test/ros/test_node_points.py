@@ -21,7 +21,7 @@ from std_msgs.msg import Header
 
 from canet_ros.inference import Segmenter
 from canet_ros.inference.visualization import color_lookup_table
-from canet_ros.messages.points import labelled_points, projection_of, rigid
+from canet_ros.messages.points import camera_projection, labelled_points, rigid_transform
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.simulation import StreetDrive
 
@@ -118,9 +118,9 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
         assert number < 100
     message = points.messages[0]
     assert (message.header.frame_id, message.header.stamp.nanosec) == ("lidar", 520_000_000)
-    projection = projection_of(info_of(Time()), (160, 120))
+    projection = camera_projection(info_of(Time()), (160, 120))
     expected = labelled_points(
-        xyz, rigid([float(t) for t in POSE.split(",")]), projection, sharp_segmenter(image),
+        xyz, rigid_transform([float(t) for t in POSE.split(",")]), projection, sharp_segmenter(image),
         color_lookup_table(sharp_segmenter.spec.classes),
     )  # fmt: skip
     found = table_of(message)

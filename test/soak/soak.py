@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from canet_ros.demo.processes import GRACE_S, ChildProcess, ProcessError
 from canet_ros.launching.transport import transport_environment, unused_domain_id
-from canet_ros.opencv import Picture
+from canet_ros.opencv import Pixels
 from canet_ros.simulation import StreetDrive
 
 NODE = "/canet"
@@ -498,10 +498,10 @@ def _huge(message: Any) -> None:
 _SPOILT = (_cut_off, _unknown_encoding, _short_rows, _empty, _huge)
 
 
-def _pictures(seed: int) -> list[Picture]:
+def _pictures(seed: int) -> list[Pixels]:
     """Of a drawn street, some seconds apart; the last ones smaller, and grey."""
     drive = StreetDrive(seed, *CAMERA_SIZE)
-    pictures: list[Picture] = [drive.frame(number * 40).image for number in range(4)]
-    smaller: Picture = np.ascontiguousarray(pictures[1][::2, ::2])
-    grey: Picture = cv2.cvtColor(pictures[2], cv2.COLOR_BGR2GRAY).astype(np.uint8)
+    pictures: list[Pixels] = [drive.frame(number * 40).image for number in range(4)]
+    smaller: Pixels = np.ascontiguousarray(pictures[1][::2, ::2])
+    grey: Pixels = cv2.cvtColor(pictures[2], cv2.COLOR_BGR2GRAY).astype(np.uint8)
     return [*pictures, smaller, grey]

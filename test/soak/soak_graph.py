@@ -23,8 +23,8 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from canet_ros.inference.class_table import UNLABELLED
-from canet_ros.messages.images import frame_from_image
-from canet_ros.opencv import Picture
+from canet_ros.messages.images import decode_image
+from canet_ros.opencv import Pixels
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.ros.statistics import nanoseconds
 
@@ -71,7 +71,7 @@ class SoakGraph:
     """
 
     def __init__(
-        self, node_name: str, image_topics: Sequence[str], pictures: Sequence[Picture], on_fault: Say
+        self, node_name: str, image_topics: Sequence[str], pictures: Sequence[Pixels], on_fault: Say
     ) -> None:
         self.thresholded = False
         self.statuses: dict[str, tuple[int, str, Mapping[str, str]]] = {}
@@ -150,7 +150,7 @@ class SoakGraph:
         """Whether its mask has not come."""
         return key in self._sent
 
-    def _message(self, picture: Picture, camera: int, jump_s: float) -> Any:
+    def _message(self, picture: Pixels, camera: int, jump_s: float) -> Any:
         header = Header(frame_id=_frame_id(camera))
         if jump_s != float("-inf"):
             header.stamp = rclpy.time.Time(
@@ -196,7 +196,7 @@ class SoakGraph:
             if message.header.frame_id != _frame_id(camera):
                 self._wrong(f"a mask has the frame_id {message.header.frame_id!r}", 0.0)
                 return
-            self._compare(picture, frame_from_image(message))
+            self._compare(picture, decode_image(message))
 
         return on_mask
 

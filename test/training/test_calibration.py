@@ -16,7 +16,7 @@ import torch
 from canet_ros.cli import main
 from canet_ros.inference import Segmenter
 from canet_ros.inference.model_folder import ModelError, graph_hash, load_network, load_spec, save_spec
-from canet_ros.training.calibration import Reliability, _most_probable, reliability, reliability_picture
+from canet_ros.training.calibration import Reliability, _best_temperature, reliability, reliability_diagram
 
 CLASSES = 11
 
@@ -30,7 +30,7 @@ def test_reliability_of_a_picture() -> None:
     assert found.pixels.sum() == 3
     # Two of three right as they say, one sure by 0.2 and wrong.
     assert found.calibration_error == pytest.approx(0.2 / 3)
-    picture = reliability_picture(found, "model")
+    picture = reliability_diagram(found, "model")
     assert picture.dtype == np.uint8
     assert len(np.unique(picture)) > 5
 
@@ -49,7 +49,7 @@ def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> No
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(40_000, CLASSES, generator=generator)
     labels = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
-    assert _most_probable(logits, labels) == pytest.approx(temperature, rel=0.05)
+    assert _best_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import torch
 from waiting import wait_until
 
 from canet_ros.simulation import write_scenes
-from canet_ros.training.processes import own_share
+from canet_ros.training.processes import distributed_context
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 CANET = ["-m", "canet_ros.cli"]
@@ -64,7 +64,7 @@ def test_a_device_a_process(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    share = own_share(device)
+    share = distributed_context(device)
     assert (share.device, share.rank, share.processes) == expected
 
 
@@ -86,7 +86,7 @@ def test_processes_that_would_share_a_gpu_are_refused(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=words):
-        own_share(device)
+        distributed_context(device)
 
 
 def test_a_batch_that_does_not_divide_is_refused(scenes: Path, tmp_path: Path) -> None:

@@ -37,10 +37,10 @@ from canet_ros.training.augmentation import augment, view_shapes
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import (
     IGNORED,
-    AugmentedPictures,
+    AugmentedImages,
     EpochSampler,
     ExtraData,
-    find_pictures,
+    find_labelled_images,
     parse_extra_data,
 )
 from canet_ros.training.evaluate import evaluate
@@ -183,7 +183,7 @@ def test_the_ablation_compares_networks_that_start_alike(scenes: Path, tmp_path:
     assert "head.weight" in common
     assert all(torch.equal(start[name], starts[0][name]) for start in starts for name in common)
 
-    drive = find_pictures(scenes / "train")[0].name
+    drive = find_labelled_images(scenes / "train")[0].name
     arguments = f"ablate --data {scenes} --architecture canet_lite --resolution 96x72 --crop 96x64 --epochs 1"
     arguments += f" --batch-size 4 --workers 0 --without {drive} --fusions fca concat --seeds 0 1"
     arguments += f" --latency-resolution 128x64 --out {tmp_path}"
@@ -290,7 +290,7 @@ def test_a_shipped_model_is_a_start_by_its_name() -> None:
 
 def test_flip_asks_the_more_confident_of_both_views(tmp_path: Path) -> None:
     write_scenes(tmp_path, 1, first_seed=0, width=96, height=72)
-    picture = find_pictures(tmp_path)[0]
+    picture = find_labelled_images(tmp_path)[0]
     cv2.imwrite(str(picture.label), np.ones((72, 96), np.uint8))
     one_view, both_views = (evaluate(SeesTheLeftHalf(), [picture], flip=flip) for flip in (False, True))  # type: ignore[arg-type]
     assert scores(one_view.confusion).pixel_accuracy == 0.5
@@ -305,12 +305,14 @@ def test_failures_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 def test_leaving_a_drive_out(scenes: Path) -> None:
-    names = [picture.name for picture in find_pictures(scenes / "train")]
+    names = [picture.name for picture in find_labelled_images(scenes / "train")]
     prefix = names[0]
-    assert prefix not in [picture.name for picture in find_pictures(scenes / "train", without=[prefix])]
-    assert [picture.name for picture in find_pictures(scenes / "train", only=[prefix])] == [prefix]
+    assert prefix not in [
+        picture.name for picture in find_labelled_images(scenes / "train", without=[prefix])
+    ]
+    assert [picture.name for picture in find_labelled_images(scenes / "train", only=[prefix])] == [prefix]
     with pytest.raises(ValueError, match="holds no picture"):
-        find_pictures(scenes / "train", only=["nothing"])
+        find_labelled_images(scenes / "train", only=["nothing"])
 
 
 def test_a_missing_label_is_named(scenes: Path, tmp_path: Path) -> None:
@@ -318,7 +320,7 @@ def test_a_missing_label_is_named(scenes: Path, tmp_path: Path) -> None:
     missing = sorted((tmp_path / "labels").iterdir())[0]
     missing.unlink()
     with pytest.raises(ValueError, match=f"{missing.name} is missing"):
-        find_pictures(tmp_path)
+        find_labelled_images(tmp_path)
 
 
 def test_sampler_sees_every_picture_and_some_of_each_further_folder() -> None:
@@ -341,7 +343,7 @@ def test_sampler_sees_every_picture_and_some_of_each_further_folder() -> None:
 
 def test_a_batch_has_one_shape_and_an_epoch_has_all(scenes: Path) -> None:
     shapes = view_shapes((96, 64), max_aspect=3.0)
-    pictures = AugmentedPictures(find_pictures(scenes / "train"), len(CLASSES), shapes, seed=0)
+    pictures = AugmentedImages(find_labelled_images(scenes / "train"), len(CLASSES), shapes, seed=0)
     sampler = EpochSampler(main=8, extra=[(8, 40)], batch_size=4, seed=0)
     found: dict[int, set[tuple[int, int]]] = {}
     for sample in sampler:
