@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts in which users give values: parameters, launch arguments, options, model files. Each is read here alone.
+"""Parsers of the text values that users give in parameters, launch arguments, options and model files.
 
-Without torch, NumPy or ROS, so that launch files check what they are given with the same functions as the node.
+They import neither torch, NumPy nor ROS, so that launch files and the node check values with the same functions.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Resolution = tuple[int, int]
 Groups = Mapping[str, tuple[str, ...]]
 
 MAX_SIDE = 8192
-CAMERA = "camera"  # in the place of a resolution: that of the first image's shape
+CAMERA = "camera"  # as a resolution: follow the shape of the first image
 ROTATIONS = (0, 90, 180, 270)
-# Any caller of a parameter service can send them: each is a topic for every camera, and text takes time to be read.
+# Any client of the parameter service can set groups; each adds a topic per camera, and long text takes time to parse.
 MAX_GROUPS = 64
-_LONGEST_TEXT = 10_000
-_LEAST_REGION_SIDE = 16
+_MAX_GROUPS_LENGTH = 10_000
+_MIN_REGION_SIDE = 16
 _REGION = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|dla(:\d+)?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-# As rmw validates topic names.
+# The rule of rmw_validate_full_topic_name.
 _TOPIC = re.compile(r"(~/|/)?[A-Za-z_{][A-Za-z0-9_{}]*(/[A-Za-z_{][A-Za-z0-9_{}]*)*")
 _RELATIVE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 _GROUPS_EXAMPLE = "{drivable: [road], people: [pedestrian, bicyclist]}"
@@ -38,7 +38,7 @@ def parse_resolution(text: str) -> Resolution:
     """``"480x360"`` to (480, 360): width, height.
 
     Raises:
-        ValueError: not of that form, or a side outside 16..8192 pixels.
+        ValueError: the text has another form, or a side is outside 16..8192 pixels.
     """
     try:
         width, height = (int(part) for part in text.lower().split("x"))
@@ -50,7 +50,7 @@ def parse_resolution(text: str) -> Resolution:
 
 
 def parse_wanted_resolution(text: str) -> Resolution | str | None:
-    """``parse_resolution``, or ``CAMERA`` as it is; empty: None, the model's own.
+    """``parse_resolution``; ``CAMERA`` is returned as it is, empty text as None: the model's own resolution.
 
     Raises:
         ValueError: as ``parse_resolution``.
@@ -59,34 +59,34 @@ def parse_wanted_resolution(text: str) -> Resolution | str | None:
 
 
 def parse_region(text: str) -> tuple[int, int, int, int] | None:
-    """``"x,y,width,height"`` in pixels; empty: None, the whole image.
+    """``"x,y,width,height"`` in pixels; None for empty text: the whole image.
 
     Raises:
-        ValueError: it is anything else, or smaller than 16x16.
+        ValueError: the text has another form, or the region is smaller than 16x16.
     """
     if not text.strip():
         return None
-    found = _REGION.fullmatch(text)
-    x, y, width, height = map(int, found.groups()) if found else (0, 0, 0, 0)
-    if min(width, height) < _LEAST_REGION_SIDE:
+    match = _REGION.fullmatch(text)
+    x, y, width, height = map(int, match.groups()) if match else (0, 0, 0, 0)
+    if min(width, height) < _MIN_REGION_SIDE:
         raise ValueError(
-            f"region {text!r}: expected x,y,width,height in pixels, 16x16 or more, as 0,160,1280,480"
+            f"region {text!r}: expected x,y,width,height in pixels, 16x16 or more, for example 0,160,1280,480"
         )
     return x, y, width, height
 
 
 def parse_rotation(degrees: int) -> int:
-    """Raise ValueError unless it is one of ``ROTATIONS``."""
+    """Return ``degrees``; raise ValueError unless it is one of ``ROTATIONS``."""
     if degrees not in ROTATIONS:
         raise ValueError(f"expected 0, 90, 180 or 270, got {degrees}")
     return degrees
 
 
 def parse_pose(text: str) -> tuple[float, ...] | None:
-    """``"x,y,z,qx,qy,qz,qw"``, m and a quaternion of any length but 0, as seven floats; empty: None.
+    """``"x,y,z,qx,qy,qz,qw"``, in m and a quaternion of any non-zero length, as seven floats; None for empty text.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: the text has another form.
     """
     if not text.strip():
         return None
@@ -100,29 +100,29 @@ def parse_pose(text: str) -> tuple[float, ...] | None:
 
 
 def parse_device(text: str) -> str:
-    """Raise ValueError unless it is auto, cpu, cuda or cuda:N."""
+    """Return ``text``; raise ValueError unless it is auto, cpu, cuda or cuda:N."""
     if not _DEVICE.fullmatch(text):
         raise ValueError(f"expected auto, cpu, cuda, cuda:N or dla:N, got {text!r}")
     return text
 
 
 def parse_topic(text: str) -> str:
-    """Raise ValueError unless it can name a topic: absolute, relative, or under ``~/``."""
+    """Return ``text``; raise ValueError unless it is a topic name: absolute, relative, or under ``~/``."""
     if not _TOPIC.fullmatch(text):
         raise ValueError(
             f"{text!r} cannot name a topic: expected letters, digits and underscores between slashes, "
-            "as /front/image_raw"
+            "for example /front/image_raw"
         )
     return text
 
 
 def parse_optional_topic(text: str) -> str:
-    """``parse_topic``; empty text: none."""
+    """``parse_topic``, which also allows empty text: no topic."""
     return parse_topic(text) if text else text
 
 
 def parse_results_name(text: str) -> str:
-    """Raise ValueError unless it is a relative name, of one part or more."""
+    """Return ``text``; raise ValueError unless it is a relative name of one part or more."""
     if not _RELATIVE_NAME.fullmatch(text):
         raise ValueError(
             f"results_name: expected a relative name of letters, digits and underscores like 'segmentation' or "
@@ -133,17 +133,16 @@ def parse_results_name(text: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def parse_groups(text: str) -> Groups:
-    """Groups by name, each with the names of its classes, from ``{drivable: [road], people: [pedestrian]}`` (YAML, and
-    so JSON); empty text: none.
+    """Class names by group, from YAML or JSON like ``{drivable: [road], people: [pedestrian]}``; empty text: no groups.
 
     Raises:
-        ValueError: the text is anything else or too long, there are more than ``MAX_GROUPS``, a group has no class, or
-            its name cannot be part of a topic's.
+        ValueError: the text has another form or is too long, there are more than ``MAX_GROUPS`` groups, a group has no
+            class, or its name cannot be part of a topic name.
     """
-    if len(text) > _LONGEST_TEXT:
-        raise ValueError(f"groups: expected at most {_LONGEST_TEXT} characters, got {len(text)}")
+    if len(text) > _MAX_GROUPS_LENGTH:
+        raise ValueError(f"groups: expected at most {_MAX_GROUPS_LENGTH} characters, got {len(text)}")
     try:
-        # Every scalar stays text: a class may be called "no" or "12".
+        # BaseLoader keeps scalars as text: a class may be called "no" or "12".
         raw = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError):
         raw = text
@@ -151,7 +150,7 @@ def parse_groups(text: str) -> Groups:
         return MappingProxyType({})
     if not isinstance(raw, dict):
         raise ValueError(
-            f"groups: expected names with their classes like {_GROUPS_EXAMPLE}, got {text[:200]!r}"
+            f"groups: expected names with their classes, like {_GROUPS_EXAMPLE}, got {text[:200]!r}"
         )
     if len(raw) > MAX_GROUPS:
         raise ValueError(f"groups: expected at most {MAX_GROUPS}, got {len(raw)}")
@@ -159,7 +158,7 @@ def parse_groups(text: str) -> Groups:
 
 
 def groups_text(groups: Mapping[str, str | Sequence[str] | None]) -> str:
-    """The text that ``parse_groups`` reads, of the mapping that a parameter file may hold."""
+    """The inverse of ``parse_groups``, from a mapping as in a parameter file."""
     lists = {
         n: [classes] if isinstance(classes, str) else list(classes or ()) for n, classes in groups.items()
     }
@@ -174,5 +173,5 @@ def _classes(name: str, raw: Any) -> tuple[str, ...]:
         )
     classes = [raw] if isinstance(raw, str) else raw
     if not isinstance(classes, list) or not all(isinstance(c, str) and c for c in classes) or not classes:
-        raise ValueError(f"groups: {name}: expected a list of class names as in {_GROUPS_EXAMPLE}")
+        raise ValueError(f"groups: {name}: expected a list of class names, like {_GROUPS_EXAMPLE}")
     return tuple(dict.fromkeys(classes))

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenCV with the types that its own hints leave open: uint8 pictures in, uint8 pictures out.
-
-What OpenCV does not say, or says on stderr, is an exception here: a file that is no picture, one that is cut off.
-"""
+"""OpenCV functions with complete types, uint8 in and out, and with exceptions for unreadable and truncated files."""
 
 from __future__ import annotations
 
@@ -19,63 +16,63 @@ Pixels = NDArray[np.uint8]
 
 
 class ImageFileError(ValueError):
-    """A file or data that is no picture, or one that cannot be encoded; the message says which and why."""
+    """A file that is not a readable image, or pixels that cannot be encoded; the message names it and the reason."""
 
 
-def resize(picture: Pixels, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> Pixels:
-    """A picture (H, W) or (H, W, channels) at another (width, height)."""
-    return cast(Pixels, cv2.resize(picture, size, interpolation=interpolation))
+def resize(image: Pixels, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> Pixels:
+    """Resize an image (H, W) or (H, W, channels) to (width, height)."""
+    return cast(Pixels, cv2.resize(image, size, interpolation=interpolation))
 
 
-def convert_color(picture: Pixels, code: int) -> Pixels:
-    """``code`` is one of ``cv2.COLOR_*``; raises cv2.error where the picture's shape does not fit it."""
-    return cast(Pixels, cv2.cvtColor(picture, code))
+def convert_color(image: Pixels, code: int) -> Pixels:
+    """``code`` is one of ``cv2.COLOR_*``; raises cv2.error if it does not fit the image's shape."""
+    return cast(Pixels, cv2.cvtColor(image, code))
 
 
 def map_colors(levels: Pixels, colors: Pixels | int) -> Pixels:
-    """(H, W) to (H, W, 3): a table (256, 3), or one of ``cv2.COLORMAP_*``."""
+    """Map levels (H, W) to colours (H, W, 3) by a table (256, 3) or one of ``cv2.COLORMAP_*``."""
     table = colors if isinstance(colors, int) else colors.reshape(256, 1, 3)
     return cast(Pixels, cv2.applyColorMap(levels, table))
 
 
-def rotate(picture: Pixels, code: int) -> Pixels:
+def rotate(image: Pixels, code: int) -> Pixels:
     """``code`` is one of ``cv2.ROTATE_*``."""
-    return cast(Pixels, cv2.rotate(picture, code))
+    return cast(Pixels, cv2.rotate(image, code))
 
 
-def look_up(levels: Pixels, table: Pixels, place: Pixels) -> Pixels:
-    """(H, W) by a table (256,), written into ``place`` (H, W), which is returned."""
-    return cast(Pixels, cv2.LUT(levels, table, place))
+def look_up(levels: Pixels, table: Pixels, out: Pixels) -> Pixels:
+    """Map levels (H, W) by a table (256,); write the result to ``out`` (H, W) and return it."""
+    return cast(Pixels, cv2.LUT(levels, table, out))
 
 
-def transform(picture: Pixels, matrix: NDArray[np.float64]) -> Pixels:
-    """Every pixel's channels times a matrix (channels out, channels in + 1), rounded and saturated."""
-    return cast(Pixels, cv2.transform(picture, matrix))
+def transform(image: Pixels, matrix: NDArray[np.float64]) -> Pixels:
+    """Multiply every pixel's channels by a matrix (channels out, channels in + 1), rounded and saturated."""
+    return cast(Pixels, cv2.transform(image, matrix))
 
 
 def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> Pixels:
-    """The picture in a file: (H, W, 3) BGR uint8, whatever its own bits and channels, unless ``flags`` say otherwise.
+    """Read an image file as (H, W, 3) BGR uint8, whatever its depth and channels, unless ``flags`` ask otherwise.
 
     Raises:
-        ImageFileError: it is no picture that OpenCV can read, is cut off, or is too large.
+        ImageFileError: the file is not an image that OpenCV can read, or it is truncated or too large.
         OSError: the file cannot be read.
     """
     data = path.read_bytes()
     if not data:
         raise ImageFileError(f"{path} is empty")
-    if is_cut_off(data):
-        raise ImageFileError(f"{path} is cut off: the end of the picture is missing")
+    if is_truncated(data):
+        raise ImageFileError(f"{path} is truncated: the end of the image is missing")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
         raise ImageFileError(f"{path} cannot be decoded: {_reason(error)}") from error
-    if picture is None:
-        raise ImageFileError(f"{path} is no picture that OpenCV can read")
-    return cast(Pixels, picture)
+    if image is None:
+        raise ImageFileError(f"{path} is not an image that OpenCV can read")
+    return cast(Pixels, image)
 
 
-def is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: OpenCV 4 decodes half a JPEG to a picture that is half grey."""
+def is_truncated(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end. OpenCV 4 decodes half a JPEG without an error; the rest is grey."""
     if not data.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")):
         return False
     try:
@@ -85,20 +82,20 @@ def is_cut_off(data: bytes) -> bool:
     return False
 
 
-def encode_image(picture: Pixels, suffix: str) -> bytes:
-    """The file of a picture in the format of ``suffix`` (".png").
+def encode_image(image: Pixels, suffix: str) -> bytes:
+    """Encode an image in the format of ``suffix`` (".png").
 
     Raises:
-        ImageFileError: OpenCV does not write such files, or not of such a picture.
+        ImageFileError: OpenCV cannot write this format, or not this shape in it.
     """
     try:
-        done, data = cv2.imencode(suffix, picture)
+        succeeded, data = cv2.imencode(suffix, image)
     except cv2.error as error:
         raise ImageFileError(
-            f"a picture {picture.shape} cannot be written as {suffix!r}: {_reason(error)}"
+            f"an image {image.shape} cannot be written as {suffix!r}: {_reason(error)}"
         ) from error
-    if not done:
-        raise ImageFileError(f"a picture {picture.shape} cannot be written as {suffix!r}")
+    if not succeeded:
+        raise ImageFileError(f"an image {image.shape} cannot be written as {suffix!r}")
     return data.tobytes()
 
 

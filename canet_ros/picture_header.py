@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bytes of a JPEG, PNG or TIFF say of themselves, read before a decoder takes memory for them.
+"""Size and metadata of a JPEG, PNG or TIFF, read from its header before a decoder allocates memory.
 
-Other formats that OpenCV would decode are refused: image_transport sends none of them, and each is one more decoder
-that a stranger could feed.
+Other formats that OpenCV can decode are refused: image_transport does not send them, and every decoder more is attack
+surface.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 
-# A marker that is neither padding, an escaped 0xFF of the coded data nor one of its restarts.
+# A marker other than padding, an escaped 0xFF in the coded data, or a restart marker.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _WITHOUT_LENGTH = {0x01, 0xD8}
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -20,16 +20,16 @@ _TIFF_STARTS = (b"II*\x00", b"MM\x00*")
 
 
 class HeaderError(ValueError):
-    """The bytes are no whole JPEG, PNG or TIFF; the text says what is missing."""
+    """The bytes are not a complete JPEG, PNG or TIFF; the message says what is missing."""
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels, of a picture that is there from its first byte to its end.
+    """Width and height in pixels of an image that is complete up to its end marker.
 
-    Bytes after the end are allowed: drivers pad. What lies between is the decoder's to check.
+    Bytes after the end are allowed, because drivers pad. The coded data is left to the decoder to check.
 
     Raises:
-        HeaderError: another format, cut off, or broken.
+        HeaderError: another format, truncated, or broken.
     """
     if data.startswith(b"\xff\xd8"):
         return _jpeg(data)
@@ -37,7 +37,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         return _png(data)
     if is_tiff(data):
         return _tiff(data)
-    raise HeaderError("no JPEG, PNG or TIFF")
+    raise HeaderError("not a JPEG, PNG or TIFF")
 
 
 def is_tiff(data: bytes) -> bool:
@@ -45,9 +45,11 @@ def is_tiff(data: bytes) -> bool:
 
 
 def has_several_images(data: bytes) -> bool:
-    """Whether a file is an animation or has pages (PNG, WebP, TIFF), of which OpenCV reads the first. Never raises."""
+    """Whether a PNG, WebP or TIFF is animated or has pages, of which OpenCV reads only the first. Never raises."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        at = data.find(b"acTL", 33, data.find(b"IDAT"))  # animated PNG counts its frames before the first
+        at = data.find(
+            b"acTL", 33, data.find(b"IDAT")
+        )  # an animated PNG has its frame count before the first frame
         return at > 0 and int.from_bytes(data[at + 4 : at + 8], "big") > 1
     if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
         return bool(data[20] & 2) and data.count(b"ANMF") > 1
@@ -57,9 +59,9 @@ def has_several_images(data: bytes) -> bool:
 
 
 def exif_orientation(data: bytes) -> int:
-    """How OpenCV turns a JPEG, PNG, WebP or TIFF: 1 (not at all) to 8, as EXIF counts. Never raises.
+    """EXIF orientation by which OpenCV rotates a JPEG, PNG, WebP or TIFF: 1 (not at all) to 8. Never raises.
 
-    Of a JPEG the first 128 KiB are enough: metadata stands before the pixels.
+    The first 128 KiB of a JPEG are enough, because its metadata precedes the pixels.
     """
     if data.startswith(b"\xff\xd8"):
         at = data.find(b"Exif\0\0", 0, 2**17)
@@ -88,7 +90,7 @@ def _tiff_orientation(data: bytes) -> int:
 
 
 def _tiff_pages(data: bytes) -> int:
-    """Two for more than one; thumbnails and other small copies are no pages."""
+    """Number of pages, counted up to two; thumbnails and other reduced copies do not count."""
     order = "<" if data[:2] == b"II" else ">"
     pages, seen = 0, set()
     try:
@@ -107,7 +109,7 @@ def _tiff_pages(data: bytes) -> int:
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
-    """From segment to segment, so that a thumbnail's end marker is not taken for the picture's."""
+    """Walk the segments, so that the end marker of a thumbnail is not taken for that of the image."""
     size: tuple[int, int] | None = None
     at = 2
     while match := _MARKER.search(data, at):
@@ -131,23 +133,23 @@ def _jpeg(data: bytes) -> tuple[int, int]:
                 raise HeaderError("JPEG with two frame headers")
             size = (width, height)
         at += length
-    raise HeaderError(f"JPEG of {len(data)} bytes is cut off: its end marker is missing")
+    raise HeaderError(f"JPEG of {len(data)} bytes is truncated: its end marker is missing")
 
 
 def _png(data: bytes) -> tuple[int, int]:
-    """From chunk to chunk as the decoder goes, which takes the memory that a chunk claims before it looks for it."""
+    """Walk the chunks as the decoder does, which allocates the length that a chunk claims before it reads it."""
     if len(data) < 33 or data[8:16] != b"\x00\x00\x00\x0dIHDR":
-        raise HeaderError(f"PNG of {len(data)} bytes is cut off in its header")
+        raise HeaderError(f"PNG of {len(data)} bytes is truncated in its header")
     width, height = struct.unpack_from(">II", data, 16)
     at = 33
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind == b"IEND":
             if length:
-                raise HeaderError(f"PNG whose end holds {length} bytes")
+                raise HeaderError(f"PNG whose IEND chunk has {length} bytes")
             return width, height
         at += 12 + length
-    raise HeaderError(f"PNG of {len(data)} bytes is cut off: its end is missing")
+    raise HeaderError(f"PNG of {len(data)} bytes is truncated: its IEND chunk is missing")
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
@@ -159,12 +161,12 @@ def _tiff(data: bytes) -> tuple[int, int]:
         for entry in range(min(count, 1000)):
             tag, kind = struct.unpack_from(f"{order}HH", data, at + 2 + 12 * entry)
             if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
-                letter = {3: "H", 4: "I"}.get(kind)
-                if letter is None:
-                    raise HeaderError("TIFF whose size is of an unusual type")
-                (found[tag],) = struct.unpack_from(f"{order}{letter}", data, at + 2 + 12 * entry + 8)
+                code = {3: "H", 4: "I"}.get(kind)
+                if code is None:
+                    raise HeaderError(f"TIFF whose size is of the unsupported type {kind}")
+                (found[tag],) = struct.unpack_from(f"{order}{code}", data, at + 2 + 12 * entry + 8)
     except struct.error:
-        raise HeaderError(f"TIFF of {len(data)} bytes is cut off") from None
+        raise HeaderError(f"TIFF of {len(data)} bytes is truncated") from None
     if set(found) != {_TIFF_WIDTH, _TIFF_HEIGHT}:
         raise HeaderError("TIFF without a size")
     return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]

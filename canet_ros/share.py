@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the files lie that come with the code: models, configuration, launch files."""
+"""Location of the files that are installed with the code: models, configuration, launch files, docs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def share_folders(name: str) -> list[Path]:
-    """Every folder ``name`` of the package, first a source checkout's, then sourced workspaces', the environment's."""
+    """All folders ``name`` of the package: in a source checkout, in sourced workspaces, in the environment."""
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     folders = [Path(__file__).resolve().parents[1] / name]
     folders += [prefix / "share" / "canet_ros" / name for prefix in (*prefixes, Path(sys.prefix))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written is whole or not there; what is read is a whole picture: else one exception names file and reason."""
+"""Files are written atomically and images are read only when complete; errors name the file and the reason."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from canet_ros.files import (
 )
 from canet_ros.opencv import ImageFileError, read_image
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
 @contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file can grow over 200 bytes: to write more fails as on a full disk. No fixture: pytest writes files too."""
+    """Limit files to 200 bytes, so that writes fail as on a full disk. Not a fixture: pytest writes files too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
     try:
@@ -40,23 +40,23 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_folders_are_made_and_what_was_there_is_replaced(tmp_path: Path) -> None:
+def test_folders_are_created_and_files_replaced(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "figures.json"
     write_json(path, {"miou": 0.5})
     write_json(path, {"miou": 0.75})
     assert path.read_text() == '{\n  "miou": 0.75\n}\n'
-    write_image(path.with_name("picture.png"), PICTURE)
-    assert np.array_equal(cv2.imread(str(path.with_name("picture.png"))), PICTURE)
+    write_image(path.with_name("image.png"), IMAGE)
+    assert np.array_equal(cv2.imread(str(path.with_name("image.png"))), IMAGE)
     assert len(list(path.parent.iterdir())) == 2
     umask = os.umask(0)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_existing_file(tmp_path: Path) -> None:
     write_text(tmp_path / "kept.txt", "before")
     for name, write in (("kept.txt", write_text), ("kept.png", write_image)):
-        content = "x" * 1000 if write is write_text else PICTURE
+        content = "x" * 1000 if write is write_text else IMAGE
         error = pytest.raises(OSError, match=rf"^cannot write .*{name}: File too large$")
         with full_disk(), error:
             write(tmp_path / name, content)  # type: ignore[operator]
@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "kept.txt").read_text() == "before"
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (
         tmp_path / "file" / "figures.json",
@@ -90,52 +90,52 @@ def test_an_exception_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_library_writes_can_be_read_by_whom_other_files_can(tmp_path: Path) -> None:
+def test_a_file_written_by_a_library_gets_the_default_mode(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     with atomic_write(tmp_path / "file.safetensors") as new:
         save_file({"weights": np.zeros(3, np.float32)}, new)
     assert (tmp_path / "file.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_link_stays_one(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_preserved(tmp_path: Path) -> None:
     (tmp_path / "link.txt").symlink_to("target.txt")
     write_text(tmp_path / "link.txt", "new")
     assert (tmp_path / "link.txt").is_symlink()
     assert (tmp_path / "target.txt").read_text() == "new"
 
 
-def test_pipes_are_written_to() -> None:
+def test_pipes_are_written_directly() -> None:
     code = "from pathlib import Path; from canet_ros.files import *; p = Path('/dev/stdout'); "
     code += "require_writable(p); write_json(p, [1])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[\n  1\n]\n"
 
 
-def test_picture_formats(tmp_path: Path) -> None:
+def test_image_formats(tmp_path: Path) -> None:
     require_image_format(Path("a.png"), Path("a.JPG"), None)
     for name in ("sheet", "sheet.txt", "sheet.json"):
         with pytest.raises(ImageFileError, match=name):
             require_image_format(Path(name))
         with pytest.raises(ImageFileError, match="cannot write"):
-            write_image(tmp_path / name, PICTURE)
+            write_image(tmp_path / name, IMAGE)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     "pixels",
-    [PICTURE[..., 0], np.dstack((PICTURE, PICTURE[..., :1])), PICTURE.astype(np.uint16) * 257],
+    [IMAGE[..., 0], np.dstack((IMAGE, IMAGE[..., :1])), IMAGE.astype(np.uint16) * 257],
     ids=["grey", "alpha", "16 bits"],
 )
-def test_every_kind_of_picture_is_read_as_bgr_of_8_bits(pixels: np.ndarray, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "picture.png"), pixels)
-    read = read_image(tmp_path / "picture.png")
-    assert (read.dtype, read.shape) == (np.uint8, PICTURE.shape)
-    assert np.array_equal(read, PICTURE if pixels.ndim == 3 else np.dstack([PICTURE[..., 0]] * 3))
+def test_every_kind_of_image_is_read_as_8_bit_bgr(pixels: np.ndarray, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "image.png"), pixels)
+    read = read_image(tmp_path / "image.png")
+    assert (read.dtype, read.shape) == (np.uint8, IMAGE.shape)
+    assert np.array_equal(read, IMAGE if pixels.ndim == 3 else np.dstack([IMAGE[..., 0]] * 3))
 
 
 def jpeg_with_thumbnail() -> bytes:
-    """A JPEG whose first segment holds another one, end marker and all, as cameras write it."""
-    inner, outer = (cv2.imencode(".jpg", side)[1].tobytes() for side in (PICTURE[:16, :16], PICTURE))
+    """A JPEG whose first segment contains a complete JPEG, as cameras write their thumbnails."""
+    inner, outer = (cv2.imencode(".jpg", side)[1].tobytes() for side in (IMAGE[:16, :16], IMAGE))
     segment = b"Exif\0\0" + inner
     return outer[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + outer[2:]
 
@@ -144,29 +144,27 @@ def jpeg_with_thumbnail() -> bytes:
     ("name", "data", "words"),
     [
         ("a.png", b"", "is empty"),
-        ("a.png", b"no picture", "no picture that OpenCV can read"),
-        ("a.png", cv2.imencode(".png", PICTURE)[1].tobytes()[:2000], "is cut off"),
-        ("a.jpg", cv2.imencode(".jpg", PICTURE)[1].tobytes()[:-2], "is cut off"),
-        ("a.jpg", jpeg_with_thumbnail()[: len(jpeg_with_thumbnail()) - 400], "is cut off"),
-        ("a.jpg", b"\xff\xd8\xff", "is cut off"),
-        ("a.jpg", b"\xff\xd8\xff\xe1\0\0" * 50, "is cut off"),
-        # A header that claims 60,000 x 60,000 pixels.
+        ("a.png", b"not an image", "is not an image that OpenCV can read"),
+        ("a.png", cv2.imencode(".png", IMAGE)[1].tobytes()[:2000], "is truncated"),
+        ("a.jpg", cv2.imencode(".jpg", IMAGE)[1].tobytes()[:-2], "is truncated"),
+        ("a.jpg", jpeg_with_thumbnail()[: len(jpeg_with_thumbnail()) - 400], "is truncated"),
+        ("a.jpg", b"\xff\xd8\xff", "is truncated"),
+        ("a.jpg", b"\xff\xd8\xff\xe1\0\0" * 50, "is truncated"),
+        # The header claims 60,000 x 60,000 pixels.
         (
             "a.png",
-            cv2.imencode(".png", PICTURE)[1]
-            .tobytes()
-            .replace(b"\0\0\0\x40\0\0\0\x30", b"\0\0\xea\x60" * 2, 1),
+            cv2.imencode(".png", IMAGE)[1].tobytes().replace(b"\0\0\0\x40\0\0\0\x30", b"\0\0\xea\x60" * 2, 1),
             "a.png",
         ),
     ],
 )
-def test_what_is_no_whole_picture_is_named(name: str, data: bytes, words: str, tmp_path: Path) -> None:
+def test_incomplete_images_are_named(name: str, data: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ImageFileError, match=words) as caught:
         read_image(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
-def test_a_thumbnail_is_not_mistaken_for_the_picture(tmp_path: Path) -> None:
+def test_a_thumbnail_is_not_mistaken_for_the_image(tmp_path: Path) -> None:
     (tmp_path / "whole.jpg").write_bytes(jpeg_with_thumbnail())
-    assert read_image(tmp_path / "whole.jpg").shape == PICTURE.shape
+    assert read_image(tmp_path / "whole.jpg").shape == IMAGE.shape

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hints work where they are shown: in a checkout, in a colcon workspace, in a pip environment."""
+"""Recommended commands, options and pages exist, and work in a checkout, a colcon workspace and a pip environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "canet_ros"
 
 
-def programs(folder: Path) -> Path:
+def add_program(folder: Path) -> Path:
     folder.mkdir(parents=True)
     program = folder / "canet"
     program.write_text("#!/bin/sh\n")
@@ -30,28 +30,28 @@ def programs(folder: Path) -> Path:
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Neither a workspace nor an environment with the program."""
+    """Neither a workspace nor an environment provides the program."""
     monkeypatch.setenv("AMENT_PREFIX_PATH", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
 
 def test_command_on_the_path(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(programs(bare / "bin")))
+    monkeypatch.setenv("PATH", str(add_program(bare / "bin")))
     assert canet_command("export --calibrate") == "canet export --calibrate"
 
 
 def test_command_of_a_workspace(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs(bare / "install" / "canet_ros" / "lib" / "canet_ros")
+    add_program(bare / "install" / "canet_ros" / "lib" / "canet_ros")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/opt/ros/none:{bare / 'install' / 'canet_ros'}")
     assert canet_command("export") == "ros2 run canet_ros canet export"
 
 
-def test_command_of_which_nothing_is_known(bare: Path) -> None:
+def test_command_that_is_not_installed(bare: Path) -> None:
     assert canet_command("export") == "canet export"
 
 
-def test_a_page_is_named_by_the_file_that_is_there(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_named_by_its_installed_file(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert see_docs("install.md") == f"see {ROOT / 'docs' / 'install.md'}"
     docs = bare / "install" / "share" / "canet_ros" / "docs"
     docs.mkdir(parents=True)
@@ -62,11 +62,11 @@ def test_a_page_is_named_by_the_file_that_is_there(bare: Path, monkeypatch: pyte
     assert see_docs("install.md") == f"see {docs / 'install.md'}"
 
 
-def test_packages() -> None:
+def test_pip_install() -> None:
     assert pip_install("onnxruntime", "onnx") == "pip install onnxruntime onnx"
 
 
-def test_no_hint_asks_a_registry_for_a_package_of_our_name() -> None:
+def test_no_hint_installs_this_package_from_pypi() -> None:
     texts = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
     wrong = [
         str(p.relative_to(ROOT)) for p, text in texts.items() if re.search(r"pip install \S*canet_ros", text)
@@ -74,8 +74,8 @@ def test_no_hint_asks_a_registry_for_a_package_of_our_name() -> None:
     assert not wrong
 
 
-def test_pages_and_commands_in_messages_go_through_the_hints() -> None:
-    """Docstrings may name a page; what a message says must be found where it is shown."""
+def test_messages_name_pages_and_commands_through_hints() -> None:
+    """Docstrings may name a page directly; a message must name one that exists where it is shown."""
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         docstrings = {
@@ -88,7 +88,7 @@ def test_pages_and_commands_in_messages_go_through_the_hints() -> None:
         assert not wrong, path
 
 
-def test_every_page_that_a_hint_names_exists() -> None:
+def test_every_recommended_page_exists() -> None:
     named = {
         page
         for path in PACKAGE.rglob("*.py")
@@ -98,17 +98,27 @@ def test_every_page_that_a_hint_names_exists() -> None:
     assert {page for page in named if not (ROOT / "docs" / page).is_file()} == set()
 
 
-# Options of other programs (docker, nvidia-smi, pip, ros2, rosbags-convert) and of nodes that messages name.
+# Options of nodes and of other programs (docker, nvidia-smi, pip, ros2, rosbags-convert) in messages.
 OTHER_PROGRAMS = frozenset(
     (
-        *("--clock", "--dst", "--ipc", "--params-file", "--ros-args", "--shm-size", "--src", "--upgrade"),
+        *(
+            "--clock",
+            "--dst",
+            "--ipc",
+            "--params-file",
+            "--ros-args",
+            "--shapes",
+            "--shm-size",
+            "--src",
+            "--upgrade",
+        ),
         "--version",
     )
 )
 
 
 class UsageError(Exception):
-    """A command line that ``canet`` does not take."""
+    """A command line that ``canet`` rejects."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -122,19 +132,26 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     return parser
 
 
-def written(node: ast.expr) -> str:
-    """A text, or one with values in it, each of which is 64 here."""
+def evaluated(node: ast.expr) -> str:
+    """The text of a literal; each value in an f-string becomes 64, or fp16 for a precision."""
     if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else "64" for part in node.values)
+        return "".join(
+            str(part.value)
+            if isinstance(part, ast.Constant)
+            else "fp16"
+            if "precision" in ast.unparse(part)
+            else "64"
+            for part in node.values
+        )
     if isinstance(node, ast.BinOp):
-        return written(node.left) + written(node.right)
+        return evaluated(node.left) + evaluated(node.right)
     assert isinstance(node, ast.Constant), ast.dump(node)
     return str(node.value)
 
 
 def messages(tree: ast.Module) -> Iterator[str]:
-    """All texts of more than one word that are not docstrings."""
-    of_values = {
+    """All texts of more than one word, without docstrings."""
+    in_f_strings = {
         id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values
     }
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -142,17 +159,17 @@ def messages(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.JoinedStr) or (
             isinstance(node, ast.Constant) and isinstance(node.value, str)
         ):
-            text = written(node)
-            if id(node) not in of_values | docstrings and " " in text:
+            text = evaluated(node)
+            if id(node) not in in_f_strings | docstrings and " " in text:
                 yield text
 
 
 MODULES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def test_every_command_line_of_a_hint_is_taken_by_its_command() -> None:
+def test_every_recommended_command_line_is_valid() -> None:
     lines = [
-        written(node.args[0])
+        evaluated(node.args[0])
         for tree in MODULES.values()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "canet_command"
@@ -162,14 +179,14 @@ def test_every_command_line_of_a_hint_is_taken_by_its_command() -> None:
         command, *arguments = line.split()
         assert command in COMMANDS, line
         parser = parser_of(command)
-        if arguments:  # of a command alone --help tells the rest
+        if arguments:  # a command without arguments refers to its --help
             try:
                 parser.parse_args(arguments)
             except UsageError as error:
                 pytest.fail(f"canet {line}: {error}")
 
 
-def test_every_option_that_a_message_names_is_there_and_takes_the_value_that_it_names() -> None:
+def test_every_option_and_value_named_in_a_message_exists() -> None:
     actions: dict[str, list[argparse.Action]] = {}
     own: dict[str, set[str]] = {}
     for command in COMMANDS:
@@ -181,7 +198,7 @@ def test_every_option_that_a_message_names_is_there_and_takes_the_value_that_it_
     for path, tree in MODULES.items():
         command = path.stem.replace("_", "-") if path.parent.name == "commands" else ""
         for text in messages(tree):
-            first = re.match(r"--[a-z][a-z0-9-]*", text)  # a message about what was given to this command
+            first = re.match(r"--[a-z][a-z0-9-]*", text)  # a message about an argument of this command
             if first and command in own:
                 assert first[0] in own[command] | OTHER_PROGRAMS, f"{path}: {text!r}"
             for option, value in re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*)(?: ([a-z][a-z0-9_]*))?", text):
@@ -190,10 +207,10 @@ def test_every_option_that_a_message_names_is_there_and_takes_the_value_that_it_
                 assert option in actions, f"{path}: {text!r}"
                 named += 1
                 choices = [action.choices for action in actions[option] if action.choices]
-                takes_it = not choices or any(value in some for some in choices)
-                assert takes_it or not value or value in PROSE, f"{path}: {option} {value}: {text!r}"
+                valid = not choices or any(value in some for some in choices)
+                assert valid or not value or value in PROSE, f"{path}: {option} {value}: {text!r}"
     assert named > 50
 
 
-# Words of a sentence that goes on behind an option.
+# Words that follow an option in a sentence and are not its value.
 PROSE = frozenset(("and", "the", "is", "or", "to", "for", "must", "may", "of", "in", "with"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subcommands of ``canet``, one file each: ``add_arguments(parser)`` and ``run(arguments) -> exit status``."""
+"""Subcommands of ``canet``, one module each with ``add_arguments(parser)`` and ``run(arguments) -> exit status``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
-    """``parse`` as the ``type`` of an argument: argparse drops the words of a ValueError."""
+    """Wrap ``parse`` as the ``type`` of an argument, because argparse drops the message of a ValueError."""
 
     def parsed(text: str) -> Value:
         try:
@@ -23,5 +23,5 @@ def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
 
 
 def add_force_argument(parser: argparse.ArgumentParser) -> None:
-    """``--force``, without which every command keeps outputs that exist."""
+    """Add ``--force``, without which commands refuse to replace existing outputs."""
     parser.add_argument("--force", action="store_true", help="replace outputs that exist")

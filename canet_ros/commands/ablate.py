@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet ablate``: the same training with every fusion, and what came of it as tables and pictures."""
+"""``canet ablate``: the same training with every fusion, with the results as tables and attention maps."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _ATTENTION_SEEDS = (6, 11, 90001)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_training_options(parser, left_out=("name", "fusion", "seed", "val_every"))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of the results")
+    add_training_options(parser, excluded=("name", "fusion", "seed", "val_every"))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the results")
     add_force_argument(parser)
     parser.add_argument(
         "--fusions", nargs="+", default=["fca", "concat", "se", "cbam"], choices=tuple(FUSIONS)
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=argument(parse_resolution),
         default=(1024, 512),
         metavar="WxH",
-        help="size at which operations and latency are measured (default: 1024x512)",
+        help="input size for operations and latency (default: 1024x512)",
     )
 
 
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _add_cost(
     summary: Sequence[dict[str, Any]], runs: Sequence[AblationRun], resolution: tuple[int, int]
 ) -> None:
-    """Parameters, operations and latency on the fastest engine; they do not depend on the seed."""
+    """Add parameters, operations and latency on the fastest engine, which do not depend on the seed."""
     models = {run.fusion: run.model for run in reversed(runs)}
     cases = [Case(models[row["fusion"]], "auto", "auto", "auto", resolution, 1) for row in summary]
     timed = [row for row in measure_engines(cases, rounds=20) if row["engine"] != PLAIN]
@@ -104,31 +104,31 @@ def _add_cost(
 
 
 def summary_table(summary: Sequence[dict[str, Any]], splits: Sequence[str]) -> str:
-    """A Markdown row per fusion: mIoU and its difference to the first fusion's in points, both ± spread, and cost."""
+    """Markdown table by fusion: mIoU, its difference to the first fusion in points, both ± deviation, and cost."""
     first = summary[0]["fusion"]
     heading = ["fusion"]
     for split in splits:
-        heading += [f"mIoU, {_words(split)}", f"over {first}, points"]
+        heading += [f"mIoU, {_title(split)}", f"over {first}, points"]
     heading += ["seeds", "parameters", "GFLOP", "ms"]
     lines = [_markdown(heading), "| --- " * len(heading) + "|"]
     for row in summary:
         cells = [row["fusion"]]
         for split in splits:
-            found = row[split]
-            cells.append(_with_spread(found["miou_mean"], found["miou_std"], ".4f"))
-            same = row["fusion"] == first
-            cells.append("" if same else _with_spread(found["gain_mean"], found["gain_std"], "+.2f", 100))
+            statistics = row[split]
+            cells.append(_with_deviation(statistics["miou_mean"], statistics["miou_std"], ".4f"))
+            gain = _with_deviation(statistics["gain_mean"], statistics["gain_std"], "+.2f", 100)
+            cells.append("" if row["fusion"] == first else gain)
         cells += [str(row["seeds"]), f"{row['parameters'] / 1e6:.3f} M"]
         lines.append(_markdown([*cells, f"{row['gflop']:.2f}", f"{row['latency_ms']:.1f}"]))
     return "\n".join(lines)
 
 
 def class_table(summary: Sequence[dict[str, Any]], splits: Sequence[str], names: Sequence[str]) -> str:
-    """A Markdown row per class: mean IoU of the first fusion, and how many points the others differ from it."""
+    """Markdown table by class: mean IoU of the first fusion, and the difference of the others in points."""
     first = summary[0]
     others = [(split, row) for split in splits for row in summary[1:]]
-    heading = ["class", *(f"{first['fusion']}, {_words(split)}" for split in splits)]
-    heading += [f"{row['fusion']}, {_words(split)}" for split, row in others]
+    heading = ["class", *(f"{first['fusion']}, {_title(split)}" for split in splits)]
+    heading += [f"{row['fusion']}, {_title(split)}" for split, row in others]
     lines = [_markdown(heading), "| --- " * len(heading) + "|"]
     for index, name in enumerate(names):
         cells = [f"{first[split]['iou_mean'][index]:.3f}" for split in splits]
@@ -140,12 +140,12 @@ def class_table(summary: Sequence[dict[str, Any]], splits: Sequence[str], names:
     return "\n".join(lines)
 
 
-def _with_spread(mean: float, std: float | None, form: str, factor: float = 1) -> str:
+def _with_deviation(mean: float, std: float | None, form: str, factor: float = 1) -> str:
     text = format(factor * mean, form)
     return text if std is None else f"{text} ± {format(factor * std, form.lstrip('+'))}"
 
 
-def _words(split: str) -> str:
+def _title(split: str) -> str:
     return split.replace("_", " ")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet evaluate``: mIoU, pixel accuracy and IoU per class of a model on labelled pictures."""
+"""``canet evaluate``: mIoU, pixel accuracy and IoU per class of a model on labelled images."""
 
 from __future__ import annotations
 
@@ -23,47 +23,55 @@ from canet_ros.training.metrics import scores
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, model=None)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds the split")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the split")
     parser.add_argument("--split", default="val", help="folder with images/ and labels/ (default: val)")
-    parser.add_argument("--only", nargs="+", default=(), metavar="PREFIX", help="pictures named so (a drive)")
     parser.add_argument(
-        "--flip", action="store_true", help="look at the mirrored picture too: twice the time"
+        "--only",
+        nargs="+",
+        default=(),
+        metavar="PREFIX",
+        help="images whose names start with a prefix (a drive)",
+    )
+    parser.add_argument(
+        "--flip", action="store_true", help="segment the mirrored image too: takes twice the time"
     )
     parser.add_argument(
         "--calibrate",
         action="store_true",
-        help="write into model.yaml what makes the confidences true on these pictures, and the range that they have on "
-        "roads that the model knows",
+        help="write to model.yaml the temperature that calibrates the confidences on these images, and the range of "
+        "confidences that counts as in-distribution",
     )
-    parser.add_argument("--reliability", type=Path, metavar="PNG", help="draw accuracy over confidence")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    parser.add_argument("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix")
-    parser.add_argument("--worst", type=Path, metavar="PNG", help="draw the pictures of lowest mIoU")
+    parser.add_argument("--reliability", type=Path, metavar="PNG", help="plot accuracy over confidence")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics")
+    parser.add_argument("--confusion", type=Path, metavar="PNG", help="plot the confusion matrix")
+    parser.add_argument(
+        "--worst", type=Path, metavar="PNG", help="write a sheet of the images of lowest mIoU"
+    )
     add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    pictures = find_labelled_images(arguments.data / arguments.split, only=arguments.only)
+    images = find_labelled_images(arguments.data / arguments.split, only=arguments.only)
     require_image_format(arguments.reliability, arguments.confusion, arguments.worst)
     outputs = (arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
     require_writable(*outputs, replace=arguments.force)
     folder = find_model(arguments.model)
     classes = load_spec(folder).classes
-    counts = count_ids(pictures, classes, to_stderr)
+    counts = count_ids(images, classes, to_stderr)
     warn_about_missing_classes(counts, classes, arguments.data / arguments.split, to_stderr)
     if arguments.calibrate:
         require_writable(folder / SPEC_FILE)
-        save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, pictures), 3)))
+        save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, images), 3)))
     segmenter = load_segmenter(arguments, folder)
-    evaluation = evaluate(segmenter, pictures, arguments.flip)
-    found = scores(evaluation.confusion)
-    figures: dict[str, Any] = {
-        "miou": found.miou,
-        "pixel_accuracy": found.pixel_accuracy,
+    evaluation = evaluate(segmenter, images, arguments.flip)
+    result = scores(evaluation.confusion)
+    metrics: dict[str, Any] = {
+        "miou": result.miou,
+        "pixel_accuracy": result.pixel_accuracy,
         "calibration_error": evaluation.reliability.calibration_error,
         "temperature": segmenter.spec.temperature,
-        "iou": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(classes.names, found.iou)},
-        "pictures": len(pictures),
+        "iou": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(classes.names, result.iou)},
+        "pictures": len(images),
         "model": segmenter.spec.name,
         "engine": segmenter.engine.name,
         "device": segmenter.engine.device,
@@ -71,27 +79,27 @@ def run(arguments: argparse.Namespace) -> int:
         "flip": arguments.flip,
         "resolution": f"{segmenter.resolution[0]}x{segmenter.resolution[1]}",
     }
-    for name, iou in figures["iou"].items():
-        print(f"{name:>20}  {'never occurs' if iou is None else f'{iou:.4f}'}")
-    print(f"{'mIoU':>20}  {found.miou:.4f}{found.coverage_note}")
-    print(f"{'pixel accuracy':>20}  {found.pixel_accuracy:.4f}")
+    for name, iou in metrics["iou"].items():
+        print(f"{name:>20}  {'does not occur' if iou is None else f'{iou:.4f}'}")
+    print(f"{'mIoU':>20}  {result.miou:.4f}{result.coverage_note}")
+    print(f"{'pixel accuracy':>20}  {result.pixel_accuracy:.4f}")
     print(f"{'calibration error':>20}  {evaluation.reliability.calibration_error:.4f}")
     if arguments.calibrate:
         error = round(evaluation.reliability.calibration_error, 4)
         spec = replace(
             segmenter.spec,
-            familiar=familiar_range(evaluation.familiarity),
+            familiar=familiar_range(evaluation.ood_statistics),
             metrics={**segmenter.spec.metrics, f"{arguments.split}_calibration_error": error},
         )
         save_spec(folder, spec)
         print(f"{'temperature':>20}  {spec.temperature:g}, written to {folder / SPEC_FILE}")
     if arguments.json:
-        write_json(arguments.json, figures)
+        write_json(arguments.json, metrics)
     if arguments.reliability:
         title = f"{segmenter.spec.name} on {arguments.split}"
         write_image(arguments.reliability, reliability_diagram(evaluation.reliability, title))
     if arguments.confusion:
         write_image(arguments.confusion, confusion_plot(evaluation, classes))
     if arguments.worst:
-        write_image(arguments.worst, worst_images_sheet(segmenter, pictures, evaluation))
+        write_image(arguments.worst, worst_images_sheet(segmenter, images, evaluation))
     return 0

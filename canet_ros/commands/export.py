@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet export``: build ahead of a drive what an engine needs, calibrate int8, or write a model as ONNX."""
+"""``canet export``: prepare an engine in advance, calibrate int8, store a self-test, or write a model as ONNX."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resolution", type=argument(parse_resolution), metavar="WxH", help="default: the model's own"
     )
-    parser.add_argument("--max-batch", type=int, default=1, help="pictures per call: the number of cameras")
+    parser.add_argument("--max-batch", type=int, default=1, help="images per batch: the number of cameras")
     parser.add_argument(
         "--calibrate",
         nargs="?",
         const="",
         metavar="DIR",
-        help="choose the scales of int8 from the pictures in DIR; without DIR, from drawn street scenes",
+        help="determine the int8 scales from the images in DIR; without DIR, from synthetic street scenes",
     )
     parser.add_argument(
         "--keep-scales",
         action="store_true",
-        help="with --calibrate: write what was found into the model's folder, for int8 at any resolution anywhere",
+        help="with --calibrate: store the scales in the model folder, for int8 at any resolution on any machine",
     )
     parser.add_argument(
         "--pictures",
         type=int,
         default=60,
         metavar="N",
-        help="how many of them to use, evenly spread (default: 60)",
+        help="number of these images to use, evenly spaced (default: 60)",
     )
     parser.add_argument(
         "--selftest",
         nargs="?",
         const="",
         metavar="DIR",
-        help="store in the model's folder the most telling picture of DIR (without DIR, of drawn streets) and its "
-        "mask, with which every engine is tested when it starts; again after each change of the weights",
+        help="store a self-test in the model folder, with which every engine is tested when it starts: the most "
+        "discriminating image of DIR (without DIR, of synthetic streets) and its mask; repeat after changing weights",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="write the ONNX graph that --engine reads here, and build no engine (auto, torch: any reader's, in fp32); "
-        "the batch is free: trtexec takes it as 1, or from --shapes=images:4x512x1024x3",
+        help="write the ONNX graph for the selected engine and do not build the engine (auto, torch: a portable graph "
+        "in fp32); the batch size is dynamic: for trtexec, 1 or as in --shapes=images:4x512x1024x3",
     )
     add_force_argument(parser)
 
@@ -83,24 +83,24 @@ def run(arguments: argparse.Namespace) -> int:
     spec = load_spec(folder)
     resolution = arguments.resolution or spec.resolution
     if arguments.selftest is not None:
-        pictures = (
-            _pictures(Path(arguments.selftest), spec.resolution, arguments.pictures)
+        images = (
+            _read_images(Path(arguments.selftest), spec.resolution, arguments.pictures)
             if arguments.selftest
             else _vivid_scenes(spec.resolution)
         )
-        fault = write_self_test(folder, pictures)
-        print(f"{folder / PICTURE_FILE}: an engine with swapped channels would come to {fault.agreement:.1%}")
+        fault = write_self_test(folder, images)
+        print(f"{folder / PICTURE_FILE}: an engine with swapped channels would reach {fault.agreement:.1%}")
         return 0
     if arguments.calibrate is not None:
         if arguments.precision not in ("auto", "int8"):
             raise ValueError(f"--calibrate is for --precision int8, not {arguments.precision}")
         arguments.precision = "int8"
-        pictures = (
-            _pictures(Path(arguments.calibrate), resolution, arguments.pictures)
+        images = (
+            _read_images(Path(arguments.calibrate), resolution, arguments.pictures)
             if arguments.calibrate
-            else _drawn_scenes(resolution, arguments.pictures)
+            else _synthetic_scenes(resolution, arguments.pictures)
         )
-        print(calibrate(folder, resolution, pictures))
+        print(calibrate(folder, resolution, images))
         if arguments.keep_scales:
             print(keep_scales(folder, resolution))
     if arguments.out:
@@ -111,12 +111,12 @@ def run(arguments: argparse.Namespace) -> int:
         elif precision == "bf16" and arguments.engine == "auto":
             target = "openvino"
         graph = deployment_graph(folder, resolution, target, precision)
-        with atomic_write(arguments.out) as new:
-            shutil.copyfile(graph, new)
+        with atomic_write(arguments.out) as temporary:
+            shutil.copyfile(graph, temporary)
         print(arguments.out)
         return 0
     if arguments.precision == "int8":
-        quantized_graph(folder, resolution)  # to build it is the job; elsewhere auto goes on without it
+        quantized_graph(folder, resolution)  # raises here; create_engine would fall back without it
     start_s = time.monotonic()
     engine = create_engine(
         EngineRequest(
@@ -138,27 +138,27 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _pictures(folder: Path, resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
-    """Up to ``count`` pictures of a folder and its subfolders, BGR, at the resolution."""
+def _read_images(folder: Path, resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
+    """Up to ``count`` images of a folder and its subfolders, BGR, at the resolution."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    # Label pictures are no calibration: in a data set's folder, take those under images/.
+    # In a data set, use the images under images/ and not the label images.
     paths = [path for path in paths if "images" in path.parts] or paths
     if not paths:
-        raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise ValueError(f"{folder} contains no images ({', '.join(sorted(PICTURE_SUFFIXES))})")
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).astype(int))]
-    pictures = []
-    for path in tqdm(chosen, desc="pictures", disable=None):
-        pictures.append(resize(read_image(path), resolution, cv2.INTER_AREA))
-    return pictures
+    return [
+        resize(read_image(path), resolution, cv2.INTER_AREA)
+        for path in tqdm(chosen, desc="images", disable=None)
+    ]
 
 
 def _vivid_scenes(resolution: Resolution) -> list[NDArray[np.uint8]]:
-    """Drawn streets in garish colours: networks trained under any light hardly mind swapped channels in others."""
-    scenes = _drawn_scenes(resolution, SELF_TEST_SCENES)
+    """Synthetic streets in saturated colours, in which swapped channels change the mask of a robust network too."""
+    scenes = _synthetic_scenes(resolution, SELF_TEST_SCENES)
     greys = [scene.mean(2, keepdims=True) for scene in scenes]
     return [np.clip(grey + 8 * (scene - grey), 0, 255).astype(np.uint8) for scene, grey in zip(scenes, greys)]
 
 
-def _drawn_scenes(resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
+def _synthetic_scenes(resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
     scenes = (StreetDrive(seed, 640, 480).frame(10 * seed).image for seed in range(count))
     return [resize(scene, resolution, cv2.INTER_AREA) for scene in scenes]

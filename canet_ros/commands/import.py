@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet import``: somebody else's network or weights become a model folder, or a file to start a training from."""
+"""``canet import``: convert a foreign network or weights to a model folder, or to a file that training starts from."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         type=Path,
-        help="any network's FILE.onnx; canet.pth of zh320/realtime-semantic-segmentation-pytorch; with --backbone, "
+        help="a network as FILE.onnx; canet.pth of zh320/realtime-semantic-segmentation-pytorch; with --backbone, "
         "torchvision's ImageNet file",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
-        help="model folder, or with --backbone the .safetensors file, to write",
+        help="model folder to write; with --backbone, .safetensors file to write",
     )
     parser.add_argument(
         "--classes", help="class table: a name or a YAML file (default for canet.pth: cityscapes)"
@@ -52,33 +52,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         choices=tuple(BACKBONES),
-        help="the file is this backbone's, trained on ImageNet; for train --init",
+        help="the file has ImageNet weights of this backbone; for train --init",
     )
     add_force_argument(parser)
     onnx = parser.add_argument_group(
-        "of FILE.onnx", "what its graph does not say; without them, you are asked"
+        "of FILE.onnx",
+        "required only where the graph does not determine them; an error names what is missing",
     )
     onnx.add_argument("--color", choices=CHANNEL_ORDERS, help="order of the input's channels")
     onnx.add_argument(
         "--scale",
         type=argument(_number),
-        help="the input is (scale * pixel - mean) / std; 1/255 is a number too",
+        help="the input is (scale * pixel - mean) / std; fractions like 1/255 are allowed",
     )
     for name in ("mean", "std"):
-        what = f"{name} of each channel, in the order of the network's channels"
-        onnx.add_argument(f"--{name}", type=argument(_number), nargs=3, metavar="X", help=what)
+        help_text = f"{name} of each channel, in the order of the network's channels"
+        onnx.add_argument(f"--{name}", type=argument(_number), nargs=3, metavar="X", help=help_text)
     onnx.add_argument(
         "--resolution",
         type=argument(parse_resolution),
         metavar="WxH",
-        help="of a network that takes any size",
+        help="input size, if the network accepts any",
     )
-    onnx.add_argument("--input", metavar="NAME", help="of several inputs, the picture")
+    onnx.add_argument("--input", metavar="NAME", help="the image, if there are several inputs")
     onnx.add_argument("--input-layout", choices=LAYOUTS)
-    onnx.add_argument("--output", metavar="NAME", help="of several outputs, the classes")
-    onnx.add_argument("--output-kind", choices=ONNX_OUTPUTS, help="what the output is")
+    onnx.add_argument("--output", metavar="NAME", help="the classes, if there are several outputs")
+    onnx.add_argument("--output-kind", choices=ONNX_OUTPUTS, help="meaning of the output's values")
     onnx.add_argument("--output-layout", choices=LAYOUTS)
-    onnx.add_argument("--picture", type=Path, metavar="FILE", help="to try it on (default: a drawn street)")
+    onnx.add_argument("--picture", type=Path, metavar="FILE", help="test image (default: a synthetic street)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         require_new(*([arguments.out] if arguments.backbone else (arguments.out / name for name in parts)))
     if not arguments.file.is_file():
         raise ValueError(
-            f"{arguments.file} is no file: give FILE.onnx, canet.pth or torchvision's ImageNet file"
+            f"{arguments.file} is not a file: give FILE.onnx, canet.pth or torchvision's ImageNet file"
         )
     if arguments.file.suffix.lower() == ".onnx" and not arguments.backbone:
         return _import_onnx(arguments)
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.backbone:
         if arguments.out.suffix != ".safetensors":
-            raise ValueError(f"--out {arguments.out}: with --backbone, name a file that ends in .safetensors")
+            raise ValueError(f"--out {arguments.out}: with --backbone, the name must end in .safetensors")
         weights = read_backbone(arguments.file, build_backbone(arguments.backbone).state_dict())
         write_weights(arguments.out, weights)
         print(f"{arguments.out}: train from it with --backbone {arguments.backbone} --init {arguments.out}")
@@ -107,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         spec, network = import_public_checkpoint(arguments.file, arguments.out.resolve().name, classes)
     except ModelError as error:
         raise ModelError(
-            f"{error}; any other network comes as FILE.onnx: {see_docs('your-own-network.md')}"
+            f"{error}; import any other network as FILE.onnx: {see_docs('your-own-network.md')}"
         ) from error
     save_model(arguments.out, spec, network, half=False)
     print(f"{arguments.out}: {len(spec.classes)} classes, run it with --model {arguments.out}")
@@ -115,13 +116,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _import_onnx(arguments: argparse.Namespace) -> int:
-    """Write the folder, once the network has run on a picture."""
+    """Write the model folder, after the network has run on a test image."""
     import onnx
 
     from canet_ros.inference.onnx_file import read_onnx
     from canet_ros.inference.onnx_import import Answers, find_interface
 
-    picture = (
+    image = (
         StreetDrive(6, 640, 480).frame(0).image
         if arguments.picture is None
         else read_image(arguments.picture)
@@ -141,10 +142,10 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
         output_layout=arguments.output_layout,
     )
     try:
-        interface, resolution = find_interface(network, len(classes) if classes else None, answers, picture)
+        interface, resolution = find_interface(network, len(classes) if classes else None, answers, image)
     except ValueError as error:
         raise ValueError(f"{arguments.file}: {error}") from error
-    assert classes is not None  # find_interface asks for them
+    assert classes is not None  # else find_interface raises
     spec = ModelSpec(arguments.out.resolve().name, classes, resolution=resolution, onnx=interface)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.out.parent) as folder:
@@ -152,26 +153,25 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
         onnx.save(network, str(Path(folder) / MODEL_FILE))
         segmenter = Segmenter.load(folder)
         print_fallback_reasons(segmenter.engine)
-        mask = segmenter(picture).mask
+        mask = segmenter(image).mask
         arguments.out.mkdir(exist_ok=True)
-        # model.yaml last: a folder without it is no model, should this be interrupted.
+        # model.yaml last: without it, a folder left by an interruption does not count as a model.
         for file in sorted(Path(folder).iterdir(), key=lambda path: path.name == SPEC_FILE):
             file.replace(arguments.out / file.name)
     engine = segmenter.engine
-    taken, given = interface.yaml["input"], interface.yaml["output"]
-    print("input:  " + ", ".join(f"{key} {value}" for key, value in taken.items()))
-    print("output: " + ", ".join(f"{key} {value}" for key, value in given.items()))
-    print(f"runs on {engine.name} {engine.precision} ({engine.reason}); on the picture it finds")
+    print("input:  " + ", ".join(f"{key} {value}" for key, value in interface.yaml["input"].items()))
+    print("output: " + ", ".join(f"{key} {value}" for key, value in interface.yaml["output"].items()))
+    print(f"runs on {engine.name} {engine.precision} ({engine.reason}); classes in the test image:")
     shares = np.bincount(mask.ravel(), minlength=256) / mask.size
-    names = [*classes.names, *["no class of the table"] * (256 - len(classes))]
+    names = [*classes.names, *["id outside of the class table"] * (256 - len(classes))]
     for share, name in sorted(zip(shares, names), reverse=True):
         if share > 0:
             print(f"{share:8.1%}  {name}")
     unknown = shares[len(classes) :].sum()
     if unknown > 0:
         print(
-            f"{unknown:.1%} of the image has ids that the class table of {len(classes)} classes lacks: is it the "
-            "table of those that the network was trained on?",
+            f"{unknown:.1%} of the image has ids outside of the class table of {len(classes)} classes: check that the "
+            "network was trained on these classes",
             file=sys.stderr,
         )
     print(f"{arguments.out}: {len(classes)} classes, run it with --model {arguments.out}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which model, and on what: the same flags for every command that segments, and what was passed over is said."""
+"""Options that select a model, engine, device, precision and resolution, shared by all commands that segment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, model: str | None = DEFAULT_MODEL) -> None:
-    """``--model``, needed where there is no default, ``--engine``, ``--device``, ``--precision``, ``--resolution``."""
+    """Add the options; ``--model`` is required if ``model``, its default, is None."""
     default = f" (default: {model})" if model else ""
     parser.add_argument(
         "--model", default=model, required=model is None, help=f"name or model folder{default}"
@@ -30,17 +30,17 @@ def add_model_arguments(parser: argparse.ArgumentParser, model: str | None = DEF
         "--resolution",
         default="",
         metavar="WxH",
-        help="of the network's input; camera: in the pictures' shape",
+        help="size of the network's input; camera: follow the shape of the images",
     )
 
 
 def load_segmenter(
     arguments: argparse.Namespace, model: str | Path | None = None, streams: int = 0
 ) -> Segmenter:
-    """The segmenter that the flags ask for; one line on stderr says what was passed over for it. Raises as ``load``.
+    """Load the segmenter that the options select, and print fallback reasons. Raises as ``Segmenter.load``.
 
     Args:
-        model: in place of ``--model``.
+        model: overrides ``--model``.
     """
     segmenter = Segmenter.load(
         arguments.model if model is None else model,
@@ -51,13 +51,13 @@ def load_segmenter(
         streams=streams,
     )
     print_fallback_reasons(segmenter.engine)
-    if isinstance(segmenter, CameraShapedSegmenter):  # its engines come with the pictures
+    if isinstance(segmenter, CameraShapedSegmenter):  # loads an engine for each new shape of image
         segmenter.prove = lambda proven: print_fallback_reasons(proven.engine)
     return segmenter
 
 
 def print_fallback_reasons(engine: Engine) -> None:
-    """One line on stderr, if something else was tried before this engine."""
+    """Print one line to stderr if faster engines or precisions were not available."""
     if engine.passed_over:
         tqdm.write(
             f"runs on {engine.name} {engine.precision}: {'; '.join(engine.passed_over)}", file=sys.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet segment``: masks and overlays of pictures, folders and videos."""
+"""``canet segment``: masks and overlays of images, folders and videos."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         type=Path,
         nargs="+",
-        help="picture (of several in one file the first), folder of pictures, or video",
+        help="image (the first of several in one file), folder of images, or video",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
-        help="folder for NAME_mask.png and NAME_overlay.jpg; inputs of one "
+        help="folder for NAME_mask.png and NAME_overlay.jpg; inputs with the same "
         "name keep their suffix (1.png_mask.png) or folder (front/1_mask.png)",
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--alpha", type=argument(_share), default=0.5, help="weight of the colours in the overlay, 0..1"
+        "--alpha", type=argument(_parse_alpha), default=0.5, help="weight of the colours in the overlay, 0..1"
     )
     add_force_argument(parser)
 
@@ -58,18 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
     segmenter = load_segmenter(arguments)
     table = color_lookup_table(segmenter.spec.classes, "bgr")
     written = 0
-    advice: set[str] = set()
-    with tqdm(total=sum(opened.count for opened in inputs), unit="picture", disable=None) as bar:
+    printed: set[str] = set()
+    with tqdm(total=sum(opened.count for opened in inputs), unit="image", disable=None) as bar:
         for opened in inputs:
-            for picture in opened.pictures:
-                mask = segmenter(picture.image).mask
-                squeezed = squeeze_warning(segmenter.resolution, (mask.shape[1], mask.shape[0]))
-                if squeezed and squeezed not in advice:
-                    advice.add(squeezed)
-                    tqdm.write(squeezed, file=sys.stderr)
-                blended = overlay(picture.image, mask, table, arguments.alpha)
-                write_image(arguments.out / f"{picture.name}_mask.png", mask)
-                write_image(arguments.out / f"{picture.name}_overlay.jpg", blended)
+            for named in opened.pictures:
+                mask = segmenter(named.image).mask
+                warning = squeeze_warning(segmenter.resolution, (mask.shape[1], mask.shape[0]))
+                if warning and warning not in printed:
+                    printed.add(warning)
+                    tqdm.write(warning, file=sys.stderr)
+                blended = overlay(named.image, mask, table, arguments.alpha)
+                write_image(arguments.out / f"{named.name}_mask.png", mask)
+                write_image(arguments.out / f"{named.name}_overlay.jpg", blended)
                 written += 1
                 bar.update()
     print(f"{written} masks and overlays in {arguments.out}")
@@ -87,7 +87,7 @@ def _require_new_results(out: Path, names: Mapping[Path, str]) -> None:
         require_new(*out.glob(f"{frames}_mask.png"), *out.glob(f"{frames}_overlay.jpg"))
 
 
-def _share(text: str) -> float:
+def _parse_alpha(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise ValueError(f"{text}: expected 0 to 1")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet train``: a run folder in, a model folder out; run again, it goes on where it stopped."""
+"""``canet train``: train a model into a run folder, or resume the run that is there."""
 
 from __future__ import annotations
 
@@ -14,67 +14,62 @@ from canet_ros.inference.class_table import ClassTable, load_class_table
 from canet_ros.inference.model_folder import SPEC_FILE, available_models, load_spec, parse_resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
 from canet_ros.training.config import TrainingConfig
-from canet_ros.training.dataset import ExtraData, parse_extra_data
+from canet_ros.training.dataset import parse_extra_data
 from canet_ros.training.run_log import HISTORY_FILE
 from canet_ros.training.train import CHECKPOINT_FILE, train
 
 _HELP = {
     "data": "folder with the splits train/ and val/, each with images/ and labels/",
     "name": "name of the model",
-    "data_licence": "what the data, and so the weights, may be used for; kept with the model",
+    "data_licence": "permitted use of the data, and so of the weights; stored in model.yaml",
     "architecture": ", ".join(ARCHITECTURES),
     "backbone": ", ".join(BACKBONES),
     "fusion": ", ".join(FUSIONS),
     "head": f"{', '.join(HEADS)}; subpixel has logits every 4 pixels, bilinear every 8, as in the paper",
-    "extra_data": "folders of further labelled pictures; SHARE: how many of the folder's an epoch sees, per training "
-    "picture (1: as many as --data has); may be repeated",
-    "extra_share": "share of --extra-data folders that are given without one",
+    "extra_data": "folders of further labelled images; SHARE: number of them drawn per epoch, relative to the images "
+    "of --data (1: as many); may be repeated",
+    "extra_share": "share of --extra-data folders without SHARE",
     "splits": "folders of --data to train on (default: train)",
-    "without": "leave out training pictures whose names begin so (a drive)",
+    "without": "exclude training images whose names start with a prefix (a held-out drive)",
     "init": "a model by name or folder, or an ImageNet file of the backbone (torchvision's names)",
-    "freeze_stem": "leave the backbone up to stride 4 as --init gave it",
-    "teacher": "a model folder whose answers are learned beside the labels (distillation)",
-    "teacher_share": "weight of the teacher's answers beside the labels",
-    "resolution": "WIDTHxHEIGHT the model will run at",
+    "freeze_stem": "keep the backbone's weights up to stride 4 as in --init",
+    "teacher": "a model folder whose logits are learned in addition to the labels (distillation)",
+    "teacher_share": "weight of the distillation loss",
+    "resolution": "WIDTHxHEIGHT of the model's input",
     "crop": "WIDTHxHEIGHT of a training sample",
-    "max_aspect": "views get as wide as this width per height, at the area of --crop; 0: --crop alone",
+    "max_aspect": "maximum width per height of a sample, at the area of --crop; 0: --crop only",
     "epochs": "length of the schedule",
-    "learning_rate": "peak rate of everything but the backbone",
-    "backbone_learning_rate": "peak rate of the backbone",
-    "class_sharpness": "how much rare classes weigh: nearer to 1 is more",
-    "dice_share": "weight of the Dice loss beside cross-entropy",
-    "hard_share": "share of the pixels, the hardest, that count in cross-entropy",
-    "loss_stride": "take the loss at a size smaller by this factor: faster",
+    "learning_rate": "peak learning rate of all layers except the backbone",
+    "backbone_learning_rate": "peak learning rate of the backbone",
+    "class_sharpness": "weight of rare classes: the closer to 1, the higher",
+    "dice_share": "weight of the Dice loss relative to cross-entropy",
+    "hard_share": "share of the pixels, those of the highest loss, in cross-entropy",
+    "loss_stride": "compute the loss at a size smaller by this factor: faster",
     "ema_decay": "decay of the averaged weights, per step",
     "precision": "fp32, bf16 or fp16 (autocast)",
-    "val_every": "epochs between two measurements on val",
-    "workers": "processes that read and augment pictures",
-    "sync_batch_norm": "with several GPUs: batch norm over the whole batch, not each GPU's own part",
+    "val_every": "epochs between two evaluations on val",
+    "workers": "processes that read and augment images",
+    "sync_batch_norm": "with several GPUs: compute batch norm over the whole batch",
 }
 
-_OF_INIT = (
-    "architecture",
-    "backbone",
-    "fusion",
-    "head",
-)  # which a model to start from decides, if nobody else
+_FROM_INIT = ("architecture", "backbone", "fusion", "head")  # the defaults are those of the model of --init
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, history and model")
+    parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoint, history and model")
 
 
-def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[str] = ()) -> None:
-    """A flag for every field of ``TrainingConfig`` but those ``left_out``, and ``--classes`` and ``--device``."""
+def add_training_options(parser: argparse.ArgumentParser, excluded: Collection[str] = ()) -> None:
+    """Add an option for every field of ``TrainingConfig`` that is not excluded, and ``--classes`` and ``--device``."""
     for option in fields(TrainingConfig):
-        if option.name in left_out:
+        if option.name in excluded:
             continue
         flag = "--" + option.name.replace("_", "-")
         help_text = _HELP.get(option.name, option.name.replace("_", " "))
         if option.name in ("data", "name"):
             parser.add_argument(flag, required=True, help=help_text)
-        elif option.name in _OF_INIT:
+        elif option.name in _FROM_INIT:
             parser.add_argument(
                 flag, metavar="X", help=f"{help_text} (default: that of --init's model, or {option.default})"
             )
@@ -84,7 +79,12 @@ def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[s
             )
         elif option.name == "extra_data":
             parser.add_argument(
-                flag, nargs="+", action="extend", type=_extra_data, metavar="FOLDER[:SHARE]", help=help_text
+                flag,
+                nargs="+",
+                action="extend",
+                type=argument(parse_extra_data),
+                metavar="FOLDER[:SHARE]",
+                help=help_text,
             )
         elif isinstance(option.default, bool):
             parser.add_argument(flag, action="store_true", help=help_text)
@@ -105,21 +105,14 @@ def add_training_options(parser: argparse.ArgumentParser, left_out: Collection[s
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
 
 
-def _extra_data(text: str) -> ExtraData:
-    try:
-        return parse_extra_data(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error  # argparse drops the words of a ValueError
-
-
 def training_config(arguments: argparse.Namespace, **given: str) -> tuple[TrainingConfig, ClassTable]:
-    """Configuration and classes as the flags describe them; what nobody gives is that of the model of ``--init``.
+    """Configuration and classes of the options; defaults are taken from the model of ``--init``.
 
     Args:
-        given: the fields that have no flag.
+        given: values of fields without an option.
 
     Raises:
-        ValueError: a value is out of its range, or the model of ``--init`` is none of ours.
+        ValueError: a value is out of its range, or the model of ``--init`` is an imported ONNX network.
     """
     values = {option.name: getattr(arguments, option.name, None) for option in fields(TrainingConfig)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -133,9 +126,9 @@ def training_config(arguments: argparse.Namespace, **given: str) -> tuple[Traini
         model = load_spec(Path(init))
         if model.onnx is not None:
             raise ValueError(
-                f"--init {init}: a network that came as ONNX cannot be trained further; give it as --teacher"
+                f"--init {init}: an imported ONNX network cannot be trained; use it as --teacher"
             )
-        values |= {name: getattr(model, name) for name in _OF_INIT if values[name] is None}
+        values |= {name: getattr(model, name) for name in _FROM_INIT if values[name] is None}
         classes = classes or model.classes
     with naming_flags():
         config = TrainingConfig(**{name: value for name, value in values.items() if value is not None})
@@ -144,7 +137,7 @@ def training_config(arguments: argparse.Namespace, **given: str) -> tuple[Traini
 
 @contextlib.contextmanager
 def naming_flags() -> Iterator[None]:
-    """Errors that begin with a field's name begin with its flag."""
+    """Replace the name of a field at the start of an error by its option."""
     try:
         yield
     except ValueError as error:
@@ -159,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = arguments.out / "model"
     run_files = (arguments.out / CHECKPOINT_FILE, arguments.out / HISTORY_FILE)
     if model.exists() and not any(file.exists() for file in run_files):
-        raise FileExistsError(f"{model} exists and is not of a run that can go on: give another --out")
+        raise FileExistsError(f"{model} exists, but no run that can be resumed: give another --out")
     with naming_flags():
         best = train(config, classes, arguments.out, arguments.device)
     print(f"best on val: mIoU {best.miou:.4f}{best.coverage_note}, pixel accuracy {best.pixel_accuracy:.4f}")

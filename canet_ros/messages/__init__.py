@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What camera and result messages hold, whoever made the message: the node and the bags share it. No ROS."""
+"""Conversion of camera and result messages, shared by the node and the bag tools. Does not need ROS."""

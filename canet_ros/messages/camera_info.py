@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a camera_info is too far from an image to be used without a word; without ROS."""
+"""Check of the age of a camera_info against its image. Does not need ROS."""
 
 from __future__ import annotations
 
-_NEAR_NS = 1_000_000_000
+_MAX_GAP_NS = 1_000_000_000
 
 
 def outdated_problem(info_ns: int, image_ns: int) -> str:
-    """How far a camera_info's stamp is from that of the image it is used for; empty if within a second.
+    """A warning if the stamps of a camera_info and its image are more than 1 s apart; else empty.
 
-    A lens does not change, so the last camera_info is used however old it is. Drivers that do not stamp it send 0.
+    The last camera_info is used whatever its age, because a calibration does not change. Stamp 0: unset.
     """
     gap_s = (image_ns - info_ns) / 1e9
-    if info_ns == 0 or abs(image_ns - info_ns) <= _NEAR_NS:
+    if info_ns == 0 or abs(image_ns - info_ns) <= _MAX_GAP_NS:
         return ""
     direction = "older" if gap_s > 0 else "newer"
-    return f"camera_info is {abs(gap_s):.1f} s {direction} than the image; it is used all the same"
+    return f"camera_info is {abs(gap_s):.1f} s {direction} than the image; using it anyway"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera messages to frames, frames to what messages hold.
+"""Decode camera messages to pixels, and encode pixels for messages.
 
-A frame is what ``Segmenter`` takes: (H, W, 3) BGR or (H, W) grey, uint8. Everything that cv_bridge converts
-to colours is converted here, straight from the message's buffer: cv_bridge is not needed, and breaks where NumPy's
-version changes. A message is anything with the fields of its definition: rclpy's and rosbags' alike.
+Pixels are (H, W, 3) BGR or (H, W) grey, uint8, as ``Segmenter`` takes them. All encodings that cv_bridge converts to
+colour are converted here from the message's buffer, because cv_bridge breaks when NumPy's version changes. A message is
+any object with the fields of its definition, from rclpy or rosbags.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.image_transports import COMPRESSED_IMAGE, DEPTH_ENCODINGS, transport_content
-from canet_ros.opencv import convert_color, transform
+from canet_ros.opencv import Pixels, convert_color, transform
 from canet_ros.picture_header import HeaderError, image_size, is_tiff
 
-Frame = NDArray[np.uint8]
-
-# Bytes per channel, channels, and what brings them to BGR (None: they are BGR or grey), by the names of
-# sensor_msgs/image_encodings.hpp.
+# By the encodings of sensor_msgs/image_encodings.hpp: bytes per channel, channels, and OpenCV's conversion to BGR
+# (None: the pixels are BGR or grey).
 _PACKED: dict[str, tuple[int, int, int | None]] = {
     "bgr8": (1, 3, None),
     "rgb8": (1, 3, cv2.COLOR_RGB2BGR),
@@ -41,7 +39,7 @@ _PACKED: dict[str, tuple[int, int, int | None]] = {
     "8UC4": (1, 4, cv2.COLOR_BGRA2BGR),
     "16UC3": (2, 3, None),
     "16UC4": (2, 4, cv2.COLOR_BGRA2BGR),
-    # ROS names a Bayer pattern by its first pixels, OpenCV by the second row's second and third.
+    # ROS names a Bayer pattern by its first pixels, OpenCV by the second and third pixel of the second row.
     "bayer_rggb8": (1, 1, cv2.COLOR_BayerBG2BGR),
     "bayer_bggr8": (1, 1, cv2.COLOR_BayerRG2BGR),
     "bayer_gbrg8": (1, 1, cv2.COLOR_BayerGR2BGR),
@@ -59,7 +57,7 @@ _PACKED: dict[str, tuple[int, int, int | None]] = {
 _PLANAR = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
 ENCODINGS = (*_PACKED, *_PLANAR, "nv24")
 _LOWER_CASE_ENCODINGS = {name.lower() for name in _PACKED}
-# By channels, and whether the sender handed RGB to OpenCV in the place of BGR.
+# By number of channels, and whether the sender passed RGB to OpenCV instead of BGR.
 _DECODED_TO_BGR = {
     (3, False): None,
     (3, True): cv2.COLOR_RGB2BGR,
@@ -67,34 +65,33 @@ _DECODED_TO_BGR = {
     (4, True): cv2.COLOR_RGBA2BGR,
 }
 
-# (Y, U, V, 1) to BGR by ITU-R BT.601 in studio range, as OpenCV converts the other YUV encodings.
+# (Y, U, V, 1) to BGR by ITU-R BT.601 in studio range, the conversion of OpenCV for the other YUV encodings.
 _BT601_YUV_TO_BGR = np.array(
     [[1.164, 2.018, 0.0, -276.928], [1.164, -0.391, -0.813, 135.488], [1.164, 0.0, 1.596, -222.912]]
 )
 
 
 class ImageMessageError(ValueError):
-    """A message that is no picture; the text says what is wrong with it and what would be right."""
+    """A message that cannot be decoded to an image; the message says what is wrong and what is expected."""
 
 
-# Of the node's parameter max_pixels.
-MAX_PIXELS = 100_000_000
-_LONGEST_ENCODING = 64
+MAX_PIXELS = 100_000_000  # default of the node's parameter max_pixels
+_MAX_ENCODING_LENGTH = 64
 _PAGE_BYTES = 4096
-# A row of a mask is mostly the row above: half of the bytes in the same time. Older OpenCV has no choice.
+# Rows of a mask mostly repeat the row above: half of the bytes in the same time. Older OpenCV lacks the option.
 _PNG_OPTIONS = (
     [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
 )
 
 
-def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
-    """The picture in a ``sensor_msgs/Image``: (H, W, 3) BGR, or (H, W) for mono and single-channel encodings.
+def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode a ``sensor_msgs/Image``: (H, W, 3) BGR, or (H, W) for mono and single-channel encodings.
 
-    bgr8, 8UC3, mono8 and 8UC1 are views of the message, row padding included; everything else costs a pass
-    over the pixels. Of 16-bit channels the high byte is taken, in the byte order that ``is_bigendian`` says.
-    nv12, nv21 and nv24 hold their chroma below the Y plane, in rows of the same stride (nv24: two such
-    rows of chroma for one of Y); ``height`` is the picture's. A wrong ``step`` does no harm where the length of the
-    data leaves one meaning, see ``row_stride``.
+    bgr8, 8UC3, mono8 and 8UC1 are views of the message, also with row padding; other encodings cost a pass over the
+    pixels. 16-bit channels are reduced to their high byte, in the byte order of ``is_bigendian``. nv12, nv21 and nv24
+    have their chroma below the Y plane, in rows of the same stride (nv24: two rows of chroma per row of Y), and
+    ``height`` is that of the image. A wrong ``step`` is corrected if the length of the data is unambiguous, see
+    ``row_stride``.
 
     Raises:
         ImageMessageError: unknown encoding, depth, zero size, more than ``max_pixels``, or contradictory sizes.
@@ -102,7 +99,7 @@ def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     encoding, width, height = message.encoding, message.width, message.height
     if height == 0 or width == 0:
         raise ImageMessageError(f"image of zero size: width {width}, height {height}")
-    if len(message.data) >= width * height:  # else the length is what is wrong
+    if len(message.data) >= width * height:  # else the error is about the length of the data
         _check_size(width, height, max_pixels)
     if encoding in _PACKED:
         return _packed(message, *_PACKED[encoding])
@@ -112,7 +109,7 @@ def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     if encoding == "nv24":
         luma = _rows(message, width, height * 3)[:height]
         stride = luma.strides[0]
-        chroma: Frame = np.ndarray(
+        chroma: Pixels = np.ndarray(
             (height, width, 2), np.uint8, message.data, height * stride, (2 * stride, 2, 1)
         )
         return transform(np.dstack((luma, chroma)), _BT601_YUV_TO_BGR)
@@ -121,32 +118,27 @@ def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     return _by_cv_bridge(message)
 
 
-def _by_cv_bridge(message: Any) -> Frame:
-    """An image of an encoding that is not in the table, as cv_bridge converts it where it is installed.
-
-    An encoding that ROS adds later works as soon as cv_bridge knows it.
-    """
+def _by_cv_bridge(message: Any) -> Pixels:
+    """Decode an unknown encoding with cv_bridge if it is installed, so that encodings added to ROS later work."""
     try:
         pixels = importlib.import_module("cv_bridge").CvBridge().imgmsg_to_cv2(message, "bgr8")
-    except (
-        Exception
-    ) as error:  # not installed, built for another NumPy, or it does not know the encoding either
-        named = repr(message.encoding[:_LONGEST_ENCODING])
+    except Exception as error:  # not installed, built for another NumPy, or the encoding is unknown to it
+        encoding = repr(message.encoding[:_MAX_ENCODING_LENGTH])
         raise ImageMessageError(
-            f"image encoding {named} is not understood; these are: {', '.join(ENCODINGS)}; "
+            f"image encoding {encoding} is not supported; expected one of {', '.join(ENCODINGS)}; "
             f"cv_bridge: {' '.join(str(error).split()) or type(error).__name__}"
         ) from error
     return np.asarray(pixels, np.uint8)
 
 
-def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
-    """The picture in a ``sensor_msgs/CompressedImage`` (JPEG, PNG or TIFF): (H, W, 3) BGR or (H, W) grey.
+def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode a ``sensor_msgs/CompressedImage`` (JPEG, PNG or TIFF): (H, W, 3) BGR or (H, W) grey.
 
-    The colours are the camera's, whatever order of channels or mosaic the sender stored, see ``_stored_encoding``.
-    Orientation tags are ignored, as image_transport's subscriber does. Of 16-bit channels the high byte is taken.
+    The order of channels or the mosaic that the sender stored is taken into account, see ``_stored_encoding``.
+    Orientation tags are ignored, as in image_transport's subscriber. 16-bit channels are reduced to their high byte.
 
     Raises:
-        ImageMessageError: the data is empty, cut off, depth, video or not an image, or claims more than ``max_pixels``.
+        ImageMessageError: the data is empty, truncated, depth, video or not an image, or larger than ``max_pixels``.
     """
     data = np.frombuffer(message.data, np.uint8)
     source = message.format.partition(";")[0].strip()
@@ -154,17 +146,18 @@ def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
         raise ImageMessageError(_depth_problem(source))
     if data.size == 0:
         raise ImageMessageError("compressed image without data")
-    described = f"{data.size} bytes with format {message.format[:_LONGEST_ENCODING]!r}"
+    format_text = message.format[:_MAX_ENCODING_LENGTH]
+    described = f"{data.size} bytes with format {format_text!r}"
     file = data.tobytes()
     try:
         width, height = image_size(file)
     except HeaderError as error:
-        content = transport_content(COMPRESSED_IMAGE, format_text=message.format[:_LONGEST_ENCODING])
+        content = transport_content(COMPRESSED_IMAGE, format_text=format_text)
         if content:
             raise ImageMessageError(
-                f"{described} hold {content}: image_transport's republish node can make images of it"
+                f"{described} contain {content}: image_transport's republish node can convert them to images"
             ) from None
-        raise ImageMessageError(f"{described} are no picture that can be decoded: {error}") from None
+        raise ImageMessageError(f"{described} cannot be decoded: {error}") from None
     if width == 0 or height == 0:
         raise ImageMessageError(f"compressed image of zero size: width {width}, height {height}")
     _check_size(width, height, max_pixels)
@@ -173,28 +166,26 @@ def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     except (cv2.error, MemoryError):
         pixels = None
     if pixels is None:
-        raise ImageMessageError(f"{described} are no picture that can be decoded")
+        raise ImageMessageError(f"{described} cannot be decoded")
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise ImageMessageError(
-            f"compressed image of {pixels.dtype} pixels; 8 and 16 bits unsigned are understood"
-        )
+        raise ImageMessageError(f"compressed image of {pixels.dtype} pixels: expected unsigned 8 or 16 bits")
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    stored = _stored_encoding(message.format[:_LONGEST_ENCODING], is_tiff(file))
+    stored = _stored_encoding(format_text, is_tiff(file))
     if channels == 1:
         code = _PACKED[stored][2] if stored.startswith("bayer_") and stored in _PACKED else None
     else:
         code = _DECODED_TO_BGR[channels, stored.startswith("rgb")]
-    return pixels if code is None else _convert(pixels, code, message.format[:_LONGEST_ENCODING])
+    return pixels if code is None else _convert(pixels, code, format_text)
 
 
 def _stored_encoding(format_text: str, tiff: bool) -> str:
-    """The encoding, in lower case, of the pixels that OpenCV decodes; empty: BGR or grey, as the file itself says.
+    """Encoding, in lower case, of the pixels that OpenCV decodes; empty: BGR or grey as in the file.
 
     image_transport's compressed publisher writes ``SOURCE; CODEC compressed STORED``, where SOURCE is the camera's
-    encoding and STORED the one that it handed to OpenCV. It leaves STORED away where it handed over the message's own
-    pixels, rgb8 in the place of bgr8 and mosaics included:
+    encoding and STORED the one passed to OpenCV. It omits STORED if it passed the pixels of the message unchanged, even
+    if they are rgb8 or a mosaic:
 
     ==== ================================== ==========================================
     ..   colour (rgb8, bgra16, yuv422)      mono, Bayer, 8UC3 and the like
@@ -204,8 +195,8 @@ def _stored_encoding(format_text: str, tiff: bool) -> str:
     TIFF none                               none
     ==== ================================== ==========================================
 
-    Its own subscriber takes colours without "compressed bgr" for RGB, which swaps red and blue of a bgr8 TIFF; here
-    they are the camera's. Other senders leave STORED away for colours in a JPEG or PNG, and mean the file's own.
+    Its own subscriber treats colours without "compressed bgr" as RGB, which swaps red and blue of a bgr8 TIFF; this
+    function does not. Other senders omit STORED for JPEG and PNG with colours as in the file.
     """
     source, separator, rest = format_text.lower().partition(";")
     if not separator:
@@ -218,13 +209,13 @@ def _stored_encoding(format_text: str, tiff: bool) -> str:
 
 
 def image_fields(pixels: NDArray[np.uint8], encoding: str) -> dict[str, Any]:
-    """Fields of a ``sensor_msgs/Image``, less header and data, of pixels (H, W, 3) or (H, W) uint8.
+    """Fields of a ``sensor_msgs/Image``, except header and data, for pixels (H, W, 3) or (H, W) uint8.
 
     Args:
         encoding: ``bgr8``, ``rgb8`` or ``mono8``.
 
     Raises:
-        ImageMessageError: the pixels are not such an array, or do not fit the encoding.
+        ImageMessageError: the pixels have another shape or type, or do not fit the encoding.
     """
     _check_pixels(pixels, encoding)
     height, width = pixels.shape[:2]
@@ -235,7 +226,7 @@ def image_fields(pixels: NDArray[np.uint8], encoding: str) -> dict[str, Any]:
 def encode_compressed(
     pixels: NDArray[np.uint8], encoding: str, codec: str, jpeg_quality: int = 80
 ) -> tuple[str, NDArray[np.uint8]]:
-    """Format and data of a ``sensor_msgs/CompressedImage`` of the pixels that ``image_fields`` takes.
+    """Format and data of a ``sensor_msgs/CompressedImage``, for pixels as in ``image_fields``.
 
     Args:
         codec: ``png`` (lossless) or ``jpeg``.
@@ -259,11 +250,11 @@ def encode_compressed(
 
 
 def scaled_camera_info(info: Any, size: tuple[int, int]) -> Any:
-    """The ``sensor_msgs/CameraInfo`` of the camera's picture resized to ``size``, (width, height) in pixels.
+    """The ``sensor_msgs/CameraInfo`` of the camera's image resized to ``size``, (width, height) in pixels.
 
-    K, P, width, height and the ROI are scaled; D, R and the binning stay. The principal point becomes
-    ``cx * sx``, as image_proc's resize node has it, so that the results fit other pictures resized in ROS;
-    the exact ``(cx + 0.5) * sx - 0.5`` is ``(1 - sx) / 2`` pixels less.
+    K, P, width, height and the ROI are scaled; D, R and the binning are unchanged. The principal point becomes
+    ``cx * sx``, as in image_proc's resize node, so that the results fit other images resized in ROS; the exact
+    ``(cx + 0.5) * sx - 0.5`` is ``(1 - sx) / 2`` pixels less.
 
     Raises:
         ImageMessageError: the camera info has no size (uncalibrated), ``size`` is zero, or the result does not fit
@@ -275,14 +266,14 @@ def scaled_camera_info(info: Any, size: tuple[int, int]) -> Any:
             f"camera info of {info.width}x{info.height} pixels cannot be scaled to {width}x{height}: "
             "no side may be 0"
         )
-    # The camera's picture is its ROI (all zero: everything), binned.
+    # The camera's image is its ROI (all zero: the full sensor), binned.
     roi = info.roi
     binning_x, binning_y = max(1, info.binning_x), max(1, info.binning_y)
     scale_x = width * binning_x / (roi.width or info.width)
     scale_y = height * binning_y / (roi.height or info.height)
     scaled = copy.deepcopy(info)
     scaled.width, scaled.height = _unsigned(info.width * scale_x), _unsigned(info.height * scale_y)
-    with np.errstate(over="ignore", invalid="ignore"):  # a camera's nonsense stays nonsense
+    with np.errstate(over="ignore", invalid="ignore"):  # invalid K and P are passed on
         scaled.k = np.asarray(info.k) * np.repeat((scale_x, scale_y, 1.0), 3)
         scaled.p = np.asarray(info.p) * np.repeat((scale_x, scale_y, 1.0), 4)
     scaled.roi.x_offset, scaled.roi.y_offset = (
@@ -294,13 +285,15 @@ def scaled_camera_info(info: Any, size: tuple[int, int]) -> Any:
 
 
 def _unsigned(value: float) -> int:
-    """A field of 32 bits; the middleware would cut what is longer, without a word."""
+    """Round to a 32-bit field; the middleware would truncate larger values silently."""
     if round(value) > 2**32 - 1:
-        raise ImageMessageError(f"camera info with sizes, a ROI or a binning that make {value:.3g} pixels")
+        raise ImageMessageError(
+            f"camera info with sizes, a ROI or a binning that result in {value:.3g} pixels"
+        )
     return round(value)
 
 
-def _packed(message: Any, channel_bytes: int, channels: int, code: int | None) -> Frame:
+def _packed(message: Any, channel_bytes: int, channels: int, code: int | None) -> Pixels:
     if channels == 2:
         _require_even(message, "width")
     rows = _rows(message, message.width * channels * channel_bytes, message.height)
@@ -312,44 +305,44 @@ def _packed(message: Any, channel_bytes: int, channels: int, code: int | None) -
 
 
 def row_stride(step: int, row_bytes: int, rows: int, length: int) -> int | None:
-    """Bytes from one row to the next where an image's sizes leave one meaning; None: they contradict each other.
+    """Bytes from one row to the next; None if the sizes of the image contradict each other.
 
-    Drivers send a ``step`` of 0, in pixels, or of the whole image: rows without padding that fill the data exactly
-    count more. Otherwise ``step`` counts. The padding of the last row may be missing, and padding may follow it: less
-    than a row or a page of memory, or whole rows. With more, the rows are probably of another size.
+    Some drivers send a ``step`` of 0, in pixels, or of the whole image, so rows without padding that fill the data
+    exactly take precedence over ``step``. The last row may lack its padding, and may be followed by less than a row or
+    a page of memory, or by whole rows. More data than that suggests rows of another size.
 
     Args:
-        row_bytes: of the pixels of a row.
-        length: of the data, in bytes.
+        row_bytes: bytes of the pixels of a row.
+        length: bytes of the data.
     """
     if length == rows * row_bytes:
         return row_bytes
-    behind = length - rows * step
+    excess = length - rows * step
     if (
         step >= row_bytes
         and length >= (rows - 1) * step + row_bytes
-        and (behind < max(step, _PAGE_BYTES) or behind % step == 0)
+        and (excess < max(step, _PAGE_BYTES) or excess % step == 0)
     ):
         return step
     return None
 
 
-def _rows(message: Any, row_bytes: int, row_count: int) -> Frame:
-    """The pixels' bytes without their padding, (row_count, row_bytes), as a view of the message."""
+def _rows(message: Any, row_bytes: int, row_count: int) -> Pixels:
+    """Rows without padding, (row_count, row_bytes), as a view of the message."""
     stride = row_stride(message.step, row_bytes, row_count, len(message.data))
     if stride is None:
         raise ImageMessageError(
             f"step {message.step} and data of {len(message.data)} bytes do not fit {message.width}x{message.height} "
             f"{message.encoding}: {row_count} rows of {row_bytes} bytes take {row_count * row_bytes}"
         )
-    rows: Frame = np.ndarray((row_count, row_bytes), np.uint8, message.data, strides=(stride, 1))
+    rows: Pixels = np.ndarray((row_count, row_bytes), np.uint8, message.data, strides=(stride, 1))
     return rows
 
 
 def _depth_problem(encoding: str) -> str:
     return (
-        f"{encoding} is an encoding of depth (REP 118), not of a camera image: the node takes depth images, raw, as "
-        "depth_topics; a camera with one grey channel of 16 bits says mono16"
+        f"{encoding} is an encoding of depth (REP 118), not of a camera image: pass raw depth images to the node as "
+        "depth_topics; a camera with one 16-bit grey channel must send mono16"
     )
 
 
@@ -366,12 +359,12 @@ def _require_even(message: Any, *sides: str) -> None:
             raise ImageMessageError(f"{message.encoding} needs an even {side}, not {getattr(message, side)}")
 
 
-def _convert(pixels: Frame, code: int, encoding: str) -> Frame:
+def _convert(pixels: Pixels, code: int, encoding: str) -> Pixels:
     try:
         return convert_color(pixels, code)
     except cv2.error as error:
         raise ImageMessageError(
-            f"{encoding} picture of shape {pixels.shape} cannot be converted: {error.err}"
+            f"{encoding} image of shape {pixels.shape} cannot be converted: {error.err}"
         ) from error
 
 
@@ -380,4 +373,4 @@ def _check_pixels(pixels: NDArray[np.uint8], encoding: str) -> None:
     if channels is None:
         raise ImageMessageError(f"encoding {encoding!r}: expected bgr8, rgb8 or mono8")
     if pixels.dtype != np.uint8 or pixels.size == 0 or pixels.ndim < 2 or pixels.shape[2:] != channels:
-        raise ImageMessageError(f"pixels {pixels.dtype} {pixels.shape} are no {encoding} picture")
+        raise ImageMessageError(f"pixels {pixels.dtype} {pixels.shape} do not fit the encoding {encoding}")

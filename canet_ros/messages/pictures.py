@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures that are made of a segmentation: the topics of the node, and of a segmented bag."""
+"""Images rendered from a segmentation, which the node and segmented bags publish as topics."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CAMERA_INFO, LABEL_INFO = "camera_info", "label_info"
 
 @dataclass(frozen=True)
 class Style:
-    """How results look; fixed while the node is active.
+    """Appearance of the rendered images; constant while the node is active.
 
     Attributes:
-        legend: whether the overlay names the classes.
+        legend: whether the overlay has a legend of the classes.
     """
 
     classes: ClassTable
@@ -41,12 +41,12 @@ class Style:
 
 @dataclass(frozen=True)
 class RenderInput:
-    """What a picture output is made from.
+    """Input of an image output's ``render``.
 
     Attributes:
-        image: the camera's, (H, W, 3) BGR or (H, W) grey, uint8, at its own size.
-        segmentation: at the size of the results; unsure pixels are unlabelled.
-        scratch: memory of the mask's shape, for pictures that are copied into their message at once.
+        image: of the camera, (H, W, 3) BGR or (H, W) grey, uint8, at its own size.
+        segmentation: at the size of the results; pixels of low confidence are unlabelled.
+        scratch: buffer of the mask's shape, for images that are copied into their message at once.
     """
 
     image: NDArray[np.uint8]
@@ -58,12 +58,12 @@ class RenderInput:
 
 @dataclass(frozen=True)
 class ImageOutput:
-    """A topic that carries a picture for every camera image.
+    """A topic with one image per camera image.
 
     Attributes:
-        render: makes the picture, uint8 in ``encoding``, at the size of the results.
-        codec: of the topic ``<name>/compressed``: png or jpeg; empty: there is none.
-        uses_scratch: whether ``render`` answers with the drawing's scratch memory.
+        render: returns the image, uint8 in ``encoding``, at the size of the results.
+        codec: of the topic ``<name>/compressed``, png or jpeg; empty: no such topic.
+        uses_scratch: whether ``render`` returns the scratch buffer of its input.
     """
 
     render: Callable[[RenderInput], NDArray[np.uint8]]
@@ -72,25 +72,27 @@ class ImageOutput:
     uses_scratch: bool = False
 
 
-def _overlay(drawing: RenderInput) -> NDArray[np.uint8]:
-    mask, style = drawing.segmentation.mask, drawing.style
-    picture = overlay(_as_bgr(drawing.image, mask.shape), mask, style.bgr_table, drawing.overlay_alpha)
+def _overlay(given: RenderInput) -> NDArray[np.uint8]:
+    mask, style = given.segmentation.mask, given.style
+    image = overlay(_as_bgr(given.image, mask.shape), mask, style.bgr_table, given.overlay_alpha)
     if style.legend:
-        draw_legend(picture, style.classes)
-    return picture
+        draw_legend(image, style.classes)
+    return image
 
 
-# Only lossless codecs for what holds class ids or their colours.
+# Class ids and their colours need a lossless codec.
 IMAGE_OUTPUTS = {
-    "mask": ImageOutput(lambda d: d.segmentation.mask, "mono8", "png"),
-    "color_mask": ImageOutput(lambda d: colorize(d.segmentation.mask, d.style.rgb_table), "rgb8", "png"),
+    "mask": ImageOutput(lambda given: given.segmentation.mask, "mono8", "png"),
+    "color_mask": ImageOutput(
+        lambda given: colorize(given.segmentation.mask, given.style.rgb_table), "rgb8", "png"
+    ),
     "overlay": ImageOutput(_overlay, "bgr8", "jpeg"),
-    "confidence": ImageOutput(lambda d: d.segmentation.confidence, "mono8"),
+    "confidence": ImageOutput(lambda given: given.segmentation.confidence, "mono8"),
 }
-# Of a camera in a recorded drive.
+# Topics of a camera in a segmented bag.
 OUTPUTS = (
     *IMAGE_OUTPUTS,
-    *(f"{name}/compressed" for name, picture in IMAGE_OUTPUTS.items() if picture.codec),
+    *(f"{name}/compressed" for name, output in IMAGE_OUTPUTS.items() if output.codec),
     CAMERA_INFO,
     LABEL_INFO,
 )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train and evaluate models on folders of pictures and label images."""
+"""Train and evaluate models on folders of images and label images."""

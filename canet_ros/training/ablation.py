@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is feature cross attention worth? The same training with every fusion, several seeds each.
+"""Ablation of the fusion: the same training with every fusion and several seeds.
 
-Networks of one seed start from the same numbers in all that they share, and see the same pictures in the same order,
-for the same number of steps; what is measured is the averaged network after the last step, never a best epoch.
+Networks of one seed start from the same weights in all shared layers and see the same images in the same order for the
+same number of steps. The averaged network after the last step is measured, not that of the best epoch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from canet_ros.training.train import network_input, train
 
 @dataclass(frozen=True)
 class AblationRun:
-    """One training: a fusion, a seed, and the folder of its run."""
+    """One training run: its fusion, seed and folder."""
 
     fusion: str
     seed: int
@@ -47,9 +47,9 @@ class AblationRun:
 
 
 def train_runs(config: TrainingConfig, classes: ClassTable, runs: Sequence[AblationRun], device: str) -> None:
-    """Train what is not trained yet; ``config`` decides all but fusion, seed and name."""
+    """Train the runs that are not complete; fusion, seed and name of ``config`` are replaced by those of the run."""
     for run in runs:
-        ours = replace(
+        run_config = replace(
             config,
             name=run.folder.name,
             fusion=run.fusion,
@@ -57,11 +57,11 @@ def train_runs(config: TrainingConfig, classes: ClassTable, runs: Sequence[Ablat
             val_every=config.epochs,
         )
         if len(read_history(run.folder)) < config.epochs:
-            train(ours, classes, run.folder, device)
+            train(run_config, classes, run.folder, device)
 
 
 def planned_runs(folder: Path, fusions: Sequence[str], seeds: Sequence[int]) -> list[AblationRun]:
-    """Every fusion with every seed; all fusions of the first seed come first, so that an early end still compares."""
+    """Every fusion with every seed, ordered by seed, so that an interrupted ablation can still be compared."""
     return [
         AblationRun(fusion, seed, folder / f"{fusion}-seed{seed}") for seed in seeds for fusion in fusions
     ]
@@ -71,72 +71,77 @@ def measure_run(
     run: AblationRun, segmenter: Segmenter, splits: dict[str, list[LabelledImage]]
 ) -> dict[str, Any]:
     """mIoU and IoU per class of a run on every split; ``segmenter`` runs its model."""
-    figures: dict[str, Any] = {"fusion": run.fusion, "seed": run.seed}
-    for split, pictures in splits.items():
-        found = scores(evaluate(segmenter, pictures).confusion)
-        figures[split] = {"miou": found.miou, "iou": [float(iou) for iou in found.iou]}
-    return figures
+    metrics: dict[str, Any] = {"fusion": run.fusion, "seed": run.seed}
+    for split, images in splits.items():
+        result = scores(evaluate(segmenter, images).confusion)
+        metrics[split] = {"miou": result.miou, "iou": [float(iou) for iou in result.iou]}
+    return metrics
 
 
 def summarize(runs: Sequence[dict[str, Any]], splits: Sequence[str]) -> list[dict[str, Any]]:
-    """Per fusion and split: mean and sample standard deviation over the seeds, of the mIoU and of what it is more than
-    that of the first fusion with the same seed, and the mean IoU per class; the deviation of one seed is None.
+    """Statistics over the seeds, per fusion and split.
+
+    ``miou`` and ``gain``, the difference of the mIoU to the first fusion with the same seed, have a mean and a sample
+    standard deviation (None for a single seed); ``iou_mean`` is the mean IoU per class.
     """
     rows = []
     first = {run["seed"]: run for run in runs if run["fusion"] == runs[0]["fusion"]}
     for fusion in dict.fromkeys(run["fusion"] for run in runs):
-        ours = [run for run in runs if run["fusion"] == fusion]
-        row: dict[str, Any] = {"fusion": fusion, "seeds": len(ours)}
+        of_fusion = [run for run in runs if run["fusion"] == fusion]
+        row: dict[str, Any] = {"fusion": fusion, "seeds": len(of_fusion)}
         for split in splits:
-            mious = np.array([run[split]["miou"] for run in ours])
-            gains = mious - np.array([first[run["seed"]][split]["miou"] for run in ours])
-            spread = len(ours) > 1
+            mious = np.array([run[split]["miou"] for run in of_fusion])
+            gains = mious - np.array([first[run["seed"]][split]["miou"] for run in of_fusion])
+            has_spread = len(of_fusion) > 1
             row[split] = {
                 "miou_mean": float(mious.mean()),
-                "miou_std": float(mious.std(ddof=1)) if spread else None,
+                "miou_std": float(mious.std(ddof=1)) if has_spread else None,
                 "gain_mean": float(gains.mean()),
-                "gain_std": float(gains.std(ddof=1)) if spread else None,
-                "iou_mean": np.array([run[split]["iou"] for run in ours]).mean(axis=0).tolist(),
+                "gain_std": float(gains.std(ddof=1)) if has_spread else None,
+                "iou_mean": np.array([run[split]["iou"] for run in of_fusion]).mean(axis=0).tolist(),
             }
         rows.append(row)
     return rows
 
 
-def channel_attention_spread(model: Path, pictures: Sequence[LabelledImage]) -> dict[str, float]:
-    """How much FCA's channel map depends on the picture.
+def channel_attention_spread(model: Path, images: Sequence[LabelledImage]) -> dict[str, float]:
+    """How much FCA's channel map depends on the image.
 
     Returns:
-        ``between_pictures``: standard deviation of a channel's attention over the pictures, mean of all channels;
+        ``between_pictures``: standard deviation of a channel's attention over the images, mean of all channels;
         ``between_channels``: standard deviation of the channels' mean attentions;
         ``saturated``: share of values below 0.05 or above 0.95.
     """
     spec, network = load_network(model)
     classes = len(spec.classes)
-    found = np.stack([_attention(spec, network, picture.read(classes)[0])[1] for picture in pictures])
+    attention = np.stack([_attention(spec, network, image.read(classes)[0])[1] for image in images])
     return {
-        "between_pictures": float(found.std(axis=0).mean()),
-        "between_channels": float(found.mean(axis=0).std()),
-        "saturated": float(((found < 0.05) | (found > 0.95)).mean()),
+        "between_pictures": float(attention.std(axis=0).mean()),
+        "between_channels": float(attention.mean(axis=0).std()),
+        "saturated": float(((attention < 0.05) | (attention > 0.95)).mean()),
     }
 
 
 def attention_sheet(model: Path, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures (H, W, 3) BGR uint8, each beside the overlay and the two maps of feature cross attention."""
+    """Images (H, W, 3) BGR uint8 with their overlay and both maps of feature cross attention, one row each."""
     segmenter = Segmenter.load(model)
     spec, network = load_network(model)
     table = color_lookup_table(spec.classes, "bgr")
     rows = []
     for index, image in enumerate(images):
-        where, what = _attention(spec, network, image)
-        shown = (
+        spatial, channel = _attention(spec, network, image)
+        cells = (
             image,
             overlay(image, segmenter(image).mask, table, 0.6),
-            _heat(where, image),
-            _heat(what.reshape(8, -1), image),
+            _heat_map(spatial, image),
+            _heat_map(channel.reshape(8, -1), image),
         )
-        span = f"where {where.min():.2f} to {where.max():.2f}, what {what.min():.2f} to {what.max():.2f}"
-        rows.append(SheetRow(f"scene {index + 1}: {span}", shown))
-    columns = ("image", "overlay", "spatial map", "channel map, one cell a channel")
+        ranges = (
+            f"{name} {values.min():.2f} to {values.max():.2f}"
+            for name, values in (("spatial", spatial), ("channel", channel))
+        )
+        rows.append(SheetRow(f"scene {index + 1}: {', '.join(ranges)}", cells))
+    columns = ("image", "overlay", "spatial map", "channel map, one cell per channel")
     return contact_sheet(spec.name, "attention, dark 0 to bright 1", columns, rows, spec.classes)
 
 
@@ -153,11 +158,11 @@ def _attention(
         raise ValueError(f"{spec.name} has the fusion {spec.fusion}: only fca has both attention maps")
     with torch.inference_mode():
         spatial, context = network.branches(network_input(spec, image))
-        where, what = fusion.spatial_map(spatial)[0, 0], fusion.channel_map(context)[0, :, 0, 0]
-    return where.numpy(), what.numpy()
+        spatial_map, channel_map = fusion.spatial_map(spatial)[0, 0], fusion.channel_map(context)[0, :, 0, 0]
+    return spatial_map.numpy(), channel_map.numpy()
 
 
-def _heat(attention: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _heat_map(attention: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Values 0..1 (h, w) as colours at the size of ``image``."""
     levels = np.round(255 * attention).astype(np.uint8)
     heat = map_colors(levels, cv2.COLORMAP_VIRIDIS)

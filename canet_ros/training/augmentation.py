@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a picture may look like on another road, in other light, through another lens."""
+"""Random geometry, lighting and lens effects for training images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Image = NDArray[np.uint8]
 def view_shapes(crop: tuple[int, int], max_aspect: float, multiple: int = 16) -> list[tuple[int, int]]:
     """Shapes (width, height) of training views: ``crop``, one of ``max_aspect``, and one between the two.
 
-    All have about the area of ``crop``, so that a step costs the same, and sides that are multiples of ``multiple``.
-    A crop that is as wide as ``max_aspect`` already stays alone.
+    All have about the area of ``crop``, so that steps cost the same, and sides that are multiples of ``multiple``.
+    A crop as wide as ``max_aspect`` is the only shape.
     """
     narrowest = crop[0] / crop[1]
     shapes = [crop]
@@ -39,17 +39,17 @@ def view_shapes(crop: tuple[int, int], max_aspect: float, multiple: int = 16) ->
 def augment(
     image: Image, label: Image, crop: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Image, Image]:
-    """A random view of the picture in random light.
+    """A random view of the image under random lighting.
 
     Args:
         image: (H, W, 3) BGR uint8.
         label: (H, W) uint8 class ids.
         crop: (width, height) of the result.
-        rng: the only source of chance.
+        rng: the only source of randomness.
 
     Returns:
-        Image (height, width, 3) BGR uint8 and labels (height, width) uint8. A view wider than the picture goes on in
-        its mirror image, as streets have two sides; above and below the picture labels are 255.
+        Image (height, width, 3) BGR uint8 and labels (height, width) uint8. A view wider than the image continues in
+        its mirror image; labels above and below the image are 255.
     """
     image, label = _random_view(image, label, crop, rng)
     image = _random_light(image, rng)
@@ -60,7 +60,7 @@ def _random_view(
     image: Image, label: Image, crop: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Image, Image]:
     height, width = label.shape
-    # By area, not by width: in a wide camera's picture things are no larger than in a narrow one's.
+    # By area, not by width: objects in the image of a wide camera are not larger than in that of a narrow one.
     fit = math.sqrt(crop[0] * crop[1] / (width * height))
     scale = float(np.exp(rng.uniform(*np.log(_SCALE_RANGE)))) * fit
     aspect = float(np.exp(rng.uniform(*np.log(_ASPECT_RANGE))))
@@ -71,15 +71,15 @@ def _random_view(
     linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-scale_x if flip else scale_x, scale_y])
     slack = np.abs(np.array([scale_x * width, scale_y * height]) - np.array(crop)) / 2
     center = np.array(crop) / 2 + rng.uniform(-slack, slack)
-    beside = math.ceil(max(0.0, crop[0] / scale_x - width))
-    if beside:
+    margin = math.ceil(max(0.0, crop[0] / scale_x - width))
+    if margin:
         image, label = (
-            cv2.copyMakeBorder(side, 0, 0, beside, beside, cv2.BORDER_REFLECT_101).astype(
+            cv2.copyMakeBorder(plane, 0, 0, margin, margin, cv2.BORDER_REFLECT_101).astype(
                 np.uint8, copy=False
             )
-            for side in (image, label)
+            for plane in (image, label)
         )
-    offset = center - linear @ np.array([beside + width / 2, height / 2])
+    offset = center - linear @ np.array([margin + width / 2, height / 2])
     matrix = np.hstack((linear, offset[:, None]))
     view = cv2.warpAffine(image, matrix, crop, flags=cv2.INTER_LINEAR, borderValue=(104, 116, 124))
     labels = cv2.warpAffine(label, matrix, crop, flags=cv2.INTER_NEAREST, borderValue=(_IGNORED,))
@@ -91,7 +91,7 @@ def _random_light(image: Image, rng: np.random.Generator) -> Image:
     gamma = np.exp(rng.uniform(-0.4, 0.4))
     contrast, brightness = rng.uniform(0.65, 1.35), rng.uniform(-0.1, 0.15)
     gains = rng.uniform(0.88, 1.12, 3)
-    # Contrast turns about the picture's own mean: dark pictures stay legible.
+    # Contrast scales about the image's own mean, so that dark images stay legible.
     middle = float(np.mean(image[::8, ::8])) / 255
     curves = (levels[:, None] ** gamma - middle**gamma) * contrast + middle + brightness
     table = np.clip(curves * gains * 255.0, 0, 255).astype(np.uint8)
@@ -109,7 +109,7 @@ def _random_light(image: Image, rng: np.random.Generator) -> Image:
 
 
 def _shadow(size: tuple[int, int], rng: np.random.Generator) -> Image:
-    """A soft-edged darker polygon, as of a building or a tree, (H, W, 3) uint8 where 255 leaves the light alone."""
+    """Factors (H, W, 3) uint8, 255 for unchanged, of a soft-edged shadow like that of a building or a tree."""
     height, width = size
     corners = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
     shade = np.full((height // 4 + 1, width // 4 + 1), 255, np.uint8)

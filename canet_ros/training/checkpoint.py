@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run needs to go on where it stopped, in one file that is never half written."""
+"""Checkpoint of a training run: one file, written atomically, from which the run resumes exactly."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from canet_ros.inference.model_folder import ModelError
 from canet_ros.training.initialization import load_weights_file
 from canet_ros.training.metrics import Scores
 
-_START_ANEW = "use another --out folder, or delete it to start anew"
+_START_OVER = "use another --out folder, or delete it to start over"
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that changes from step to step; samples and learning rate follow from the epoch alone."""
+    """Everything that changes from step to step. Samples and learning rate depend on the epoch only."""
 
     network: nn.Module
     ema: nn.Module
@@ -37,10 +37,10 @@ def save_checkpoint(
     """Write the state after ``epochs`` finished epochs, and the best scores so far.
 
     Args:
-        identity: what makes this run this run, as JSON has it: configuration, classes, pictures.
+        identity: what distinguishes the run, in JSON types: configuration, classes, images.
 
     Raises:
-        OSError: it cannot be written; what was there stays.
+        OSError: the file cannot be written; an existing checkpoint is unchanged.
     """
     content = {
         "identity": json.dumps(identity),
@@ -51,25 +51,25 @@ def save_checkpoint(
         "epoch": epochs,
         "best": None if best is None else {**asdict(best), "iou": best.iou.tolist()},
     }
-    with atomic_write(path) as new:
+    with atomic_write(path) as temporary:
         try:
-            torch.save(content, new)
-        except RuntimeError as error:  # of a full disk, with a page of C++
+            torch.save(content, temporary)
+        except RuntimeError as error:  # a full disk; torch's message is a C++ backtrace
             raise OSError(error.__context__ or str(error).partition("\n")[0]) from error
 
 
 def resume(path: Path, identity: Mapping[str, Any], state: TrainingState) -> tuple[int, Scores | None]:
-    """Bring ``state`` to where the checkpoint left it; finished epochs and best scores, (0, None) without one.
+    """Load a checkpoint into ``state``; return finished epochs and best scores, (0, None) without a checkpoint.
 
     Raises:
-        ValueError: the checkpoint is of another run, and what differs; or it is damaged, or no checkpoint.
+        ValueError: the checkpoint is of another run (the message names the differences), or it is damaged.
     """
     if not path.is_file():
         return 0, None
     try:
         content = load_weights_file(path)
     except ModelError as error:
-        raise ValueError(f"{error}: {_START_ANEW}") from error
+        raise ValueError(f"{error}: {_START_OVER}") from error
     try:
         differences = _differences(json.loads(content["identity"]), json.loads(json.dumps(identity)))
         if not differences:
@@ -81,17 +81,19 @@ def resume(path: Path, identity: Mapping[str, Any], state: TrainingState) -> tup
             return int(content["epoch"]), best
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is no checkpoint of canet train, or of another version: {_START_ANEW}"
+            f"{path} is not a checkpoint of canet train, or of another version: {_START_OVER}"
         ) from error
-    raise ValueError(f"{path} is of another configuration ({'; '.join(differences)}): {_START_ANEW}")
+    raise ValueError(f"{path} is of another configuration ({'; '.join(differences)}): {_START_OVER}")
 
 
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    names = [key for key in {**there, **now} if key not in there or key not in now or there[key] != now[key]]
-    found = [f"{key} was {there.get(key)!r}, is {now.get(key)!r}" for key in names if key != "classes"]
+def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = [
+        key for key in {**stored, **now} if key not in stored or key not in now or stored[key] != now[key]
+    ]
+    texts = [f"{key} was {stored.get(key)!r}, is {now.get(key)!r}" for key in names if key != "classes"]
     if "classes" in names:
-        old, new = there.get("classes", []), now["classes"]
+        old, new = stored.get("classes", []), now["classes"]
         if len(old) != len(new):
-            found.append(f"there were {len(old)} classes, there are {len(new)}")
-        found += [f"class {i} was {a!r}, is {b!r}" for i, (a, b) in enumerate(zip(old, new)) if a != b][:1]
-    return found
+            texts.append(f"there were {len(old)} classes, there are {len(new)}")
+        texts += [f"class {i} was {a!r}, is {b!r}" for i, (a, b) in enumerate(zip(old, new)) if a != b][:1]
+    return texts

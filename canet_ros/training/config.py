@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decides a training, and the checks of it before any work."""
+"""Configuration of a training run, checked on construction."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         ),
     ),
     ("above 0", lambda value: value > 0, ("learning_rate",)),
-    ("above 0, and 1 at most", lambda value: 0 < value <= 1, ("hard_share",)),
+    ("above 0 and at most 1", lambda value: 0 < value <= 1, ("hard_share",)),
     ("0 or more and below 1", lambda value: 0 <= value < 1, ("ema_decay",)),
     ("above 1", lambda value: value > 1, ("class_sharpness",)),
 )
@@ -51,29 +51,29 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What decides the weights beside classes, pictures and device; kept beside them. Checked when it is made.
+    """Everything that determines the weights, except classes, images and device; stored with the model.
 
     Attributes:
         data: folder with the splits ``train`` and ``val``.
-        data_licence: what the data may be used for; so may the weights.
-        extra_data: folders of further labelled pictures. Of each an epoch sees its share, ``extra_share`` where it
-            has none of its own, times the number of training pictures.
-        splits: folders of ``data`` to train on; with ``val`` among them the last epoch counts, not the best on val,
-            and no figure on val is kept: it would be of pictures that were learned.
-        without: prefixes of picture names (drives) left out of the training.
-        init: nothing, a model folder, or an ImageNet file of the backbone.
-        freeze_stem: leave the backbone's layers up to stride 4 as ``init`` gave them.
-        teacher: a model folder whose logits are learned beside the labels (distillation).
-        loss_stride: the loss is taken at the crop's size over ``loss_stride``.
+        data_licence: permitted use of the data, and so of the weights.
+        extra_data: folders of further labelled images. An epoch draws share times the number of training images from
+            each; ``extra_share`` is the share of folders without their own.
+        splits: folders of ``data`` to train on. If ``val`` is among them, the last epoch is stored instead of the best
+            one on val, without metrics on val, because the model has been trained on these images.
+        without: prefixes of image names (drives) held out of the training.
+        init: empty, a model folder, or an ImageNet file of the backbone.
+        freeze_stem: keep the backbone's layers up to stride 4 as in ``init``.
+        teacher: model folder whose logits are learned in addition to the labels (distillation).
+        loss_stride: the loss is computed at the crop's size divided by ``loss_stride``.
         class_sharpness, dice_share, hard_share: see ``loss``.
-        crop: (width, height) of a training sample.
-        max_aspect: two batches of three are wider than ``crop``, up to this width per height (``view_shapes``), since
-            a network runs in its camera's shape; 0 for ``crop`` alone.
+        crop: (width, height) of a training sample, pixels.
+        max_aspect: maximum ratio of width to height. Two of three batches are wider than ``crop``
+            (``view_shapes``), because a network runs in the shape of its camera; 0: ``crop`` only.
         epochs: length of the schedule.
-        sync_batch_norm: several processes on GPUs take batch norm's statistics over the whole batch, not each its own.
+        sync_batch_norm: with several GPU processes, compute batch norm statistics over the whole batch.
 
     Raises:
-        ValueError: a value is out of its range; one line that begins with the field's name.
+        ValueError: a value is out of its range; the message is one line that begins with the field's name.
     """
 
     data: str
@@ -119,11 +119,11 @@ class TrainingConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} {value!r}: choose one of {', '.join(choices)}")
-        for words, holds, names in _RANGES:
+        for description, in_range, names in _RANGES:
             for name in names:
                 value = getattr(self, name)
-                if not (math.isfinite(value) and holds(value)):
-                    raise ValueError(f"{name} {value!r}: must be {words}")
+                if not (math.isfinite(value) and in_range(value)):
+                    raise ValueError(f"{name} {value!r}: must be {description}")
         if not self.splits:
             raise ValueError("splits (): name at least one folder of the data to train on")
         for name in ("resolution", "crop"):
@@ -137,8 +137,8 @@ class TrainingConfig:
 
 
 def _check_type(name: str, value: Any, expected: type) -> None:
-    # A whole number is a float too, but true is no number.
+    # An int is valid as a float; a bool is not valid as a number.
     allowed = (int, float) if expected is float else (expected,)
     if expected in (int, float, tuple) and (isinstance(value, bool) or not isinstance(value, allowed)):
-        kind = {int: "a whole number", float: "a number", tuple: "a tuple"}[expected]
+        kind = {int: "an integer", float: "a number", tuple: "a tuple"}[expected]
         raise ValueError(f"{name} {value!r}: expected {kind}")

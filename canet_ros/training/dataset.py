@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of pictures with label images beside them, in CamVid's layout.
+"""Labelled images in CamVid's layout.
 
-``<split>/images/NAME.png`` is the picture, ``<split>/labels/NAME.png`` its 8-bit class ids. Ids that the class table
-does not have are ignored in training and in every figure.
+``<split>/images/NAME.png`` is the image, ``<split>/labels/NAME.png`` its 8-bit class ids. Ids outside of the class
+table are ignored in training and in all metrics.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """Where a picture and its labels lie."""
+    """Paths of an image and its labels."""
 
     image: Path
     label: Path
@@ -42,98 +42,100 @@ class LabelledImage:
         return self.image.stem
 
     def read(self, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Image (H, W, 3) BGR uint8 and labels (H, W) uint8, ids of ``classes`` and above set to ``IGNORED``.
+        """Image (H, W, 3) BGR uint8 and labels (H, W) uint8; ids of ``classes`` and above become ``IGNORED``.
 
         Raises:
-            ValueError: a file cannot be decoded, or the two differ in size.
+            ValueError: a file cannot be decoded, or the sizes differ.
         """
         image, label = read_image(self.image), self.read_ids()
         if label.shape != image.shape[:2]:
-            turned = exif_orientation(self.image.read_bytes()) > 4 and label.shape == image.shape[1::-1]
+            rotated = exif_orientation(self.image.read_bytes()) > 4 and label.shape == image.shape[1::-1]
             advice = (
-                ": the image is turned by its EXIF orientation, and the labels were drawn on the pixels as they are "
-                "stored; turn the labels too, or remove the orientation from the image"
+                ": the image is rotated by its EXIF orientation, but the labels match the stored pixels; rotate the "
+                "labels too, or remove the orientation from the image"
             )
             raise ValueError(
-                f"{self.label} is {label.shape}, its picture {image.shape[:2]}: sizes must agree"
-                + (advice if turned else "")
+                f"{self.label} is {label.shape}, its image {image.shape[:2]}: sizes must agree"
+                + (advice if rotated else "")
             )
         return image, np.where(label < classes, label, IGNORED).astype(np.uint8)
 
     def read_ids(self) -> NDArray[np.uint8]:
-        """Ids (H, W) uint8 as they are stored, those outside of any class table too; raises as ``read``."""
+        """Ids (H, W) uint8 as stored, including those outside of the class table; raises as ``read``."""
         with self.label.open("rb") as file:
             header = file.read(26)
         if header and not header.startswith(b"\x89PNG"):
             raise ValueError(
-                f"{self.label} is not a PNG, whatever its name says: write the ids as an 8-bit grey PNG"
+                f"{self.label} is not a PNG despite its name: write the ids as an 8-bit grey PNG"
             )
         kind = _PNG_KINDS.get(header[25]) if len(header) > 25 else None
         if kind:
             raise ValueError(
-                f"{self.label}: expected one 8-bit channel of class ids, got {kind}: write each pixel's place in the "
-                "class table into a grey PNG"
+                f"{self.label}: expected one 8-bit channel of class ids, got {kind}: write each pixel's class id into "
+                "a grey PNG"
             )
         label = read_image(self.label, cv2.IMREAD_UNCHANGED)
-        if header[24] != 8:  # OpenCV makes 255 of the highest, and other ids of the others
+        if header[24] != 8:  # OpenCV scales other depths to 0..255
             raise ValueError(
                 f"{self.label}: expected 8 bits a pixel, got {header[24]}: write the ids as an 8-bit grey PNG"
             )
         return label
 
 
-# Kinds of PNG that are not one grey channel.
-_PNG_KINDS = {2: "RGB colours", 3: "ids behind a palette", 4: "grey with transparency", 6: "RGB colours"}
+# PNG colour types other than one grey channel.
+_PNG_KINDS = {2: "RGB colours", 3: "palette indices", 4: "grey with alpha", 6: "RGB colours"}
 
 
 def count_ids(
-    pictures: Sequence[LabelledImage],
+    images: Sequence[LabelledImage],
     classes: ClassTable,
     warn: Callable[[str], None],
-    images: bool = False,
+    check_images: bool = False,
 ) -> NDArray[np.int64]:
-    """How many pixels have each id, (256,), those that the class table lacks too.
+    """Count the pixels of each id, (256,), including ids outside of the class table.
 
     Args:
-        warn: told of ids that the table lacks, and of label images without any that it has.
-        images: read every image too, so that one that is broken or of another size is found now.
+        warn: called with ids outside of the table, and with label images that have no id of it.
+        check_images: also read every image, to find one that is broken or of another size before the training.
 
     Raises:
-        ValueError: no pixel has an id of the table, or a file is not as ``LabelledImage.read`` wants it.
+        ValueError: no pixel has an id of the table, or as ``LabelledImage.read``.
     """
     counts = np.zeros(IGNORED + 1, np.int64)
     unlabelled = []
-    for picture in pictures:
-        if images:
-            picture.read(len(classes))
-        found = np.bincount(picture.read_ids().ravel(), minlength=IGNORED + 1)
-        if not found[: len(classes)].any():
-            unlabelled.append(str(picture.label))
-        counts += found
-    folders = in_short(list(dict.fromkeys(str(picture.label.parent) for picture in pictures)))
+    for image in images:
+        if check_images:
+            image.read(len(classes))
+        image_counts = np.bincount(image.read_ids().ravel(), minlength=IGNORED + 1)
+        if not image_counts[: len(classes)].any():
+            unlabelled.append(str(image.label))
+        counts += image_counts
+    folders = in_short(list(dict.fromkeys(str(image.label.parent) for image in images)))
     table = f"the {len(classes)} classes (0 to {len(classes) - 1})"
     if not counts[: len(classes)].any():
         raise ValueError(
-            f"{folders}: no pixel of the {len(pictures)} label images has an id of {table}; they hold "
-            f"{_shares(counts, 0)}: write each pixel's place in the class table"
+            f"{folders}: no pixel of the {len(images)} label images has an id of {table}; they contain "
+            f"{_shares(counts, 0)}: write each pixel's class id"
         )
     if counts[len(classes) : IGNORED].any():
-        warn(f"{folders}: ignored are the ids that the class table lacks: {_shares(counts, len(classes))}")
+        warn(f"{folders}: ignoring ids outside of the class table: {_shares(counts, len(classes))}")
     if unlabelled:
-        warn(f"{in_short(unlabelled)}: no pixel has an id of {table}, nothing is learned or measured")
+        warn(
+            f"{in_short(unlabelled)}: no pixel has an id of {table}; used neither for training nor for metrics"
+        )
     return counts
 
 
 def warn_about_missing_classes(
-    counts: NDArray[np.int64], classes: ClassTable, where: Path, warn: Callable[[str], None]
+    counts: NDArray[np.int64], classes: ClassTable, folder: Path, warn: Callable[[str], None]
 ) -> None:
-    """Name the classes without a pixel; ``counts`` as ``count_ids`` gives them, of the labels in ``where``."""
+    """Warn about classes without a pixel; ``counts`` are those of ``count_ids`` for the labels in ``folder``."""
     missing = [f"{name} ({i})" for i, name in enumerate(classes.names) if not counts[i]]
     if missing:
         ignored = _shares(counts, len(classes))
         warn(
-            f"{where}: no label has a pixel of the class{'es' * (len(missing) > 1)} {in_short(missing, 20)}"
-            + (f"; ignored are the ids {ignored}" if ignored else "")
+            f"{folder}: no label has a pixel of the class{'es' * (len(missing) > 1)} {in_short(missing, 20)}"
+            + (f"; ignored ids: {ignored}" if ignored else "")
         )
 
 
@@ -143,7 +145,7 @@ def _shares(counts: NDArray[np.int64], first: int) -> str:
 
 
 def to_stderr(text: str) -> None:
-    """A line for whoever started the command."""
+    """Print one line to stderr."""
     print(text, file=sys.stderr)
 
 
@@ -153,65 +155,65 @@ def find_labelled_images(
     without: Sequence[str] = (),
     warn: Callable[[str], None] = to_stderr,
 ) -> list[LabelledImage]:
-    """All labelled pictures of a split, by name; ``only`` and ``without`` choose by prefix of the name (a drive).
+    """All labelled images of a split, sorted by name; ``only`` and ``without`` select by name prefix (a drive).
 
     Args:
-        warn: told of what lies there and is not used.
+        warn: called with files that are not used.
 
     Raises:
-        ValueError: the folder is not in the layout, a label is missing or is that of two pictures, nothing is left.
+        ValueError: the folder has another layout, a label is missing or belongs to two images, or no image is selected.
     """
     if not (split / "images").is_dir() or not (split / "labels").is_dir():
-        raise ValueError(f"{split} must hold the folders images/ and labels/")
+        raise ValueError(f"{split} must contain the folders images/ and labels/")
     files = sorted(file for file in (split / "images").iterdir() if not file.name.startswith("."))
-    images = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
-    _warn_of_unused(split, files, images, warn)
+    paths = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    _warn_about_unused(split, files, paths, warn)
     for prefix in only:
-        if not any(image.name.startswith(prefix) for image in images):
-            warn(f"{split}/images holds no picture that begins with {prefix}")
-    pictures: list[LabelledImage] = []
-    for image in images:
-        if only and not image.name.startswith(tuple(only)):
+        if not any(path.name.startswith(prefix) for path in paths):
+            warn(f"{split}/images contains no image whose name starts with {prefix}")
+    images: list[LabelledImage] = []
+    for path in paths:
+        if only and not path.name.startswith(tuple(only)):
             continue
-        if without and image.name.startswith(tuple(without)):
+        if without and path.name.startswith(tuple(without)):
             continue
-        label = split / "labels" / f"{image.stem}.png"
+        label = split / "labels" / f"{path.stem}.png"
         if not label.is_file():
-            raise ValueError(f"{label} is missing: every picture needs its labels")
-        if pictures and pictures[-1].label == label:  # sorted: files of one name follow each other
+            raise ValueError(f"{label} is missing: every image needs labels")
+        if images and images[-1].label == label:  # equal stems are neighbours, because the files are sorted
             raise ValueError(
-                f"{pictures[-1].image} and {image} have one label file, {label}: keep one of them"
+                f"{images[-1].image} and {path} have the same label file, {label}: keep one of them"
             )
-        pictures.append(LabelledImage(image, label))
-    if not pictures:
-        names = [f"that begins with {' or '.join(only)}"] if only else []
-        names += [f"that does not begin with {' or '.join(without)}"] if without else []
-        raise ValueError(f"{split}/images holds no picture {' and '.join(names)}".rstrip())
-    for sentence in differences_from_file(picture.image for picture in pictures):
+        images.append(LabelledImage(path, label))
+    if not images:
+        names = [f"whose name starts with {' or '.join(only)}"] if only else []
+        names += [f"whose name does not start with {' or '.join(without)}"] if without else []
+        raise ValueError(f"{split}/images contains no image {' and '.join(names)}".rstrip())
+    for sentence in differences_from_file(image.image for image in images):
         warn(sentence)
-    return pictures
+    return images
 
 
-def _warn_of_unused(
+def _warn_about_unused(
     split: Path, files: Sequence[Path], images: Sequence[Path], warn: Callable[[str], None]
 ) -> None:
     stems = {image.stem for image in images}
     others = [file.name for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]
     if others:
-        warn(f"{split}/images: {in_short(others)}: no picture by its name, left out")
-    alone = sorted(label.name for label in (split / "labels").glob("*.png") if label.stem not in stems)
-    if alone:
-        warn(f"{split}/labels: {in_short(alone)}: no picture of this name in images/, left out")
+        warn(f"{split}/images: ignoring files without the suffix of an image: {in_short(others)}")
+    unmatched = sorted(label.name for label in (split / "labels").glob("*.png") if label.stem not in stems)
+    if unmatched:
+        warn(f"{split}/labels: ignoring labels without an image in images/: {in_short(unmatched)}")
 
 
 @dataclass(frozen=True)
 class ExtraData:
-    """A folder of further labelled pictures, and how many of them an epoch sees per training picture.
+    """A folder of further labelled images, and how many of them an epoch draws per training image.
 
-    ``share`` None: what the training takes for folders without a share of their own.
+    ``share`` None: the share that the training sets for folders without their own.
 
     Raises:
-        ValueError: no folder is named, or the share is not above 0.
+        ValueError: the folder is empty text, or the share is not above 0.
     """
 
     folder: str
@@ -232,7 +234,7 @@ class ExtraData:
 
 
 def parse_extra_data(text: str) -> ExtraData:
-    """``"FOLDER"`` or ``"FOLDER:SHARE"``; a folder that is there under the whole of ``text`` is meant itself.
+    """``"FOLDER"`` or ``"FOLDER:SHARE"``; an existing folder named ``text`` takes precedence.
 
     Raises:
         ValueError: as ``ExtraData``.
@@ -242,54 +244,58 @@ def parse_extra_data(text: str) -> ExtraData:
         return ExtraData(text)
     try:
         number = float(share)
-    except ValueError:  # a colon of the folder's own name
+    except ValueError:  # the colon is part of the folder's name
         return ExtraData(text)
     return ExtraData(folder, number)
 
 
 class SampleIndex(NamedTuple):
-    """One sample of a training."""
+    """One training sample."""
 
     epoch: int
-    position: int  # of the picture among all
-    repeat: int  # how often the epoch has shown this picture before
-    batch: int  # number of the batch in the epoch; all samples of a batch have one shape
+    position: int  # index of the image
+    repeat: int  # number of earlier samples of this image in the epoch
+    batch: int  # index of the batch in the epoch; all samples of a batch have one shape
 
 
 class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented training samples, each a pure function of seed and index: a resumed run sees the same ones.
+    """Augmented training samples. Each is a function of seed and index only, so that a resumed run sees the same ones.
 
-    A sample is (image (3, h, w) uint8 RGB, labels (h, w) int64), (w, h) being one of ``shapes``.
+    A sample is (image (3, h, w) uint8 RGB, labels (h, w) int64), where (w, h) is one of ``shapes``.
     """
 
     def __init__(
-        self, pictures: Sequence[LabelledImage], classes: int, shapes: Sequence[tuple[int, int]], seed: int
+        self, images: Sequence[LabelledImage], classes: int, shapes: Sequence[tuple[int, int]], seed: int
     ) -> None:
-        self._pictures = pictures
+        self._images = images
         self._classes = classes
         self._shapes = shapes
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, index: SampleIndex) -> tuple[Tensor, Tensor]:
         cv2.setNumThreads(0)
-        of_batch = np.random.default_rng((self._seed, index.epoch, index.batch))
-        shape = self._shapes[int(of_batch.integers(len(self._shapes)))]
+        batch_rng = np.random.default_rng((self._seed, index.epoch, index.batch))
+        shape = self._shapes[int(batch_rng.integers(len(self._shapes)))]
         rng = np.random.default_rng((self._seed, index.epoch, index.position, index.repeat))
-        image, label = self._pictures[index.position].read(self._classes)
+        image, label = self._images[index.position].read(self._classes)
         image, label = augment(image, label, shape, rng)
         rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
         return torch.from_numpy(rgb), torch.from_numpy(label.astype(np.int64))
 
 
 class EpochSampler(Sampler[SampleIndex]):
-    """Order of one epoch: all of the first ``main`` pictures, and of each folder after them as many as it shall give.
+    """Order of one epoch: the first ``main`` images, and a number of images drawn from each further folder.
 
-    ``extra`` is (pictures, drawn an epoch) of each further folder. Of a folder that gives more than it has, every
-    picture comes before any comes again. With several processes each one, told by its ``rank``, takes its share of
-    every global batch; ``batch_size`` is that of one process.
+    Args:
+        main: number of images of which every epoch uses all.
+        extra: (number of images, number drawn per epoch) of each further folder. All images of a folder are drawn
+            before any is drawn again.
+        batch_size: of one process.
+        rank: of this process; each process draws its part of every global batch.
+        world_size: number of processes.
     """
 
     def __init__(
@@ -299,29 +305,29 @@ class EpochSampler(Sampler[SampleIndex]):
         batch_size: int,
         seed: int,
         rank: int = 0,
-        processes: int = 1,
+        world_size: int = 1,
     ) -> None:
         self._main = main
         self._extra = extra
         self._batch_size = batch_size
         self._seed = seed
         self._rank = rank
-        self._processes = processes
+        self._world_size = world_size
         self.epoch = 0
 
     def __len__(self) -> int:
-        return (self._main + sum(drawn for _, drawn in self._extra)) // self._processes
+        return (self._main + sum(drawn for _, drawn in self._extra)) // self._world_size
 
     def __iter__(self) -> Iterator[SampleIndex]:
         rng = np.random.default_rng((self._seed, self.epoch))
         chosen = [(position, 0) for position in range(self._main)]
         first = self._main
-        for pictures, drawn in self._extra:
-            for repeat in range(math.ceil(drawn / pictures)):
-                shown = rng.permutation(pictures)[: drawn - repeat * pictures]
-                chosen += [(first + int(position), repeat) for position in shown]
-            first += pictures
-        order = rng.permutation(len(chosen))[self._rank :: self._processes]
-        for count, place in enumerate(order[: len(self)]):
-            position, repeat = chosen[int(place)]
+        for images, drawn in self._extra:
+            for repeat in range(math.ceil(drawn / images)):
+                selected = rng.permutation(images)[: drawn - repeat * images]
+                chosen += [(first + int(position), repeat) for position in selected]
+            first += images
+        order = rng.permutation(len(chosen))[self._rank :: self._world_size]
+        for count, index in enumerate(order[: len(self)]):
+            position, repeat = chosen[int(index)]
             yield SampleIndex(self.epoch, position, repeat, count // self._batch_size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a model as it is used: through ``Segmenter``, on any engine and precision, at the pictures' own size."""
+"""Evaluate a model as it is deployed: through ``Segmenter``, on any engine and precision, at the images' own size."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from canet_ros.training.metrics import confusion_matrix, scores
 
 @dataclass(frozen=True)
 class Comparison:
-    """Confusion matrix over all pictures, (classes, classes) by (truth, prediction), and the mIoU of each picture,
-    NaN where no label has an id of the classes.
+    """Masks compared with labels.
+
+    Attributes:
+        confusion: over all images, (classes, classes), by (label, prediction).
+        miou_by_image: by image name; NaN if its labels have no id of the classes.
     """
 
     confusion: NDArray[np.int64]
@@ -34,94 +37,98 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evaluation(Comparison):
-    """What a model is worth.
+    """Result of ``evaluate``.
 
     Attributes:
-        reliability: how true the confidences are.
-        familiarity: figures of each picture, as ``inference.familiarity`` has them.
+        reliability: of the confidences.
+        ood_statistics: of each image, the confidence statistics that the OOD monitor compares.
     """
 
     reliability: Reliability
-    familiarity: list[dict[str, float]]
+    ood_statistics: list[dict[str, float]]
 
 
-def evaluate(segmenter: Segmenter, pictures: Sequence[LabelledImage], flip: bool = False) -> Evaluation:
-    """Segment every picture and compare with its labels; ids outside of the class table do not count.
+def evaluate(segmenter: Segmenter, images: Sequence[LabelledImage], flip: bool = False) -> Evaluation:
+    """Segment every image and compare it with its labels; ids outside of the class table do not count.
 
-    With ``flip`` the mirrored picture is segmented too, and each pixel gets the class of the more confident view.
+    With ``flip``, the mirrored image is segmented too, and each pixel gets the class of the higher confidence.
     """
     classes = len(segmenter.spec.classes)
-    familiarity = []
-    trust = Reliability(np.zeros(256, np.int64), np.zeros(256, np.int64))
+    ood_statistics = []
+    total = Reliability(np.zeros(256, np.int64), np.zeros(256, np.int64))
 
-    def masks_of(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        nonlocal trust
+    def predict(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        nonlocal total
         at_network_size = segmenter.segment_batch([image])[0]
-        familiarity.append(figures(at_network_size))
-        found = at_network_size.resized((image.shape[1], image.shape[0]))
+        ood_statistics.append(figures(at_network_size))
+        segmentation = at_network_size.resized((image.shape[1], image.shape[0]))
         if flip:
-            found = _of_both_views(segmenter, image, found)
-        trust += reliability(label, found.mask, found.confidence, classes)
-        return [found.mask]
+            segmentation = _merge_mirrored(segmenter, image, segmentation)
+        total += reliability(label, segmentation.mask, segmentation.confidence, classes)
+        return [segmentation.mask]
 
-    (compared,) = compare_with_labels(masks_of, pictures, classes, "evaluate")
-    return Evaluation(compared.confusion, compared.miou_by_image, trust, familiarity)
+    (comparison,) = compare_with_labels(predict, images, classes, "evaluate")
+    return Evaluation(comparison.confusion, comparison.miou_by_image, total, ood_statistics)
 
 
 def compare_with_labels(
-    masks_of: Callable[[NDArray[np.uint8], NDArray[np.uint8]], Sequence[NDArray[np.uint8]]],
-    pictures: Sequence[LabelledImage],
+    predict: Callable[[NDArray[np.uint8], NDArray[np.uint8]], Sequence[NDArray[np.uint8]]],
+    images: Sequence[LabelledImage],
     classes: int,
     title: str,
     leave: bool = True,
 ) -> list[Comparison]:
-    """What each mask (H, W) is worth that ``masks_of`` makes of a picture (H, W, 3) BGR and its labels, over all."""
-    found: list[Comparison] = []
-    for picture in tqdm(pictures, desc=title, unit="picture", leave=leave, disable=None):
-        image, label = picture.read(classes)
-        masks = masks_of(image, label)
-        found = found or [Comparison(np.zeros((classes, classes), np.int64), {}) for _ in masks]
-        for one, mask in zip(found, masks):
+    """Compare the masks of one or several predictors with the labels of all images.
+
+    Args:
+        predict: returns masks (H, W), one per predictor, for an image (H, W, 3) BGR and its labels.
+        title: of the progress bar.
+        leave: whether the progress bar stays on the screen.
+    """
+    comparisons: list[Comparison] = []
+    for labelled in tqdm(images, desc=title, unit="image", leave=leave, disable=None):
+        image, label = labelled.read(classes)
+        masks = predict(image, label)
+        comparisons = comparisons or [Comparison(np.zeros((classes, classes), np.int64), {}) for _ in masks]
+        for comparison, mask in zip(comparisons, masks):
             confusion = confusion_matrix(label, mask, classes)
-            one.miou_by_image[picture.name] = scores(confusion).miou if confusion.any() else math.nan
-            np.add(one.confusion, confusion, out=one.confusion)
-    return found
+            comparison.miou_by_image[labelled.name] = scores(confusion).miou if confusion.any() else math.nan
+            np.add(comparison.confusion, confusion, out=comparison.confusion)
+    return comparisons
 
 
-def _of_both_views(segmenter: Segmenter, image: NDArray[np.uint8], found: Segmentation) -> Segmentation:
+def _merge_mirrored(segmenter: Segmenter, image: NDArray[np.uint8], plain: Segmentation) -> Segmentation:
     mirrored = segmenter(np.ascontiguousarray(image[:, ::-1]))
-    as_seen = Segmentation(mirrored.mask[:, ::-1], mirrored.confidence[:, ::-1])
-    surer = found.confidence >= as_seen.confidence
-    return Segmentation(
-        np.where(surer, found.mask, as_seen.mask), np.where(surer, found.confidence, as_seen.confidence)
-    )
+    mask, confidence = mirrored.mask[:, ::-1], mirrored.confidence[:, ::-1]
+    keep = plain.confidence >= confidence
+    return Segmentation(np.where(keep, plain.mask, mask), np.where(keep, plain.confidence, confidence))
 
 
 def worst_images_sheet(
-    segmenter: Segmenter, pictures: Sequence[LabelledImage], evaluation: Evaluation, count: int = 6
+    segmenter: Segmenter, images: Sequence[LabelledImage], evaluation: Evaluation, count: int = 6
 ) -> NDArray[np.uint8]:
-    """Image, overlay and truth of the pictures of lowest mIoU, one row each, (H, W, 3) BGR uint8."""
+    """Image, overlay and labels of the images of lowest mIoU, one row each, (H, W, 3) BGR uint8."""
     classes = segmenter.spec.classes
     table = color_lookup_table(classes, "bgr")
-    measured = [one for one in pictures if not np.isnan(evaluation.miou_by_image[one.name])]
-    worst = sorted(measured, key=lambda picture: evaluation.miou_by_image[picture.name])[:count]
+    miou = evaluation.miou_by_image
+    worst = sorted((one for one in images if not np.isnan(miou[one.name])), key=lambda one: miou[one.name])
     rows = []
-    for picture in worst:
-        image, label = picture.read(len(classes))
-        shown = (image, overlay(image, segmenter(image).mask, table, 0.6), colorize(label, table))
-        rows.append(SheetRow(f"{evaluation.miou_by_image[picture.name]:.3f}  {picture.name}", shown))
-    subtitle = f"the {len(rows)} pictures of lowest mIoU, of {len(pictures)}"
-    return contact_sheet(segmenter.spec.name, subtitle, ("image", "overlay", "truth"), rows, classes)
+    for labelled in worst[:count]:
+        image, label = labelled.read(len(classes))
+        cells = (image, overlay(image, segmenter(image).mask, table, 0.6), colorize(label, table))
+        rows.append(SheetRow(f"{miou[labelled.name]:.3f}  {labelled.name}", cells))
+    subtitle = f"the {len(rows)} images of lowest mIoU, of {len(images)}"
+    return contact_sheet(segmenter.spec.name, subtitle, ("image", "overlay", "labels"), rows, classes)
 
 
 def confusion_plot(evaluation: Evaluation, classes: ClassTable, cell_px: int = 44) -> NDArray[np.uint8]:
-    """The confusion matrix as percent of each true class, truth downwards, (H, W, 3) BGR uint8."""
+    """The confusion matrix in percent of each true class, one true class per row, (H, W, 3) BGR uint8."""
     share = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
     margin_px = 20 + 9 * max(len(name) for name in classes.names)
     side_px = margin_px + cell_px * len(classes)
-    picture = np.full((side_px, side_px, 3), 255, np.uint8)
+    image = np.full((side_px, side_px, 3), 255, np.uint8)
     heat = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    picture[margin_px:, margin_px:] = np.kron(heat, np.ones((cell_px, cell_px, 1), np.uint8))
+    image[margin_px:, margin_px:] = np.kron(heat, np.ones((cell_px, cell_px, 1), np.uint8))
     names = np.full((side_px - margin_px, margin_px, 3), 255, np.uint8)
     for index, name in enumerate(classes.names):
         y = index * cell_px + cell_px // 2 + 5
@@ -131,8 +138,8 @@ def confusion_plot(evaluation: Evaluation, classes: ClassTable, cell_px: int = 4
             color = (0, 0, 0) if share[index, column] > 0.6 else (255, 255, 255)
             percent = f"{100 * share[index, column]:.0f}"
             cv2.putText(
-                picture, percent, (x, margin_px + y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA
+                image, percent, (x, margin_px + y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA
             )
-    picture[margin_px:, :margin_px] = names
-    picture[:margin_px, margin_px:] = cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)
-    return picture
+    image[margin_px:, :margin_px] = names
+    image[:margin_px, margin_px:] = cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)
+    return image

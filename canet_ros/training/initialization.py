@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start a network from what another one has learned: a model folder, or an ImageNet file of its backbone."""
+"""Initialise a network from a model folder or from an ImageNet file of its backbone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from canet_ros.inference.model_folder import SPEC_FILE, ModelError, load_network, weight_mismatches
 from canet_ros.network import SegmentationNetwork
 
-# What ImageNet files hold beside the backbone: classifiers, and MobileNetV2's last 1x1 convolution.
+# Layers of ImageNet files after the backbone: classifiers, and MobileNetV2's last 1x1 convolution.
 _AFTER_THE_BACKBONE = ("classifier.", "fc.", "features.18.")
 
 
@@ -24,26 +24,25 @@ def initialize(network: SegmentationNetwork, source: str) -> list[str]:
     """Load weights into ``network`` in place.
 
     Args:
-        source: a model folder (of another class table too: the head then starts anew), or a file that
-            ``read_backbone`` takes.
+        source: a model folder, or a file for ``read_backbone``. With another class table the head is not loaded.
 
     Returns:
-        Names of the network's tensors that were left as they were.
+        Names of the network's tensors that were not loaded.
 
     Raises:
-        ModelError: the weights do not fit; every tensor that does not is named.
+        ModelError: the weights do not fit; the message names every tensor that does not.
     """
     own = network.state_dict()
     if (Path(source) / SPEC_FILE).is_file():
         given = load_network(Path(source))[1].state_dict()
         shapes, given_shapes = ({name: t.shape for name, t in state.items()} for state in (own, given))
-        anew = {
+        skipped = {
             name
             for name in own.keys() | given.keys()
             if name.startswith("head.") and shapes.get(name) != given_shapes.get(name)
         }
-        weights = {name: tensor for name, tensor in given.items() if name not in anew}
-        _require_fit({name: tensor for name, tensor in own.items() if name not in anew}, weights, source)
+        weights = {name: tensor for name, tensor in given.items() if name not in skipped}
+        _require_fit({name: tensor for name, tensor in own.items() if name not in skipped}, weights, source)
     else:
         prefix = next(name for name, module in network.named_modules() if module is network.backbone)
         given = read_backbone(Path(source), network.backbone.state_dict())
@@ -53,18 +52,19 @@ def initialize(network: SegmentationNetwork, source: str) -> list[str]:
 
 
 def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a backbone, in the names and shapes of its own state dict ``expected``.
+    """Weights of a backbone, with the names and shapes of its state dict ``expected``.
 
     Args:
-        file: ``.safetensors``, or a torch file of a state dict, loaded without executing anything in it; in
-            torchvision's names, or in MobileNetV2's flat older ones. The classifier after the backbone is left out.
+        file: ``.safetensors`` or a torch file with a state dict, loaded without executing anything in it. Names are
+            torchvision's, or the older flat ones of MobileNetV2. Layers after the backbone are skipped.
 
     Raises:
-        ModelError: the file is no such thing; every tensor that is missing, left over or of another shape is named.
+        ModelError: the file has no state dict, or the message names every tensor that is missing, unexpected or of
+            another shape.
     """
     state = load_weights_file(file)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ModelError(f"{file} holds no state dict")
+        raise ModelError(f"{file} does not contain a state dict")
     flat = "features.1.conv.0.weight" in state
     weights = {
         _nested_name(name) if flat else name: tensor
@@ -72,7 +72,7 @@ def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
         if not name.startswith(_AFTER_THE_BACKBONE)
     }
     for name, tensor in expected.items():
-        # Files older than torch 0.4.1 lack it; nothing here reads it.
+        # Missing in files older than torch 0.4.1, and not used here.
         if name.endswith("num_batches_tracked"):
             weights.setdefault(name, tensor)
     _require_fit(expected, weights, str(file))
@@ -80,10 +80,10 @@ def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def load_weights_file(file: Path) -> Any:
-    """What a ``.safetensors`` file, or one of ``torch.save``, holds; nothing in it is executed.
+    """Content of a ``.safetensors`` or ``torch.save`` file, loaded without executing anything in it.
 
     Raises:
-        ModelError: there is no such file, it is broken, or it holds code.
+        ModelError: the file does not exist, is broken, or contains code.
     """
     try:
         if file.suffix == ".safetensors":
@@ -91,11 +91,13 @@ def load_weights_file(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:  # torch advises to switch the safety off
-        raise ModelError(f"{file} is no checkpoint: it is damaged, or holds more than tensors") from error
-    except Exception as error:  # torch raises whatever its unpickler meets in a broken file
+    except pickle.UnpicklingError as error:  # torch's message recommends weights_only=False
+        raise ModelError(
+            f"{file} is not a checkpoint: it is damaged, or contains more than tensors"
+        ) from error
+    except Exception as error:  # a broken file can raise anything in torch's unpickler
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(f"{file} is no checkpoint that can be loaded safely: {reason}") from error
+        raise ModelError(f"{file} is not a checkpoint that can be loaded safely: {reason}") from error
 
 
 def _require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
@@ -105,12 +107,12 @@ def _require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], so
 
 
 def _nested_name(name: str) -> str:
-    """``features.2.conv.4.weight`` of the flat layout (conv, bn, activation, ...) in torchvision's nested names."""
+    """Torchvision's nested name for a flat one (conv, bn, activation, ...) like ``features.2.conv.4.weight``."""
     match = re.fullmatch(r"features\.(\d+)\.conv\.(\d+)\.(\w+)", name)
     if match is None:
         return name
     block, layer, tensor = int(match[1]), int(match[2]), match[3]
-    if block == 1:  # the only block without expansion
+    if block == 1:  # the block without expansion
         nested = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}
     else:
         nested = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}

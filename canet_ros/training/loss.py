@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cross-entropy for every pixel, Dice for every class: rare, thin classes decide the mean."""
+"""Loss: cross-entropy per pixel, and Dice per class, because rare, thin classes dominate the mean IoU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from canet_ros.training.dataset import IGNORED
 def class_weights(pixels: NDArray[np.int64], sharpness: float) -> Tensor:
     """1 / ln(sharpness + share of pixels), scaled to mean 1, (classes,).
 
-    Source: Paszke et al., ENet, 2016, section 5.2, with ``sharpness`` 1.02; nearer to 1 rare classes weigh more.
+    The closer ``sharpness`` is to 1, the higher rare classes are weighted.
+    Source: Paszke et al., ENet, 2016, section 5.2, with ``sharpness`` 1.02.
     """
     share = pixels / max(int(pixels.sum()), 1)
     weights = 1.0 / np.log(sharpness + share)
@@ -31,9 +32,9 @@ def segmentation_loss(
         logits: (B, classes, H, W), any floating type.
         labels: (B, H, W) int64, ``IGNORED`` where unknown.
         weights: (classes,) float32.
-        dice_share: weight of the Dice term; 0 leaves it out.
-        hard_share: cross-entropy counts this share of the pixels, those of the highest loss (online hard example
-            mining; Shrivastava et al., CVPR 2016).
+        dice_share: weight of the Dice term; 0 disables it.
+        hard_share: share of the pixels, those of the highest loss, that cross-entropy averages over (online hard
+            example mining; Shrivastava et al., CVPR 2016).
     """
     log_probability = F.log_softmax(logits.float(), dim=1)
     if hard_share < 1:
@@ -47,9 +48,9 @@ def segmentation_loss(
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    """Mean over all pixels of KL(teacher || student) at a temperature, times its square (Hinton et al., 2015).
+    """Mean of KL(teacher || student) at a temperature, times the temperature squared (Hinton et al., 2015).
 
-    Both logits are (B, classes, H, W); pixels without a label count too.
+    Both logits are (B, classes, H, W). The mean is over all pixels, including those without a label.
     """
     student = F.log_softmax(logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
@@ -61,9 +62,9 @@ def _dice_loss(probability: Tensor, labels: Tensor) -> Tensor:
     """1 - mean soft Dice over the classes that occur in the batch (Milletari et al., V-Net, 2016)."""
     classes = probability.shape[1]
     known = labels != IGNORED
-    truth = labels.where(known, 0)
-    of_truth = probability.gather(1, truth.unsqueeze(1)).squeeze(1) * known
-    overlap = probability.new_zeros(classes).scatter_add(0, truth.flatten(), of_truth.flatten())
+    ids = labels.where(known, 0)
+    true_probability = probability.gather(1, ids.unsqueeze(1)).squeeze(1) * known
+    overlap = probability.new_zeros(classes).scatter_add(0, ids.flatten(), true_probability.flatten())
     pixels = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[:classes]
     size = torch.einsum("bchw,bhw->c", probability, known.to(probability.dtype)) + pixels
     dice = (2 * overlap + 1) / (size + 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a segmentation, all from one confusion matrix."""
+"""Metrics of a segmentation, computed from a confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Scores:
-    """mIoU (mean over the classes that occur), pixel accuracy and IoU per class id (NaN where it never occurs).
+    """Metrics of a segmentation.
 
-    ``occurring`` is the number of classes that the labels have.
+    Attributes:
+        miou: mean IoU over the classes that occur in the labels.
+        iou: by class id; NaN if the class occurs neither in the labels nor in the masks.
+        occurring: number of classes that occur in the labels.
     """
 
     miou: float
@@ -23,22 +26,22 @@ class Scores:
 
     @property
     def coverage_note(self) -> str:
-        """A remark behind the mIoU where some classes take no part in it, or nothing."""
+        """Suffix for the mIoU that says over how many classes it is; empty if over all."""
         classes = len(self.iou)
         return "" if self.occurring == classes else f" (over {self.occurring} of {classes} classes)"
 
 
 def confusion_matrix(
-    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
+    labels: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
 ) -> NDArray[np.int64]:
-    """Pixels by (true class, predicted class), (classes, classes); true ids of ``classes`` and above do not count."""
-    known = truth < classes
-    pairs = truth[known].astype(np.int64) * classes + prediction[known]
+    """Pixels by (true class, predicted class), (classes, classes); labels of ``classes`` and above do not count."""
+    known = labels < classes
+    pairs = labels[known].astype(np.int64) * classes + prediction[known]
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def scores(confusion: NDArray[np.int64]) -> Scores:
-    """Intersection over union as in PASCAL VOC, from a confusion matrix (classes, classes)."""
+    """Metrics of a confusion matrix (classes, classes), with intersection over union as in PASCAL VOC."""
     hits = np.diag(confusion).astype(np.float64)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
     iou = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)

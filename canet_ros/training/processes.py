@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which device a training runs on, and its share of the work where ``torchrun`` started several processes."""
+"""Device and distributed context of a training process, with or without ``torchrun``."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# Others wait while the first one measures on val and writes. A process that ends is noticed at once.
-_PATIENCE = timedelta(hours=1)
+# The other processes wait while the first one evaluates and writes. The end of a process is noticed at once.
+_COLLECTIVE_TIMEOUT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among all: its device (``cpu``, ``cuda:1``), and its ``rank`` of 0 .. ``processes`` - 1."""
+    """Device (``cpu``, ``cuda:1``) of this process, its rank, and the number of processes."""
 
     device: str
     rank: int = 0
-    processes: int = 1
+    world_size: int = 1
 
 
 def distributed_context(device: str) -> DistributedContext:
-    """What this process shall do, by torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK).
+    """The context of this process, from torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK).
 
     Args:
-        device: cpu, cuda or cuda:N. With several processes on GPUs, cuda: each takes that of its LOCAL_RANK.
+        device: cpu, cuda or cuda:N. Several processes on GPUs need cuda: each takes the GPU of its LOCAL_RANK.
 
     Raises:
-        ValueError: this machine lacks the device, or several processes would share it.
+        ValueError: this machine lacks the device, or several processes would share a GPU.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ValueError(f"device {device!r}: expected cpu, cuda or cuda:N")
-    rank, processes = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    rank, world_size = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
     if device == "cpu":
-        return DistributedContext(device, rank, processes)
+        return DistributedContext(device, rank, world_size)
     if not torch.cuda.is_available():
-        raise ValueError(f"device {device}: PyTorch {torch.__version__} finds no CUDA GPU here")
+        raise ValueError(f"device {device}: PyTorch {torch.__version__} finds no CUDA GPU")
     gpus = torch.cuda.device_count()
-    wanted = int(device.partition(":")[2] or 0)
-    if processes > 1:
+    index = int(device.partition(":")[2] or 0)
+    if world_size > 1:
         if ":" in device:
-            raise ValueError(f"device {device}: {processes} processes take a GPU each, so give cuda")
-        wanted = _number("LOCAL_RANK", None)
-        if wanted >= gpus:
+            raise ValueError(f"device {device}: {world_size} processes need a GPU each: give cuda")
+        index = _environment_number("LOCAL_RANK", None)
+        if index >= gpus:
             raise ValueError(
-                f"device cuda: process {wanted} of this machine finds {gpus} GPUs: start as many processes as GPUs"
+                f"device cuda: process {index} of this machine finds {gpus} GPUs: start as many processes as GPUs"
             )
-    elif wanted >= gpus:
+    elif index >= gpus:
         raise ValueError(f"device {device}: this machine has {gpus} GPUs, cuda:0 to cuda:{gpus - 1}")
-    return DistributedContext(f"cuda:{wanted}", rank, processes)
+    return DistributedContext(f"cuda:{index}", rank, world_size)
 
 
-def _number(variable: str, default: int | None) -> int:
+def _environment_number(variable: str, default: int | None) -> int:
     value = os.environ.get(variable, default)
     try:
         return int(value)  # type: ignore[arg-type]
@@ -68,28 +68,28 @@ def _number(variable: str, default: int | None) -> int:
 
 
 @contextlib.contextmanager
-def process_group(share: DistributedContext) -> Iterator[None]:
-    """All processes of a training find each other, and none waits for one that has ended.
+def process_group(context: DistributedContext) -> Iterator[None]:
+    """Connect the processes of a training.
 
     Raises:
         RuntimeError: another process ended, or does not answer.
     """
-    if share.processes == 1:
+    if context.world_size == 1:
         yield
         return
     try:
-        if share.device == "cpu":
-            dist.init_process_group("gloo", timeout=_PATIENCE)
+        if context.device == "cpu":
+            dist.init_process_group("gloo", timeout=_COLLECTIVE_TIMEOUT)
         else:
-            torch.cuda.set_device(share.device)
-            dist.init_process_group("nccl", timeout=_PATIENCE)
+            torch.cuda.set_device(context.device)
+            dist.init_process_group("nccl", timeout=_COLLECTIVE_TIMEOUT)
         yield
         dist.destroy_process_group()
-    except RuntimeError as error:  # gloo's are no DistError
+    except RuntimeError as error:  # gloo does not raise DistError
         first_line = str(error).partition("\n")[0]
         if not isinstance(error, dist.DistError) and "gloo" not in first_line:
             raise
         raise RuntimeError(
-            f"process {share.rank} of {share.processes} goes no further: another one has ended, or does not answer "
-            f"({first_line})"
+            f"process {context.rank} of {context.world_size} cannot continue: another process ended, or does not "
+            f"answer ({first_line})"
         ) from error

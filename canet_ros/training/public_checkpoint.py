@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public CANet checkpoint on Cityscapes (zh320/realtime-semantic-segmentation-pytorch, Apache-2.0) as a model.
+"""Import of the public CANet checkpoint on Cityscapes (zh320/realtime-semantic-segmentation-pytorch, Apache-2.0).
 
-That network is ours with MobileNetV2 and the ``transposed`` head. Its transposed convolutions have biases, each right
-before a batch norm; they are folded into the batch norm's running mean, which changes nothing in the result.
+The network is CANet with MobileNetV2 and the ``transposed`` head. Its transposed convolutions have biases,
+each followed by a batch norm; they are folded into its running mean, which does not change the result.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def import_public_checkpoint(
     """Spec and network, in eval mode, of a checkpoint file; nothing in the file is executed.
 
     Raises:
-        ModelError: the file is no such checkpoint; every tensor that is missing, left over or of another shape is
-            named.
+        ModelError: the file is another checkpoint; the message names every tensor that is missing, unexpected or of
+            another shape.
     """
     content = load_weights_file(file)
     weights = {_our_name(key): tensor for key, tensor in _state_dict(content, file).items()}
@@ -79,7 +79,7 @@ def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ModelError(f"{file} holds no state dict")
+        raise ModelError(f"{file} does not contain a state dict")
     return {key.removeprefix("module."): tensor for key, tensor in content.items()}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a training run went: lines to compute with, TensorBoard to watch, a picture to look at."""
+"""Log of a training run: JSON lines, TensorBoard events and a plot of the learning curve."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CURVE_FILE = "curve.png"
 
 
 class RunLog:
-    """One entry an epoch, kept as ``history.jsonl``, as TensorBoard events and as the picture ``curve.png``.
+    """One entry per epoch, in ``history.jsonl``, TensorBoard events and the plot ``curve.png``.
 
-    TensorBoard and Matplotlib belong to the extra ``training``; where they are missing, so are their files.
+    TensorBoard and Matplotlib belong to the extra ``training``; without them, their files are not written.
 
     Args:
-        run_folder: where the files go; a log that is there already is carried on.
-        epochs: finished epochs of the run; entries after them are of a killed run and are forgotten.
+        run_folder: folder of the files; an existing log is continued.
+        epochs: finished epochs of the run; later entries, of a killed run, are deleted.
     """
 
     def __init__(self, run_folder: Path, epochs: int) -> None:
@@ -36,7 +36,7 @@ class RunLog:
         self._tensorboard = _tensorboard_writer(run_folder, epochs)
 
     def add(self, entry: dict[str, float]) -> None:
-        """Add an epoch; ``entry`` has ``epoch``, counted from 1, and any figures."""
+        """Add an epoch; ``entry`` has ``epoch``, counted from 1, and any metrics."""
         self._entries.append(entry)
         history = "".join(json.dumps(entry) + "\n" for entry in self._entries)
         write_text(self._folder / HISTORY_FILE, history)
@@ -46,14 +46,14 @@ class RunLog:
                     if name != "epoch":
                         self._tensorboard.add_scalar(name, value, int(entry["epoch"]))
                 self._tensorboard.flush()
-            except OSError as error:  # a full disk, which what we need ourselves will tell of
+            except OSError as error:  # a full disk; the checkpoint raises an error of its own
                 self._tensorboard = None
                 _warn_no_events(error)
         _draw_curve(self._entries, self._folder / CURVE_FILE)
 
 
 def read_history(run_folder: Path) -> list[dict[str, float]]:
-    """All entries of a run, of the first epoch first; none if there are none yet."""
+    """All entries of a run, in the order of the epochs; empty if there are none yet."""
     path = run_folder / HISTORY_FILE
     if not path.is_file():
         return []
@@ -65,9 +65,11 @@ def _tensorboard_writer(run_folder: Path, epochs: int) -> Any | None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    shown = threading.excepthook
-    # Its thread ends by an exception where it cannot write, and its next call raises the same.
-    threading.excepthook = lambda of: shown(of) if type(of.thread).__name__ != "_AsyncWriterThread" else None
+    original = threading.excepthook
+    # A write error ends TensorBoard's thread, whose traceback is redundant: the next call raises the same error.
+    threading.excepthook = lambda args: (
+        None if type(args.thread).__name__ == "_AsyncWriterThread" else original(args)
+    )
     try:
         return SummaryWriter(str(run_folder), purge_step=epochs + 1)  # type: ignore[no-untyped-call]
     except OSError as error:
@@ -76,12 +78,12 @@ def _tensorboard_writer(run_folder: Path, epochs: int) -> Any | None:
 
 
 def _warn_no_events(error: OSError) -> None:
-    print(f"no events for TensorBoard from here on: {error.strerror or error}", file=sys.stderr)
+    print(f"TensorBoard events stop here: {error.strerror or error}", file=sys.stderr)
 
 
 @functools.cache
 def _missing() -> dict[str, str]:
-    """Which of the two packages there is not, and why; said where it is there and broken."""
+    """Which of the optional packages cannot be imported, and why; prints those that are installed but broken."""
     missing = {}
     for package, module in (("tensorboard", "torch.utils.tensorboard"), ("matplotlib", "matplotlib.figure")):
         try:
@@ -108,5 +110,5 @@ def _draw_curve(entries: list[dict[str, float]], path: Path) -> None:
     miou_axis = loss_axis.twinx()
     miou_axis.plot([entry["epoch"] for entry in measured], [entry["val_miou"] for entry in measured], "o-")
     miou_axis.set(ylabel="mIoU on val")
-    with atomic_write(path) as new:
-        figure.savefig(new, dpi=120)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training has before its first step: data, network, optimizer and loader, each of them checked."""
+"""Set-up of a training run: data, network, optimizer and loader, all checked before the first step."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from canet_ros.training.teacher import Teacher, load_teacher
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Labelled images to train on, of further folders, and to measure on."""
+    """Labelled images of the training splits, of further folders, and of the validation split."""
 
     main: list[LabelledImage]
     extra: list[list[LabelledImage]]
@@ -56,7 +56,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What an epoch takes. ``trained`` is ``state.network``, or what shares its gradients with other processes."""
+    """State and settings of a run. ``trained`` is ``state.network`` or its DistributedDataParallel wrapper."""
 
     config: TrainingConfig
     spec: ModelSpec
@@ -76,12 +76,13 @@ class TrainingRun:
 
 
 def find_data(config: TrainingConfig, warn: Callable[[str], None]) -> TrainingData:
+    """Find all labelled images of a configuration; raises as ``find_labelled_images``."""
     splits = [Path(config.data) / split for split in config.splits]
     main = [find_labelled_images(split, without=config.without, warn=warn) for split in splits]
     for prefix in config.without:
         known = itertools.chain(*(find_labelled_images(split, warn=ignore_warning) for split in splits))
-        if not any(picture.image.name.startswith(prefix) for picture in known):
-            raise ValueError(f"without {prefix}: no training picture's name begins so")
+        if not any(labelled.image.name.startswith(prefix) for labelled in known):
+            raise ValueError(f"without {prefix}: no training image has a name with this prefix")
     extra = [find_labelled_images(Path(data.folder), warn=warn) for data in config.extra_data]
     val = find_labelled_images(
         Path(config.data) / "val", warn=ignore_warning if "val" in config.splits else warn
@@ -90,7 +91,7 @@ def find_data(config: TrainingConfig, warn: Callable[[str], None]) -> TrainingDa
 
 
 def set_up(
-    config: TrainingConfig, classes: ClassTable, data: TrainingData, share: DistributedContext
+    config: TrainingConfig, classes: ClassTable, data: TrainingData, context: DistributedContext
 ) -> TrainingRun:
     """Network, optimizer and loader as they are before the first step."""
     spec = _spec(config, classes)
@@ -99,16 +100,16 @@ def set_up(
         initialize(network, config.init)
     if config.sync_batch_norm:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    network.to(share.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     frozen = network.backbone.stem() if config.freeze_stem else []
     for layer in frozen:
         layer.requires_grad_(False)
-    teacher = load_teacher(config, classes, share.device) if config.teacher else None
-    counts = _count_pixels(config, data, classes, to_stderr if share.rank == 0 else ignore_warning)
-    loader, sampler = _loader(config, data, len(classes), share)
+    teacher = load_teacher(config, classes, context.device) if config.teacher else None
+    counts = _count_pixels(config, data, classes, to_stderr if context.rank == 0 else ignore_warning)
+    loader, sampler = _loader(config, data, len(classes), context)
     if not len(loader):
         raise ValueError(
-            f"batch_size {config.batch_size}: {len(data.main)} training pictures are fewer than one batch"
+            f"batch_size {config.batch_size}: {len(data.main)} training images are fewer than one batch"
         )
     return TrainingRun(
         config=config,
@@ -117,15 +118,15 @@ def set_up(
             network,
             copy.deepcopy(network).eval(),
             torch.optim.AdamW(_parameter_groups(network, config)),
-            torch.GradScaler(torch.device(share.device).type, enabled=config.precision == "fp16"),
+            torch.GradScaler(torch.device(context.device).type, enabled=config.precision == "fp16"),
         ),
-        trained=nn.parallel.DistributedDataParallel(network) if share.processes > 1 else network,
+        trained=nn.parallel.DistributedDataParallel(network) if context.world_size > 1 else network,
         frozen=frozen,
         teacher=teacher,
-        weights=class_weights(counts, config.class_sharpness).to(share.device),
+        weights=class_weights(counts, config.class_sharpness).to(context.device),
         loader=loader,
         sampler=sampler,
-        device=share.device,
+        device=context.device,
         identity={
             **asdict(config),
             "classes": list(classes.names),
@@ -135,12 +136,12 @@ def set_up(
 
 
 def _loader(
-    config: TrainingConfig, data: TrainingData, classes: int, share: DistributedContext
+    config: TrainingConfig, data: TrainingData, classes: int, context: DistributedContext
 ) -> tuple[DataLoader[tuple[Tensor, Tensor]], EpochSampler]:
     shares = [config.extra_share if extra.share is None else extra.share for extra in config.extra_data]
-    drawn = [(len(folder), round(times * len(data.main))) for folder, times in zip(data.extra, shares)]
-    batch_size = config.batch_size // share.processes
-    sampler = EpochSampler(len(data.main), drawn, batch_size, config.seed, share.rank, share.processes)
+    extra = [(len(folder), round(share * len(data.main))) for folder, share in zip(data.extra, shares)]
+    batch_size = config.batch_size // context.world_size
+    sampler = EpochSampler(len(data.main), extra, batch_size, config.seed, context.rank, context.world_size)
     shapes = view_shapes(config.crop, config.max_aspect, math.lcm(16, config.loss_stride))
     loader = DataLoader(
         AugmentedImages(data.all, classes, shapes, config.seed),
@@ -153,7 +154,7 @@ def _loader(
 
 
 def _parameter_groups(network: SegmentationNetwork, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Backbone and the rest at their own rates; no weight decay on biases and batch norm."""
+    """Separate learning rates for the backbone and the rest; no weight decay on biases and batch norm."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     backbone = set(network.backbone.parameters())
     for parameter in network.parameters():
@@ -171,24 +172,24 @@ def _parameter_groups(network: SegmentationNetwork, config: TrainingConfig) -> l
 def _count_pixels(
     config: TrainingConfig, data: TrainingData, classes: ClassTable, warn: Callable[[str], None]
 ) -> NDArray[np.int64]:
-    """Pixels of each class to train on, (classes,); all data is read now, not when the first epoch is over.
+    """Training pixels of each class, (classes,). Reads and checks all labels, and the images of --data.
 
     Raises:
-        ValueError: labels do not fit the class table, or hold one class alone.
+        ValueError: labels do not fit the class table, or contain a single class.
     """
-    counts = count_ids(data.main, classes, warn, images=True)
+    counts = count_ids(data.main, classes, warn, check_images=True)
     total = counts + sum(count_ids(folder, classes, warn) for folder in data.extra)
     if np.count_nonzero(total[: len(classes)]) == 1:
-        found = ", ".join(map(str, np.flatnonzero(total)))
+        present = ", ".join(map(str, np.flatnonzero(total)))
         missing = in_short([name for i, name in enumerate(classes.names) if not total[i]], 20)
         raise ValueError(
-            f"data {config.data}: no label has a pixel of {missing}, so there is nothing to tell apart; the labels "
-            f"hold the ids {found}: write 0 to {len(classes) - 1}, and {IGNORED} where a pixel has no class"
+            f"data {config.data}: no label has a pixel of {missing}, which leaves a single class; the labels contain "
+            f"the ids {present}: write 0 to {len(classes) - 1}, and {IGNORED} for pixels without a class"
         )
-    of_val = total if "val" in config.splits else count_ids(data.val, classes, warn, images=True)
     warn_about_missing_classes(total, classes, Path(config.data), warn)
     if "val" not in config.splits:
-        warn_about_missing_classes(of_val, classes, Path(config.data) / "val", warn)
+        val_counts = count_ids(data.val, classes, warn, check_images=True)
+        warn_about_missing_classes(val_counts, classes, Path(config.data) / "val", warn)
     return counts[: len(classes)]
 
 
@@ -204,7 +205,7 @@ def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
     )
     if not config.init or not (Path(config.init) / SPEC_FILE).is_file():
         return spec
-    given = load_spec(Path(config.init))  # its weights know its pixels, and have its shapes
+    given = load_spec(Path(config.init))  # the weights need its normalisation and layer widths
     for name in ("architecture", "backbone", "fusion"):
         if getattr(given, name) != getattr(spec, name):
             raise ModelError(
@@ -213,10 +214,10 @@ def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
     return replace(spec, mean=given.mean, std=given.std, hidden_channels=given.hidden_channels)
 
 
-def _fingerprint(pictures: list[LabelledImage]) -> str:
-    names = "\n".join(picture.name for picture in pictures)
-    return f"{len(pictures)} of names with SHA-256 {hashlib.sha256(names.encode()).hexdigest()[:12]}"
+def _fingerprint(images: list[LabelledImage]) -> str:
+    names = "\n".join(image.name for image in images)
+    return f"{len(images)} of names with SHA-256 {hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
 def ignore_warning(text: str) -> None:
-    """For what was said already, or is said by another process."""
+    """Drop a warning that was printed before, or that another process prints."""

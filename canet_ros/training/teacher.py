@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A better model whose answers are learned beside the labels: one of ours, or any network that came as ONNX."""
+"""Teacher of a distillation: a CANet model, or any imported ONNX network."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ Teacher = Callable[[Tensor], Tensor]
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
-    """PyTorch's context for a precision of ``config.AUTOCAST_PRECISIONS``."""
+    """The autocast context of a precision of ``config.AUTOCAST_PRECISIONS``."""
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return torch.autocast(torch.device(device).type, types[precision], enabled=precision != "fp32")
 
 
 def load_teacher(config: TrainingConfig, classes: ClassTable, device: str) -> Teacher:
-    """The teacher of a training.
+    """Load the teacher of a training run.
 
     Raises:
-        ValueError: it tells apart other classes than are to be learned.
-        ModelError: it is broken, or gives no logits.
+        ValueError: its classes differ from those of the training.
+        ModelError: it is broken, or has no logits as output.
     """
     folder = Path(config.teacher)
     spec = load_spec(folder)
     if spec.classes.names != classes.names:
         raise ValueError(
-            f"the teacher {folder} tells apart other classes ({', '.join(spec.classes.names)}) than are to be "
-            f"learned ({', '.join(classes.names)})"
+            f"the classes of the teacher {folder} ({', '.join(spec.classes.names)}) differ from those of the "
+            f"training ({', '.join(classes.names)})"
         )
     if spec.onnx is not None:
-        return _of_onnx(folder, spec, config)
+        return _load_onnx_teacher(folder, spec, config)
     network = load_network(folder)[1]
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def logits(image: Tensor) -> Tensor:
         pixels = spec.normalize(image).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), autocast(config.precision, image.device.type):
-            answers: Tensor = network(pixels, config.loss_stride)
-        return answers
+            output: Tensor = network(pixels, config.loss_stride)
+        return output
 
     return logits
 
 
-def _of_onnx(folder: Path, spec: ModelSpec, config: TrainingConfig) -> Teacher:
-    """On the CPU, at the crop's size or, where the network takes but one, at that."""
+def _load_onnx_teacher(folder: Path, spec: ModelSpec, config: TrainingConfig) -> Teacher:
+    """A teacher that runs on the CPU, at the crop's size or at the fixed size of the network."""
     from canet_ros.inference.onnx_file import read_onnx
     from canet_ros.inference.onnx_interface import INPUT
     from canet_ros.inference.onnx_network import onnx_runner, pixels_to_logits
 
     assert spec.onnx is not None
     width, height = config.crop if spec.onnx.free_size else spec.resolution
-    at_once = spec.onnx.free_batch
+    free_batch = spec.onnx.free_batch
     try:
         network = read_onnx(folder / MODEL_FILE)
         run = onnx_runner(pixels_to_logits(network, spec.onnx, len(spec.classes), (width, height)))
@@ -72,9 +72,9 @@ def _of_onnx(folder: Path, spec: ModelSpec, config: TrainingConfig) -> Teacher:
         bgr = image.flip(1)
         if tuple(bgr.shape[2:]) != (height, width):
             bgr = F.interpolate(bgr.float(), (height, width), mode="bilinear", antialias=True).round().byte()
-        pictures = bgr.permute(0, 2, 3, 1).contiguous().cpu()
-        batches = torch.split(pictures, len(pictures) if at_once else 1)
-        answers = torch.cat([torch.from_numpy(run({INPUT: batch.numpy()})) for batch in batches])
-        return F.interpolate(answers.to(image.device), size, mode="bilinear", align_corners=False)
+        images = bgr.permute(0, 2, 3, 1).contiguous().cpu()
+        batches = torch.split(images, len(images) if free_batch else 1)
+        outputs = torch.cat([torch.from_numpy(run({INPUT: batch.numpy()})) for batch in batches])
+        return F.interpolate(outputs.to(image.device), size, mode="bilinear", align_corners=False)
 
     return logits

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop, to be read from top to bottom.
+"""The training loop.
 
-A run is its configuration: the same configuration and seed give the same losses, also when the run was killed and
-resumed from its last checkpoint. Weights that are kept are an exponential moving average (EMA), the best one on val.
-Under ``torchrun`` several processes share every batch (DistributedDataParallel); the first one measures and writes.
+The same configuration and seed give the same losses, even if the run was killed and resumed from its last checkpoint.
+The stored weights are an exponential moving average (EMA), from the best epoch on val. Under ``torchrun``, several
+processes split every batch (DistributedDataParallel); the first one evaluates and writes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import SegmentationNetwork
 from canet_ros.training.checkpoint import resume, save_checkpoint
 from canet_ros.training.config import TrainingConfig
-from canet_ros.training.dataset import (
-    LabelledImage,
-    to_stderr,
-)
+from canet_ros.training.dataset import LabelledImage, to_stderr
 from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.loss import distillation_loss, segmentation_loss
 from canet_ros.training.metrics import Scores, scores
@@ -46,37 +43,37 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 
 def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device: str = "cpu") -> Scores:
-    """Train until the last epoch, from the checkpoint in ``run_folder`` where there is one.
+    """Train until the last epoch, resuming from a checkpoint in ``run_folder``.
 
-    Writes ``checkpoint.pt``, ``model/`` (the best EMA weights on val) and what ``RunLog`` writes.
+    Writes ``checkpoint.pt``, ``model/`` (the best EMA weights on val) and the files of ``RunLog``.
 
     Returns:
         The scores of the best epoch on val.
 
     Raises:
-        ValueError: data, configuration or device do not fit, or the checkpoint is of another run.
-        OSError: something cannot be written.
+        ValueError: data, configuration or device are invalid, or the checkpoint is of another run.
+        OSError: a file cannot be written.
         RuntimeError: another process of this training ended.
     """
-    share = distributed_context(device)
-    if config.batch_size % share.processes:
+    context = distributed_context(device)
+    if config.batch_size % context.world_size:
         raise ValueError(
-            f"batch_size {config.batch_size}: {share.processes} processes cannot share it, it must be a multiple"
+            f"batch_size {config.batch_size}: must be a multiple of the number of processes, {context.world_size}"
         )
-    if config.sync_batch_norm and share.device == "cpu":
-        raise ValueError("sync_batch_norm True: PyTorch has it on GPUs alone")
-    with process_group(share):
-        return _train(config, classes, run_folder, share)
+    if config.sync_batch_norm and context.device == "cpu":
+        raise ValueError("sync_batch_norm True: PyTorch supports it on GPUs only")
+    with process_group(context):
+        return _train(config, classes, run_folder, context)
 
 
 def _train(
-    config: TrainingConfig, classes: ClassTable, run_folder: Path, share: DistributedContext
+    config: TrainingConfig, classes: ClassTable, run_folder: Path, context: DistributedContext
 ) -> Scores:
     torch.manual_seed(config.seed)
-    first = share.rank == 0
+    first = context.rank == 0
     data = find_data(config, to_stderr if first else ignore_warning)
     require_writable(run_folder / CHECKPOINT_FILE)
-    run = set_up(config, classes, data, share)
+    run = set_up(config, classes, data, context)
     first_epoch, best = resume(run_folder / CHECKPOINT_FILE, run.identity, run.state)
     log = RunLog(run_folder, first_epoch) if first else None
     with tqdm(
@@ -87,32 +84,32 @@ def _train(
             if log is None:
                 continue
             if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
-                found = evaluate_network(run.state.ema, run.spec, data.val, config.precision, share.device)
-                entry |= {"val_miou": found.miou, "val_pixel_accuracy": found.pixel_accuracy}
-                if best is None or found.miou > best.miou or "val" in config.splits:
-                    best = found
+                result = evaluate_network(run.state.ema, run.spec, data.val, config.precision, context.device)
+                entry |= {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
+                if best is None or result.miou > best.miou or "val" in config.splits:
+                    best = result
                     save_model(
                         run_folder / "model",
-                        _trained(run.spec, config, found, epoch + 1),
+                        _trained_spec(run.spec, config, result, epoch + 1),
                         cast(SegmentationNetwork, run.state.ema),
                     )
             log.add(entry)
             tqdm.write(json.dumps(entry))
             save_checkpoint(run_folder / CHECKPOINT_FILE, run.identity, run.state, epoch + 1, best)
-    if share.processes > 1:
-        shared = [best]
-        dist.broadcast_object_list(shared, src=0)
-        best = shared[0]
+    if context.world_size > 1:
+        broadcast = [best]
+        dist.broadcast_object_list(broadcast, src=0)
+        best = broadcast[0]
     if best is None:
-        raise ValueError(f"nothing to train: the run in {run_folder} is already at its last epoch")
+        raise ValueError(f"the run in {run_folder} is already at its last epoch")
     return best
 
 
 def train_one_epoch(run: TrainingRun, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
-    """One pass over the training data; changes ``run.state``.
+    """Train one epoch; updates ``run.state``.
 
     Returns:
-        The epoch's entry in the log: number, mean loss, last learning rate and seconds.
+        The entry of the log: epoch, mean loss, last learning rate and duration in seconds.
 
     Raises:
         ValueError: the loss is not finite.
@@ -152,22 +149,22 @@ def train_one_epoch(run: TrainingRun, epoch: int, bar: tqdm[Any]) -> dict[str, f
 
 
 def evaluate_network(
-    network: nn.Module, spec: ModelSpec, pictures: list[LabelledImage], precision: str, device: str
+    network: nn.Module, spec: ModelSpec, images: list[LabelledImage], precision: str, device: str
 ) -> Scores:
-    """Scores of a network in eval mode: pictures brought to the model's resolution, masks back to their size."""
+    """Scores of a network in eval mode, at the model's resolution, with masks resized to their image."""
 
-    def masks_of(image: NDArray[np.uint8], _: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    def predict(image: NDArray[np.uint8], _: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         with torch.inference_mode(), autocast(precision, device):
             logits = network(network_input(spec, image, device))
         mask = logits[0].float().argmax(dim=0).to(torch.uint8).cpu().numpy()
         return [resize_nearest(mask, (image.shape[1], image.shape[0]))]
 
-    (found,) = compare_with_labels(masks_of, pictures, len(spec.classes), "val", leave=False)
-    return scores(found.confusion)
+    (comparison,) = compare_with_labels(predict, images, len(spec.classes), "val", leave=False)
+    return scores(comparison.confusion)
 
 
 def _loss(run: TrainingRun, image: Tensor, label: Tensor, step: int) -> Tensor:
-    # Logits lie in the middle of squares of loss_stride pixels; in turn, each pixel of the square says what is right.
+    # A logit covers loss_stride x loss_stride pixels; its target is a different one of them in each step.
     config = run.config
     stride = config.loss_stride
     row, column = divmod(step % stride**2, stride)
@@ -181,7 +178,7 @@ def _loss(run: TrainingRun, image: Tensor, label: Tensor, step: int) -> Tensor:
 
 
 def network_input(spec: ModelSpec, image: NDArray[np.uint8], device: str = "cpu") -> Tensor:
-    """A picture (H, W, 3) BGR uint8 as a model's network wants it, (1, 3, h, w) float32."""
+    """The network input (1, 3, h, w) float32 of an image (H, W, 3) BGR uint8."""
     width, height = spec.resolution
     resized = np.empty((height, width, 3), np.uint8)
     bring_to_size(image, resized)
@@ -192,7 +189,7 @@ def network_input(spec: ModelSpec, image: NDArray[np.uint8], device: str = "cpu"
 def _set_learning_rate(
     optimizer: torch.optim.Optimizer, step: int, steps: int, config: TrainingConfig
 ) -> float:
-    """Linear warm-up, then polynomial decay to zero; returns the highest rate of all groups."""
+    """Linear warm-up times polynomial decay to zero; returns the highest rate of all groups."""
     factor = min(1.0, (step + 1) / config.warmup_steps) * (1 - step / steps) ** config.poly_power
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
@@ -202,37 +199,37 @@ def _set_learning_rate(
 @torch.no_grad()
 def _update_ema(ema: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     decay = min(decay, (1 + step) / (10 + step))
-    for kept, new in zip(ema.state_dict().values(), network.state_dict().values()):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
+    for average, current in zip(ema.state_dict().values(), network.state_dict().values()):
+        if average.is_floating_point():
+            average.lerp_(current, 1 - decay)
         else:
-            kept.copy_(new)
+            average.copy_(current)
 
 
 def _batches(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     try:
         yield from loader
-    except ValueError as error:  # of another process, with its traceback as the message
+    except ValueError as error:  # of a worker process, with its traceback as the message
         raise ValueError(
             str(error).strip().rpartition("\n")[2].partition("Error: ")[2] or str(error)
         ) from error
 
 
-def _trained(spec: ModelSpec, config: TrainingConfig, found: Scores, epoch: int) -> ModelSpec:
-    metrics = {} if "val" in config.splits else _metrics(spec.classes, found)
+def _trained_spec(spec: ModelSpec, config: TrainingConfig, result: Scores, epoch: int) -> ModelSpec:
+    metrics = {} if "val" in config.splits else _metrics(spec.classes, result)
     return replace(spec, training={"epoch": epoch, **_portable(config)}, metrics=metrics)
 
 
-def _metrics(classes: ClassTable, found: Scores) -> dict[str, Any]:
+def _metrics(classes: ClassTable, result: Scores) -> dict[str, Any]:
     return {
-        "val_miou": round(found.miou, 4),
-        "val_pixel_accuracy": round(found.pixel_accuracy, 4),
-        "val_iou": {name: round(float(iou), 4) for name, iou in zip(classes.names, found.iou)},
+        "val_miou": round(result.miou, 4),
+        "val_pixel_accuracy": round(result.pixel_accuracy, 4),
+        "val_iou": {name: round(float(iou), 4) for name, iou in zip(classes.names, result.iou)},
     }
 
 
 def _portable(config: TrainingConfig) -> dict[str, Any]:
-    """The configuration as plain YAML types, with the names of folders and files but not where they lay."""
+    """The configuration as plain YAML types; paths are reduced to the last name."""
     values: dict[str, Any] = asdict(config)
     for key in ("name", "architecture", "backbone", "fusion", "head", "resolution"):
         del values[key]

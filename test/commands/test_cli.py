@@ -19,7 +19,7 @@ from waiting import wait_until
 from canet_ros.cli import COMMANDS, DEBUG_VARIABLE, main
 from canet_ros.launching.ending import Ended
 
-# What makes a subcommand's command line complete.
+# Required arguments of the subcommands.
 COMPLETE = {
     "segment": ["absent.png", "--out", "out"],
     "train": ["--data", "absent", "--name", "x", "--out", "out"],
@@ -75,31 +75,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("given", FAILURES)
-def test_failures_are_one_line_and_exit_status_1(
+def test_failures_are_one_line_and_exit_with_1(
     given: str, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if given.startswith("demo"):
         pytest.importorskip("rclpy")
     assert main(given.split()) == 1
-    # This process imported OpenCV before the command could quieten it, and old versions say more: ours comes last.
+    # OpenCV was imported before the command could silence it, and old versions print more: our line comes last.
     lines = capfd.readouterr().err.strip().splitlines()
     line = lines[-1]
     assert len(lines) == 1 or any("OpenCV" in other for other in lines[:-1])
     assert line.startswith(f"canet {given.split()[0]}: ")
-    assert "unforeseen" not in line
+    assert "unexpected" not in line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     "wrong", [["--no-such-option"], ["--json"], ["--resolution", "4x4"], ["--engine", "x"]]
 )
-def test_wrong_usage_is_one_line_and_exit_status_2(
+def test_wrong_usage_is_one_line_and_exits_with_2(
     command: str, wrong: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         sys.exit(main([command, *COMPLETE.get(command, []), *wrong]))
     (line,) = capsys.readouterr().err.strip().splitlines()
-    # A size that is text to the command is looked at when it runs.
+    # Some commands parse the size only when they run.
     assert caught.value.code == 2 or (wrong[0] == "--resolution" and caught.value.code == 1)
     assert line.startswith(f"canet {command}: ") or line.startswith("canet: ")
 
@@ -113,14 +113,14 @@ def test_wrong_usage_is_one_line_and_exit_status_2(
         ("segment-bag --help", ""),
     ],
 )
-def test_a_package_that_is_not_there_is_named_with_the_way_to_get_it(
+def test_a_missing_package_is_named_with_the_command_to_install_it(
     given: str,
     missing: str,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # Whatever an earlier test has imported.
+    # Imported by earlier tests.
     for name in [
         name for name in sys.modules if name.startswith(("canet_ros.bags", f"{missing or 'rosbags'}."))
     ]:
@@ -146,7 +146,7 @@ def test_without_a_command(given: list[str], capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_nobody_foresaw(
+def test_unexpected_errors(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = importlib.import_module(f"canet_ros.commands.{command.replace('-', '_')}")
@@ -159,27 +159,27 @@ def test_what_nobody_foresaw(
         return main([command, *COMPLETE.get(command, [])])
 
     assert run(ZeroDivisionError("by\nzero")) == 1
-    line = f"canet {command}: ZeroDivisionError: by (unforeseen: with {DEBUG_VARIABLE}=1 it says where)\n"
+    line = f"canet {command}: ZeroDivisionError: by (unexpected: set {DEBUG_VARIABLE}=1 for a traceback)\n"
     assert capsys.readouterr().err == line
-    assert run(RuntimeError("what\nC++ has to say")) == 1
+    assert run(RuntimeError("what\nmore lines of C++")) == 1
     assert capsys.readouterr().err == f"canet {command}: what\n"
     assert run(MemoryError()) == 1
     assert capsys.readouterr().err == f"canet {command}: not enough memory\n"
     assert run(KeyboardInterrupt()) == 130
     assert run(Ended(signal.SIGTERM)) == 143
-    assert capsys.readouterr().err == 2 * f"canet {command}: stopped before the end\n"
+    assert capsys.readouterr().err == 2 * f"canet {command}: interrupted\n"
     monkeypatch.setenv(DEBUG_VARIABLE, "1")
     with pytest.raises(ZeroDivisionError):
         run(ZeroDivisionError())
 
 
-def test_without_a_stdout_there_is_no_error() -> None:
+def test_a_closed_stdout_is_not_an_error() -> None:
     command = f"{sys.executable} -m canet_ros.cli models >&-"
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_name_that_is_no_text_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_encoded_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8"))
     models = importlib.import_module("canet_ros.commands.models")
@@ -188,7 +188,7 @@ def test_a_name_that_is_no_text_is_printed(monkeypatch: pytest.MonkeyPatch) -> N
     assert raw.getvalue() == b"\\udcff.png\n"
 
 
-def test_libraries_do_not_speak_beside_us(folder: Path) -> None:
+def test_libraries_print_nothing_to_stderr(folder: Path) -> None:
     whole = cv2.imencode(".bmp", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
     (folder / "empty" / "cut.bmp").write_bytes(whole[:2000])
     command = [sys.executable, "-m", "canet_ros.cli", "export", "--calibrate", "empty"]
@@ -209,51 +209,51 @@ def test_libraries_do_not_speak_beside_us(folder: Path) -> None:
         ("report text.txt --out empty", "cannot write empty: it is a folder"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_the_work(
+def test_invalid_outputs_are_reported_before_the_work(
     given: str, words: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     doctor = importlib.import_module("canet_ros.commands.doctor")
-    monkeypatch.setattr(doctor, "_findings", lambda _: pytest.fail("it looks first"))
+    monkeypatch.setattr(doctor, "_findings", lambda _: pytest.fail("must not run"))
     assert main(given.split()) == 1
     assert words in capsys.readouterr().err
 
 
 def shell(script: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """What bash makes of a script, in which ``canet`` is our command."""
+    """Run a bash script in which ``canet`` runs the command under test."""
     canet = f'canet() {{ "{sys.executable}" -m canet_ros.cli "$@"; }}; {script}'
     variables = {**os.environ, **(environment or {})}
     return subprocess.run(["bash", "-c", canet], env=variables, capture_output=True, text=True, timeout=120)
 
 
-def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
-    done = shell(f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; canet models")
-    assert done.stderr.splitlines() == ["canet models: the current folder is gone: go to another"]
+def test_a_deleted_current_folder(tmp_path: Path) -> None:
+    done = shell(f"mkdir {tmp_path}/deleted; cd {tmp_path}/deleted; rmdir {tmp_path}/deleted; canet models")
+    assert done.stderr.splitlines() == ["canet models: the current folder was deleted: change to another one"]
     assert done.returncode == 1
 
 
-def test_a_package_that_is_broken_is_named(tmp_path: Path) -> None:
+def test_a_broken_package_is_named(tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text("raise OSError('libx.so')")
     done = shell("canet segment a --out b", {"PYTHONPATH": str(tmp_path)})
     assert done.stderr.splitlines() == [f"canet segment: cv2 is broken: OSError: libx.so ({tmp_path}/cv2.py)"]
     assert done.returncode == 1
 
 
-def test_doctor_ends_with_its_looks() -> None:
-    """SIGTERM while it looks: 143, and no look goes on alone."""
+def test_doctor_ends_its_probes() -> None:
+    """SIGTERM during the probes ends doctor and all of its processes."""
     doctor = subprocess.Popen([sys.executable, "-m", "canet_ros.cli", "doctor"], stdout=subprocess.DEVNULL)
 
-    def looks() -> list[str]:
+    def probes() -> list[str]:
         children = Path(f"/proc/{doctor.pid}/task").glob("*/children")
         pids = [pid for file in children for pid in file.read_text().split()]
         return [pid for pid in pids if b"doctor.probes" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
-    pids = wait_until(looks, "its looks")
+    pids = wait_until(probes, "the probes")
     doctor.terminate()
     assert doctor.wait(20) == -signal.SIGTERM
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "their end", 10)
 
 
-def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "canet_ros.cli", "benchmark", "--help"]
@@ -270,7 +270,7 @@ def test_a_reader_that_has_enough_ends_it_quietly() -> None:
         ("canet demo --engine to", {"torch"}),
     ],
 )
-def test_the_shell_completes_commands_options_and_choices(
+def test_shell_completion_of_commands_options_and_choices(
     line: str, expected: set[str], tmp_path: Path
 ) -> None:
     pytest.importorskip("argcomplete")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet segment`` on pictures and videos, and what it says when there are none."""
+"""``canet segment`` on images and videos, and its errors."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def segment(random_model: Path, out: Path, *inputs: Path) -> int:
     return main(["segment", *map(str, inputs), "--out", str(out), "--model", str(random_model), *engine])
 
 
-def test_pictures_of_a_folder_and_a_file(
+def test_images_of_a_folder_and_a_file(
     random_model: Path, drive: StreetDrive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for index in range(2):
-        cv2.imwrite(str(pictures / f"{index}.png"), drive.frame(index).image)
+        cv2.imwrite(str(images / f"{index}.png"), drive.frame(index).image)
     cv2.imwrite(str(tmp_path / "single.png"), drive.frame(9).image)
-    (pictures / "broken.png").write_bytes(b"no picture")
-    (pictures / "gone.png").symlink_to(tmp_path / "nowhere")
-    (pictures / "folder.png").mkdir()
-    assert segment(random_model, tmp_path / "out", pictures, tmp_path / "single.png") == 1
+    (images / "broken.png").write_bytes(b"not an image")
+    (images / "gone.png").symlink_to(tmp_path / "nowhere")
+    (images / "folder.png").mkdir()
+    assert segment(random_model, tmp_path / "out", images, tmp_path / "single.png") == 1
     assert "2 of 5 could not be read: " in capsys.readouterr().err
     segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32")
     for name, index in (("0", 0), ("1", 1), ("single", 9)):
@@ -61,7 +61,7 @@ def test_every_frame_of_a_video(random_model: Path, drive: StreetDrive, tmp_path
     assert len(list((tmp_path / "out").glob("drive_00000?_mask.png"))) == 3
 
 
-def test_what_cannot_be_read_is_one_line(
+def test_unreadable_inputs_are_one_line(
     random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.txt").write_text("no video")
@@ -82,7 +82,7 @@ def write(path: Path, drive: StreetDrive, index: int) -> Path:
     return path
 
 
-def test_inputs_of_one_name_have_results_of_their_own(
+def test_inputs_with_the_same_name_have_separate_results(
     random_model: Path, drive: StreetDrive, tmp_path: Path
 ) -> None:
     front, rear = (
@@ -111,25 +111,25 @@ def test_inputs_of_one_name_have_results_of_their_own(
         (["a/drive.mp4", "a/drive_x.png"], ["drive", "drive_x"]),
     ],
 )
-def test_names_are_as_short_as_tells_all_apart(files: list[str], names: list[str], tmp_path: Path) -> None:
+def test_result_names_are_as_short_as_possible(files: list[str], names: list[str], tmp_path: Path) -> None:
     found = distinct_names([tmp_path / file for file in files])
     assert [name.removeprefix(f"{tmp_path}/") for name in found.values()] == names
 
 
-def test_results_are_not_replaced_unasked(
+def test_results_are_replaced_only_with_force(
     random_model: Path, drive: StreetDrive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture, out = write(tmp_path / "1.png", drive, 0), tmp_path / "out"
-    assert segment(random_model, out, picture) == 0
+    image, out = write(tmp_path / "1.png", drive, 0), tmp_path / "out"
+    assert segment(random_model, out, image) == 0
     before = (out / "1_mask.png").read_bytes()
-    write(picture, drive, 40)
+    write(image, drive, 40)
     capsys.readouterr()
-    assert segment(random_model, out, picture) == 1
+    assert segment(random_model, out, image) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert str(out / "1_mask.png") in line
     assert "--force" in line
     assert (out / "1_mask.png").read_bytes() == before
-    assert segment(random_model, out, picture, Path("--force")) == 0
+    assert segment(random_model, out, image, Path("--force")) == 0
     assert (out / "1_mask.png").read_bytes() != before
 
 
@@ -137,14 +137,14 @@ def test_results_are_not_replaced_unasked(
 def test_results_that_cannot_be_written(
     kind: str, random_model: Path, drive: StreetDrive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture, out = write(tmp_path / "1.png", drive, 0), tmp_path / "out"
+    image, out = write(tmp_path / "1.png", drive, 0), tmp_path / "out"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     if kind == "a file":
         out.write_text("")
     else:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
-        assert segment(random_model, out, picture) == 1
+        assert segment(random_model, out, image) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -152,7 +152,7 @@ def test_results_that_cannot_be_written(
     assert not out.is_dir() or not list(out.iterdir())
 
 
-def test_a_video_that_is_cut_off_is_said(
+def test_a_truncated_video_is_reported(
     random_model: Path, drive: StreetDrive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "drive.avi"
@@ -170,7 +170,7 @@ def test_a_video_that_is_cut_off_is_said(
         assert str(path) in line
 
 
-def test_usage_errors_are_exit_status_2() -> None:
+def test_usage_errors_exit_with_2() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["segment"])
     assert caught.value.code == 2

@@ -144,6 +144,6 @@ def test_export_refuses_in_one_line(
 ) -> None:
     export = ["export", "--model", str(random_model)]
     assert main([*export, "--calibrate", str(tmp_path)]) == 1
-    assert "holds no pictures" in capsys.readouterr().err
+    assert "contains no images" in capsys.readouterr().err
     assert main([*export, "--calibrate", str(tmp_path), "--precision", "fp32"]) == 1
     assert "int8" in capsys.readouterr().err

@@ -726,8 +726,8 @@ def test_files_that_are_no_network(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "net.tflite").write_bytes(bytes(100))
     for name, words in (
         ("net.tflite", "comes as FILE.onnx"),
-        ("none.onnx", "is no file"),
-        (".", "is no file"),
+        ("none.onnx", "is not a file"),
+        (".", "is not a file"),
     ):
         assert main(["import", str(tmp_path / name), "--out", str(tmp_path / "model")]) == 1
         assert words in capsys.readouterr().err

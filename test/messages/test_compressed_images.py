@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed images as image_transport's publisher writes them, and as drivers do: the camera's colours come back.
+"""Compressed images of image_transport's publisher and of drivers are decoded to the camera's colours.
 
-``published`` follows compressed_image_transport's compressed_publisher.cpp of noetic, humble and rolling (5.1): which
-pixels it hands to OpenCV, and what it writes into ``format``.
+``published`` follows compressed_publisher.cpp of compressed_image_transport in noetic, humble and rolling (5.1): the
+pixels passed to OpenCV, and the field ``format``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PLAIN = ("mono8", "mono16", "8UC1", "8UC3", "8UC4", "16UC3", "16UC4")
 BAYER = tuple(f"bayer_{pattern}{bits}" for pattern in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16))
 YUV = ("yuv422", "yuv422_yuy2")
 
-# Stripes of red, green and blue, of which a swap or a lost mosaic shows.
+# Stripes of red, green and blue reveal swapped channels or a lost mosaic.
 SCENE = np.full((HEIGHT, WIDTH, 3), 20, np.uint8)
 for stripe, channel in enumerate((2, 1, 0)):
     SCENE[:, stripe * 22 : stripe * 22 + 22, channel] = 180 + np.arange(22)
@@ -34,12 +34,12 @@ def bits_of(encoding: str) -> int:
 
 
 def message_pixels(encoding: str) -> np.ndarray:
-    """What the camera's raw message holds, (H, W) or (H, W, channels)."""
+    """Pixels of the camera's raw message, (H, W) or (H, W, channels)."""
     name = encoding.removeprefix("8UC").removeprefix("16UC")
     if encoding.startswith("bayer_"):
         pixels = np.empty((HEIGHT, WIDTH), np.uint8)
-        for place, letter in enumerate(encoding[6:10]):
-            row, column = divmod(place, 2)
+        for index, letter in enumerate(encoding[6:10]):
+            row, column = divmod(index, 2)
             pixels[row::2, column::2] = SCENE[row::2, column::2, "bgr".index(letter)]
     elif encoding.startswith("mono") or name == "1":
         pixels = GREY
@@ -50,8 +50,8 @@ def message_pixels(encoding: str) -> np.ndarray:
     return pixels.astype(np.uint16) * 256 + 5 if bits_of(encoding) == 16 else np.ascontiguousarray(pixels)
 
 
-def handed_over(encoding: str, target: str) -> np.ndarray:
-    """What cv_bridge makes of the raw message for the encoder; without a target the message's own pixels."""
+def passed_to_encoder(encoding: str, target: str) -> np.ndarray:
+    """Pixels that cv_bridge converts for the encoder; without a target, those of the message."""
     if not target or target == encoding:
         return message_pixels(encoding)
     pixels = GREY if target == "mono8" else SCENE
@@ -74,8 +74,8 @@ def published(
     elif codec == "png" and colour:
         alpha = "a" if release == "rolling" and "a" in encoding else ""
         target = f"bgr{alpha}{bits_of(encoding)}"
-    pixels = handed_over(encoding, target)
-    if codec == "jpeg" and pixels.dtype == np.uint16:  # imencode makes 8 bits of it
+    pixels = passed_to_encoder(encoding, target)
+    if codec == "jpeg" and pixels.dtype == np.uint16:  # imencode reduces to 8 bits
         pixels = (pixels >> 8).astype(np.uint8)
     data = cv2.imencode(f".{codec}", pixels)[1].tobytes()
     return SimpleNamespace(format=f"{encoding}; {codec} compressed {target}", data=data)
@@ -90,7 +90,7 @@ def raw(encoding: str) -> SimpleNamespace:
 
 
 def assert_shows(frame: np.ndarray, expected: np.ndarray, within: float) -> None:
-    """Equal up to the losses of JPEG and of demosaicing, which lie along the edges."""
+    """Equal except for losses of JPEG and demosaicing at edges."""
     assert frame.shape == expected.shape
     assert np.abs(frame.astype(int) - expected.astype(int)).mean() <= within
 
@@ -98,7 +98,7 @@ def assert_shows(frame: np.ndarray, expected: np.ndarray, within: float) -> None
 @pytest.mark.parametrize("release", ["humble", "rolling"])
 @pytest.mark.parametrize("codec", ["png", "tiff"])
 @pytest.mark.parametrize("encoding", [*COLOURS, *PLAIN, *BAYER])
-def test_lossless_codecs_give_the_frame_of_the_raw_message(encoding: str, codec: str, release: str) -> None:
+def test_lossless_codecs_match_the_raw_message(encoding: str, codec: str, release: str) -> None:
     frame = decode_compressed(published(encoding, codec, release))
     np.testing.assert_array_equal(frame, decode_image(raw(encoding)))
     grey = encoding.startswith("mono") or encoding.endswith("C1")
@@ -107,24 +107,24 @@ def test_lossless_codecs_give_the_frame_of_the_raw_message(encoding: str, codec:
 
 @pytest.mark.parametrize("release", ["noetic", "humble", "rolling"])
 @pytest.mark.parametrize("encoding", [*COLOURS, "mono8", "mono16"])
-def test_jpeg_gives_the_cameras_colours(encoding: str, release: str) -> None:
+def test_jpeg_has_the_colours_of_the_camera(encoding: str, release: str) -> None:
     frame = decode_compressed(published(encoding, "jpeg", release))
     assert_shows(frame, GREY if encoding.startswith("mono") else SCENE, 12)
 
 
 @pytest.mark.parametrize("encoding", BAYER)
-def test_a_mosaic_in_a_jpeg_is_demosaiced_and_the_grey_image_made_of_one_stays_grey(encoding: str) -> None:
+def test_a_mosaic_in_a_jpeg_is_demosaiced_and_a_grey_image_stays_grey(encoding: str) -> None:
     for release, compress_bayer in (("noetic", False), ("rolling", True)):
         frame = decode_compressed(published(encoding, "jpeg", release, compress_bayer))
         assert_shows(frame, SCENE, 30)
-        # Red, green and blue stand out where they are.
+        # Each stripe has its own strongest channel.
         assert [int(frame[24, 11 + 22 * stripe].argmax()) for stripe in range(3)] == [2, 1, 0]
     for release in ("humble", "rolling"):
         assert_shows(decode_compressed(published(encoding, "jpeg", release)), GREY, 12)
 
 
 @pytest.mark.parametrize("encoding", YUV)
-def test_yuv_comes_in_colour_where_the_publisher_knows_it_and_else_in_grey(encoding: str) -> None:
+def test_yuv_is_colour_if_the_publisher_supports_it_and_else_grey(encoding: str) -> None:
     assert_shows(decode_compressed(published(encoding, "jpeg", "rolling")), SCENE, 12)
     assert_shows(decode_compressed(published(encoding, "png", "rolling")), SCENE, 0)
     assert_shows(decode_compressed(published(encoding, "jpeg", "humble")), GREY, 12)
@@ -138,7 +138,7 @@ def test_yuv_comes_in_colour_where_the_publisher_knows_it_and_else_in_grey(encod
         "rgb8; png compressed; bgr8", "image/png", "camera; png compressed ", ";", "rgb8; tiff compressed bgr8",
     ],
 )  # fmt: skip
-def test_formats_of_other_senders_give_the_files_own_colours(format_text: str) -> None:
+def test_formats_of_other_senders_keep_the_colours_of_the_file(format_text: str) -> None:
     codec = "tiff" if "tiff" in format_text else "png"
     message = SimpleNamespace(format=format_text, data=cv2.imencode(f".{codec}", SCENE)[1].tobytes())
     np.testing.assert_array_equal(decode_compressed(message), SCENE)
@@ -154,14 +154,14 @@ def test_formats_of_other_senders_give_the_files_own_colours(format_text: str) -
     ],
 )
 @pytest.mark.parametrize("channels", [3, 4])
-def test_rgb_in_the_place_of_bgr_is_turned_where_the_format_says_so(format_text: str, channels: int) -> None:
+def test_rgb_is_converted_if_the_format_names_it(format_text: str, channels: int) -> None:
     pixels = np.dstack([SCENE[..., ::-1], np.full((HEIGHT, WIDTH, 1), ALPHA, np.uint8)])[..., :channels]
     message = SimpleNamespace(format=format_text, data=cv2.imencode(".png", pixels)[1].tobytes())
     np.testing.assert_array_equal(decode_compressed(message), SCENE)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_orientation_tags_are_ignored_as_the_subscriber_of_image_transport_does(orientation: int) -> None:
+def test_orientation_tags_are_ignored(orientation: int) -> None:
     jpeg = cv2.imencode(".jpg", SCENE)[1].tobytes()
     tiff = (
         b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01"
@@ -171,7 +171,7 @@ def test_orientation_tags_are_ignored_as_the_subscriber_of_image_transport_does(
     exif = b"Exif\x00\x00" + tiff
     turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
     shown = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
-    assert shown.shape != SCENE.shape or orientation == 3, "the tag is not one that OpenCV reads"
+    assert shown.shape != SCENE.shape or orientation == 3, "OpenCV does not read this tag"
     message = SimpleNamespace(format="rgb8; jpeg compressed bgr8", data=turned)
     frame = decode_compressed(message)
     np.testing.assert_array_equal(frame, cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))

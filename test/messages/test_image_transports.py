@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What transports hold, by type, by what a message says of itself, and by the topic's name before one has come."""
+"""Content of image transports, by message type, by format, and by topic name before the first message."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def test_transports_without_images_are_named(msgtype: str, topic: str, format_te
         ("sensor_msgs/msg/PointCloud2", "/points", ""),
     ],
 )
-def test_images_are_left_alone(msgtype: str, topic: str, format_text: str) -> None:
+def test_image_transports_have_no_problem(msgtype: str, topic: str, format_text: str) -> None:
     assert transport_content(msgtype, topic, format_text) == ""

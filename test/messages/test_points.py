@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points to pixels: against the drawn street and OpenCV, for clouds of every layout."""
+"""Projection of points to pixels, compared with the synthetic street and OpenCV, for all layouts of clouds."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_clouds_of_every_layout_are_read(number: str, before: int, padding: int,
 
 @pytest.mark.parametrize("height", [1, 4])
 @pytest.mark.parametrize("row_step", [0, 24, 6, 80, 24 * 16, 2**31])
-def test_a_wrong_row_step_does_no_harm_where_data_and_sizes_agree(height: int, row_step: int) -> None:
+def test_a_wrong_row_step_is_corrected(height: int, row_step: int) -> None:
     xyz = np.random.default_rng(0).normal(0, 9, (24, 3)).astype(np.float32)
     xyz[7] = np.nan
     message = cloud(xyz, height=height)
@@ -79,7 +79,7 @@ def test_a_wrong_row_step_does_no_harm_where_data_and_sizes_agree(height: int, r
 
 
 @pytest.mark.parametrize("size", [(0, 24), (24, 0), (0, 0), (0, 1), (4, 0), (6, 4), (1, 24), (24, 1)])
-def test_a_width_and_a_height_that_are_swapped_or_0_are_read_from_the_data(size: tuple[int, int]) -> None:
+def test_swapped_or_missing_sizes_are_corrected(size: tuple[int, int]) -> None:
     xyz = np.random.default_rng(0).normal(0, 9, (24, 3)).astype(np.float32)
     message = cloud(xyz, height=4)
     message.width, message.height = size
@@ -105,7 +105,7 @@ def test_every_number_format_at_odd_offsets(number: str, order: str) -> None:
     xyz = np.arange(18).reshape(6, 3).astype(np.float32)
     message = cloud(xyz, order + number, before=3)
     for field in message.fields:
-        field.count = 0  # as drivers leave it that mean 1
+        field.count = 0  # some drivers send 0 for 1
     np.testing.assert_array_equal(cloud_xyz(message), xyz)
 
 
@@ -117,11 +117,11 @@ def test_a_wrong_step_of_a_depth_image(step: int) -> None:
     np.testing.assert_allclose(depth_values(message), depths / 1000, rtol=1e-6)
 
 
-def test_clouds_that_cannot_be_read_are_refused_and_empty_ones_are_empty() -> None:
+def test_invalid_clouds_are_refused() -> None:
     whole = cloud(np.zeros((6, 3)))
     assert cloud_xyz(cloud(np.zeros((0, 3)))).shape == (0, 3)
     for change, words in (
-        ({"fields": whole.fields[:2]}, "a cloud without z; it has x, y"),
+        ({"fields": whole.fields[:2]}, "a cloud without z: it has x, y"),
         ({"fields": []}, "no fields"),
         ({"data": whole.data[:-1]}, "do not fit"),
         ({"point_step": 8}, "point_step 8"),
@@ -136,39 +136,39 @@ def test_clouds_that_cannot_be_read_are_refused_and_empty_ones_are_empty() -> No
             cloud_xyz(Record(**{**vars(whole), **change}))
 
 
-def test_every_point_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
-    """The ground to the horizon and a wall at 60 m, through every pixel, by a sensor elsewhere and turned."""
+def test_every_point_has_the_class_of_its_pixel() -> None:
+    """Ground up to a wall at 60 m, one point per pixel, from a sensor at another pose than the camera."""
     drive = StreetDrive(3, 160, 120)
-    truth, matrix = drive.frame(40).labels, drive.camera_matrix
+    labels, matrix = drive.frame(40).labels, drive.camera_matrix
     pixels = every_pixel(160, 120)
     below = np.maximum(pixels[:, 1] - matrix[1, 2], 0.1)
     points = rays(matrix, pixels, np.minimum(1.4 * matrix[1, 1] / below, 60.0))
     to_camera = rigid_transform([0.2, -0.5, 0.1, 0.5, -0.5, 0.5, 0.5])  # a lidar: x forward, y left, z up
     in_cloud = ((points - to_camera[:, 3]) @ to_camera[:, :3]).astype(np.float32)
-    segmentation = Segmentation(truth, np.full_like(truth, 51))
+    segmentation = Segmentation(labels, np.full_like(labels, 51))
     found = labelled_points(in_cloud, to_camera, camera_projection(camera_info(matrix, (160, 120)), (160, 120)),
                             segmentation, TABLE)  # fmt: skip
-    np.testing.assert_array_equal(found["label"], truth.ravel())
+    np.testing.assert_array_equal(found["label"], labels.ravel())
     np.testing.assert_array_equal(found["xyz"], in_cloud)
-    np.testing.assert_array_equal(found["rgb"], truth.ravel().astype(np.uint32) * 0x010101)
+    np.testing.assert_array_equal(found["rgb"], labels.ravel().astype(np.uint32) * 0x010101)
     np.testing.assert_allclose(found["confidence"], 0.2)
 
 
-def test_every_pixel_of_a_depth_image_has_the_class_of_its_pixel_of_the_drawn_street() -> None:
+def test_every_depth_has_the_class_of_its_pixel() -> None:
     drive = StreetDrive(3, 160, 120)
-    truth, matrix = drive.frame(40).labels, drive.camera_matrix
+    labels, matrix = drive.frame(40).labels, drive.camera_matrix
     pixels = every_pixel(160, 120)
     depth = np.minimum(1.4 * matrix[1, 1] / np.maximum(pixels[:, 1] - matrix[1, 2], 0.1), 60.0)
     depth[:4] = [np.nan, 0, np.inf, -1]
-    expected, truths = rays(matrix, pixels, depth)[4:], truth.ravel()[4:]
+    expected, expected_labels = rays(matrix, pixels, depth)[4:], labels.ravel()[4:]
     projection = camera_projection(camera_info(matrix, (160, 120)), (160, 120))
-    segmentation = Segmentation(truth, np.full_like(truth, 51))
+    segmentation = Segmentation(labels, np.full_like(labels, 51))
     found = labelled_depths(depth.reshape(120, 160).astype(np.float32), projection, segmentation, TABLE)
-    np.testing.assert_array_equal(found["label"], truths)
+    np.testing.assert_array_equal(found["label"], expected_labels)
     np.testing.assert_allclose(found["xyz"], expected, rtol=1e-6)
-    np.testing.assert_array_equal(found["rgb"], truths.astype(np.uint32) * 0x010101)
+    np.testing.assert_array_equal(found["rgb"], expected_labels.astype(np.uint32) * 0x010101)
     np.testing.assert_allclose(found["confidence"], 0.2)
-    half = Segmentation(truth[1::2, 1::2], truth[1::2, 1::2])
+    half = Segmentation(labels[1::2, 1::2], labels[1::2, 1::2])
     found = labelled_depths(np.full((120, 160), 2, np.float32), projection, half, TABLE)
     np.testing.assert_array_equal(found["label"], np.repeat(np.repeat(half.mask, 2, 0), 2, 1).ravel())
 
@@ -191,7 +191,7 @@ def test_depth_images_are_read_in_mm_and_in_m(order: str, padding: int) -> None:
     np.testing.assert_array_equal(depth_values(depth_image(m, "32FC1", padding)), m)
 
 
-def test_depth_images_that_cannot_be_read_are_refused() -> None:
+def test_invalid_depth_images_are_refused() -> None:
     whole = depth_image(np.ones((4, 6), "<u2"), "16UC1")
     for change, words in (
         ({"encoding": "bgr8"}, "'bgr8': expected 16UC1"),
@@ -204,7 +204,7 @@ def test_depth_images_that_cannot_be_read_are_refused() -> None:
             depth_values(Record(**{**vars(whole), **change}))
 
 
-def test_points_behind_nearer_ones_beside_the_picture_and_behind_the_camera_are_left_out() -> None:
+def test_hidden_points_and_points_outside_of_the_image_are_dropped() -> None:
     matrix = np.array([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]])
     projection = camera_projection(camera_info(matrix, (1280, 720)), (1280, 720))
     side = (
@@ -230,9 +230,7 @@ def test_points_behind_nearer_ones_beside_the_picture_and_behind_the_camera_are_
         ("equidistant", (0.0, 0.0, 0.0, 0.0)),
     ],
 )
-def test_distortion_is_honoured_and_folds_nothing_back_into_the_picture(
-    model: str, d: tuple[float, ...]
-) -> None:
+def test_distortion_matches_opencv_and_folds_nothing_into_the_image(model: str, d: tuple[float, ...]) -> None:
     matrix = np.array([[300.0, 0, 320], [0, 300, 240], [0, 0, 1]])
     projection = camera_projection(camera_info(matrix, (640, 480), model, d), (640, 480))
     points = np.random.default_rng(1).uniform((-3, -3, 2), (3, 3, 6), (500, 3)).astype(np.float32)
@@ -245,14 +243,14 @@ def test_distortion_is_honoured_and_folds_nothing_back_into_the_picture(
     assert inside.sum() > 100
     np.testing.assert_allclose(found[inside], expected.reshape(-1, 2)[inside], atol=0.01)
     there = np.isfinite(projection.rays[0])
-    assert there.mean() > 0.9  # at the corners some of these polynomials fold
+    assert there.mean() > 0.9  # some of these polynomials fold at the corners
     back = np.stack(projection.pixels(*projection.rays), 1)[there]
     assert (np.abs(back - every_pixel(640, 480)[there]) < 0.1).all(1).mean() > 0.99
     aside = np.array([[60, 0, 1], [0, -80, 1], [40, 40, 1]], np.float32)  # more than 88 degrees off
     assert visible_points(aside, IDENTITY, projection)[0].size == 0
 
 
-def test_a_picture_of_another_size_and_a_region_of_the_sensor() -> None:
+def test_a_resized_image_and_a_region_of_the_sensor() -> None:
     matrix = np.array([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]])
     point = rays(matrix, np.array([[100.0, 200.0]]), np.array([4.0]))
     info = camera_info(matrix, (640, 480))
@@ -263,7 +261,7 @@ def test_a_picture_of_another_size_and_a_region_of_the_sensor() -> None:
     assert visible_points(point, IDENTITY, camera_projection(info, (320, 240)))[1].tolist() == [40 * 320 + 20]
 
 
-def test_cameras_and_transforms_that_say_nothing_are_refused() -> None:
+def test_invalid_cameras_and_transforms_are_refused() -> None:
     with pytest.raises(CloudError, match="not calibrated"):
         camera_projection(camera_info(np.zeros((3, 3)), (640, 480)), (640, 480))
     with pytest.raises(CloudError, match="distortion model 'thin_prism'"):

@@ -134,7 +134,7 @@ def test_jpeg_quality_changes_at_any_time(graph: Graph, camera: Camera) -> None:
     ("data", "format_", "reason"),
     [
         (b"", "jpeg", "without data"),
-        (cv2.imencode(".jpeg", picture(64, 48))[1].tobytes()[:-100], "jpeg", "is cut off"),
+        (cv2.imencode(".jpeg", picture(64, 48))[1].tobytes()[:-100], "jpeg", "is truncated"),
         (b"nothing at all", "bgr8; jpeg compressed bgr8", "can be decoded"),
     ],
 )

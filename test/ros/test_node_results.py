@@ -262,7 +262,7 @@ def test_bad_images_are_named_once_and_the_next_good_one_works(
         return message
 
     bad = {
-        "image encoding 'purple8' is not understood": lambda: broken(encoding="purple8"),
+        "image encoding 'purple8' is not supported": lambda: broken(encoding="purple8"),
         "step of": lambda: broken(step=100),
         "data of": lambda: broken(data=broken().data[:1000]),
         "image of zero size": lambda: broken(width=0),

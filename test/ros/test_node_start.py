@@ -36,8 +36,8 @@ def ended(arguments: Sequence[str], environment: dict[str, str] | None = None) -
     ("arguments", "status", "words"),
     [
         (["--help"], 0, "usage: segmentation_node --ros-args"),
-        (["max_rate:=5"], 2, "max_rate:=5 is no ROS argument; usage"),
-        (["--ros-args", "-p", "max_rate:=5.0", "--", "--model", "a"], 2, "--model is no ROS argument"),
+        (["max_rate:=5"], 2, "max_rate:=5 is not a ROS argument; usage"),
+        (["--ros-args", "-p", "max_rate:=5.0", "--", "--model", "a"], 2, "--model is not a ROS argument"),
         (["--ros-args", "--nonsense"], 1, "unknown ROS arguments: ['--nonsense']"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_needed_package_that_is_broken_is_one_line(package: str, text: str, tm
     (tmp_path / f"{package}.py").write_text(text)
     code, output = ended([], {"PYTHONPATH": str(tmp_path)})
     (line,) = output.strip().splitlines()
-    assert line.startswith("segmentation_node: does not start, ")
+    assert line.startswith("segmentation_node: cannot start: ")
     assert package in line
     assert "canet doctor" in line
     assert code == 1
@@ -257,6 +257,6 @@ def test_a_current_folder_that_is_gone(random_model: Path, graph: Graph, tmp_pat
     process = Process(["bash", "-c", script, sys.executable, str(gone), *PROGRAM, *arguments])
     try:
         process.wait_for_output("loaded in")
-        assert "the current folder is gone" in process.output()
+        assert "the current folder was deleted" in process.output()
     finally:
         process.close()

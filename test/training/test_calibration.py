@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Confidences that are too sure are found, measured and mended, by the command and in the graph that engines run."""
+"""Calibration of overconfident models, by the command and in the graph of every engine."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from canet_ros.training.calibration import Reliability, _best_temperature, relia
 CLASSES = 11
 
 
-def test_reliability_of_a_picture() -> None:
-    truth = np.array([[0, 1, 2, 255]], np.uint8)
+def test_reliability_of_an_image() -> None:
+    labels = np.array([[0, 1, 2, 255]], np.uint8)
     mask = np.array([[0, 1, 0, 0]], np.uint8)
     confidence = np.array([[255, 255, 51, 9]], np.uint8)
-    found = reliability(truth, mask, confidence, CLASSES)
-    assert (found.pixels[255], found.right[255], found.pixels[51], found.right[51]) == (2, 2, 1, 0)
+    found = reliability(labels, mask, confidence, CLASSES)
+    assert (found.pixels[255], found.correct[255], found.pixels[51], found.correct[51]) == (2, 2, 1, 0)
     assert found.pixels.sum() == 3
-    # Two of three right as they say, one sure by 0.2 and wrong.
+    # Two pixels are correct at confidence 1, one is wrong at 0.2.
     assert found.calibration_error == pytest.approx(0.2 / 3)
-    picture = reliability_diagram(found, "model")
-    assert picture.dtype == np.uint8
-    assert len(np.unique(picture)) > 5
+    diagram = reliability_diagram(found, "model")
+    assert diagram.dtype == np.uint8
+    assert len(np.unique(diagram)) > 5
 
 
-def test_confidences_that_are_true_have_no_error() -> None:
+def test_calibrated_confidences_have_no_error() -> None:
     levels = np.arange(256)
     pixels = np.full(256, 1000)
     found = Reliability(pixels, (pixels * levels / 255).round().astype(np.int64))
     assert found.calibration_error < 0.001
-    too_sure = Reliability(pixels, (pixels * (levels / 255) ** 3).round().astype(np.int64))
-    assert too_sure.calibration_error > 0.1
+    overconfident = Reliability(pixels, (pixels * (levels / 255) ** 3).round().astype(np.int64))
+    assert overconfident.calibration_error > 0.1
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> None:
+def test_the_temperature_of_the_labels_is_found(temperature: float) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(40_000, CLASSES, generator=generator)
     labels = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
@@ -59,7 +59,7 @@ def model(sharp_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path, model: Path) -> Path:
-    """Labels drawn by the model's own probabilities at a temperature of 2: at 1 it is surer than it may be."""
+    """Labels sampled from the model's probabilities at a temperature of 2: at 1, the model is overconfident."""
     spec, network = load_network(model)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
     generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_evaluate_calibrates_a_model(model: Path, data: Path, tmp_path: Path) ->
     assert set(spec.familiar) == {"mean", "tenth", "sure", "upper"}
     assert spec.metrics["val_calibration_error"] == pytest.approx(new["calibration_error"], abs=1e-4)
     assert cv2.imread(str(picture)) is not None
-    # What engines derive depends on the temperature, not on what was measured.
+    # Derived files of engines depend on the temperature, but not on the metrics.
     hash_after = graph_hash(model)
     assert hash_after != hash_before
     save_spec(model, replace(spec, metrics={}, familiar={}))
@@ -112,12 +112,12 @@ def test_every_engine_divides_by_the_temperature(model: Path, engine: str) -> No
     less_sure = Segmenter.load(model, **given)(image)
     np.testing.assert_array_equal(sure.mask, less_sure.mask)
     assert less_sure.confidence.mean() < sure.confidence.mean()
-    # The most probable of 11 classes keeps an eleventh at the least.
+    # The most probable of 11 classes has a probability of at least 1/11.
     assert less_sure.confidence.min() >= 255 // CLASSES
 
 
 @pytest.mark.parametrize("line", ["temperature: 0", "temperature: hot", "familiar: {mean: 3}"])
-def test_a_model_that_says_nonsense_is_refused(model: Path, line: str) -> None:
+def test_invalid_calibration_in_model_yaml_is_refused(model: Path, line: str) -> None:
     path = model / "model.yaml"
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(ModelError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint goes on with its own run alone: everything else, and every damaged file, is refused in one line."""
+"""A checkpoint resumes only its own run; other runs and damaged files are refused in one line."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_another_run_is_refused_naming_what_differs(
         assert f"{name} was" in str(caught.value)
 
 
-def test_other_pictures_are_refused(trained: tuple[TrainingConfig, Path]) -> None:
+def test_other_images_are_refused(trained: tuple[TrainingConfig, Path]) -> None:
     config, folder = trained
     write_scenes(Path(config.data) / "train", 1, first_seed=50, width=96, height=72)
     with pytest.raises(ValueError, match=r"training pictures was '4 of names.*is '5 of names"):
@@ -82,7 +82,7 @@ def test_other_pictures_are_refused(trained: tuple[TrainingConfig, Path]) -> Non
         path.unlink()
 
 
-def test_the_same_run_says_that_it_is_over(trained: tuple[TrainingConfig, Path]) -> None:
+def test_a_complete_run_returns_its_best_scores(trained: tuple[TrainingConfig, Path]) -> None:
     config, folder = trained
     assert train(config, CLASSES, folder).miou >= 0
 
@@ -99,7 +99,7 @@ BEST = Scores(0.5, 0.75, np.array([0.5, np.nan]), 1)
 IDENTITY: Mapping[str, Any] = {"crop": (96, 64), "classes": ["a", "b"]}
 
 
-def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_checkpoint_restores_the_state(tmp_path: Path) -> None:
     saved, restored = state(), state()
     save_checkpoint(tmp_path / "checkpoint.pt", IDENTITY, saved, 3, BEST)
     epochs, best = resume(tmp_path / "checkpoint.pt", IDENTITY, restored)
@@ -130,13 +130,13 @@ def test_damaged_and_foreign_files_are_one_line(kind: str, tmp_path: Path) -> No
             "code": {"identity": Path},
         }[kind]
         torch.save(content, path)
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is no checkpoint") as caught:
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint") as caught:
         resume(path, IDENTITY, state())
     assert "\n" not in str(caught.value)
 
 
 class Harmful:
-    """What a pickle runs when it is read without care."""
+    """Runs code when it is unpickled without precautions."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -157,16 +157,16 @@ def test_a_pickle_that_runs_code_is_refused_by_name(reader: str, packed: bool, t
         "init": lambda: initialize(CANet(3, architecture="canet_lite"), str(path)),
     }
     with pytest.raises(
-        ValueError, match=r"checkpoint\.pt is no checkpoint: it is damaged, or holds more than tensors"
+        ValueError, match=r"checkpoint\.pt is not a checkpoint: it is damaged, or contains more than tensors"
     ) as caught:
         read[reader]()
     assert "\n" not in str(caught.value)
     assert not mark.exists()
     torch.load(path, weights_only=False)
-    assert mark.exists()  # it does what it must not
+    assert mark.exists()  # the pickle is harmful
 
 
-def test_a_full_disk_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, IDENTITY, state(), 3, None)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_every_field_of_the_configuration_counts(trained: tuple[TrainingConfig, Path]) -> None:
+def test_the_identity_has_every_field_of_the_configuration(trained: tuple[TrainingConfig, Path]) -> None:
     config, folder = trained
     identity = json.loads(torch.load(folder / "checkpoint.pt")["identity"])
     assert identity.keys() == {*asdict(config), "classes", "training pictures"}

@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, list[str], str]]
 
 
 def ids(*of_areas: int) -> Labels:
-    """Labels of which each area is as wide as the others."""
+    """Labels with vertical areas of equal width."""
     parts = np.array_split(np.zeros((HEIGHT, WIDTH), np.uint8), len(of_areas), axis=1)
     return np.hstack([part + np.uint8(i) for part, i in zip(parts, of_areas)])
 
@@ -49,7 +49,7 @@ def table(tmp_path: Path, classes: int) -> Path:
 
 @pytest.fixture
 def train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Train on what lies under ``tmp_path``: status, lines of stderr, stdout."""
+    """Train on the data in ``tmp_path``; returns status, lines of stderr, stdout."""
 
     def run(classes: int = 2, *more: str) -> tuple[int, list[str], str]:
         arguments = (
@@ -57,15 +57,15 @@ def train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         )
         arguments += " --architecture canet_lite --resolution 128x96 --crop 64x64 --epochs 1 --batch-size 2"
         status = main([*arguments.split(), "--workers", "0", "--precision", "fp32", *more])
-        said = capsys.readouterr()
-        return status, said.err.splitlines(), said.out
+        captured = capsys.readouterr()
+        return status, captured.err.splitlines(), captured.out
 
     return run
 
 
 @pytest.fixture
 def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Measure a model of random weights on ``val``: status, lines of stderr, stdout."""
+    """Evaluate a model of random weights on ``val``; returns status, lines of stderr, stdout."""
 
     def run(classes: int = 2) -> tuple[int, list[str], str]:
         spec = ModelSpec(
@@ -74,8 +74,8 @@ def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         save_model(tmp_path / "model", spec, spec.build_network())
         arguments = f"evaluate --model {tmp_path / 'model'} --data {tmp_path} --engine torch"
         status = main(arguments.split())
-        said = capsys.readouterr()
-        return status, said.err.splitlines(), said.out
+        captured = capsys.readouterr()
+        return status, captured.err.splitlines(), captured.out
 
     return run
 
@@ -89,18 +89,16 @@ def test_masks_of_two_classes_that_are_not_0_and_1(
     status, (*_, line), _ = train()
     assert status == 1
     assert "no label has a pixel of lesion" in line
-    assert f"hold the ids 0, {high}: write 0 to 1" in line
+    assert f"contain the ids 0, {high}: write 0 to 1" in line
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
     status, lines, out = evaluate()
     assert status == 0
     (line,) = [line for line in lines if "lesion (1)" in line]
-    assert f"ignored are the ids {high} (25.0%)" in line
+    assert f"ignored ids: {high} (25.0%)" in line
     assert "(over 1 of 2 classes)" in out
 
 
-def test_a_class_without_a_pixel_is_named_and_the_run_goes_on(
-    tmp_path: Path, train: Run, evaluate: Run
-) -> None:
+def test_a_class_without_pixels_is_a_warning(tmp_path: Path, train: Run, evaluate: Run) -> None:
     for split in ("train", "val"):
         write(tmp_path / split, [ids(0, 1)] * 2)
     status, lines, out = train(3)
@@ -112,7 +110,7 @@ def test_a_class_without_a_pixel_is_named_and_the_run_goes_on(
     assert len([line for line in lines if "vessel (2)" in line]) == 1
 
 
-def test_nothing_is_said_of_labels_that_fit(tmp_path: Path, train: Run, evaluate: Run) -> None:
+def test_valid_labels_cause_no_warning(tmp_path: Path, train: Run, evaluate: Run) -> None:
     for split in ("train", "val"):
         write(tmp_path / split, [ids(0, 1, 255)] * 2)
     status, lines, out = train()
@@ -130,9 +128,7 @@ def test_a_class_that_further_folders_have_is_not_missing(tmp_path: Path, train:
     assert status == 0
     assert not [line for line in lines if "lesion" in line]
     (line,) = [line for line in lines if "ids" in line]
-    assert (
-        line == f"{tmp_path / 'extra' / 'labels'}: ignored are the ids that the class table lacks: 7 (32.8%)"
-    )
+    assert line == f"{tmp_path / 'extra' / 'labels'}: ignoring ids outside of the class table: 7 (32.8%)"
 
 
 def test_further_folders_without_an_id_are_refused(tmp_path: Path, train: Run) -> None:
@@ -142,7 +138,7 @@ def test_further_folders_without_an_id_are_refused(tmp_path: Path, train: Run) -
     status, (*_, line), _ = train(2, "--extra-data", f"{tmp_path / 'extra'}:1")
     assert status == 1
     assert f"{tmp_path / 'extra' / 'labels'}: no pixel of the 2 label images" in line
-    assert "they hold 9 (100.0%)" in line
+    assert "they contain 9 (100.0%)" in line
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -150,7 +146,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def palette_png(bits: int) -> bytes:
-    """Ids 0 and 1 behind a palette; programs store as few bits as do."""
+    """A palette PNG with ids 0 and 1."""
     row = b"\0" + bytes(WIDTH * bits // 16) + b"\x01" * (WIDTH * bits // 16)
     parts = (
         chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, 3, 0, 0, 0)),
@@ -168,11 +164,11 @@ def encoded(image: Labels, suffix: str = ".png") -> bytes:
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        (palette_png(8), "got ids behind a palette"),
-        (palette_png(1), "got ids behind a palette"),
+        (palette_png(8), "got palette indices"),
+        (palette_png(1), "got palette indices"),
         (encoded(cv2.cvtColor(ids(0, 1), cv2.COLOR_GRAY2BGR)), "got RGB colours"),
         (encoded(cv2.cvtColor(ids(0, 1), cv2.COLOR_GRAY2BGRA)), "got RGB colours"),
-        (encoded(ids(0, 1), ".jpg"), "is not a PNG, whatever its name says"),
+        (encoded(ids(0, 1), ".jpg"), "is not a PNG despite its name"),
     ],
 )  # fmt: skip
 def test_labels_that_are_not_grey_pngs(
@@ -188,7 +184,7 @@ def test_labels_that_are_not_grey_pngs(
         assert "1.png" in line
 
 
-# --- Images that are turned by EXIF --------------------------------------------------------------------------------
+# Images with an EXIF orientation
 
 
 def tiff_header(orientation: int, order: str) -> bytes:
@@ -210,7 +206,7 @@ def with_orientation(image: Labels, orientation: int, suffix: str = ".jpg", orde
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_that_by_which_opencv_turns(orientation: int, order: str, suffix: str) -> None:
+def test_the_orientation_is_that_of_opencv(orientation: int, order: str, suffix: str) -> None:
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[: HEIGHT // 2, : WIDTH // 4] = 255
     file = with_orientation(image, orientation, suffix, order)
@@ -229,19 +225,19 @@ def test_files_without_an_orientation(file: bytes) -> None:
     assert exif_orientation(file) == 1
 
 
-def turn_images(folder: Path, orientation: int) -> None:
+def set_orientation(folder: Path, orientation: int) -> None:
     for image in sorted((folder / "images").iterdir()):
         stored = cv2.imread(str(image))
         image.with_suffix(".jpg").write_bytes(with_orientation(stored, orientation))
         image.unlink()
 
 
-def test_images_turned_by_exif_are_said_once_with_their_number(
+def test_images_with_an_exif_orientation_are_reported_once(
     tmp_path: Path, train: Run, evaluate: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "val"):
         write(tmp_path / split, [ids(0, 1)] * 4)
-    turn_images(tmp_path / "val", 3)
+    set_orientation(tmp_path / "val", 3)
     for run in (train, evaluate):
         status, lines, _ = run()
         assert status == 0
@@ -254,12 +250,12 @@ def test_images_turned_by_exif_are_said_once_with_their_number(
     assert "EXIF orientation (4) are turned by it" in line
 
 
-def test_labels_of_stored_pixels_under_a_turned_image_are_refused(tmp_path: Path, evaluate: Run) -> None:
+def test_labels_of_unrotated_images_are_refused(tmp_path: Path, evaluate: Run) -> None:
     write(tmp_path / "val", [ids(0, 1)])
-    turn_images(tmp_path / "val", 6)
+    set_orientation(tmp_path / "val", 6)
     status, lines, _ = evaluate()
     assert status == 1
-    assert "sizes must agree: the image is turned by its EXIF orientation" in lines[-1]
+    assert "sizes must agree: the image is rotated by its EXIF orientation" in lines[-1]
     label = tmp_path / "val" / "labels" / "0.png"
     cv2.imwrite(str(label), cv2.rotate(cv2.imread(str(label), -1), cv2.ROTATE_90_CLOCKWISE))
     assert evaluate()[0] == 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training in several processes: a device each, one batch shared, one model; and none waits for one that has died.
+"""Training in several processes: devices, shared batches, and the end of one process.
 
-With real processes over gloo on the CPU. Which GPU a process takes is tried with fakes of torch.cuda: there are none
-here, so NCCL and synchronised batch norm were not run.
+Runs real processes over gloo on the CPU. The choice of GPUs is tested with a fake of torch.cuda; NCCL and synchronised
+batch norm are not tested.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.usefixtures("four_gpus")
-def test_a_device_a_process(
+def test_every_process_has_a_device(
     environment: dict[str, str],
     device: str,
     expected: tuple[str, int, int],
@@ -64,8 +64,8 @@ def test_a_device_a_process(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    share = distributed_context(device)
-    assert (share.device, share.rank, share.processes) == expected
+    context = distributed_context(device)
+    assert (context.device, context.rank, context.world_size) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_device_a_process(
     ],
 )
 @pytest.mark.usefixtures("four_gpus")
-def test_processes_that_would_share_a_gpu_are_refused(
+def test_sharing_a_gpu_is_refused(
     environment: dict[str, str], device: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
@@ -93,12 +93,12 @@ def test_a_batch_that_does_not_divide_is_refused(scenes: Path, tmp_path: Path) -
     command = [*LAUNCHER, *CANET, *train_arguments(scenes, tmp_path), "--batch-size", "3"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert "canet train: --batch-size 3: 2 processes cannot share it" in done.stderr
+    assert "canet train: --batch-size 3: must be a multiple of the number of processes, 2" in done.stderr
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def one_rank(rank: int, port: int, arguments: list[str]) -> subprocess.Popen[str]:
-    """A process of two, without a launcher that would end the other one."""
+    """Start one of two processes without a launcher, which would end the other one."""
     environment = {**ENVIRONMENT, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, *CANET, *arguments]
@@ -108,7 +108,7 @@ def one_rank(rank: int, port: int, arguments: list[str]) -> subprocess.Popen[str
 
 
 @pytest.mark.parametrize("dies", [0, 1])
-def test_no_process_waits_for_one_that_has_died(dies: int, scenes: Path, tmp_path: Path) -> None:
+def test_all_processes_end_when_one_dies(dies: int, scenes: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -123,5 +123,5 @@ def test_no_process_waits_for_one_that_has_died(dies: int, scenes: Path, tmp_pat
             process.kill()
             process.communicate()
     assert ranks[1 - dies].returncode == 1
-    assert f"canet train: process {1 - dies} of 2 goes no further: another one has ended" in errors
+    assert f"canet train: process {1 - dies} of 2 cannot continue: another process ended" in errors
     assert "Traceback" not in errors

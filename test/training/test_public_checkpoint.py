@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The importer against a plain reading of the public network, written here from its description with torch's
-functional operations and that network's own names. The published weights themselves are not in this repository.
+"""The importer, compared with a plain implementation of the public network with torch's functional operations and
+the names of the public network. The published weights are not in this repository.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STAGES = {0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 3, 8: 3, 9: 3, 10: 3, 11:
 
 
 def published_weights() -> dict[str, Tensor]:
-    """Random weights in the names and shapes of the public file, biases and running statistics far from trivial."""
+    """Random weights in the names and shapes of the public file, with non-trivial biases and running statistics."""
     generator = torch.Generator().manual_seed(1)
 
     def normal(*shape: int, scale: float = 0.3) -> Tensor:
@@ -153,6 +153,6 @@ class Harmful:
 def test_nothing_in_the_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Harmful()}, tmp_path / "canet.pth")
-    with pytest.raises(ModelError, match="holds more than tensors"):
+    with pytest.raises(ModelError, match="contains more than tensors"):
         import_public_checkpoint(tmp_path / "canet.pth", "x", CLASSES)
     assert not (tmp_path / "harm.txt").exists()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training cannot do is one line before any work: wrong figures, missing data, a device that is not there."""
+"""Invalid values, missing data and missing devices are reported in one line before the training."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def refused(capsys: pytest.CaptureFixture[str], scenes: Path, out: Path, *more: 
     capsys.readouterr()
     assert main([*arguments.split(), *more]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
-    *remarks, line = lines  # on classes and ids of the labels, in a sentence each
+    *warnings, line = lines  # about classes and ids of the labels
     assert line.startswith("canet train: ")
-    assert all("the class" in remark for remark in remarks)
+    assert all("the class" in warning for warning in warnings)
     assert not (out / "checkpoint.pt").exists()
     return line
 
 
-def test_devices_that_are_not_there(
+def test_missing_devices(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -121,7 +121,7 @@ def test_devices_that_are_not_there(
     assert "2 GPUs" in line
 
 
-def test_batch_norm_of_all_processes_takes_gpus(
+def test_synchronised_batch_norm_needs_gpus(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "--sync-batch-norm" in refused(capsys, scenes, tmp_path, "--sync-batch-norm")
@@ -170,9 +170,7 @@ def test_class_tables(
     assert words in line
 
 
-def test_data_and_files_that_are_missing(
-    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_data_and_files(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     no_val = tmp_path / "no_val"
     no_val.mkdir()
     (no_val / "train").symlink_to(scenes / "train")
@@ -210,10 +208,10 @@ def test_labels_of_another_class_table(
     ],
 )
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_labels_that_are_no_ids(
+def test_labels_in_another_format(
     split: str, label: Any, words: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Those of val too before the first epoch."""
+    """Labels of val are checked before the first epoch, too."""
     for name in ("train", "val"):
         shutil.copytree(scenes / name, tmp_path / name)
     wrong = sorted((tmp_path / split / "labels").iterdir())[0]
@@ -224,21 +222,21 @@ def test_labels_that_are_no_ids(
     assert not (tmp_path / "run" / "history.jsonl").exists()
 
 
-def test_a_drive_that_is_not_there_an_empty_folder_and_a_name_that_is_none(
+def test_an_unknown_drive_an_empty_folder_and_an_invalid_name(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert "--without 0016E5: no training picture's name begins so" in refused(
+    assert "--without 0016E5: no training image has a name with this prefix" in refused(
         capsys, scenes, out, "--without", "0016E5"
     )
     for name in ("images", "labels"):
         (tmp_path / "none" / "train" / name).mkdir(parents=True)
-    assert refused(capsys, tmp_path / "none", out).endswith("train/images holds no picture")
+    assert refused(capsys, tmp_path / "none", out).endswith("train/images contains no image")
     for name in ("", "a/b"):
         assert "100 printable characters without /" in refused(capsys, scenes, out, "--name", name)
 
 
-def test_labels_that_nothing_can_be_measured_by(
+def test_evaluating_without_known_labels_is_refused(
     random_model: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(scenes / "val", tmp_path / "val")
@@ -249,7 +247,7 @@ def test_labels_that_nothing_can_be_measured_by(
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_a_picture_that_cannot_be_read_is_named_whoever_reads_it(
+def test_an_unreadable_image_is_named_by_every_reader(
     workers: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_scenes(tmp_path / "extra", 8, first_seed=50, width=96, height=72)
@@ -258,7 +256,7 @@ def test_a_picture_that_cannot_be_read_is_named_whoever_reads_it(
     more = ["--extra-data", str(tmp_path / "extra"), "--extra-share", "1", "--workers", workers]
     line = refused(capsys, scenes, tmp_path / "run", *more)
     assert "street_00005" in line
-    assert "is cut off" in line
+    assert "is truncated" in line
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(

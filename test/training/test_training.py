@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on a few drawn scenes: it learns, it resumes exactly, it says what is wrong with the data."""
+"""Training on a few synthetic scenes: learning, exact resumption, errors in the data."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "history.jsonl").read_text().splitlines()]
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(scenes: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly(scenes: Path, tmp_path: Path) -> None:
     arguments = f"train --data {scenes} --name tiny --architecture canet_lite --resolution 96x72 --crop 96x64"
     arguments += " --epochs 3 --batch-size 4 --workers 0 --val-every 9 --out"
     command = [sys.executable, "-m", "canet_ros.cli", *arguments.split()]
@@ -97,14 +97,14 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(scenes: Path, tmp_p
     assert killed.wait() == -signal.SIGKILL
     assert len(losses(tmp_path / "killed")) < 3
     with open(tmp_path / "killed" / "history.jsonl", "a") as history:
-        history.write(json.dumps({"epoch": 3, "loss": 9.9}) + "\n")  # of an epoch without its checkpoint
+        history.write(json.dumps({"epoch": 3, "loss": 9.9}) + "\n")  # an epoch without a checkpoint
     subprocess.run([*command, str(tmp_path / "killed")], env=environment, check=True, timeout=120)
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     whole, again = ((tmp_path / run / "model" / WEIGHTS_FILE).read_bytes() for run in ("whole", "killed"))
     assert whole == again
 
 
-def test_a_run_leaves_its_curves(config: TrainingConfig, tmp_path: Path) -> None:
+def test_a_run_writes_its_curves(config: TrainingConfig, tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pytest.importorskip("matplotlib")
     train(config, CLASSES, tmp_path)
@@ -126,7 +126,7 @@ def test_a_frozen_stem_keeps_its_weights_and_statistics(config: TrainingConfig, 
         assert torch.equal(after[name], before) == in_stem or name.endswith("num_batches_tracked"), name
 
 
-def test_a_narrower_model_is_trained_on_in_its_shape(config: TrainingConfig, tmp_path: Path) -> None:
+def test_a_narrower_model_keeps_its_shape(config: TrainingConfig, tmp_path: Path) -> None:
     spec = ModelSpec("narrow", CLASSES, "canet_lite", hidden_channels={2: 48})
     save_model(tmp_path / "narrow", spec, spec.build_network())
     train(replace(config, init=str(tmp_path / "narrow"), epochs=1), CLASSES, tmp_path / "run")
@@ -136,7 +136,7 @@ def test_a_narrower_model_is_trained_on_in_its_shape(config: TrainingConfig, tmp
         train(other, CLASSES, tmp_path / "other")
 
 
-def test_a_student_learns_what_the_teacher_says(config: TrainingConfig, tmp_path: Path) -> None:
+def test_a_student_learns_from_the_teacher(config: TrainingConfig, tmp_path: Path) -> None:
     train(replace(config, epochs=1), CLASSES, tmp_path / "teacher")
     taught = replace(config, epochs=1, teacher=str(tmp_path / "teacher" / "model"))
     train(taught, CLASSES, tmp_path / "student")
@@ -145,12 +145,12 @@ def test_a_student_learns_what_the_teacher_says(config: TrainingConfig, tmp_path
     logits = torch.randn(2, 3, 4, 4)
     assert float(distillation_loss(logits, logits)) == pytest.approx(0, abs=1e-6)
     assert float(distillation_loss(logits, -logits)) > 0.1
-    with pytest.raises(ValueError, match="tells apart other classes"):
+    with pytest.raises(ValueError, match="classes of the teacher"):
         train(taught, load_class_table("cityscapes"), tmp_path / "other")
 
 
-def test_pixels_are_normalised_as_each_model_says(config: TrainingConfig, tmp_path: Path) -> None:
-    """A teacher, a start and an ablation with another mean and deviation get their own."""
+def test_pixels_are_normalised_by_each_model(config: TrainingConfig, tmp_path: Path) -> None:
+    """Teacher, initial model and ablation use their own mean and standard deviation."""
     torch.manual_seed(0)
     spec = ModelSpec("bytes", CLASSES, "canet_lite", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     save_model(tmp_path / "bytes", spec, spec.build_network().half().float().eval())
@@ -242,7 +242,7 @@ def test_train_and_evaluate_from_the_command_line(scenes: Path, tmp_path: Path) 
     assert cv2.imread(str(confusion)) is not None
 
 
-class SeesTheLeftHalf:
+class LeftHalfSegmenter:
     """Finds class 1, but is sure of it in the left half of a picture alone."""
 
     spec = ModelSpec("left", CLASSES)
@@ -288,11 +288,11 @@ def test_a_shipped_model_is_a_start_by_its_name() -> None:
     assert classes == CLASSES
 
 
-def test_flip_asks_the_more_confident_of_both_views(tmp_path: Path) -> None:
+def test_flip_uses_the_more_confident_of_both_views(tmp_path: Path) -> None:
     write_scenes(tmp_path, 1, first_seed=0, width=96, height=72)
-    picture = find_labelled_images(tmp_path)[0]
-    cv2.imwrite(str(picture.label), np.ones((72, 96), np.uint8))
-    one_view, both_views = (evaluate(SeesTheLeftHalf(), [picture], flip=flip) for flip in (False, True))  # type: ignore[arg-type]
+    labelled = find_labelled_images(tmp_path)[0]
+    cv2.imwrite(str(labelled.label), np.ones((72, 96), np.uint8))
+    one_view, both_views = (evaluate(LeftHalfSegmenter(), [labelled], flip=flip) for flip in (False, True))  # type: ignore[arg-type]
     assert scores(one_view.confusion).pixel_accuracy == 0.5
     assert scores(both_views.confusion).pixel_accuracy == 1
 
@@ -300,18 +300,18 @@ def test_flip_asks_the_more_confident_of_both_views(tmp_path: Path) -> None:
 def test_failures_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["train", "--data", str(tmp_path), "--name", "x", "--out", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err.strip()
-    assert "must hold the folders images/ and labels/" in error
+    assert "must contain the folders images/ and labels/" in error
     assert len(error.splitlines()) == 1
 
 
-def test_leaving_a_drive_out(scenes: Path) -> None:
-    names = [picture.name for picture in find_labelled_images(scenes / "train")]
+def test_holding_out_a_drive(scenes: Path) -> None:
+    names = [image.name for image in find_labelled_images(scenes / "train")]
     prefix = names[0]
     assert prefix not in [
         picture.name for picture in find_labelled_images(scenes / "train", without=[prefix])
     ]
-    assert [picture.name for picture in find_labelled_images(scenes / "train", only=[prefix])] == [prefix]
-    with pytest.raises(ValueError, match="holds no picture"):
+    assert [image.name for image in find_labelled_images(scenes / "train", only=[prefix])] == [prefix]
+    with pytest.raises(ValueError, match="contains no image"):
         find_labelled_images(scenes / "train", only=["nothing"])
 
 
@@ -323,7 +323,7 @@ def test_a_missing_label_is_named(scenes: Path, tmp_path: Path) -> None:
         find_labelled_images(tmp_path)
 
 
-def test_sampler_sees_every_picture_and_some_of_each_further_folder() -> None:
+def test_sampler_draws_every_image_and_some_of_each_further_folder() -> None:
     sampler = EpochSampler(main=10, extra=[(20, 3), (4, 6)], batch_size=4, seed=1)
     first, again = list(sampler), list(sampler)
     sampler.epoch = 1
@@ -334,20 +334,20 @@ def test_sampler_sees_every_picture_and_some_of_each_further_folder() -> None:
     assert sorted(positions)[:10] == list(range(10))
     assert sum(10 <= position < 30 for position in positions) == 3
     assert set(range(30, 34)) <= set(positions), (
-        "of a small folder every picture comes before any comes again"
+        "all images of a small folder are drawn before any is repeated"
     )
     assert len({(sample.position, sample.repeat) for sample in first}) == 19
     assert [sample.batch for sample in first] == [count // 4 for count in range(19)]
     assert [sample.position for sample in second] != positions
 
 
-def test_a_batch_has_one_shape_and_an_epoch_has_all(scenes: Path) -> None:
+def test_a_batch_has_one_shape_and_an_epoch_has_all_shapes(scenes: Path) -> None:
     shapes = view_shapes((96, 64), max_aspect=3.0)
-    pictures = AugmentedImages(find_labelled_images(scenes / "train"), len(CLASSES), shapes, seed=0)
+    samples = AugmentedImages(find_labelled_images(scenes / "train"), len(CLASSES), shapes, seed=0)
     sampler = EpochSampler(main=8, extra=[(8, 40)], batch_size=4, seed=0)
     found: dict[int, set[tuple[int, int]]] = {}
     for sample in sampler:
-        image, label = pictures[sample._replace(position=sample.position % 8)]
+        image, label = samples[sample._replace(position=sample.position % 8)]
         assert image.shape[1:] == label.shape
         found.setdefault(sample.batch, set()).add((label.shape[1], label.shape[0]))
     assert all(len(shapes_of_batch) == 1 for shapes_of_batch in found.values())
@@ -355,7 +355,7 @@ def test_a_batch_has_one_shape_and_an_epoch_has_all(scenes: Path) -> None:
 
 
 @pytest.mark.parametrize("crop", [(480, 352), (640, 480), (256, 256), (240, 176), (96, 64)])
-def test_views_are_as_wide_as_asked_at_the_same_area(crop: tuple[int, int]) -> None:
+def test_views_have_the_same_area_and_increasing_width(crop: tuple[int, int]) -> None:
     shapes = view_shapes(crop, max_aspect=3.0)
     aspects = [width / height for width, height in shapes]
     assert shapes[0] == crop
@@ -381,20 +381,20 @@ def test_further_folders_and_their_shares(text: str, folder: str, share: float |
     assert str(parse_extra_data(text)) == text
 
 
-def test_a_folder_that_is_there_is_meant_itself(tmp_path: Path) -> None:
+def test_an_existing_folder_takes_precedence_over_a_share(tmp_path: Path) -> None:
     (tmp_path / "drive:2").mkdir()
     assert parse_extra_data(f"{tmp_path}/drive:2") == ExtraData(f"{tmp_path}/drive:2")
 
 
 @pytest.mark.parametrize("text", ["", ":0.5", "streets:0", "streets:-1", "streets:nan", "streets:inf"])
-def test_an_impossible_share_is_wrong_usage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_share_is_wrong_usage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["train", "--data", "d", "--name", "x", "--out", "o", "--extra-data", "streets:1", text])
     assert stopped.value.code == 2
     assert "for example" in capsys.readouterr().err
 
 
-def test_further_folders_are_trained_on_and_remembered(scenes: Path, tmp_path: Path) -> None:
+def test_further_folders_are_used_and_recorded(scenes: Path, tmp_path: Path) -> None:
     write_scenes(tmp_path / "towns", 3, first_seed=50, width=80, height=96)
     arguments = f"train --data {scenes} --name tiny --architecture canet_lite --resolution 96x72 --crop 96x64"
     arguments += f" --epochs 1 --batch-size 4 --workers 0 --extra-share 0.25 --out {tmp_path / 'run'}"
@@ -408,7 +408,7 @@ def test_further_folders_are_trained_on_and_remembered(scenes: Path, tmp_path: P
 
 
 def test_two_processes_share_every_batch_without_overlap() -> None:
-    shares = [list(EpochSampler(10, [(20, 3)], 2, seed=1, rank=rank, processes=2)) for rank in (0, 1)]
+    shares = [list(EpochSampler(10, [(20, 3)], 2, seed=1, rank=rank, world_size=2)) for rank in (0, 1)]
     assert [len(share) for share in shares] == [6, 6]
     assert not {sample.position for sample in shares[0]} & {sample.position for sample in shares[1]}
 
@@ -445,7 +445,7 @@ def test_augmentation_moves_image_and_labels_together() -> None:
     assert changed > 15
 
 
-def test_a_wide_view_goes_on_in_the_mirror_image_at_the_scale_of_a_narrow_one() -> None:
+def test_a_wide_view_is_mirrored_at_the_scale_of_a_narrow_one() -> None:
     label = np.ones((90, 120), np.uint8)
     label[:30] = 0
     image = np.where(label[..., None] == 1, 230, 20).astype(np.uint8).repeat(3, axis=2)
@@ -455,12 +455,14 @@ def test_a_wide_view_goes_on_in_the_mirror_image_at_the_scale_of_a_narrow_one() 
         for labels in views:
             known = labels != IGNORED
             rows = known.mean(axis=1)
-            assert ((rows < 0.2) | (rows > 0.8)).mean() > 0.7, "unknown is what lies above and below alone"
+            assert ((rows < 0.2) | (rows > 0.8)).mean() > 0.7, (
+                "only rows above and below the image are unknown"
+            )
         heights[crop] = np.median([(labels != IGNORED).mean() for labels in views])
     assert heights[176, 60] == 1.0
 
 
-def test_loss_falls_with_the_right_logits_and_ignores_the_unknown() -> None:
+def test_loss_is_low_for_correct_logits_and_ignores_unknown_pixels() -> None:
     labels = torch.randint(0, 3, (2, 8, 8))
     right = 8 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
     weights = torch.ones(3)
@@ -482,9 +484,9 @@ def test_rare_classes_weigh_more() -> None:
 
 
 def test_scores_by_hand() -> None:
-    truth = np.array([0, 0, 1, 1, 255], np.uint8)
+    labels = np.array([0, 0, 1, 1, 255], np.uint8)
     prediction = np.array([0, 1, 1, 1, 0], np.uint8)
-    found = scores(confusion_matrix(truth, prediction, 3))
+    found = scores(confusion_matrix(labels, prediction, 3))
     assert found.iou[:2].tolist() == [1 / 2, 2 / 3]
     assert np.isnan(found.iou[2])
     assert found.miou == pytest.approx((1 / 2 + 2 / 3) / 2)
@@ -492,7 +494,7 @@ def test_scores_by_hand() -> None:
 
 
 def flat_name(name: str) -> str:
-    """The inverse of what the importer does: torchvision's nested name in the flat layout (conv, bn, activation)."""
+    """The inverse of the importer: the flat name (conv, bn, activation) of torchvision's nested one."""
     for nested, flat in (("conv.0.0.", "conv.0."), ("conv.0.1.", "conv.1.")):
         if nested in name:
             return name.replace(nested, flat)
@@ -560,29 +562,29 @@ def test_init_from_another_architecture_is_refused(random_model: Path) -> None:
 
 def test_init_files_are_not_executed(tmp_path: Path) -> None:
     torch.save({"features": Path}, tmp_path / "code.pth")
-    with pytest.raises(ModelError, match="holds more than tensors"):
+    with pytest.raises(ModelError, match="contains more than tensors"):
         initialize(CANet(3), str(tmp_path / "code.pth"))
 
 
-def test_init_from_a_model_of_other_classes_leaves_the_head(random_model: Path) -> None:
+def test_init_from_a_model_of_other_classes_skips_the_head(random_model: Path) -> None:
     network = CANet(4, architecture="canet_lite")
     assert initialize(network, str(random_model)) == ["head.bias", "head.weight"]
 
 
-def test_init_from_a_coarser_head_leaves_the_finer_one(random_model: Path) -> None:
+def test_init_from_a_coarser_head_skips_the_head(random_model: Path) -> None:
     network = CANet(len(CLASSES), architecture="canet_lite", head="subpixel")
     assert initialize(network, str(random_model)) == ["head.bias", "head.weight"]
 
 
 @pytest.mark.parametrize("head", ["bilinear", "subpixel"])
-def test_a_model_remembers_its_head(config: TrainingConfig, head: str, tmp_path: Path) -> None:
+def test_a_model_stores_its_head(config: TrainingConfig, head: str, tmp_path: Path) -> None:
     train(replace(config, epochs=1, head=head), CLASSES, tmp_path)
     spec, network = load_network(tmp_path / "model")
     assert spec.head == head
     assert network.head.out_channels == len(CLASSES) * (4 if head == "subpixel" else 1)
 
 
-def test_init_from_the_public_head_leaves_ours(tmp_path: Path) -> None:
+def test_init_from_the_public_head_skips_the_head(tmp_path: Path) -> None:
     spec = ModelSpec("public", load_class_table("cityscapes"), head="transposed")
     save_model(tmp_path / "public", spec, spec.build_network())
     assert initialize(CANet(19), str(tmp_path / "public")) == ["head.bias", "head.weight"]

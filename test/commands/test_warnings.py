@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command passes over, leaves out or takes in part is said, in one line each, though it goes on."""
+"""Fallbacks, ignored files and broken packages are reported, in one line each."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(data: Path, tmp_path: Path) -> Path:
     for split in ("train", "val"):
         for kind in ("images", "labels"):
-            place = tmp_path / "data" / split / kind
-            place.mkdir(parents=True)
+            target = tmp_path / "data" / split / kind
+            target.mkdir(parents=True)
             for file in (data / split / kind).iterdir():
-                (place / file.name).write_bytes(file.read_bytes())
+                (target / file.name).write_bytes(file.read_bytes())
     return tmp_path / "data"
 
 
@@ -43,7 +43,7 @@ def no_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     openvino = pytest.importorskip("openvino")
     monkeypatch.setenv(
         "CANET_ROS_CACHE", str(tmp_path / "cache")
-    )  # what was compiled before is not compiled again
+    )  # an empty cache, so that the engine compiles
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such ISA")
@@ -52,14 +52,14 @@ def no_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "not openvino on cpu: engine openvino does not start: RuntimeError: no such ISA"
 
 
-def said(capsys: pytest.CaptureFixture[str], words: str) -> str:
-    """The only line of stderr with these words."""
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if words in line]
+def line_with(capsys: pytest.CaptureFixture[str], text: str) -> str:
+    """The only line of stderr that contains a text."""
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if text in line]
     return line
 
 
 @pytest.mark.parametrize("resolution", ["", "camera"])
-def test_segment_says_which_engines_were_passed_over(
+def test_segment_prints_fallback_reasons(
     resolution: str,
     no_openvino: str,
     random_model: Path,
@@ -72,16 +72,16 @@ def test_segment_says_which_engines_were_passed_over(
     assert (
         main(["segment", images, "--model", str(random_model), "--out", str(tmp_path / "out"), *given]) == 0
     )
-    line = said(capsys, "not openvino")
+    line = line_with(capsys, "not openvino")
     assert line.startswith("runs on ")
     assert no_openvino in line
 
 
-def test_evaluate_says_which_engines_were_passed_over(
+def test_evaluate_prints_fallback_reasons(
     no_openvino: str, random_model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", "--model", str(random_model), "--data", str(data), "--device", "cpu"]) == 0
-    assert no_openvino in said(capsys, "runs on ")
+    assert no_openvino in line_with(capsys, "runs on ")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -94,7 +94,7 @@ def animated(png: bytes, frames: int = 2) -> bytes:
 
 
 def pages(kinds: list[int], order: str = "<") -> bytes:
-    """A TIFF's folders alone, each with its NewSubfileType: 0 a picture or page, 1 a small copy, 2 a page."""
+    """Only the directories of a TIFF, each with its NewSubfileType: 0 an image or page, 1 a reduced copy, 2 a page."""
     head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
     for index, kind in enumerate(kinds):
         following = 8 + 18 * (index + 1) if index + 1 < len(kinds) else 0
@@ -130,11 +130,11 @@ PNG = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
         (b"", False),
     ],
 )
-def test_files_that_hold_several_pictures_are_known(file: bytes, several: bool) -> None:
+def test_files_with_several_images_are_detected(file: bytes, several: bool) -> None:
     assert has_several_images(file) is several
 
 
-def test_several_pictures_in_one_file_are_said(
+def test_files_with_several_images_are_reported(
     random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = StreetDrive(seed=5, width=160, height=120).frame(0).image
@@ -145,7 +145,7 @@ def test_several_pictures_in_one_file_are_said(
     (tmp_path / "in" / "d.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
     given = ["--model", str(random_model), "--out", str(tmp_path / "out"), "--engine", "torch"]
     assert main(["segment", str(tmp_path / "in"), *given]) == 0
-    line = said(capsys, "several pictures")
+    line = line_with(capsys, "several pictures")
     assert all(f"{name}.tif" in line for name in "ab")
     assert "c.png" in line
     assert "d.png" not in line
@@ -155,7 +155,7 @@ def evaluate(model: Path, data: Path, *more: str) -> int:
     return main(["evaluate", "--model", str(model), "--data", str(data), "--engine", "torch", *more])
 
 
-def test_what_evaluate_leaves_out_is_said(
+def test_evaluate_reports_ignored_files(
     random_model: Path, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, labels = copied / "val" / "images", copied / "val" / "labels"
@@ -168,8 +168,8 @@ def test_what_evaluate_leaves_out_is_said(
     assert evaluate(random_model, copied, "--worst", str(worst)) == 0
     lines = capsys.readouterr().err.splitlines()
     for words in (
-        "alone.png: no picture of this name",
-        "moving.gif: no picture by its name",
+        "labels without an image in images/: alone.png",
+        "without the suffix of an image: moving.gif",
         f"{first}: no pixel has an id",
     ):
         assert len([line for line in lines if words in line]) == 1
@@ -177,38 +177,38 @@ def test_what_evaluate_leaves_out_is_said(
     assert worst.is_file()
 
 
-def test_a_prefix_that_no_picture_has_is_said(
+def test_a_prefix_without_images_is_reported(
     random_model: Path, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = sorted((copied / "val" / "images").iterdir())[0].stem
     assert evaluate(random_model, copied, "--only", name, "nothing") == 0
-    assert "no picture that begins with nothing" in said(capsys, "nothing")
+    assert "no image whose name starts with nothing" in line_with(capsys, "nothing")
 
 
-def test_two_pictures_of_one_label_are_refused(
+def test_two_images_with_the_same_label_are_refused(
     random_model: Path, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = sorted((copied / "val" / "images").iterdir())[0]
     other = first.with_suffix(".bmp")
     cv2.imwrite(str(other), cv2.imread(str(first)))
     assert evaluate(random_model, copied) == 1
-    assert "have one label file" in said(capsys, "canet evaluate: ")
+    assert "have the same label file" in line_with(capsys, "canet evaluate: ")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_labels_of_few_bits_are_refused(
     bits: int, random_model: Path, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """OpenCV spreads them over 0 to 255: with 4 bits, id 1 comes as 17."""
+    """OpenCV scales them to 0..255: with 4 bits, id 1 is read as 17."""
     label = sorted((copied / "val" / "labels").iterdir())[0]
     header = struct.pack(">IIBBBBB", 96, 72, bits, 0, 0, 0, 0)
     rows = zlib.compress((b"\0" + bytes(96 * bits // 8)) * 72)
     label.write_bytes(PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
     assert evaluate(random_model, copied) == 1
-    assert f"expected 8 bits a pixel, got {bits}" in said(capsys, "canet evaluate: ")
+    assert f"expected 8 bits a pixel, got {bits}" in line_with(capsys, "canet evaluate: ")
 
 
-def test_what_train_leaves_out_is_said(
+def test_train_reports_ignored_files(
     copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = copied / "train" / "labels"
@@ -226,31 +226,31 @@ def test_what_train_leaves_out_is_said(
         == 0
     )  # fmt: skip
     lines = capsys.readouterr().err.splitlines()
-    for words in ("alone.png: no picture of this name", f"{first}: no pixel has an id"):
+    for words in ("labels without an image in images/: alone.png", f"{first}: no pixel has an id"):
         assert len([line for line in lines if words in line]) == 1
 
 
 BREAKS = {
-    "a library that is not there": (
+    "a missing library": (
         "raise OSError('libx.so.1: cannot open')",
         "OSError: libx.so.1: cannot open",
     ),
-    "an end": ("raise SystemExit(3)", "SystemExit: 3"),
-    "an end without a word": ("import sys; sys.exit()", "SystemExit: without a word"),
+    "an exit": ("raise SystemExit(3)", "SystemExit: 3"),
+    "an exit without a message": ("import sys; sys.exit()", "SystemExit: no message"),
     "a panic": ("class Panic(BaseException): pass\nraise Panic('rust')", "Panic: rust"),
     "a page of advice": (
         "try:\n    import nowhere_at_all\nexcept ImportError as e:\n    raise ImportError('\\n\\nREAD THIS\\n') from e",
         "ModuleNotFoundError: No module named 'nowhere_at_all'",
     ),
-    "a slip": ("def (", "SyntaxError: invalid syntax"),
+    "a syntax error": ("def (", "SyntaxError: invalid syntax"),
     "null bytes": ("\0", "null bytes"),
 }
 
 
 @pytest.mark.parametrize("kind", BREAKS)
-def test_a_package_that_does_not_import_is_named(kind: str, tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_imported_is_named(kind: str, tmp_path: Path) -> None:
     if kind == "null bytes" and sys.version_info < (3, 11, 4):
-        pytest.skip("this Python does not say in which file they are")
+        pytest.skip("this Python does not name the file")
     code, words = BREAKS[kind]
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text(code)
