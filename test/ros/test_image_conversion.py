@@ -388,7 +388,10 @@ def claiming(data, width, height):
         (claiming(png(BGR), 0, 6), "zero size"),
         (claiming(cv2.imencode(".tiff", BGR)[1].tobytes(), 60_000, 60_000), "larger than max_pixels"),
         # A decoder that reads on behind such an end takes the 4 GB that the next chunk claims.
-        (png(BGR)[:33] + b"\0\0\0\x08IEND" + b"\xff\xff\xff\xf0IDAT" + bytes(40), "whose IEND chunk has 8 bytes"),
+        (
+            png(BGR)[:33] + b"\0\0\0\x08IEND" + b"\xff\xff\xff\xf0IDAT" + bytes(40),
+            "whose IEND chunk has 8 bytes",
+        ),
         (png(BGR)[:33] + b"\xff\xff\xff\xf0IDAT" + bytes(40), "its IEND chunk is missing"),
         (png(BGR)[:8] + b"\xff\xff\xff\xf0" + png(BGR)[12:], "truncated in its header"),
         (b"\xff\xd8\xff\xd9", "without a frame header"),
