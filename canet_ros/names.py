@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every choice that a user can make, once. Nothing is imported here: launch files read this without torch or rclpy.
+"""All choices that users make by name. Imports nothing, so that launch files need neither torch nor rclpy.
 
-Where something is chosen by name, the table says what its file calls it: to add one, write it and enter it here.
+A dict maps each choice to the name of its implementation. To add a choice, implement it and add it here.
 """
 
-# network/<file>.<what builds it>
+# network/<module>.<class>
 ARCHITECTURES = {"canet": "canet.CANet", "canet_lite": "canet.CANet"}
-# network/backbones.py: what builds it
+# Class or function in network/backbones.py
 BACKBONES = {
     "mobilenet_v2": "MobileNetV2",
     "resnet18": "resnet18",
     "resnet50": "resnet50",
     "resnet101": "resnet101",
 }
-# network/fusion.py: what builds it
+# Class or function in network/fusion.py
 FUSIONS = {
     "fca": "FeatureCrossAttention",
     "fca_spatial": "spatial_attention_alone",
@@ -22,10 +22,10 @@ FUSIONS = {
     "se": "SqueezeExcitation",
     "cbam": "ConvolutionalBlockAttention",
 }
-# network/heads.py: what builds it
+# Class or function in network/heads.py
 HEADS = {"bilinear": "BilinearHead", "subpixel": "subpixel_head", "transposed": "TransposedHead"}
-# inference/engines/<engine>_engine.py: the class in it. The engine's own package has the engine's name (or,
-# of tensorrt, is tensorrt_rtx_bindings).
+# Class in inference/engines/<engine>_engine.py. The engine's Python package has the engine's name; tensorrt may also
+# come as tensorrt_rtx_bindings.
 ENGINES = {
     "torch": "TorchEngine",
     "openvino": "OpenVinoEngine",
@@ -33,7 +33,7 @@ ENGINES = {
     "tensorrt": "TensorRtEngine",
 }
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-# What an engine computes with; one that is not named here: whatever its device can.
+# Precisions that an engine supports; engines not listed support those of their device.
 ENGINE_PRECISIONS = {
     "torch": ("fp32", "fp16", "bf16"),
     "openvino": ("fp32", "bf16", "int8"),
@@ -41,11 +41,11 @@ ENGINE_PRECISIONS = {
     "tensorrt": ("fp32", "fp16", "int8"),
 }
 CPU_ENGINES, GPU_ENGINES = ("openvino",), ("tensorrt",)
-CPU_PRECISIONS = ("fp32", "bf16", "int8")  # CPUs compute slower in fp16 than in fp32
+CPU_PRECISIONS = ("fp32", "bf16", "int8")  # fp16 is slower than fp32 on CPUs
 PALETTES = ("dataset", "colorblind")
 MASK_SIZES = ("image", "network")
 TRANSPORTS = ("raw", "compressed")
-# Of a network that is not ours (network: onnx in model.yaml): who runs it, and what its graph takes and gives
+# Imported networks (network: onnx in model.yaml): kind of the network, inputs and outputs of its graph
 NETWORKS = ("torch", "onnx")
 LAYOUTS = ("NCHW", "NHWC")
 CHANNEL_ORDERS = ("rgb", "bgr")

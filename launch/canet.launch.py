@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmentation node, and on request RViz and a recording.
+"""Starts the segmentation node and, optionally, RViz and a recording.
 
 ros2 launch canet_ros canet.launch.py image_topics:="['/camera/image_raw']" resolution:=480x360
 """
@@ -30,10 +30,10 @@ def generate_launch_description() -> LaunchDescription:
         given.update({name: configurations[name] for name in names if name in configurations})
 
     def start(context: LaunchContext) -> list[Action]:
-        # Here, because launch_ros imports rclpy, which `ros2 launch --show-args` need not wait for.
-        from canet_ros.launching.processes import processes
+        # Imported here to keep `ros2 launch --show-args` fast: launch_ros imports rclpy.
+        from canet_ros.launching.processes import launch_actions
 
-        return processes(context, given, FOLDER)
+        return launch_actions(context, given, FOLDER)
 
     declarations = [
         DeclareLaunchArgument(
@@ -46,7 +46,7 @@ def generate_launch_description() -> LaunchDescription:
     ]
     return LaunchDescription(
         [
-            # A second include of this file in the same launch must not take our defaults for arguments it was given.
+            # So that a second include of this file does not take these defaults for given arguments.
             PushLaunchConfigurations(),
             OpaqueFunction(function=remember_given),
             *declarations,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A street camera that needs no camera, the segmentation node and RViz.
+"""Starts a street camera that publishes synthetic or recorded images, the segmentation node and RViz.
 
 ros2 launch canet_ros demo.launch.py
 ros2 launch canet_ros demo.launch.py input:=/data/drive.mp4 rviz:=false record:=true
@@ -34,16 +34,21 @@ def generate_launch_description() -> LaunchDescription:
                 )
                 for argument in DEMO_ARGUMENTS
             ),
-            # These two have other defaults here than in canet.launch.py.
+            # Other defaults than in canet.launch.py:
             DeclareLaunchArgument(
-                "image_topics", default_value="['/camera/image_raw']", description="The street camera's topic"
+                "image_topics",
+                default_value="['/camera/image_raw']",
+                description="Topic of the street camera",
             ),
             DeclareLaunchArgument(
-                "rviz", default_value="true", description="Show it in RViz", choices=list(TRUE_OR_FALSE)
+                "rviz",
+                default_value="true",
+                description="Show images, overlays and masks in RViz",
+                choices=list(TRUE_OR_FALSE),
             ),
             OpaqueFunction(function=_check),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "canet.launch.py"))),
-            # Last: what the node's launch file refuses ends the launch before anything was started.
+            # Last, so that nothing is running yet if canet.launch.py rejects its arguments.
             OpaqueFunction(function=_camera),
             RegisterEventHandler(OnProcessExit(on_exit=_end_together)),
         ]
@@ -53,17 +58,17 @@ def generate_launch_description() -> LaunchDescription:
 def _check(context: LaunchContext) -> None:
     rate, source = (context.launch_configurations[argument] for argument in ("rate", "input"))
     try:
-        good = 0 < float(rate) <= 1000
+        valid = 0 < float(rate) <= 1000
     except ValueError:
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise RuntimeError(f"rate: expected Hz above 0 and at most 1000, got {rate!r}")
     if source and not Path(source).expanduser().exists():
-        raise RuntimeError(f"input: there is no {Path(source).expanduser().absolute()}")
+        raise RuntimeError(f"input: {Path(source).expanduser().absolute()} does not exist")
 
 
 def _camera(context: LaunchContext) -> list[Action]:
-    from launch_ros.actions import Node  # here, because it imports rclpy, which --show-args need not wait for
+    from launch_ros.actions import Node  # here to keep --show-args fast: it imports rclpy
 
     environment = transport_environment(context.environment)
     profile = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
@@ -86,10 +91,10 @@ def _camera(context: LaunchContext) -> list[Action]:
 
 
 def _end_together(event: ProcessExited, context: LaunchContext) -> None:
-    """Neither a camera without a node nor a node without a camera is a demo. An input that has ended is none."""
+    """End the demo if its node or camera fails; an input that has ended is not a failure."""
     respawns = context.launch_configurations.get("respawn", "false").lower() == "true"
     program = event.process_name.rpartition("-")[0]
     ours = program == "street_camera" or (program == "segmentation_node" and not respawns)
     if ours and event.returncode != 0 and not context.is_shutdown:
-        # Raised, because that alone gives `ros2 launch` another exit status than 0.
+        # Only an exception gives `ros2 launch` an exit status other than 0.
         raise RuntimeError(f"the {program.replace('_', ' ')} ended with status {event.returncode}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmentation node under Nav2's lifecycle manager, and a costmap with the semantic segmentation layer.
+"""Starts the segmentation node under Nav2's lifecycle manager, and a costmap with the semantic segmentation layer.
 
 ros2 launch canet_ros nav2_example.launch.py image_topics:="['/camera/color/image_raw']"
 """
@@ -17,7 +17,7 @@ from launch.actions import (
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 from canet_ros.launching.arguments import TRUE_OR_FALSE
-from canet_ros.launching.recording import apt_install_command, installed_in
+from canet_ros.launching.recording import apt_install_command, is_installed
 
 LAUNCH_FOLDER = Path(__file__).resolve().parent
 CONFIG = LAUNCH_FOLDER.parent / "config" / "nav2_example.yaml"
@@ -47,16 +47,14 @@ def generate_launch_description() -> LaunchDescription:
 
 def _managers(context: LaunchContext) -> list[Action]:
     environment = context.environment
-    if not installed_in(environment, "nav2_lifecycle_manager"):
+    if not is_installed(environment, "nav2_lifecycle_manager"):
         advice = apt_install_command(environment, "nav2_lifecycle_manager")
-        log.warning(f"nav2_lifecycle_manager is not installed, so that the node starts by itself: {advice}")
+        log.warning(f"nav2_lifecycle_manager is not installed; the node activates itself: {advice}")
         return []
-    bonds = installed_in(environment, "bondpy")
+    bonds = is_installed(environment, "bondpy")
     if not bonds:
         advice = apt_install_command(environment, "bondpy")
-        log.warning(
-            f"bondpy is not installed, so that the lifecycle manager does not watch the node: {advice}"
-        )
+        log.warning(f"bondpy is not installed; the lifecycle manager does not monitor the node: {advice}")
     namespace = context.launch_configurations.get("namespace", "")
     return [
         SetLaunchConfiguration("autostart", "false"),
@@ -69,23 +67,24 @@ def _costmap(context: LaunchContext) -> list[Action]:
     if context.launch_configurations["costmap"].lower() != "true":
         return []
     for package in ("nav2_costmap_2d", "semantic_segmentation_layer"):
-        if not installed_in(context.environment, package):
-            ours = package != "nav2_costmap_2d"
-            advice = f"build it from {LAYER}" if ours else apt_install_command(context.environment, package)
-            log.warning(f"{package} is not installed, so that there is no costmap: {advice}")
+        if not is_installed(context.environment, package):
+            from_source = package == "semantic_segmentation_layer"
+            apt = apt_install_command(context.environment, package)
+            advice = f"build it from {LAYER}" if from_source else apt
+            log.warning(f"{package} is not installed; starting without the costmap: {advice}")
             return []
     file = context.launch_configurations["costmap_file"]
     from launch_ros.actions import Node
 
     return [
         Node(package="nav2_costmap_2d", executable="nav2_costmap_2d", parameters=[file], output="screen"),
-        # Nav2's costmap alone, outside a server, has no bond.
+        # Nav2's standalone costmap node has no bond.
         _manager("lifecycle_manager_costmap", "", "costmap/costmap", 0.0),
     ]
 
 
 def _manager(name: str, namespace: str, managed: str, bond_timeout_s: float) -> Action:
-    from launch_ros.actions import Node  # here, because it imports rclpy, which --show-args need not wait for
+    from launch_ros.actions import Node  # here to keep --show-args fast: it imports rclpy
 
     return Node(
         package="nav2_lifecycle_manager",

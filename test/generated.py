@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that say again what the code says: ``make generated`` writes them, test_package.py compares them."""
+"""Files generated from the code: ``make generated`` writes them, test_package.py compares them."""
 
 from __future__ import annotations
 
@@ -25,29 +25,34 @@ ROOT = Path(__file__).resolve().parents[1]
 _WIDTH = 119
 _CONFIGURATION = """\
 # SPDX-License-Identifier: Apache-2.0
-# Every parameter of the segmentation node, at its default; written by make generated from
-# canet_ros/launching/parameter_table.py. Copy the file, change what you need, leave out the rest:
+# All parameters of the segmentation node with their defaults. Generated from canet_ros/launching/parameter_table.py by
+# make generated. Copy this file, change what you need and leave out the rest:
 #   ros2 launch canet_ros canet.launch.py params_file:=/path/to/my.yaml
-# Arguments that are given on the command line win over the file. An empty list means none.
+# Launch arguments that are given override the file. An empty list means none.
 
-# /** is every node in every namespace; to mean one node, write its full name: /front/canet.
+# /** matches every node in every namespace; a full name such as /front/canet matches one node.
 /**:
   ros__parameters:
 """
 _PAGE = """\
 # Parameters
 
-Launch arguments of the same names exist for all of them; [config/canet.yaml](../config/canet.yaml) explains each.
-*Live* ones change at any time, the others while the node is inactive: `ros2 lifecycle set /canet deactivate`, set,
-`activate`. Changing `image_topics` or `image_transport` also takes `cleanup` and `configure`. An empty list means none:
-`regions: []` is `regions: [""]`. This page is written by `make generated`.
+Each parameter is also a launch argument; [config/canet.yaml](../config/canet.yaml) has more details. The last column
+says when a parameter can change:
 
-| Parameter | Default | Live | What |
-| --- | --- | --- | --- |
+- *any time*: also while the node is active;
+- *inactive*: `ros2 lifecycle set /canet deactivate`, set the parameter, then `activate`;
+- *unconfigured*: `deactivate` and `cleanup`, set the parameter, then `configure` and `activate`;
+- *start*: read once, when the node starts.
+
+Lists have one entry per camera, in the order of `image_topics`; an empty list means none.
+
+| Parameter | Type | Default | Description | Changes |
+| --- | --- | --- | --- | --- |
 {rows}
 
-Read-only: `class_names` and `class_colors` of the model in use, and `available_models`, which `model` can name.
-QoS can be overridden for every topic (`qos_overrides`).
+Read-only parameters: `class_names` and `class_colors` of the current model, and `available_models`, the valid names for
+`model`. `qos_overrides` exist for every topic. `make generated` writes this page.
 """
 
 
@@ -69,10 +74,16 @@ def configuration() -> str:
 def parameters_page() -> str:
     """docs/parameters.md."""
     rows = [
-        f"| `{spec.name}` | `{spec.default_text or _EMPTY}` | {'yes' if spec.live else ''} | {_described(spec)} |"
+        (
+            f"`{spec.name}`",
+            spec.type_name,
+            f"`{spec.default_text or _EMPTY}`",
+            _described(spec),
+            _changes(spec),
+        )
         for spec in PARAMETERS
     ]
-    return _PAGE.format(rows="\n".join(rows))
+    return _PAGE.format(rows="\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
 def public_api() -> str:
@@ -98,15 +109,21 @@ _EMPTY = '""'
 
 
 def _described(spec: ParameterSpec) -> str:
-    text = spec.description
-    if spec.choices:
-        text += f": {', '.join(spec.choices)}"
-    return f"{text} ({spec.bounds})" if spec.bounds else text
+    limits = ", ".join(spec.choices) or spec.bounds
+    return f"{spec.description} ({limits})" if limits else spec.description
+
+
+def _changes(spec: ParameterSpec) -> str:
+    if spec.at_start:
+        return "start"
+    return "any time" if spec.live else "unconfigured" if spec.needs_cleanup else "inactive"
 
 
 def _yaml_value(spec: ParameterSpec) -> str:
     if isinstance(spec.default, str) and spec.default:
         return spec.default
+    if spec.empty_means_none:
+        return "[]"
     return json.dumps(list(spec.default) if isinstance(spec.default, tuple) else spec.default)
 
 

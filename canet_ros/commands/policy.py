@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from canet_ros.formats import parse_groups
-from canet_ros.launching.arguments import launch_arguments, misspelt_arguments, parameters_in_use
+from canet_ros.launching.arguments import launch_arguments, parameters_in_use, unknown_arguments
 from canet_ros.launching.camera_topics import absolute_topic, camera_topics
 from canet_ros.launching.sros2_policy import sros2_policy
 from canet_ros.messages.pictures import OUTPUTS
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     given = dict(_name_and_value(word) for word in arguments.arguments)
     known = [argument.name for argument in launch_arguments()]
-    problems = misspelt_arguments(given, known)
+    problems = unknown_arguments(given, known)
     if problems:
         raise ValueError("; ".join(problems))
     namespace = "/" + given.get("namespace", "").strip("/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What launch files, the node and the commands agree on: topics, parameters, recording, RViz, transport.
+"""Topics, parameters, recording, RViz and transport, shared by launch files, node and commands.
 
-Neither rclpy nor torch is imported, so that ``ros2 launch --show-args`` is quick; ``processes`` alone needs launch_ros.
+Imports neither rclpy nor torch, which keeps ``ros2 launch --show-args`` fast; only ``processes`` needs launch_ros.
 """

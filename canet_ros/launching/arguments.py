@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments of the launch files: the node's parameters and a few of launch's. Needs neither rclpy nor launch."""
+"""Arguments of the launch files: the node's parameters, and some of their own. Needs neither rclpy nor launch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,17 @@ from canet_ros.launching.parameter_files import parameters_in_file
 from canet_ros.launching.parameter_spec import ParameterSpec, Value, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
 
-# Both spellings, because launch files written in Python hand on str(True).
+# Launch files written in Python may pass str(True).
 TRUE_OR_FALSE = ("true", "false", "True", "False")
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A launch argument; its default is the text that ``ros2 launch --show-args`` shows.
+    """A launch argument.
 
     Attributes:
-        choices: the texts allowed; empty: any.
+        default: as shown by ``ros2 launch --show-args``.
+        choices: allowed values; empty: any.
     """
 
     name: str
@@ -33,106 +34,97 @@ class Argument:
 
 
 OWN_ARGUMENTS = (
-    Argument("namespace", "", "Namespace of the node; image_topics without a leading slash are in it"),
-    Argument("params_file", "", "YAML file with the node's parameters; arguments that are given win over it"),
+    Argument("namespace", "", "Namespace of the node, and of image_topics without a leading slash"),
+    Argument("params_file", "", "YAML file with the node's parameters; given arguments override it"),
     Argument("use_sim_time", "false", "Take the time from /clock", TRUE_OR_FALSE),
-    Argument("log_level", "info", "Of the node's log", ("debug", "info", "warn", "error", "fatal")),
-    Argument("respawn", "false", "Start the node again, after 2 s, when it ends by itself", TRUE_OR_FALSE),
+    Argument("log_level", "info", "Log level of the node", ("debug", "info", "warn", "error", "fatal")),
+    Argument("respawn", "false", "Restart the node after 2 s when it exits", TRUE_OR_FALSE),
     Argument("rviz", "false", "Show images, overlays and masks in RViz", TRUE_OR_FALSE),
-    Argument("rviz_config", "", "RViz configuration; empty: ours, set to the topics of image_topics"),
     Argument(
-        "record", "false", "Record images, masks and what explains them to a rosbag (mcap)", TRUE_OR_FALSE
+        "rviz_config", "", "RViz configuration; empty: the shipped one, with the topics of image_topics"
+    ),
+    Argument(
+        "record", "false", "Record images, masks and their description to a rosbag (mcap)", TRUE_OR_FALSE
     ),
     Argument(
         "record_path", "", "Folder of the new rosbag; empty: rosbag2_<date>-<time> in the current folder"
     ),
-    Argument(
-        "record_required",
-        "true",
-        "With record: a recording that cannot begin, or ends, ends the launch; false: the node goes on without",
-        TRUE_OR_FALSE,
-    ),
+    Argument("record_required", "true", "End the launch if recording fails or ends", TRUE_OR_FALSE),
 )
 DEMO_ARGUMENTS = (
-    Argument("input", "", "Picture, folder of pictures, video or rosbag2 to show; empty: a drawn street"),
+    Argument("input", "", "Image, folder of images, video or rosbag2 to publish; empty: a synthetic street"),
     Argument("rate", "10.0", "Camera images per second, Hz"),
 )
 _DEFAULTS: dict[str, Value] = {spec.name: spec.default for spec in PARAMETERS}
-# What launch and launch_ros keep among the arguments for themselves.
-_OF_LAUNCH = (
-    "emulate_tty",
-    "global_params",
-    "launch-prefix",
-    "launch-prefix-filter",
-    "ros_namespace",
-    "ros_remaps",
-    "sigkill_timeout",
-    "sigterm_timeout",
+# Launch configurations that launch and launch_ros use themselves.
+_LAUNCH_CONFIGURATIONS = (
+    *("emulate_tty", "global_params", "launch-prefix", "launch-prefix-filter", "ros_namespace", "ros_remaps"),
+    *("sigkill_timeout", "sigterm_timeout"),
 )
 
 
 def launch_arguments() -> tuple[Argument, ...]:
-    """All arguments of canet.launch.py: one for each parameter of the node, then those of launch itself."""
+    """All arguments of canet.launch.py: one per parameter of the node, then those of the launch file."""
     return (*(_argument(spec) for spec in PARAMETERS), *OWN_ARGUMENTS)
 
 
 def given_parameters(given: Mapping[str, str], node: str = "/canet", alone: bool = False) -> dict[str, Value]:
-    """The node's parameters among the launch arguments that somebody gave, checked as the node checks them.
+    """Node parameters among the given launch arguments, checked as the node checks them.
 
-    Those left at their default are not in it, so that they do not override a parameter file.
+    Arguments that were not given are left out, so that they do not override a parameter file.
 
     Args:
         node: fully qualified name of the node; relative topics are in its namespace.
-        alone: whether there is no parameter file, so that all else is at its default.
+        alone: whether there is no parameter file, so that all other parameters have their defaults.
 
     Raises:
-        ValueError: a text is no value of its parameter, or values cannot go together.
+        ValueError: a text is not a value of its parameter, or values exclude each other.
     """
     values = {spec.name: spec.parse(given[spec.name]) for spec in PARAMETERS if spec.name in given}
-    _check_together({**_DEFAULTS, **values} if alone else values, node)
+    _check_combination({**_DEFAULTS, **values} if alone else values, node)
     if "use_sim_time" in given:
-        if given["use_sim_time"].lower() not in ("true", "false"):
+        if given["use_sim_time"] not in TRUE_OR_FALSE:
             raise ValueError(f"use_sim_time: expected true or false, got {given['use_sim_time']!r}")
         values["use_sim_time"] = given["use_sim_time"].lower() == "true"
     return values
 
 
 def parameters_in_use(given: Mapping[str, str], params_file: str, node: str) -> dict[str, Any]:
-    """Every parameter with the value that the node will start with.
+    """Value of every parameter with which the node starts.
 
     Args:
-        given: the launch arguments that somebody gave.
+        given: the launch arguments that were given.
         params_file: text of the parameter file; empty: none.
         node: fully qualified name of the node, ``/canet``.
 
     Raises:
-        ValueError: a value does not fit its parameter, values cannot go together, or the text is no parameter file.
+        ValueError: a value does not fit its parameter, values exclude each other, or the text is not a parameter
+            file.
     """
     in_file = parameters_in_file(params_file, node) if params_file else {}
     if isinstance(in_file.get("groups"), dict):
         in_file["groups"] = groups_text(in_file["groups"])
     checked = {spec.name: spec.check(in_file[spec.name]) for spec in PARAMETERS if spec.name in in_file}
     in_use = {**_DEFAULTS, **in_file, **checked, **given_parameters(given, node)}
-    _check_together(in_use, node)
+    _check_combination(in_use, node)
     return in_use
 
 
-def misspelt_arguments(given: Iterable[str], declared: Iterable[str]) -> list[str]:
-    """Which of the arguments that were given to one of our launch files do nothing, a sentence each.
+def unknown_arguments(given: Iterable[str], declared: Collection[str]) -> list[str]:
+    """Given arguments that have no effect, one sentence each, with the likely intended name.
 
     Args:
         given: names of launch configurations.
-        declared: the arguments that exist.
+        declared: names of the existing arguments.
     """
-    known = list(declared)
     return [
-        f"launch argument {name} does nothing{did_you_mean(name, known)}"
+        f"launch argument {name} has no effect{did_you_mean(name, declared)}"
         for name in given
-        if name not in known and name not in _OF_LAUNCH
+        if name not in declared and name not in _LAUNCH_CONFIGURATIONS
     ]
 
 
-def _check_together(values: Mapping[str, Any], node: str) -> None:
+def _check_combination(values: Mapping[str, Any], node: str) -> None:
     if "image_topics" in values:
         images = [absolute_topic(topic, node) for topic in values["image_topics"]]
         try:

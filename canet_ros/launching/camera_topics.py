@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a camera's topics are, and where its results go."""
+"""Topics of a camera and of its results."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class CameraTopics:
 
     Attributes:
         image: the camera's raw image topic; its compressed form is ``<image>/compressed``.
-        camera_info: beside the image, as image_transport's CameraSubscriber looks for it.
-        results: prefix of everything that is published for it.
+        camera_info: in the image's namespace, as for image_transport's CameraSubscriber.
+        results: prefix of all topics published for the camera.
     """
 
     image: str
@@ -28,10 +28,10 @@ def camera_topics(image_topics: Sequence[str], results_name: str) -> tuple[Camer
     """Topics of every camera, from their resolved (absolute) image topics.
 
     Args:
-        results_name: what the results are under, beside the image: ``segmentation`` or ``vision/segmentation``.
+        results_name: namespace of the results in that of the image: ``segmentation`` or ``vision/segmentation``.
 
     Raises:
-        ValueError: the name is none, or the results of two cameras would have the same names.
+        ValueError: the name is invalid, or the results of two cameras would have the same names.
     """
     parse_results_name(results_name)
     cameras: dict[str, CameraTopics] = {}
@@ -41,22 +41,22 @@ def camera_topics(image_topics: Sequence[str], results_name: str) -> tuple[Camer
         if camera.results in cameras:
             raise ValueError(
                 f"{cameras[camera.results].image} and {image} would both publish under {camera.results}/: "
-                "give each camera a namespace of its own, for example /front/image_raw and /rear/image_raw"
+                "give each camera its own namespace, for example /front/image_raw and /rear/image_raw"
             )
         cameras[camera.results] = camera
     return tuple(cameras.values())
 
 
 def transported_topic(image: str, transport: str) -> str:
-    """The topic on which a camera's images come: ``image_transport`` names the compressed one after the raw one."""
+    """Topic of a camera's images with a transport, named as by image_transport."""
     return image if transport == "raw" else f"{image}/{transport}"
 
 
 def absolute_topic(topic: str, node: str) -> str:
-    """A topic's full name as a node resolves it, remappings aside.
+    """Resolve a topic name as the node does, without remappings.
 
     Args:
-        node: fully qualified name, ``/front/canet``.
+        node: fully qualified name of the node, ``/front/canet``.
     """
     if topic.startswith("~"):
         return f"{node}{topic[1:]}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a parameter may be, and which values go together: checked here for launch files, node, commands and docs."""
+"""Types, ranges and combinations of parameter values, checked here for launch files, node, commands and docs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from canet_ros.names import CPU_ENGINES, CPU_PRECISIONS, ENGINE_PRECISIONS, GPU_
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 
 _LIST_EXAMPLES = {"image_topics": ["/front/image_raw", "/rear/image_raw"], "regions": ["0,160,1280,480", ""]}
-_FOR_EACH_CAMERA = (
+_TYPE_NAMES = {str: "string", bool: "bool", int: "int", float: "double"}
+_ONE_PER_CAMERA = (
     *("regions", "rotations", "ignore_masks"),
     *("cloud_topics", "cloud_extrinsics", "depth_topics"),
 )
@@ -27,14 +28,14 @@ class ParameterSpec:
     """One parameter.
 
     Attributes:
-        default: its value when nobody sets it; its type is the parameter's type.
-        description: one line, for ``--show-args``, ``ros2 param describe`` and the table in the documentation.
-        details: what config/canet.yaml says beside the description.
-        choices: for text, the values allowed; empty: any.
-        minimum, maximum: for numbers, the closed range allowed.
-        form: reads a text, or an entry of a list, and raises ValueError for one that it cannot read.
-        live: whether it may change at any time; the others change while the node is not active.
-        needs_cleanup: whether it may change only while the node is not even configured.
+        default: also determines the type.
+        description: one sentence, for ``--show-args``, ``ros2 param describe`` and docs/parameters.md.
+        details: further sentences for config/canet.yaml.
+        choices: allowed values of a string; empty: any.
+        minimum, maximum: closed range of a number.
+        parser: parses a string, or an entry of a list; raises ValueError if it is invalid.
+        live: whether it may change at any time; other parameters change while the node is not active.
+        needs_cleanup: whether it may change only while the node is unconfigured.
         at_start: whether it is read once, when the process starts.
     """
 
@@ -45,52 +46,50 @@ class ParameterSpec:
     choices: tuple[str, ...] = ()
     minimum: float = 0.0
     maximum: float = 0.0
-    form: Callable[[Any], Any] | None = None
+    parser: Callable[[Any], Any] | None = None
     live: bool = False
     needs_cleanup: bool = False
     at_start: bool = False
 
     def check(self, value: object) -> Value:
-        """A value as the node uses it: lists as tuples, integers as floats where the parameter is one.
+        """Return the value as the node uses it: lists as tuples, integers as floats for a float parameter.
 
-        An empty list is the default where that stands for none; ROS hands on None for the one of a parameter file.
+        An empty list gives the default where that stands for none. rclpy passes None for one in a parameter file.
 
         Raises:
             ValueError: the value does not fit; the message names the parameter, what was expected, and the value.
         """
+        checked: Any = value
         if isinstance(self.default, tuple):
-            entries = _entries(value)
-            if entries == () and not self.default[0]:
+            checked = _entries(value)
+            if checked == () and self.empty_means_none:
                 return self.default
             kind = type(self.default[0])
-            fits = bool(entries) and all(type(entry) is kind for entry in entries or ())
-            fitting: Any = entries
-        elif isinstance(self.default, bool):
-            fits, fitting = isinstance(value, bool), value
-        elif isinstance(self.default, (int, float)):
-            kinds = (int, float) if isinstance(self.default, float) else int
-            fits = isinstance(value, kinds) and not isinstance(value, bool)
-            fits = fits and self.minimum <= value <= self.maximum  # type: ignore[operator]
-            fitting = float(value) if fits and isinstance(self.default, float) else value  # type: ignore[arg-type]
+            fits = bool(checked) and all(type(entry) is kind for entry in checked)
+        elif isinstance(value, bool) or isinstance(self.default, bool):
+            fits = isinstance(value, bool) and isinstance(self.default, bool)
+        elif isinstance(self.default, str):
+            fits = isinstance(value, str) and (not self.choices or value in self.choices)
         else:
-            fits, fitting = isinstance(value, str) and (not self.choices or value in self.choices), value
+            fits = isinstance(value, (int, type(self.default))) and self.minimum <= value <= self.maximum
+            checked = float(value) if fits and isinstance(self.default, float) else value  # type: ignore[arg-type]
         if not fits:
-            raise ValueError(f"{self.name}: expected {self.expectation}, got {shown(value)}")
+            raise ValueError(f"{self.name}: expected {self.expectation}, got {_as_yaml(value)}")
         try:
-            self.read(fitting)
+            self.read(checked)
         except ValueError as error:
             text = str(error)
             raise ValueError(text if text.startswith(self.name) else f"{self.name}: {text}") from None
-        return fitting  # type: ignore[no-any-return]
+        return checked  # type: ignore[no-any-return]
 
     def read(self, value: Any) -> Any:
-        """What ``form`` makes of a value, of a list entry by entry; without a form the value itself."""
-        if self.form is None:
+        """Parse a checked value, entry by entry if it is a list; return it unchanged if there is no parser."""
+        if self.parser is None:
             return value
-        return tuple(map(self.form, value)) if isinstance(self.default, tuple) else self.form(value)
+        return tuple(map(self.parser, value)) if isinstance(self.default, tuple) else self.parser(value)
 
     def parse(self, text: str) -> Value:
-        """``check`` of a value that was given as text, on a command line.
+        """``check`` a value given as text on the command line.
 
         Raises:
             ValueError: as ``check``.
@@ -109,8 +108,20 @@ class ParameterSpec:
             raise
 
     @property
+    def type_name(self) -> str:
+        """Type as in the documentation of Nav2: ``string``, ``double``, ``int[]``."""
+        if isinstance(self.default, tuple):
+            return f"{_TYPE_NAMES[type(self.default[0])]}[]"
+        return _TYPE_NAMES[type(self.default)]
+
+    @property
+    def empty_means_none(self) -> bool:
+        """Whether an empty list stands for the default."""
+        return isinstance(self.default, tuple) and not self.default[0]
+
+    @property
     def expectation(self) -> str:
-        """What ``check`` takes, in words, for the end of "expected"."""
+        """What ``check`` accepts, to follow "expected"."""
         if isinstance(self.default, tuple):
             kind = "texts" if isinstance(self.default[0], str) else "whole numbers"
             return f"a list of {kind} like {_LIST_EXAMPLES.get(self.name, list(self.default))}"
@@ -123,7 +134,7 @@ class ParameterSpec:
 
     @property
     def bounds(self) -> str:
-        """The range of a number in words, ``0 to 1``; empty where there is none."""
+        """Range of a number, ``0 to 1``; empty if there is none."""
         if self.minimum >= self.maximum:
             return ""
         whole = isinstance(self.default, int)
@@ -131,14 +142,14 @@ class ParameterSpec:
 
     @property
     def default_text(self) -> str:
-        """The default as it is written on the command line."""
-        if isinstance(self.default, bool):
-            return str(self.default).lower()
-        return str(list(self.default) if isinstance(self.default, tuple) else self.default)
+        """The default as given on the command line."""
+        if isinstance(self.default, tuple):
+            return "[]" if self.empty_means_none else str(list(self.default))
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
 
     @property
     def when(self) -> str:
-        """When it may change, in words."""
+        """When the parameter may change."""
         if self.live:
             return "changes at any time"
         if self.at_start:
@@ -146,8 +157,38 @@ class ParameterSpec:
         return f"changes while the node is {'unconfigured' if self.needs_cleanup else 'not active'}"
 
 
-def shown(value: object) -> str:
-    """A value in an answer, as it is written in YAML; whoever asks may send one of any length."""
+def conflict(values: Mapping[str, Any]) -> str:
+    """Which values exclude each other, and what to change; empty: none.
+
+    Args:
+        values: checked, by name; combinations with missing names are not checked.
+    """
+    engine, device, precision = (values.get(name, "auto") for name in ("engine", "device", "precision"))
+    if engine in CPU_ENGINES and device not in ("auto", "cpu"):
+        return (
+            f"engine {engine} runs only on the CPU, device is {device}: set device to cpu, or another engine"
+        )
+    if engine in GPU_ENGINES and device == "cpu":
+        return f"engine {engine} does not run on the CPU: set device to auto or cuda, or another engine"
+    supported: tuple[str, ...] = ENGINE_PRECISIONS.get(engine, PRECISIONS)
+    if device == "cpu":
+        supported = tuple(name for name in supported if name in CPU_PRECISIONS)
+    if precision not in ("auto", *supported):
+        where = "the CPU" if engine == "auto" else f"engine {engine}"
+        return f"precision {precision}: {where} does not support it; use auto, {', '.join(supported)}"
+    cameras = len(values["image_topics"]) if "image_topics" in values else None
+    for name in _ONE_PER_CAMERA:
+        count = len(values.get(name, ()))
+        if cameras is not None and count > cameras:
+            return f"{name} has {count} entries for {cameras} cameras: give one per camera"
+    for cloud, depth in zip(values.get("cloud_topics", ()), values.get("depth_topics", ())):
+        if cloud and depth:
+            return f"cloud_topics and depth_topics name {cloud} and {depth} for the same camera: choose one"
+    return ""
+
+
+def _as_yaml(value: object) -> str:
+    """The value as in YAML, at most 203 characters."""
     entries = _entries(value)
     if entries is not None:
         text = str(list(entries))
@@ -160,40 +201,8 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def conflict(values: Mapping[str, Any]) -> str:
-    """Which values cannot go together, and what to change; empty: all can.
-
-    Args:
-        values: checked, by name; what is not in it is not looked at.
-    """
-    engine, device, precision = (values.get(name, "auto") for name in ("engine", "device", "precision"))
-    if engine in CPU_ENGINES and device not in ("auto", "cpu"):
-        return (
-            f"engine {engine} runs on the CPU alone, device is {device}: set device to cpu, or another engine"
-        )
-    if engine in GPU_ENGINES and device == "cpu":
-        return f"engine {engine} does not run on the CPU: set device to auto or cuda, or another engine"
-    able: tuple[str, ...] = ENGINE_PRECISIONS.get(engine, PRECISIONS)
-    if device == "cpu":
-        able = tuple(name for name in able if name in CPU_PRECISIONS)
-    if precision not in ("auto", *able):
-        where = f"engine {engine} does" if engine != "auto" else "a CPU does"
-        return f"precision {precision}: {where} not compute with it; use auto, {', '.join(able)}"
-    cameras = len(values["image_topics"]) if "image_topics" in values else None
-    for name in _FOR_EACH_CAMERA:
-        count = len(values.get(name, ()))
-        if cameras is not None and count > cameras:
-            return f"{name} has {count} entries for {cameras} cameras: give one for each"
-    for cloud, depth in zip(values.get("cloud_topics", ()), values.get("depth_topics", ())):
-        if cloud and depth:
-            return (
-                f"cloud_topics and depth_topics name {cloud} and {depth} for one camera: give it one of them"
-            )
-    return ""
-
-
 def _entries(value: object) -> tuple[Any, ...] | None:
-    """The entries of a list in any of the forms that rclpy and YAML have for one; None: it is not a list."""
+    """Entries of a list as rclpy or YAML give it; None if the value is not a list."""
     if value is None:
         return ()
     return tuple(value) if isinstance(value, (list, tuple, array.array)) else None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters, once: the node declares them, launch files offer them, and ``make generated`` writes
-config/canet.yaml and docs/parameters.md from them. Pure data, so that a launch file can read it.
+"""The node's parameters: the node declares them, launch files take them as arguments, and ``make generated`` writes
+config/canet.yaml and docs/parameters.md from them. Needs neither rclpy nor torch.
 """
 
 from __future__ import annotations
@@ -20,160 +20,164 @@ from canet_ros.names import (
 SECTIONS = {
     "Cameras": (
         ParameterSpec(
-            "image_topics", ("image_raw",), "Camera topics; results stand beside each, under segmentation/",
+            "image_topics", ("image_raw",), "Raw image topics of the cameras",
             "/front/image_raw gives /front/segmentation/mask, /front/segmentation/overlay and so on, so each camera "
-            "needs a namespace of its own. Give the name of the raw topic also where image_transport is compressed.",
-            form=formats.parse_topic, needs_cleanup=True,
+            "needs its own namespace. With image_transport compressed, still give the raw topic.",
+            parser=formats.parse_topic, needs_cleanup=True,
         ),
         ParameterSpec(
-            "results_name", "segmentation", "Name under which the results of a camera stand beside its image",
+            "results_name", "segmentation", "Namespace of the results, relative to the camera's namespace",
             "With vision, /front/image_raw gives /front/vision/mask.",
-            form=formats.parse_results_name, needs_cleanup=True,
+            parser=formats.parse_results_name, needs_cleanup=True,
         ),
         ParameterSpec(
-            "image_transport", "raw", "How the camera images come",
-            "raw: image_topics themselves; compressed: JPEG or PNG on <topic>/compressed.",
+            "image_transport", "raw", "Transport of the camera images",
+            "compressed subscribes to JPEG, PNG or TIFF images on <topic>/compressed.",
             choices=TRANSPORTS, needs_cleanup=True,
         ),
     ),
     "Model": (
         ParameterSpec(
-            "architecture", "canet", "Network", "canet is the paper's, canet_lite is faster.",
-            choices=tuple(ARCHITECTURES),
+            "architecture", "canet", "Network architecture",
+            "canet is the network of the paper, canet_lite a faster variant.", choices=tuple(ARCHITECTURES),
         ),
         ParameterSpec("backbone", "mobilenet_v2", "Backbone of the context branch", choices=tuple(BACKBONES)),
         ParameterSpec(
-            "model", "", "Model by name or folder; empty: the shipped one for architecture and backbone",
-            "A name is that of a folder under models/; a folder is given by its path.",
+            "model", "", "Name or folder of the model; empty: the shipped model for architecture and backbone",
+            "A name is that of a folder under models/.",
         ),
         ParameterSpec(
             "resolution", "",
-            "WIDTHxHEIGHT of the network's input; empty: the model's own; camera: in the camera's shape",
-            "Pixels, for example 480x360; images are scaled to it. Smaller is faster and loses small things. camera: "
-            "as many pixels as the model's own, in the shape of the first image that comes, for which the engine is "
-            "made then; all cameras must have that shape.",
-            form=formats.parse_wanted_resolution,
+            "Network input size, WIDTHxHEIGHT in pixels; empty: the model's own; camera: the camera's aspect ratio",
+            "For example 480x360. Images are scaled to this size; a smaller one is faster and misses small objects. "
+            "camera keeps the model's number of pixels in the aspect ratio of the first image, and prepares the engine "
+            "when that arrives; all cameras must have the same aspect ratio.",
+            parser=formats.parse_wanted_resolution,
         ),
     ),
-    "Where it runs": (
+    "Inference": (
         ParameterSpec(
-            "device", "auto", "auto, cpu, cuda, cuda:N or, with TensorRT, dla:N",
-            "auto: the GPU if there is one; cuda:N: the N-th GPU; dla:N: a deep learning accelerator of Jetson Orin.",
-            form=formats.parse_device,
+            "device", "auto", "Device for inference: auto, cpu, cuda, cuda:N or, with TensorRT, dla:N",
+            "auto uses the GPU if there is one. cuda:N is the N-th GPU, dla:N a deep learning accelerator of Jetson "
+            "Orin.",
+            parser=formats.parse_device,
         ),
         ParameterSpec(
-            "engine", "auto", "What runs the network", "auto: the fastest there is on the device.",
+            "engine", "auto", "Inference engine", "auto uses the fastest one available on the device.",
             choices=("auto", *ENGINES),
         ),
         ParameterSpec(
-            "precision", "auto", "Numbers the network computes with",
-            "auto: the fastest that does not cost accuracy.", choices=("auto", *PRECISIONS),
+            "precision", "auto", "Numeric precision of the network",
+            "auto uses the fastest one without loss of accuracy.", choices=("auto", *PRECISIONS),
         ),
     ),
     "Results": (
         ParameterSpec(
             "regions", ("",),
-            "Part of each camera's image that is segmented: x,y,width,height in pixels; empty: all",
-            "One for each camera in the order of image_topics. Outside everything is 255 (unlabelled); results keep "
-            "the camera's size.",
-            form=formats.parse_region,
+            "Region of each camera's image to segment, x,y,width,height in pixels; empty: the whole image",
+            "One entry per camera, in the order of image_topics. Pixels outside are 255 (unlabelled); results keep the "
+            "camera's size.",
+            parser=formats.parse_region,
         ),
         ParameterSpec(
-            "rotations", (0,), "Degrees clockwise that bring each camera's image upright: 0, 90, 180 or 270",
-            "The network sees it upright, the results lie on the image as it comes.", form=formats.parse_rotation,
+            "rotations", (0,), "Clockwise rotation that turns each camera's image upright: 0, 90, 180 or 270 degrees",
+            "The network receives the upright image; results have the orientation of the camera image.",
+            parser=formats.parse_rotation,
         ),
         ParameterSpec(
-            "ignore_masks", ("",), "PNG for each camera, white where nothing is to be segmented; empty: none",
-            "The bonnet, a wiper: everything there (not 0) is 255 (unlabelled), its confidence 0. Scaled to the image.",
+            "ignore_masks", ("",), "PNG file per camera that is white where the image is ignored; empty: no mask",
+            "For the bonnet or a wiper. Every pixel that is not 0 becomes 255 (unlabelled) with confidence 0. The mask "
+            "is scaled to the image.",
         ),
         ParameterSpec(
-            "mask_size", "image", "Size of the results: the camera's or the network's",
-            "image: pixel on pixel; network: smaller messages.", choices=MASK_SIZES,
+            "mask_size", "image", "Size of the results: that of the camera image or of the network input",
+            "network gives smaller messages.", choices=MASK_SIZES,
         ),
         ParameterSpec(
-            "cloud_topics", ("",), "PointCloud2 for each camera, whose points that it sees get labels; empty: none",
-            "Of a lidar or depth camera. The points come out on segmentation/points with label, confidence and colour. "
-            "It takes the camera's camera_info.",
-            form=formats.parse_optional_topic, needs_cleanup=True,
+            "cloud_topics", ("",), "PointCloud2 topic per camera whose points are labelled; empty: none",
+            "From a lidar or depth camera. Points inside the image are published on segmentation/points with label, "
+            "confidence and colour. Requires the camera's camera_info.",
+            parser=formats.parse_optional_topic, needs_cleanup=True,
         ),
         ParameterSpec(
             "cloud_extrinsics", ("",),
-            "From each cloud's frame to the camera's optical frame: x,y,z,qx,qy,qz,qw; empty: by tf2",
-            "In m and as a quaternion. tf2 is asked where tf2_ros is installed.",
-            form=formats.parse_pose, needs_cleanup=True,
+            "Transform from each cloud's frame to the camera's optical frame, x,y,z,qx,qy,qz,qw; empty: from tf2",
+            "Translation in m and rotation as a quaternion. tf2 is used where tf2_ros is installed.",
+            parser=formats.parse_pose, needs_cleanup=True,
         ),
         ParameterSpec(
-            "depth_topics", ("",), "Depth image aligned to each camera's, whose points get labels; empty: none",
-            "16UC1 in mm or 32FC1 in m, raw. The points come out on segmentation/points too. It takes the camera's "
+            "depth_topics", ("",), "Depth image topic per camera, aligned to its image and labelled; empty: none",
+            "Raw 16UC1 in mm or 32FC1 in m. The points are published on segmentation/points. Requires the camera's "
             "camera_info.",
-            form=formats.parse_optional_topic, needs_cleanup=True,
+            parser=formats.parse_optional_topic, needs_cleanup=True,
         ),
         ParameterSpec(
-            "sync_slop", 0.05, "Stamps of image and cloud or depth image may differ by this, s",
+            "sync_slop", 0.05, "Maximum difference between the stamps of an image and its cloud or depth image, s",
             minimum=0.0, maximum=10.0, live=True,
         ),
         ParameterSpec(
-            "groups", "", "Groups of classes {name: [class, ...]}: each is published as groups/<name>, 255 or 0",
-            "For example {drivable: [road], people: [pedestrian, bicyclist]}; on the command line and for ros2 param "
-            "set the same in quotes. Classes: ros2 param get /canet class_names.",
-            form=formats.parse_groups, live=True,
+            "groups", "", "Groups of classes, {name: [class, ...]}, each published as a mask groups/<name> (255 or 0)",
+            "For example {drivable: [road], people: [pedestrian, bicyclist]}, in quotes on the command line and for "
+            "ros2 param set. ros2 param get /canet class_names lists the classes.",
+            parser=formats.parse_groups, live=True,
         ),
         ParameterSpec(
-            "min_confidence", 0.0, "Pixels whose confidence is below are unlabelled (255)",
-            "In mask, colour mask, overlay and groups.", minimum=0.0, maximum=1.0, live=True,
+            "min_confidence", 0.0, "Pixels with lower confidence become unlabelled (255)",
+            "Applies to mask, color_mask, overlay and groups.", minimum=0.0, maximum=1.0, live=True,
         ),
         ParameterSpec(
-            "steady", False, "Let a pixel change its class when the new one is sure or stays: less flicker",
-            "A class stays when two images in a row have it.", live=True,
+            "steady", False, "Reduce flicker with a temporal filter over successive masks",
+            "A pixel changes its class when the new one is confident or lasts for two images.", live=True,
         ),
         ParameterSpec(
-            "overlay_alpha", 0.5, "Weight of the colours in the overlay",
-            "0.0 is the camera image, 1.0 the colours alone.", minimum=0.0, maximum=1.0, live=True,
+            "overlay_alpha", 0.5, "Opacity of the class colours in the overlay",
+            "0.0 shows the camera image alone, 1.0 the colours alone.", minimum=0.0, maximum=1.0, live=True,
         ),
         ParameterSpec(
-            "jpeg_quality", 80, "Quality of compressed overlays", "JPEG, on overlay/compressed.",
-            minimum=1, maximum=100, live=True,
+            "jpeg_quality", 80, "JPEG quality of overlay/compressed", minimum=1, maximum=100, live=True,
         ),
-        ParameterSpec("legend", False, "Draw the class names into the overlay", "With their colours."),
+        ParameterSpec("legend", False, "Draw a legend of class names and colours into the overlay"),
         ParameterSpec(
-            "palette", "dataset", "Class colours: the data set's or ones that colour-blind people can tell apart",
+            "palette", "dataset", "Class colours: those of the data set, or distinguishable with colour blindness",
             choices=PALETTES,
         ),
     ),
     "Load": (
         ParameterSpec(
-            "max_rate", 0.0, "Most frames per second and camera, Hz; 0: all", minimum=0.0, maximum=1000.0, live=True
+            "max_rate", 0.0, "Maximum rate of segmented images per camera, Hz; 0: unlimited",
+            minimum=0.0, maximum=1000.0, live=True,
         ),
         ParameterSpec(
-            "max_age", 0.0, "Frames older than this when their turn comes are dropped, s; 0: never",
-            "By their stamp.", minimum=0.0, maximum=60.0, live=True,
+            "max_age", 0.0, "Frames older than this when inference starts are dropped, s; 0: unlimited",
+            "The age is measured from the stamp.", minimum=0.0, maximum=60.0, live=True,
         ),
     ),
     "Operation": (
         ParameterSpec(
-            "autostart", True, "Configure and activate at start",
-            "false: the node waits for a lifecycle manager or ros2 lifecycle set.", at_start=True,
+            "autostart", True, "Configure and activate the node at start",
+            "With false, the node waits for a lifecycle manager or ros2 lifecycle set.", at_start=True,
         ),
         ParameterSpec(
-            "bond_timeout", 4.0, "With bondpy: a lifecycle manager silent for this long counts as gone, s; 0: no bond",
-            "Where bondpy is installed, the node bonds with Nav2's lifecycle manager while it is active, which so "
-            "hears at once that the node is gone.",
+            "bond_timeout", 4.0, "Silence after which the lifecycle manager's bond counts as broken, s; 0: no bond",
+            "With bondpy, the active node holds a bond with Nav2's lifecycle manager, which detects the loss of the "
+            "node at once.",
             minimum=0.0, maximum=3600.0,
         ),
         ParameterSpec(
-            "diagnostics_period", 1.0, "Seconds between two messages on /diagnostics", minimum=0.1, maximum=60.0
+            "diagnostics_period", 1.0, "Period of /diagnostics, s", minimum=0.1, maximum=60.0
         ),
         ParameterSpec(
-            "stale_after", 2.0, "A camera silent for this long is reported as stale, s", minimum=0.1, maximum=3600.0
+            "stale_after", 2.0, "Time without an image after which a camera is reported as stale, s",
+            minimum=0.1, maximum=3600.0,
         ),
         ParameterSpec(
-            "inference_timeout", 10.0,
-            "An inference that takes longer, and ten times longer than before, counts as hung, s",
-            "The engine is started again then.", minimum=0.1, maximum=3600.0, live=True,
+            "inference_timeout", 10.0, "Time after which inference may count as hung, s",
+            "It must also take ten times as long as the slowest inference so far. The engine is then restarted.",
+            minimum=0.1, maximum=3600.0, live=True,
         ),
         ParameterSpec(
-            "max_pixels", 100_000_000, "Images of more pixels are refused, before memory is taken for them",
-            "Also where it is only a JPEG's or PNG's header that claims so many.",
+            "max_pixels", 100_000_000, "Maximum number of pixels of an image; larger images are refused",
+            "The header of a JPEG or PNG is checked before memory is allocated.",
             minimum=1, maximum=1_000_000_000, live=True,
         ),
     ),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What canet.launch.py starts: the node, RViz, the recorder. Needs launch_ros, which imports rclpy.
+"""Processes of canet.launch.py: node, RViz and recorder. Needs launch_ros, which imports rclpy.
 
-So the launch files import this where something is started, and not where their arguments are listed.
+Launch files import this module only when they start something, so that ``--show-args`` stays fast.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from canet_ros.launching.arguments import (
     DEMO_ARGUMENTS,
     given_parameters,
     launch_arguments,
-    misspelt_arguments,
     parameters_in_use,
+    unknown_arguments,
 )
 from canet_ros.launching.camera_topics import CameraTopics, absolute_topic, camera_topics
 from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
@@ -42,7 +42,7 @@ from canet_ros.launching.parameter_spec import Value
 from canet_ros.launching.recording import (
     apt_install_command,
     canet_record_command,
-    installed_in,
+    is_installed,
     latched_topics,
     record_command,
     recorded_topics,
@@ -56,84 +56,104 @@ NODE_NAME = "canet"
 log = launch.logging.get_logger("canet_ros")
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Checked input of one start of canet.launch.py.
+
+    Attributes:
+        arguments: all launch configurations.
+        node: fully qualified name of the node.
+        params_file: the user's parameter file.
+        environment: of all processes.
+        scratch: folder for generated files, deleted when launch exits.
+        standalone: whether ``ros2 launch`` runs one of our launch files, not one that includes them.
+    """
+
+    arguments: Mapping[str, str]
+    node: str
+    params_file: Path | None
+    environment: Mapping[str, str]
+    scratch: Path
+    standalone: bool
+
+    @property
+    def transport(self) -> dict[str, str]:
+        """Environment variables that select the transport profile."""
+        return {name: self.environment[name] for name in PROFILE_VARIABLES if name in self.environment}
+
+    def is_true(self, argument: str) -> bool:
+        return self.arguments[argument].lower() == "true"
+
+    def write_yaml(self, name: str, content: object) -> Path:
+        path = self.scratch / name
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+
 @dataclass
 class Companions:
-    """What is started to look at the node, and whether it was told to end because the node has."""
+    """RViz and recorder.
+
+    Attributes:
+        ending: whether they were asked to end because the node has ended.
+    """
 
     actions: list[Action] = field(default_factory=list)
-    told_to_end: bool = False
+    ending: bool = False
 
 
-def processes(context: LaunchContext, given: Mapping[str, str], folder: Path) -> list[Action]:
-    """All that canet.launch.py starts.
+def launch_actions(context: LaunchContext, given: Mapping[str, str], folder: Path) -> list[Action]:
+    """Check the arguments and return everything that canet.launch.py starts.
 
-    What can be wrong with the arguments is found before anything is started, since launch leaves behind what it has
-    just started.
+    All checks come first, because launch leaves running what it has already started when a later action fails.
 
     Args:
-        given: the arguments that somebody gave.
-        folder: of our launch files; config/ is beside it.
+        given: the arguments that were given.
+        folder: of the launch files; config/ is beside it.
 
     Raises:
-        RuntimeError: nothing can be started like this; the message says why.
-        ValueError: an argument does not fit.
+        RuntimeError: nothing can be started; the message gives the reason.
+        ValueError: an argument is invalid.
     """
     arguments = dict(context.launch_configurations)
-    for name, value in given.items():
-        if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
-            raise RuntimeError(
-                f"{name} cannot be decoded with this locale's encoding: set LANG=C.UTF-8, and neither LC_ALL=C nor "
-                "PYTHONUTF8=0"
-            )
-    alone = _launched_of_ours(sys.argv, folder)
-    if alone:
-        _warn_of_misspelt_arguments(arguments, alone)
-    namespace = prefix_namespace(arguments.get("ros_namespace"), arguments["namespace"])
-    namespace = make_namespace_absolute(namespace or "/")
-    if namespace != "/":
-        try:
-            parse_topic(namespace)
-        except ValueError:
-            raise RuntimeError(
-                f"namespace: expected letters, digits and underscores between slashes, got {arguments['namespace']!r}"
-            ) from None
-    node_name = f"{namespace.rstrip('/')}/{NODE_NAME}"
+    _check_encoding(given)
+    file = _launched_file(sys.argv, folder)
+    if file:
+        _warn_of_unknown_arguments(arguments, file)
+    node = f"{_namespace(arguments).rstrip('/')}/{NODE_NAME}"
     params_file = _existing_file("params_file", arguments["params_file"])
-    parameters = given_parameters(given, node_name, alone=params_file is None)
-    environment = transport_environment(context.environment)
-    transport = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
-    shows = _is_true(arguments["rviz"]) and _can_show(environment)
-    records = _is_true(arguments["record"]) and _can_record(arguments, environment)
+    parameters = given_parameters(given, node, alone=params_file is None)
     rviz_config = _existing_file("rviz_config", arguments["rviz_config"])
-    in_use = _parameters_in_use(given, params_file, node_name) if shows or records else {}
-    try:
-        scratch = Path(tempfile.mkdtemp(prefix="canet_launch_"))
-    except OSError as error:
-        raise RuntimeError(
-            f"there is no folder for temporary files: {error}; set TMPDIR to one that can be written"
-        ) from error
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    environment = transport_environment(context.environment)
+    setup = Setup(arguments, node, params_file, environment, _scratch_folder(), bool(file))
+    rviz, record = _can_show(setup), _can_record(setup)
+    in_use = _parameters_in_use(setup, given) if rviz or record else {}
 
     companions = Companions()
-    node = _node(arguments, parameters, node_name, params_file, scratch, transport, companions, bool(alone))
-    if not in_use:
-        return [node]
-    cameras = camera_topics(
-        [absolute_topic(topic, node_name) for topic in in_use["image_topics"]], in_use["results_name"]
-    )
-    image_transport = in_use["image_transport"]
-    if shows:
-        config = rviz_config or _rviz_config(cameras, image_transport, folder.parent / "config", scratch)
-        companions.actions.append(_rviz(config, arguments, transport))
-    if records:
-        companions.actions.append(
-            _recorder(cameras, image_transport, arguments, scratch, transport, companions, environment)
-        )
-    return [node, *companions.actions]
+    actions = [_node(setup, parameters, companions)]
+    if in_use:
+        images = [absolute_topic(topic, node) for topic in in_use["image_topics"]]
+        cameras = camera_topics(images, in_use["results_name"])
+        transport = in_use["image_transport"]
+        if rviz:
+            config = rviz_config or _rviz_config(setup, cameras, transport, folder.parent / "config")
+            companions.actions.append(_rviz(setup, config))
+        if record:
+            companions.actions.append(_recorder(setup, cameras, transport, companions))
+    return [*actions, *companions.actions]
 
 
-def _launched_of_ours(command_line: Sequence[str], folder: Path) -> str:
-    """The launch file that `ros2 launch` was told, if it is one of ours: no other's arguments can then be there."""
+def _check_encoding(given: Mapping[str, str]) -> None:
+    for name, value in given.items():
+        if any("\udc80" <= character <= "\udcff" for character in value):
+            raise RuntimeError(
+                f"cannot decode {name} with this locale's encoding: set LANG=C.UTF-8, and neither LC_ALL=C nor "
+                "PYTHONUTF8=0"
+            )
+
+
+def _launched_file(command_line: Sequence[str], folder: Path) -> str:
+    """Name of our launch file that ``ros2 launch`` runs; empty if it runs another one, which may include ours."""
     ours = {path.name: path for path in folder.iterdir()}
     for package, word in itertools.pairwise(command_line):
         name = Path(word).name
@@ -142,167 +162,27 @@ def _launched_of_ours(command_line: Sequence[str], folder: Path) -> str:
     return ""
 
 
-def _warn_of_misspelt_arguments(arguments: Mapping[str, str], file: str) -> None:
+def _warn_of_unknown_arguments(arguments: Mapping[str, str], file: str) -> None:
     more = {
         "demo.launch.py": [argument.name for argument in DEMO_ARGUMENTS],
         "nav2_example.launch.py": ["costmap", "costmap_file"],
     }
     declared = [argument.name for argument in launch_arguments()]
-    for problem in misspelt_arguments(arguments, [*declared, *more.get(file, ())]):
-        log.warning(problem)
+    for warning in unknown_arguments(arguments, [*declared, *more.get(file, ())]):
+        log.warning(warning)
 
 
-def _parameters_in_use(given: Mapping[str, str], params_file: Path | None, node_name: str) -> dict[str, Any]:
+def _namespace(arguments: Mapping[str, str]) -> str:
+    namespace = prefix_namespace(arguments.get("ros_namespace"), arguments["namespace"])
+    namespace = make_namespace_absolute(namespace or "/")
     try:
-        return parameters_in_use(given, read_parameter_file(params_file) if params_file else "", node_name)
-    except ValueError as error:
-        raise RuntimeError(f"params_file: {params_file}: {error}" if params_file else str(error)) from error
-
-
-def _can_show(environment: Mapping[str, str]) -> bool:
-    if installed_in(environment, "rviz2"):
-        return True
-    log.warning(
-        f"rviz2 is not installed, so that nothing is shown: {apt_install_command(environment, 'rviz2')}"
-    )
-    return False
-
-
-def _can_record(arguments: Mapping[str, str], environment: Mapping[str, str]) -> bool:
-    problem = recording_problem(_record_path(arguments), environment)
-    if not problem:
-        return True
-    if _is_true(arguments["record_required"]):
-        raise RuntimeError(f"nothing would be recorded: {problem}. To start without: record_required:=false")
-    log.error(f"nothing is recorded: {problem}")
-    return False
-
-
-def _node(
-    arguments: Mapping[str, str],
-    parameters: Mapping[str, Value],
-    node_name: str,
-    params_file: Path | None,
-    scratch: Path,
-    transport: Mapping[str, str],
-    companions: Companions,
-    alone: bool,
-) -> Action:
-    parameter_files = [params_file] if params_file else []
-    if parameters:
-        values = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()
-        }
-        given_file = scratch / "given_parameters.yaml"
-        given_file.write_text(yaml.safe_dump({node_name: {"ros__parameters": values}}))
-        parameter_files.append(given_file)  # the last file wins
-    respawn = _is_true(arguments["respawn"])
-    return Node(
-        package="canet_ros",
-        executable="segmentation_node",
-        name=NODE_NAME,
-        namespace=node_name.rpartition("/")[0] or "/",
-        parameters=parameter_files,
-        ros_arguments=["--log-level", f"{node_name.strip('/').replace('/', '.')}:={arguments['log_level']}"],
-        additional_env={**transport, **ends_with_this_process()},
-        output="screen",
-        respawn=respawn,
-        respawn_delay=2.0,
-        on_exit=None if respawn else functools.partial(_node_ended, companions, alone),
-    )
-
-
-def _node_ended(
-    companions: Companions, alone: bool, event: ProcessExited, context: LaunchContext
-) -> list[Action]:
-    """RViz and recorder end with the node; a node that failed gives `ros2 launch` another exit status than 0.
-
-    What other launch files started goes on until it is ended; the status is theirs then too.
-    """
-    failed = event.returncode != 0
-    if context.is_shutdown or not (failed or companions.actions):
-        return []
-    problem = f"the segmentation node ended with status {event.returncode}"
-    if companions.actions:
-        companions.told_to_end = True
-        problem += ", and RViz and the recorder with it"
-
-    def fail(*_: object) -> None:
-        raise RuntimeError(problem)  # an exception alone gives `ros2 launch` a status
-
-    if failed and alone:
-        fail()
-    log.error(problem)
-    if failed:
-        # After all other handlers: those that follow one that raises are not called.
-        context.register_event_handler(OnShutdown(on_shutdown=fail), append=True)
-    return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(a))) for a in companions.actions]
-
-
-def _rviz(config: Path, arguments: Mapping[str, str], transport: Mapping[str, str]) -> Action:
-    return Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", str(config)],
-        parameters=[{"use_sim_time": _is_true(arguments["use_sim_time"])}],
-        additional_env=transport,
-    )
-
-
-def _recorder(
-    cameras: tuple[CameraTopics, ...],
-    image_transport: str,
-    arguments: Mapping[str, str],
-    scratch: Path,
-    transport: Mapping[str, str],
-    companions: Companions,
-    environment: Mapping[str, str],
-) -> Action:
-    qos_file = scratch / "latched_topics.yaml"
-    qos_file.write_text(yaml.safe_dump(latched_topics(cameras)))
-    topics = recorded_topics(cameras, image_transport)
-    use_sim_time, path = _is_true(arguments["use_sim_time"]), _record_path(arguments)
-    without = ros2_bag_problem(environment)
-    if without:
-        log.warning(f"canet record takes the place of ros2 bag: {without}")
-        command = canet_record_command(topics, path, use_sim_time)
-    else:
-        command = record_command(topics, qos_file, path, use_sim_time)
-    return ExecuteProcess(
-        cmd=ending_with_parent(command),
-        name="recorder",
-        additional_env=transport,
-        output="screen",
-        # What is in the recorder's cache is still to be written after Ctrl-C.
-        sigterm_timeout="30",
-        on_exit=functools.partial(_recorder_ended, _is_true(arguments["record_required"]), companions),
-    )
-
-
-def _recorder_ended(
-    required: bool, companions: Companions, event: ProcessExited, context: LaunchContext
-) -> None:
-    if context.is_shutdown or companions.told_to_end:
-        return
-    problem = f"the recorder ended with status {event.returncode}: nothing is recorded any more"
-    if required:
-        raise RuntimeError(f"{problem}. To go on without it: record_required:=false")  # it ends the launch
-    log.error(problem)
-
-
-def _record_path(arguments: Mapping[str, str]) -> str:
-    path = arguments["record_path"]
-    return str(Path(path).expanduser().absolute()) if path else ""
-
-
-def _rviz_config(
-    cameras: tuple[CameraTopics, ...], image_transport: str, config: Path, scratch: Path
-) -> Path:
-    template = config / ("canet.rviz" if len(cameras) == 1 else "four_cameras.rviz")
-    view = view_of_cameras(yaml.safe_load(template.read_text()), cameras, image_transport)
-    path = scratch / template.name
-    path.write_text(yaml.safe_dump(view))
-    return path
+        if namespace != "/":
+            parse_topic(namespace)
+    except ValueError:
+        raise RuntimeError(
+            f"namespace: expected letters, digits and underscores between slashes, got {arguments['namespace']!r}"
+        ) from None
+    return str(namespace)
 
 
 def _existing_file(argument: str, text: str) -> Path | None:
@@ -314,5 +194,144 @@ def _existing_file(argument: str, text: str) -> Path | None:
     return path
 
 
-def _is_true(text: str) -> bool:
-    return text.lower() == "true"
+def _scratch_folder() -> Path:
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix="canet_launch_"))
+    except OSError as error:
+        raise RuntimeError(
+            f"cannot create a temporary folder: {error}; set TMPDIR to a writable one"
+        ) from error
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return scratch
+
+
+def _can_show(setup: Setup) -> bool:
+    if not setup.is_true("rviz") or is_installed(setup.environment, "rviz2"):
+        return setup.is_true("rviz")
+    log.warning(
+        f"rviz2 is not installed; starting without it: {apt_install_command(setup.environment, 'rviz2')}"
+    )
+    return False
+
+
+def _can_record(setup: Setup) -> bool:
+    if not setup.is_true("record"):
+        return False
+    problem = recording_problem(_record_path(setup), setup.environment)
+    if problem and setup.is_true("record_required"):
+        raise RuntimeError(f"cannot record: {problem}. To start without recording: record_required:=false")
+    if problem:
+        log.error(f"cannot record: {problem}")
+    return not problem
+
+
+def _record_path(setup: Setup) -> str:
+    path = setup.arguments["record_path"]
+    return str(Path(path).expanduser().absolute()) if path else ""
+
+
+def _parameters_in_use(setup: Setup, given: Mapping[str, str]) -> dict[str, Any]:
+    file = setup.params_file
+    try:
+        return parameters_in_use(given, read_parameter_file(file) if file else "", setup.node)
+    except ValueError as error:
+        raise RuntimeError(f"params_file: {file}: {error}" if file else str(error)) from error
+
+
+def _node(setup: Setup, parameters: Mapping[str, Value], companions: Companions) -> Action:
+    parameter_files = [setup.params_file] if setup.params_file else []
+    if parameters:
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in parameters.items()}
+        content = {setup.node: {"ros__parameters": values}}
+        parameter_files.append(setup.write_yaml("given_parameters.yaml", content))  # the last file wins
+    respawn = setup.is_true("respawn")
+    logger = setup.node.strip("/").replace("/", ".")
+    return Node(
+        package="canet_ros",
+        executable="segmentation_node",
+        name=NODE_NAME,
+        namespace=setup.node.rpartition("/")[0] or "/",
+        parameters=parameter_files,
+        ros_arguments=["--log-level", f"{logger}:={setup.arguments['log_level']}"],
+        additional_env={**setup.transport, **ends_with_this_process()},
+        output="screen",
+        respawn=respawn,
+        respawn_delay=2.0,
+        on_exit=None if respawn else functools.partial(_node_ended, companions, setup.standalone),
+    )
+
+
+def _node_ended(
+    companions: Companions, standalone: bool, event: ProcessExited, context: LaunchContext
+) -> list[Action]:
+    """End RViz and recorder; if the node failed, let ``ros2 launch`` exit with status 1.
+
+    Processes of other launch files keep running; then the status applies when they end.
+    """
+    failed = event.returncode != 0
+    if context.is_shutdown or not (failed or companions.actions):
+        return []
+    problem = f"the segmentation node ended with status {event.returncode}"
+    if companions.actions:
+        companions.ending = True
+        problem += "; ending RViz and the recorder"
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(problem)  # only an exception gives `ros2 launch` a status
+
+    if failed and standalone:
+        fail()
+    log.error(problem)
+    if failed:
+        # Appended, because the handlers after one that raises are not called.
+        context.register_event_handler(OnShutdown(on_shutdown=fail), append=True)
+    return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(a))) for a in companions.actions]
+
+
+def _rviz_config(setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, config: Path) -> Path:
+    template = config / ("canet.rviz" if len(cameras) == 1 else "four_cameras.rviz")
+    view = view_of_cameras(yaml.safe_load(template.read_text()), cameras, image_transport)
+    return setup.write_yaml(template.name, view)
+
+
+def _rviz(setup: Setup, config: Path) -> Action:
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(config)],
+        parameters=[{"use_sim_time": setup.is_true("use_sim_time")}],
+        additional_env=setup.transport,
+    )
+
+
+def _recorder(
+    setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, companions: Companions
+) -> Action:
+    topics = recorded_topics(cameras, image_transport)
+    use_sim_time, path = setup.is_true("use_sim_time"), _record_path(setup)
+    problem = ros2_bag_problem(setup.environment)
+    if problem:
+        log.warning(f"recording with canet record: {problem}")
+        command = canet_record_command(topics, path, use_sim_time)
+    else:
+        qos_file = setup.write_yaml("latched_topics.yaml", latched_topics(cameras))
+        command = record_command(topics, qos_file, path, use_sim_time)
+    return ExecuteProcess(
+        cmd=ending_with_parent(command),
+        name="recorder",
+        additional_env=setup.transport,
+        output="screen",
+        sigterm_timeout="30",  # the recorder writes its cache after Ctrl-C
+        on_exit=functools.partial(_recorder_ended, setup.is_true("record_required"), companions),
+    )
+
+
+def _recorder_ended(
+    required: bool, companions: Companions, event: ProcessExited, context: LaunchContext
+) -> None:
+    if context.is_shutdown or companions.ending:
+        return
+    problem = f"the recorder ended with status {event.returncode}: recording has stopped"
+    if required:
+        raise RuntimeError(f"{problem}. To continue without it: record_required:=false")  # ends the launch
+    log.error(problem)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Topics of a recording, and the command that records them. Imports neither rclpy nor launch."""
+"""Topics of a recording, and the command that records them. Needs neither rclpy nor launch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
-# Late subscriptions still receive latched messages, of up to 100 publishers.
+# So that late subscriptions receive the latched messages of up to 100 publishers.
 _LATCHED: dict[str, str | int] = {
     "history": "keep_last",
     "depth": 100,
@@ -20,7 +20,7 @@ _LATCHED: dict[str, str | int] = {
     "durability": "transient_local",
 }
 
-_PACKAGES_OF_CANET_RECORD = ("mcap", "rosbags")
+_CANET_RECORD_PACKAGES = ("mcap", "rosbags")
 
 MIN_FREE_BYTES = 2**30  # 12 s of raw 1280x720 images at 30 Hz
 
@@ -44,11 +44,9 @@ def recorded_topics(cameras: Sequence[CameraTopics], image_transport: str) -> li
 
 
 def latched_topics(cameras: Sequence[CameraTopics]) -> dict[str, dict[str, str | int]]:
-    """QoS of the latched topics, as for ``ros2 bag record --qos-profile-overrides-path``."""
-    return {
-        topic: dict(_LATCHED)
-        for topic in (*(f"{camera.results}/label_info" for camera in cameras), "/tf_static")
-    }
+    """QoS of the latched topics, in the format of ``ros2 bag record --qos-profile-overrides-path``."""
+    topics = [*(f"{camera.results}/label_info" for camera in cameras), "/tf_static"]
+    return {topic: dict(_LATCHED) for topic in topics}
 
 
 def recording_problem(bag: str, environment: Mapping[str, str]) -> str:
@@ -58,11 +56,15 @@ def recording_problem(bag: str, environment: Mapping[str, str]) -> str:
         bag: folder to create; empty: one in the current folder.
         environment: of the recorder, with ROS sourced.
     """
-    return _recorder_problem(environment) or _folder_problem(bag)
+    problem = ros2_bag_problem(environment)
+    missing = [package for package in _CANET_RECORD_PACKAGES if importlib.util.find_spec(package) is None]
+    if problem and missing:
+        return f"{problem}; canet record, used instead, needs {' and '.join(missing)}"
+    return _folder_problem(bag)
 
 
-def installed_in(environment: Mapping[str, str], package: str) -> bool:
-    """Whether a ROS package is in a workspace of the environment."""
+def is_installed(environment: Mapping[str, str], package: str) -> bool:
+    """Whether a ROS package is installed in a workspace of the environment."""
     return any(
         (Path(prefix) / "share/ament_index/resource_index/packages" / package).is_file()
         for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
@@ -71,25 +73,17 @@ def installed_in(environment: Mapping[str, str], package: str) -> bool:
 
 
 def apt_install_command(environment: Mapping[str, str], package: str) -> str:
-    """Command that installs a ROS package from Debian packages."""
+    """Command that installs the Debian package of a ROS package."""
     distro = environment.get("ROS_DISTRO") or "<distro>"
     return f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
 
 
 def ros2_bag_problem(environment: Mapping[str, str]) -> str:
     """Why ``ros2 bag`` cannot record here, with a remedy; empty if it can."""
-    if not installed_in(environment, "ros2bag") or not shutil.which("ros2", path=environment.get("PATH")):
+    if not is_installed(environment, "ros2bag") or not shutil.which("ros2", path=environment.get("PATH")):
         return f"ros2 bag is not installed: {apt_install_command(environment, 'ros2bag')}"
-    if not installed_in(environment, "rosbag2_storage_mcap"):
+    if not is_installed(environment, "rosbag2_storage_mcap"):
         return f"ros2 bag cannot write mcap here: {apt_install_command(environment, 'rosbag2_storage_mcap')}"
-    return ""
-
-
-def _recorder_problem(environment: Mapping[str, str]) -> str:
-    problem = ros2_bag_problem(environment)
-    missing = [package for package in _PACKAGES_OF_CANET_RECORD if importlib.util.find_spec(package) is None]
-    if problem and missing:
-        return f"{problem}; its substitute canet record needs {' and '.join(missing)}"
     return ""
 
 
@@ -117,10 +111,7 @@ def _folder_problem(bag: str) -> str:
 
 
 def canet_record_command(topics: Sequence[str], bag: str, use_sim_time: bool) -> list[str]:
-    """Command line that records the topics without ``ros2 bag``: ``canet record``.
-
-    It adopts the QoS of the publishers, and so needs no QoS file for latched topics.
-    """
+    """Command line of ``canet record``, which adopts the QoS of the publishers and needs no QoS file."""
     command = [sys.executable, "-m", "canet_ros.cli", "record", *([bag] if bag else [])]
     command += ["--topics", *topics]
     if use_sim_time:
@@ -129,7 +120,7 @@ def canet_record_command(topics: Sequence[str], bag: str, use_sim_time: bool) ->
 
 
 def record_command(topics: Sequence[str], qos_file: Path, bag: str, use_sim_time: bool) -> list[str]:
-    """Command line that records the topics, for every ROS 2 distribution.
+    """Command line of ``ros2 bag record`` for every ROS 2 distribution.
 
     Args:
         bag: folder to create; empty: rosbag2 names one by date and time.

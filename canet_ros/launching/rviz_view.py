@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RViz configurations for given cameras, from our templates. Imports neither rclpy nor launch."""
+"""RViz configurations for given cameras, made from templates. Needs neither rclpy nor launch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,10 @@ from typing import Any
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
 
-def camera_of_display(display: dict[str, Any]) -> str | None:
-    """Namespace of the camera that an image display shows, ``/front``; None for other displays."""
-    if display["Class"] != "rviz_default_plugins/Image":
-        return None
-    topic: str = display["Topic"]["Value"]
-    return topic.rpartition("/")[0].removesuffix("/segmentation")
-
-
 def view_of_cameras(
     template: dict[str, Any], cameras: Sequence[CameraTopics], image_transport: str
 ) -> dict[str, Any]:
-    """Configuration whose displays show these cameras, in order.
+    """Configuration whose image displays show these cameras, in order.
 
     Surplus displays of the template are removed; surplus cameras are not shown.
 
@@ -31,22 +23,26 @@ def view_of_cameras(
     """
     view = copy.deepcopy(template)
     displays = view["Visualization Manager"]["Displays"]
-    names = list(dict.fromkeys(name for name in map(camera_of_display, displays) if name is not None))
-    shown = dict(zip(names, cameras))
-    remaining = []
-    for display in displays:
-        name = camera_of_display(display)
-        if name is not None:
-            if name not in shown:
-                continue
-            display["Topic"]["Value"] = _topic(display["Topic"]["Value"], shown[name], image_transport)
-        remaining.append(display)
+    names = dict.fromkeys(_camera_name(display) for display in displays if _is_image(display))
+    camera_of = dict(zip(names, cameras))
+    remaining = [
+        display for display in displays if not _is_image(display) or _camera_name(display) in camera_of
+    ]
+    for display in filter(_is_image, remaining):
+        topic, camera = display["Topic"]["Value"], camera_of[_camera_name(display)]
+        if "/segmentation/" in topic:
+            topic = f"{camera.results}/{topic.rpartition('/')[2]}"
+        else:  # RViz derives the transport from the last part of the topic.
+            topic = transported_topic(camera.image, image_transport)
+        display["Topic"]["Value"] = topic
     view["Visualization Manager"]["Displays"] = remaining
     return view
 
 
-def _topic(topic: str, camera: CameraTopics, image_transport: str) -> str:
-    if "/segmentation/" in topic:
-        return f"{camera.results}/{topic.rpartition('/')[2]}"
-    # RViz derives the transport from the last part of the topic.
-    return transported_topic(camera.image, image_transport)
+def _is_image(display: dict[str, Any]) -> bool:
+    return bool(display["Class"] == "rviz_default_plugins/Image")
+
+
+def _camera_name(display: dict[str, Any]) -> str:
+    topic: str = display["Topic"]["Value"]
+    return topic.rpartition("/")[0].removesuffix("/segmentation")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SROS 2 policy of the node: the topics and services it needs, no more. Imports neither rclpy nor sros2."""
+"""Minimal SROS 2 policy of the node. Needs neither rclpy nor sros2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
-# Services of a lifecycle node; all but ~/enable are rclpy's.
+# All but ~/enable are services of every rclpy lifecycle node.
 _SERVICES = (
     "~/enable",
     "~/change_state",
@@ -44,18 +44,15 @@ def sros2_policy(
         namespace: absolute namespace of the node.
         bond: whether the node has a bond with a lifecycle manager in its namespace.
         enclave: absolute name, as for ``ros2 security create_enclave``.
-        clouds: subscribed topics for labelled points: clouds, depth images, and those of tf2 if it is used.
+        clouds: topics subscribed to for labelled points: clouds, depth images, and those of tf2 if it is used.
     """
-    subscribed = [*(["/clock"] if use_sim_time else []), *clouds]
+    subscribed = ["/clock", *clouds] if use_sim_time else [*clouds]
     published = [*_PUBLISHED]
     if bond:  # both ends publish and subscribe
         subscribed.append("bond")
         published.append("bond")
     for camera in cameras:
-        subscribed += [
-            transported_topic(camera.image, image_transport),
-            camera.camera_info,
-        ]
+        subscribed += [transported_topic(camera.image, image_transport), camera.camera_info]
         published += [f"{camera.results}/{name}" for name in results]
     return "\n".join(
         (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which image topic somebody may have meant. A hint is given only if following it makes the images come."""
+"""Suggests settings with which a camera's images arrive. Each suggestion is checked before it is given."""
 
 from __future__ import annotations
 
@@ -13,58 +13,57 @@ from canet_ros.names import TRANSPORTS
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 MESSAGE_TYPES = {"raw": IMAGE, "compressed": COMPRESSED}
-NO_IMAGES = "; there are no image topics at all"
-_MOST_SIMILAR = 3
-_ALIKE = 0.5
-# What every segmentation node publishes side by side, however its results are called.
+NO_IMAGES = "; there are no image topics"
+_MAX_SUGGESTIONS = 3
+_MIN_SIMILARITY = 0.5
+# Published by every segmentation node in one namespace, whatever results_name is.
 _RESULTS = ("mask", "color_mask", "overlay")
 
 Topics = Mapping[str, Collection[str]]
+"""Message types by topic."""
 
 
 @dataclass(frozen=True)
 class CameraChoice:
-    """Values of image_topics (of one camera) and image_transport, and the remapping that they take.
+    """One camera's entry in image_topics, image_transport, and the remapping that they need.
 
     Attributes:
-        remapped: the topic to which a remapping leads the one that the node subscribes to; empty: none is needed.
+        remapped: target of the remapping of the subscribed topic; empty: none.
     """
 
     image: str
     transport: str
     remapped: str = ""
 
+    @property
+    def subscribed(self) -> str:
+        """Topic to which the node subscribes, before remapping."""
+        return transported_topic(self.image, self.transport)
+
     def works(self, existing: Topics) -> bool:
-        """Whether somebody publishes what the node would subscribe to."""
-        topic = self.remapped or transported_topic(self.image, self.transport)
-        return MESSAGE_TYPES[self.transport] in existing.get(topic, ())
+        """Whether the node's subscription has a publisher."""
+        return MESSAGE_TYPES[self.transport] in existing.get(self.remapped or self.subscribed, ())
 
-    def instead_of(self, present: CameraChoice) -> str:
-        """What to change, in words."""
-        parts = []
-        if self.image != present.image:
-            parts.append(f"image_topics to {self.image}")
+    def change_from(self, present: CameraChoice) -> str:
+        """Instruction to change the present choice to this one."""
+        changes = [f"image_topics to {self.image}"] if self.image != present.image else []
         if self.transport != present.transport:
-            parts.append(f"image_transport to {self.transport}")
-        told = [f"set {' and '.join(parts)}"] if parts else []
+            changes.append(f"image_transport to {self.transport}")
+        steps = [f"set {' and '.join(changes)}"] if changes else []
         if self.remapped:
-            told.append(f"start with --ros-args -r {self._remapping}")
-        return ", and ".join(told)
+            steps.append(f"start with --ros-args -r {self.subscribed}:={self.remapped}")
+        return ", and ".join(steps)
 
-    def beside(self, present: CameraChoice) -> str:
-        """Its name in a list."""
+    def listed(self, present: CameraChoice) -> str:
+        """Image topic, and in brackets what else differs from the present choice."""
         more = [f"image_transport {self.transport}"] if self.transport != present.transport else []
         if self.remapped:
-            more.append(f"-r {self._remapping}")
+            more.append(f"-r {self.subscribed}:={self.remapped}")
         return f"{self.image} ({', '.join(more)})" if more else self.image
-
-    @property
-    def _remapping(self) -> str:
-        return f"{transported_topic(self.image, self.transport)}:={self.remapped}"
 
 
 def suffix_warning(image: str, transport: str) -> str:
-    """What is wrong with a topic that names its transport a second time, and the right pair; empty: nothing."""
+    """Warning about a topic that already ends in its transport's suffix, with the fix; empty if it does not."""
     stem = image.removesuffix(f"/{transport}")
     if transport == "raw" or stem == image:
         return ""
@@ -75,58 +74,64 @@ def suffix_warning(image: str, transport: str) -> str:
 
 
 def topic_hint(present: CameraChoice, others: Sequence[str], existing: Topics, own: Collection[str]) -> str:
-    """The end of a sentence that says what to set so that images come; empty where nothing can be offered.
+    """Settings with which images would arrive, to end a sentence; empty if there are none.
 
     Args:
-        present: what is set for the camera from which nothing comes.
-        others: image topics of the node's other cameras; image_transport is one for all.
+        present: choice of the camera whose images do not arrive.
+        others: image topics of the node's other cameras, which share image_transport.
         existing: all topics with the types of their publishers.
-        own: what the node itself publishes.
+        own: topics that the node itself publishes.
     """
-    images = {t: types for t, types in existing.items() if {IMAGE, COMPRESSED} & set(types)}
-    images = {t: types for t, types in images.items() if t not in own and not _is_result(t, existing)}
-    images = {t: types for t, types in images.items() if not transport_content(next(iter(types)), t)}
+    images = {
+        topic: types
+        for topic, types in existing.items()
+        if {IMAGE, COMPRESSED} & set(types)
+        and topic not in own
+        and not _is_result(topic, existing)
+        and not transport_content(next(iter(types)), topic)
+    }
     if not images:
         return NO_IMAGES
     stems = [present.image.removesuffix(f"/{transport}") for transport in TRANSPORTS]
-    meant = [present.image, *(transported_topic(stem, t) for stem in stems for t in TRANSPORTS)]
-    for topic in dict.fromkeys(meant):
+    candidates = [present.image, *(transported_topic(stem, t) for stem in stems for t in TRANSPORTS)]
+    for topic in candidates:
         for choice in _choices(topic, images):
             if choice != present and _fits(choice, present, others, images):
-                return f"; {topic} is there: {choice.instead_of(present)}"
-    offered: dict[str, CameraChoice] = {}
-    for topic in sorted(images):
-        for choice in _choices(topic, images):
-            if choice.image != present.image and _fits(choice, present, others, images):
-                known = offered.get(choice.image)
-                if known is None or known.transport != present.transport:
-                    offered[choice.image] = choice
-    alike = difflib.get_close_matches(present.image, offered, _MOST_SIMILAR, _ALIKE) or list(offered)
-    names = [offered[image].beside(present) for image in alike[:_MOST_SIMILAR]]
-    return f"; image topics that are there: {', '.join(names)}" if names else ""
+                return f"; {topic} exists: {choice.change_from(present)}"
+    fitting = [
+        choice
+        for topic in sorted(images)
+        for choice in _choices(topic, images)
+        if choice.image != present.image and _fits(choice, present, others, images)
+    ]
+    fitting.sort(key=lambda choice: choice.transport == present.transport)
+    by_image = {choice.image: choice for choice in fitting}  # the present transport last, so preferred
+    similar = difflib.get_close_matches(present.image, by_image, _MAX_SUGGESTIONS, _MIN_SIMILARITY)
+    names = [by_image[image].listed(present) for image in (similar or sorted(by_image))[:_MAX_SUGGESTIONS]]
+    return f"; existing image topics: {', '.join(names)}" if names else ""
 
 
 def _choices(topic: str, images: Topics) -> Iterator[CameraChoice]:
-    """How to get what a topic carries."""
-    if IMAGE in images.get(topic, ()):
+    """Choices that receive the images of a topic."""
+    types = images.get(topic, ())
+    if IMAGE in types:
         yield CameraChoice(topic, "raw")
-    if COMPRESSED in images.get(topic, ()):
+    if COMPRESSED in types:
         stem = topic.removesuffix("/compressed")
         yield CameraChoice(stem, "compressed", remapped=topic if stem == topic else "")
 
 
 def _fits(choice: CameraChoice, present: CameraChoice, others: Sequence[str], images: Topics) -> bool:
-    """Whether images come by it, the node takes it, and no other camera of the node loses its images."""
+    """Whether the choice works, is valid, and costs no other camera of the node its images."""
     try:
         camera_topics([*others, choice.image], "segmentation")
     except ValueError:
         return False
-    kept = (
-        CameraChoice(image, choice.transport).works(images)
-        or not CameraChoice(image, present.transport).works(images)
-        for image in others
+    return choice.works(images) and all(
+        CameraChoice(other, choice.transport).works(images)
+        or not CameraChoice(other, present.transport).works(images)
+        for other in others
     )
-    return choice.works(images) and all(kept)
 
 
 def _is_result(topic: str, existing: Topics) -> bool:

@@ -18,8 +18,8 @@ from canet_ros.launching.arguments import (
     OWN_ARGUMENTS,
     given_parameters,
     launch_arguments,
-    misspelt_arguments,
     parameters_in_use,
+    unknown_arguments,
 )
 from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
 from canet_ros.launching.nearest import did_you_mean, nearest
@@ -58,19 +58,19 @@ def test_a_misspelling_of_every_argument_is_told(name: str) -> None:
     middle = len(name) // 2
     swapped = name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :]
     for slip in {slip for slip in (swapped, name[:-1], name + "s") if slip not in NAMES}:
-        (problem,) = misspelt_arguments([slip], NAMES)
-        assert problem.startswith(f"launch argument {slip} does nothing: did you mean ")
+        (problem,) = unknown_arguments([slip], NAMES)
+        assert problem.startswith(f"launch argument {slip} has no effect: did you mean ")
         assert not problem.endswith(f" {slip}?")
 
 
 def test_an_argument_like_no_other_is_told_without_a_guess() -> None:
     given = ["sensor_kit", "resolution"]
-    assert misspelt_arguments(given, NAMES) == ["launch argument sensor_kit does nothing"]
+    assert unknown_arguments(given, NAMES) == ["launch argument sensor_kit has no effect"]
 
 
 def test_what_launch_keeps_for_itself_is_known() -> None:
     of_launch = ["launch-prefix", "ros_namespace", "global_params", "ros_remaps", "emulate_tty"]
-    assert misspelt_arguments(of_launch, NAMES) == []
+    assert unknown_arguments(of_launch, NAMES) == []
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_launch_keeps_for_itself_is_known() -> None:
     [
         ({"resolution": "abc"}, "resolution 'abc': expected WIDTHxHEIGHT"),
         ({"overlay_alpha": "3"}, "overlay_alpha: expected a number from 0 to 1, got 3"),
-        ({"device": "gpu"}, "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ({"device": "gpu"}, "device: expected auto, cpu, cuda"),
         ({"image_transport": "theora"}, "image_transport: expected one of raw, compressed, got 'theora'"),
         ({"rotations": "[45]"}, "rotations: expected 0, 90, 180 or 270, got 45"),
         ({"rotations": "[true]"}, "rotations: expected a list of whole numbers"),
@@ -100,13 +100,13 @@ def test_what_launch_keeps_for_itself_is_known() -> None:
             {"cloud_topics": "['/a']", "depth_topics": "['/b']"},
             "cloud_topics and depth_topics name /a and /b",
         ),
-        ({"engine": "torch", "precision": "int8"}, "precision int8: engine torch does not compute with it"),
+        ({"engine": "torch", "precision": "int8"}, "precision int8: engine torch does not support it"),
         ({"engine": "onnxruntime", "precision": "bf16"}, "precision bf16: engine onnxruntime"),
         ({"engine": "openvino", "precision": "fp16"}, "precision fp16: engine openvino"),
-        ({"device": "cpu", "precision": "fp16"}, "precision fp16: a CPU does not compute with it"),
+        ({"device": "cpu", "precision": "fp16"}, "precision fp16: the CPU does not support it"),
         ({"engine": "tensorrt", "precision": "bf16"}, "precision bf16: engine tensorrt"),
         ({"engine": "tensorrt", "device": "cpu"}, "engine tensorrt does not run on the CPU"),
-        ({"engine": "openvino", "device": "cuda:1"}, "engine openvino runs on the CPU alone"),
+        ({"engine": "openvino", "device": "cuda:1"}, "engine openvino runs only on the CPU"),
     ],
 )
 def test_arguments_that_the_node_would_refuse_are_refused(given: dict[str, str], reason: str) -> None:
@@ -141,8 +141,8 @@ def test_values_of_a_parameter_file_are_checked_for_commands() -> None:
 def test_what_is_there_twice_is_told() -> None:
     text = "canet:\n  ros__parameters: {max_rate: 3.0, max_rate: 4.0}\ncanet:\n  ros__parameters: {max_age: 1.0}\n"
     assert file_problems(text, "/canet") == [
-        "line 2: max_rate is there a second time: give it once",
-        "line 3: canet is there a second time: give it once",
+        "line 2: duplicate key max_rate: give it once",
+        "line 3: duplicate key canet: give it once",
     ]
 
 
@@ -163,7 +163,7 @@ def test_parameter_files_are_bounded(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     with large.open("wb") as file:
         file.truncate(2**30)
-    with pytest.raises(ValueError, match="are the most for parameters"):
+    with pytest.raises(ValueError, match="the limit for parameter files"):
         read_parameter_file(large)
     with pytest.raises(ValueError, match="not a file"):
         read_parameter_file(Path("/dev/zero"))
@@ -182,7 +182,7 @@ def test_parameter_files_are_bounded(tmp_path: Path) -> None:
 def test_a_section_that_would_be_for_the_node_is_proposed(section: str, node: str) -> None:
     text = f"{section}: {{ros__parameters: {{max_rate: 3.0}}}}"
     (problem,) = file_problems(text, node)
-    assert f"no section is for {node}" in problem
+    assert f"no section applies to {node}" in problem
     proposed = re.findall(r"did you mean (\S+) \(or (\S+) for", problem)[0]
     for name in proposed:
         assert parameters_in_file(text.replace(section, name, 1), node) == {"max_rate": 3.0}
@@ -238,7 +238,7 @@ def test_without_ros2_bag_canet_record_takes_its_place(tmp_path: Path) -> None:
 def test_without_any_recorder_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "_PACKAGES_OF_CANET_RECORD", ("rosbags_that_is_not_there",))
+    monkeypatch.setattr(recording, "_CANET_RECORD_PACKAGES", ("rosbags_that_is_not_there",))
     assert "needs rosbags_that_is_not_there" in recording_problem("", workspace(tmp_path / "none"))
     without_bag = workspace(tmp_path / "a", "rosbag2_storage_mcap")
     assert "sudo apt install ros-jazzy-ros2bag" in recording_problem("", without_bag)

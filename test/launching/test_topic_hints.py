@@ -43,7 +43,7 @@ def test_a_hint_that_is_followed_brings_images(written: str, transport: str, the
     if present.works(existing):
         return
     hint = topic_hint(present, [], existing, own=())
-    listed = re.search(r"image topics that are there: ([^ ,]+)( \(.*?\))?", hint)
+    listed = re.search(r"existing image topics: ([^ ,]+)( \(.*?\))?", hint)
     choice = (
         followed(CameraChoice(listed[1], transport), listed[2] or "") if listed else followed(present, hint)
     )
@@ -54,19 +54,19 @@ def test_a_hint_that_is_followed_brings_images(written: str, transport: str, the
 def test_the_words_of_a_hint() -> None:
     jpeg = {JPEG: [COMPRESSED]}
     assert topic_hint(CameraChoice(RAW, "raw"), [], jpeg, ()) == (
-        f"; {JPEG} is there: set image_transport to compressed"
+        f"; {JPEG} exists: set image_transport to compressed"
     )
     assert topic_hint(CameraChoice(JPEG, "raw"), [], jpeg, ()) == (
-        f"; {JPEG} is there: set image_topics to {RAW} and image_transport to compressed"
+        f"; {JPEG} exists: set image_topics to {RAW} and image_transport to compressed"
     )
     assert topic_hint(CameraChoice(JPEG, "compressed"), [], jpeg, ()) == (
-        f"; {JPEG} is there: set image_topics to {RAW}"
+        f"; {JPEG} exists: set image_topics to {RAW}"
     )
     assert topic_hint(CameraChoice(ODD, "raw"), [], {ODD: [COMPRESSED]}, ()) == (
-        f"; {ODD} is there: set image_transport to compressed, and start with --ros-args -r {ODD}/compressed:={ODD}"
+        f"; {ODD} exists: set image_transport to compressed, and start with --ros-args -r {ODD}/compressed:={ODD}"
     )
     assert topic_hint(CameraChoice("/a/image", "raw"), [], {RAW: [IMAGE]}, ()) == (
-        f"; image topics that are there: {RAW}"
+        f"; existing image topics: {RAW}"
     )
 
 
@@ -80,7 +80,7 @@ def test_results_of_another_node_are_not_cameras_and_a_camera_may_be_named_like_
     existing = {f"/rear/vision/{name}": [IMAGE] for name in results}
     existing["/segmentation/image_raw"] = [IMAGE]
     hint = topic_hint(CameraChoice("/rear/vision/maks", "raw"), [], existing, ())
-    assert hint == "; image topics that are there: /segmentation/image_raw"
+    assert hint == "; existing image topics: /segmentation/image_raw"
 
 
 def test_a_hint_does_not_take_the_images_of_another_camera() -> None:

@@ -52,10 +52,10 @@ def test_words_that_are_no_ros_arguments(arguments: list[str], status: int, word
     ("text", "words"),
     [
         (None, "it is not a file"),
-        (b"canet:\n  ros__parameters: {model: mod\xe8le}\n", "it is no UTF-8 text (byte 37)"),
-        (b"a: &a {ros__parameters: {max_rate: 5.0}}\ncanet: *a\n", "ROS takes no YAML with aliases"),
+        (b"canet:\n  ros__parameters: {model: mod\xe8le}\n", "it is not UTF-8 text (byte 37)"),
+        (b"a: &a {ros__parameters: {max_rate: 5.0}}\ncanet: *a\n", "ROS does not support YAML aliases"),
         (b"canet:\n\tros__parameters: {}\n", "line 2, column 1"),
-        (b"canet:\n  max_rate: 5.0\n", "expected node names over ros__parameters"),
+        (b"canet:\n  max_rate: 5.0\n", "expected node names with ros__parameters"),
     ],
 )
 def test_parameter_files_that_cannot_be_read(text: bytes | None, words: str, tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_parameter_files_that_cannot_be_read(text: bytes | None, words: str, tmp
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("/front/cannet: {ros__parameters: {max_rate: 5.0}}", "no section is for /canet"),
-        ("", "expected node names over ros__parameters"),
-        ("canet:\n  ros__parameters: {max_age: 1.0, max_age: 2.0}", "max_age is there a second time"),
+        ("/front/cannet: {ros__parameters: {max_rate: 5.0}}", "no section applies to /canet"),
+        ("", "expected node names with ros__parameters"),
+        ("canet:\n  ros__parameters: {max_age: 1.0, max_age: 2.0}", "duplicate key max_age"),
     ],
 )
 def test_parameter_files_that_do_not_reach_the_node(
@@ -104,7 +104,7 @@ def test_empty_lists_of_a_parameter_file_mean_none(tmp_path: Path, random_model:
         ("overlay_alpha: []", "overlay_alpha: expected a number from 0 to 1, got []"),
         ("groups: {people: []}", "groups: people: expected a list of class names"),
         ("max_rate: .inf", "max_rate: expected a number from 0 to 1000, got .inf"),
-        ("precision: int8", "precision int8: engine torch does not compute with it; use auto, fp32, bf16"),
+        ("precision: int8", "precision int8: engine torch does not support it; use auto, fp32, bf16"),
         ("rotations: [0, 90]", "rotations has 2 entries for 1 cameras"),
     ],
 )
