@@ -8,13 +8,7 @@ ros2 launch canet_ros demo.launch.py input:=/data/drive.mp4 rviz:=false record:=
 from pathlib import Path
 
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    IncludeLaunchDescription,
-    OpaqueFunction,
-    RegisterEventHandler,
-)
-from launch.event_handlers import OnProcessExit
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
@@ -50,7 +44,6 @@ def generate_launch_description() -> LaunchDescription:
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "canet.launch.py"))),
             # Last, so that nothing is running yet if canet.launch.py rejects its arguments.
             OpaqueFunction(function=_camera),
-            RegisterEventHandler(OnProcessExit(on_exit=_end_together)),
         ]
     )
 
@@ -86,15 +79,12 @@ def _camera(context: LaunchContext) -> list[Action]:
             ],
             additional_env={**profile, **ends_with_this_process()},
             output="screen",
+            on_exit=_camera_ended,
         )
     ]
 
 
-def _end_together(event: ProcessExited, context: LaunchContext) -> None:
-    """End the demo if its node or camera fails; an input that has ended is not a failure."""
-    respawns = context.launch_configurations.get("respawn", "false").lower() == "true"
-    program = event.process_name.rpartition("-")[0]
-    ours = program == "street_camera" or (program == "segmentation_node" and not respawns)
-    if ours and event.returncode != 0 and not context.is_shutdown:
+def _camera_ended(event: ProcessExited, context: LaunchContext) -> None:
+    if event.returncode != 0 and not context.is_shutdown:
         # Only an exception gives `ros2 launch` an exit status other than 0.
-        raise RuntimeError(f"the {program.replace('_', ' ')} ended with status {event.returncode}")
+        raise RuntimeError(f"the street camera ended with status {event.returncode}")

@@ -76,7 +76,7 @@ def parameters_page() -> str:
     rows = [
         (
             f"`{spec.name}`",
-            spec.type_name,
+            _type(spec),
             f"`{spec.default_text or _EMPTY}`",
             _described(spec),
             _changes(spec),
@@ -106,11 +106,19 @@ GENERATED = {
     ROOT / "docs" / "public_api.txt": public_api,
 }
 _EMPTY = '""'
+_TYPES = {str: "string", bool: "bool", int: "int", float: "double"}
 
 
 def _described(spec: ParameterSpec) -> str:
     limits = ", ".join(spec.choices) or spec.bounds
     return f"{spec.description} ({limits})" if limits else spec.description
+
+
+def _type(spec: ParameterSpec) -> str:
+    """As in the documentation of Nav2."""
+    if isinstance(spec.default, tuple):
+        return f"{_TYPES[type(spec.default[0])]}[]"
+    return _TYPES[type(spec.default)]
 
 
 def _changes(spec: ParameterSpec) -> str:

@@ -16,7 +16,6 @@ from canet_ros.names import CPU_ENGINES, CPU_PRECISIONS, ENGINE_PRECISIONS, GPU_
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 
 _LIST_EXAMPLES = {"image_topics": ["/front/image_raw", "/rear/image_raw"], "regions": ["0,160,1280,480", ""]}
-_TYPE_NAMES = {str: "string", bool: "bool", int: "int", float: "double"}
 _ONE_PER_CAMERA = (
     *("regions", "rotations", "ignore_masks"),
     *("cloud_topics", "cloud_extrinsics", "depth_topics"),
@@ -106,13 +105,6 @@ class ParameterSpec:
             if isinstance(value, str) or value is None:
                 raise ValueError(f"{self.name}: expected {self.expectation}, got {text!r}") from None
             raise
-
-    @property
-    def type_name(self) -> str:
-        """Type as in the documentation of Nav2: ``string``, ``double``, ``int[]``."""
-        if isinstance(self.default, tuple):
-            return f"{_TYPE_NAMES[type(self.default[0])]}[]"
-        return _TYPE_NAMES[type(self.default)]
 
     @property
     def empty_means_none(self) -> bool:
