@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Launch arguments, config/canet.yaml and docs agree with the parameter table.
 
-Also asserted, without ROS: package.xml names what the code imports; the RViz and Foxglove files parse and show topics
-that the node publishes; what ros2 bag record is told. Not asserted: that RViz, Foxglove and rosbag2 accept it; they
-are not to be had without a ROS installation.
+Also tested, without ROS: package.xml names what the code imports, the RViz and Foxglove files show topics of the node,
+and the command line of ros2 bag record. Not tested: that RViz, Foxglove and rosbag2 accept them, which needs a ROS
+installation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from canet_ros.launching.rviz_view import view_of_cameras
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config"
 SPECS = {spec.name: spec for spec in PARAMETERS}
-# What design and README promise beside the camera's own topics.
+# Result topics of every camera.
 RESULTS = {"mask", "color_mask", "overlay", "confidence", "camera_info", "label_info"}
 
 
@@ -131,13 +131,13 @@ def test_arguments_of_the_wrong_type_are_refused_by_name(name: str, text: str) -
         SPECS[name].parse(text)
 
 
-def test_arguments_that_nobody_gave_are_not_parameters() -> None:
+def test_arguments_that_were_not_given_are_not_parameters() -> None:
     assert given_parameters({}) == {}
     assert given_parameters({"backbone": "mobilenet_v2", "rviz": "true"}) == {"backbone": "mobilenet_v2"}
     assert given_parameters({"use_sim_time": "True"}) == {"use_sim_time": True}
 
 
-def test_given_arguments_win_over_the_file_and_the_file_over_defaults() -> None:
+def test_given_arguments_override_the_file_and_the_file_the_defaults() -> None:
     text = "/**: {ros__parameters: {backbone: resnet18, max_rate: 5.0}}"
     in_use = parameters_in_use({"backbone": "mobilenet_v2"}, text, "/canet")
     assert (in_use["backbone"], in_use["max_rate"], in_use["max_age"]) == ("mobilenet_v2", 5.0, 0.0)
@@ -171,7 +171,7 @@ def test_nested_names_and_later_sections_of_a_parameter_file() -> None:
 
 
 @pytest.mark.parametrize("text", ["max_rate: 5.0", "[1", ""])
-def test_other_files_are_no_parameter_files(text: str) -> None:
+def test_other_files_are_refused_as_parameter_files(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected node names with ros__parameters|not YAML"):
         parameters_in_file(text, "/canet")
 
@@ -194,7 +194,7 @@ def test_recorded_topics() -> None:
     assert set(latched_topics(cameras)) == {"/front/segmentation/label_info", "/tf_static"}
 
 
-def test_record_command_selects_the_topics_and_no_others() -> None:
+def test_record_command_selects_exactly_the_topics() -> None:
     # The options that ros2bag's record verb has on Humble, Jazzy, Kilted and Rolling alike.
     parser = argparse.ArgumentParser()
     parser.add_argument("--regex")
@@ -371,7 +371,7 @@ def test_package_manifest_names_what_is_imported() -> None:
     assert not missing
 
 
-def test_changelog_reads_as_one_of_ros() -> None:
+def test_changelog_has_the_format_of_ros() -> None:
     changelog = pytest.importorskip("catkin_pkg.changelog")
     versions = [
         version
@@ -400,8 +400,8 @@ def test_the_licence_of_the_weights_names_every_model() -> None:
         assert f"{folder.parent.name}\n" in text
 
 
-def test_every_file_of_code_says_its_licence() -> None:
-    """SPDX's line, where ament_copyright looks for a notice of some lines."""
+def test_every_source_file_has_a_licence_line() -> None:
+    """One SPDX line heads a file; ament_copyright expects a longer notice."""
     folders = ("canet_ros", "launch", "test", "config", "docker", ".github")
     suffixes = {".py", ".sh", ".yaml", ".yml", ".toml"}
     files = [ROOT / "setup.py", ROOT / "Makefile", ROOT / "docs" / "conf.py"]
@@ -416,7 +416,7 @@ def test_every_file_of_code_says_its_licence() -> None:
     assert not lacking
 
 
-def test_install_page_names_what_comes_by_pip() -> None:
+def test_install_page_names_the_pip_packages() -> None:
     page = (ROOT / "docs" / "install.md").read_text()
     for name in third_party_imports() & BY_PIP:
         assert re.search(rf"\b{name}\b", page), f"docs/install.md does not say how {name} is installed"

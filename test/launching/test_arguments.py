@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launch files check before they start anything; without launch and without ROS."""
+"""Checks of the launch files before they start anything; needs neither launch nor ROS."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_nearest(name: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_misspelling_of_every_argument_is_told(name: str) -> None:
+def test_every_misspelt_argument_gets_a_suggestion(name: str) -> None:
     middle = len(name) // 2
     swapped = name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :]
     for slip in {slip for slip in (swapped, name[:-1], name + "s") if slip not in NAMES}:
@@ -63,12 +63,12 @@ def test_a_misspelling_of_every_argument_is_told(name: str) -> None:
         assert not problem.endswith(f" {slip}?")
 
 
-def test_an_argument_like_no_other_is_told_without_a_guess() -> None:
+def test_an_unknown_argument_without_similar_ones_gets_no_suggestion() -> None:
     given = ["sensor_kit", "resolution"]
     assert unknown_arguments(given, NAMES) == ["launch argument sensor_kit has no effect"]
 
 
-def test_what_launch_keeps_for_itself_is_known() -> None:
+def test_configurations_of_launch_itself_are_known() -> None:
     of_launch = ["launch-prefix", "ros_namespace", "global_params", "ros_remaps", "emulate_tty"]
     assert unknown_arguments(of_launch, NAMES) == []
 
@@ -114,7 +114,7 @@ def test_arguments_that_the_node_would_refuse_are_refused(given: dict[str, str],
         given_parameters(given, "/robot/canet")
 
 
-def test_without_a_parameter_file_what_was_not_given_is_at_its_default() -> None:
+def test_without_a_parameter_file_defaults_are_part_of_the_check() -> None:
     two = {"regions": "['', '0,0,64,64']"}
     assert given_parameters(two) == {"regions": ("", "0,0,64,64")}  # the file may name two cameras
     with pytest.raises(ValueError, match="regions has 2 entries for 1 cameras"):
@@ -138,7 +138,7 @@ def test_values_of_a_parameter_file_are_checked_for_commands() -> None:
 # --- Parameter files -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_there_twice_is_told() -> None:
+def test_duplicate_keys_are_reported() -> None:
     text = "canet:\n  ros__parameters: {max_rate: 3.0, max_rate: 4.0}\ncanet:\n  ros__parameters: {max_age: 1.0}\n"
     assert file_problems(text, "/canet") == [
         "line 2: duplicate key max_rate: give it once",
@@ -154,12 +154,12 @@ def test_what_is_there_twice_is_told() -> None:
         ("a\tb: {", "not YAML"),
     ],
 )
-def test_yaml_that_ros_does_not_take_is_refused(text: str, reason: str) -> None:
+def test_yaml_that_ros_does_not_support_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         file_problems(text, "/canet")
 
 
-def test_parameter_files_are_bounded(tmp_path: Path) -> None:
+def test_parameter_files_are_limited_in_size(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     with large.open("wb") as file:
         file.truncate(2**30)
@@ -179,7 +179,7 @@ def test_parameter_files_are_bounded(tmp_path: Path) -> None:
         ("/front", "/canet"),
     ],
 )
-def test_a_section_that_would_be_for_the_node_is_proposed(section: str, node: str) -> None:
+def test_a_section_that_applies_to_the_node_is_suggested(section: str, node: str) -> None:
     text = f"{section}: {{ros__parameters: {{max_rate: 3.0}}}}"
     (problem,) = file_problems(text, node)
     assert f"no section applies to {node}" in problem
@@ -190,7 +190,7 @@ def test_a_section_that_would_be_for_the_node_is_proposed(section: str, node: st
 
 
 @pytest.mark.parametrize("text", ["/**: {ros__parameters: [1, 2]}", "/**: {ros__parameters: fast}"])
-def test_parameters_that_are_none_are_refused(text: str) -> None:
+def test_sections_without_a_mapping_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected parameters under"):
         parameters_in_file(text, "/canet")
 
@@ -216,12 +216,12 @@ def complete(tmp_path: Path) -> dict[str, str]:
     return workspace(tmp_path / "ros", "ros2bag", "rosbag2_storage_mcap")
 
 
-def test_a_recording_can_begin(complete: dict[str, str], tmp_path: Path) -> None:
+def test_a_recording_can_start(complete: dict[str, str], tmp_path: Path) -> None:
     assert recording_problem(str(tmp_path / "drive"), complete) == ""
     assert recording_problem("", complete) == ""
 
 
-def test_without_ros2_bag_canet_record_takes_its_place(tmp_path: Path) -> None:
+def test_without_ros2_bag_canet_record_is_used(tmp_path: Path) -> None:
     for package in ("rosbags", "mcap"):
         pytest.importorskip(package)
     without_bag = workspace(tmp_path / "a", "rosbag2_storage_mcap")
@@ -235,7 +235,7 @@ def test_without_ros2_bag_canet_record_takes_its_place(tmp_path: Path) -> None:
     assert cli._parse(canet_record_command(["/a"], "", False)[3:], "record").out is None
 
 
-def test_without_any_recorder_it_says_what_to_install(
+def test_without_any_recorder_the_error_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "_CANET_RECORD_PACKAGES", ("rosbags_that_is_not_there",))
@@ -248,7 +248,7 @@ def test_without_any_recorder_it_says_what_to_install(
     assert "ros-jazzy-rosbag2-storage-mcap" in recording_problem("", without_mcap)
 
 
-def test_places_where_no_bag_can_be_made(complete: dict[str, str], tmp_path: Path) -> None:
+def test_unusable_record_paths(complete: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     assert "already exists" in recording_problem(str(tmp_path / "old"), complete)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
@@ -257,7 +257,7 @@ def test_places_where_no_bag_can_be_made(complete: dict[str, str], tmp_path: Pat
     assert "record_path" in recording_problem("/proc/drive", complete)
 
 
-def test_a_folder_that_may_not_be_written_to(complete: dict[str, str], tmp_path: Path) -> None:
+def test_a_folder_without_write_permission(complete: dict[str, str], tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     if os.access(closed, os.W_OK):
@@ -318,7 +318,7 @@ def wait_for_end(pid: int) -> None:
         time.sleep(0.02)
 
 
-def test_without_setpriv_the_command_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_setpriv_the_command_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert ending_with_parent(["ros2", "bag"]) == ["ros2", "bag"]
     assert list(ends_with_this_process().values()) == [str(os.getpid())]

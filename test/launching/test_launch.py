@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launch files under `ros2 launch`, with the package built by colcon and its workspace sourced.
 
-Asserted: they load, offer every parameter with a description, start the node with what was given and with nothing
-that was not, start RViz and the recorder with files that fit the cameras. Not asserted: that RViz and ros2 bag do
-what they are told: stand-ins take their places here and keep their command lines.
+They load, offer every parameter with a description, start the node with exactly the given parameters, and start RViz
+and the recorder with files that fit the cameras. RViz and ros2 bag themselves are not tested: stand-ins store their
+command lines.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ if ROS2 is None:
 def launched(
     file: str | Path, *arguments: str, environment: dict[str, str] | None = None
 ) -> Iterator[Process]:
-    """`ros2 launch` of one of our files, or of a file by its path; ended as by Ctrl-C, upon which all must end well."""
+    """Run `ros2 launch` on one of our files or on a path, then end it as by Ctrl-C and expect a clean exit."""
     target = [str(file)] if isinstance(file, Path) else ["canet_ros", file]
     process = Process([ROS2, "launch", *target, *arguments], environment)
     try:
         yield process
     finally:
-        # Not SIGTERM: upon that, launch itself leaves its processes to themselves.
+        # Not SIGTERM, on which launch leaves its processes running.
         process.signal(signal.SIGINT)
         process.wait(30)
         ended_well = "has died" not in process.output()
@@ -63,7 +63,7 @@ def launched(
 
 
 def survivors(launch: Process) -> list[str]:
-    """Command lines of what a launch has started and what is still there."""
+    """Command lines of the processes of a launch that are still running."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -87,7 +87,7 @@ def test_every_launch_file_offers_every_argument_with_a_description(name: str) -
     assert all(argument.description for argument in offered.values())
 
 
-def test_arguments_of_canet_launch_are_the_one_list() -> None:
+def test_canet_launch_declares_exactly_our_arguments() -> None:
     source = AnyLaunchDescriptionSource(str(SHARE / "launch" / "canet.launch.py"))
     offered = source.try_get_launch_description_without_context().get_launch_arguments()
     assert [argument.name for argument in offered] == [argument.name for argument in launch_arguments()]
@@ -116,7 +116,7 @@ def test_defaults_do_not_override_the_parameter_file_and_given_arguments_do(
         "/robot/canet": {"ros__parameters": {"max_rate": 7.0, "max_age": 1.0, "model": str(random_model)}},
     }
     file.write_text(yaml.safe_dump(sections))
-    # max_age is given at its default: what was given wins, whatever it is.
+    # max_age is given with its default value, which still overrides the file.
     arguments = [f"params_file:={file}", "namespace:=robot", "overlay_alpha:=0.75", "max_age:=0.0"]
     with launched("canet.launch.py", *arguments):
         node = "/robot/canet"
@@ -128,7 +128,7 @@ def test_defaults_do_not_override_the_parameter_file_and_given_arguments_do(
         assert graph.state(node) == "unconfigured"
 
 
-def test_two_includes_in_one_launch_file_keep_apart(graph: Graph, tmp_path: Path) -> None:
+def test_two_includes_in_one_launch_file_are_independent(graph: Graph, tmp_path: Path) -> None:
     slow = tmp_path / "slow.yaml"
     slow.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"max_rate": 2.0, "autostart": False}}}))
     include = '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py">{}</include>'
@@ -146,7 +146,7 @@ def test_two_includes_in_one_launch_file_keep_apart(graph: Graph, tmp_path: Path
 
 
 def ended_by_itself(file: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
-    """What a launch prints that must fail and leave nothing behind."""
+    """Output of a launch that must fail and leave no process running."""
     process = Process([ROS2, "launch", "canet_ros", file, *arguments], environment)
     try:
         assert process.wait(40) != 0
@@ -177,7 +177,7 @@ def test_wrong_arguments_end_the_launch_with_a_reason(file: str, argument: str, 
     assert "process started" not in output
 
 
-def test_without_nav2_the_example_starts_the_node_alone_and_says_so(random_model: Path, graph: Graph) -> None:
+def test_without_nav2_the_example_starts_only_the_node(random_model: Path, graph: Graph) -> None:
     with launched("nav2_example.launch.py", *small(random_model)) as process:
         process.wait_for_output("nav2_lifecycle_manager is not installed; the node activates itself")
         graph.wait_for_state("active")
@@ -218,9 +218,7 @@ def test_broken_parameter_files_end_the_launch(text: bytes, tmp_path: Path) -> N
     assert "Traceback" not in output
 
 
-def test_a_broken_parameter_file_from_which_topics_are_needed_starts_nothing(
-    stand_ins: dict[str, str], tmp_path: Path
-) -> None:
+def test_rviz_with_a_broken_parameter_file_starts_nothing(stand_ins: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text("max_rate: 5.0")
     output = ended_by_itself("canet.launch.py", f"params_file:={file}", "rviz:=true", environment=stand_ins)
@@ -228,7 +226,7 @@ def test_a_broken_parameter_file_from_which_topics_are_needed_starts_nothing(
     assert "process started" not in output
 
 
-def test_characters_that_the_environment_has_not_end_the_launch() -> None:
+def test_arguments_that_the_locale_cannot_decode_end_the_launch() -> None:
     ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0"}
     output = ended_by_itself("canet.launch.py", "model:=/tmp/mod\u00e8le", environment=ascii_alone)
     assert "cannot decode model with this locale's encoding: set LANG=C.UTF-8" in output
@@ -243,8 +241,8 @@ def test_a_node_that_does_not_start_ends_the_demo(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_does_not_start_ends_the_demo(random_model: Path, tmp_path: Path) -> None:
-    file = tmp_path / "no_picture.png"
-    file.write_text("no picture")
+    file = tmp_path / "not_an_image.png"
+    file.write_text("not an image")
     output = ended_by_itself("demo.launch.py", f"input:={file}", *small(random_model))
     assert "the street camera ended with status" in output
 
@@ -271,13 +269,13 @@ def test_nothing_outlives_a_launch_that_is_killed(number: signal.Signals, random
         process.close()
 
 
-def test_without_rviz_the_demo_goes_on_and_says_so(graph: Graph, random_model: Path) -> None:
+def test_without_rviz_the_demo_continues_with_a_warning(graph: Graph, random_model: Path) -> None:
     with launched("demo.launch.py", *small(random_model)) as process:
         graph.wait_for_state("active")
         assert process.output().count("rviz2 is not installed") == 1
 
 
-def test_a_second_demo_is_told_that_there_are_two_cameras(random_model: Path) -> None:
+def test_a_second_demo_warns_of_two_cameras(random_model: Path) -> None:
     with (
         launched("demo.launch.py", "rviz:=false", "autostart:=false"),
         launched("demo.launch.py", "rviz:=false", "autostart:=false") as second,
@@ -285,7 +283,7 @@ def test_a_second_demo_is_told_that_there_are_two_cameras(random_model: Path) ->
         second.wait_for_output("2 cameras publish /camera/image_raw")
 
 
-def test_misspelt_arguments_and_parameters_are_told(tmp_path: Path) -> None:
+def test_misspelt_arguments_and_parameters_get_suggestions(tmp_path: Path) -> None:
     file = tmp_path / "slip.yaml"
     file.write_text("/canet: {ros__parameters: {max_rat: 3.0}}")
     with launched("canet.launch.py", "resolutoin:=320x240", f"params_file:={file}") as process:
@@ -313,7 +311,7 @@ def test_listing_arguments_imports_neither_rclpy_nor_torch(file: str) -> None:
 
 
 def node_of(process: Process) -> int:
-    """Process id of the node that the launch has started last."""
+    """Process id of the node that the launch started last."""
     started = r"segmentation_node-\d+\]: process started with pid \[(\d+)\]"
     return int(wait_until(lambda: re.findall(started, process.output()), "the node's start", 30)[-1])
 
@@ -321,7 +319,7 @@ def node_of(process: Process) -> int:
 @pytest.mark.parametrize(
     "file", ["canet.launch.py", "demo.launch.py", "four_cameras.launch.xml", "nav2_example.launch.py"]
 )
-def test_a_node_that_dies_gives_the_launch_a_status(file: str, random_model: Path) -> None:
+def test_a_node_that_dies_makes_the_launch_fail(file: str, random_model: Path) -> None:
     process = Process([ROS2, "launch", "canet_ros", file, "rviz:=false", *small(random_model)])
     try:
         os.kill(node_of(process), signal.SIGKILL)
@@ -332,7 +330,7 @@ def test_a_node_that_dies_gives_the_launch_a_status(file: str, random_model: Pat
         process.close()
 
 
-def test_a_node_that_dies_is_started_again_where_asked(random_model: Path) -> None:
+def test_a_node_that_dies_is_restarted_with_respawn(random_model: Path) -> None:
     process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", "respawn:=true", *small(random_model)])
     try:
         first = node_of(process)
@@ -344,7 +342,7 @@ def test_a_node_that_dies_is_started_again_where_asked(random_model: Path) -> No
         process.close()
 
 
-def test_a_node_that_is_asked_to_end_is_no_failure(random_model: Path) -> None:
+def test_a_node_that_is_terminated_is_not_a_failure(random_model: Path) -> None:
     process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *small(random_model)])
     try:
         process.wait_for_output("results under")
@@ -355,7 +353,7 @@ def test_a_node_that_is_asked_to_end_is_no_failure(random_model: Path) -> None:
 
 
 def including(folder: Path, *lines: str) -> Path:
-    """A launch file of a user's with arguments and a process of its own, that includes ours."""
+    """A user's launch file with its own arguments and process that includes ours."""
     file = folder / "robot.launch.xml"
     arguments = "".join(
         f'<arg name="{name}" default="x"/>'
@@ -366,7 +364,7 @@ def including(folder: Path, *lines: str) -> Path:
     return file
 
 
-def test_what_other_launch_files_started_goes_on_when_the_node_dies_and_the_status_tells(
+def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
     tmp_path: Path,
 ) -> None:
     file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')
@@ -383,7 +381,7 @@ def test_what_other_launch_files_started_goes_on_when_the_node_dies_and_the_stat
         process.close()
 
 
-def test_the_demo_knows_its_own_arguments_and_other_launch_files_keep_theirs(tmp_path: Path) -> None:
+def test_arguments_of_the_demo_and_of_other_launch_files_are_known(tmp_path: Path) -> None:
     with launched("demo.launch.py", "rat:=5", "rate:=5", "rviz:=false") as process:
         process.wait_for_output("results under")
         assert process.output().count("has no effect") == 1
@@ -412,7 +410,7 @@ def test_demo_shows_the_street_without_rviz(graph: Graph, random_model: Path) ->
 
 @pytest.fixture
 def stand_ins(tmp_path: Path) -> dict[str, str]:
-    """An environment in which `rviz2` and `ros2 bag record` keep their arguments and files in STAND_IN_FOLDER."""
+    """An environment in which `rviz2` and `ros2 bag record` store their arguments and files in STAND_IN_FOLDER."""
     script = f"""#!{sys.executable}
 import os, pathlib, shutil, sys, time
 folder = pathlib.Path(os.environ["STAND_IN_FOLDER"]) / pathlib.Path(sys.argv[0]).name
@@ -445,7 +443,7 @@ except KeyboardInterrupt:
     }
 
 
-def test_rviz_and_recorder_are_set_to_the_cameras(
+def test_rviz_and_recorder_get_the_topics_of_the_cameras(
     graph: Graph, stand_ins: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "two.yaml"
@@ -545,7 +543,7 @@ def test_a_recorder_that_is_not_required_may_end(
         process.close()
 
 
-def test_what_looks_at_the_node_ends_with_it(stand_ins: dict[str, str], tmp_path: Path) -> None:
+def test_rviz_and_recorder_end_with_the_node(stand_ins: dict[str, str], tmp_path: Path) -> None:
     arguments = ["autostart:=false", "record:=true", "rviz:=true", f"record_path:={tmp_path / 'drive'}"]
     kept = Path(stand_ins["STAND_IN_FOLDER"])
     process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *arguments], stand_ins)
@@ -561,7 +559,7 @@ def test_what_looks_at_the_node_ends_with_it(stand_ins: dict[str, str], tmp_path
         process.close()
 
 
-def test_what_looks_at_the_node_ends_with_it_in_the_launch_of_another(
+def test_rviz_ends_with_the_node_in_an_including_launch_file(
     stand_ins: dict[str, str], tmp_path: Path
 ) -> None:
     file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')

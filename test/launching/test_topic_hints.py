@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hints about image topics lead to images: each is followed here, and never leads back."""
+"""Hints about image topics lead to images: the tests follow each hint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RAW, JPEG, ODD = "/cam/image_raw", "/cam/image_raw/compressed", "/cam/image_jpeg
 
 
 def followed(present: CameraChoice, hint: str) -> CameraChoice:
-    """What a user has who does what a hint says."""
+    """The choice of a user who follows a hint."""
     image = re.search(r"image_topics to (\S+?)(,| |$)", hint)
     transport = re.search(r"image_transport (?:to )?(\w+)", hint)
     remapping = re.search(r"-r (\S+):=([^\s)]+)", hint)
@@ -37,7 +37,7 @@ def followed(present: CameraChoice, hint: str) -> CameraChoice:
 @pytest.mark.parametrize(
     "there", [topics for n in (1, 2, 3) for topics in itertools.combinations((RAW, JPEG, ODD), n)]
 )
-def test_a_hint_that_is_followed_brings_images(written: str, transport: str, there: tuple[str, ...]) -> None:
+def test_following_a_hint_brings_images(written: str, transport: str, there: tuple[str, ...]) -> None:
     existing = {topic: [IMAGE if topic == RAW else COMPRESSED] for topic in there}
     present = CameraChoice(written, transport)
     if present.works(existing):
@@ -51,7 +51,7 @@ def test_a_hint_that_is_followed_brings_images(written: str, transport: str, the
     assert choice.works(existing), hint
 
 
-def test_the_words_of_a_hint() -> None:
+def test_text_of_hints() -> None:
     jpeg = {JPEG: [COMPRESSED]}
     assert topic_hint(CameraChoice(RAW, "raw"), [], jpeg, ()) == (
         f"; {JPEG} exists: set image_transport to compressed"
@@ -70,12 +70,12 @@ def test_the_words_of_a_hint() -> None:
     )
 
 
-def test_what_the_node_publishes_is_never_offered() -> None:
+def test_topics_of_the_node_itself_are_never_suggested() -> None:
     own = {"/cam/vision/mask": [IMAGE], "/planner/road": [IMAGE], "/scan": ["sensor_msgs/msg/LaserScan"]}
     assert topic_hint(CameraChoice(RAW, "raw"), [], own, own) == NO_IMAGES
 
 
-def test_results_of_another_node_are_not_cameras_and_a_camera_may_be_named_like_results() -> None:
+def test_results_of_another_node_are_not_suggested() -> None:
     results = [*("mask", "color_mask", "overlay", "confidence"), "groups/people"]
     existing = {f"/rear/vision/{name}": [IMAGE] for name in results}
     existing["/segmentation/image_raw"] = [IMAGE]
@@ -90,13 +90,13 @@ def test_a_hint_does_not_take_the_images_of_another_camera() -> None:
     assert "image_transport" not in topic_hint(present, [RAW], existing, ())
 
 
-def test_a_camera_is_not_offered_that_would_publish_beside_another() -> None:
+def test_a_topic_whose_results_would_collide_is_not_suggested() -> None:
     existing = {RAW: [IMAGE], "/cam/depth": [IMAGE]}
     assert "/cam/depth" in topic_hint(CameraChoice("/rear/depth", "raw"), [], existing, ())
     assert topic_hint(CameraChoice("/rear/depth", "raw"), [RAW], existing, ()) == ""
 
 
-def test_a_topic_that_names_its_transport_again_is_told_the_pair() -> None:
+def test_a_topic_with_the_transport_suffix_gets_the_right_pair() -> None:
     warning = suffix_warning(JPEG, "compressed")
     assert f"set image_topics to {RAW} and leave image_transport at compressed" in warning
     assert suffix_warning(RAW, "compressed") == suffix_warning(JPEG, "raw") == ""
