@@ -72,9 +72,9 @@ def read_parameter_file(path: Path) -> str:
         raise ValueError(error.strerror) from error
 
 
-def parameter_files(words: Sequence[str]) -> list[Path]:
+def parameter_files(arguments: Sequence[str]) -> list[Path]:
     """Parameter files among the arguments of a node."""
-    return [Path(file) for option, file in itertools.pairwise(words) if option == "--params-file"]
+    return [Path(file) for option, file in itertools.pairwise(arguments) if option == "--params-file"]
 
 
 def _sections_of_file(text: str) -> list[tuple[str, dict[str, Any]]]:

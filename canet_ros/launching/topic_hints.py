@@ -55,7 +55,7 @@ class CameraChoice:
         return ", and ".join(steps)
 
     def listed(self, present: CameraChoice) -> str:
-        """Image topic, and in brackets what else differs from the present choice."""
+        """Image topic, and in brackets other differences from the present choice."""
         more = [f"image_transport {self.transport}"] if self.transport != present.transport else []
         if self.remapped:
             more.append(f"-r {self.subscribed}:={self.remapped}")

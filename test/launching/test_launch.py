@@ -280,7 +280,7 @@ def test_a_second_demo_warns_of_two_cameras(random_model: Path) -> None:
         launched("demo.launch.py", "rviz:=false", "autostart:=false"),
         launched("demo.launch.py", "rviz:=false", "autostart:=false") as second,
     ):
-        second.wait_for_output("2 cameras publish /camera/image_raw")
+        second.wait_for_output("2 publishers of /camera/image_raw")
 
 
 def test_misspelt_arguments_and_parameters_get_suggestions(tmp_path: Path) -> None:
