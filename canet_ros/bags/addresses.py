@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags at addresses that fsspec knows (``s3://bucket/drive``): fetched to a scratch folder, worked on, and put back."""
+"""Bags at fsspec URLs (``s3://bucket/drive``): downloaded to a scratch folder, processed there, and uploaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARK = "://"
 
 @dataclass(frozen=True)
 class Address:
-    """A file or folder somewhere else; every method raises BagError where that place answers with an error."""
+    """A remote file or folder. Every method raises BagError if its file system reports an error."""
 
     url: str
 
@@ -52,11 +52,11 @@ class Address:
         with self._system() as (system, path):
             return bool(system.exists(path))
 
-    def is_whole(self) -> bool:
-        """Whether there is a bag that was put there to its end."""
+    def is_complete(self) -> bool:
+        """Whether a bag was uploaded completely."""
         return (self if self.suffix == ".mcap" else self / METADATA_FILE).exists()
 
-    def fetch(self, target: Path) -> None:
+    def download(self, target: Path) -> None:
         """Copy the file, or the folder's files, to ``target``."""
         with self._system() as (system, path):
             for file in [path] if system.isfile(path) else system.find(path):
@@ -64,23 +64,23 @@ class Address:
                 near.parent.mkdir(parents=True, exist_ok=True)
                 system.get_file(file, str(near))
 
-    def require_free(self, force: bool) -> None:
-        """Refuse what a bag would take the place of, but for a bag that is to be replaced, or a part of this one."""
+    def require_replaceable(self, force: bool) -> None:
+        """Raise BagError unless the address is free, or holds only a bag to replace or a partial upload of this one."""
         if not self.exists():
             return
-        if self.is_whole() and not force:
+        if self.is_complete() and not force:
             raise BagError(f"{self.url} exists: give another name, or --force to replace it")
         with self._system() as (system, path):
             files = [str(PurePosixPath(file).relative_to(path)) for file in system.find(path)]
         ours = re.compile(
             r"\.|metadata\.yaml|"
-            + (r"[^/]*\.mcap" if self.is_whole() else rf"{re.escape(self.name)}_\d+\.mcap")
+            + (r"[^/]*\.mcap" if self.is_complete() else rf"{re.escape(self.name)}_\d+\.mcap")
         )
         if others := [file for file in files if not ours.fullmatch(file)]:
-            raise BagError(f"{self.url} holds something else, as {min(others)}: give another name")
+            raise BagError(f"{self.url} contains other files, such as {min(others)}: give another name")
 
-    def put(self, source: Path) -> None:
-        """Copy a bag there; metadata.yaml, by which it is known, comes last."""
+    def upload(self, source: Path) -> None:
+        """Upload a bag, metadata.yaml last, because it marks the bag as complete."""
         files = (
             sorted(source.iterdir(), key=lambda f: f.name == METADATA_FILE) if source.is_dir() else [source]
         )
@@ -93,7 +93,7 @@ class Address:
 
     @contextlib.contextmanager
     def _system(self) -> Iterator[tuple[Any, str]]:
-        """The file system and the path in it."""
+        """File system and path in it."""
         try:
             from fsspec.core import url_to_fs
         except ImportError:
@@ -102,37 +102,37 @@ class Address:
             yield url_to_fs(self.url)
         except FileNotFoundError:
             raise BagError(f"{self.url} does not exist") from None
-        except Exception as error:  # each file system has exceptions of its own
+        except Exception as error:  # each file system raises its own exceptions
             reason = str(error).strip().partition("\n")[0]
             raise BagError(f"{self.url}: {reason or type(error).__name__}") from error
 
 
-def place(text: str) -> Path | Address:
-    """A path, or an address if it is written as one."""
+def parse_location(text: str) -> Path | Address:
+    """A path, or an address if the text is a URL."""
     return Address(text) if _MARK in text else Path(text)
 
 
 @contextlib.contextmanager
-def near(source: Path | Address, out: Path | Address, force: bool) -> Iterator[tuple[Path, Path]]:
-    """Paths on this machine for both: what is elsewhere is fetched first, and put there in the end.
+def local_copies(source: Path | Address, out: Path | Address, force: bool) -> Iterator[tuple[Path, Path]]:
+    """Local paths for both: a remote source is downloaded first, and a remote OUT uploaded at the end.
 
-    The scratch folder lies beside OUT, or in TMPDIR where OUT is elsewhere; it is kept if a whole bag cannot be put.
+    The scratch folder lies beside OUT, or in TMPDIR if OUT is remote. It is kept if the upload of a complete bag fails.
 
     Raises:
-        BagError: OUT exists, or a place cannot be read or written.
+        BagError: OUT exists, or an address cannot be read or written.
     """
     if isinstance(source, Path) and isinstance(out, Path):
         yield source, out
         return
     if isinstance(out, Address):
-        out.require_free(force)
+        out.require_replaceable(force)
         folder = Path(tempfile.mkdtemp(prefix="canet-"))
     else:
         folder = out.with_name(f"{out.name}.source")
     made = folder / "out" / out.name if isinstance(out, Address) else out
     try:
         if isinstance(source, Address):
-            source.fetch(folder / "in" / source.name)
+            source.download(folder / "in" / source.name)
             source = folder / "in" / source.name
         yield source, made
     except BaseException:
@@ -140,7 +140,7 @@ def near(source: Path | Address, out: Path | Address, force: bool) -> Iterator[t
         raise
     if isinstance(out, Address):
         try:
-            out.put(made)
+            out.upload(made)
         except BagError as error:
-            raise BagError(f"{error}; the bag is kept: {made}") from error
+            raise BagError(f"{error}; the local copy is {made}") from error
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stages of a pipeline: each works ahead of the next one, but only so far."""
+"""Prefetches the elements of an iterable in a thread, up to a limit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _END = object()
-_LOOK_S = 0.1
+_CHECK_S = 0.1
 
 
-def ahead(elements: Iterable[T], limit: int, name: str) -> Generator[T, None, None]:
-    """The same elements, made in a thread of their own, which is at most ``limit`` ahead.
+def prefetch(elements: Iterable[T], limit: int, name: str) -> Generator[T, None, None]:
+    """Yield the same elements, produced by a thread that is at most ``limit`` elements ahead.
 
-    What the thread raises is raised here, in its turn. Closing the iterator ends the thread.
+    An exception of the thread is raised after the elements that precede it. Closing the iterator ends the thread.
     """
     ready: queue.Queue[Any] = queue.Queue(limit)
     stopping = threading.Event()
@@ -25,7 +25,7 @@ def ahead(elements: Iterable[T], limit: int, name: str) -> Generator[T, None, No
     def put(element: Any) -> bool:
         while not stopping.is_set():
             try:
-                ready.put(element, timeout=_LOOK_S)
+                ready.put(element, timeout=_CHECK_S)
                 return True
             except queue.Full:
                 continue
@@ -39,7 +39,7 @@ def ahead(elements: Iterable[T], limit: int, name: str) -> Generator[T, None, No
                     break
             else:
                 put((_END, None))
-        except BaseException as error:  # whatever it is, it belongs to whoever takes the elements
+        except BaseException as error:  # re-raised in the consumer
             put((_END, error))
         finally:
             close = getattr(iterator, "close", None)

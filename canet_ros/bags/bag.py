@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bag is made of, whichever way it is stored."""
+"""Data types of a bag, independent of its storage format."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# A chunk, or a message. Damaged or malicious bytes announce, or hold, what fills any memory.
-MOST_UNPACKED_BYTES = 2 << 30
+# Limit for a chunk or a message: damaged or malicious data may declare or expand to any size.
+MAX_UNPACKED_BYTES = 2 << 30
 
 # Topic, type and encoding. Splits and merged bags may hold one stream with several QoS profiles or definitions.
 Stream = tuple[str, str, str]
@@ -22,7 +22,7 @@ Streams = Collection[Stream] | None
 
 
 class BagError(ValueError):
-    """A bag that cannot be read or written; the message says which, and what to do."""
+    """A bag cannot be read or written. The message names the bag and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Connection:
 
     Attributes:
         msgtype: ``package/msg/Name``.
-        encoding: of the messages; ``cdr`` but for what other programs wrote.
-        qos: offered QoS profiles as YAML, policies as numbers, as every rosbag2 reads them; empty: not known.
+        encoding: of the messages: ``cdr`` in ROS 2; other programs may use others.
+        qos: offered QoS profiles as YAML with numeric policies, which every rosbag2 reads; empty: unknown.
         definition_encoding: ``ros2msg``, ``ros2idl`` or another program's; empty: no definition.
-        definition: of the type, with the types that it uses.
-        type_hash: RIHS01 of the type; empty: not known.
-        metadata: other entries that an mcap channel bears.
+        definition: of the type and the types that it uses.
+        type_hash: RIHS01 of the type; empty: unknown.
+        metadata: other metadata of an mcap channel.
     """
 
     topic: str
@@ -65,46 +65,45 @@ class Message(NamedTuple):
 
 @dataclass
 class Losses:
-    """What could not be read, in sentences; and how many messages are known to be lost.
+    """What could not be read, and how many messages are known to be lost.
 
     Attributes:
-        lost: messages by where they were, so that whoever reads twice does not count twice.
+        problems: one sentence each, in the order found.
+        lost: number of messages by position, so that a second pass does not count them twice.
     """
 
-    sentences: dict[str, None] = field(default_factory=dict)
+    problems: dict[str, None] = field(default_factory=dict)
     lost: dict[Hashable, int] = field(default_factory=dict)
 
     @property
-    def messages(self) -> int:
+    def count(self) -> int:
         return sum(self.lost.values())
 
-    def say(self, sentence: str, where: Hashable = None, lost: int = 0) -> None:
-        self.sentences[sentence] = None
+    def add(self, problem: str, where: Hashable = None, lost: int = 0) -> None:
+        self.problems[problem] = None
         if lost > 0:
             self.lost[where] = lost
 
 
 def message_bytes(data: bytes, connection: Connection) -> bytes:
-    """A stored message without the compression that rosbag2 may have given it.
+    """A stored message, decompressed if rosbag2 compressed it.
 
     Raises:
-        zstandard.ZstdError: it is damaged, or would be larger than 2 GiB.
+        zstandard.ZstdError: it is damaged, or larger than 2 GiB when decompressed.
     """
     if data[:4] != ZSTD_MAGIC or connection.encoding != "cdr":
         return data
-    return unzstd(data, max(0, zstandard.frame_content_size(data)) or MOST_UNPACKED_BYTES, exactly=True)
+    return unzstd(data, max(0, zstandard.frame_content_size(data)) or MAX_UNPACKED_BYTES, exactly=True)
 
 
 def unzstd(data: bytes, size: int, exactly: bool = False) -> bytes:
-    """At most ``size`` bytes of what was compressed; of data that is cut off what there is, unless ``exactly``.
+    """Decompress at most ``size`` bytes. Truncated data yields what is left of it, unless ``exactly``.
 
     Raises:
         zstandard.ZstdError: the data is damaged, or ``size`` larger than 2 GiB.
     """
-    if size > MOST_UNPACKED_BYTES:
-        raise zstandard.ZstdError(
-            f"{size} bytes are announced; more than {MOST_UNPACKED_BYTES} are not unpacked"
-        )
+    if size > MAX_UNPACKED_BYTES:
+        raise zstandard.ZstdError(f"{size} bytes declared; the limit is {MAX_UNPACKED_BYTES}")
     if exactly:
         return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
     return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read(size)
@@ -114,11 +113,11 @@ class StorageFile(Protocol):
     """One file of a bag, opened.
 
     Attributes:
-        connections: as far as they are known before everything is read.
-        counts: messages of each topic; empty where the file is too damaged to tell.
+        connections: those known without reading everything.
+        counts: messages of each topic; empty if the file is too damaged to count them.
         start_ns, end_ns: first and last time; None without messages.
-        in_time_order: whether messages come in the order of their times, else of their writing.
-        out_of_order: messages read so far that were written later than others of a later time.
+        in_time_order: whether messages are yielded by log time, else in file order.
+        out_of_order: messages read so far that follow one of a later time in the file.
     """
 
     connections: list[Connection]
@@ -136,17 +135,17 @@ class StorageFile(Protocol):
     def in_time_order(self) -> bool: ...
 
     def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
-        """Messages from ``start_ns`` on and before ``end_ns``, of these topics alone; None: of all."""
+        """Messages with ``start_ns`` <= log time < ``end_ns`` of these streams; None: of all."""
         ...
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        """A topic's messages before ``before_ns``; nothing is read but the parts of the file that hold them."""
+        """A stream's messages before ``before_ns``, newest first; reads only the parts of the file with them."""
         ...
 
     def close(self) -> None: ...
 
 
 def type_name(name: str) -> str:
-    """``sensor_msgs/Image``, as bags before Dashing have it, and ``sensor_msgs/msg/Image`` to the latter."""
+    """Normalize ``sensor_msgs/Image``, as in bags before Dashing, to ``sensor_msgs/msg/Image``."""
     package, _, rest = name.partition("/")
     return f"{package}/msg/{rest}" if rest and "/" not in rest else name

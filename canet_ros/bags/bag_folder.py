@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metadata.yaml of the bags that are written here: version 8, which every rosbag2 from Humble on reads."""
+"""Writes metadata.yaml in version 8, which every rosbag2 from Humble on reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WrittenFile:
 def bag_information(
     files: Sequence[WrittenFile], custom: Mapping[str, str], distribution: str
 ) -> dict[str, Any]:
-    """What metadata.yaml says, and the metadata record of an mcap file that rosbag2 reads alone."""
+    """Contents of metadata.yaml, and of the metadata record that rosbag2 reads from a single mcap file."""
     counts: dict[Connection, int] = {}
     for file in files:
         for connection, count in file.counts.items():
@@ -82,12 +82,12 @@ def bag_information(
 def metadata_records(
     information: Mapping[str, Any], custom: Mapping[str, str]
 ) -> list[tuple[str, Mapping[str, str]]]:
-    """Metadata records of an mcap file: rosbag2's, and ours under ``canet_ros``."""
+    """Metadata records of an mcap file: ``rosbag2`` and ``canet_ros``."""
     return [("rosbag2", {"serialized_metadata": _yaml(information).strip()}), ("canet_ros", dict(custom))]
 
 
 def write_metadata(folder: Path, information: Mapping[str, Any]) -> None:
-    """Write metadata.yaml, whole or not at all."""
+    """Write metadata.yaml atomically."""
     temporary = folder / f"{METADATA_FILE}.new"
     with temporary.open("w", encoding="utf-8") as file:
         file.write(_yaml({"rosbag2_bagfile_information": information}))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
 from canet_ros.bags.bag import Message
 from canet_ros.bags.cameras import BagCamera
-from canet_ros.bags.message_types import MessageError, decoded, header, stamp_ns, to_cdr
-from canet_ros.bags.picture_work import Picture
+from canet_ros.bags.frame_processing import FrameResult
+from canet_ros.bags.message_types import MessageError, from_cdr, header, stamp_ns, to_cdr
 from canet_ros.bags.progress import Progress
 from canet_ros.bags.reading import Bag
 from canet_ros.messages.camera_info import outdated_problem
@@ -20,7 +20,7 @@ _INFOS_KEPT = 10
 
 
 class CameraInfos:
-    """Writes for each picture the camera_info of its stamp, else the nearest one, scaled to its mask.
+    """Writes for each image the camera_info with its stamp, else the latest one, scaled to the mask.
 
     Args:
         put: takes camera, output, time of recording in ns, and CDR.
@@ -42,8 +42,8 @@ class CameraInfos:
         self._progress = progress
         self._put = put
 
-    def find_first(self, start_ns: int | None) -> None:
-        """What the pictures before the first camera_info get: the last one before the cut, else the first one."""
+    def load_initial(self, start_ns: int | None) -> None:
+        """Load the camera_info for images that precede the first one: the last before the cut, else the first."""
         wanted = {
             c for c in self._bag.connections if c.topic in self._by_info and c.msgtype == CAMERA_INFO_TYPE
         }
@@ -58,21 +58,21 @@ class CameraInfos:
                 self._first_infos[topic] = entry
 
     def _info_entry(self, topic: str, data: bytes) -> tuple[int, bytes] | None:
-        """Stamp and CDR; None, and noted, if it is no camera_info."""
+        """Stamp and CDR; None, with a note, if it cannot be decoded."""
         try:
-            return stamp_ns(decoded(data, CAMERA_INFO_TYPE)), data
+            return stamp_ns(from_cdr(data, CAMERA_INFO_TYPE)), data
         except MessageError as error:
             self._progress.note(f"{topic}: {error}")
             return None
 
     def take(self, message: Message) -> None:
-        """Keep a camera_info, and write it for the pictures that wait for it."""
+        """Store a camera_info, and write it for the images that wait for it."""
         if message.connection.msgtype == CAMERA_INFO_TYPE:
             for camera in self._by_info.get(message.connection.topic, ()):
                 self._take_info(camera, message)
 
     def _take_info(self, camera: BagCamera, message: Message) -> None:
-        """Keep a camera_info, and write it scaled if a picture waits for it."""
+        """Store a camera_info, and write it scaled if an image waits for it."""
         state = self._progress.cameras[camera.topic]
         entry = self._info_entry(camera.camera_info, message.data)
         if entry is None:
@@ -83,8 +83,8 @@ class CameraInfos:
             state.waiting.remove(waiting)
             self._write_info(camera, message.log_ns, entry, *waiting)
 
-    def write_late(self, camera: BagCamera, log_ns: int, picture: Picture | None) -> None:
-        """Write the camera_info of a picture if it is there, and of those before, which wait no longer."""
+    def write_for(self, camera: BagCamera, log_ns: int, result: FrameResult | None) -> None:
+        """Write the camera_info of an image if it was read, and a substitute for images that still wait for theirs."""
         state = self._progress.cameras[camera.topic]
         infos = state.infos or [info for info in [self._first_infos.get(camera.camera_info)] if info]
         for stamp, frame_id, size in state.waiting:
@@ -94,14 +94,14 @@ class CameraInfos:
             else:
                 state.without_info += 1
         state.waiting = []
-        if picture is None:
+        if result is None:
             return
-        stamp, frame_id = picture.stamp_ns, picture.frame_id
+        stamp, frame_id = result.stamp_ns, result.frame_id
         exact = [info for info in state.infos if info[0] == stamp]
         if exact:
-            self._write_info(camera, log_ns, exact[-1], stamp, frame_id, picture.size)
+            self._write_info(camera, log_ns, exact[-1], stamp, frame_id, result.size)
         else:
-            state.waiting = [(stamp, frame_id, picture.size)]
+            state.waiting = [(stamp, frame_id, result.size)]
 
     def _write_info(
         self,
@@ -113,12 +113,12 @@ class CameraInfos:
         size: tuple[int, int],
     ) -> None:
         state = self._progress.cameras[camera.topic]
-        message = decoded(info[1], CAMERA_INFO_TYPE)
+        message = from_cdr(info[1], CAMERA_INFO_TYPE)
         shared = len(self._by_info[camera.camera_info]) > 1
         if shared and message.header.frame_id and frame_id and message.header.frame_id != frame_id:
             self._progress.note(
-                f"{camera.topic}: no camera_info, because that on {camera.camera_info} is of the frame "
-                f"{message.header.frame_id!r}, and the images of {frame_id!r}"
+                f"{camera.topic}: no camera_info: the frame_id on {camera.camera_info} is "
+                f"{message.header.frame_id!r}, that of the images {frame_id!r}"
             )
             return
         try:
@@ -133,12 +133,12 @@ class CameraInfos:
         self._put(camera, CAMERA_INFO, log_ns, to_cdr(scaled, CAMERA_INFO_TYPE))
 
     def end_file(self, log_ns: int) -> None:
-        """Write what pictures still wait for, as well as it is known."""
+        """Write a substitute for images that still wait for their camera_info."""
         for camera in self._cameras:
-            self.write_late(camera, log_ns, None)
+            self.write_for(camera, log_ns, None)
 
-    def note_the_whole(self) -> None:
-        """What can only be said when everything has been read."""
+    def add_summary_notes(self) -> None:
+        """Add the notes that need the whole bag."""
         recorded = {connection.topic for connection in self._bag.connections}
         for camera in self._cameras:
             state = self._progress.cameras[camera.topic]
@@ -146,5 +146,6 @@ class CameraInfos:
                 self._progress.note(f"{camera.topic}: {state.outdated[1]} ({state.outdated[0]} images)")
             if state.without_info and camera.camera_info in recorded:
                 self._progress.note(
-                    f"{camera.topic}: no camera_info for {state.without_info} images: {camera.camera_info} has none yet"
+                    f"{camera.topic}: no camera_info for {state.without_info} images: "
+                    f"none was recorded on {camera.camera_info} so far"
                 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which topics of a bag are segmented, and where their results go."""
+"""Selects the image topics of a bag to segment, and the topics of their results."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError, Connection, type_name
-from canet_ros.bags.message_types import MessageError, decoded
+from canet_ros.bags.message_types import MessageError, from_cdr
 from canet_ros.bags.reading import Bag
 from canet_ros.image_transports import DEPTH_ENCODINGS, transport_content
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.messages.pictures import IMAGE_OUTPUTS
 
-_TRUTH = "/truth"  # of our street camera, in what `canet demo --bag` records
+_TRUTH = "/truth"  # ground truth of the synthetic camera, recorded by `canet demo --bag`
 _OF_SEGMENTATION = tuple(
     f"/segmentation/{name}{form}" for name in IMAGE_OUTPUTS for form in ("", "/compressed")
 )
@@ -26,11 +26,11 @@ Window = tuple[int | None, int | None]
 
 @dataclass(frozen=True)
 class BagCamera:
-    """A topic of pictures.
+    """An image topic.
 
     Attributes:
-        camera_info: topic beside the pictures, whether or not the bag has it.
-        results: prefix of everything that is made of them.
+        camera_info: topic of the camera_info; the bag may lack it.
+        results: prefix of the result topics.
     """
 
     connection: Connection
@@ -43,19 +43,19 @@ class BagCamera:
 
 
 def choose_cameras(
-    bag: Bag, topics: Sequence[str], say: Callable[[str], None], window: Window = (None, None)
+    bag: Bag, topics: Sequence[str], note: Callable[[str], None], window: Window = (None, None)
 ) -> list[BagCamera]:
     """The cameras of a bag, in the order of its topics.
 
-    Of a camera that was recorded raw and compressed the fuller form is taken, of two alike raw. Depth is no picture.
+    If a camera was recorded raw and compressed, the topic with more images is selected; raw if they are equal.
 
     Args:
-        topics: those that are wanted; empty: all that hold pictures.
-        say: told what was left out or is not plain.
-        window: start and end in ns of what is wanted of the bag, as ``Bag.messages`` takes them.
+        topics: those to segment; empty: all that contain images.
+        note: receives a sentence about each topic that is skipped or ambiguous.
+        window: start and end in ns, as ``Bag.messages`` takes them.
 
     Raises:
-        BagError: a wanted topic is not there or holds no pictures, or there are no pictures at all.
+        BagError: a topic of ``topics`` does not exist or contains no images, or the bag contains none.
     """
     by_topic: dict[str, list[Connection]] = defaultdict(list)
     for connection in bag.connections:
@@ -63,37 +63,41 @@ def choose_cameras(
     for topic, several in by_topic.items():
         types = list(dict.fromkeys(connection.msgtype for connection in several))
         if len(types) > 1:
-            say(f"{topic} has messages of {len(types)} types, {' and '.join(types)}: all are carried over")
-    pictures = {
+            note(f"{topic} has messages of {len(types)} types, {' and '.join(types)}: all are copied")
+    candidates = {
         topic: next(
             (c for c in several if c.msgtype in (IMAGE, COMPRESSED_IMAGE) and c.encoding == "cdr"), None
         )
         for topic, several in by_topic.items()
     }
     if topics:
-        wanted = _wanted(topics, pictures)
-        for topic, why in _not_by_its_first(bag, set(wanted)).items():
+        wanted = _wanted(topics, candidates)
+        for topic, why in _rejected_by_first_message(bag, set(wanted)).items():
             raise BagError(f"{topic} {why}")
         return _with_results(wanted)
     left = {
-        topic: why for topic, connection in pictures.items() if (why := _why_not(by_topic[topic], connection))
+        topic: why
+        for topic, connection in candidates.items()
+        if (why := _rejection(by_topic[topic], connection))
     }
-    left |= _not_by_its_first(bag, {c for topic, c in pictures.items() if c and topic not in left})
-    chosen = _one_of_each(bag, [c for topic, c in pictures.items() if c and topic not in left], say, window)
+    left |= _rejected_by_first_message(bag, {c for topic, c in candidates.items() if c and topic not in left})
+    chosen = _one_form_per_camera(
+        bag, [c for topic, c in candidates.items() if c and topic not in left], note, window
+    )
     for topic, why in left.items():
         if why != _RESULT:
-            say(f"{topic} {why}: it is carried over")
+            note(f"{topic} {why}; it is copied unchanged")
     if not chosen:
         names = [f"{c.topic} {left.get(c.topic) or f'({c.msgtype})'}" for c in bag.connections[:20]]
-        raise BagError(f"there is no image topic; the topics are: {', '.join(names) or 'none'}")
+        raise BagError(f"the bag has no image topic; its topics are: {', '.join(names) or 'none'}")
     return _with_results(chosen)
 
 
-_RESULT = "holds results of a segmentation"
+_RESULT = "holds segmentation results"
 
 
-def _why_not(several: Sequence[Connection], connection: Connection | None) -> str:
-    """Why a topic that looks like pictures is none; empty: it is one, or looks like none."""
+def _rejection(several: Sequence[Connection], connection: Connection | None) -> str:
+    """Why a topic with an image type is not a camera; empty: it is one, or has another type."""
     topic = several[0].topic
     if connection is None:
         for other in several:
@@ -101,24 +105,24 @@ def _why_not(several: Sequence[Connection], connection: Connection | None) -> st
                 return f"holds {content}"
             if type_name(other.msgtype) in (IMAGE, COMPRESSED_IMAGE):
                 if other.encoding == "ros1":
-                    return "holds pictures of ROS 1: bring the bag to ROS 2 first"
-                return f"holds pictures in the encoding {other.encoding!r}, not cdr"
+                    return "holds ROS 1 images: convert the bag to ROS 2 first"
+                return f"holds images in the encoding {other.encoding!r}, not cdr"
         return ""
     if topic.endswith(_OF_SEGMENTATION) or "/segmentation/groups/" in topic:
         return _RESULT
     if topic.endswith(_TRUTH):
-        return "holds class ids, the truth of a drawn street, segmented only if --topics names it"
+        return "holds the ground truth of a synthetic scene, segmented only if --topics names it"
     content = transport_content(connection.msgtype, topic)
     return f"holds {content}" if content else ""
 
 
-def _not_by_its_first(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
-    """Those topics whose first message is no image but depth or video."""
+def _rejected_by_first_message(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
+    """Topics whose first message is depth or video, with the reason."""
     left: dict[str, str] = {}
     msgtypes = {connection.topic: connection.msgtype for connection in cameras}
     for topic, data in bag.first_messages({c for c in cameras if bag.counts.get(c.topic) != 0}):
         with contextlib.suppress(MessageError):
-            message = decoded(data, msgtypes[topic])
+            message = from_cdr(data, msgtypes[topic])
             described = str(message.encoding if msgtypes[topic] == IMAGE else message.format)
             encoding = described.partition(";")[0].strip()
             if encoding in DEPTH_ENCODINGS:
@@ -132,28 +136,28 @@ def _not_by_its_first(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
     return left
 
 
-def _wanted(topics: Sequence[str], pictures: Mapping[str, Connection | None]) -> list[Connection]:
+def _wanted(topics: Sequence[str], candidates: Mapping[str, Connection | None]) -> list[Connection]:
     chosen = []
     for topic in dict.fromkeys(topics):
-        name = topic if topic in pictures else f"/{topic.lstrip('/')}"
-        if name not in pictures:
+        name = topic if topic in candidates else f"/{topic.lstrip('/')}"
+        if name not in candidates:
             name = f"{name}/compressed"
-        if name not in pictures:
-            there = ", ".join(other for other, connection in pictures.items() if connection) or "none"
-            raise BagError(f"there is no topic {topic}; image topics are: {there}")
-        connection = pictures[name]
+        if name not in candidates:
+            there = ", ".join(other for other, connection in candidates.items() if connection) or "none"
+            raise BagError(f"the bag has no topic {topic}; its image topics are: {there}")
+        connection = candidates[name]
         if connection is None:
-            raise BagError(f"{topic} holds no pictures: it is neither {IMAGE} nor {COMPRESSED_IMAGE}")
+            raise BagError(f"{topic} holds no images: its type is neither {IMAGE} nor {COMPRESSED_IMAGE}")
         if content := transport_content(connection.msgtype, name):
             raise BagError(f"{topic} holds {content}")
         chosen.append(connection)
     return chosen
 
 
-def _one_of_each(
-    bag: Bag, connections: Sequence[Connection], say: Callable[[str], None], window: Window
+def _one_form_per_camera(
+    bag: Bag, connections: Sequence[Connection], note: Callable[[str], None], window: Window
 ) -> list[Connection]:
-    """Of each camera the fuller form."""
+    """For each camera the topic with more images."""
     by_camera: dict[str, list[Connection]] = defaultdict(list)
     for connection in connections:
         by_camera[_camera_name(connection)].append(connection)
@@ -163,15 +167,12 @@ def _one_of_each(
         counts = Counter(message.connection.topic for _, message in bag.messages(*window, streams=twice))
     chosen = []
     for name, forms in by_camera.items():
-        # max takes the first of two that are equal
+        # max returns the first of equal ones
         forms = sorted(forms, key=lambda form: form.msgtype != IMAGE)
         taken = max(forms, key=lambda form: counts.get(form.topic, 0))
         if len(forms) > 1:
             raw, compressed = (counts.get(form.topic, 0) for form in forms)
-            say(
-                f"{name} was recorded raw and compressed, {raw} and {compressed} images: "
-                f"they are taken from {taken.topic}"
-            )
+            note(f"{name} was recorded raw ({raw} images) and compressed ({compressed}); using {taken.topic}")
         chosen.append(taken)
     return chosen
 
@@ -182,7 +183,7 @@ def _camera_name(connection: Connection) -> str:
 
 
 def _with_results(chosen: Sequence[Connection]) -> list[BagCamera]:
-    """Results stand beside the camera, as the node has them; where two share a namespace, under the topic itself."""
+    """Results are beside the camera, as those of the node; if cameras share a namespace, under the image topic."""
     plain = [camera_topics([_camera_name(connection)], "segmentation")[0] for connection in chosen]
     shared = [topics.results for topics in plain]
     return [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a segmented bag holds, picture by picture, written as files people and training take."""
+"""Exports a segmented bag as masks, training data and videos."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError
 from canet_ros.bags.label_folder import LabelFolder
-from canet_ros.bags.message_types import stamp_of
+from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.reading import Bag
-from canet_ros.bags.results import frame_of
+from canet_ros.bags.results import image_from_cdr
 from canet_ros.files import atomic_write, require_new
 from canet_ros.hints import pip_install
 from canet_ros.messages.images import ImageMessageError
@@ -32,24 +32,24 @@ _VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A result, and the camera's picture where it was asked for.
+class ResultImage:
+    """A result image, with the camera's image if requested.
 
     Attributes:
         camera: prefix of the results without ``segmentation``: /front.
-        picture: uint8, of the topic that was asked for.
-        image: the camera's, (H, W, 3) BGR or (H, W) grey uint8; None: not asked for, or not in the bag.
+        pixels: uint8, of the requested result topic.
+        camera_image: the camera's, (H, W, 3) BGR or (H, W) grey uint8; None: not requested, or not in the bag.
     """
 
     camera: str
     stamp_ns: int
     log_ns: int
-    picture: NDArray[np.uint8]
-    image: NDArray[np.uint8] | None = None
+    pixels: NDArray[np.uint8]
+    camera_image: NDArray[np.uint8] | None = None
 
 
-def result_frames(bag: Bag, name: str, with_images: bool = False) -> Iterator[Frame]:
-    """Pictures of a result (``mask``, ``overlay``, ``confidence``) of all cameras, raw or compressed.
+def result_images(bag: Bag, name: str, with_images: bool = False) -> Iterator[ResultImage]:
+    """Images of a result (``mask``, ``overlay``, ``confidence``) of all cameras, raw or compressed.
 
     Raises:
         BagError: no camera of the bag has that result.
@@ -75,29 +75,29 @@ def result_frames(bag: Bag, name: str, with_images: bool = False) -> Iterator[Fr
         if not is_result and (not with_images or "/segmentation/" in connection.topic):
             continue
         try:
-            head, picture = frame_of(message.data, connection.msgtype)
+            header, pixels = image_from_cdr(message.data, connection.msgtype)
         except ImageMessageError:
             continue
-        stamp = stamp_of(head)
+        stamp = header_stamp_ns(header)
         if is_result:
             camera = topics[connection.topic]
-            yield Frame(camera, stamp, message.log_ns, picture, images.pop((camera, stamp), None))
+            yield ResultImage(camera, stamp, message.log_ns, pixels, images.pop((camera, stamp), None))
         else:
             base = connection.topic.removesuffix(_SUFFIX)
             for key in ((base.rpartition("/")[0], stamp), (base, stamp)):
-                images[key] = picture
+                images[key] = pixels
             while len(images) > _WAITING:
                 images.pop(next(iter(images)))
 
 
 class FileNames:
-    """Names for pictures, each given once, though drivers may stamp two alike, or none at all."""
+    """Unique file names for images. Drivers may send equal stamps, or none."""
 
     def __init__(self) -> None:
         self._given: Counter[str] = Counter()
 
     def name(self, camera: str, stamp_ns: int, log_ns: int) -> str:
-        """front_1700000000.123456789; by the time of recording where there is no stamp."""
+        """``front_1700000000.123456789``; uses the log time if the image has no stamp."""
         time_ns = stamp_ns or log_ns
         name = f"{camera_name(camera)}_{time_ns // 10**9}.{time_ns % 10**9:09d}"
         self._given[name] += 1
@@ -110,15 +110,15 @@ def camera_name(camera: str) -> str:
 
 
 def write_masks(bag: Bag, masks: LabelFolder) -> None:
-    """A PNG of class ids for each picture, and in the end stamps.csv with a row for each."""
+    """Write a PNG of class ids for each image, then stamps.csv with one row each."""
     stamps, names = masks.folder / STAMPS_FILE, FileNames()
     rows = {"file": ["file", "camera", "stamp_ns", "recorded_ns"]}
     if stamps.is_file():
         with stamps.open(newline="", encoding="utf-8") as file:
             rows |= {row[0]: row for row in csv.reader(file) if row}
-    for frame in result_frames(bag, "mask"):
+    for frame in result_images(bag, "mask"):
         name = names.name(frame.camera, frame.stamp_ns, frame.log_ns)
-        masks.write(name, {"": frame.picture})
+        masks.write(name, {"": frame.pixels})
         row = [f"{name}.png", frame.camera, str(frame.stamp_ns), str(frame.log_ns)]
         rows.setdefault(row[0], row)
     with atomic_write(stamps) as path, path.open("w", newline="", encoding="utf-8") as file:
@@ -126,27 +126,27 @@ def write_masks(bag: Bag, masks: LabelFolder) -> None:
 
 
 def write_labels(bag: Bag, labels: LabelFolder) -> None:
-    """Pictures and their masks in the layout that ``canet train`` reads.
+    """Images and their masks in the layout that ``canet train`` reads.
 
     Raises:
-        BagError: the bag does not hold the camera's pictures.
+        BagError: the bag does not hold the camera's images.
     """
     names = FileNames()
-    for frame in result_frames(bag, "mask", with_images=True):
-        if frame.image is None:
+    for frame in result_images(bag, "mask", with_images=True):
+        if frame.camera_image is None:
             continue
-        height, width = frame.image.shape[:2]
-        mask = frame.picture
+        height, width = frame.camera_image.shape[:2]
+        mask = frame.pixels
         if mask.shape != (height, width):
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
         name = names.name(frame.camera, frame.stamp_ns, frame.log_ns)
-        labels.write(name, {"images": frame.image, "labels": mask})
+        labels.write(name, {"images": frame.camera_image, "labels": mask})
     if labels.names == 0:
-        raise BagError(f"{bag.path} does not hold the camera's pictures: labels need them beside the masks")
+        raise BagError(f"{bag.path} does not contain the camera's images: --labels needs them and the masks")
 
 
 def require_video(path: Path) -> Any:
-    """PyAV; raises BagError where it is missing, or the file's name is none of a video."""
+    """Return PyAV; raise BagError if it is missing, or the file does not have a video suffix."""
     if path.suffix not in _VIDEO_SUFFIXES:
         raise BagError(f"{path}: give the video a name that ends in {', '.join(_VIDEO_SUFFIXES)}")
     try:
@@ -157,7 +157,7 @@ def require_video(path: Path) -> Any:
 
 
 def write_videos(bag: Bag, path: Path, force: bool = False) -> list[Path]:
-    """The overlays as H.264, one file a camera, each frame at its own time; the files, which are whole or not there.
+    """Write the overlays as H.264 with the frames' own times, one file per camera, atomically; return the files.
 
     Args:
         force: replace files that exist.
@@ -178,8 +178,8 @@ def write_videos(bag: Bag, path: Path, force: bool = False) -> list[Path]:
     files = []
     last: dict[str, int] = {}
     with contextlib.ExitStack() as open_files:
-        for frame in result_frames(bag, "overlay"):
-            height, width = (side // 2 * 2 for side in frame.picture.shape[:2])
+        for frame in result_images(bag, "overlay"):
+            height, width = (side // 2 * 2 for side in frame.pixels.shape[:2])
             if frame.camera not in containers:
                 suffix = f"_{camera_name(frame.camera)}" if len(cameras) > 1 else ""
                 file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
@@ -193,14 +193,14 @@ def write_videos(bag: Bag, path: Path, force: bool = False) -> list[Path]:
                 containers[frame.camera] = (container, stream, frame.log_ns, (width, height))
                 files.append(file)
             container, stream, start_ns, size = containers[frame.camera]
-            picture = frame.picture[:height, :width]
+            pixels = frame.pixels[:height, :width]
             if size != (width, height):
-                picture = cv2.resize(picture, size)  # type: ignore[assignment]
+                pixels = cv2.resize(pixels, size)  # type: ignore[assignment]
             ticks = max((frame.log_ns - start_ns) * 9 // 100_000, last.get(frame.camera, -1) + 1)
             last[frame.camera] = ticks
-            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "bgr24")
-            shown.pts, shown.time_base = ticks, Fraction(1, 90_000)
-            container.mux(stream.encode(shown))
+            video_frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "bgr24")
+            video_frame.pts, video_frame.time_base = ticks, Fraction(1, 90_000)
+            container.mux(stream.encode(video_frame))
         for container, stream, _, _ in containers.values():
             container.mux(stream.encode())
     return files

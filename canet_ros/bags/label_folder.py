@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of masks and labels that people correct by hand: files are added, and none that exists is touched unasked."""
+"""Folders of masks and labels that people correct by hand: files are added, and existing ones are not overwritten."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from canet_ros.files import sha256, write_image
 from canet_ros.opencv import Pixels
 
-# As sha256sum writes it: a file whose hash is not in it was changed since, or is not ours.
+# In the format of sha256sum. A file whose hash is missing was changed since, or was not written by canet_ros.
 HASHES_FILE = ".canet_written.sha256"
 
 
 class LabelFolder:
     """Writes images and labels under one name, in the layout of ``canet train`` or directly into the folder.
 
-    A name is taken in whatever split it is: pictures that were moved from train/ to val/ do not come back.
+    A name that exists in any split is taken: an image that was moved from train/ to val/ is not written again.
 
     Args:
-        folder: made with the first file.
-        in_splits: whether the layout is that of ``canet train``; new files then go to ``train``.
-        force: write files that exist anew, but for those that were changed since they were written.
-        force_labels: write those anew, too.
+        folder: created with the first file.
+        in_splits: use the layout of ``canet train``; new files go to ``train``.
+        force: replace existing files, except those that were changed since they were written.
+        force_labels: replace those too.
 
     Attributes:
-        added, kept: names of which something was written, and of which all was there.
-        changed: names with files that ``force`` would have replaced, had nobody changed them.
+        added, kept: numbers of names with a written file, and of those already complete.
+        changed: number of names with files that ``force`` did not replace because they were changed.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class LabelFolder:
 
     @property
     def names(self) -> int:
-        """How many were written or are there already."""
+        """Number of names written or already present."""
         return self.added + self.kept + self.changed
 
-    def write(self, name: str, pictures: Mapping[str, Pixels]) -> None:
+    def write(self, name: str, images: Mapping[str, Pixels]) -> None:
         """Write ``<name>.png`` of each kind (``images``, ``labels``) that is missing; raises as ``write_image``."""
         written = changed = False
-        for kind, picture in pictures.items():
+        for kind, image in images.items():
             path = self._existing.get((kind, name))
             if path is None:
                 path = self.folder / (f"train/{kind}" if self._in_splits else "") / f"{name}.png"
@@ -60,28 +60,28 @@ class LabelFolder:
                 continue
             elif not (self._force or self._force_labels):
                 continue
-            self._write(path, picture)
+            self._write(path, image)
             written = True
         self.changed += changed
         self.added += written and not changed
         self.kept += not (written or changed)
 
     def summary(self, what: str) -> str:
-        """One line of what was done, for the user."""
-        kept = f", {self.kept + self.changed} that were there are kept" if self.kept + self.changed else ""
+        """One line for the user."""
+        kept = f", {self.kept + self.changed} existing ones kept" if self.kept + self.changed else ""
         return f"{self.added} {what}{kept}: {self.folder}"
 
     def problem(self) -> str:
-        """What ``force`` did not do; empty: nothing."""
+        """What ``force`` did not replace; empty: nothing."""
         if not self.changed:
             return ""
         return (
-            f"{self.changed} labels in {self.folder} were changed since they were written and are kept: "
-            "--force-labels replaces them, too"
+            f"{self.changed} labels in {self.folder} were changed since they were written and were not replaced: "
+            "--force-labels replaces them"
         )
 
-    def _write(self, path: Path, picture: Pixels) -> None:
-        write_image(path, picture)
+    def _write(self, path: Path, image: Pixels) -> None:
+        write_image(path, image)
         digest = sha256(path)
         self._hashes.add(digest)
         with self._hashes_file.open("a", encoding="utf-8") as file:

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cut bag needs from before its beginning: the last words of latched topics, found by the index."""
+"""Latched messages from before the start of a cut bag, found by the index."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from canet_ros.bags.bag import Message
-from canet_ros.bags.message_types import MessageError, decoded
+from canet_ros.bags.message_types import MessageError, from_cdr
 from canet_ros.bags.qos import is_latched
-from canet_ros.bags.reading import Bag, defined
+from canet_ros.bags.reading import Bag, completed
 
 _TRANSFORMS = "tf2_msgs/msg/TFMessage"
 
 
 def latched(bag: Bag, before_ns: int) -> list[Message]:
-    """What a subscriber that comes at ``before_ns`` would be given, oldest first.
+    """Messages that a subscriber joining at ``before_ns`` would receive, oldest first.
 
-    Of each latched topic the last message; of tf_static, which many publish, all that hold a transform's last value.
+    The last message of each latched topic; of tf_static, all messages with the last value of a transform.
     """
     streams = dict.fromkeys(
         c.stream
         for c in bag.connections
-        if is_latched(defined(c, bag).qos) or _is_tf_static(c.topic, c.msgtype)
+        if is_latched(completed(c, bag).qos) or _is_tf_static(c.topic, c.msgtype)
     )
     found: list[Message] = []
     for topic, msgtype, encoding in streams:
@@ -42,7 +42,7 @@ def _last_transforms(newest_first: Iterable[Message]) -> list[Message]:
     found = []
     for message in newest_first:
         try:
-            transforms = decoded(message.data, _TRANSFORMS).transforms
+            transforms = from_cdr(message.data, _TRANSFORMS).transforms
         except MessageError:
             continue
         frames = {str(transform.child_frame_id) for transform in transforms}

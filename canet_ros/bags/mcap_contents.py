@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the messages of an mcap file are: by its index, or from beginning to end as far as it goes.
+"""Locates the messages of an mcap file: by its index, or by a scan up to the first damage.
 
-The ``mcap`` package's readers trust the index, and end at the first damaged byte. Here an index is used where its
-counts are those of the statistics, and what is damaged is left out and counted.
+The ``mcap`` package's readers trust the index, and stop at the first damaged byte. Here the index is used only if its
+counts match the statistics; damaged parts are skipped and counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mcap.summary import Summary
 from mcap.writer import MCAP0_MAGIC
 from numpy.typing import NDArray
 
-from canet_ros.bags.bag import MOST_UNPACKED_BYTES, BagError, Connection, Losses, type_name, unzstd
+from canet_ros.bags.bag import MAX_UNPACKED_BYTES, BagError, Connection, Losses, type_name, unzstd
 from canet_ros.bags.qos import policies_as_numbers
 
 QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"
@@ -36,17 +36,17 @@ _MAX_RUN_BYTES = 1 << 20
 HEAD = struct.Struct("<BQ")
 MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 _FOOTER_BYTES = HEAD.size + 20 + len(MCAP0_MAGIC)
-# What the package's parsers and the decompressors throw at bytes that lie.
+# Raised by the package's parsers and by the decompressors for damaged data.
 DAMAGE = (McapError, ValueError, struct.error, OverflowError, MemoryError, RuntimeError, zstandard.ZstdError)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Messages that lie together: a chunk, or a run of messages outside of one; times in ns.
+    """Contiguous messages: a chunk, or a run of messages outside of chunks; times in ns.
 
     Attributes:
-        offset, length: in the file, in bytes, with the heads of records.
-        size: when unpacked, in bytes.
+        offset, length: in the file, in bytes, including record headers.
+        size: decompressed, in bytes.
         counts: messages by channel.
     """
 
@@ -59,7 +59,7 @@ class Block:
 
 
 class McapContents:
-    """What is in an mcap file.
+    """Contents of an mcap file.
 
     Attributes:
         file: opened for reading.
@@ -67,7 +67,7 @@ class McapContents:
         attachments: offset and length of each record, in bytes.
 
     Raises:
-        BagError: it cannot be opened, or is no mcap file.
+        BagError: it cannot be opened, or is not an mcap file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,16 +83,16 @@ class McapContents:
             if self._size == 0:
                 raise BagError(f"{path} is empty: 0 bytes")
             if self.file.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
-                raise BagError(f"{path} is no mcap file: it does not start as one")
-            self._begin()
-            if not self._take_index():
-                self._begin()
+                raise BagError(f"{path} is not an mcap file: it does not start with mcap's magic bytes")
+            self._reset()
+            if not self._read_index():
+                self._reset()
                 self._scan()
         except BaseException:
             self.file.close()
             raise
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.connections: list[Connection] = []
         self.blocks: list[Block] = []
         self.metadata: list[tuple[str, dict[str, str]]] = []
@@ -101,7 +101,7 @@ class McapContents:
         self.attachments: list[tuple[int, int]] = []
 
     def records_of(self, block: Block) -> tuple[memoryview, str]:
-        """The block's bytes, unpacked, as far as they can be; and what is wrong with them."""
+        """Decompressed bytes of the block, as far as possible, and a description of any damage."""
         self.file.seek(block.offset)
         if self.file.read(1) != bytes([Opcode.CHUNK]):
             self.file.seek(block.offset)
@@ -115,19 +115,19 @@ class McapContents:
         except DAMAGE as error:
             return memoryview(b""), str(error) or type(error).__name__
         if len(records) != chunk.uncompressed_size:
-            return memoryview(records), f"{len(records)} bytes where {chunk.uncompressed_size} are announced"
+            return memoryview(records), f"{len(records)} bytes instead of {chunk.uncompressed_size}"
         wrong = chunk.uncompressed_crc and zlib.crc32(records) != chunk.uncompressed_crc
         return memoryview(records), "its checksum is wrong" if wrong else ""
 
-    def _take_index(self) -> bool:
-        """Take up the summary; False, and mostly said, where it does not tell where every message is."""
+    def _read_index(self) -> bool:
+        """Read the summary; False if it does not locate every message."""
         try:
             summary = self._summary()
             if summary is None:
                 return False
             statistics = summary.statistics
             if statistics is None:
-                self.losses.say(f"{self._name}: it has no statistics; read from beginning to end")
+                self.losses.add(f"{self._name}: no statistics; read from beginning to end")
                 return False
             announced = {channel: n for channel, n in statistics.channel_message_counts.items() if n}
             self._announced = max(statistics.message_count, sum(announced.values()))
@@ -144,7 +144,7 @@ class McapContents:
             self.attachments = [(place.offset, place.length) for place in summary.attachment_indexes]
         except DAMAGE as error:
             reason = str(error) or type(error).__name__
-            self.losses.say(f"{self._name}: its index is damaged ({reason}); read from beginning to end")
+            self.losses.add(f"{self._name}: the index is damaged ({reason}); read from beginning to end")
             return False
         extras = (len(self.attachments), len(self.metadata))
         return (
@@ -159,11 +159,11 @@ class McapContents:
         footer = self.file.read()
         whole = footer.endswith(MCAP0_MAGIC) and footer[: HEAD.size] == HEAD.pack(Opcode.FOOTER, 20)
         if not whole:
-            self.losses.say(f"{self._name}: it has no end: cut off, or never closed")
+            self.losses.add(f"{self._name}: no footer: truncated, or never closed")
             return None
         start, _, checksum = struct.unpack_from("<QQI", footer, HEAD.size)
         if not 0 < start <= self._size - _FOOTER_BYTES:
-            self.losses.say(f"{self._name}: it has no index; read from beginning to end")
+            self.losses.add(f"{self._name}: no index; read from beginning to end")
             return None
         self.file.seek(start)
         data = self.file.read()
@@ -187,10 +187,10 @@ class McapContents:
         return summary
 
     def _add_block(self, offset: int, length: int, index: ChunkIndex | None = None) -> None:
-        """Take up a chunk.
+        """Add a chunk.
 
-        Writers have entered wrong ranges. One is believed that the message indexes behind the chunk confirm; else, and
-        in the first chunk, the messages themselves are read.
+        Some writers store wrong time ranges. A range is used only if the message indexes behind the chunk confirm it;
+        else, and in the first chunk, the messages themselves are read.
         """
         if offset + length > self._size and index is not None:
             raise McapError("it names a chunk beyond the end of the file")
@@ -211,19 +211,17 @@ class McapContents:
                     self._define(_PARSERS[opcode].read(stream_of(content)))
             times_in_it = np.array([log_ns for _, _, log_ns, _ in heads], np.uint64)
             if confirmed and not problem and not np.array_equal(np.sort(found), np.sort(times_in_it)):
-                raise McapError("its times are not those of the messages")
+                raise McapError("its times differ from those of the messages")
             if not problem or len(heads) > len(found):
                 counts = Counter(channel for channel, *_ in heads)
                 found = times_in_it
             elif not counts:
-                self.losses.say(
-                    f"{self._name}: of the chunk at byte {offset} nothing can be read ({problem})"
-                )
+                self.losses.add(f"{self._name}: the chunk at byte {offset} cannot be read ({problem})")
         if len(found):
             self.blocks.append(Block(int(found.min()), int(found.max()), offset, length, size, counts))
 
     def _message_index(self, at: int) -> dict[int, NDArray[np.uint64]]:
-        """Times by channel, as the indexes behind a chunk have them."""
+        """Times by channel, from the message indexes behind a chunk."""
         times = {}
         self.file.seek(at)
         while len(head := self.file.read(HEAD.size)) == HEAD.size:
@@ -235,7 +233,7 @@ class McapContents:
         return times
 
     def _scan(self) -> None:
-        """Find what is there by going through the file from beginning to end, as far as its records go."""
+        """Scan the file from beginning to end, up to the first damaged record."""
         at = len(MCAP0_MAGIC)
         opcode = 0
         while at + HEAD.size <= self._size:
@@ -260,20 +258,20 @@ class McapContents:
                 elif opcode in _PARSERS:
                     self._define(_PARSERS[opcode].read(stream_of(self.file.read(length))))
             except DAMAGE as error:
-                self.losses.say(f"{self._name}: the record at byte {at} is damaged ({error})")
+                self.losses.add(f"{self._name}: the record at byte {at} is damaged ({error})")
             at = min(end, self._size)
         if opcode not in (Opcode.DATA_END, Opcode.FOOTER) and at < self._size:
-            self.losses.say(
-                f"{self._name}: it is damaged at byte {at}: the {self._size - at} bytes from there on are lost; "
-                f"mcap recover {self._name} -o NEW.mcap may find more in them"
+            self.losses.add(
+                f"{self._name}: damaged at byte {at}: the remaining {self._size - at} bytes are lost; "
+                f"mcap recover {self._name} -o NEW.mcap may recover more"
             )
         missing = self._announced - sum(sum(block.counts.values()) for block in self.blocks)
         if missing > 0:
             sentence = f"its statistics count {missing} messages more than it holds"
-            self.losses.say(f"{self._name}: {sentence}", "statistics", missing)
+            self.losses.add(f"{self._name}: {sentence}", "statistics", missing)
 
     def _add_message(self, channel: int, log_ns: int, at: int, end: int) -> None:
-        """Take up a message outside of chunks, into the run that it continues or a new one."""
+        """Add a message outside of chunks, to the run that it continues or to a new one."""
         run = self.blocks[-1] if self.blocks else None
         if run is not None and run.offset + run.length == at and run.length < _MAX_RUN_BYTES:
             self.blocks.pop()
@@ -318,29 +316,31 @@ def stream_of(content: bytes | memoryview) -> ReadDataStream:
 
 
 def _confirms(times: NDArray[np.uint64], index: ChunkIndex) -> bool:
-    """Whether message indexes bear out a chunk's range; 0 is what writers enter that do not know it."""
+    """Whether message indexes confirm a chunk's range; some writers store 0 if they do not know it."""
     if not len(times) or index.message_start_time == 0:
         return False
     return (index.message_start_time, index.message_end_time) == (int(times.min()), int(times.max()))
 
 
 def records_in(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Operation code and content of each record; what follows the last whole one is left."""
+    """Yield opcode and content of each complete record."""
     at = 0
     while at + HEAD.size <= len(data):
         opcode, length = HEAD.unpack_from(data, at)
         end = at + HEAD.size + length
-        if end > len(data) or opcode == 0:  # no record: zeros would be millions of empty ones
+        if (
+            end > len(data) or opcode == 0
+        ):  # not a record; a block of zeros would parse as millions of empty ones
             return
         yield opcode, data[at + HEAD.size : end]
         at = end
 
 
 def _unpacked(chunk: Chunk) -> bytes:
-    """Records of a chunk, never more bytes than it announces; of one that is cut off what there is."""
+    """Decompress a chunk, to its declared size at most; a truncated chunk yields what is left of it."""
     size = chunk.uncompressed_size
-    if size > MOST_UNPACKED_BYTES:
-        raise McapError(f"{size} bytes are announced; more than {MOST_UNPACKED_BYTES} are not unpacked")
+    if size > MAX_UNPACKED_BYTES:
+        raise McapError(f"{size} bytes declared; the limit is {MAX_UNPACKED_BYTES}")
     if chunk.compression == "zstd":
         return unzstd(chunk.data, size)
     if chunk.compression == "lz4":

@@ -15,8 +15,8 @@ from mcap.records import Attachment
 from canet_ros.bags.bag import Message, Stream, Streams, message_bytes
 from canet_ros.bags.mcap_contents import DAMAGE, HEAD, MESSAGE, Block, McapContents, records_in, stream_of
 
-# Chunks that overlap in time are held at once; where a file is so out of order that this is not enough, it is read as
-# it was written.
+# Limit for chunks that overlap in time, which are in memory at once. A file that exceeds it is read in
+# file order.
 _MAX_OVERLAP_BYTES = 256 << 20
 
 
@@ -24,7 +24,7 @@ class McapFile:
     """One mcap file.
 
     Raises:
-        BagError: it cannot be opened, or is no mcap file.
+        BagError: it cannot be opened, or is not an mcap file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class McapFile:
     def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
         blocks = [b for b in self._blocks_of(streams) if b.start_ns < end_ns and b.end_ns >= start_ns]
         if not self.in_time_order:
-            self.losses.say(f"{self._name}: times are all mixed up; it is read in the order of its writing")
+            self.losses.add(f"{self._name}: too many messages are out of order; reading in file order")
         for message in self._ordered(blocks, start_ns, end_ns):
             if streams is None or message.connection.stream in streams:
                 yield message
@@ -68,7 +68,7 @@ class McapFile:
                 found += [message for message in inside if message.connection.stream == stream]
 
     def attachments(self) -> Iterator[Attachment]:
-        """Those that can be read; what cannot is said."""
+        """Yield the readable attachments; damaged ones are added to ``losses``."""
         for offset, length in self._contents.attachments:
             try:
                 self._contents.file.seek(offset)
@@ -77,17 +77,17 @@ class McapFile:
                     raise McapError("it is not where the index has it")
                 yield Attachment.read(stream_of(data[HEAD.size :]))
             except DAMAGE as error:
-                self.losses.say(f"{self._name}: the attachment at byte {offset} is lost ({error})")
+                self.losses.add(f"{self._name}: the attachment at byte {offset} is lost ({error})")
 
     def _blocks_of(self, streams: Streams) -> Sequence[Block]:
-        """Those that hold messages of these topics; None: of any."""
+        """Blocks with messages of these streams; None: all."""
         if streams is None:
             return self.blocks
         channels = {number for number, other in self._contents.by_channel.items() if other.stream in streams}
         return [block for block in self.blocks if not channels.isdisjoint(block.counts)]
 
     def _ordered(self, blocks: Sequence[Block], start_ns: int, end_ns: int) -> Iterator[Message]:
-        """In the order of time, where that can be had in bounded memory."""
+        """By log time if bounded memory permits, else in file order."""
         waiting: list[tuple[int, int, int, Message]] = []
         last = (-1, -1)
         if not self.in_time_order:
@@ -116,7 +116,7 @@ class McapFile:
             found += 1
             channel, sequence, log_ns, publish_ns = MESSAGE.unpack_from(content)
             if not block.start_ns <= log_ns <= block.end_ns:
-                self.losses.say(f"{self._name}: times in its index are not those of the messages")
+                self.losses.add(f"{self._name}: the times in the index differ from those of the messages")
             if not start_ns <= log_ns < end_ns:
                 continue
             connection = self._contents.by_channel.get(channel)
@@ -131,22 +131,22 @@ class McapFile:
             yield Message(connection, log_ns, publish_ns, sequence, data)
         if unknown:
             sentence = "messages of a channel whose record is lost"
-            self.losses.say(f"{self._name}: {sentence}", (block.offset, "unknown"), unknown)
+            self.losses.add(f"{self._name}: {sentence}", (block.offset, "unknown"), unknown)
         if damaged:
             sentence = "messages whose compression is damaged"
-            self.losses.say(f"{self._name}: {sentence}", (block.offset, "damaged"), damaged)
+            self.losses.add(f"{self._name}: {sentence}", (block.offset, "damaged"), damaged)
         missing = sum(block.counts.values()) - found
         if problem or missing > 0:
-            self.losses.say(
-                f"{self._name}: the chunk at byte {block.offset} is damaged ({problem or 'it is too short'}); "
-                f"{found} messages were read from it; mcap recover may find more",
+            self.losses.add(
+                f"{self._name}: the chunk at byte {block.offset} is damaged ({problem or 'too short'}); "
+                f"{found} messages were read from it; mcap recover may recover more",
                 block.offset,
                 missing,
             )
 
 
 def _largest_overlap_bytes(blocks: Sequence[Block]) -> int:
-    """Most bytes that are held at once when blocks are read by time, beyond the largest, which is held in any order."""
+    """Peak memory in bytes of reading blocks by time, beyond the largest block."""
     changes = sorted(
         change
         for block in blocks

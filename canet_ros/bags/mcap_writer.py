@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes an mcap file of rosbag2 with the ``mcap`` package. What is written depends on the messages alone."""
+"""Writes an mcap file of rosbag2 with the ``mcap`` package. Its bytes depend on the messages only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_ID = 2**16 - 1
 
 
 class McapWriter:
-    """A file that is being written. It is complete when ``close`` has returned; before, its whole chunks can be read.
+    """A file being written. Complete after ``close``; until then its finished chunks can be read.
 
     Attributes:
         counts: messages of each topic.
@@ -36,14 +36,14 @@ class McapWriter:
         self._schemas: dict[tuple[str, str, bytes], int] = {}
         self._channels: dict[Connection, int] = {}
         self._file = path.open("wb")
-        # lz4: most of it is images, and what compression takes is taken from the engine.
+        # lz4: images dominate, and stronger compression would take CPU time from inference.
         self._writer = Writer(self._file, CHUNK_BYTES, CompressionType.LZ4)
         self._writer.start("ros2", library)
         self._file.flush()
 
     @property
     def size(self) -> int:
-        """Bytes in the file: the whole chunks."""
+        """Size of the finished chunks, in bytes."""
         return self._file.tell()
 
     def add(self, connection: Connection) -> None:
@@ -78,14 +78,14 @@ class McapWriter:
         self.start_ns, self.end_ns = min(times), max(times)
 
     def flush(self) -> None:
-        """Bring everything to the disk."""
+        """Write everything to the disk."""
         self._writer.flush()
         os.fsync(self._file.fileno())
 
     def close(
         self, metadata: Sequence[tuple[str, Mapping[str, str]]], attachments: Iterable[Attachment] = ()
     ) -> None:
-        """Write what is left, attachments, metadata records by their names, and the index."""
+        """Write the remaining messages, attachments, metadata records (name and entries) and the index."""
         for a in attachments:
             self._writer.add_attachment(a.create_time, a.log_time, a.name, a.media_type, a.data)
         for name, entries in metadata:
@@ -96,6 +96,6 @@ class McapWriter:
         self._file.close()
 
     def abandon(self) -> None:
-        """Close the file as it is: without an end, but good to the last whole chunk."""
-        with contextlib.suppress(OSError):  # what waits to be written does not fit either
+        """Close the file without a footer; its finished chunks can be read."""
+        with contextlib.suppress(OSError):  # a full disk: pending data does not fit either
             self._file.close()

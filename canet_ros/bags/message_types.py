@@ -20,12 +20,12 @@ _VISION_MSGS = {
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
     LABEL_INFO: "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n",
 }
-_MOST_SECONDS = 2**31 - 1
+_MAX_SECONDS = 2**31 - 1
 _BYTES = (Nodetype.SEQUENCE, ((Nodetype.BASE, ("uint8", 0)), 0))
 
 
 class MessageError(ValueError):
-    """Bytes that are no message of their type."""
+    """Bytes that do not decode as a message of their type."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -40,7 +40,7 @@ def typestore(distribution: str = "humble") -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _types_without_strings() -> Any:
-    """The same types with bytes in the place of each string, which look the same in CDR."""
+    """The same types with bytes instead of strings, which have the same CDR form."""
     store = get_typestore(Stores.EMPTY)
     store.register(
         {
@@ -68,18 +68,20 @@ def _set_texts(message: Any, msgtype: str) -> None:
                 _set_texts(item, kind[1][0][1])
 
 
-def decoded(data: bytes, msgtype: str) -> Any:
+def from_cdr(data: bytes, msgtype: str) -> Any:
     """The message in CDR bytes, of a type that ``typestore`` knows; its strings as rclpy takes them.
 
     Raises:
-        MessageError: the bytes are no such message.
+        MessageError: the bytes do not decode.
     """
     try:
         message = _types_without_strings().deserialize_cdr(data, msgtype)
         _set_texts(message, msgtype)
         return message
-    except Exception as error:  # rosbags lets through whatever numpy and struct throw at bytes that lie
-        raise MessageError(f"{len(data)} bytes are no {msgtype}: {error or type(error).__name__}") from error
+    except Exception as error:  # rosbags passes on exceptions of numpy and struct for damaged data
+        raise MessageError(
+            f"{len(data)} bytes are not a {msgtype}: {error or type(error).__name__}"
+        ) from error
 
 
 def to_cdr(message: Any, msgtype: str) -> bytes:
@@ -92,19 +94,27 @@ def new(msgtype: str, **fields: Any) -> Any:
 
 
 def header(stamp_ns: int, frame_id: str = "") -> Any:
-    """A ``std_msgs/Header``; a time after 2038, which its 32 bits of seconds cannot hold, becomes the last they can."""
-    sec = min(stamp_ns // 10**9, _MOST_SECONDS)
+    """A ``std_msgs/Header``; times after 2038 are clipped to the range of its 32-bit seconds."""
+    sec = min(stamp_ns // 10**9, _MAX_SECONDS)
     stamp = new("builtin_interfaces/msg/Time", sec=sec, nanosec=stamp_ns % 10**9)
     return new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
 
 def stamp_ns(message: Any) -> int:
-    """The stamp of a message's header; 0 is what drivers send that do not stamp."""
-    return stamp_of(message.header)
+    """The stamp of a message's header; 0: not set by the driver."""
+    return header_stamp_ns(message.header)
 
 
-def stamp_of(head: Any) -> int:
+def header_stamp_ns(head: Any) -> int:
     return int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
+
+
+def stamp_in(data: bytes) -> int:
+    """The stamp at the beginning of a CDR message whose rest may be damaged; 0: none."""
+    if len(data) < 12 or data[:2] not in (b"\0\0", b"\0\1"):
+        return 0
+    order = "little" if data[1] else "big"
+    return int.from_bytes(data[4:8], order) * 10**9 + int.from_bytes(data[8:12], order)  # type: ignore[arg-type]
 
 
 def label_info(classes: ClassTable, time_ns: int, threshold: float = 0.0) -> bytes:
@@ -122,7 +132,7 @@ def connection(topic: str, msgtype: str, qos: str, distribution: str = "humble")
 
 
 def with_definition(plain: Connection, distribution: str) -> Connection:
-    """The same with its type's definition, where it has none and the distribution's is known."""
+    """The connection with its type's definition added, if missing and known for the distribution."""
     store = typestore(distribution)
     if plain.definition_encoding or plain.encoding != "cdr" or plain.msgtype not in store.types:
         return plain

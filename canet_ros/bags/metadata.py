@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bag's metadata.yaml says, and which files belong to it where it says nothing."""
+"""Reads metadata.yaml, and finds the files of a bag without one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BAG_SUFFIXES = (".mcap", ".db3", ".zstd", ".zst")
 
 
 def read_metadata(path: Path, losses: Losses) -> dict[str, Any]:
-    """Contents of metadata.yaml, in the folder or beside the file; empty where there is none to be had."""
+    """Contents of metadata.yaml, in the folder or beside the file; empty if missing or unreadable."""
     folder = path if path.is_dir() else path.parent
     file = folder / METADATA_FILE
     if not file.is_file():
         if path.is_dir():
-            losses.say(f"{METADATA_FILE} is missing: the recording was not ended properly")
+            losses.add(f"{METADATA_FILE} is missing: the recording did not end properly")
         return {}
     try:
         loaded = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -31,11 +31,11 @@ def read_metadata(path: Path, losses: Losses) -> dict[str, Any]:
             raise TypeError("it names no files")
         for key, kind in (("topics_with_message_count", list), ("custom_data", dict)):
             if not isinstance(metadata.get(key) or kind(), kind):
-                raise TypeError(f"{key} is no {kind.__name__}")
+                raise TypeError(f"{key} is not a {kind.__name__}")
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
         if path.is_dir():
             reason = " ".join(str(error).split()) or type(error).__name__
-            losses.say(f"{METADATA_FILE} cannot be read ({reason}): the files are taken by their names")
+            losses.add(f"{METADATA_FILE} cannot be read ({reason}): using the files in order of their names")
         return {}
     if not path.is_dir() and path.name not in {
         PurePath(str(name)).name for name in metadata["relative_file_paths"]
@@ -45,7 +45,7 @@ def read_metadata(path: Path, losses: Losses) -> dict[str, Any]:
 
 
 def file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Path]:
-    """The files of a bag; those that are missing are said."""
+    """The files of a bag; missing ones are added to ``losses``."""
     if not path.is_dir():
         return [path]
     found = sorted(
@@ -55,12 +55,12 @@ def file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Pat
     if not metadata:
         if not found:
             deeper = sorted(file.parent.name for file in path.glob(f"*/{METADATA_FILE}"))
-            hint = f"; it holds bags in folders of its own, give those: {', '.join(deeper)}" if deeper else ""
-            hint = hint or ("; its .bag files are of ROS 1" if any(path.glob("*.bag")) else "")
+            hint = f"; it contains bags in subfolders; use those: {', '.join(deeper)}" if deeper else ""
+            hint = hint or ("; its .bag files are ROS 1 bags" if any(path.glob("*.bag")) else "")
             raise BagError(
-                f"{path} is no rosbag2: it holds neither {METADATA_FILE} nor .mcap or .db3 files{hint}"
+                f"{path} is not a rosbag2: it contains neither {METADATA_FILE} nor .mcap or .db3 files{hint}"
             )
-        return _one_form_of_each(found)
+        return _prefer_unpacked(found)
     paths: list[Path] = []
     for name in map(str, metadata["relative_file_paths"]):
         # Versions before 4 name files from the folder above.
@@ -68,29 +68,29 @@ def file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Pat
         choices = (choice for file in files for choice in (file, file.with_suffix(""), Path(f"{file}.zstd")))
         there = next((choice for choice in choices if choice.is_file()), None)
         if there is None:
-            losses.say(f"{name}, which {METADATA_FILE} names, is missing")
+            losses.add(f"{name}, which {METADATA_FILE} names, is missing")
         elif there not in paths:
             paths.append(there)
-    for file in _one_form_of_each(found) if paths else ():
+    for file in _prefer_unpacked(found) if paths else ():
         # Recorders write metadata.yaml with each split that is complete; one that is killed leaves a further file.
         if file not in paths and _is_split_of_one(file.name, paths[-1].name):
-            losses.say(f"{METADATA_FILE} does not name {file.name}: the recording was not ended properly")
+            losses.add(f"{METADATA_FILE} does not name {file.name}: the recording did not end properly")
             paths.append(file)
     if not paths:
         if not found:
-            raise BagError(f"{path}: none of the files that {METADATA_FILE} names is there")
-        losses.say(f"{METADATA_FILE} names none of the files that are there: they are taken by their names")
+            raise BagError(f"{path}: none of the files named in {METADATA_FILE} exists")
+        losses.add(f"{METADATA_FILE} names none of the files found: using them in order of their names")
         return found
     return paths
 
 
-def _one_form_of_each(found: list[Path]) -> list[Path]:
-    """Of a file that is there packed and unpacked the latter, which is deleted when the former is whole."""
+def _prefer_unpacked(found: list[Path]) -> list[Path]:
+    """If a file exists compressed and uncompressed, keep the latter: rosbag2 deletes it once the former is complete."""
     return [file for file in found if file.suffix in (".mcap", ".db3") or file.with_suffix("") not in found]
 
 
 def _is_split_of_one(*names: str) -> bool:
-    """Whether the names differ in their number alone, as drive_0.mcap and drive_1.mcap."""
+    """Whether the names differ only in their number, such as drive_0.mcap and drive_1.mcap."""
     splits = [re.match(r"(.*_)(\d+)\.", name) for name in names]
     return len({split[1] if split else None for split in splits}) == 1 and all(splits)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags as tasks on a cluster. Ray is an extra: it is large, and only a cluster needs it."""
+"""Segments bags as tasks on a Ray cluster. Ray is an optional dependency."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ T = TypeVar("T")
 def bags_on_ray(
     do: Callable[..., T], tasks: Sequence[tuple[Any, ...]], address: str, gpus: int
 ) -> Iterator[T | BagError]:
-    """What ``do`` returns for each bag, in their order; an error where its task ended with an exception.
+    """Yield the result of ``do`` for each bag, in order, or the error with which its task ended.
 
-    A task takes a core, and a GPU where ``gpus`` is 1. One whose worker was killed is done again by another.
+    A task takes a core, and a GPU where ``gpus`` is 1. If a worker is killed, another one repeats the task.
 
     Args:
         address: of the cluster, as ``ray.init`` takes it; empty: start one of this machine's cores.
 
     Raises:
-        BagError: Ray is missing, or there is no cluster at the address.
+        BagError: Ray is missing, or the cluster cannot be reached.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers that it is used
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # disable Ray's telemetry
     try:
         import ray
     except ImportError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of a bag's segmentation."""
+"""Options of a bag's segmentation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from canet_ros.messages.pictures import DEFAULT_OUTPUTS
 
 @dataclass(frozen=True)
 class Options:
-    """What is segmented, and what is made of it.
+    """Selects the input, and the results to write.
 
     Attributes:
         topics: image topics; empty: all.
-        start_ns, end_ns: from the former on and before the latter, time of recording; None: all.
-        every: of each camera every n-th picture.
-        camera_rate_hz: most pictures a second of each camera; 0: all.
-        split_bytes, split_ns: a file of OUT ends when it has so much of IN's messages; 0: where IN's files end.
+        start_ns, end_ns: ``start_ns`` <= log time < ``end_ns``; None: no limit.
+        every: segment every n-th image of each camera.
+        camera_rate_hz: maximum rate per camera; 0: all images.
+        split_bytes, split_ns: amount of IN's messages per file of OUT; 0: split as IN is.
         only_results: leave out the source's own messages.
         outputs: names of ``pictures.OUTPUTS``.
         mask_size: ``image`` or ``network``.
-        steady: masks of a camera's successive pictures do not flicker, see ``Steadying``.
+        steady: apply the temporal filter to each camera, see ``Steadying``.
         min_confidence, groups, regions, rotations, ignore_masks: the node's parameters of these names; lists have an
             entry for each of ``topics``.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a bag is written: beside its final name, and under it only when it is whole."""
+"""Writes a bag to ``OUT.partial`` and renames it when it is complete."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _PROGRESS, _LOCK, _BAG, _WORK = "progress.json", "lock", "bag", "work"
 
 
 class Output:
-    """The bag that is being made, in ``OUT.partial`` until it is whole.
+    """The bag being written, in ``OUT.partial`` until it is complete.
 
     Args:
         out: folder of the bag, or a single file if it ends in .mcap.
-        library: who writes, for the files' headers.
-        identity: what the bag depends on; a run goes on only with what was begun for the same.
-        resume, force: whether to go on behind the last finished file of a folder, or to replace what is there.
+        library: name and version for the file headers.
+        identity: everything the bag depends on; a run resumes only if it is equal.
+        resume, force: continue after the last finished file of a folder; replace existing output.
 
     Attributes:
-        state: what was stored with the last finished file; None: the run starts anew.
+        state: stored with the last finished file; None: a new run.
 
     Raises:
-        BagError: there is something of the name already, or what is there was begun for something else.
+        BagError: OUT exists, or the unfinished run has another identity.
     """
 
     writer: McapWriter
@@ -47,7 +47,7 @@ class Output:
         self._library = library
         self.is_single_file = out.suffix == ".mcap"
         self._force = force
-        self.partial = partial_of(out)
+        self.partial = partial_path(out)
         self._identity = json.loads(json.dumps(identity))
         self._finished: list[WrittenFile] = []
         self.state: dict[str, Any] | None = None
@@ -56,25 +56,21 @@ class Output:
         with writing_to(self.partial):
             self.partial.mkdir(parents=True, exist_ok=True)
             if any(self.partial.iterdir()) and not (self.partial / _LOCK).exists():
-                raise BagError(
-                    f"{self.partial}, where {out} would be made, holds something else: move it away"
-                )
+                raise BagError(f"{self.partial}, where {out} is written, contains other files: move it away")
             self._lock = _locked(self.partial / _LOCK)
             try:
-                self._take_up(resume)
+                self._restore(resume)
             except BaseException:
                 self._lock.close()
                 if self._progress() is None:
                     shutil.rmtree(self.partial, ignore_errors=True)
                 raise
 
-    def _take_up(self, resume: bool) -> None:
-        """What finished files there are, or an empty folder."""
+    def _restore(self, resume: bool) -> None:
+        """Restore the finished files, or start with an empty folder."""
         progress = self._progress()
         if progress is not None and not (resume or self._force):
-            raise BagError(
-                f"{self.partial} holds an unfinished run: --resume goes on with it, --force starts anew"
-            )
+            raise BagError(f"{self.partial} is unfinished: --resume continues it, --force starts over")
         if progress is None or not resume:
             (self.partial / _PROGRESS).unlink(missing_ok=True)
             for folder in (self.partial / _BAG, self.work):
@@ -83,23 +79,23 @@ class Output:
             return
         if progress["identity"] != self._identity:
             differing = ", ".join(_differences(progress["identity"], self._identity))
-            raise BagError(f"{self.partial} was begun with another {differing}: --force starts anew")
+            raise BagError(f"{self.partial} was started with another {differing}: --force starts over")
         self.state = progress["state"]
         for number in range(progress["files"]):
             name = self._name(number)
             file = McapFile(self.partial / _BAG / name)
             file.close()
-            if file.losses.sentences:
-                raise BagError(f"{self.partial / _BAG / name} is damaged: --force starts anew")
+            if file.losses.problems:
+                raise BagError(f"{self.partial / _BAG / name} is damaged: --force starts over")
             self._finished.append(WrittenFile.of(name, file))
 
     @property
     def work(self) -> Path:
-        """Folder for what is needed while the bag is made."""
+        """Folder for temporary files."""
         return self.partial / _WORK
 
     def begin(self, custom: Mapping[str, str], distribution: str) -> None:
-        """Open the first file, or the one behind the finished ones.
+        """Open the first file, or the one after the finished ones.
 
         Args:
             custom, distribution: for the bag's metadata.
@@ -108,7 +104,7 @@ class Output:
         self.writer = McapWriter(self.partial / _BAG / self._name(len(self._finished)), self._library)
 
     def next_file(self, state: Mapping[str, Any]) -> None:
-        """Complete a file and begin the next one; a run that goes on begins there, with this state."""
+        """Complete a file and begin the next one, where a resumed run starts with ``state``."""
         self._finish_file()
         progress = {"identity": self._identity, "files": len(self._finished), "state": state}
         temporary = self.partial / f"{_PROGRESS}.new"
@@ -117,10 +113,10 @@ class Output:
         self.begin(self._custom, self._distribution)
 
     def finish(self, extras_of: Bag | None = None) -> None:
-        """Complete the bag and give it its name.
+        """Complete the bag and rename it to OUT.
 
         Args:
-            extras_of: bag whose attachments and metadata records are taken over.
+            extras_of: bag whose attachments and metadata records are copied.
         """
         with writing_to(self.partial):
             self._finish_file(extras_of)
@@ -136,8 +132,8 @@ class Output:
             shutil.rmtree(self.partial, ignore_errors=True)
             self._lock.close()
 
-    def give_up(self) -> None:
-        """Leave what can be gone on with, and nothing else."""
+    def suspend(self) -> None:
+        """Keep a run that can be resumed; remove anything else."""
         if self._progress() is None:
             self.discard()
         else:
@@ -172,18 +168,47 @@ class Output:
         return progress if known else None
 
 
-def partial_of(out: Path) -> Path:
+def partial_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
+
+
+def check_paths(source: Path, out: Path) -> None:
+    """Create the folder above ``out``; raise BagError unless ``out`` can become a bag beside ``source``."""
+    if not source.exists():
+        raise BagError(f"{source} does not exist")
+    whole, target = source.resolve(), out.resolve()
+    if not out.name or out.name == "..":
+        raise BagError(f"{out} is an existing folder: give the name of a new one")
+    if target == whole:
+        raise BagError(f"{out} is the input itself: give another name")
+    if whole.is_dir() and target.is_relative_to(whole):
+        raise BagError(f"{out} lies in the input {source}: give a name outside of it")
+    if whole.is_relative_to(target):
+        raise BagError(f"the input {source} lies in {out}: give another name")
+    if out.suffix in (".db3", ".bag", ".zstd"):
+        raise BagError(f"{out}: bags are written as mcap; give a folder, or a name that ends in .mcap")
+    with writing_to(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def input_files(source: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes in bytes and modification times in ns of the files of the input."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    return [
+        (file.name, status.st_size, status.st_mtime_ns)
+        for file in files
+        if file.is_file() and (status := file.stat())
+    ]
 
 
 @contextlib.contextmanager
 def writing_to(
-    path: Path, then: str = "make room and go on with --resume; the input is untouched"
+    path: Path, then: str = "free some space and use --resume; the input is untouched"
 ) -> Iterator[None]:
-    """Say in one line what keeps us from writing, and ``then`` if it is the disk that is full.
+    """Turn OSError into a one-line BagError, which names the remedy ``then`` if the disk is full.
 
     Raises:
-        BagError: the disk is full, or anything else the system says.
+        BagError: the disk is full, or another system error.
     """
     try:
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the segmentation of a bag is."""
+"""Progress of a bag's segmentation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from canet_ros.bags.bag import Losses
 
 @dataclass
 class CameraState:
-    """How far a camera's pictures are.
+    """Progress of one camera.
 
     Attributes:
-        segmented, undecodable: pictures.
-        last_stamp_ns, jumps_back: of the pictures' headers.
+        segmented, undecodable: numbers of images.
+        last_stamp_ns, jumps_back: of the images' headers.
         infos: newest camera_info messages: stamp and CDR.
-        waiting: pictures whose camera_info has not come: stamp, frame_id, size of the results.
-        without_info: pictures that got none.
-        outdated: pictures whose camera_info is far from them, and what was said of the first.
+        waiting: images whose camera_info was not read yet: stamp, frame_id, size of the results.
+        without_info: number of images without one.
+        outdated: number of images whose camera_info is outdated, and the first such problem.
     """
 
     segmented: int = 0
@@ -35,17 +35,17 @@ class CameraState:
 
 @dataclass
 class Progress:
-    """What was done so far; for the user, and for a run that goes on.
+    """Progress of a run; for the user, and to resume it.
 
     Attributes:
-        bad_pictures: topic, stamp in ns and what is wrong, of the first that could not be decoded.
+        undecodable_frames: topic, stamp in ns and problem of the first ones.
         notes: sentences about the bag.
-        losses: what could not be read of it.
+        losses: what could not be read.
         read: messages of the source.
     """
 
     cameras: dict[str, CameraState] = field(default_factory=dict)
-    bad_pictures: list[tuple[str, int, str]] = field(default_factory=list)
+    undecodable_frames: list[tuple[str, int, str]] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
     read: int = 0
@@ -64,7 +64,7 @@ class Progress:
         self.notes[sentence] = None
 
     def to_json(self) -> dict[str, Any]:
-        """Without what a run that goes on learns again while it passes over what was done."""
+        """Everything except what a resumed run restores from the messages that it skips."""
         values = asdict(self)
         for name in ("losses", "next_label_ns"):
             del values[name]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QoS profiles as bags hold them: YAML with policies as numbers (to metadata version 8) or as words (from 9 on).
+"""QoS profiles in bags: YAML with policies as numbers (up to metadata version 8) or as names (from 9 on).
 
-Every rosbag2 reads the numbers; those of before version 9 read nothing else.
+Every rosbag2 reads the numbers; versions before 9 read only these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INFINITE = {"sec": 9223372036, "nsec": 854775807}  # RMW_DURATION_INFINITE
 
 
 def policies_as_numbers(profiles: Any) -> str:
-    """Offered profiles, as a list or as the YAML of one, to YAML with numbers; what is none of these is left out."""
+    """Convert profiles, a list or its YAML, to YAML with numeric policies; empty if they are not valid."""
     if not profiles:
         return ""
     try:
@@ -40,7 +40,7 @@ def policies_as_numbers(profiles: Any) -> str:
 
 
 def profile(reliability: str = "reliable", durability: str = "volatile", depth: int = 10) -> str:
-    """One offered profile as bags hold it."""
+    """One offered profile in the YAML form of bags."""
     entry = {"history": 1, "depth": depth, "deadline": _INFINITE, "lifespan": _INFINITE}
     policies = {"reliability": reliability, "durability": durability, "liveliness": "system_default"}
     entry |= {key: _number(key, value) for key, value in policies.items()}
@@ -49,7 +49,7 @@ def profile(reliability: str = "reliable", durability: str = "volatile", depth: 
 
 
 def is_latched(profiles: str) -> bool:
-    """Whether a profile says that later subscribers get what was published before."""
+    """Whether a profile is transient local."""
     try:
         return any(entry.get("durability") == 1 for entry in yaml.safe_load(profiles) or ())
     except (AttributeError, TypeError, yaml.YAMLError):
@@ -61,7 +61,7 @@ def _number(key: str, value: Any) -> Any:
 
 
 def _yaml(entries: list[dict[str, Any]]) -> str:
-    # Without aliases, which YAML readers in C++ would have to follow.
+    # Without aliases, which not every YAML reader supports.
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
             return True

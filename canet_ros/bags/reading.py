@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens a bag, whole or not: a folder with or without its metadata.yaml, or a single file."""
+"""Opens a bag, complete or damaged: a folder, with or without metadata.yaml, or a single file."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Bag:
     """An opened bag. Use as a context manager.
 
     Attributes:
-        connections: topics with their types, those without messages too.
-        counts: messages of each topic; empty where a file is too damaged to tell.
+        connections: topics with their types, including those without messages.
+        counts: messages of each topic; empty if a file is too damaged to count them.
         start_ns, end_ns: first and last time.
-        custom: what programs wrote into its metadata.
+        custom: custom data of its metadata.
         topics: QoS and hash of the type by topic and type, as metadata.yaml has them.
-        distribution: of ROS, with which it was recorded; empty: not known.
-        notes: sentences about it that are no damage.
-        metadata: records of other programs in mcap files.
+        distribution: ROS distribution that recorded it; empty: unknown.
+        notes: sentences about the bag that do not concern damage.
+        metadata: metadata records of other programs in mcap files.
     """
 
     path: Path
@@ -73,13 +73,13 @@ class Bag:
     def messages(
         self, start_ns: int | None = None, end_ns: int | None = None, streams: Streams = None
     ) -> Iterator[tuple[int, Message]]:
-        """Messages with the number of their file, in the order of time over all files.
+        """Yield file number and message, by log time over all files.
 
-        Whoever takes all messages to the end has them counted: what metadata.yaml announces beyond them is lost.
+        After all messages were read, those missing from the count in metadata.yaml are added to ``losses``.
 
         Args:
-            start_ns, end_ns: from the former on and before the latter; None: all.
-            streams: the topics that are wanted; None: all.
+            start_ns, end_ns: ``start_ns`` <= log time < ``end_ns``; None: no limit.
+            streams: None: all.
         """
         for file in self.files:
             file.out_of_order = 0
@@ -91,7 +91,7 @@ class Bag:
         begun: list[tuple[int, int, Message, Iterator[Message]]] = []
         read = 0
         while later or begun:
-            # A file is begun when its time has come: each holds some of its messages in memory.
+            # Open iterators hold messages in memory, so a file is started only at its start time.
             while later and not (begun and begun[0][0] < later[-1][0]):
                 _, number = later.pop()
                 messages = self.files[number].messages(*limits, streams)
@@ -107,34 +107,34 @@ class Bag:
             else:
                 heapq.heappop(begun)
         if (start_ns, end_ns, streams) == (None, None, None):
-            missing = (self.announced or 0) - read - self.all_losses().messages
+            missing = (self.announced or 0) - read - self.all_losses().count
             if missing > 0:
-                sentence = f"{METADATA_FILE} announces {self.announced} messages, {read} could be read"
-                self.losses.say(sentence, METADATA_FILE, missing)
+                sentence = f"{METADATA_FILE} counts {self.announced} messages, but {read} could be read"
+                self.losses.add(sentence, METADATA_FILE, missing)
 
     def first_messages(self, wanted: Collection[Connection]) -> Iterator[tuple[str, bytes]]:
-        """Topic and data of the first message of each of these that has one."""
+        """Yield topic and data of the first message of each connection."""
         for stream in {connection.stream for connection in wanted}:
             for _, message in self.messages(streams={stream}):
                 yield message.connection.topic, message.data
                 break
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        """A topic's messages before ``before_ns`` over all files, see ``StorageFile.newest_first``."""
+        """A stream's messages before ``before_ns`` over all files, see ``StorageFile.newest_first``."""
         by_file = (file.newest_first(stream, before_ns) for file in self.files)
         return heapq.merge(*by_file, key=lambda message: message.log_ns, reverse=True)
 
     def attachments(self) -> Iterator[Attachment]:
-        """Those of mcap files, see ``McapFile.attachments``."""
+        """Attachments of mcap files, see ``McapFile.attachments``."""
         for file in self.files:
             if isinstance(file, McapFile):
                 yield from file.attachments()
 
     def all_losses(self) -> Losses:
-        """What was found missing so far, in all files."""
-        total = Losses(dict(self.losses.sentences), dict(self.losses.lost))
+        """Losses found so far, in all files."""
+        total = Losses(dict(self.losses.problems), dict(self.losses.lost))
         for number, file in enumerate(self.files):
-            total.sentences.update(file.losses.sentences)
+            total.problems.update(file.losses.problems)
             total.lost.update({(number, where): count for where, count in file.losses.lost.items()})
         return total
 
@@ -146,11 +146,11 @@ def open_bag(path: Path, work: Path) -> Bag:
     """Open a bag.
 
     Args:
-        path: folder, or file (.mcap, .db3, or either with .zstd behind it).
-        work: folder of our own for what has to be unpacked; made when it is needed.
+        path: folder, or file (.mcap, .db3, or either followed by .zstd).
+        work: folder for decompressed files; created when needed.
 
     Raises:
-        BagError: there is no bag of which anything can be read.
+        BagError: nothing can be read.
     """
     if not path.exists():
         raise BagError(f"{path} does not exist")
@@ -161,9 +161,7 @@ def open_bag(path: Path, work: Path) -> Bag:
     notes = []
     version = metadata.get("version")
     if isinstance(version, int) and version > _KNOWN_VERSION:
-        notes.append(
-            f"{METADATA_FILE} is of version {version}, newer than {_KNOWN_VERSION}, which is known here"
-        )
+        notes.append(f"{METADATA_FILE} has version {version}; the newest supported one is {_KNOWN_VERSION}")
     names = file_paths(path, metadata, losses)
     files: list[StorageFile] = []
     problems = []
@@ -175,14 +173,12 @@ def open_bag(path: Path, work: Path) -> Bag:
         except OSError as error:
             problems.append(f"cannot read {name}: {error.strerror or error}")
     if not files:
-        raise BagError(
-            problems[0] if len(problems) == 1 else f"nothing of {path} can be read: {'; '.join(problems)}"
-        )
+        raise BagError(problems[0] if len(problems) == 1 else f"{path} cannot be read: {'; '.join(problems)}")
     for problem in problems:
-        losses.say(problem)
+        losses.add(problem)
     if not path.is_dir() and not metadata and isinstance(files[0], SqliteFile):
-        losses.say(
-            f"{path.name}: there is no {METADATA_FILE} beside it, so it cannot be told whether it is whole"
+        losses.add(
+            f"{path.name}: {METADATA_FILE} is missing beside it, so its completeness cannot be checked"
         )
     return _bag(path, files, metadata, losses, notes)
 
@@ -226,10 +222,10 @@ def _bag(
     )
 
 
-def defined(connection: Connection, bag: Bag) -> Connection:
-    """A connection with what its file does not say of it.
+def completed(connection: Connection, bag: Bag) -> Connection:
+    """A connection with missing entries filled in.
 
-    QoS and hash of the type are then taken from metadata.yaml; the definition from the distribution's types.
+    QoS and type hash come from metadata.yaml, the definition from the distribution's types.
     """
     qos, type_hash = bag.topics.get((connection.topic, connection.msgtype), ("", ""))
     whole = replace(connection, qos=connection.qos or qos, type_hash=connection.type_hash or type_hash)
@@ -250,14 +246,12 @@ def _open_file(path: Path, work: Path, losses: Losses) -> StorageFile:
     if not magic:
         raise BagError(f"{path} is empty: 0 bytes")
     if magic.startswith(b"#ROSBAG"):
-        raise BagError(
-            f"{path} is a bag of ROS 1: bring it to ROS 2 with rosbags-convert --src {path.name} --dst OUT"
-        )
-    raise BagError(f"{path} is no rosbag2: neither mcap nor a database of SQLite")
+        raise BagError(f"{path} is a ROS 1 bag: convert it with rosbags-convert --src {path.name} --dst OUT")
+    raise BagError(f"{path} is not a rosbag2: neither mcap nor an SQLite database")
 
 
 def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
-    """Unpack a compressed file, as far as it goes."""
+    """Decompress a file, as far as possible."""
     work.mkdir(parents=True, exist_ok=True)
     target = work / (path.stem if path.suffix in (".zstd", ".zst") else path.name)
     frame = zstandard.ZstdDecompressor().decompressobj()
@@ -275,8 +269,8 @@ def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
             if frame.eof and data:  # a file may hold many frames
                 frame = zstandard.ZstdDecompressor().decompressobj()
     if not frame.eof and not problem:
-        problem = "cut off"
+        problem = "truncated"
     if problem:
         size = target.stat().st_size
-        losses.say(f"{path.name}: it cannot be unpacked to its end ({problem}); {size} bytes of it could")
+        losses.add(f"{path.name}: cannot be decompressed completely ({problem}); got {size} bytes")
     return target

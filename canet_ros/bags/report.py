@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recorded drive on one page that needs nothing but itself."""
+"""Renders a recorded drive as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.bags.samples import Sample, unsureness
+from canet_ros.bags.samples import Sample, uncertainty
 from canet_ros.inference.class_table import ClassTable
 from canet_ros.inference.visualization import in_color, overlay
 
@@ -24,7 +24,7 @@ _LOWEST = 8
 
 @dataclass
 class CameraReport:
-    """What the page shows of one camera, a list entry a picture.
+    """Data of one camera; each list has an entry per image.
 
     Attributes:
         shares: of each class, 0..1.
@@ -42,7 +42,7 @@ class CameraReport:
         counts = np.bincount(mask.reshape(-1), minlength=len(classes))[: len(classes)]
         self.times_ns.append(sample.log_ns)
         self.shares.append([round(float(count) / mask.size, 4) for count in counts])
-        self.confidence.append(round(1 - unsureness(sample.segmentation), 4))
+        self.confidence.append(round(1 - uncertainty(sample.segmentation), 4))
         height = max(1, round(_THUMB_WIDTH_PX * sample.image.shape[0] / sample.image.shape[1]))
         size = (_THUMB_WIDTH_PX, height)
         small = in_color(cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ class TopicTimes:
         return (self.count - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
 
 
-def page(
+def render_page(
     title: str,
     start_ns: int,
     cameras: Sequence[CameraReport],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a bag to the messages that the node would have published for them."""
+"""Converts results to the messages that the node would publish."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Connection
 from canet_ros.bags.message_types import LABEL_INFO as LABEL_INFO_TYPE
-from canet_ros.bags.message_types import MessageError, connection, decoded, new, to_cdr
+from canet_ros.bags.message_types import MessageError, connection, from_cdr, new, to_cdr
 from canet_ros.bags.qos import profile
 from canet_ros.messages.images import (
     ImageMessageError,
@@ -22,7 +22,7 @@ from canet_ros.messages.images import (
     image_fields,
 )
 from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput
-from canet_ros.pipeline.outputs import draw
+from canet_ros.pipeline.outputs import render
 
 
 def result_connection(results: str, output: str, distribution: str) -> Connection:
@@ -37,34 +37,34 @@ def result_connection(results: str, output: str, distribution: str) -> Connectio
     return connection(f"{results}/{output}", msgtype, profile("reliable", "volatile", depth=2), distribution)
 
 
-def frame_of(data: bytes, msgtype: str) -> tuple[Any, NDArray[np.uint8]]:
-    """Header and picture, (H, W, 3) BGR or (H, W) grey uint8, of an image message in CDR.
+def image_from_cdr(data: bytes, msgtype: str) -> tuple[Any, NDArray[np.uint8]]:
+    """Header and image, (H, W, 3) BGR or (H, W) grey uint8, of an image message in CDR.
 
     Raises:
-        ImageMessageError: it holds none; the header's stamp, where there is one, is its attribute ``stamp_ns``.
+        ImageMessageError: it cannot be decoded; its attribute ``stamp_ns`` is the header's stamp, if known.
     """
     try:
-        message = decoded(data, msgtype)
+        message = from_cdr(data, msgtype)
     except MessageError as error:
         raise ImageMessageError(str(error)) from error
     image = decode_image(message) if msgtype == IMAGE else decode_compressed(message)
     return message.header, image
 
 
-def picture_messages(
+def image_messages(
     header: Any,
     drawing: RenderInput,
-    pictures: Mapping[str, ImageOutput],
+    image_outputs: Mapping[str, ImageOutput],
     outputs: Sequence[str],
     jpeg_quality: int,
 ) -> dict[str, bytes]:
-    """CDR of the outputs that are pictures.
+    """CDR of the outputs that are images.
 
     Args:
         header: std_msgs/Header of the camera's message, which every result carries.
     """
     messages = {}
-    for name, output, pixels, raw, compressed in draw(drawing, pictures, outputs):
+    for name, output, pixels, raw, compressed in render(drawing, image_outputs, outputs):
         if raw:
             fields = image_fields(pixels, output.encoding)
             message = new(IMAGE, header=header, **fields, data=np.ascontiguousarray(pixels).reshape(-1))

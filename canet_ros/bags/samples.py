@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a bag with what the model makes of them, for reports and for the choice of what to label."""
+"""Samples of a bag with their segmentation, for reports and for choosing frames to label."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.bags.cameras import BagCamera
-from canet_ros.bags.message_types import stamp_of
+from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.reading import Bag
-from canet_ros.bags.results import frame_of
+from canet_ros.bags.results import image_from_cdr
 from canet_ros.inference.segmenter import Segmentation, Segmenter
 from canet_ros.messages.images import ImageMessageError
 
@@ -22,7 +22,7 @@ SECOND_NS = 10**9
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, (H, W, 3) BGR or (H, W) grey uint8, and its segmentation at the network's resolution."""
+    """An image, (H, W, 3) BGR or (H, W) grey uint8, and its segmentation at the network's resolution."""
 
     camera: BagCamera
     log_ns: int
@@ -35,49 +35,51 @@ def samples(
     bag: Bag,
     camera: BagCamera,
     segmenter: Segmenter,
-    seen: Callable[[str, int], None],
-    skipped: Callable[[str], None],
+    on_message: Callable[[str, int], None],
+    on_skipped: Callable[[str], None],
     step_ns: int = 0,
     every: int = 1,
 ) -> Iterator[Sample]:
-    """A camera's pictures: at most one in ``step_ns``, and every n-th one.
+    """Yield every n-th image of a camera, at most one per ``step_ns``.
 
     Args:
-        seen: told topic and time of every message, so that one pass is enough.
-        skipped: told of each picture that cannot be decoded.
+        on_message: called with topic and log time of every message.
+        on_skipped: called with the problem of each image that cannot be decoded.
     """
     next_ns = number = 0
     for _, message in bag.messages():
-        seen(message.connection.topic, message.log_ns)
+        on_message(message.connection.topic, message.log_ns)
         if message.connection.stream != camera.connection.stream:
             continue
         number += 1
         if (number - 1) % every or message.log_ns < next_ns:
             continue
         try:
-            head, image = frame_of(message.data, message.connection.msgtype)
+            header, image = image_from_cdr(message.data, message.connection.msgtype)
         except ImageMessageError as error:
-            skipped(f"{camera.topic}: a picture is skipped: {error}")
+            on_skipped(f"{camera.topic}: skipped an image: {error}")
             continue
         next_ns = message.log_ns + step_ns
-        yield Sample(camera, message.log_ns, stamp_of(head), image, segmenter.segment_batch([image])[0])
+        yield Sample(
+            camera, message.log_ns, header_stamp_ns(header), image, segmenter.segment_batch([image])[0]
+        )
 
 
-def unsureness(segmentation: Segmentation) -> float:
-    """0: sure of every pixel, 1: of none."""
+def uncertainty(segmentation: Segmentation) -> float:
+    """Mean uncertainty of all pixels, 0..1."""
     return float(1 - segmentation.confidence.mean() / 255)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is kept of a picture until the choice is made.
+    """The features of an image that the selection needs.
 
     Attributes:
-        features: of its look and of the share of each class, any number of values of about 0..1.
+        features: appearance and class shares, values of about 0..1.
     """
 
     log_ns: int
-    unsure: float
+    uncertainty: float
     features: NDArray[np.float32]
 
 
@@ -88,19 +90,19 @@ def candidate(sample: Sample, classes: int) -> Candidate:
     look = cv2.cvtColor(small, cv2.COLOR_BGR2LAB).reshape(-1).astype(np.float32) / 255 / np.sqrt(48)
     shares = np.bincount(sample.segmentation.mask.reshape(-1), minlength=classes)[:classes]
     features = np.concatenate((look, shares.astype(np.float32) / sample.segmentation.mask.size))
-    return Candidate(sample.log_ns, unsureness(sample.segmentation), features)
+    return Candidate(sample.log_ns, uncertainty(sample.segmentation), features)
 
 
-def chosen(candidates: list[Candidate], count: int) -> list[int]:
-    """Indexes of the candidates most worth labelling; they come in the order of time, ``candidates`` too.
+def select(candidates: list[Candidate], count: int) -> list[int]:
+    """Indexes of the candidates most worth labelling, in order of time, as ``candidates`` are.
 
-    The drive is cut into ``count`` stretches along which the pictures change equally much, and of each the one of
-    which the model is most unsure is taken; none within a second of another. What is then missing, because a stretch
-    has none to take, are the most unsure of the rest.
+    The drive is divided into ``count`` stretches with equal change of the images. Each contributes the image of
+    highest uncertainty, at least a second from the others. If stretches have none left, the most uncertain
+    of the rest complete the selection.
     """
     if not candidates or count < 1:
         return []
-    unsure = np.array([c.unsure for c in candidates])
+    uncertainty = np.array([c.uncertainty for c in candidates])
     times = np.array([c.log_ns for c in candidates])
     changes = np.linalg.norm(np.diff(np.stack([c.features for c in candidates]), axis=0), axis=1)
     way = np.concatenate(([0.0], changes.cumsum()))
@@ -111,7 +113,7 @@ def chosen(candidates: list[Candidate], count: int) -> list[int]:
         there = free if stretch is None else free & (stretches == stretch)
         if len(picked) == count or not there.any():
             continue
-        best = int(np.where(there, unsure, -1).argmax())
+        best = int(np.where(there, uncertainty, -1).argmax())
         picked.append(best)
         free &= np.abs(times - times[best]) >= SECOND_NS
     return sorted(picked)

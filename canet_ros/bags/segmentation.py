@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segments a bag: the same bag comes out, with the topics that the node would have published.
+"""Segments a bag: copies it and adds the topics that the node would publish.
 
-Reading, decoding, engine, encoding and writing overlap; what comes out does not depend on how.
+Reading, decoding, inference, encoding and writing overlap; the output does not depend on their timing.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import canet_ros
-from canet_ros.bags.ahead import ahead
+from canet_ros.bags.ahead import prefetch
 from canet_ros.bags.bag import BagError, Connection, Message
 from canet_ros.bags.camera_infos import CameraInfos
 from canet_ros.bags.cameras import BagCamera, choose_cameras
+from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult
 from canet_ros.bags.latched import latched
-from canet_ros.bags.message_types import label_info
+from canet_ros.bags.message_types import label_info, stamp_in
 from canet_ros.bags.options import Options
-from canet_ros.bags.output import Output, writing_to
-from canet_ros.bags.picture_work import Picture, ThreadedWork
+from canet_ros.bags.output import Output, check_paths, input_files, writing_to
 from canet_ros.bags.progress import CameraState, Progress
-from canet_ros.bags.reading import Bag, defined, open_bag
+from canet_ros.bags.reading import Bag, completed, open_bag
 from canet_ros.bags.results import result_connection
 from canet_ros.formats import parse_groups
 from canet_ros.inference.class_groups import unknown_classes_problem
@@ -32,21 +32,21 @@ from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO
 
 LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
-_NAMED_PICTURES = 200
+_MAX_NAMED_FRAMES = 200
 
 
 @dataclass
 class _Step:
-    """A message of the source and what becomes of it."""
+    """A message of the source and how it is processed."""
 
     message: Message
     camera: BagCamera | None = None
     begins_file: bool = False
-    picture: Future[Picture] | None = None
+    result: Future[FrameResult] | None = None
 
 
 class _OutFile:
-    """How much of IN is in the file of OUT that is being filled; known before anything is written."""
+    """Decides where OUT is split. Depends on IN only, so it is known before anything is written."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -55,7 +55,7 @@ class _OutFile:
         self._bytes = 0
 
     def is_due(self, number: int, message: Message) -> bool:
-        """Whether a new file begins with this message, of IN's file of this number."""
+        """Whether a new file begins with this message of IN's file ``number``."""
         start_ns, new_source = self._start_ns, number not in self._sources
         self._sources.add(number)
         due = start_ns is not None and (
@@ -72,42 +72,42 @@ class _OutFile:
 def segment_bag(
     source: Path,
     out: Path,
-    work: ThreadedWork,
+    work: FrameProcessorPool,
     options: Options,
-    made_by: Mapping[str, str],
+    provenance: Mapping[str, str],
     resume: bool = False,
     force: bool = False,
     report: Callable[[Bag, Progress], None] = lambda bag, progress: None,
 ) -> Progress:
-    """Write ``out``: the bag ``source`` with the results beside each camera.
+    """Write ``out``: the bag ``source`` with the results of each camera.
 
     Args:
         source: folder or file.
-        out: folder to be made, or a file if it ends in .mcap.
-        work: where its pictures are segmented, with the same options.
-        made_by: what the bag's metadata says of the model.
+        out: folder to create, or a file if it ends in .mcap.
+        work: processes the frames, with the same options.
+        provenance: entries about the model for the bag's metadata.
         report: called after each batch of messages.
 
     Raises:
-        BagError: the bag cannot be read or written, or holds nothing to segment; ``out`` is then not made.
+        BagError: the bag cannot be read or written, or contains nothing to segment; ``out`` is then not created.
     """
-    _check_paths(source, out)
+    check_paths(source, out)
     problem = unknown_classes_problem(parse_groups(options.groups), work.classes.names)
     if problem:
         raise BagError(problem)
-    identity = {"input": _files_of(source), "options": asdict(options), "model": dict(made_by)}
+    identity = {"input": input_files(source), "options": asdict(options), "model": dict(provenance)}
     output = Output(out, f"canet_ros {canet_ros.__version__}", identity, resume, force)
     try:
         progress = Progress() if output.state is None else Progress.from_json(output.state)
         with open_bag(source, output.work) as bag:
             if bag.end_ns == 0 and all(file.start_ns is None for file in bag.files):
-                raise BagError(f"{source} holds no messages{_because(bag)}")
+                raise BagError(f"{source} contains no messages{_because(bag)}")
             for sentence in bag.notes:
                 progress.note(sentence)
             window = _window(source, bag, options)
             cameras = choose_cameras(bag, options.topics, progress.note, window)
             work.views = _views(cameras, options)
-            custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in made_by.items()}}
+            custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in provenance.items()}}
             with writing_to(output.partial):
                 output.begin(custom, bag.distribution)
             run = _Run(bag, cameras, work, options, output, progress, report)
@@ -118,19 +118,19 @@ def segment_bag(
             output.finish(None if options.only_results else bag)
             progress.losses = bag.all_losses()
     except BaseException:
-        output.give_up()
+        output.suspend()
         raise
     return progress
 
 
 class _Run:
-    """One bag on its way through the stages."""
+    """Segments one opened bag."""
 
     def __init__(
         self,
         bag: Bag,
         cameras: Sequence[BagCamera],
-        work: ThreadedWork,
+        work: FrameProcessorPool,
         options: Options,
         output: Output,
         progress: Progress,
@@ -159,10 +159,10 @@ class _Run:
     def go(self, window: tuple[int | None, int | None]) -> None:
         done = self._progress.read
         self._enter_topics()
-        self._infos.find_first(window[0])
+        self._infos.load_initial(window[0])
         if window[0] is not None and not done:
             self._write_latched(window[0])
-        batches = ahead(self._batches(window, done), self._work.ahead, "reading")
+        batches = prefetch(self._batches(window, done), self._work.prefetch, "reading")
         read = 0
         try:
             for batch in batches:
@@ -187,24 +187,24 @@ class _Run:
         self._report(self._bag, self._progress)
 
     def _enter_topics(self) -> None:
-        """In each file all topics, also those without messages."""
+        """Add all topics to the file, including those without messages."""
         for connection in self._bag.connections:
             if connection.topic in self._replaced:
-                self._progress.note(f"{connection.topic} was there before: it is made anew")
+                self._progress.note(f"{connection.topic} exists in the input and is replaced")
             elif not self._options.only_results:
                 self._output.writer.add(self._carried(connection))
         for connection in self._results.values():
             self._output.writer.add(connection)
 
     def _next_file(self) -> None:
-        """Complete a file of OUT; the next one depends on nothing but what is read again when a run goes on."""
+        """Complete a file of OUT; the next one depends only on what a resumed run reads again."""
         self._infos.end_file(self._progress.log_ns)
         self._output.next_file(self._progress.to_json())
         self._progress.next_label_ns = None
         self._enter_topics()
 
     def _batches(self, window: tuple[int | None, int | None], done: int) -> Iterator[list[_Step]]:
-        """Messages in small batches, at most one picture in each, which is in work if it is not among those done."""
+        """Yield messages in small batches with at most one image each, which is submitted unless already done."""
         seen = dict.fromkeys(self._progress.cameras, (0, -1))
         file = _OutFile(self._options)
         batch: list[_Step] = []
@@ -219,17 +219,17 @@ class _Run:
                 wanted, slot = self._wanted(count, slot, message.log_ns)
                 seen[step.camera.topic] = count + 1, slot
                 if wanted and read > done:
-                    step.picture = self._work.submit(message)
+                    step.result = self._work.submit(message)
             batch.append(step)
             size += len(message.data)
-            if step.picture is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
+            if step.result is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
                 yield batch
                 batch, size = [], 0
         if batch:
             yield batch
 
     def _wanted(self, count: int, slot: int, log_ns: int) -> tuple[bool, int]:
-        """Whether the picture is segmented, and the slot of time that the last such one takes up."""
+        """Whether the image is segmented, and the time slot of the last segmented one."""
         if count % self._options.every:
             return False, slot
         if self._options.camera_rate_hz <= 0:
@@ -243,24 +243,24 @@ class _Run:
         if not self._options.only_results and message.connection.topic not in self._replaced:
             writer.write(message._replace(connection=self._carried(message.connection)))
         self._infos.take(message)
-        if step.camera is None or step.picture is None:
+        if step.camera is None or step.result is None:
             return
         state = self._progress.cameras[step.camera.topic]
-        picture = step.picture.result()
-        if picture.problem:
-            self._count_undecodable(step, state, picture.problem)
+        result = step.result.result()
+        if result.problem:
+            self._count_undecodable(step, state, result.problem)
         else:
-            for name, data in picture.results.items():
+            for name, data in result.results.items():
                 self._put(step.camera, name, message.log_ns, data)
             state.segmented += 1
-            stamp = picture.stamp_ns
+            stamp = result.stamp_ns
             state.jumps_back += 0 < stamp < state.last_stamp_ns
             state.last_stamp_ns = stamp
             if CAMERA_INFO in self._options.outputs:
-                self._infos.write_late(step.camera, message.log_ns, picture)
+                self._infos.write_for(step.camera, message.log_ns, result)
 
     def _write_latched(self, start_ns: int) -> None:
-        """What latched topics last said before the cut, as a subscriber that starts there would get it."""
+        """Write the latched messages that a subscriber joining at the cut would receive."""
         with writing_to(self._output.partial):
             for message in latched(self._bag, start_ns):
                 self._write(_Step(message._replace(log_ns=start_ns, publish_ns=start_ns)))
@@ -284,31 +284,31 @@ class _Run:
     def _count_undecodable(self, step: _Step, state: CameraState, problem: str) -> None:
         assert step.camera is not None
         state.undecodable += 1
-        if len(self._progress.bad_pictures) < _NAMED_PICTURES:
-            stamp = _stamp_in(step.message.data) or step.message.log_ns
-            self._progress.bad_pictures.append((step.camera.topic, stamp, problem))
+        if len(self._progress.undecodable_frames) < _MAX_NAMED_FRAMES:
+            stamp = stamp_in(step.message.data) or step.message.log_ns
+            self._progress.undecodable_frames.append((step.camera.topic, stamp, problem))
 
     def _carried(self, connection: Connection) -> Connection:
         if connection not in self._defined:
-            self._defined[connection] = defined(connection, self._bag)
+            self._defined[connection] = completed(connection, self._bag)
         return self._defined[connection]
 
     def _note_the_whole(self) -> None:
-        """What can only be said when everything has been read."""
+        """Add the notes that need the whole bag."""
         progress = self._progress
         if out_of_order := self._bag.out_of_order():
             progress.note(
-                f"recorded times jump back: {out_of_order} messages were written after others of a later time; "
-                "they are put in the order of time"
+                f"recorded times jump back: {out_of_order} messages follow others of a later time; "
+                "they are sorted by time"
             )
         for topic, state in progress.cameras.items():
             if state.jumps_back:
-                progress.note(f"{topic}: the stamps of its pictures jump back {state.jumps_back} times")
-        self._infos.note_the_whole()
+                progress.note(f"{topic}: the stamps of its images jump back {state.jumps_back} times")
+        self._infos.add_summary_notes()
 
 
 def _views(cameras: Sequence[BagCamera], options: Options) -> dict[str, View]:
-    """How each camera is looked at, by topic."""
+    """Camera transform by topic."""
     lists = (options.ignore_masks, options.regions, options.rotations)
     if any(lists) and len(cameras) > 1 and not options.topics:
         raise BagError(
@@ -322,34 +322,6 @@ def _views(cameras: Sequence[BagCamera], options: Options) -> dict[str, View]:
     return {camera.topic: view for camera, view in zip(cameras, views)}
 
 
-def _check_paths(source: Path, out: Path) -> None:
-    if not source.exists():
-        raise BagError(f"{source} does not exist")
-    whole, target = source.resolve(), out.resolve()
-    if not out.name or out.name == "..":
-        raise BagError(f"{out} is a folder that is there already: give the name of a new one")
-    if target == whole:
-        raise BagError(f"{out} is the input itself: give another name")
-    if whole.is_dir() and target.is_relative_to(whole):
-        raise BagError(f"{out} lies in the input {source}: give a name outside of it")
-    if whole.is_relative_to(target):
-        raise BagError(f"the input {source} lies in {out}: give another name")
-    if out.suffix in (".db3", ".bag", ".zstd"):
-        raise BagError(f"{out}: bags are written as mcap; give a folder, or a name that ends in .mcap")
-    with writing_to(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _files_of(source: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of change of what the input is made of."""
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    return [
-        (file.name, status.st_size, status.st_mtime_ns)
-        for file in files
-        if file.is_file() and (status := file.stat())
-    ]
-
-
 def _window(source: Path, bag: Bag, options: Options) -> tuple[int | None, int | None]:
     start_ns, end_ns = options.start_ns, options.end_ns
     if start_ns is not None and start_ns < _ABSOLUTE_FROM_NS:
@@ -359,34 +331,26 @@ def _window(source: Path, bag: Bag, options: Options) -> tuple[int | None, int |
     length_s = (bag.end_ns - bag.start_ns) / 1e9
     lasts = f"{source} lasts {length_s:.3f} s, from {bag.start_ns / 1e9:.3f} on"
     if start_ns is not None and start_ns > bag.end_ns:
-        raise BagError(f"--start lies behind the end: {lasts}")
+        raise BagError(f"--start is after the end: {lasts}")
     if end_ns is not None and end_ns <= bag.start_ns:
-        raise BagError(f"--end lies before the beginning: {lasts}")
+        raise BagError(f"--end is before the beginning: {lasts}")
     if start_ns is not None and end_ns is not None and end_ns <= start_ns:
-        raise BagError("--end must lie behind --start")
+        raise BagError("--end must be after --start")
     return start_ns, end_ns
 
 
-# Three years: times below are counted from the beginning of the bag, times above from 1970.
+# Three years: times below are relative to the beginning of the bag, times above are since 1970.
 _ABSOLUTE_FROM_NS = 10**8 * 10**9
 
 
 def _because(bag: Bag) -> str:
-    sentences = list(bag.all_losses().sentences)
+    sentences = list(bag.all_losses().problems)
     return f": {'; '.join(sentences)}" if sentences else ""
 
 
 def _nothing(source: Path, progress: Progress, cameras: Sequence[BagCamera]) -> str:
     topics = ", ".join(camera.topic for camera in cameras)
     if progress.undecodable:
-        _, _, problem = progress.bad_pictures[0]
-        return f"none of the {progress.undecodable} pictures on {topics} could be decoded: {problem}"
-    return f"{source} holds no pictures on {topics} in this time"
-
-
-def _stamp_in(data: bytes) -> int:
-    """The stamp at the beginning of a CDR message, which is there when the rest is not; 0: none."""
-    if len(data) < 12 or data[:2] not in (b"\0\0", b"\0\1"):
-        return 0
-    order = "little" if data[1] else "big"
-    return int.from_bytes(data[4:8], order) * 10**9 + int.from_bytes(data[8:12], order)  # type: ignore[arg-type]
+        _, _, problem = progress.undecodable_frames[0]
+        return f"none of the {progress.undecodable} images on {topics} could be decoded: {problem}"
+    return f"{source} contains no images on {topics} in this time range"

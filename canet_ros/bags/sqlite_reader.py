@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the sqlite3 files of rosbag2, of every version; of a damaged one the rows that can be had."""
+"""Reads sqlite3 files of rosbag2, of every version, including damaged ones row by row."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _MAX_ROWS_PER_PAGE = 200  # of a page of 4 kB, for a guess how far row numbers m
 _DAMAGE = (
     sqlite3.DatabaseError,
     UnicodeDecodeError,
-)  # the latter: what SQLite says of names that are no text
+)  # the latter for names that are not text
 _WITH_TIME = "typeof(timestamp) = 'integer' AND timestamp >= 0"
 
 
 class SqliteFile:
-    """One db3 file, opened for reading alone.
+    """One db3 file, opened read-only.
 
     Args:
-        work: folder of our own. A file whose recorder was killed is copied there with its journal, because SQLite
-            mends what it opens.
+        work: folder for copies. A file whose recorder was killed is copied there with its journal, because SQLite
+            repairs the file when it opens it.
 
     Raises:
-        BagError: it cannot be opened, is no SQLite database, or none of rosbag2.
+        BagError: it cannot be opened, or is not an SQLite database of rosbag2.
     """
 
     in_time_order = True
@@ -67,16 +67,16 @@ class SqliteFile:
                 self._read_topics(path)
             except _DAMAGE as error:
                 self._salvage(error)
-                # Else SQLite opens no file that is shorter than its header says. Nothing is written: it is read-only.
+                # Without it SQLite refuses a file shorter than its header says. Nothing is written: it is read-only.
                 self._database.execute("PRAGMA writable_schema = ON")
                 self._read_topics(path)
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise BagError(f"{path} is no database of rosbag2 that can be read: {error}") from error
+            raise BagError(f"{path} cannot be read as a rosbag2 database: {error}") from error
         try:
             self._read_counts()
         except _DAMAGE as error:
             self._salvage(error)
-            rows = self._salvaged()
+            rows = self._salvaged_rows()
             if rows:
                 self.start_ns, self.end_ns = rows[0][0], rows[-1][0]
 
@@ -100,7 +100,7 @@ class SqliteFile:
     def _found(
         self, start_ns: int, end_ns: int, streams: Streams, newest_first: bool = False
     ) -> Iterator[tuple[int, int, tuple[int, bytes] | None]]:
-        """Time, number, and topic and data, by time; from the beginning again if the database proves to be damaged."""
+        """Yield time, row id, and topic and data, by time; starts over if the database turns out to be damaged."""
         if not self._damaged:
             topics = [
                 number for number, c in self._by_topic.items() if streams is None or c.stream in streams
@@ -119,7 +119,7 @@ class SqliteFile:
                 return
             except _DAMAGE as error:
                 self._salvage(error)
-        for log_ns, number in reversed(self._salvaged()) if newest_first else self._salvaged():
+        for log_ns, number in reversed(self._salvaged_rows()) if newest_first else self._salvaged_rows():
             if start_ns <= log_ns < end_ns:
                 try:
                     yield log_ns, number, self._row(number)
@@ -136,12 +136,12 @@ class SqliteFile:
         topic, data = row or (None, None)
         connection = self._by_topic.get(topic) if topic is not None else None
         if connection is None or not isinstance(data, bytes):
-            self.losses.say(f"{self._name}: rows that belong to no topic, or hold no bytes", number, 1)
+            self.losses.add(f"{self._name}: rows without a known topic, or without data", number, 1)
         elif streams is None or connection.stream in streams:
             try:
                 yield Message(connection, log_ns, log_ns, 0, message_bytes(data, connection))
             except (zstandard.ZstdError, MemoryError):
-                self.losses.say(f"{self._name}: messages whose compression is damaged", number, 1)
+                self.losses.add(f"{self._name}: messages whose compression is damaged", number, 1)
 
     def _connect(self, path: Path, work: Path) -> sqlite3.Connection:
         path = path.resolve()
@@ -149,7 +149,7 @@ class SqliteFile:
         journals = [journal for journal in journals if journal.is_file() and journal.stat().st_size]
         options = "mode=ro&immutable=1"
         if journals:
-            self.losses.say(f"{self._name}: it was never closed; its journal is read too")
+            self.losses.add(f"{self._name}: never closed; its journal is read too")
             work.mkdir(parents=True, exist_ok=True)
             for file in (path, *journals):
                 shutil.copyfile(file, work / file.name)
@@ -163,7 +163,7 @@ class SqliteFile:
         execute = self._database.execute
         tables = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"topics", "messages"} <= tables:
-            raise BagError(f"{path} is a database, but none of rosbag2: it has no tables topics and messages")
+            raise BagError(f"{path} is not a rosbag2 database: it lacks the tables topics and messages")
         definitions = {}
         if "message_definitions" in tables:
             query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
@@ -209,20 +209,18 @@ class SqliteFile:
         (rows,) = self._database.execute("SELECT count(*) FROM messages").fetchone()
         without = rows - sum(count for _, count, *_ in groups)
         if without:
-            self.losses.say(
-                f"{self._name}: messages without a time, or of one before 1970", "no time", without
-            )
+            self.losses.add(f"{self._name}: messages without a valid time", "no time", without)
 
     def _salvage(self, error: Exception) -> None:
-        """Read by row numbers from here on."""
+        """Read by row id from here on."""
         self._damaged = True
-        self.losses.say(
-            f"{self._name}: the database is damaged ({error}) and read row by row; "
-            f"sqlite3 {self._name} .recover may find more"
+        self.losses.add(
+            f"{self._name}: the database is damaged ({error}); reading row by row; "
+            f"sqlite3 {self._name} .recover may recover more"
         )
 
-    def _salvaged(self) -> list[tuple[int, int]]:
-        """Times and numbers of the rows that can be found, by time, stepping over what is damaged."""
+    def _salvaged_rows(self) -> list[tuple[int, int]]:
+        """Times and ids of the readable rows, by time; skips damaged parts."""
         if self._rows is not None:
             return self._rows
         rows = []
@@ -247,5 +245,5 @@ class SqliteFile:
 
 
 def _text(value: object) -> str:
-    """A column that ought to hold text, whatever it does hold."""
+    """Text of a column, whatever type it has."""
     return value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet pick``: the frames of a drive that are most worth labelling."""
+"""``canet pick``: selects the frames of a drive most worth labelling."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_label_force_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--force", action="store_true", help="write labels anew that exist and that nobody changed"
+        "--force", action="store_true", help="replace existing labels, except those changed by hand"
     )
-    parser.add_argument("--force-labels", action="store_true", help="those that were changed by hand, too")
+    parser.add_argument("--force-labels", action="store_true", help="replace labels changed by hand too")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.frames import FileNames
     from canet_ros.bags.label_folder import LabelFolder
     from canet_ros.bags.reading import open_bag
-    from canet_ros.bags.samples import candidate, chosen, samples
+    from canet_ros.bags.samples import candidate, samples, select
 
     if arguments.count < 1:
         raise ValueError(f"--count must be 1 or more, not {arguments.count}")
@@ -50,10 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
         classes = len(segmenter.spec.classes)
         for camera in cameras:
             found = samples(bag, camera, segmenter, _nothing, left_out.append, STEP_NS)
-            looked_at = tqdm(found, camera.topic, unit="picture")
+            looked_at = tqdm(found, camera.topic, unit="image")
             candidates = [candidate(sample, classes) for sample in looked_at]
-            wanted = {candidates[index].log_ns for index in chosen(candidates, arguments.count)}
-            # A second pass: pictures are large, and only a few are wanted.
+            wanted = {candidates[index].log_ns for index in select(candidates, arguments.count)}
+            # A second pass, because the images do not fit into memory.
             for sample in samples(bag, camera, segmenter, _nothing, _nothing, STEP_NS):
                 if sample.log_ns not in wanted:
                     continue
@@ -61,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
                 size = (sample.image.shape[1], sample.image.shape[0])
                 mask = sample.segmentation.resized(size).mask
                 labels.write(name, {"images": sample.image, "labels": mask})
-        left_out += bag.all_losses().sentences
+        left_out += bag.all_losses().problems
     if labels.names == 0:
-        raise ValueError(f"no picture of {arguments.bag} could be decoded")
-    print(labels.summary("pictures and pre-labels"))
+        raise ValueError(f"no image of {arguments.bag} could be decoded")
+    print(labels.summary("images and pre-labels"))
     status = status_of(arguments.bag, left_out)
     if problem := labels.problem():
         raise ValueError(problem)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet record``: a drive to mcap, where there is no ``ros2 bag``."""
+"""``canet record``: records a drive as mcap without ``ros2 bag``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from canet_ros.launching.ending import end_by_exception, ending_signals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, nargs="?", help="folder to be made (default: canet_ and the time)")
+    parser.add_argument("out", type=Path, nargs="?", help="folder to create (default: canet_ and the time)")
     parser.add_argument(
         "--node", default="/canet", help="segmentation node whose cameras and results are recorded"
     )
     parser.add_argument(
-        "--topics", nargs="+", default=[], metavar="TOPIC", help="these topics, not the node's"
+        "--topics", nargs="+", default=[], metavar="TOPIC", help="record these topics instead of the node's"
     )
-    parser.add_argument("--duration", type=float, default=0.0, metavar="S", help="end after it; 0: by Ctrl-C")
+    parser.add_argument(
+        "--duration", type=float, default=0.0, metavar="S", help="stop after this duration; 0: until Ctrl-C"
+    )
     parser.add_argument("--use-sim-time", action="store_true", help="stamp by /clock")
 
 
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         node = RecorderNode(arguments.topics, arguments.node, out, arguments.use_sim_time)
         what = f"{len(arguments.topics)} topics" if arguments.topics else f"the topics of {arguments.node}"
-        print(f"recording {what} to {out}; Ctrl-C ends it", flush=True)
+        print(f"recording {what} to {out}; Ctrl-C stops it", flush=True)
         start_s = time.monotonic()
         try:
             while not 0 < arguments.duration <= time.monotonic() - start_s:
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             pass
         except BagError as error:
             raise RuntimeError(f"the recording ended early: {error}") from error
-        with signals_ignored():  # an impatient second Ctrl-C costs nothing of the bag
+        with signals_ignored():  # a second Ctrl-C must not damage the bag
             node.finish()
     except RCLError as error:
         raise RuntimeError(node_problem(error)) from error
@@ -69,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     for topic, count in node.lost.items():
         print(f"{topic}: {count} messages lost by the middleware")
     for topic in node.missing():
-        print(f"{topic}: nobody published it")
+        print(f"{topic}: not published")
     if not node.recorded:
-        print("canet record: no message came", file=sys.stderr)
+        print("canet record: no message received", file=sys.stderr)
         return 1
     return 0

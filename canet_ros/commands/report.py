@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page (default: report.html)")
     add_force_argument(parser)
     parser.add_argument(
-        "--frames", type=int, default=300, help="most pictures of each camera, evenly taken (default: 300)"
+        "--frames",
+        type=int,
+        default=300,
+        help="maximum number of images per camera, evenly spaced (default: 300)",
     )
     add_topics_argument(parser)
     add_model_arguments(parser)
@@ -39,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.cameras import choose_cameras
     from canet_ros.bags.reading import open_bag
-    from canet_ros.bags.report import CameraReport, TopicTimes, page
+    from canet_ros.bags.report import CameraReport, TopicTimes, render_page
     from canet_ros.bags.samples import samples
 
     if arguments.frames < 1:
@@ -52,33 +55,33 @@ def run(arguments: argparse.Namespace) -> int:
         times: dict[str, TopicTimes] = defaultdict(TopicTimes)
         reports: list[CameraReport] = []
         left_out: list[str] = []
-        with tqdm(unit="picture") as bar:
+        with tqdm(unit="image") as bar:
             for index, camera in enumerate(cameras):
                 report = CameraReport(camera.topic)
-                # By number: one message of a clock that was not set would stretch steps of time over the whole drive.
+                # By number, not time: one message from an unset clock would stretch time steps over the whole drive.
                 every = -(-bag.counts.get(camera.topic, 0) // arguments.frames) or 1
                 seen = (lambda topic, log_ns: times[topic].add(log_ns)) if index == 0 else _nothing
                 for sample in samples(bag, camera, segmenter, seen, left_out.append, every=every):
                     report.add(sample, segmenter.spec.classes, table)
                     bar.update()
                 reports.append(report)
-        left_out += bag.all_losses().sentences
+        left_out += bag.all_losses().problems
     if not any(report.times_ns for report in reports):
-        raise ValueError(f"no picture of {arguments.bag} could be decoded")
+        raise ValueError(f"no image of {arguments.bag} could be decoded")
     facts = {
         "lasts": f"{(bag.end_ns - bag.start_ns) / 1e9:.1f} s",
         "model": segmenter.spec.name,
         "engine": f"{segmenter.engine.name} {segmenter.engine.precision}",
         **({"left out:": "; ".join(left_out)} if left_out else {}),
     }
-    text = page(arguments.bag.name, bag.start_ns, reports, times, segmenter.spec.classes, facts)
+    text = render_page(arguments.bag.name, bag.start_ns, reports, times, segmenter.spec.classes, facts)
     write_text(arguments.out, text)
-    print(f"{sum(len(report.times_ns) for report in reports)} pictures: {arguments.out}")
+    print(f"{sum(len(report.times_ns) for report in reports)} images: {arguments.out}")
     return status_of(arguments.bag, left_out)
 
 
 def status_of(bag: Path, left_out: Sequence[str]) -> int:
-    """Of a bag of which something was left out, which is said."""
+    """Report what could not be read of a bag; returns the exit status."""
     for sentence in dict.fromkeys(left_out):
         print(f"{bag}: {sentence}", file=sys.stderr)
     return DAMAGED if left_out else 0

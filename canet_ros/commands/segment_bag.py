@@ -36,29 +36,29 @@ from canet_ros.pipeline.outputs import COMPRESSED
 if TYPE_CHECKING:
     from canet_ros.bags.addresses import Address
     from canet_ros.bags.bag import BagError
-    from canet_ros.bags.picture_work import ThreadedWork
+    from canet_ros.bags.frame_processing import FrameProcessorPool
     from canet_ros.bags.progress import Progress
 
 Job = tuple["Path | Address", "Path | Address"]
 Outcome = Union[dict[str, Any], "BagError"]
 DAMAGED = 3
-# Each holds the network's memory for a picture.
-MOST_STREAMS = 8
+# Each stream holds the network's memory for one image.
+MAX_STREAMS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input",
-        type=_place,
+        type=_location,
         nargs="+",
         metavar="IN",
-        help="rosbag2: folder, .mcap or .db3 file; or an address of one that fsspec knows, as s3://bucket/drive",
+        help="rosbag2: folder, .mcap or .db3 file; or an fsspec URL such as s3://bucket/drive",
     )
     parser.add_argument(
         "out",
-        type=_place,
+        type=_location,
         metavar="OUT",
-        help="bag to be made: a folder, or one file if it ends in .mcap; with several IN a folder of bags",
+        help="bag to write: a folder, or one file if it ends in .mcap; with several IN a folder of bags",
     )
     parser.add_argument(
         "--topics", nargs="+", action="extend", metavar="TOPIC", help="image topics (default: all)"
@@ -67,30 +67,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--start",
         type=_time_ns,
         metavar="S",
-        help="from this time on: seconds from the beginning, or since 1970",
+        help="start time: seconds from the beginning, or since 1970",
     )
-    parser.add_argument("--end", type=_time_ns, metavar="S", help="before this time")
-    parser.add_argument("--duration", type=_time_ns, metavar="S", help="seconds from --start on, not --end")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th picture of each camera")
+    parser.add_argument("--end", type=_time_ns, metavar="S", help="end time, exclusive")
     parser.add_argument(
-        "--camera-rate", type=float, default=0.0, metavar="HZ", help="most pictures a second of each camera"
+        "--duration", type=_time_ns, metavar="S", help="seconds from --start, instead of --end"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="segment every N-th image of each camera"
+    )
+    parser.add_argument(
+        "--camera-rate", type=float, default=0.0, metavar="HZ", help="maximum rate per camera"
     )
     parser.add_argument(
         "--split-size",
         type=float,
         default=0.0,
         metavar="MB",
-        help="begin a new file of OUT with so much of IN's messages in one (default: where IN's files end)",
+        help="begin a new file of OUT after this size of IN's messages (default: split as IN is)",
     )
     parser.add_argument(
         "--split-duration",
         type=float,
         default=0.0,
         metavar="S",
-        help="begin a new file of OUT after this time",
+        help="begin a new file of OUT after this duration",
     )
     parser.add_argument(
-        "--only-results", action="store_true", help="results alone, to be played beside the original"
+        "--only-results", action="store_true", help="write only the results, to be played beside the original"
     )
     parser.add_argument(
         "--outputs",
@@ -109,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="X",
-        help="pixels of less confidence are unlabelled, 0..1",
+        help="pixels below this confidence become unlabelled, 0..1",
     )
     parser.add_argument(
         "--groups",
@@ -122,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="X,Y,W,H",
-        help="of each of --topics the part that the network sees, in pixels; '': all",
+        help="for each of --topics the region to segment, in pixels; '': all",
     )
     parser.add_argument(
         "--rotations",
@@ -130,45 +134,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=[],
         metavar="DEGREES",
-        help="that bring the image of each of --topics upright, clockwise: 0, 90, 180 or 270",
+        help="clockwise rotation that makes the image of each of --topics upright: 0, 90, 180 or 270",
     )
     parser.add_argument(
         "--ignore-masks",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="of each of --topics an image that is white where no class is wanted; '': none",
+        help="for each of --topics an image that is white where pixels are ignored; '': none",
     )
-    parser.add_argument("--steady", action="store_true", help="masks that flicker less, as the node's steady")
     parser.add_argument(
-        "--resume", action="store_true", help="go on behind the last file of OUT that is finished"
+        "--steady", action="store_true", help="apply the temporal filter, as the node's parameter steady"
     )
+    parser.add_argument("--resume", action="store_true", help="continue after the last finished file of OUT")
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace OUT, an unfinished run and what the options below name, but for labels that were changed by hand",
+        help="replace OUT, an unfinished run and the outputs below, except labels that were changed by hand",
     )
-    parser.add_argument("--force-labels", action="store_true", help="replace those, too")
+    parser.add_argument("--force-labels", action="store_true", help="replace those too")
     parser.add_argument(
         "--salvage", action="store_true", help=f"exit 0, not {DAMAGED}, when parts of IN are damaged"
     )
     parser.add_argument(
-        "--video", type=_path, metavar="FILE.mp4", help="the overlays as a video, one a camera"
+        "--video", type=_path, metavar="FILE.mp4", help="write the overlays as videos, one per camera"
     )
     parser.add_argument(
-        "--masks", type=_path, metavar="DIR", help="a PNG of class ids a picture, and stamps.csv"
+        "--masks", type=_path, metavar="DIR", help="write a PNG of class ids per image, and stamps.csv"
     )
     parser.add_argument(
-        "--labels", type=_path, metavar="DIR", help="pictures and masks in the layout of canet train"
+        "--labels", type=_path, metavar="DIR", help="write images and masks in the layout of canet train"
     )
     parser.add_argument(
         "--ray",
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="each IN as a task on the Ray cluster there (without ADDRESS on this machine's cores)",
+        help="process each IN as a task on this Ray cluster (default ADDRESS: this machine's cores)",
     )
-    parser.add_argument("--json", type=_path, metavar="FILE", help="write what was done as JSON")
+    parser.add_argument("--json", type=_path, metavar="FILE", help="write a summary as JSON")
     add_model_arguments(parser)
 
 
@@ -176,14 +180,14 @@ def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.bag import BagError
     from canet_ros.bags.frames import STAMPS_FILE, require_video
 
-    options = _options(arguments)  # what is wrong with them is said before anything else
+    options = _options(arguments)  # validates them before any work
     lists = (options.ignore_masks, options.regions, options.rotations)
     read_views(max(len(options.topics), *map(len, lists)), *lists)
     outs = _outs(arguments.input, arguments.out)
     missing = [str(source) for source in arguments.input if not source.exists()]
     if missing:
         raise BagError(f"{', '.join(missing)} does not exist")
-    # What cannot be written is better known before the work than after it.
+    # Check that files can be written before the work, not after it.
     require_writable(arguments.json, arguments.video)
     if arguments.video:
         require_video(arguments.video)
@@ -191,17 +195,17 @@ def run(arguments: argparse.Namespace) -> int:
         require_new(arguments.json, *(_video_of(arguments, out.name) for out in outs))
     for folder in filter(None, (arguments.masks, arguments.labels)):
         require_writable(folder / STAMPS_FILE)
-    arguments.keep_files = arguments.resume  # which Ray's tasks set, for bags alone
+    arguments.keep_files = arguments.resume  # separate from resume, which Ray's tasks set for bags
     jobs = []
     status = 0
     for source, out in zip(arguments.input, outs):
-        if not (arguments.resume and _is_whole(out)):
+        if not (arguments.resume and _is_complete(out)):
             jobs.append((source, out))
-        elif problem := _finished(out, arguments):
+        elif problem := _write_missing_extras(out, arguments):
             print(f"canet segment-bag: {problem}", file=sys.stderr)
             status = 1
     done = []
-    for outcome in _here(jobs, arguments) if arguments.ray is None else _on_ray(jobs, arguments):
+    for outcome in _locally(jobs, arguments) if arguments.ray is None else _on_ray(jobs, arguments):
         if isinstance(outcome, BagError):
             if len(outs) == 1:
                 raise outcome
@@ -219,24 +223,24 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _is_whole(out: Path | Address) -> bool:
-    return out.exists() if isinstance(out, Path) else out.is_whole()
+def _is_complete(out: Path | Address) -> bool:
+    return out.exists() if isinstance(out, Path) else out.is_complete()
 
 
-def _here(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
-    """One bag after the other."""
+def _locally(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
+    """Segment one bag after another."""
     for job in jobs:
-        yield _segment(job, arguments, min(usable_cores(), MOST_STREAMS))
+        yield _segment(job, arguments, min(usable_cores(), MAX_STREAMS))
 
 
 def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
-    """Bags as tasks; see ``bags.on_ray``."""
+    """Segment bags as Ray tasks; see ``bags.on_ray``."""
     from canet_ros.bags.on_ray import bags_on_ray
-    from canet_ros.bags.output import partial_of
+    from canet_ros.bags.output import partial_path
 
     if not jobs:
         return
-    # Workers have folders of their own to start in.
+    # Workers have other working directories.
     for name in ("video", "masks", "labels"):
         if getattr(arguments, name):
             setattr(arguments, name, getattr(arguments, name).absolute())
@@ -246,14 +250,12 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
     ]
     for out in (out for _, out in jobs if isinstance(out, Path)):
         if arguments.force:
-            shutil.rmtree(partial_of(out), ignore_errors=True)
+            shutil.rmtree(partial_path(out), ignore_errors=True)
         elif out.exists():
             raise ValueError(f"{out} exists: give another name, or --force to replace it")
-        elif partial_of(out).exists() and not arguments.resume:
-            raise ValueError(
-                f"{partial_of(out)} is unfinished: --resume goes on with it, --force starts anew"
-            )
-    # A task whose worker was killed is done again, and goes on where it was.
+        elif partial_path(out).exists() and not arguments.resume:
+            raise ValueError(f"{partial_path(out)} is unfinished: --resume continues it, --force starts over")
+    # A task whose worker was killed is repeated and resumes the bag.
     again = argparse.Namespace(**{**vars(arguments), "resume": True})
     gpus = 1 if arguments.device.startswith("cuda") else 0
     absolute = [(source.absolute(), out.absolute()) for source, out in jobs]
@@ -262,26 +264,26 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
 
 @functools.lru_cache(maxsize=1)
 def _segmenter(flags: tuple[tuple[str, str], ...], streams: int) -> Segmenter:
-    # Each picture is in the hands of one thread; there are as many as cores.
+    # Each image is processed by one thread, and there are as many threads as cores.
     cv2.setNumThreads(1)
     return load_segmenter(argparse.Namespace(**dict(flags)), streams=streams)
 
 
 def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
-    """A bag; workers keep the engine from one to the next."""
-    from canet_ros.bags.picture_work import ThreadedWork
+    """Segment a bag; a process keeps its engine for the next one."""
+    from canet_ros.bags.frame_processing import FrameProcessorPool
 
     names = ("model", "device", "engine", "precision", "resolution")
     segmenter = _segmenter(tuple((name, getattr(arguments, name)) for name in names), streams)
-    with ThreadedWork(segmenter, _options(arguments)) as work:
-        return _segment_with(work, _made_by(segmenter, arguments), job, arguments)
+    with FrameProcessorPool(segmenter, _options(arguments)) as pool:
+        return _segment_with(pool, _provenance(segmenter, arguments), job, arguments)
 
 
 def _segment_with(
-    work: ThreadedWork, made_by: dict[str, str], job: Job, arguments: argparse.Namespace
+    pool: FrameProcessorPool, provenance: dict[str, str], job: Job, arguments: argparse.Namespace
 ) -> Outcome:
-    """What was done of a bag, for --json; or why nothing could be."""
-    from canet_ros.bags.addresses import near
+    """Summary of a bag for --json, or the error."""
+    from canet_ros.bags.addresses import local_copies
     from canet_ros.bags.bag import BagError
     from canet_ros.bags.progress import Progress
     from canet_ros.bags.segmentation import segment_bag
@@ -289,21 +291,21 @@ def _segment_with(
     start_s = time.monotonic()
     options, progress = _options(arguments), Progress()
     try:
-        with near(*job, arguments.force) as (source, out), _Bar(source.name) as bar:
-            # It is there if a worker was killed behind its end, or if it could not be brought to where it belongs.
+        with local_copies(*job, arguments.force) as (source, out), _Bar(source.name) as bar:
+            # OUT exists if a worker was killed after finishing it, or if its upload failed.
             if not (arguments.resume and out.exists()) or arguments.force:
                 progress = segment_bag(
-                    source, out, work, options, made_by, arguments.resume, arguments.force, bar.show
+                    source, out, pool, options, provenance, arguments.resume, arguments.force, bar.show
                 )
-            problem = _written_beside(out, job[1], arguments)
+            problem = _write_extras(out, job[1], arguments)
     except BagError as error:
         return error
     except KeyboardInterrupt:
-        print("stopped: --resume goes on behind the last file of OUT that is finished", file=sys.stderr)
+        print("stopped: --resume continues after the last finished file of OUT", file=sys.stderr)
         raise
-    _print_what_is_not_plain(job[0], progress)
+    _print_notes(job[0], progress)
     skipped = f", {progress.undecodable} skipped" if progress.undecodable else ""
-    print(f"{progress.segmented} pictures of {len(progress.cameras)} cameras segmented{skipped}: {job[1]}")
+    print(f"segmented {progress.segmented} images of {len(progress.cameras)} cameras{skipped}: {job[1]}")
     return {
         "input": str(job[0]),
         "output": str(job[1]),
@@ -312,52 +314,52 @@ def _segment_with(
         "undecodable": progress.undecodable,
         "undecodable_pictures": [
             {"topic": topic, "stamp_ns": stamp, "problem": problem}
-            for topic, stamp, problem in progress.bad_pictures
+            for topic, stamp, problem in progress.undecodable_frames
         ],
         "notes": list(progress.notes),
-        "damage": list(progress.losses.sentences),
-        "messages_lost": progress.losses.messages,
+        "damage": list(progress.losses.problems),
+        "messages_lost": progress.losses.count,
         "problem": problem,
         "seconds": round(time.monotonic() - start_s, 3),
     }
 
 
-def _print_what_is_not_plain(source: Path | Address, progress: Progress) -> None:
+def _print_notes(source: Path | Address, progress: Progress) -> None:
     for sentence in progress.notes:
         print(f"{source}: {sentence}", file=sys.stderr)
-    for topic, stamp_ns, problem in progress.bad_pictures:
+    for topic, stamp_ns, problem in progress.undecodable_frames:
         print(
-            f"{topic}: the picture of {stamp_ns // 10**9}.{stamp_ns % 10**9:09d} is skipped: {problem}",
+            f"{topic}: the image of {stamp_ns // 10**9}.{stamp_ns % 10**9:09d} was skipped: {problem}",
             file=sys.stderr,
         )
     losses = progress.losses
-    for sentence in losses.sentences:
+    for sentence in losses.problems:
         print(f"{source}: {sentence}", file=sys.stderr)
-    if losses.sentences:
+    if losses.problems:
         lost = (
-            f"at least {losses.messages} messages are lost"
-            if losses.messages
-            else "no message is known to be lost"
+            f"at least {losses.count} messages are lost"
+            if losses.count
+            else "the number of lost messages is unknown"
         )
         print(f"{source} is damaged: {lost}", file=sys.stderr)
 
 
-def _finished(out: Path | Address, arguments: argparse.Namespace) -> str:
-    """Write, of a bag that is whole, the files that are not there; what keeps us from it, or nothing."""
-    print(f"{out} is whole: nothing of it is left to do")
+def _write_missing_extras(out: Path | Address, arguments: argparse.Namespace) -> str:
+    """Write the missing extra files of a complete bag; returns a problem, or an empty string."""
+    print(f"{out} is already complete")
     if isinstance(out, Path):
-        return _written_beside(out, out, arguments)
+        return _write_extras(out, out, arguments)
     if not (arguments.video or arguments.masks or arguments.labels):
         return ""
     with tempfile.TemporaryDirectory() as folder:
-        out.fetch(Path(folder) / out.name)
-        return _written_beside(Path(folder) / out.name, out, arguments)
+        out.download(Path(folder) / out.name)
+        return _write_extras(Path(folder) / out.name, out, arguments)
 
 
-def _written_beside(bag_here: Path, out: Path | Address, arguments: argparse.Namespace) -> str:
-    """Write video, masks and labels, from the bag that was made; what keeps us from it, or nothing.
+def _write_extras(bag_here: Path, out: Path | Address, arguments: argparse.Namespace) -> str:
+    """Write video, masks and labels from the finished bag; returns a problem, or an empty string.
 
-    With several bags they go to folders of their names. What is there already is whole, and left with ``--resume``.
+    With several bags they go to folders of their names. ``--resume`` keeps existing files, which are complete.
     """
     from canet_ros.bags.frames import STAMPS_FILE, write_labels, write_masks, write_videos
     from canet_ros.bags.label_folder import LabelFolder
@@ -383,19 +385,19 @@ def _written_beside(bag_here: Path, out: Path | Address, arguments: argparse.Nam
             if arguments.labels:
                 labels = folder_of(arguments.labels, in_splits=True)
                 write_labels(bag, labels)
-                print(labels.summary("pictures with labels"))
+                print(labels.summary("images with labels"))
                 problems.append(labels.problem())
             if path := _video_of(arguments, out.name):
                 there = [path, *path.parent.glob(f"{glob.escape(path.stem)}_*{path.suffix}")]
                 if not (arguments.keep_files and any(file.exists() for file in there)):
                     print(f"video: {', '.join(map(str, write_videos(bag, path, arguments.force)))}")
-    except Exception as error:  # whatever OpenCV and FFmpeg throw: the bag is whole, and that is said
-        return f"{out} is whole, but what was to be written of it is not: {error}; --resume writes what is missing"
+    except Exception as error:  # OpenCV and FFmpeg raise many types; the bag is complete
+        return f"{out} is complete, but its extra files are not: {error}; --resume writes the missing ones"
     return "; ".join(filter(None, problems))
 
 
 def _video_of(arguments: argparse.Namespace, name: str) -> Path | None:
-    """File of the video, of several bags that of this name."""
+    """Path of the video; with several bags it includes the bag's name."""
     path: Path | None = arguments.video
     if path is None or len(arguments.input) == 1:
         return path
@@ -403,7 +405,7 @@ def _video_of(arguments: argparse.Namespace, name: str) -> Path | None:
 
 
 class _Bar:
-    """Progress in seconds of the bag, with frames per second and what was skipped."""
+    """Progress bar in seconds of the bag, with frame rate and number of skipped frames."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -448,22 +450,21 @@ def _options(arguments: argparse.Namespace) -> Any:
         outputs = (*outputs, *(f"{group}{COMPRESSED}" for group in groups))
     for given, needed in ((arguments.video, "overlay"), (arguments.masks or arguments.labels, "mask")):
         if given and not {needed, f"{needed}/compressed"} & set(outputs):
-            raise ValueError(f"--outputs must hold {needed}/compressed for what is to be written of it")
-    if arguments.every < 1:
-        raise ValueError(f"--every must be 1 or more, not {arguments.every}")
-    if not 0 <= arguments.camera_rate <= 1000:
-        raise ValueError(f"--camera-rate must be 0 to 1000 Hz, not {arguments.camera_rate:g}")
-    for name in ("split_size", "split_duration"):
-        if not 0 <= getattr(arguments, name) < math.inf:
-            raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
+            raise ValueError(f"--outputs must include {needed}/compressed for --video, --masks or --labels")
+    for name, low, high in (
+        ("every", 1, math.inf),
+        ("camera_rate", 0, 1000),
+        ("split_size", 0, sys.float_info.max),
+        ("split_duration", 0, sys.float_info.max),
+        ("min_confidence", 0, 1),
+        ("alpha", 0, 1),
+        ("jpeg_quality", 1, 100),
+    ):
+        if not low <= getattr(arguments, name) <= high:
+            limits = f"{low} or more" if high >= sys.float_info.max else f"{low} to {high}"
+            raise ValueError(f"--{name.replace('_', '-')} must be {limits}, not {getattr(arguments, name):g}")
     if (arguments.split_size or arguments.split_duration) and arguments.out.suffix == ".mcap":
         raise ValueError(f"{arguments.out} is one file: give a folder for --split-size and --split-duration")
-    if not 0 <= arguments.min_confidence <= 1:
-        raise ValueError(f"--min-confidence must be 0 to 1, not {arguments.min_confidence:g}")
-    if not 0 <= arguments.alpha <= 1:
-        raise ValueError(f"--alpha must be 0 to 1, not {arguments.alpha:g}")
-    if not 1 <= arguments.jpeg_quality <= 100:
-        raise ValueError(f"--jpeg-quality must be 1 to 100, not {arguments.jpeg_quality}")
     end_ns = arguments.end
     if arguments.duration is not None:
         if end_ns is not None:
@@ -494,7 +495,7 @@ def _options(arguments: argparse.Namespace) -> Any:
 
 
 def _outs(sources: Sequence[Path | Address], out: Path | Address) -> list[Path | Address]:
-    """The bag that each input becomes: OUT itself, or a bag of the input's name in it."""
+    """The output of each input: OUT itself, or a bag of the input's name in OUT."""
     resolved = [source.resolve() for source in sources]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
@@ -503,7 +504,7 @@ def _outs(sources: Sequence[Path | Address], out: Path | Address) -> list[Path |
         return [out]
     if out.suffix == ".mcap":
         raise ValueError(f"{out}: several bags become a folder of bags; give a folder")
-    # With as many of the folders above as it takes to tell them apart.
+    # Prefix names with parent folders until they are unique.
     names = [_bag_name(path) for path in resolved]
     parents = [path.parent for path in resolved]
     while len(set(names)) < len(names) and any(parent.name for parent in parents):
@@ -525,7 +526,7 @@ def _bag_name(path: Path | Address) -> str:
     return name
 
 
-def _made_by(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
+def _provenance(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
     options = asdict(_options(arguments))
     return {
         "version": canet_ros.__version__,
@@ -543,18 +544,16 @@ def _words(values: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(word for value in values or () for word in value.split(",") if word)
 
 
-def _place(text: str) -> Path | Address:
-    from canet_ros.bags.addresses import place
+def _location(text: str) -> Path | Address:
+    from canet_ros.bags.addresses import parse_location
 
-    return place(text)
+    return parse_location(text)
 
 
 def _path(text: str) -> Path:
-    path = _place(text)
+    path = _location(text)
     if not isinstance(path, Path):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no path of this machine: IN and OUT alone may be elsewhere"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a local path: only IN and OUT may be URLs")
     return path
 
 
@@ -562,7 +561,7 @@ def _time_ns(text: str) -> int:
     try:
         time_ns = int(Decimal(text) * 10**9)
     except (InvalidOperation, ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds") from None
     if not 0 <= time_ns < 2**63:
         raise argparse.ArgumentTypeError(f"{text} s is out of range")
     return time_ns

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subscribes to topics as they come and writes their messages, serialized as they are, to a bag."""
+"""Subscribes to topics when they appear and writes their serialized messages to a bag."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from canet_ros.bags.qos import profile
 from canet_ros.ros import qos
 from canet_ros.ros.rclpy_compat import UnsupportedEventTypeError
 
-_LOOK_FOR_TOPICS_S, _FLUSH_S = 0.2, 1.0
+_DISCOVERY_S, _FLUSH_S = 0.2, 1.0
 _LATCHED_DEPTH, _DEPTH = 100, 30
-_TAKEN = (IMAGE, COMPRESSED_IMAGE, CAMERA_INFO)
-_MADE = ("/mask/compressed", "/camera_info", "/label_info")
-_FULL = "what was recorded before can be read"
+_INPUT_TYPES = (IMAGE, COMPRESSED_IMAGE, CAMERA_INFO)
+_RESULT_SUFFIXES = ("/mask/compressed", "/camera_info", "/label_info")
+_FULL = "what was recorded so far can be read"
 
 
 class RecorderNode(Node):  # type: ignore[misc]
-    """Records topics from when somebody publishes them, into one file that can be read while it grows.
+    """Records topics as soon as they are published, into one file that can be read while it grows.
 
-    A subscription asks for what all publishers of the topic offer.
+    A subscription requests QoS that all publishers of the topic offer.
 
     Args:
-        topics: those that are recorded; empty: what ``node`` takes and what it makes of it, and transforms.
+        topics: topics to record; empty: inputs and results of ``node``, and transforms.
 
     Attributes:
         recorded, lost: messages by topic: written; lost by the middleware.
@@ -61,12 +61,12 @@ class RecorderNode(Node):  # type: ignore[misc]
         with writing_to(folder, _FULL):
             folder.mkdir(parents=True)
             self._writer = McapWriter(self._file, f"canet_ros {canet_ros.__version__}")
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # the simulation's may stand still
-        self.create_timer(_LOOK_FOR_TOPICS_S, self._look_for_topics, clock=steady)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulation time may be paused
+        self.create_timer(_DISCOVERY_S, self._discover_topics, clock=steady)
         self.create_timer(_FLUSH_S, self._flush, clock=steady)
 
     def missing(self) -> list[str]:
-        """Topics that nobody publishes yet, or whose type is not installed here."""
+        """Topics that are not published yet, or whose type is not installed."""
         return [topic for topic in self._wanted if self._open.get(topic) is None]
 
     def finish(self) -> None:
@@ -80,19 +80,19 @@ class RecorderNode(Node):  # type: ignore[misc]
             write_metadata(self._folder, information)
 
     def _flush(self) -> None:
-        if not self._file.exists():  # one can write to it for hours
+        if not self._file.exists():  # writing to a removed file does not fail
             raise BagError(f"{self._folder} was removed: what was recorded is lost")
         with writing_to(self._folder, _FULL):
             self._writer.flush()
 
-    def _look_for_topics(self) -> None:
+    def _discover_topics(self) -> None:
         if self._node:
             namespace, _, name = f"/{self._node.lstrip('/')}".rpartition("/")
             with contextlib.suppress(NodeNameNonExistentError):
                 taken = self.get_subscriber_names_and_types_by_node(name, namespace or "/")
                 made = self.get_publisher_names_and_types_by_node(name, namespace or "/")
-                self._wanted |= {topic: None for topic, types in taken if types[0] in _TAKEN}
-                self._wanted |= {topic: None for topic, _ in made if topic.endswith(_MADE)}
+                self._wanted |= {topic: None for topic, types in taken if types[0] in _INPUT_TYPES}
+                self._wanted |= {topic: None for topic, _ in made if topic.endswith(_RESULT_SUFFIXES)}
         for topic in self._wanted:
             if topic not in self._open and (publishers := self.get_publishers_info_by_topic(topic)):
                 self._open[topic] = self._subscribe(topic, publishers)

@@ -42,7 +42,7 @@ def _bag_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
     try:
         from canet_ros.bags.cameras import choose_cameras
         from canet_ros.bags.reading import open_bag
-        from canet_ros.bags.results import frame_of
+        from canet_ros.bags.results import image_from_cdr
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise ValueError(f"input {path} is a rosbag2: {missing_package(package)}") from None
@@ -51,8 +51,8 @@ def _bag_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
         camera = max(cameras, key=lambda camera: bag.counts.get(camera.topic, 0))
         for _, message in bag.messages(streams={camera.connection.stream}):
             try:
-                yield frame_of(message.data, camera.connection.msgtype)[1]
+                yield image_from_cdr(message.data, camera.connection.msgtype)[1]
             except ImageMessageError as error:
                 warn(f"{camera.topic}: {error}: skipped")
-        for problem in bag.all_losses().sentences:
+        for problem in bag.all_losses().problems:
             warn(problem)

@@ -26,7 +26,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from canet_ros.bags.ahead import ahead
+from canet_ros.bags.ahead import prefetch
 from canet_ros.demo.frame_sources import input_images
 from canet_ros.launching.ending import ending_signals
 from canet_ros.ros.image_conversion import image_message
@@ -97,7 +97,7 @@ class StreetCamera(Node):  # type: ignore[misc]
         self.finished = False
         self._calibration: NDArray[np.float64] | None = None
         self._has_truth = self._settings.publish_truth and not self._settings.input
-        self._frames = ahead(self._source(), PREFETCHED_FRAMES, "prefetch")
+        self._frames = prefetch(self._source(), PREFETCHED_FRAMES, "prefetch")
         self._next_frame = next(self._frames, None)  # starts the prefetch
         if self._next_frame is None:
             raise ValueError(f"input {self._settings.input} contains no readable image")

@@ -257,8 +257,8 @@ def scaled_camera_info(info: Any, size: tuple[int, int]) -> Any:
     ``(cx + 0.5) * sx - 0.5`` is ``(1 - sx) / 2`` pixels less.
 
     Raises:
-        ImageMessageError: the camera info has no size (uncalibrated), ``size`` is zero, or the result does not fit
-            into a message.
+        ImageMessageError: the camera info has no size (an uncalibrated camera), ``size`` is zero, or the result does
+            not fit into a message.
     """
     width, height = size
     if info.width == 0 or info.height == 0 or width <= 0 or height <= 0:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in, results out: the same for the node and for bags, without ROS."""
+"""The processing of a frame, shared by the node and by bags, without ROS."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images that are drawn of a segmentation: those of every camera, and one for each group of classes."""
+"""Renders the output images of a segmentation, including one mask per group of classes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from canet_ros.opencv import look_up
 COMPRESSED = "/compressed"
 
 
-class Drawn(NamedTuple):
-    """An output's pixels, and whether it is wanted as they are, compressed, or both."""
+class RenderedOutput(NamedTuple):
+    """Pixels of an output, and whether it is requested raw, compressed, or both."""
 
     name: str
     output: ImageOutput
@@ -28,8 +28,8 @@ class Drawn(NamedTuple):
     compressed: bool
 
 
-def picture_outputs(groups: Groups) -> dict[str, ImageOutput]:
-    """All outputs that are images, by name: ``mask``, ``groups/drivable``."""
+def image_outputs(groups: Groups) -> dict[str, ImageOutput]:
+    """All image outputs by name: ``mask``, ``groups/drivable``."""
     return {
         **IMAGE_OUTPUTS,
         **{
@@ -41,17 +41,17 @@ def picture_outputs(groups: Groups) -> dict[str, ImageOutput]:
     }
 
 
-def draw(
-    drawing: RenderInput, pictures: Mapping[str, ImageOutput], wanted: Collection[str]
-) -> Iterator[Drawn]:
-    """Draws what is wanted, ``mask`` or ``mask/compressed``; pixels in scratch memory are good until the next."""
-    for name, output in pictures.items():
+def render(
+    drawing: RenderInput, outputs: Mapping[str, ImageOutput], wanted: Collection[str]
+) -> Iterator[RenderedOutput]:
+    """Render the ``wanted`` outputs (``mask``, ``mask/compressed``). Pixels may be valid only until the next."""
+    for name, output in outputs.items():
         raw, compressed = name in wanted, f"{name}{COMPRESSED}" in wanted
         if raw or compressed:
-            yield Drawn(name, output, output.render(drawing), raw, compressed)
+            yield RenderedOutput(name, output, output.render(drawing), raw, compressed)
 
 
 def _draw_group(members: tuple[str, ...], drawing: RenderInput) -> NDArray[np.uint8]:
-    # Into memory that is there: to get as much anew takes longer than the lookup.
+    # Allocating memory takes longer than the lookup, so scratch memory is reused.
     table = membership_table(members, drawing.style.classes)
     return look_up(drawing.segmentation.mask, table, drawing.scratch)

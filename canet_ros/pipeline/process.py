@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of an image: camera transform, segmentation, temporal filter, confidence threshold, drawing."""
+"""The processing of a frame: camera transform, segmentation, temporal filter, confidence threshold, rendering."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Segment = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segmentation]]
 
 @dataclass(frozen=True)
 class ProcessOptions:
-    """What is made of a segmentation; see the node's parameters of these names."""
+    """Options of the processing; see the node's parameters of these names."""
 
     style: Style
     at_network_size: bool = False
@@ -29,10 +29,10 @@ class ProcessOptions:
 
 @dataclass(frozen=True)
 class Frame:
-    """A camera's image, (H, W, 3) BGR or (H, W) grey uint8, and how its camera is looked at.
+    """A camera's image, (H, W, 3) BGR or (H, W) grey uint8, with its camera's transform and filter.
 
     Attributes:
-        temporal_filter: of its camera: the segmentation of an image and its stamp to what is shown; None: as it is.
+        temporal_filter: filters a segmentation, given the stamp in ns; None: no filter.
     """
 
     image: NDArray[np.uint8]
@@ -41,35 +41,35 @@ class Frame:
     temporal_filter: Callable[[Segmentation, int], Segmentation] | None = None
 
     def results_size(self, resolution: Resolution, at_network_size: bool) -> Resolution:
-        """(width, height) of the results, of a network of this resolution."""
+        """(width, height) of the results for a network of this resolution."""
         size = (self.image.shape[1], self.image.shape[0])
         return self.view.results_size(size, resolution) if at_network_size else size
 
 
 def process(frames: Sequence[Frame], segment: Segment, options: ProcessOptions) -> list[RenderInput]:
-    """What the outputs of each frame are drawn from, see ``outputs``.
+    """Process frames to what their outputs are rendered from, see ``outputs``.
 
     Args:
         segment: segments images of any sizes at once, at the network's resolution.
 
     Raises:
-        ValueError: an image is too small for its region; and what ``segment`` raises.
+        ValueError: an image is too small for its region. Also raises what ``segment`` raises.
     """
     found = segment([frame.view.seen(frame.image) for frame in frames])
-    return [finish(frame, segmentation, options) for frame, segmentation in zip(frames, found)]
+    return [postprocess(frame, segmentation, options) for frame, segmentation in zip(frames, found)]
 
 
-def finish(
+def postprocess(
     frame: Frame,
     segmentation: Segmentation,
     options: ProcessOptions,
     scratch: NDArray[np.uint8] | None = None,
 ) -> RenderInput:
-    """The second half of ``process``, for whoever segments frames of several cameras and finishes them one by one.
+    """Second half of ``process``, for callers that segment several frames at once and postprocess them one by one.
 
     Args:
-        segmentation: of what the network saw, at its resolution.
-        scratch: memory of an earlier drawing, used again if its shape fits.
+        segmentation: of the transformed image, at the network's resolution.
+        scratch: memory of an earlier call, reused if its shape fits.
     """
     if frame.temporal_filter is not None:
         segmentation = frame.temporal_filter(segmentation, frame.stamp_ns)

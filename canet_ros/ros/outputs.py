@@ -27,8 +27,8 @@ from canet_ros.messages.points import (
     labelled_depths,
     labelled_points,
 )
-from canet_ros.pipeline.outputs import draw, picture_outputs
-from canet_ros.pipeline.process import Frame, ProcessOptions, finish
+from canet_ros.pipeline.outputs import image_outputs, render
+from canet_ros.pipeline.process import Frame, ProcessOptions, postprocess
 from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder
@@ -104,7 +104,7 @@ class CameraOutputs:
         """Have topics for these groups of classes and for no others."""
         if groups == self._groups:
             return
-        pictures = picture_outputs(groups)
+        pictures = image_outputs(groups)
         types = _message_types(pictures)
         kept = {
             name: p for name, p in self._publishers.items() if not name.startswith("groups/") or name in types
@@ -135,9 +135,9 @@ class CameraOutputs:
     ) -> None:
         """Publish the outputs in ``wanted``; compressed ones follow from the encoder's thread."""
         if result.segmentation is not None:
-            drawing = finish(result.frame, result.segmentation, options, self._scratch)
+            drawing = postprocess(result.frame, result.segmentation, options, self._scratch)
             self._scratch = drawing.scratch
-            for name, output, picture, raw, compressed in draw(drawing, self._pictures, wanted):
+            for name, output, picture, raw, compressed in render(drawing, self._pictures, wanted):
                 if raw:
                     self._send(name, image_message(picture, output.encoding, result.header))
                 if compressed:

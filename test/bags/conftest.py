@@ -24,7 +24,7 @@ Segment = Callable[..., int]
 
 @pytest.fixture(scope="session")
 def messages() -> Sequence[drives.Recorded]:
-    return drives.drive_messages(drives.pictures(5))
+    return drives.drive_messages(drives.images(5))
 
 
 @pytest.fixture(scope="session")

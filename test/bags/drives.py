@@ -97,13 +97,13 @@ TOPICS = {
 }
 
 
-def pictures(count: int, width: int = 160, height: int = 120, seed: int = 5) -> list[np.ndarray]:
+def images(count: int, width: int = 160, height: int = 120, seed: int = 5) -> list[np.ndarray]:
     drive = StreetDrive(seed=seed, width=width, height=height)
     return [drive.frame(index).image for index in range(count)]
 
 
 def drive_messages(frames: Sequence[np.ndarray]) -> list[Recorded]:
-    """Two cameras, a camera_info behind its picture, a chatterbox between them, and something latched."""
+    """Two cameras, a camera_info behind its image, a chatterbox between them, and something latched."""
     messages = [Recorded("/tf_static", "std_msgs/msg/String", START_NS, text("latched"))]
     for index, frame in enumerate(frames):
         time = START_NS + index * PERIOD_NS
@@ -178,7 +178,7 @@ def stamp(data: bytes) -> int:
 
 
 def pixels(data: bytes) -> np.ndarray:
-    """The picture in a CompressedImage."""
+    """The image in a CompressedImage."""
     return cv2.imdecode(np.asarray(STORE.deserialize_cdr(data, COMPRESSED).data), cv2.IMREAD_UNCHANGED)
 
 

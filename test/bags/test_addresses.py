@@ -77,7 +77,7 @@ def test_from_memory_to_memory_and_back(
         assert said in capsys.readouterr().err
     assert memory.cat("/bucket/out/week/week_0.mcap") != brought["week_0.mcap"]
     assert segment(source, "memory://bucket", "--force") == 1
-    assert "holds something else" in capsys.readouterr().err
+    assert "contains other files" in capsys.readouterr().err
     assert memory.exists("/bucket/drive/metadata.yaml")
     assert left(scratch) == []
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_reached_is_a_sentence(
         assert said in capsys.readouterr().err.strip().splitlines()[-1]
     with pytest.raises(SystemExit):
         segment(source, tmp_path / "out", "--masks", "s3://bucket/masks")
-    assert "is no path of this machine" in capsys.readouterr().err
+    assert "is not a local path" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     assert segment("memory://bucket/drive", tmp_path / "out") == 1
     assert "needs fsspec: pip install fsspec" in capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_a_bag_that_cannot_be_put_is_kept(
     (kept,) = scratch.glob("*/out/out")
     said = capsys.readouterr().err
     assert "memory://bucket/out: [Errno 28] No space left" in said
-    assert f"the bag is kept: {kept}" in said
+    assert f"the local copy is {kept}" in said
     assert read_bag(kept)
 
 
@@ -137,6 +137,6 @@ def test_processes_of_their_own(source: Path, random_model: Path, tmp_path: Path
 def test_a_folder_of_others_is_not_taken_for_a_name(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match=r"holds something else, as thesis\.tex"):
-        Address(f"file://{tmp_path}/out").require_free(force=True)
+    with pytest.raises(ValueError, match=r"contains other files, such as thesis\.tex"):
+        Address(f"file://{tmp_path}/out").require_replaceable(force=True)
     assert os.listdir(tmp_path / "out") == ["thesis.tex"]

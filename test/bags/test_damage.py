@@ -28,7 +28,7 @@ from canet_ros.bags.reading import open_bag
 @pytest.fixture(scope="module")
 def many() -> Sequence[Recorded]:
     """Enough for several chunks."""
-    return drives.drive_messages(drives.pictures(12, 320, 240))
+    return drives.drive_messages(drives.images(12, 320, 240))
 
 
 def read_all(path: Path, work: Path) -> tuple[list[Recorded], list[str]]:
@@ -36,7 +36,7 @@ def read_all(path: Path, work: Path) -> tuple[list[Recorded], list[str]]:
         found = [
             Recorded(m.connection.topic, m.connection.msgtype, m.log_ns, m.data) for _, m in bag.messages()
         ]
-        return found, list(bag.all_losses().sentences)
+        return found, list(bag.all_losses().problems)
 
 
 def cut(path: Path, share: float) -> None:
@@ -141,7 +141,7 @@ def test_exit_3_unless_salvage(
     cut(storage_file(source), 0.7)
     assert segment(source, tmp_path / "out") == 3
     error = capsys.readouterr().err
-    assert "cut off, or never closed" in error
+    assert "truncated, or never closed" in error
     assert "messages are lost" in error
     written = carried(read_bag(tmp_path / "out"))
     assert written == list(many)[: len(written)]
@@ -229,7 +229,7 @@ def test_a_split_that_the_killed_recorder_did_not_enter_is_read_too(
     change_metadata(bag, relative_file_paths=["bag_9.mcap"])
     found, said = read_all(bag, tmp_path / "work")
     assert found == list(many)
-    assert said == ["metadata.yaml does not name bag_10.mcap: the recording was not ended properly"]
+    assert said == ["metadata.yaml does not name bag_10.mcap: the recording did not end properly"]
 
 
 def test_a_file_that_is_still_being_packed_is_read_unpacked(many: Sequence[Recorded], tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_metadata_of_odd_types_is_said(
     monkeypatch.chdir(tmp_path / "bag")
     found, said = read_all(Path("."), tmp_path / "work")
     assert found == list(many)
-    assert "are taken by their names" in said[-1]
+    assert "in order of their names" in said[-1]
 
 
 @pytest.mark.parametrize(

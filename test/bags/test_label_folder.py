@@ -70,14 +70,14 @@ def test_what_is_there_is_kept_with_other_settings_too(
     write, sharp_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert write("--topics", "/front/image_raw") == 0
-    assert "are kept" not in capsys.readouterr().out
+    assert "existing ones kept" not in capsys.readouterr().out
     corrected(tmp_path / "labels")
     before = contents(tmp_path / "labels")
     assert write(model=sharp_model) == 0
     after = contents(tmp_path / "labels")
     assert before.items() < after.items(), "the other camera's are added, and no file is touched"
     names = {Path(name).name for name in before}
-    assert f", {len(names)} that were there are kept: " in capsys.readouterr().out
+    assert f", {len(names)} existing ones kept: " in capsys.readouterr().out
 
 
 @ALL
@@ -117,7 +117,7 @@ def test_force_keeps_what_somebody_changed_unless_it_is_named(
 
 
 @pytest.mark.parametrize("write", ["pick", "--labels"], indirect=True)
-def test_a_picture_that_was_moved_to_another_split_stays_there(write, tmp_path: Path) -> None:
+def test_an_image_that_was_moved_to_another_split_stays_there(write, tmp_path: Path) -> None:
     assert write() == 0
     labels = tmp_path / "labels"
     name = min((labels / "train" / "labels").iterdir()).name

@@ -20,7 +20,7 @@ import pytest
 from conftest import EXACT, Segment
 from drives import PERIOD_NS, START_NS, TOPICS, Recorded, read_bag, results_of, write_bag
 
-from canet_ros.bags.samples import Candidate, chosen
+from canet_ros.bags.samples import Candidate, select
 from canet_ros.cli import main
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -46,7 +46,7 @@ def test_masks_labels_and_video(source: Path, segment: Segment, tmp_path: Path) 
         label = cv2.imread(str(tmp_path / "labels" / "train" / "labels" / row["file"]), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(label, expected)
     pictures = sorted((tmp_path / "labels" / "train" / "images").glob("front_*.png"))
-    for path, frame in zip(pictures, drives.pictures(5)):
+    for path, frame in zip(pictures, drives.images(5)):
         assert np.array_equal(cv2.imread(str(path)), frame)
     for camera in ("front", "rear"):
         with av.open(str(tmp_path / f"out_{camera}.mp4")) as video:
@@ -83,7 +83,7 @@ def test_what_is_left_out_is_said(
     bag = write_bag(tmp_path / "drive", [*messages[: images[0]], broken, *messages[images[0] + 1 :]])
     out = ["--out", str(tmp_path / "out"), "--model", str(random_model), *EXACT]
     assert main([command, str(bag), *out]) == 3
-    assert f"{bag}: /front/image_raw: a picture is skipped: " in capsys.readouterr().err
+    assert f"{bag}: /front/image_raw: skipped an image: " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
@@ -110,9 +110,9 @@ def test_picked_frames_are_unsure_differ_and_lie_apart() -> None:
     still = [Candidate(index * second, 0.5, np.zeros(3, np.float32)) for index in range(5)]
     other = Candidate(5 * second, 0.4, np.ones(3, np.float32))
     near = Candidate(5 * second + 1000, 0.6, np.ones(3, np.float32))
-    assert chosen([*still, other], 2) == [0, 5]
-    assert chosen([*still, other, near], 7) == [0, 1, 2, 3, 4, 6]
-    assert chosen([], 3) == []
+    assert select([*still, other], 2) == [0, 5]
+    assert select([*still, other, near], 7) == [0, 1, 2, 3, 4, 6]
+    assert select([], 3) == []
 
 
 def test_picked_frames_are_spread_over_what_changes_not_over_time() -> None:
@@ -122,8 +122,8 @@ def test_picked_frames_are_spread_over_what_changes_not_over_time() -> None:
         Candidate(index * second, float(unsure[index]), np.full(2, way[index], np.float32))
         for index in range(62)
     ]
-    # Fifty seconds at a traffic light are one stretch with the first pictures after it.
-    assert chosen(drive, 4) == [0, 54, 57, 60]
+    # Fifty seconds at a traffic light are one stretch with the first images after it.
+    assert select(drive, 4) == [0, 54, 57, 60]
 
 
 def test_picks_are_written_in_the_layout_of_training(
@@ -157,7 +157,7 @@ def test_what_fails_behind_the_bag_is_said_and_made_up_for(
         patch.setattr(frames, "write_videos", full)
         assert segment(source, tmp_path / "out", *wanted) == 1
     said = capsys.readouterr().err
-    assert "out is whole, but what was to be written of it is not: [Errno 28] No space left" in said
+    assert "out is complete, but its extra files are not: [Errno 28] No space left" in said
     (report,) = json.loads((tmp_path / "r.json").read_text())
     assert report["pictures"] == 10
     assert "No space left" in report["problem"]

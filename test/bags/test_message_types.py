@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE
-from canet_ros.bags.message_types import MessageError, decoded, header, new, stamp_ns, to_cdr
-from canet_ros.bags.results import frame_of
+from canet_ros.bags.message_types import MessageError, from_cdr, header, new, stamp_ns, to_cdr
+from canet_ros.bags.results import image_from_cdr
 
 STRINGS = {
     "UTF-8": "kaméra\0".encode(),
@@ -37,7 +37,7 @@ def test_strings_are_those_that_rclpy_takes(kind: str) -> None:
     message_type = pytest.importorskip("sensor_msgs.msg").CompressedImage
     for data in (compressed_image(STRINGS[kind], b"jpeg\0"), compressed_image(b"camera\0", STRINGS[kind])):
         message, expected = (
-            decoded(data, COMPRESSED_IMAGE),
+            from_cdr(data, COMPRESSED_IMAGE),
             serialization.deserialize_message(data, message_type),
         )
         assert (message.header.frame_id, message.format) == (expected.header.frame_id, expected.format)
@@ -49,8 +49,8 @@ def test_strings_are_those_that_rclpy_takes(kind: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", bytes(8), compressed_image(b"camera\0", b"jpeg\0")[:-2]])
 def test_bytes_that_are_no_such_message(data: bytes) -> None:
-    with pytest.raises(MessageError, match=f"{len(data)} bytes are no {COMPRESSED_IMAGE}"):
-        decoded(data, COMPRESSED_IMAGE)
+    with pytest.raises(MessageError, match=f"{len(data)} bytes are not a {COMPRESSED_IMAGE}"):
+        from_cdr(data, COMPRESSED_IMAGE)
 
 
 def test_a_tiff_in_a_bag_has_the_cameras_colours() -> None:
@@ -59,6 +59,6 @@ def test_a_tiff_in_a_bag_has_the_cameras_colours() -> None:
     for encoding, pixels in (("rgb8", bgr[..., ::-1]), ("bgr8", bgr), ("bayer_rggb8", mosaic)):
         data = cv2.imencode(".tiff", pixels)[1].reshape(-1)
         message = new(COMPRESSED_IMAGE, header=header(7), format=f"{encoding}; tiff compressed ", data=data)
-        head, image = frame_of(to_cdr(message, COMPRESSED_IMAGE), COMPRESSED_IMAGE)
+        head, image = image_from_cdr(to_cdr(message, COMPRESSED_IMAGE), COMPRESSED_IMAGE)
         assert head.stamp.nanosec == 7
         np.testing.assert_array_equal(image, bgr)

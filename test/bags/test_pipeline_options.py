@@ -164,7 +164,7 @@ def test_groups_are_written_and_the_threshold_is_said(segment: Segment, tmp_path
         (("--rotations", "45"), "expected 0, 90, 180 or 270, got 45"),
         (("--rotations", "0", "90"), "rotations has 2 entries for 1 cameras"),
         (("--ignore-masks", "absent.png"), "cannot read absent.png"),
-        (("--regions", "0,0,640,480"), "does not lie in a picture of 320x240"),
+        (("--regions", "0,0,640,480"), "does not lie in an image of 320x240"),
     ],
 )
 def test_what_does_not_fit_is_one_line(

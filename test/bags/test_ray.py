@@ -54,7 +54,7 @@ def writer(partial: Path) -> int | None:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
     """Two cameras of different rates, of which one has its camera_info."""
     folder = tmp_path_factory.mktemp("drives")
-    frames = drives.pictures(3, 320, 240)
+    frames = drives.images(3, 320, 240)
     found = []
     for name, seconds in (("a", 6), ("b", 2)):
         recorded = []
@@ -67,7 +67,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
                 Recorded("/front/camera_info", TOPICS["/front/camera_info"].msgtype, time_ns + 1, info),
             ]
             if index % 2:
-                data = drives.compressed(frame, time_ns) if index != 5 else b"no picture"
+                data = drives.compressed(frame, time_ns) if index != 5 else b"not an image"
                 recorded.append(Recorded("/rear/image_raw/compressed", drives.COMPRESSED, time_ns + 2, data))
         found.append(write_bag(folder / name, recorded))
     return found

@@ -93,7 +93,7 @@ def test_masks_are_those_of_the_segmenter_and_bear_the_cameras_header(
     assert segment(source, tmp_path / "out", "--outputs", outputs) == 0
     written = read_bag(tmp_path / "out")
     segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32")
-    expected = [segmenter(frame) for frame in drives.pictures(5)]
+    expected = [segmenter(frame) for frame in drives.images(5)]
     masks = list(results_of(written, f"{FRONT}/mask"))
     packed = list(results_of(written, f"{FRONT}/mask/compressed"))
     confidences = list(results_of(written, f"{FRONT}/confidence"))
@@ -114,7 +114,7 @@ def test_masks_are_those_of_the_segmenter_and_bear_the_cameras_header(
 
 
 def test_label_info_is_repeated_every_ten_seconds_of_the_bag(segment: Segment, tmp_path: Path) -> None:
-    frame = drives.pictures(1)[0]
+    frame = drives.images(1)[0]
     topic = TOPICS["/front/image_raw"]
     times = [START_NS + second * 10**9 for second in (0, 5, 10, 12, 25)]
     source = write_bag(
@@ -155,7 +155,7 @@ def test_one_file_in_one_file_out_and_again(
     once = read_bag(tmp_path / "once.mcap")
     assert carried(once) == list(messages)
     assert segment(tmp_path / "once.mcap", tmp_path / "twice.mcap") == 0
-    assert "was there before" in capsys.readouterr().err
+    assert "exists in the input" in capsys.readouterr().err
     assert sorted(map(repr, read_bag(tmp_path / "twice.mcap"))) == sorted(map(repr, once))
 
 
@@ -197,11 +197,11 @@ def test_names_that_are_taken_or_lie_in_each_other(
     assert carried(read_bag(tmp_path / "out")) == []
 
 
-def test_pictures_that_cannot_be_decoded_are_named_and_skipped(
+def test_images_that_cannot_be_decoded_are_named_and_skipped(
     messages: Sequence[Recorded], segment: Segment, tmp_path: Path, report: Callable[[], list[dict]]
 ) -> None:
     broken = list(messages)
-    frame = drives.pictures(1)[0]
+    frame = drives.images(1)[0]
     at = [index for index, message in enumerate(broken) if message.topic == "/front/image_raw"]
     times = [broken[index].log_ns for index in at]
     replacements = (
@@ -233,9 +233,9 @@ def test_pictures_that_cannot_be_decoded_are_named_and_skipped(
             ),
             "no image topic",
         ),
-        (lambda path: path.mkdir(), "no rosbag2"),
+        (lambda path: path.mkdir(), "not a rosbag2"),
         (lambda path: path.write_bytes(b""), "empty"),
-        (lambda path: path.write_bytes(b"hello"), "no rosbag2"),
+        (lambda path: path.write_bytes(b"hello"), "not a rosbag2"),
         (lambda path: path.write_bytes(b"#ROSBAG V2.0\n"), "ROS 1"),
         (lambda path: path.write_bytes(b"\x89MCAP0\r\n" + b"\x01" + bytes(8)), "no messages"),
         (lambda path: None, "does not exist"),
@@ -259,7 +259,7 @@ def test_what_cannot_be_segmented_is_one_line(
 def test_two_types_under_one_topic_and_stamps_that_jump_back(
     segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    frame = drives.pictures(1)[0]
+    frame = drives.images(1)[0]
     topics = [
         drives.Topic("/a/image_raw", drives.IMAGE, drives.qos()),
         drives.Topic("/a/image_raw", "std_msgs/msg/String", drives.qos()),
@@ -308,7 +308,7 @@ def test_kill_and_resume_at_random_moments_gives_the_same_bytes(random_model: Pa
 
     4 kills; CANET_TEST_KILLS=10 does more.
     """
-    frames = drives.pictures(3, 320, 240)
+    frames = drives.images(3, 320, 240)
     topic = TOPICS["/front/image_raw"]
     recorded = [
         Recorded(
@@ -354,7 +354,7 @@ def test_kill_and_resume_at_random_moments_gives_the_same_bytes(random_model: Pa
 @pytest.mark.parametrize("option", ["--split-size=0.5", "--split-duration=0.2", "as IN"])
 def test_out_is_split_as_in_is_or_as_is_asked_for(option: str, segment: Segment, tmp_path: Path) -> None:
     """Nothing is lost where the files meet, and each begins with what the class ids mean."""
-    recorded = drives.drive_messages(drives.pictures(6, 320, 240))
+    recorded = drives.drive_messages(drives.images(6, 320, 240))
     source = write_bag(tmp_path / "in", recorded)
     if option == "as IN":
         parts = [
@@ -406,7 +406,7 @@ def test_resume_refuses_what_was_begun_for_something_else(
     assert "another input, options, model" in capsys.readouterr().err
     assert segment(source, tmp_path / "out", "--force") == 0
     assert segment(source, tmp_path / "out", "--resume") == 0
-    assert "is whole" in capsys.readouterr().out
+    assert "is already complete" in capsys.readouterr().out
 
 
 names = st.lists(
@@ -438,7 +438,7 @@ def test_any_names_types_and_times(
         drives.Topic("/" + "/".join(parts), data.draw(st.sampled_from(types)), drives.qos())
         for parts in topics
     ]
-    recorded = [Recorded(camera.name, camera.msgtype, times[0], drives.image(drives.pictures(1)[0], 1))]
+    recorded = [Recorded(camera.name, camera.msgtype, times[0], drives.image(drives.images(1)[0], 1))]
     for number, time_ns in enumerate(times):
         entry = entries[number % len(entries)]
         recorded.append(Recorded(entry.name, entry.msgtype, time_ns, payload))
@@ -452,9 +452,9 @@ def test_any_names_types_and_times(
 @pytest.fixture
 def begun(segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bag of which OUT.partial holds two files, as a killed run leaves it."""
-    picture = drives.image(drives.pictures(1, 640, 480)[0], START_NS)
+    image = drives.image(drives.images(1, 640, 480)[0], START_NS)
     topic = TOPICS["/front/image_raw"]
-    recorded = [Recorded(topic.name, topic.msgtype, START_NS + i * PERIOD_NS, picture) for i in range(6)]
+    recorded = [Recorded(topic.name, topic.msgtype, START_NS + i * PERIOD_NS, image) for i in range(6)]
     source = write_bag(tmp_path / "in", recorded, topics=[topic])
     with monkeypatch.context() as patch:
         patch.setattr(Output, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -492,7 +492,7 @@ def test_resume_refuses_a_file_that_a_power_cut_has_shortened(
     written = tmp_path / "out.partial" / "bag" / "out_0.mcap"
     os.truncate(written, written.stat().st_size // 3)
     assert segment(begun, tmp_path / "out", "--resume", *SPLIT) == 1
-    assert "out_0.mcap is damaged: --force starts anew" in capsys.readouterr().err
+    assert "out_0.mcap is damaged: --force starts over" in capsys.readouterr().err
     assert segment(begun, tmp_path / "out", "--force", *SPLIT) == 0
 
 
@@ -505,7 +505,7 @@ def test_nothing_of_others_is_removed(
     (tmp_path / "link").symlink_to(tmp_path / "disk_that_is_not_mounted")
     for out, option in (("out", "--force"), ("link", "--every=1")):
         assert segment(source, tmp_path / out, option) == 1
-    assert "holds something else" in (error := capsys.readouterr().err)
+    assert "contains other files" in (error := capsys.readouterr().err)
     assert "link exists" in error
     assert (tmp_path / "out.partial" / "thesis.tex").exists()
 

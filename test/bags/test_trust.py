@@ -20,7 +20,7 @@ from mcap.writer import IndexType, Writer
 
 from canet_ros.bags.cameras import choose_cameras
 from canet_ros.bags.latched import latched
-from canet_ros.bags.message_types import MessageError, decoded
+from canet_ros.bags.message_types import MessageError, from_cdr
 from canet_ros.bags.reading import Bag, open_bag
 from canet_ros.cli import main
 
@@ -30,7 +30,7 @@ SECOND_NS = 10**9
 
 
 def image(log_ns: int, topic: str = CAMERA) -> Recorded:
-    """A picture of noise."""
+    """An image of noise."""
     noise = np.random.default_rng(log_ns % 2**32).integers(0, 256, (120, 160, 3), np.uint8)
     return Recorded(topic, IMAGE, log_ns, drives.image(noise, log_ns % 2**60))
 
@@ -64,7 +64,7 @@ def joined(path: Path, *parts: Sequence[Recorded], storage: str = "mcap") -> Pat
 
 
 def chunks(path: Path, *times: Sequence[int], **options: Any) -> Path:
-    """An mcap file of pictures, a chunk for each of these."""
+    """An mcap file of images, a chunk for each of these."""
     with path.open("wb") as stream:
         writer = Writer(stream, enable_crcs=False, **options)
         writer.start("ros2", "test")
@@ -86,7 +86,7 @@ def times_in(bag: Bag, start_ns: int | None = None, end_ns: int | None = None) -
     ("start", "end"), [(6, 4), (0, 0), (6, 6), (-START_NS // SECOND_NS, -START_NS // SECOND_NS), (90, 99)]
 )
 def test_a_chunks_range_is_not_believed(start: int, end: int, tmp_path: Path) -> None:
-    """Three pictures out of order in the second chunk, under a range that does not hold them."""
+    """Three images out of order in the second chunk, under a range that does not hold them."""
     times = [START_NS + second * SECOND_NS for second in (0, 1, 6, 5, 4, 7)]
     file = chunks(tmp_path / "whole.mcap", times[:2], times[2:5], times[5:])
     wrong = [max(0, START_NS + seconds * SECOND_NS) for seconds in (start, end)]
@@ -98,7 +98,7 @@ def test_a_chunks_range_is_not_believed(start: int, end: int, tmp_path: Path) ->
         assert times_in(bag) == sorted(times)
         assert times_in(bag, times[4], times[2]) == [times[4], times[3]]
         assert bag.counts == {CAMERA: 6}
-        assert not bag.all_losses().sentences
+        assert not bag.all_losses().problems
 
 
 def test_indexes_that_agree_with_each_other_and_not_with_the_messages(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_indexes_that_agree_with_each_other_and_not_with_the_messages(tmp_path: 
     (tmp_path / "wrong.mcap").write_bytes(data)
     with open_bag(tmp_path / "wrong.mcap", tmp_path / "work") as bag:
         assert times_in(bag, times[1], times[4]) == times[1:4]
-        assert "not those of the messages" in str(bag.all_losses().sentences)
+        assert "differ from those of the messages" in str(bag.all_losses().problems)
 
 
 def test_a_file_without_message_indexes(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_files_are_put_in_the_order_of_time(storage: str, segment: Segment, tmp_
         start_ns, end_ns = everything[3], everything[-2]
         cut = [log_ns for log_ns in everything if start_ns <= log_ns < end_ns]
         assert times_in(opened, start_ns, end_ns) == cut
-        assert not opened.all_losses().sentences
+        assert not opened.all_losses().problems
     assert segment(bag, tmp_path / "out") == 0
     written = [m.log_ns for m in read_bag(tmp_path / "out") if m.topic == CAMERA]
     assert written == everything
@@ -167,10 +167,10 @@ def test_report_and_pick_look_at_every_file(
     options = [] if command == "report" else ["--count", "12"]
     model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
     assert main([command, str(bag), "--out", str(out), *options, *model]) == 0
-    assert "12 pictures" in capsys.readouterr().out
+    assert "12 images" in capsys.readouterr().out
 
 
-def test_a_report_takes_pictures_of_the_whole_drive(
+def test_a_report_takes_images_of_the_whole_drive(
     random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One message of a clock that was not set, on another topic."""
@@ -181,7 +181,7 @@ def test_a_report_takes_pictures_of_the_whole_drive(
     bag = bag_of(tmp_path / "drive", recorded)
     model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
     assert main(["report", str(bag), "--out", str(tmp_path / "page.html"), "--frames", "6", *model]) == 0
-    assert "6 pictures" in capsys.readouterr().out
+    assert "6 images" in capsys.readouterr().out
 
 
 def test_a_split_that_metadata_does_not_name_is_read(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_a_split_that_metadata_does_not_name_is_read(tmp_path: Path) -> None:
     (bag / "metadata.yaml").write_text(yaml.safe_dump(metadata))
     with open_bag(bag, tmp_path / "work") as opened:
         assert times_in(opened) == [START_NS + i * SECOND_NS for i in range(3)]
-        assert list(opened.all_losses().sentences) == [
-            "metadata.yaml does not name drive_1.mcap: the recording was not ended properly"
+        assert list(opened.all_losses().problems) == [
+            "metadata.yaml does not name drive_1.mcap: the recording did not end properly"
         ]
 
 
@@ -205,7 +205,7 @@ def test_one_file_is_compared_with_the_metadata_beside_it(storage: str, tmp_path
     (bag / "metadata.yaml").write_text(yaml.safe_dump(metadata))
     with open_bag(storage_file(bag), tmp_path / "work") as opened:
         assert times_in(opened) == [START_NS]
-        assert opened.all_losses().messages == 1
+        assert opened.all_losses().count == 1
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -281,7 +281,7 @@ def test_fewer_messages_than_announced(
     arguments = [tmp_path / "out"] if command == "segment-bag" else ["--out", tmp_path / "page.html"]
     assert main([command, str(source), *map(str, arguments), *model]) == 3
     read = 3 if storage == "mcap" else 2
-    assert f"announces 7 messages, {read} could be read" in capsys.readouterr().err
+    assert f"counts 7 messages, but {read} could be read" in capsys.readouterr().err
 
 
 def string(text: bytes) -> bytes:
@@ -302,10 +302,10 @@ def test_strings_are_taken_as_rclpy_takes_them(
     frame_id: bytes, understood: str, segment: Segment, tmp_path: Path
 ) -> None:
     stamp = struct.pack("<II", *divmod(START_NS, 10**9))
-    jpeg = cv2.imencode(".jpg", drives.pictures(1)[0])[1].tobytes()
+    jpeg = cv2.imencode(".jpg", drives.images(1)[0])[1].tobytes()
     body = stamp + string(frame_id) + string(b"jpeg") + struct.pack("<I", len(jpeg)) + jpeg
     recorded = [Recorded("/cam/image_raw/compressed", COMPRESSED, START_NS, b"\0\1\0\0" + body)]
-    assert decoded(recorded[0].data, COMPRESSED).header.frame_id == understood
+    assert from_cdr(recorded[0].data, COMPRESSED).header.frame_id == understood
     assert segment(bag_of(tmp_path / "in", recorded), tmp_path / "out") == 0
     (mask,) = drives.results_of(read_bag(tmp_path / "out"), "/cam/segmentation/mask/compressed")
     assert mask.header.frame_id == understood
@@ -313,5 +313,5 @@ def test_strings_are_taken_as_rclpy_takes_them(
 
 @pytest.mark.parametrize("length", [5000, 2**32 - 1])
 def test_strings_that_end_behind_the_message_are_none(length: int) -> None:
-    with pytest.raises(MessageError, match="are no"):
-        decoded(b"\0\1\0\0" + bytes(8) + struct.pack("<I", length) + b"camera\0\0", COMPRESSED)
+    with pytest.raises(MessageError, match="are not a"):
+        from_cdr(b"\0\1\0\0" + bytes(8) + struct.pack("<I", length) + b"camera\0\0", COMPRESSED)
