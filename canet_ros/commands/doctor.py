@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet doctor``: what this machine can run, what would be used and why, what is missing, and what to do.
+"""``canet doctor``: checks what this machine can run, what is missing and how to fix it.
 
-It also looks at the nodes that run now, and says why one gives no results.
+It also explains why a running node publishes no results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from canet_ros.commands import add_force_argument
 from canet_ros.doctor.finding import Finding, Probe, run_probe
 
-# Nothing that can be broken is imported here; probes are processes.
+# Imports are limited to modules that cannot be broken; probes are processes.
 from canet_ros.files import require_writable, write_json
 from canet_ros.hints import install_ros, pip_install
 from canet_ros.machine import describe_machine
@@ -29,27 +29,23 @@ _OPTIONAL = {
     "bondpy": "Nav2's lifecycle manager needs bond_timeout 0.0 to manage the node",
     "rosbags": f"canet demo --input cannot read rosbags: {pip_install('rosbags')}",
 }
-_NODE = "node "  # what the subject of a finding about a running node begins with
+_NODE = "node "  # prefix of the subject of findings about running nodes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings")
-    parser.add_argument(
-        "--graph-only", action="store_true", help="look at nothing but the nodes that run now"
-    )
+    parser.add_argument("--graph-only", action="store_true", help="check only the running nodes")
     parser.add_argument(
         "--all-domains",
         action="store_true",
-        help="also name this machine's nodes in other ROS_DOMAIN_IDs or on another middleware",
+        help="also list this machine's nodes in other ROS_DOMAIN_IDs or with another middleware",
     )
-    parser.add_argument(
-        "--node", default="", metavar="NAME", help="of the nodes, look at this one, /canet say"
-    )
+    parser.add_argument("--node", default="", metavar="NAME", help="check only this node, for example /canet")
     add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    require_writable(arguments.json, replace=arguments.force)  # now, because the looks take a while
+    require_writable(arguments.json, replace=arguments.force)  # before the checks, which take a while
     findings = []
     for finding in _findings(arguments):
         print(f"{finding.verdict:>7}  {finding.subject}: {finding.text}", flush=True)
@@ -57,13 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{'':>7}  -> {finding.advice}", flush=True)
         findings.append(finding)
     runs = all(finding.verdict != "missing" for finding in findings)
-    complaints = [f for f in findings if f.subject.startswith(_NODE) and f.verdict != "ok"]
+    problems = [f for f in findings if f.subject.startswith(_NODE) and f.verdict != "ok"]
     if not runs:
-        print("\nthe main job does not run here yet: see above")
-    elif complaints:
-        print(f"\n{'; '.join(finding.text for finding in complaints)}")
+        print("\nsegmentation does not run on this machine yet: see above")
+    elif problems:
+        print(f"\n{'; '.join(finding.text for finding in problems)}")
     elif not arguments.graph_only:
-        print("\neverything that the main job needs is here")
+        print("\nall requirements of segmentation are met")
     if arguments.json:
         report = {
             "runs": runs,
@@ -104,7 +100,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 
 
 def engine_probes() -> list[Probe]:
-    """A look at each engine; none of them is needed where another runs."""
+    """A probe for each engine; one working engine is enough."""
     return [Probe(("engine", name), f"engine {name}", "note") for name in ENGINES]
 
 

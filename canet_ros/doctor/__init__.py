@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``canet doctor`` looks at. Each probe is a process of its own, because what it looks at may be broken."""
+"""Probes of ``canet doctor``. Each runs in a process of its own, because what it checks may be broken."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a probe finds, and the process that it runs in."""
+"""Findings of a probe, and the process that it runs in."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dataclasses import asdict, dataclass
 from canet_ros.hints import see_docs
 from canet_ros.launching.ending import ask_to_end_with_parent
 
-# What libraries print as they load is not ours to read.
+# Marks our lines among those that libraries print while loading.
 _MARK = "canet-doctor-finding "
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """Result of one check.
 
     Attributes:
-        verdict: ``ok``; ``note``: works, but something is lost; ``missing``: the main job does not run.
-        advice: what to do; empty where there is nothing to do.
+        verdict: ``ok``; ``note``: works with a restriction; ``missing``: segmentation does not run.
+        advice: the remedy; empty: none is needed.
     """
 
     subject: str
@@ -35,13 +35,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Probe:
-    """One look, in a process of its own.
+    """One check, in a process of its own.
 
     Attributes:
-        name: of the function in ``probes``, and its arguments.
-        subject: of the finding where it does not come to its end.
-        verdict: of that finding.
-        limit_s: after this long it is ended.
+        name: name of the function in ``probes``, and its arguments.
+        subject, verdict: of the finding if the probe fails.
+        limit_s: timeout.
     """
 
     name: tuple[str, ...]
@@ -51,7 +50,7 @@ class Probe:
 
 
 def run_probe(probe: Probe) -> list[Finding]:
-    """What the probe found; if it died, hung or raised, that is the last finding. Never raises for its sake."""
+    """Findings of the probe; if it crashed, hung or raised, that is the last finding."""
     command = [sys.executable, "-m", "canet_ros.doctor.probes", *probe.name]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as out,
@@ -82,12 +81,12 @@ def run_probe(probe: Probe) -> list[Finding]:
     if status is None:
         how = f"did not answer within {probe.limit_s:g} s"
     elif status < 0:
-        how = f"was ended by {signal.Signals(-status).name}"
+        how = f"was killed by {signal.Signals(-status).name}"
     else:
         how = errors[-1] if errors else f"ended with status {status}"
     return [*found, Finding(probe.subject, probe.verdict, how, see_docs("install.md"))]
 
 
-def say(finding: Finding) -> None:
-    """Hand a finding from a probe's process to the one that waits for it."""
+def emit(finding: Finding) -> None:
+    """Send a finding from the probe's process to ``run_probe``."""
     print(f"\n{_MARK}{json.dumps(asdict(finding))}", flush=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The probes of the machine. ``python -m canet_ros.doctor.probes NAME...`` runs one and says what it finds.
+"""Probes of the machine. ``python -m canet_ros.doctor.probes NAME...`` runs one and prints its findings.
 
-Nothing that can be broken is imported at the top.
+Imports at the top are limited to modules that cannot be broken.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from canet_ros.doctor.finding import Finding, say
+from canet_ros.doctor.finding import Finding, emit
 from canet_ros.hints import canet_command, engine_module, install_engine, see_docs
 from canet_ros.launching.network import (
     DISCOVERY_VARIABLES,
@@ -32,9 +32,9 @@ from canet_ros.launching.transport import (
 )
 from canet_ros.machine import installed_version
 
-ARRIVES = 0.99  # of the images of a stream
-MUCH_LEFT_BYTES = 256 * 2**20  # eight segments of our profile
-# Major version of rclpy where no ROS_DISTRO tells.
+MIN_RECEIVED_FRACTION = 0.99  # of the images of a stream
+MAX_ORPHANED_BYTES = 256 * 2**20  # eight segments of our profile
+# By major version of rclpy, if ROS_DISTRO is not set.
 _DISTROS = {"3": "humble", "7": "jazzy", "9": "kilted"}
 
 
@@ -60,11 +60,11 @@ def torch() -> Iterator[Finding]:
         yield Finding(
             "PyTorch",
             "note",
-            f"{torch.__version__}, {built_for}, does not reach this machine's NVIDIA GPU",
+            f"{torch.__version__}, {built_for}, cannot use this machine's NVIDIA GPU",
             f"install the PyTorch wheel for this GPU and driver: {see_docs('install.md')}",
         )
         return
-    yield Finding("PyTorch", "ok", f"{torch.__version__}, {built_for}; no NVIDIA GPU here: the CPU is used")
+    yield Finding("PyTorch", "ok", f"{torch.__version__}, {built_for}; no NVIDIA GPU found, using the CPU")
 
 
 def engine(name: str) -> Iterator[Finding]:
@@ -81,7 +81,7 @@ def models() -> Iterator[Finding]:
     names = available_models()
     if not names:
         train = canet_command("train --data DATA --name NAME --out RUN")
-        yield Finding("models", "missing", "none", f"{train}, then give RUN/model as the model")
+        yield Finding("models", "missing", "none", f"{train}, then use RUN/model as the model")
         return
     yield Finding("models", "ok", ", ".join(names))
     try:
@@ -99,7 +99,7 @@ def models() -> Iterator[Finding]:
         f"{model} at {width}x{height} on {used.device}, {used.name} {used.precision} ({used.reason})",
     )
     for reason in getattr(used, "passed_over", ()):
-        yield Finding("passed over", "note", reason)
+        yield Finding("fallback reason", "note", reason)
 
 
 def ros() -> Iterator[Finding]:
@@ -118,31 +118,29 @@ def ros() -> Iterator[Finding]:
     without_log = log_file_problem(os.environ)
     if without_log:
         what, _, advice = without_log.partition("; ")
-        yield Finding("log files", "note", f"none is written: {what}", advice)
+        yield Finding("log files", "note", f"no log file can be written: {what}", advice)
 
 
 def transport() -> Iterator[Finding]:
-    """Whether camera images cross between processes in the user's environment, and if not, whether they do in ours."""
+    """Check image transport between processes in the user's environment and, if it fails, with our settings."""
     from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
 
-    left, left_bytes = left_shared_memory()
-    if left_bytes > MUCH_LEFT_BYTES:
+    orphaned, orphaned_bytes = left_shared_memory()
+    if orphaned_bytes > MAX_ORPHANED_BYTES:
         yield Finding(
             "shared memory",
             "note",
-            f"{left_bytes / 2**20:.0f} MiB of /dev/shm belong to {left} segments of ROS processes that were killed; "
+            f"{orphaned_bytes / 2**20:.0f} MiB of /dev/shm belong to {orphaned} segments of killed ROS processes; "
             f"{free_shared_memory_bytes() / 2**20:.0f} MiB are free",
-            "with no ROS process of yours running: rm /dev/shm/fastdds_* /dev/shm/fastrtps_* (or: fastdds shm clean)",
+            "stop your ROS processes, then rm /dev/shm/fastdds_* /dev/shm/fastrtps_* (or: fastdds shm clean)",
         )
     subject = "camera images between processes"
     stream = ImageStream()
     try:
         mine = check_transport(stream, os.environ)
-        text = (
-            f"{mine.received} of {mine.sent} arrive ({stream.width}x{stream.height} at {stream.rate_hz:g} Hz)"
-        )
-        if mine.received_fraction >= ARRIVES:
-            yield Finding(subject, "ok", f"{text}, after {mine.latency_p50_ms:.0f} ms")
+        text = f"{mine.received} of {mine.sent} received ({stream.width}x{stream.height} at {stream.rate_hz:g} Hz)"
+        if mine.received_fraction >= MIN_RECEIVED_FRACTION:
+            yield Finding(subject, "ok", f"{text}, latency {mine.latency_p50_ms:.0f} ms")
             return
         plain = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
         environment = transport_environment(plain)
@@ -157,14 +155,14 @@ def transport() -> Iterator[Finding]:
         yield Finding(subject, "missing", text, see_docs("transport.md"))
         return
     cyclone = variable == CYCLONEDDS_VARIABLE
-    text += f"; with our settings of {'Cyclone' if cyclone else 'Fast'} DDS {ours.received}"
-    if ours.received_fraction >= ARRIVES:
+    text += f"; {ours.received} with our settings for {'Cyclone' if cyclone else 'Fast'} DDS"
+    if ours.received_fraction >= MIN_RECEIVED_FRACTION:
         processes = "receives" if cyclone else "publishes"
         first = "" if cyclone else ", your camera driver first"
         yield Finding(
             subject,
             "note",
-            f"{text}, after {ours.latency_p50_ms:.0f} ms",
+            f"{text}, latency {ours.latency_p50_ms:.0f} ms",
             f"in every process that {processes} images{first}: export {variable}={shlex.quote(environment[variable])}",
         )
         return
@@ -184,9 +182,9 @@ def transport() -> Iterator[Finding]:
 def graph(node: str = "", all_domains: str = "") -> Iterator[Finding]:
     for problem in environment_problems():
         yield Finding("ROS environment", "note", problem)
-    from canet_ros.doctor.graph import look_at_graph
+    from canet_ros.doctor.graph import graph_findings
 
-    yield from look_at_graph(node, bool(all_domains))
+    yield from graph_findings(node, bool(all_domains))
 
 
 PROBES = {
@@ -195,18 +193,18 @@ PROBES = {
 
 
 def main() -> None:
-    """Run one probe; the exit status is 1 if it raised, and the last line on stderr says what."""
+    """Run one probe; exit with 1 if it raised, with the error as the last line on stderr."""
     status = 0
     try:
         for finding in PROBES[sys.argv[1]](*sys.argv[2:]):
-            say(finding)
-    except BaseException as error:  # SystemExit too: some libraries end the program that imports them
+            emit(finding)
+    except BaseException as error:  # SystemExit too: some libraries exit when imported
         text = " ".join(str(error).split())
         print(
             f"{type(error).__name__}: {text}" if text else type(error).__name__, file=sys.stderr, flush=True
         )
         status = 1
-    # Not by exit: a broken library's threads and destructors would have their say.
+    # Skip the interpreter's shutdown, where threads and destructors of a broken library could hang.
     os._exit(status)
 
 

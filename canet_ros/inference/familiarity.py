@@ -23,10 +23,10 @@ _LESS_DOUBT = 5.0
 _FRAMES = 10  # that are smoothed over
 
 _MEANING = {
-    "mean": "its mean confidence",
-    "tenth": "the confidence that nine of ten pixels reach",
-    "sure": "the share of pixels that it is sure of",
-    "upper": "its mean confidence in the upper third",
+    "mean": "mean confidence",
+    "tenth": "confidence reached by 90 % of the pixels",
+    "sure": "fraction of confident pixels",
+    "upper": "mean confidence in the upper third",
 }
 
 
@@ -102,10 +102,10 @@ class FamiliarityWatch:
         for name, (low, high) in self._known.items():
             value = smoothed.get(name)
             if value is not None and not low <= value <= high:
+                expected = f"at least {low:.2f}" if value < low else f"at most {high:.2f}"
                 return (
-                    f"this is no road that the model knows: {_MEANING.get(name, name)} is {value:.2f}, on roads that "
-                    f"it knows {low:.2f} to {high:.2f}; is it night or fog, is the lens dirty or blocked, or the "
-                    "camera upside-down?"
+                    f"input looks out of distribution: {_MEANING.get(name, name)} {value:.2f}, expected {expected}; "
+                    "check for night or fog, a dirty or blocked lens, or an upside-down camera"
                 )
         return ""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of the machine and its environment keeps ROS processes from finding each other, or images from crossing."""
+"""Checks network and environment for settings that prevent discovery or image transport."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from canet_ros.launching.transport import (
 
 # netdevice(7)
 _SIOCGIFFLAGS, _SIOCGIFADDR, _IFF_RUNNING = 0x8913, 0x8915, 0x40
-_HIGHEST_DOMAIN_ID = 232  # RTPS 9.6.2.3: above, its ports are none
+_MAX_DOMAIN_ID = 232  # RTPS 9.6.2.3: higher ids give invalid ports
 _RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
-_LEAST_RECEIVE_BUFFER = re.compile(
+_MIN_RECEIVE_BUFFER = re.compile(
     r"""<SocketReceiveBufferSize[^>]*\bmin\s*=\s*["']\s*([\d.]+)\s*([kMG]?)i?B""", re.IGNORECASE
 )
 DISCOVERY_VARIABLES = (
@@ -38,12 +38,12 @@ DISCOVERY_VARIABLES = (
 
 
 def interface_addresses() -> dict[str, str]:
-    """IPv4 address of each network interface that runs and has one."""
+    """IPv4 address of each running network interface that has one."""
     addresses = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             request = struct.pack("256s", name.encode())
-            with contextlib.suppress(OSError):  # it has none, or has just gone
+            with contextlib.suppress(OSError):  # no address, or just removed
                 flags = fcntl.ioctl(probe, _SIOCGIFFLAGS, request)[16:18]
                 if struct.unpack("H", flags)[0] & _IFF_RUNNING:
                     addresses[name] = socket.inet_ntoa(fcntl.ioctl(probe, _SIOCGIFADDR, request)[20:24])
@@ -51,18 +51,18 @@ def interface_addresses() -> dict[str, str]:
 
 
 def late_interfaces(at_start: Mapping[str, str]) -> str:
-    """Interfaces that came after a process had started, in words: Fast DDS uses those alone that it found then."""
+    """Message about interfaces that came up after a process started, which Fast DDS does not use; empty: none."""
     late = [f"{name} ({a})" for name, a in interface_addresses().items() if at_start.get(name) != a]
     if not late:
         return ""
     return (
-        f"; network interface {', '.join(late)} came up after this node had started, and Fast DDS does not use it: "
-        f"start the node again, once the network is there"
+        f"; network interface {', '.join(late)} came up after this node started, and Fast DDS does not use it: "
+        "restart the node once the network is up"
     )
 
 
 def environment_problems(environment: Mapping[str, str] | None = None) -> list[str]:
-    """What is wrong with an environment (default: this process's), one sentence each."""
+    """Problems of an environment (default: this process's), one sentence each."""
     variables = os.environ if environment is None else environment
     problems = []
     if "fastrtps" in middleware(variables):
@@ -71,40 +71,40 @@ def environment_problems(environment: Mapping[str, str] | None = None) -> list[s
     elif "cyclonedds" in middleware(variables) and (text := _socket_buffer_problem(variables)):
         problems = [f"{CYCLONEDDS_VARIABLE}: {text}"]
     domain_id = variables.get("ROS_DOMAIN_ID", "")
-    if domain_id and not (domain_id.isdecimal() and int(domain_id) <= _HIGHEST_DOMAIN_ID):
-        problems.append(f"ROS_DOMAIN_ID is {domain_id!r}: give a number from 0 to {_HIGHEST_DOMAIN_ID}")
+    if domain_id and not (domain_id.isdecimal() and int(domain_id) <= _MAX_DOMAIN_ID):
+        problems.append(f"ROS_DOMAIN_ID is {domain_id!r}: expected 0 to {_MAX_DOMAIN_ID}")
     reach = variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
     if reach and reach not in _RANGES:
-        problems.append(f"ROS_AUTOMATIC_DISCOVERY_RANGE is {reach!r}: give one of {', '.join(_RANGES)}")
+        problems.append(f"ROS_AUTOMATIC_DISCOVERY_RANGE is {reach!r}: expected one of {', '.join(_RANGES)}")
     if reach == "OFF":
-        problems.append("ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: no process finds another; unset it, or SUBNET")
+        problems.append(
+            "ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: processes cannot discover each other; set SUBNET"
+        )
     return problems
 
 
 def _socket_buffer_problem(variables: Mapping[str, str]) -> str:
-    """That Cyclone DDS is told to insist on a larger socket buffer than Linux grants."""
+    """Message if Cyclone DDS is configured to require a larger socket buffer than Linux grants; empty: no."""
     settings = variables.get(CYCLONEDDS_VARIABLE, "")
     if "<" not in settings:  # files
         paths = [Path(path.removeprefix("file://")) for path in settings.split(",") if path]
         settings = "".join(path.read_text(errors="replace") for path in paths if path.is_file())
-    demanded = _LEAST_RECEIVE_BUFFER.search(settings)
+    demanded = _MIN_RECEIVE_BUFFER.search(settings)
     limit_bytes = receive_buffer_limit_bytes()
     if demanded is None or not limit_bytes:
         return ""
     wanted_bytes = round(float(demanded[1]) * 2 ** {"": 0, "k": 10, "m": 20, "g": 30}[demanded[2].lower()])
-    if (
-        wanted_bytes <= 2 * limit_bytes
-    ):  # Linux counts its own bookkeeping too, and grants twice what is asked for
+    if wanted_bytes <= 2 * limit_bytes:  # Linux doubles the requested size for its bookkeeping
         return ""
     return (
-        f"Cyclone DDS does not start, because SocketReceiveBufferSize has min={wanted_bytes} bytes and "
-        f"net.core.rmem_max is {limit_bytes}: sudo sysctl -w net.core.rmem_max={wanted_bytes}, or use max in place "
+        f"Cyclone DDS does not start: SocketReceiveBufferSize has min={wanted_bytes} bytes, but "
+        f"net.core.rmem_max is {limit_bytes}: sudo sysctl -w net.core.rmem_max={wanted_bytes}, or use max instead "
         f"of min; {see_docs('transport.md')}"
     )
 
 
 def receive_buffer_limit_bytes() -> int:
-    """The largest socket receive buffer that a program may ask Linux for; 0: unknown."""
+    """Largest socket receive buffer that a program may request; 0: unknown."""
     try:
         return int(Path("/proc/sys/net/core/rmem_max").read_text())
     except (OSError, ValueError):
@@ -117,12 +117,16 @@ def _profile_problem(name: str, variables: Mapping[str, str]) -> str:
         return ""
     if name != profile_variable():
         other = profile_variable()
-        return "" if variables.get(other) else f"this ROS 2 reads {other} alone: export that to {path}"
-    without = f"Fast DDS runs as by default, which loses camera images; {see_docs('transport.md')}"
+        return (
+            ""
+            if variables.get(other)
+            else f"this ROS 2 distribution reads only {other}: export {other}={path}"
+        )
+    without = f"Fast DDS uses its defaults, which lose camera images; {see_docs('transport.md')}"
     try:
         ET.parse(Path(path))
     except OSError as error:
         return f"{path} cannot be read ({error.strerror}): {without}"
     except ET.ParseError as error:
-        return f"{path} is no XML ({error}): {without}"
+        return f"{path} is not valid XML ({error}): {without}"
     return ""

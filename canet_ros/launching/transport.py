@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The environment in which camera-sized images cross between processes; see docs/transport.md."""
+"""Environment for the transport of camera images between processes; see docs/transport.md."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from canet_ros.share import share_folders
 FASTDDS_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 CYCLONEDDS_VARIABLE = "CYCLONEDDS_URI"
 PROFILE_VARIABLES = (*FASTDDS_VARIABLES, CYCLONEDDS_VARIABLE)
-# "max" asks for as much and takes what Linux grants; with "min", Cyclone DDS does not start where it grants less.
+# With "max", Cyclone DDS accepts what Linux grants; with "min", it does not start if Linux grants less.
 _CYCLONEDDS_SETTINGS = (
     '<CycloneDDS><Domain id="any"><Internal><SocketReceiveBufferSize max="16MB"/>'
     "</Internal></Domain></CycloneDDS>"
 )
 # Eight processes with a segment of 32 MB each; one whose segment does not fit falls back to UDP.
 ENOUGH_SHARED_MEMORY_BYTES = 8 * 32 * 2**20
-# Fast DDS goes on by UDP where its segment does not fit; where not even its locks and LTTng's page fit, it cannot.
-LEAST_SHARED_MEMORY_BYTES = 64 * 2**10
-_DOMAIN_IDS = range(1, 102)  # above, the ports run into those that Linux hands to outgoing connections
+# Fast DDS falls back to UDP if its segment does not fit, but crashes if its locks and LTTng's page do not fit either.
+MIN_SHARED_MEMORY_BYTES = 64 * 2**10
+_DOMAIN_IDS = range(1, 102)  # higher ids collide with Linux's ephemeral ports
 
 
 def fastdds_profile() -> Path:
-    """The installed Fast DDS profile, of a source checkout, a sourced ROS workspace or the environment.
-
-    It is config/fastdds.xml, or config/fastdds_small.xml where shared memory is too small for it.
+    """Path of the installed Fast DDS profile: config/fastdds.xml, or fastdds_small.xml if shared memory is small.
 
     Raises:
-        FileNotFoundError: it is in none of them.
+        FileNotFoundError: the profile is not installed.
     """
     name = "fastdds.xml" if free_shared_memory_bytes() >= ENOUGH_SHARED_MEMORY_BYTES else "fastdds_small.xml"
     folders = share_folders("config")
@@ -41,12 +39,12 @@ def fastdds_profile() -> Path:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(
-        f"{name} is in none of {', '.join(map(str, folders)) or 'no folder'}: install canet_ros again"
+        f"{name} not found in {', '.join(map(str, folders)) or 'any folder'}: reinstall canet_ros"
     )
 
 
 def free_shared_memory_bytes() -> int:
-    """Room left in /dev/shm; 0 where there is none."""
+    """Free space in /dev/shm, bytes; 0 without /dev/shm."""
     try:
         status = os.statvfs("/dev/shm")
     except OSError:
@@ -55,28 +53,28 @@ def free_shared_memory_bytes() -> int:
 
 
 def shared_memory_problem() -> str:
-    """Why ROS may be ended by SIGBUS, the signal for memory that cannot be had, and what to do; empty: it will not."""
-    if not os.access("/dev/shm", os.W_OK) or free_shared_memory_bytes() >= LEAST_SHARED_MEMORY_BYTES:
+    """Message if ROS may crash with SIGBUS because shared memory is full, with the remedy; empty: no."""
+    if not os.access("/dev/shm", os.W_OK) or free_shared_memory_bytes() >= MIN_SHARED_MEMORY_BYTES:
         return ""
     return (
-        "/dev/shm is full, and ROS may end at once with 'Bus error': with no ROS process of yours running "
+        "/dev/shm is full, and ROS may crash with 'Bus error': stop your ROS processes, then "
         "rm /dev/shm/fastdds_* /dev/shm/fastrtps_*; give a container more with --shm-size=512m or --ipc=host"
     )
 
 
 def left_shared_memory(folder: Path = Path("/dev/shm")) -> tuple[int, int]:
-    """How many of Fast DDS' segments no process maps any more, since theirs was killed, and their bytes.
+    """Number and bytes of Fast DDS segments left behind by killed processes.
 
-    Where the memory of others' processes cannot be looked at, their segments count as used.
+    Segments of other users count as used if their processes cannot be inspected.
     """
     mapped: set[str] = set()
-    all_seen = True
+    all_readable = True
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
             mapped.update(line.split()[-1] for line in maps.read_text().splitlines() if str(folder) in line)
         except PermissionError:
-            all_seen = False
-        except OSError:  # it has just ended
+            all_readable = False
+        except OSError:  # just ended
             continue
     count = size_bytes = 0
     for path in [*folder.glob("fastdds_*"), *folder.glob("fastrtps_*")]:
@@ -84,22 +82,24 @@ def left_shared_memory(folder: Path = Path("/dev/shm")) -> tuple[int, int]:
             status = path.stat()
         except OSError:
             continue
-        just_made = time.time() - status.st_mtime < 60
-        lock = status.st_size == 0  # beside a living process's segment too, and mapped by nobody
-        if not (lock or just_made or str(path) in mapped) and (all_seen or status.st_uid == os.getuid()):
+        just_created = time.time() - status.st_mtime < 60
+        lock = status.st_size == 0  # live segments have one too, which is never mapped
+        if not (lock or just_created or str(path) in mapped) and (
+            all_readable or status.st_uid == os.getuid()
+        ):
             count, size_bytes = count + 1, size_bytes + status.st_size
     return count, size_bytes
 
 
 def middleware(environment: Mapping[str, str]) -> str:
-    """The ROS middleware that an environment chooses, ``rmw_fastrtps_cpp`` if none."""
+    """ROS middleware selected by an environment, by default ``rmw_fastrtps_cpp``."""
     return environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
 
 
 def transport_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """An environment (default: this process's) with our settings of the middleware that it chooses.
+    """An environment (default: this process's) with our settings for Fast DDS or Cyclone DDS.
 
-    Settings that it has already stay; for middlewares other than Fast DDS and Cyclone DDS there are none.
+    Existing settings are not changed.
 
     Raises:
         FileNotFoundError: the Fast DDS profile is not installed.
@@ -114,22 +114,22 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
 
 
 def profile_variable() -> str:
-    """Fast DDS 3 (since rclpy 8) warns of the name that Fast DDS 2 (Humble, Jazzy) knows alone."""
-    version = installed_version("rclpy", "ros-rclpy")  # a ROS installation's, the wheel's
+    """Variable with the profile's path: Fast DDS 2 (Humble, Jazzy) knows only the name that Fast DDS 3 deprecates."""
+    version = installed_version("rclpy", "ros-rclpy")  # of a ROS installation, of the wheel
     return FASTDDS_VARIABLES[bool(version) and int(version.split(".")[0]) < 8]
 
 
 def unused_domain_id() -> int:
-    """A ROS_DOMAIN_ID in which nothing on this machine takes part, so that runs side by side do not meet.
+    """A ROS_DOMAIN_ID that no process on this machine uses, to isolate parallel runs.
 
     Raises:
-        OSError: all are taken.
+        OSError: all are in use.
     """
     for offset in range(len(_DOMAIN_IDS)):
         domain_id = _DOMAIN_IDS[(os.getpid() + offset) % len(_DOMAIN_IDS)]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                # Everyone in a domain listens at its discovery port (RTPS 9.6.2.3).
+                # All participants listen on the domain's discovery port (RTPS 9.6.2.3).
                 probe.bind(("", 7400 + 250 * domain_id))
             except OSError:
                 continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node. What imports it becomes a node's process, and takes few of glibc's memory arenas."""
+"""The segmentation node. Importing this package limits glibc's memory arenas."""
 
 import contextlib
 import ctypes
@@ -7,11 +7,11 @@ import os
 
 _M_ARENA_MAX = -8  # malloc.h
 
-# glibc gives threads an arena each, 8 a core, and what is freed in one stays there: threads that come and go with
-# models, subscribers and cameras would grow the process for hours. It asks once, so before anything starts threads.
+# glibc creates up to 8 arenas per core and reuses memory only within an arena: short-lived threads would grow the
+# process for hours. The limit must be set before the first thread starts.
 if "MALLOC_ARENA_MAX" not in os.environ:
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
-# OpenCV reports on stderr, for each image, what is an exception or of no interest here; it asks when it is imported.
+# OpenCV would report every undecodable image on stderr; it reads this variable when imported.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")

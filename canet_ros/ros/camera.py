@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that belongs to one camera: subscriptions, publishers, statistics."""
+"""One camera: subscriptions, publishers, statistics."""
 
 from __future__ import annotations
 
@@ -32,17 +32,16 @@ from canet_ros.ros.outputs import POINTS, CameraOutputs
 from canet_ros.ros.rclpy_compat import GIVES_MESSAGE_INFO, UnsupportedEventTypeError
 from canet_ros.ros.statistics import Statistics, nanoseconds
 
-# A camera's first camera_info may come after its first images.
-_CAMERA_INFO_GRACE_S = 2.0
+_CAMERA_INFO_GRACE_S = 2.0  # the first camera_info may follow the first images
 
 
 @dataclass
 class FrameIntake:
-    """Where frames go and on what terms, for all cameras of a node.
+    """Admission of frames, shared by all cameras of a node.
 
     Attributes:
-        max_rate_hz: the most frames per second and camera now; 0: all.
-        slots: another one whenever an engine starts; closed ones take nothing.
+        max_rate_hz: returns the current limit of frames per second and camera; 0: none.
+        slots: replaced whenever an engine starts; closed slots refuse frames.
         enabled: False while the node is paused.
     """
 
@@ -57,16 +56,16 @@ class Camera:
     """A camera, named by its resolved image topic.
 
     Args:
-        results_before_remapping: prefix of its results if no rule had changed the image's name.
+        results_before_remapping: prefix of the results without remapping of the image topic.
         transport: ``raw`` or ``compressed``.
-        intake: takes each frame.
-        cloud: where the points come from that get its labels.
+        intake: receives each frame.
+        cloud: source of the points to label.
 
     Attributes:
-        view: how its pictures are looked at; changes while no image is in work.
-        steadying: what it showed last, for masks that do not flicker.
-        familiarity: whether they look like the roads that the model knows.
-        camera_info_problem: that the camera_info somebody wants is missing or old; empty: neither.
+        view: camera transform; changes only between inferences.
+        steadying: temporal filter of the masks.
+        familiarity: out-of-distribution monitor.
+        camera_info_problem: a camera_info that a subscriber needs is missing or outdated; empty: neither.
     """
 
     def __init__(
@@ -93,14 +92,13 @@ class Camera:
             node,
             topics,
             transport,
+            self.statistics,
             on_image=self._admit,
             on_qos_problem=self._on_qos_problem,
-            on_lost=self.statistics.lose,
-            on_number=self.statistics.number,
             on_unnumbered=lambda: faults.advise(
                 "node",
-                f"{get_rmw_implementation_identifier()} does not number images: those lost on the way are not counted, "
-                "only estimated from the stamps as missing_by_stamp",
+                f"{get_rmw_implementation_identifier()} does not number messages: lost images cannot be counted; "
+                "missing_by_stamp on /diagnostics estimates them from the stamps",
             ),
         )
         self.clouds = CloudInput(node, cloud, self._on_qos_problem) if cloud else None
@@ -114,8 +112,8 @@ class Camera:
             clouds=self.clouds,
         )
 
-    def snapshot(self, trouble: str, rivals: str) -> CameraSnapshot:
-        """The camera now; see ``CameraSnapshot`` for what the graph has to say."""
+    def snapshot(self, topic_problem: str, rivals: str) -> CameraSnapshot:
+        """Snapshot for diagnostics; the arguments are those of ``CameraSnapshot``."""
         topic = self.input.image_topic
         return CameraSnapshot(
             name=self.name,
@@ -125,7 +123,7 @@ class Camera:
             silent_s=self.silent_s(),
             without_result_s=self.without_result_s(),
             fault=self._faults.last(self.name),
-            trouble=trouble,
+            topic_problem=topic_problem,
             rivals=rivals,
             out_of_distribution=self.familiarity.problem(),
             confidences=tuple(self.familiarity.values().items()),
@@ -135,27 +133,27 @@ class Camera:
         )
 
     def follow_subscribers(self) -> None:
-        """Listen to the camera while somebody listens to its results."""
+        """Subscribe to the camera while its results have subscribers."""
         wanted = self.outputs.wanted()
         if self.clouds is not None:
             self.clouds.follow(POINTS in wanted)
         if not wanted:
             self.input.unsubscribe()
         elif self.input.subscribed_since_s is None:
-            self.statistics.begin_anew()
-            self.statistics.forget_publishers()
+            self.statistics.reset_gaps()
+            self.statistics.reset_losses()
             self.input.subscribe()
 
     def camera_info(self, stamp: Any, wanted: frozenset[str]) -> Any | None:
-        """The camera_info for an image of this stamp, for these outputs; None: the camera never sent one."""
+        """The camera_info for an image of this stamp; None: none received. Updates ``camera_info_problem``."""
         info = self.input.infos.match(stamp)
-        listening_since_s = self.input.subscribed_since_s
-        if not wanted & {CAMERA_INFO, POINTS} or listening_since_s is None:
+        subscribed_since_s = self.input.subscribed_since_s
+        if not wanted & {CAMERA_INFO, POINTS} or subscribed_since_s is None:
             self.camera_info_problem = ""
-        elif time.monotonic() - listening_since_s > _CAMERA_INFO_GRACE_S:
+        elif time.monotonic() - subscribed_since_s > _CAMERA_INFO_GRACE_S:
             topic = self.input.camera_info_topic
             self.camera_info_problem = (
-                f"no camera_info has come on {topic}: masks are published without"
+                f"no camera_info received on {topic}: masks are published without it"
                 if info is None
                 else outdated_problem(nanoseconds(info.header.stamp), nanoseconds(stamp))
             )
@@ -164,21 +162,21 @@ class Camera:
         return info
 
     def silent_s(self) -> float | None:
-        """How long no image has come although one is listened for, in s; None while nobody listens."""
-        listening_since_s = self.input.subscribed_since_s
-        if listening_since_s is None:
+        """Seconds since the last image, or since the subscription; None while not subscribed."""
+        subscribed_since_s = self.input.subscribed_since_s
+        if subscribed_since_s is None:
             return None
-        return time.monotonic() - max(listening_since_s, self.statistics.last_received_s or 0.0)
+        return time.monotonic() - max(subscribed_since_s, self.statistics.last_received_s or 0.0)
 
     def without_result_s(self) -> float | None:
-        """How long images have come of which none was published, in s; None while none waits."""
-        waiting_since_s = self.statistics.waiting_since_s
-        if self.input.subscribed_since_s is None or waiting_since_s is None:
+        """Seconds since the first image received after the last result; None: no image is pending."""
+        pending_since_s = self.statistics.pending_since_s
+        if self.input.subscribed_since_s is None or pending_since_s is None:
             return None
-        return time.monotonic() - waiting_since_s
+        return time.monotonic() - pending_since_s
 
     def _admit(self, message: Any) -> None:
-        """Put an image into the camera's slot, unless the node is paused or the rate limit is reached."""
+        """Put a frame into the camera's slot, unless the node is paused or the rate limit is reached."""
         received_s, intake = time.monotonic(), self._intake
         self.statistics.receive(message.header.stamp, intake.now_ns())
         if not intake.enabled:
@@ -196,7 +194,7 @@ class Camera:
 
     def _count_drop(self, reason: str, outcome: str, message: Any) -> None:
         self.statistics.count(reason)
-        self._intake.frame_log.say(self.name, message.header, outcome, {})
+        self._intake.frame_log.log(self.name, message.header, outcome, {})
 
     def destroy(self) -> None:
         self.input.unsubscribe()
@@ -210,22 +208,19 @@ class Camera:
 
 
 class CameraInput:
-    """One camera's subscriptions: its image, and the camera_info beside it.
-
-    Subscribes only while told to: an image that nobody needs is not even received.
+    """Subscriptions of one camera: image and camera_info.
 
     Args:
         transport: ``raw`` or ``compressed``.
-        on_image: takes each message.
-        on_qos_problem: takes what does not fit, in words.
-        on_lost: takes the number of images that the middleware lost.
-        on_unnumbered: told once if the middleware does not number images.
-        on_number: takes who published an image, and the image's number there, before the image itself.
+        statistics: counts the images that the middleware lost.
+        on_image: called with each message.
+        on_qos_problem: called with a description of incompatible QoS.
+        on_unnumbered: called once if the middleware does not number messages.
 
     Attributes:
         subscribed_since_s: on ``time.monotonic``'s clock; None while not subscribed.
-        numbered: whether the middleware numbers images, so that those lost on the way can be counted.
-        camera_info_latched: whether camera_info is subscribed to as what its publisher keeps for later subscribers.
+        numbered: whether the middleware numbers messages, so that lost images can be counted.
+        camera_info_latched: whether the subscription to camera_info is transient local.
     """
 
     def __init__(
@@ -233,10 +228,9 @@ class CameraInput:
         node: Node,
         topics: CameraTopics,
         transport: str,
+        statistics: Statistics,
         on_image: Callable[[Any], None],
         on_qos_problem: Callable[[str], None],
-        on_lost: Callable[[int], None],
-        on_number: Callable[[bytes, int], None],
         on_unnumbered: Callable[[], None],
     ) -> None:
         self.image_topic = node.resolve_topic_name(transported_topic(topics.image, transport))
@@ -249,8 +243,7 @@ class CameraInput:
         self._compressed = transport == "compressed"
         self._on_image = on_image
         self._on_qos_problem = on_qos_problem
-        self._on_lost = on_lost
-        self._on_number = on_number
+        self._statistics = statistics
         self._on_unnumbered = on_unnumbered
         self._subscriptions: list[Any] = []
 
@@ -265,7 +258,7 @@ class CameraInput:
                 self.image_topic,
                 self._on_numbered_image if GIVES_MESSAGE_INFO else self._on_image,
                 qos.camera_qos,
-                self._on_lost,
+                self._statistics.lose,
             ),
             self._camera_info_subscription(),
         ]
@@ -277,7 +270,7 @@ class CameraInput:
         self.subscribed_since_s = None
 
     def follow_camera_info(self) -> None:
-        """Subscribe to camera_info so that one which was latched is received too; looks at the graph."""
+        """Match the durability of camera_info's publisher, so that a latched message is received; queries the graph."""
         if not self._subscriptions:
             return
         if self._latched() != self.camera_info_latched:
@@ -285,14 +278,14 @@ class CameraInput:
             self._subscriptions.append(self._camera_info_subscription())
 
     def image_qos(self) -> Any | None:
-        """What the image subscription asks for, overrides included; None while not subscribed."""
+        """QoS profile of the image subscription, with overrides; None while not subscribed."""
         return self._subscriptions[0].qos_profile if self._subscriptions else None
 
     def pixels(self, message: Any, max_pixels: int) -> NDArray[np.uint8]:
-        """The message's picture, (H, W, 3) BGR or (H, W) grey uint8.
+        """Pixels of the message, (H, W, 3) BGR or (H, W) grey uint8.
 
         Raises:
-            ImageMessageError: it holds none, or one of more than ``max_pixels``.
+            ImageMessageError: the message cannot be decoded, or has more than ``max_pixels``.
         """
         convert = decode_compressed if self._compressed else decode_image
         return convert(message, max_pixels)
@@ -300,10 +293,10 @@ class CameraInput:
     def _on_numbered_image(self, message: Any, info: Any) -> None:
         number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
         if number is not None:
-            # Without the publisher's name (rclpy of Jazzy) the numbers of several would be mixed.
-            alone = publisher is not None or self._node.count_publishers(self.image_topic) == 1
-            if alone:
-                self._on_number(publisher["data"] if publisher else b"", number)
+            # Without a publisher id (rclpy of Jazzy), numbers of several publishers cannot be told apart.
+            unambiguous = publisher is not None or self._node.count_publishers(self.image_topic) == 1
+            if unambiguous:
+                self._statistics.number(publisher["data"] if publisher else b"", number)
         elif self.numbered:
             self.numbered = False
             self._on_unnumbered()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera_info that belongs to an image; without ROS."""
+"""Finds the camera_info of an image; without ROS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from canet_ros.ros.statistics import nanoseconds
 
 
 class CameraInfoBuffer:
-    """The last camera_info messages, to be found by stamp. Safe between threads."""
+    """The last camera_info messages, searched by stamp. Thread-safe."""
 
     LENGTH = 60  # two seconds at 30 Hz
 
@@ -24,7 +24,7 @@ class CameraInfoBuffer:
             self._infos.append(info)
 
     def match(self, stamp: Any) -> Any | None:
-        """The camera_info of the same stamp, else the last one received; None if none ever was."""
+        """The camera_info with the same stamp, else the last one received; None: none was received."""
         wanted_ns = nanoseconds(stamp)
         with self._lock:
             infos = list(self._infos)

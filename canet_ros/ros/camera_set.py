@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All cameras of a node: made from the parameters, looked after together."""
+"""All cameras of a node, created from the parameters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from canet_ros.ros.camera_watch import CameraWatch
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.parameters import LiveSettings, NodeParameters
 
-# Topics whose qos_overrides in a shared file are for other nodes, or for rclpy.
-_TOPICS_OF_OTHERS = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static", "/diagnostics")
+# A shared parameter file may hold qos_overrides of these topics for other nodes or for rclpy.
+_COMMON_TOPICS = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static", "/diagnostics")
 
 
 class CameraSet:
@@ -39,10 +39,10 @@ class CameraSet:
         return self._cameras
 
     def create(self) -> dict[str, str]:
-        """Make all cameras; prefixes of their results by their names.
+        """Create all cameras; return the prefix of each camera's results by the camera's name.
 
         Raises:
-            ValueError: parameters do not fit each other or the topics; the cameras made so far are there.
+            ValueError: parameters conflict with each other or with the topics; cameras created so far remain.
         """
         settings, node = self._settings, self._node
         settings.check_together()
@@ -57,7 +57,7 @@ class CameraSet:
             self._cameras[topics.image] = camera
             self._watches[topics.image] = CameraWatch(node, camera, transport, self._interfaces)
             camera.outputs.follow_groups(settings.live().groups)
-            # What a subscription would refuse is refused now, not when somebody first wants results.
+            # Invalid subscription options fail now, not when results get their first subscriber.
             camera.input.subscribe()
             camera.input.unsubscribe()
             node.get_logger().info(f"{topics.image} ({transport}): results under {topics.results}/")
@@ -65,21 +65,21 @@ class CameraSet:
         _require_none(
             qos.unknown_override_problem(name, known)
             for name in settings.undeclared(of_qos=True)
-            if name.split(".")[1] not in _TOPICS_OF_OTHERS and not name.split(".")[1].endswith("/label_info")
+            if name.split(".")[1] not in _COMMON_TOPICS and not name.split(".")[1].endswith("/label_info")
         )
         return {topics.image: topics.results for topics in cameras}
 
     def begin(self, views: Iterable[View]) -> None:
-        """The node becomes active, with these views."""
+        """Prepare for activation with these camera transforms."""
         for camera, view in zip(self._cameras.values(), views):
             camera.view = view
         for watch in self._watches.values():
-            watch.forget()
+            watch.reset()
 
     def check_graph(self, stale_after_s: float) -> None:
-        """Notice who publishes the cameras' topics; costs more than ``follow``."""
+        """Check who publishes the cameras' topics; costs more than ``follow``."""
         for watch in self._watches.values():
-            watch.look(stale_after_s)
+            watch.check(stale_after_s)
         for camera in self._cameras.values():
             camera.input.follow_camera_info()
 
@@ -92,14 +92,14 @@ class CameraSet:
     def snapshots(self) -> tuple[CameraSnapshot, ...]:
         watches = self._watches
         return tuple(
-            camera.snapshot(watches[name].trouble, watches[name].rivals())
+            camera.snapshot(watches[name].topic_problem, watches[name].rivals())
             for name, camera in self._cameras.items()
         )
 
-    def forget_gaps(self) -> None:
-        """What comes or not while the node is paused is not lost."""
+    def reset_gaps(self) -> None:
+        """Do not count images as missing that were not sent while the node was paused."""
         for camera in self._cameras.values():
-            camera.statistics.begin_anew()
+            camera.statistics.reset_gaps()
 
     def unsubscribe(self) -> None:
         for camera in self._cameras.values():

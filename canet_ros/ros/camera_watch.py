@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why nothing comes from a camera, said when it begins and when it ends."""
+"""Logs when a camera's images stop, why, and when they resume."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.node import Node
@@ -21,95 +22,103 @@ from canet_ros.launching.topic_hints import (
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.camera_health import TopicState, mixed_problem, topic_state
 
-# What a change of is worth a line in the log: the topic's state, and what is known beside it.
-_Finding = tuple[object, ...]
-_FINE: _Finding = (TopicState.PUBLISHED,)
-_SILENT: _Finding = (TopicState.PUBLISHED, "silent")
+
+@dataclass(frozen=True)
+class _Finding:
+    """State of the topic; two findings are equal if the log need not repeat them."""
+
+    state: TopicState = TopicState.PUBLISHED
+    hints: tuple[str, ...] = ()
+    text: str = field(default="", compare=False)
 
 
 class CameraWatch:
-    """Looks at the graph for one camera, and logs each change of what it finds.
+    """Checks the ROS graph for one camera and logs each change.
 
     Args:
         interfaces: network interfaces and their addresses when the node started.
 
     Attributes:
-        trouble: why no images come, in words; empty while they come, or could if somebody wanted results.
+        topic_problem: why no images arrive, as text; empty: they arrive, or would if the node subscribed.
     """
 
     def __init__(self, node: Node, camera: Camera, transport: str, interfaces: Mapping[str, str]) -> None:
-        self.trouble = ""
+        self.topic_problem = ""
         self._node = node
         self._camera = camera
         self._interfaces = interfaces
         self._present = CameraChoice(camera.name, transport)
         self._type = MESSAGE_TYPES[transport]
-        self._kind: _Finding = _FINE
-        self._kind_since_s = time.monotonic()
-        self._said_kind: _Finding = _FINE
-        self._others: tuple[str, ...] = ()
+        self._finding = self._logged_finding = _Finding()
+        self._found_s = time.monotonic()
+        self._other_nodes: tuple[str, ...] = ()
         self._cameras: tuple[str, ...] = ()
         warning = suffix_warning(camera.name, transport)
         if warning:
             node.get_logger().warning(warning)
 
-    def look(self, stale_after_s: float) -> None:
-        """Look now; trouble is said once it has lasted for ``stale_after_s``."""
+    def check(self, stale_after_s: float) -> None:
+        """Check now; a problem is logged once it has lasted for ``stale_after_s``."""
         topic, now_s = self._camera.input.image_topic, time.monotonic()
         publishers = self._node.get_publishers_info_by_topic(topic)
-        kind, text = self._find(publishers, stale_after_s)
-        if kind != self._kind:
-            self._kind, self._kind_since_s = kind, now_s
-        lasts = kind in (_FINE, _SILENT) or now_s - self._kind_since_s >= stale_after_s
-        self.trouble = text
-        if lasts and kind != self._said_kind:
-            self._node.get_logger().warning(f"{topic}: {text or 'there again'}")
-            self._said_kind = kind
-        self._look_for_rivals(publishers)
+        finding = self._find(publishers, stale_after_s)
+        if finding != self._finding:
+            self._found_s = now_s
+        self._finding, self.topic_problem = finding, finding.text
+        immediate = finding.state in (TopicState.PUBLISHED, TopicState.SILENT)
+        if finding != self._logged_finding and (immediate or now_s - self._found_s >= stale_after_s):
+            self._node.get_logger().warning(f"{topic}: {finding.text or self._recovery()}")
+            self._logged_finding = finding
+        self._check_rivals(publishers)
 
-    def forget(self) -> None:
-        """What comes next is another time that the node is active."""
-        self.trouble = ""
-        self._kind = self._said_kind = _FINE
-        self._kind_since_s = time.monotonic()
+    def reset(self) -> None:
+        """Start afresh when the node is activated."""
+        self.topic_problem = ""
+        self._finding = self._logged_finding = _Finding()
+        self._found_s = time.monotonic()
 
     def rivals(self) -> str:
-        """Who else publishes our results, or the camera's images, in words; empty: nobody."""
-        if self._others:
-            return f"the same results are also published by {', '.join(self._others)}: subscribers get both, mixed"
+        """Other publishers of our results or of the camera's images, as text; empty: none."""
+        if self._other_nodes:
+            nodes = ", ".join(self._other_nodes)
+            return f"{nodes} publishes the same results: subscribers receive both, mixed"
         mixed = mixed_problem(self._cameras)
-        return f"{mixed} (one that was killed counts for 20 s more)" if mixed else ""
+        return f"{mixed} (a killed publisher counts for another 20 s)" if mixed else ""
 
-    def _find(self, publishers: list[Any], stale_after_s: float) -> tuple[_Finding, str]:
-        """What is wrong, and the same in words; empty: nothing is."""
+    def _recovery(self) -> str:
+        if self._logged_finding.state is TopicState.SILENT:
+            return "images resumed"
+        subscribed = self._camera.input.subscribed_since_s is not None
+        return f"publisher is back{'; images resumed' if subscribed else ''}"
+
+    def _find(self, publishers: list[Any], stale_after_s: float) -> _Finding:
         topic = self._camera.input.image_topic
         silent_s = self._camera.silent_s()
-        asked = self._camera.input.image_qos()
-        state, reason = topic_state(publishers, (self._type,), () if asked is None else (asked,))
+        requested = self._camera.input.image_qos()
+        state, reason = topic_state(publishers, (self._type,), () if requested is None else (requested,))
         if state is TopicState.NO_PUBLISHER:
             hint = self._hint()
             late = late_interfaces(self._interfaces)
-            # Only these hints are worth saying it again: the first may come before others are discovered.
-            hints = [words for words in ("image_transport", NO_IMAGES) if words in hint]
-            hint += late
+            # Log again only for these hints: the first hint may precede the discovery of other topics.
+            hints = tuple(words for words in ("image_transport", NO_IMAGES) if words in hint)
+            text = f"no publisher of {topic}"
             if silent_s is not None and silent_s > stale_after_s:
-                text = f"nothing has come on {topic} for {silent_s:.1f} s: nothing publishes it{hint}"
-            else:
-                text = f"nothing publishes {topic}{hint}"
-            return (state, *hints, late), text
+                text += f"; no image received for {silent_s:.1f} s"
+            return _Finding(state, (*hints, late), f"{text}{hint}{late}")
         if state is TopicState.WRONG_TYPE:
             content = transport_content(publishers[0].topic_type, topic)
             if content:
-                told = f"{topic} holds {content}: image_transport's republish node makes images of it"
-                return (state,), told
-            return (state,), f"{topic} carries {reason}, not {self._type}{self._hint()}"
+                text = (
+                    f"{topic} carries {content}: convert it to images with image_transport's republish node"
+                )
+                return _Finding(state, text=text)
+            return _Finding(state, text=f"{topic} carries {reason}, not {self._type}{self._hint()}")
         if state is TopicState.QOS_MISMATCH:
-            return (state,), (
-                f"nothing can come on {topic}, because the quality of service of its publisher does not fit: {reason}"
-            )
+            return _Finding(state, text=f"QoS of the publisher of {topic} is incompatible: {reason}")
         if silent_s is not None and silent_s > stale_after_s:
-            return _SILENT, f"nothing has come on {topic} for {silent_s:.1f} s, though it has a publisher"
-        return _FINE, ""
+            text = f"no image received on {topic} for {silent_s:.1f} s, although it has a publisher"
+            return _Finding(TopicState.SILENT, text=text)
+        return _Finding()
 
     def _hint(self) -> str:
         node = self._node
@@ -121,19 +130,19 @@ class CameraWatch:
             own={publisher.topic_name for publisher in node.publishers},
         )
 
-    def _look_for_rivals(self, images: list[Any]) -> None:
+    def _check_rivals(self, images: list[Any]) -> None:
         own = (self._node.get_namespace(), self._node.get_name())
         publishers = self._node.get_publishers_info_by_topic(self._camera.outputs.mask_topic)
         names = [(info.node_namespace, info.node_name) for info in publishers]
         others = {_full(name) for name in names if name != own}
-        # A node of our own name and namespace is the other one that somebody started by mistake.
+        # A second node of the same name and namespace, started by mistake.
         if names.count(own) > 1:
             others.add(f"another {_full(own)}")
         cameras = tuple(
             sorted(_full((i.node_namespace, i.node_name)) for i in images if i.topic_type == self._type)
         )
-        if (tuple(sorted(others)), cameras) != (self._others, self._cameras):
-            self._others, self._cameras = tuple(sorted(others)), cameras
+        if (tuple(sorted(others)), cameras) != (self._other_nodes, self._cameras):
+            self._other_nodes, self._cameras = tuple(sorted(others)), cameras
             if self.rivals():
                 self._node.get_logger().warning(f"{self._camera.name}: {self.rivals()}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera's cloud or depth image: received while somebody wants labelled points, found by stamp."""
+"""A camera's point clouds or depth images, received while labelled points have a subscriber and searched by stamp."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ try:
 except ImportError:
     tf2_ros = None
 
-# A second of a usual lidar, and of a depth camera.
-_KEPT_CLOUDS, _KEPT_DEPTHS = 10, 30
+_MAX_CLOUDS, _MAX_DEPTHS = 10, 30  # a second of a typical lidar and of a depth camera
 
 
 @dataclass(frozen=True)
 class CloudTopic:
-    """Where the points of a camera come from.
+    """Topic with the points of a camera.
 
     Attributes:
         name: resolved.
-        depth: whether it carries depth images aligned to the camera's, and not clouds.
-        extrinsics: of clouds: x, y, z in m and a quaternion x, y, z, w that bring points to the camera's optical frame;
-            empty: ask tf2.
+        depth: whether it carries depth images aligned with the camera's images, instead of clouds.
+        extrinsics: for clouds: transform of points to the camera's optical frame, x, y, z in m and quaternion x, y, z,
+            w; empty: look it up in tf2.
     """
 
     name: str
@@ -46,20 +45,20 @@ class CloudTopic:
 
 
 class CloudInput:
-    """The clouds or depth images of one topic.
+    """Point clouds or depth images of one topic.
 
     Args:
-        on_qos_problem: takes what does not fit, in words.
+        on_qos_problem: called with a description of incompatible QoS or a wrong type.
     """
 
     def __init__(self, node: Node, topic: CloudTopic, on_qos_problem: Callable[[str], None]) -> None:
         self.topic = topic
         self._node = node
-        # A depth image lies in its camera's own frame.
+        # Depth images are in the camera's own frame.
         pose = parse_pose(topic.extrinsics)
         self._given = np.eye(3, 4) if topic.depth else None if pose is None else rigid_transform(pose)
         self._on_qos_problem = on_qos_problem
-        self._clouds: deque[Any] = deque(maxlen=_KEPT_DEPTHS if topic.depth else _KEPT_CLOUDS)
+        self._clouds: deque[Any] = deque(maxlen=_MAX_DEPTHS if topic.depth else _MAX_CLOUDS)
         self._lock = threading.Lock()
         self._wrong_types: set[str] = set()
         self._subscription: Any = None
@@ -67,7 +66,7 @@ class CloudInput:
         self._listener: Any = None
 
     def follow(self, wanted: bool) -> None:
-        """Be subscribed while somebody wants the points."""
+        """Subscribe while the points have a subscriber."""
         if wanted and self._subscription is None:
             if self._given is None and tf2_ros is not None and self._listener is None:
                 self._transforms = tf2_ros.Buffer()
@@ -95,7 +94,7 @@ class CloudInput:
             self._listener = self._transforms = None
 
     def take(self, stamp: Any, slop_s: float) -> Any | None:
-        """The cloud or depth image nearest to a stamp, if no farther than ``slop_s``; each only once."""
+        """Remove and return the cloud or depth image nearest to a stamp, within ``slop_s`` seconds; None: none."""
         wanted_ns = nanoseconds(stamp)
         with self._lock:
             nearest = min(
@@ -107,10 +106,10 @@ class CloudInput:
             return nearest
 
     def to_camera(self, cloud_frame: str, camera_frame: str) -> NDArray[np.float64]:
-        """(3, 4) [R|t] from one frame to the other: as given, none within one frame, else the newest that tf2 has.
+        """Transform (3, 4) [R|t] between two frames: given extrinsics, identity in one frame, else the latest of tf2.
 
         Raises:
-            CloudError: nobody knows it.
+            CloudError: no transform is available.
         """
         if self._given is not None:
             return self._given
@@ -118,18 +117,20 @@ class CloudInput:
             return np.eye(3, 4)
         if tf2_ros is None:
             raise CloudError(
-                f"nobody knows how {cloud_frame!r} lies to {camera_frame!r}: install tf2_ros_py, or set "
-                "cloud_extrinsics to x,y,z,qx,qy,qz,qw"
+                f"no transform from {cloud_frame!r} to {camera_frame!r}: install tf2_ros_py, or set cloud_extrinsics "
+                "to x,y,z,qx,qy,qz,qw"
             )
         try:
             transform = self._transforms.lookup_transform(camera_frame, cloud_frame, Time()).transform
         except tf2_ros.TransformException as error:
-            raise CloudError(f"tf2 cannot bring {cloud_frame!r} to {camera_frame!r}: {error}") from error
+            raise CloudError(
+                f"tf2 has no transform from {cloud_frame!r} to {camera_frame!r}: {error}"
+            ) from error
         move, turn = transform.translation, transform.rotation
         return rigid_transform([move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w])
 
     def _check_types(self) -> None:
-        """Report a topic that others publish with another type, as point_cloud_transport's: nothing comes of it."""
+        """Report a topic published with another type, such as a compressed cloud."""
         expected = f"sensor_msgs/msg/{'Image' if self.topic.depth else 'PointCloud2'}"
         publishers = self._node.get_publishers_info_by_topic(self.topic.name)
         types = {publisher.topic_type for publisher in publishers}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health on /diagnostics: one status per camera and one for the engine, for aggregators and for people."""
+"""Health on /diagnostics: one status per camera and one for the engine."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ from canet_ros.ros.camera_health import CameraSnapshot, Conditions, Level, camer
 from canet_ros.ros.engine_supervisor import EngineSnapshot
 from canet_ros.ros.statistics import DROPS, STAGES, WINDOW_S, Statistics
 
+CLOCK_MISSING = "/clock has no publisher: ROS time does not advance (use_sim_time is set)"
+
 
 @dataclass(frozen=True)
 class NodeSnapshot:
-    """What the statuses are made of, at one moment.
+    """State of the node from which the statuses are made.
 
     Attributes:
-        node_fault: the last exception of a callback, in words.
-        without_clock: whether the node waits for a /clock that nobody publishes.
-        bond: how it stands with the bond to a lifecycle manager, in words.
-        unknown_parameters: values given at start that nobody reads.
+        node_fault: the last exception of a callback, as text.
+        clock_missing: whether use_sim_time is set and /clock has no publisher.
+        bond: status of the bond with a lifecycle manager, as text.
+        unknown_parameters: names given at start that the node does not have.
     """
 
     conditions: Conditions
     engine: EngineSnapshot
     cameras: tuple[CameraSnapshot, ...]
     node_fault: str
-    without_clock: bool
+    clock_missing: bool
     bond: str
     unknown_parameters: tuple[str, ...]
 
 
 class Diagnostics:
-    """Publishes ``diagnostic_msgs/DiagnosticArray`` every so often, whatever the node's state.
+    """Publishes ``diagnostic_msgs/DiagnosticArray`` periodically, in every state of the node.
 
-    A camera that is silent for longer than ``stale_after`` is in ERROR if it has never been seen, else in WARN, as it
-    is when it loses images, sends what is none, or meets an incompatible QoS. A camera whose images come while no
-    result goes out is in WARN or ERROR, with the reason that took most of them. The engine is in ERROR if it could not
-    be had, if the last inference failed or if a thread crashed, and in WARN while a model is loaded or the node is not
-    active.
+    ``camera_verdict`` gives the level of a camera, ``engine_verdict`` that of the engine.
+
+    Args:
+        take_snapshot: returns the current state of the node.
     """
 
-    def __init__(self, node: Node, steady_clock: Clock, look: Callable[[], NodeSnapshot]) -> None:
+    def __init__(self, node: Node, steady_clock: Clock, take_snapshot: Callable[[], NodeSnapshot]) -> None:
         self._node = node
         self._clock = steady_clock
-        self._look = look
+        self._take_snapshot = take_snapshot
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer: Any = None
         self._period_s = 0.0
         self._name = node.get_fully_qualified_name().lstrip("/")
 
     def follow_period(self, period_s: float) -> None:
-        """Publish this often from now on."""
+        """Change the period of publication."""
         if period_s != self._period_s:
             if self._timer is not None:
                 self._node.destroy_timer(self._timer)
@@ -66,8 +67,8 @@ class Diagnostics:
             self._period_s = period_s
 
     def publish(self) -> None:
-        """Publish now; called by a timer, and where something changes that cannot wait for it."""
-        snapshot = self._look()
+        """Publish now; called by a timer and after important changes."""
+        snapshot = self._take_snapshot()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         cameras = (camera_status(camera, snapshot.conditions) for camera in snapshot.cameras)
@@ -78,7 +79,7 @@ class Diagnostics:
 
 
 def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
-    """The engine's, named ``engine``."""
+    """Status of the engine, named ``engine``."""
     statistics, segmenter = node.engine.statistics, node.engine.segmenter
     counts = statistics.counts()
     values: dict[str, Any] = {"lifecycle_state": node.conditions.lifecycle_state}
@@ -94,9 +95,11 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
             "self_test": node.engine.self_test,
             **_gpu_values(segmenter.engine.device),
         }
-        most = segmenter.engine.most_at_once
-        if most < len(node.cameras):
-            values["pictures_at_once"] = f"{most} of {len(node.cameras)}: out of memory with more"
+        largest_batch = segmenter.engine.most_at_once
+        if largest_batch < len(node.cameras):
+            values["pictures_at_once"] = (
+                f"{largest_batch} of {len(node.cameras)}: a larger batch runs out of memory"
+            )
     values |= {name: counts.get(name, 0) for name in ("batches", "frames", "failures", "engine_restarts")}
     values |= _percentiles(statistics, ("inference",))
     values |= {"doing": node.engine.activity, "bond": node.bond}
@@ -108,7 +111,11 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
 
 
 def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
-    """The most important thing to know of the engine."""
+    """Level and message of the engine; the most severe condition wins.
+
+    ERROR: the model could not be loaded, the last inference or a callback failed, or a thread crashed.
+    WARN: the model is loading, or the node is not active.
+    """
     conditions, engine = node.conditions, node.engine
     if conditions.engine_fault:
         return Level.ERROR, "; ".join(filter(None, (conditions.engine_fault, engine.activity)))
@@ -123,13 +130,13 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
         return Level.ERROR, conditions.inference_fault
     if engine.statistics.recent("callback_failures"):
         return Level.ERROR, node.node_fault
-    if node.without_clock:
-        return Level.WARN, "use_sim_time is set, and nothing publishes /clock: ages mean nothing"
+    if node.clock_missing:
+        return Level.WARN, CLOCK_MISSING
     return Level.OK, "segmenting"
 
 
 def camera_status(camera: CameraSnapshot, node: Conditions) -> DiagnosticStatus:
-    """A camera's, under its name."""
+    """Status of a camera, under its name."""
     statistics = camera.statistics
     counts, last_s = statistics.counts(), statistics.last_received_s
     verdict = camera_verdict(camera, node)
@@ -145,7 +152,7 @@ def camera_status(camera: CameraSnapshot, node: Conditions) -> DiagnosticStatus:
         "dropped": sum(counts.get(reason, 0) for reason in DROPS),
         **{f"dropped_{reason}": counts.get(reason, 0) for reason in DROPS},
         "lost": counts.get("lost", 0) if camera.losses_counted else "unknown",
-        "lost_overtaken": max(0, counts.get("lost", 0) - counts.get("lost_on_the_way", 0)),
+        "lost_overtaken": max(0, counts.get("lost", 0) - counts.get("lost_in_transport", 0)),
         "missing_by_stamp": counts.get("missing", 0),
         "not_encoded": counts.get("not_encoded", 0),
         "qos_problems": counts.get("qos_problems", 0),
@@ -178,7 +185,7 @@ def _percentiles(statistics: Statistics, stages: Sequence[str]) -> dict[str, str
 
 
 def _greenwave_values(statistics: Statistics) -> dict[str, str]:
-    """What greenwave_monitor's dashboards show of the camera's topic: rates by arrival and by stamp, age on arrival."""
+    """Values that greenwave_monitor's dashboards show: rates by arrival and by stamp, age on arrival."""
     transport = statistics.percentiles_ms("transport")
     return {
         "frame_rate_node": f"{statistics.rate_hz('received'):.2f}",
@@ -188,10 +195,10 @@ def _greenwave_values(statistics: Statistics) -> dict[str, str]:
 
 
 def _gpu_values(device: str) -> dict[str, str]:
-    """Memory and, where NVIDIA's management library is there, temperature of a CUDA device; nothing for others."""
+    """Memory of a CUDA device and, with NVIDIA's management library, its temperature; empty for other devices."""
     if not device.startswith("cuda"):
         return {}
-    import torch  # not at the top: a node on another engine never loads it
+    import torch  # not at the top: other engines run without it
 
     if not torch.cuda.is_available():
         return {}

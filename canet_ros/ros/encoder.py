@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that encodes compressed results, beside the inference thread."""
+"""Encodes compressed results in a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from canet_ros.ros.supervised_thread import SupervisedThread
 
 
 class Encoder:
-    """Runs the newest task of each topic; where encoding is slower than inference, older ones are dropped."""
+    """Runs the newest task of each topic; drops older ones when encoding is slower than inference."""
 
     def __init__(self, faults: FaultLog) -> None:
         self._faults = faults
@@ -19,11 +19,11 @@ class Encoder:
         self._thread = SupervisedThread("encoder", self._run, faults)
 
     def submit(self, topic: str, task: Callable[[], None]) -> bool:
-        """Have a task run; whether it took the place of one that still waited."""
+        """Queue a task; return whether it replaced a waiting one."""
         return self._tasks.put(topic, task) is PutResult.REPLACED_OLDER
 
     def stop(self, timeout_s: float | None = None) -> bool:
-        """Start no further task, and wait for the thread to end; whether it did."""
+        """Start no further task and wait for the thread; return whether it ended."""
         self._tasks.close()
         return self._thread.join(timeout_s)
 
@@ -34,5 +34,5 @@ class Encoder:
                     return
                 try:
                     task()
-                except Exception as error:  # whatever the codec or the middleware throws: the next may work
+                except Exception as error:  # of the codec or the middleware; the next task may work
                     self._faults.report(topic, f"{type(error).__name__}: {error}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine from the request to the last mask: loaded, self-tested, put to work, watched and restarted."""
+"""Loads, self-tests, runs, monitors and restarts the engine."""
 
 from __future__ import annotations
 
@@ -27,12 +27,9 @@ from canet_ros.ros.parameters import NodeParameters
 from canet_ros.ros.statistics import Statistics
 from canet_ros.ros.worker import InferenceWorker
 
-# How often the log says that a model is still being loaded.
-_LOG_LOADING_S = 30.0
-# An engine that hangs more often is given up: each one leaves a thread and its memory behind.
-_MOST_RESTARTS = 3
-# After working for so long, an engine may be restarted as often again.
-_RECOVERED_S = 60.0
+_LOADING_LOG_PERIOD_S = 30.0
+_MAX_RESTARTS = 3  # each restart of a hung engine leaks its thread and memory
+_RECOVERY_S = 60.0  # of work without a fault, after which restarts are counted from 0
 
 
 @dataclass(frozen=True)
@@ -40,10 +37,10 @@ class EngineSnapshot:
     """The engine at one moment.
 
     Attributes:
-        segmenter: None while there is none.
-        activity: what takes long, in words; empty: nothing does.
-        self_test: result of the model's self-test, in words.
-        crashed_s: when the inference thread crashed last, on ``time.monotonic``'s clock; None: never.
+        segmenter: None while no model is loaded.
+        activity: long-running operation, as text; empty: none.
+        self_test: result of the model's self-test, as text.
+        crashed_s: last crash of the inference thread, on ``time.monotonic``'s clock; None: never.
     """
 
     segmenter: Segmenter | None
@@ -58,8 +55,8 @@ class EngineSupervisor:
 
     Args:
         on_ready: called with the classes when an engine starts to work.
-        on_change: called when something changed that diagnostics show.
-        on_given_up: called when there is no engine, and none will come.
+        on_change: called when diagnostics change.
+        on_failure: called when the engine cannot be loaded or restarted.
     """
 
     def __init__(
@@ -71,7 +68,7 @@ class EngineSupervisor:
         logger: Any,
         on_ready: Callable[[ClassTable], None],
         on_change: Callable[[], None],
-        on_given_up: Callable[[], None],
+        on_failure: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._cameras = cameras
@@ -80,20 +77,20 @@ class EngineSupervisor:
         self._logger = logger
         self._on_ready = on_ready
         self._on_change = on_change
-        self._on_given_up = on_given_up
+        self._on_failure = on_failure
         self.statistics = Statistics()
         self._loader = ModelLoader(self._load)
         self._segmenter: Segmenter | None = None
         self._self_test = ""
         self._worker: InferenceWorker | None = None
         self._encoder: Encoder | None = None
-        self._restarts = 0  # without ``_RECOVERED_S`` of work between them
+        self._restarts = 0  # since the last ``_RECOVERY_S`` without a fault
         self._restarted_s = self._logged_loading_s = self._ticked_s = 0.0
 
     def snapshot(self) -> EngineSnapshot:
         return EngineSnapshot(
             segmenter=self._segmenter,
-            activity=self._loader.doing() or progress.now(),
+            activity=self._loader.activity() or progress.now(),
             self_test=self._self_test,
             crashed_s=self._worker.crashed_s if self._worker is not None else None,
             statistics=self.statistics,
@@ -101,15 +98,15 @@ class EngineSupervisor:
 
     @property
     def is_working(self) -> bool:
-        """Whether an engine takes frames."""
+        """Whether an engine accepts frames."""
         return self._worker is not None
 
     def request(self) -> ModelRequest:
-        """What the parameters ask for, as far as it can be told from the model's files.
+        """The model that the parameters request, checked against its files.
 
         Raises:
-            ModelError: the model is missing or broken.
-            ValueError: values exclude each other, or a group names a class that the model does not have.
+            ModelError: the model is missing or invalid.
+            ValueError: parameters conflict, or a group names a class that the model does not have.
         """
         self._settings.check_together()
         choice = self._settings.segmenter_choice()
@@ -123,32 +120,32 @@ class EngineSupervisor:
         )
 
     def start(self, request: ModelRequest) -> None:
-        """Have the model loaded, and put it to work once it is; at once if it is still loaded."""
+        """Load the model and start inference; at once if the model is still loaded."""
         self._restarts = 0
         self._logged_loading_s = self._ticked_s = time.monotonic()
         self._intake.slots = LatestSlots()
         self._request(request)
         outcome = self._loader.outcome()
         if outcome is not None and outcome.segmenter is not None:
-            self._begin(outcome.segmenter)
+            self._start_worker(outcome.segmenter)
 
     def tick(self, inference_timeout_s: float) -> None:
-        """Notice what changed: a model that was loaded, threads that crashed, an inference that hangs."""
+        """Check for a loaded model, crashed threads and a hung inference."""
         now_s = time.monotonic()
         elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
         if self._worker is None:
-            self._follow_loading(now_s)
+            self._check_loading(now_s)
             return
         fault = self._worker.fault(elapsed_s, inference_timeout_s)
         if fault:
             self._restart(fault)
-        elif self._worker.works:
+        elif self._worker.healthy:
             self._faults.remember("engine", "")
-            if now_s - self._restarted_s > _RECOVERED_S:
+            if now_s - self._restarted_s > _RECOVERY_S:
                 self._restarts = 0
 
     def stop(self, timeout_s: float) -> bool:
-        """End the threads; whether all ended in time. One that did not is left to itself."""
+        """End the threads; return whether all ended in time. The others are abandoned."""
         ended = not self._loader.busy
         # The worker first: it feeds the encoder.
         if self._worker is not None and not self._worker.stop(timeout_s):
@@ -183,46 +180,46 @@ class EngineSupervisor:
             max_batch=request.max_batch,
         )
         if isinstance(segmenter, CameraShapedSegmenter):
-            self._self_test = "to come with the engine"
-            segmenter.prove = self._prove_for_camera
+            self._self_test = "pending: runs at the first image"
+            segmenter.prove = self._self_test_for_camera
         else:
-            self._prove(segmenter)
+            self._run_self_test(segmenter)
         return segmenter
 
-    def _prove_for_camera(self, segmenter: Segmenter) -> None:
-        """As ``_prove``; only now is it known what the parameters came to."""
-        self._prove(segmenter)
+    def _self_test_for_camera(self, segmenter: Segmenter) -> None:
+        """Run the self-test and log the engine, which was chosen for the camera's images."""
+        self._run_self_test(segmenter)
         self._logger.info(_engine_text(segmenter))
 
-    def _prove(self, segmenter: Segmenter) -> None:
-        """Run the model's self-test on a new engine, in the thread that made it."""
+    def _run_self_test(self, segmenter: Segmenter) -> None:
+        """Run the model's self-test on a new engine, in the thread that created it."""
         test = self_test(segmenter)
         self._self_test = str(test)
         if not test.passed:
-            raise EngineError(f"the engine's masks are wrong: {test}")
+            raise EngineError(f"self-test failed: {test}")
         if test.absent:
             self._logger.info(str(test))
 
-    def _follow_loading(self, now_s: float) -> None:
-        """Put the model to work when it is loaded; log that it is not yet."""
+    def _check_loading(self, now_s: float) -> None:
+        """Start inference when the model is loaded; until then log the progress."""
         outcome = self._loader.outcome()
         if outcome is None:
-            if now_s - self._logged_loading_s >= _LOG_LOADING_S:
+            if now_s - self._logged_loading_s >= _LOADING_LOG_PERIOD_S:
                 self._logged_loading_s = now_s
-                self._logger.info(self._loader.doing())
+                self._logger.info(self._loader.activity())
             return
         if outcome.segmenter is None:
             error = outcome.error
-            foreseen = isinstance(error, (ModelError, EngineError, ValueError))
-            text = str(error) if foreseen else "".join(traceback.format_exception(error)).strip()
-            self._give_up(str(error) or type(error).__name__, text)
+            expected = isinstance(error, (ModelError, EngineError, ValueError))
+            text = str(error) if expected else "".join(traceback.format_exception(error)).strip()
+            self._fail(str(error) or type(error).__name__, text)
             return
         if outcome.segmenter is not self._segmenter:
             self._segmenter = outcome.segmenter
             self._logger.info(f"{_engine_text(self._segmenter)}, loaded in {outcome.took_s:.1f} s")
-        self._begin(outcome.segmenter)
+        self._start_worker(outcome.segmenter)
 
-    def _begin(self, segmenter: Segmenter) -> None:
+    def _start_worker(self, segmenter: Segmenter) -> None:
         classes = recolored(segmenter.spec.classes, self._settings.value("palette"))
         self._on_ready(classes)
         for camera in self._cameras.values():
@@ -244,33 +241,33 @@ class EngineSupervisor:
         self._on_change()
 
     def _restart(self, fault: str) -> None:
-        """Load the engine anew in other threads; the old ones are left to themselves."""
+        """Load the engine again in new threads; the old threads are abandoned."""
         self._restarts += 1
         self._restarted_s = time.monotonic()
         self.statistics.count("engine_restarts")
-        if self._restarts > _MOST_RESTARTS:
-            self._give_up(f"{fault}, after {_MOST_RESTARTS} restarts of the engine", fault)
+        if self._restarts > _MAX_RESTARTS:
+            self._fail(f"{fault}, after {_MAX_RESTARTS} restarts of the engine", fault)
             return
         self._abandon()
         self._intake.slots = LatestSlots()
-        text = f"{fault}; the engine is started again ({self._restarts} of {_MOST_RESTARTS})"
+        text = f"{fault}; restarting the engine ({self._restarts} of {_MAX_RESTARTS})"
         self._logger.error(text)
         self._faults.remember("engine", text)
         try:
             self._request(self.request())
         except (ModelError, ValueError) as error:
-            self._give_up(str(error), str(error))
+            self._fail(str(error), str(error))
             return
         self._on_change()
 
-    def _give_up(self, why: str, details: str) -> None:
-        self._logger.error(f"not activated, the node is inactive again: {details}")
-        self._faults.remember("engine", why)
+    def _fail(self, reason: str, details: str) -> None:
+        self._logger.error(f"deactivating the node: {details}")
+        self._faults.remember("engine", reason)
         self._abandon()
-        self._on_given_up()
+        self._on_failure()
 
     def _abandon(self) -> None:
-        """Use this engine no more, whatever its thread is in."""
+        """Drop the engine without waiting for its thread."""
         if self._worker is not None:
             self._worker.abandon()
             self._worker = None
@@ -280,8 +277,6 @@ class EngineSupervisor:
 def _engine_text(segmenter: Segmenter) -> str:
     engine, model = segmenter.engine, f"model {segmenter.spec.name}"
     if isinstance(segmenter, CameraShapedSegmenter):
-        return f"{model}: size, engine and precision follow from the first image"
-    why = "; ".join((engine.reason, *engine.passed_over))
-    return (
-        f"{model} at {segmenter.resolution_text} on {engine.device}, {engine.name} {engine.precision} ({why})"
-    )
+        return f"{model}: resolution, engine and precision are chosen at the first image"
+    reasons = "; ".join((engine.reason, *engine.passed_over))
+    return f"{model} at {segmenter.resolution_text} on {engine.device}, {engine.name} {engine.precision} ({reasons})"

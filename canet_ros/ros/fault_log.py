@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that could come with every frame, logged when they come and when they come back."""
+"""Logs faults that may recur with every frame, without repeats."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import time
 from typing import Any
 
 _DIGITS = re.compile(r"\d+")
-# A fault that was away for so long is news again.
-AWAY_S = 10.0
-# What a stranger sends can be of any length and a new kind with every message.
-_LONGEST_CHARACTERS = 600
-_MOST_KINDS = 20
+QUIET_S = 10.0  # a fault is logged again after this time without it
+# Texts can quote received data: they may be long, and differ with every message.
+_MAX_CHARACTERS = 600
+_MAX_KINDS = 20
 
 
 class FaultLog:
-    """Logs a fault of each kind from each source when it comes, not while it stays. Safe between threads.
+    """Logs each kind of fault of each source once, until it has been absent for ``QUIET_S``. Thread-safe.
 
-    Two messages are of one kind if they differ in their numbers alone. A source that has more kinds of faults than
-    ``_MOST_KINDS`` within ``AWAY_S`` is logged no further meanwhile.
+    Messages that differ only in numbers are of one kind. At most ``_MAX_KINDS`` kinds per source and ``QUIET_S`` are
+    logged.
     """
 
     def __init__(self, logger: Any) -> None:
@@ -31,23 +30,23 @@ class FaultLog:
         self._lock = threading.Lock()
 
     def report(self, source: str, fault: str) -> None:
-        """Remember a fault; log it if none of its kind has come from the source for ``AWAY_S``."""
+        """Remember a fault; log it if its kind has been absent for ``QUIET_S``."""
         fault = _shortened(fault)
         kind, now_s = _DIGITS.sub("#", fault), time.monotonic()
         with self._lock:
             self._last[source] = fault
             seen_s = self._seen_s.setdefault(source, {})
-            for old in [old for old, time_s in seen_s.items() if now_s - time_s > AWAY_S]:
+            for old in [old for old, time_s in seen_s.items() if now_s - time_s > QUIET_S]:
                 del seen_s[old]
-            known, full = kind in seen_s, len(seen_s) >= _MOST_KINDS
+            known, full = kind in seen_s, len(seen_s) >= _MAX_KINDS
             if known or not full:
                 seen_s[kind] = now_s
             if known or full:
                 return
-        self._logger.error(f"{source}: {fault} (said once while it lasts; see /diagnostics)")
+        self._logger.error(f"{source}: {fault} (repeats are suppressed; see /diagnostics)")
 
     def advise(self, source: str, advice: str) -> None:
-        """Log what could be better, as a warning, once of each kind; it is no fault."""
+        """Log a warning once for each kind; it does not count as a fault."""
         kind = (source, _DIGITS.sub("#", advice))
         with self._lock:
             if kind in self._advised:
@@ -56,15 +55,15 @@ class FaultLog:
         self._logger.warning(f"{source}: {advice}")
 
     def remember(self, source: str, fault: str) -> None:
-        """Make this the source's last fault without logging it; an empty text forgets."""
+        """Set the source's last fault without logging it; empty: clear it."""
         with self._lock:
             self._last[source] = _shortened(fault)
 
     def last(self, source: str) -> str:
-        """The source's last fault, or an empty text."""
+        """The source's last fault; empty: none."""
         with self._lock:
             return self._last.get(source, "")
 
 
 def _shortened(fault: str) -> str:
-    return fault if len(fault) <= _LONGEST_CHARACTERS else f"{fault[:_LONGEST_CHARACTERS]}..."
+    return fault if len(fault) <= _MAX_CHARACTERS else f"{fault[:_MAX_CHARACTERS]}..."

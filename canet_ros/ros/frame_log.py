@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A line per camera image at log level debug: what became of it, and what took the time."""
+"""Logs outcome and durations of every frame at level debug."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from canet_ros.ros.statistics import nanoseconds
 
 
 class FrameLog:
-    """Costs one question to the logger per image where debug is off."""
+    """Costs one level check per frame while debug is off."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
-    def say(self, camera: str, header: Any, outcome: str, stages_ms: Mapping[str, float]) -> None:
-        """Log an image.
+    def log(self, camera: str, header: Any, outcome: str, stages_ms: Mapping[str, float]) -> None:
+        """Log a frame.
 
         Args:
             stages_ms: durations by the names of ``statistics.STAGES``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between two threads: the newest item of each source, and nothing older. Queues that grow are how masks get stale."""
+"""Passes the newest item of each source between threads. No queues, so results never become stale."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ReceivedFrame:
-    """A camera message as it came.
+    """A received camera message.
 
     Attributes:
         message: ``Image`` or ``CompressedImage``.
-        received_s: on ``time.monotonic``'s clock, which no bag or clock server can turn back.
+        received_s: on ``time.monotonic``'s clock, which never runs backwards.
     """
 
     message: Any
@@ -26,15 +26,15 @@ class ReceivedFrame:
 
 
 class PutResult(enum.Enum):
-    """What became of an item."""
+    """Outcome of ``put``."""
 
     STORED = enum.auto()
-    REPLACED_OLDER = enum.auto()  # stored; the older one that still waited is dropped
+    REPLACED_OLDER = enum.auto()  # stored; the waiting older item is dropped
     REFUSED = enum.auto()  # not stored
 
 
 class LatestSlots(Generic[Item]):
-    """One slot per source; a new item replaces the one that still waits."""
+    """One slot per source; a new item replaces a waiting one."""
 
     def __init__(self) -> None:
         self._items: dict[str, Item] = {}
@@ -45,8 +45,8 @@ class LatestSlots(Generic[Item]):
         """Store an item.
 
         Args:
-            admits: asked where nothing waits; if it says no, the item is refused. One that replaces a waiting item
-                takes over its admission.
+            admits: called if the slot is empty; False refuses the item. An item that replaces a waiting one is
+                admitted without the call.
         """
         with self._changed:
             waiting = source in self._items
@@ -57,7 +57,7 @@ class LatestSlots(Generic[Item]):
             return PutResult.REPLACED_OLDER if waiting else PutResult.STORED
 
     def take_all(self) -> dict[str, Item] | None:
-        """Wait for items and empty every slot at once, so that no source waits for another; None once closed."""
+        """Wait for items and empty all slots at once; None: closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
             if self._closed:
@@ -70,7 +70,7 @@ class LatestSlots(Generic[Item]):
         return self._closed
 
     def close(self) -> dict[str, Item]:
-        """Release whoever waits, for good; what still waited by its source, which nobody will take any more."""
+        """Refuse items from now on and wake ``take_all``; return the items that were waiting."""
         with self._changed:
             self._closed = True
             items, self._items = self._items, {}
@@ -79,21 +79,21 @@ class LatestSlots(Generic[Item]):
 
 
 class RateLimit:
-    """Lets events pass so that their rate stays under a limit without falling far below it.
+    """Limits a rate without falling far below the limit.
 
-    A plain minimum distance would turn 30 Hz under a limit of 20 Hz into 15 Hz; this keeps to a schedule and forgives
-    lateness of up to one period.
+    A minimum interval would turn 30 Hz with a limit of 20 Hz into 15 Hz; a schedule that tolerates a delay of up to one
+    period gives 20 Hz.
     """
 
     def __init__(self) -> None:
         self._next_due_s = float("-inf")
 
     def allows(self, now_s: float, max_rate_hz: float) -> bool:
-        """Whether an event may pass now; if so, it counts. ``max_rate_hz`` 0 lets all pass."""
+        """Whether an event may pass now; if so, it is counted. ``max_rate_hz`` 0: no limit."""
         if max_rate_hz <= 0:
             return True
         period_s = 1 / max_rate_hz
-        # A due time further off than one period is that of a lower limit, since raised.
+        # A due time more than one period ahead stems from a lower limit.
         if 0 < self._next_due_s - now_s <= period_s:
             return False
         on_schedule = 0 <= now_s - self._next_due_s < period_s

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures to messages of rclpy."""
+"""Converts pixels and points to rclpy messages."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from canet_ros.messages.points import FIELDS
 def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Image:
     """A ``sensor_msgs/Image`` of (H, W, 3) or (H, W) uint8 pixels in ``bgr8``, ``rgb8`` or ``mono8``.
 
-    One copy, into the ``array.array`` that rclpy takes as it is (bytes it checks one by one on Humble); one
-    more for pixels that are not contiguous.
+    Copies once, into the ``array.array`` that rclpy accepts unchecked (Humble checks bytes one by one), and once more
+    if the pixels are not contiguous.
 
     Raises:
         ImageMessageError: the pixels are not such an array, or do not fit the encoding.
@@ -31,7 +31,7 @@ def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Imag
 def compressed_message(
     pixels: NDArray[np.uint8], encoding: str, header: Any, codec: str, jpeg_quality: int = 80
 ) -> CompressedImage:
-    """A ``sensor_msgs/CompressedImage`` of the pixels that ``image_message`` takes; see ``encode_compressed``.
+    """A ``sensor_msgs/CompressedImage`` of the pixels that ``image_message`` accepts; see ``encode_compressed``.
 
     Raises:
         ImageMessageError: the pixels do not fit the encoding, or cannot be encoded.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The beginning of every process with rclpy: also where no log file can be written, and with words where it fails."""
+"""Initialises rclpy, also without a writable log directory, and explains failures."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rclpy.signals import SignalHandlerOptions
 from canet_ros.launching.network import environment_problems
 from canet_ros.launching.parameter_files import parameter_files, parameters_in_file, read_parameter_file
 
-_LAST_STAMP_S = 2**31  # builtin_interfaces/Time holds 32 bits
+_LAST_STAMP_S = 2**31  # builtin_interfaces/Time has 32 bits
 
 
 def init_ros(args: Sequence[str] | None = None, context: Context | None = None) -> None:
-    """``rclpy.init`` without its signal handlers, which would end the context under the hands of a node's threads.
+    """``rclpy.init`` without its signal handlers, which would end the context while a node's threads use it.
 
-    Where no log file can be written, ROS begins without one and says so.
+    If no log file can be written, ROS starts without one and logs a warning.
 
     Args:
-        args: as ``sys.argv``, which None stands for.
+        args: command line; None: ``sys.argv``.
 
     Raises:
-        RuntimeError: ROS does not start; the message says why.
+        RuntimeError: ROS does not start; the message gives the reason.
     """
     words = list(sys.argv if args is None else args)
-    if time.time() >= _LAST_STAMP_S:  # DDS refuses to publish, and with that a node to begin
+    if time.time() >= _LAST_STAMP_S:  # DDS refuses such stamps, and no node starts
         raise RuntimeError(
-            f"the system's clock says {time.strftime('%Y-%m-%d')}, but ROS 2 stamps end in January 2038: set it right"
+            f"the system clock is at {time.strftime('%Y-%m-%d')}, but ROS 2 stamps end in January 2038: correct it"
         )
     without_log = log_file_problem(os.environ)
     added = ["--ros-args", "--disable-external-lib-logs"] if without_log else []
@@ -42,8 +42,8 @@ def init_ros(args: Sequence[str] | None = None, context: Context | None = None) 
         rclpy.init(args=[*words, *added], context=context, signal_handler_options=SignalHandlerOptions.NO)
     except UnicodeEncodeError:
         raise RuntimeError(
-            f"the arguments hold characters that are none in this environment's encoding, "
-            f"{sys.getfilesystemencoding()}: set LANG=C.UTF-8, and neither LC_ALL=C nor PYTHONUTF8=0"
+            f"cannot decode the arguments with this locale's encoding, {sys.getfilesystemencoding()}: "
+            "set LANG=C.UTF-8, and neither LC_ALL=C nor PYTHONUTF8=0"
         ) from None
     except RuntimeError as error:
         text = f"unknown ROS arguments: {error}" if "UnknownROSArgs" in type(error).__name__ else str(error)
@@ -53,15 +53,15 @@ def init_ros(args: Sequence[str] | None = None, context: Context | None = None) 
 
 
 def node_problem(error: Exception) -> str:
-    """Why the middleware made no node, and what to do, in one line."""
+    """Why the middleware could not create a node, and the remedy, in one line."""
     text = str(error).partition(", at ")[0].partition("\n")[0]
     middleware = rclpy.get_rmw_implementation_identifier()
-    return "; ".join([f"{middleware} could not be started ({text})", *environment_problems()])
+    return "; ".join([f"{middleware} could not start ({text})", *environment_problems()])
 
 
 def log_file_problem(environment: Mapping[str, str]) -> str:
-    """Why no log file can be written, and what to do; empty where it can."""
-    remedy = "set ROS_LOG_DIR to a folder that can be written"
+    """Why no log file can be written, and the remedy; empty: it can."""
+    remedy = "set ROS_LOG_DIR to a writable folder"
     folder = environment.get("ROS_LOG_DIR") or f"{environment.get('ROS_HOME') or '~/.ros'}/log"
     if folder.startswith("~"):
         if not environment.get("HOME"):
@@ -77,7 +77,7 @@ def log_file_problem(environment: Mapping[str, str]) -> str:
 
 
 def _file_problems(words: Sequence[str]) -> list[str]:
-    """What is wrong with the parameter files among the arguments; rcl's own words name hardly the line."""
+    """Errors in the parameter files among the arguments, with line numbers, which rcl rarely gives."""
     problems = []
     for file in parameter_files(words):
         try:

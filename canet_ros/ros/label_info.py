@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ids in a mask mean, as ``vision_msgs/LabelInfo`` beside each mask."""
+"""Publishes the classes of a mask as ``vision_msgs/LabelInfo``."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from canet_ros.ros import qos
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
-except Exception as error:  # of a broken installation, whatever it throws
-    LabelInfo, _WITHOUT = None, optional_import_problem("vision_msgs", error)
+except Exception as error:  # a broken installation can raise anything
+    LabelInfo, _IMPORT_PROBLEM = None, optional_import_problem("vision_msgs", error)
 
-# Latched alone is not enough: a rosbag that is split holds latched messages in its first file only.
+# Latching is not enough: a split rosbag has latched messages in its first file only.
 REPEAT_S = 10.0
 
 
 class LabelInfoTopics:
     """Publishes the classes of each camera, latched and again every ``REPEAT_S`` seconds.
 
-    Without vision_msgs it says so in the log, and does nothing.
+    Without vision_msgs it logs the reason and publishes nothing.
 
     Args:
-        prefixes: of the results' topics, by the cameras' names.
+        prefixes: prefix of the result topics, by camera name.
     """
 
     def __init__(self, node: Node, prefixes: Mapping[str, str], steady_clock: Clock) -> None:
@@ -39,8 +39,10 @@ class LabelInfoTopics:
         self._threshold = 0.0
         self._partial: Collection[str] = ()
         if LabelInfo is None:
-            say = node.get_logger().warning if "broken" in _WITHOUT else node.get_logger().info
-            say(f"no label_info topics, because {_WITHOUT}; class_names and class_colors hold the same")
+            log = node.get_logger().warning if "broken" in _IMPORT_PROBLEM else node.get_logger().info
+            log(
+                f"no label_info topics: {_IMPORT_PROBLEM}; class_names and class_colors give the same information"
+            )
             return
         self._publishers = {
             camera: node.create_publisher(
@@ -50,12 +52,12 @@ class LabelInfoTopics:
         }
         self._timer = node.create_timer(REPEAT_S, self._publish, clock=steady_clock)
 
-    def show(self, classes: ClassTable, threshold: float, partial: Collection[str]) -> None:
-        """Publish these classes from now on.
+    def publish(self, classes: ClassTable, threshold: float, partial: Collection[str]) -> None:
+        """Publish these classes now and periodically.
 
         Args:
             threshold: confidence (0..1) below which pixels are unlabelled.
-            partial: cameras with pixels that get no class, by regions or ignore masks.
+            partial: cameras with pixels outside their region or under their ignore mask.
         """
         self._classes = classes
         self._partial = partial
@@ -91,5 +93,5 @@ class LabelInfoTopics:
 
 
 def class_map(classes: ClassTable, can_be_unlabelled: bool) -> list[tuple[int, str]]:
-    """Ids and names of all that a mask can hold."""
+    """Ids and names of all values of a mask."""
     return [*enumerate(classes.names), *([(UNLABELLED, "unlabelled")] if can_be_unlabelled else [])]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bond by which Nav2's lifecycle manager hears at once that this node is gone, or no longer at work."""
+"""Bond with Nav2's lifecycle manager, which notices through it that this node has stopped."""
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 from rclpy.duration import Duration
@@ -13,72 +14,83 @@ from canet_ros.hints import optional_import_problem
 try:
     from bondpy.bondpy import Bond  # isort: skip
     from bond.msg import Constants
-except Exception as error:  # of a broken installation, whatever it throws
-    Bond, _WITHOUT = None, optional_import_problem("bondpy", error)
+except Exception as error:  # a broken installation can raise anything
+    Bond, _IMPORT_PROBLEM = None, optional_import_problem("bondpy", error)
 
-# As Nav2's own nodes have it (nav2_util::LifecycleNode). The manager bonds on the same topic, in its namespace.
+# As in nav2_util::LifecycleNode; the manager uses the same topic, in its namespace.
 TOPIC = "bond"
 HEARTBEAT_S = 0.1
-# What the farewell is repeated for, as bondcpp has it: a message of a publisher that ends at once may be lost.
-_FAREWELL_S = 0.1
+_BREAK_TIMEOUT_S = 0.1  # as in bondcpp: the message of a publisher that ends at once may be lost
+
+
+class BondState(enum.Enum):
+    """State of the bond; the value is published on /diagnostics."""
+
+    NONE = "none"
+    WAITING = "waiting for a lifecycle manager"
+    FORMED = "formed"
+    BROKEN = "broken: the lifecycle manager has stopped"
+    NO_MANAGER = "none: no lifecycle manager responded"
 
 
 class ManagerBond:
-    """At most one bond of a node, whose id is the node's name. Without bondpy it does nothing."""
+    """At most one bond, whose id is the node's name. Without bondpy it does nothing."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._bond: Any = None
-        self._state = ""
+        self._state = BondState.NONE
 
     @property
-    def state(self) -> str:
-        """For people."""
-        return f"none: {_WITHOUT}" if Bond is None else self._state or "none"
+    def status(self) -> str:
+        """Text for diagnostics."""
+        return f"none: {_IMPORT_PROBLEM}" if Bond is None else self._state.value
 
-    def form(self, timeout_s: float) -> None:
-        """Begin a bond; 0: none.
+    def start(self, timeout_s: float) -> None:
+        """Start a bond.
 
         Args:
-            timeout_s: a manager that is silent for longer is taken for gone.
+            timeout_s: a manager without a heartbeat for longer counts as stopped; 0: no bond.
         """
-        self.drop()
+        self.stop()
         if timeout_s <= 0:
             return
         if Bond is None:
-            say = self._node.get_logger().warning if "broken" in _WITHOUT else self._node.get_logger().debug
-            say(f"no bond to a lifecycle manager, because {_WITHOUT}")
+            log = (
+                self._node.get_logger().warning
+                if "broken" in _IMPORT_PROBLEM
+                else self._node.get_logger().debug
+            )
+            log(f"no bond with a lifecycle manager: {_IMPORT_PROBLEM}")
             return
-        self._state = "waits for a lifecycle manager"
+        self._state = BondState.WAITING
         self._bond = Bond(self._node, TOPIC, self._node.get_name(), self._on_broken, self._on_formed)
         self._bond.heartbeat_timeout = timeout_s
         self._bond.heartbeat_period = HEARTBEAT_S
         self._bond.start()
 
-    def drop(self) -> None:
-        """Tell the manager that the node is no longer at work."""
-        bond, self._bond, self._state = self._bond, None, ""
+    def stop(self) -> None:
+        """Break the bond, which notifies the manager."""
+        bond, self._bond, self._state = self._bond, None, BondState.NONE
         if bond is None:
             return
         bond.set_broken_callback(None)
         bond.break_bond()
-        bond.wait_until_broken(Duration(seconds=_FAREWELL_S))
+        bond.wait_until_broken(Duration(seconds=_BREAK_TIMEOUT_S))
         bond.shutdown()
-        # bondpy destroys both without a word to the node, which would keep them for ever,
+        # bondpy destroys these without removing them from the node,
         self._node.destroy_subscription(bond.sub)
         self._node.destroy_publisher(bond.pub)
-        # and declares this again for every bond that times out, which rclpy refuses.
+        # and declares this parameter again for the next bond, which rclpy refuses.
         if self._node.has_parameter(Constants.DISABLE_HEARTBEAT_TIMEOUT_PARAM):
             self._node.undeclare_parameter(Constants.DISABLE_HEARTBEAT_TIMEOUT_PARAM)
 
     def _on_formed(self) -> None:
-        self._state = "formed"
-        self._node.get_logger().info("the bond with the lifecycle manager is formed")
+        self._state = BondState.FORMED
+        self._node.get_logger().info("bond with the lifecycle manager formed")
 
     def _on_broken(self) -> None:
-        if self._state == "formed":
-            self._state = "broken: the lifecycle manager is gone"
-            self._node.get_logger().warning(self._state)
-        else:
-            self._state = "none: no lifecycle manager answers"
-            self._node.get_logger().debug(self._state)
+        was_formed = self._state is BondState.FORMED
+        self._state = BondState.BROKEN if was_formed else BondState.NO_MANAGER
+        log = self._node.get_logger().warning if was_formed else self._node.get_logger().debug
+        log(f"bond: {self._state.value}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads models beside the executor: a first start can build an engine for minutes, and the node answers meanwhile."""
+"""Loads models in a thread: building an engine can take minutes, during which the node must respond."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from canet_ros.ros.parameters import SegmenterChoice
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What is to be loaded.
+    """A model to load.
 
     Attributes:
-        files: the model's files with their times and sizes; a model that was trained again is another one.
+        files: the model's files with their times and sizes, so that a retrained model counts as another one.
     """
 
     choice: SegmenterChoice
@@ -27,7 +27,7 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A model that was loaded, or why not; one of the two is None."""
+    """A loaded model or an error; the other one is None."""
 
     request: ModelRequest
     segmenter: Segmenter | None
@@ -36,13 +36,12 @@ class Outcome:
 
 
 class ModelLoader:
-    """Loads one model at a time, in a thread of its own; the newest request counts. Call it from one thread.
+    """Loads one model at a time in a thread; the newest request wins. Call it from one thread.
 
-    Nothing can interrupt a model that is being loaded: where another is wanted meanwhile, it waits for its turn,
-    because two at once may not fit on the device.
+    Loading cannot be interrupted. A newer request waits until it ends, because two models may not fit on the device.
 
     Args:
-        load: makes a request's segmenter; may throw anything.
+        load: creates a request's segmenter; may raise anything.
     """
 
     def __init__(self, load: Callable[[ModelRequest], Segmenter]) -> None:
@@ -54,7 +53,7 @@ class ModelLoader:
         self._thread: threading.Thread | None = None
 
     def request(self, wanted: ModelRequest) -> None:
-        """Have a model loaded, unless it is there or under way."""
+        """Load a model, unless it is loaded or being loaded."""
         with self._lock:
             if self._outcome is not None and self._outcome.segmenter and self._outcome.request == wanted:
                 return
@@ -62,31 +61,31 @@ class ModelLoader:
                 return
             self._wanted, self._outcome, self._since_s = wanted, None, time.monotonic()
             if self._thread is None:
-                # A daemon, so that a driver that hangs cannot keep the process from ending.
+                # A daemon, so that a hung driver cannot keep the process alive.
                 self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
                 self._thread.start()
 
     def outcome(self) -> Outcome | None:
-        """What became of the last request; None while it is under way, or if there was none."""
+        """Outcome of the last request; None: pending, or no request."""
         with self._lock:
             return self._outcome
 
     def forget(self) -> None:
-        """Let go of the model, and of one that is being loaded as soon as it is."""
+        """Release the model, also one that is still being loaded."""
         with self._lock:
             self._wanted = self._outcome = None
 
-    def doing(self) -> str:
-        """What is being done for the last request, with the time since; empty: nothing."""
+    def activity(self) -> str:
+        """Current operation of a pending request, with its duration; empty: none."""
         with self._lock:
             wanted, since_s = self._wanted, self._since_s
         if wanted is None:
             return ""
-        return f"{progress.now() or 'loading the model'} ({time.monotonic() - since_s:.1f} s so far)"
+        return f"{progress.now() or 'loading the model'} ({time.monotonic() - since_s:.1f} s elapsed)"
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is at it, wanted or not."""
+        """Whether the thread is running, also for an outdated request."""
         return self._thread is not None
 
     def _run(self) -> None:
@@ -99,7 +98,7 @@ class ModelLoader:
             segmenter, error = None, None
             try:
                 segmenter = self._load(wanted)
-            except BaseException as caught:  # a driver, an engine or a plugin can throw anything
+            except BaseException as caught:  # a driver or an engine can raise anything
                 error = caught
             with self._lock:
                 if self._wanted == wanted:

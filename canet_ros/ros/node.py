@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmentation node: camera topics in, class masks out, as a managed (lifecycle) node. Only wiring is here."""
+"""The segmentation node: camera topics in, class masks out, as a managed (lifecycle) node."""
 
 from __future__ import annotations
 
 import functools
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from canet_ros.launching.network import environment_problems
 from canet_ros.ros.camera import FrameIntake
 from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_set import CameraSet
-from canet_ros.ros.diagnostics import Diagnostics, NodeSnapshot
+from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics, NodeSnapshot
 from canet_ros.ros.engine_supervisor import EngineSupervisor
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_log import FrameLog
@@ -32,17 +31,15 @@ from canet_ros.ros.parameters import NodeParameters, changes
 from canet_ros.ros.rclpy_compat import destroy_state_machine
 from canet_ros.ros.run_node import run_node
 
-# Matched events, which would tell of a new subscriber at once, do not exist on Humble; asking is cheap.
-LOOK_S = 0.1
-# Asking the graph who publishes what costs more.
-_WATCH_CAMERAS_S = 0.5
-# What a transition waits for threads; an inference that takes longer is left to itself.
-_STOP_S = 2.0
+# Humble has no matched events to report a new subscriber, so the node polls; counting subscribers is cheap.
+TICK_PERIOD_S = 0.1
+GRAPH_CHECK_PERIOD_S = 0.5  # listing publishers costs more
+_STOP_TIMEOUT_S = 2.0  # a thread that runs longer is abandoned
 Transition = Callable[["SegmentationNode", Any], Any]
 
 
 def _logged(transition: Transition) -> Transition:
-    """Log what a transition throws: rclpy turns it into ERROR without a word."""
+    """Log an exception of a transition, which rclpy turns into ERROR without a message."""
 
     @functools.wraps(transition)
     def call(self: SegmentationNode, state: Any) -> Any:
@@ -56,19 +53,19 @@ def _logged(transition: Transition) -> Transition:
 
 
 class SegmentationNode(LifecycleNode):  # type: ignore[misc]
-    """See docs: parameters, topics and services are the package's promises to the outside.
+    """Managed node; docs/parameters.md and docs/masks.md describe its interface.
 
-    Configured it has its publishers. Active it has a model, or loads one beside the executor, and once it is there an
-    inference thread and, for cameras whose results somebody wants, subscriptions. Activating does not wait for the
-    model: an engine that is built takes minutes, lifecycle managers wait for seconds, and a transition that has begun
-    can be neither taken back nor shut down. If the model cannot be had, the node deactivates itself.
+    A configured node has publishers. An active node also loads a model in another thread, then runs an inference thread
+    and subscribes to the cameras whose results have subscribers. Activation does not wait for the model: building an
+    engine takes minutes, lifecycle managers wait for seconds, and a transition cannot be cancelled. If the model cannot
+    be loaded, the node deactivates itself.
     """
 
     def __init__(self) -> None:
         super().__init__("canet")
         for problem in environment_problems():
             self.get_logger().warning(problem)
-        # Timers on ROS time would stand still where a simulation is paused or absent.
+        # Timers on ROS time would not fire while a simulation is paused or absent.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._settings = NodeParameters(self)
         self._faults = FaultLog(self.get_logger())
@@ -83,15 +80,14 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._intake,
             self._faults,
             self.get_logger(),
-            on_ready=self._show_classes,
+            on_ready=self._publish_classes,
             on_change=lambda: self._diagnostics.publish(),
-            on_given_up=lambda: self.trigger_deactivate(),
+            on_failure=lambda: self.trigger_deactivate(),
         )
-        self._look_timer: Any = None
-        self._watched_s = 0.0
-        self._without_clock = False
+        self._check_timers: list[Any] = []
+        self._clock_missing = False
         self._bond = ManagerBond(self)
-        self._unknown_parameters = self._settings.warn_of_unknown()
+        self._unknown_parameters = self._settings.warn_about_unknown()
         self._diagnostics = Diagnostics(self, self._steady_clock, self._snapshot)
         self._diagnostics.follow_period(float(self._settings.value("diagnostics_period")))
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -106,17 +102,16 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         if problems:
             reason = "; ".join(problems)
             self.get_logger().error(
-                "not configured, because parameters given at start were refused; "
-                f"set them and configure again: {reason}"
+                f"not configured: invalid parameters; correct them and configure again: {reason}"
             )
-            self._faults.remember("engine", f"not configured, refused at start: {reason}")
+            self._faults.remember("engine", f"not configured: invalid parameters: {reason}")
             return TransitionCallbackReturn.FAILURE
         try:
             results = self._cameras.create()
             self._label_info = LabelInfoTopics(self, results, self._steady_clock)
         except ValueError as error:
             self._release()
-            self.get_logger().error(f"not configured, correct it and start the node again: {error}")
+            self.get_logger().error(f"not configured; correct this and restart the node: {error}")
             self._faults.remember("engine", f"not configured: {error}")
             return TransitionCallbackReturn.FAILURE
         self._faults.remember("engine", "")
@@ -133,10 +128,12 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._faults.remember("engine", str(error))
             return TransitionCallbackReturn.FAILURE
         self._faults.remember("engine", "")
-        self._watched_s = time.monotonic()
-        self._look_timer = self.create_timer(LOOK_S, self._look, clock=self._steady_clock)
+        self._check_timers = [
+            self.create_timer(TICK_PERIOD_S, self._tick, clock=self._steady_clock),
+            self.create_timer(GRAPH_CHECK_PERIOD_S, self._check_graph, clock=self._steady_clock),
+        ]
         self._diagnostics.follow_period(float(self._settings.value("diagnostics_period")))
-        self._bond.form(float(self._settings.value("bond_timeout")))
+        self._bond.start(float(self._settings.value("bond_timeout")))
         self._engine.start(request)
         self._enter("active")
         return TransitionCallbackReturn.SUCCESS
@@ -159,11 +156,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._enter("finalized")
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
-    def on_error(self, state: Any) -> Any:
-        self._release()
-        self._enter("unconfigured")
-        return TransitionCallbackReturn.SUCCESS
+    on_error = on_cleanup
 
     def _enter(self, state: str) -> None:
         self.get_logger().info(f"{self._settings.lifecycle_state} -> {state}")
@@ -175,15 +168,10 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    # Between the transitions
+    # While the node is active
 
-    def _look(self) -> None:
-        """Ten times a second while active: what the node has to notice by itself."""
-        now_s = time.monotonic()
-        if now_s - self._watched_s >= _WATCH_CAMERAS_S:
-            self._watched_s = now_s
-            self._cameras.check_graph(float(self._settings.value("stale_after")))
-            self._look_for_clock()
+    def _tick(self) -> None:
+        """Check the engine, and follow subscribers and live parameters."""
         self._engine.tick(float(self._settings.value("inference_timeout")))
         if not self._engine.is_working:
             return
@@ -192,11 +180,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._label_info.follow_threshold(live.min_confidence)
         self._cameras.follow(live)
 
-    def _show_classes(self, classes: ClassTable) -> None:
+    def _publish_classes(self, classes: ClassTable) -> None:
         self._settings.publish_classes(classes)
         if self._label_info is not None:
             partial = [c.name for c in self._cameras.by_name.values() if c.view.leaves_unlabelled]
-            self._label_info.show(classes, self._settings.live().min_confidence, partial)
+            self._label_info.publish(classes, self._settings.live().min_confidence, partial)
 
     def _snapshot(self) -> NodeSnapshot:
         engine = self._engine.snapshot()
@@ -215,34 +203,30 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             engine,
             cameras=self._cameras.snapshots(),
             node_fault=self._faults.last("node"),
-            without_clock=self._is_without_clock(),
-            bond=self._bond.state,
+            clock_missing=self._clock_missing,
+            bond=self._bond.status,
             unknown_parameters=self._unknown_parameters,
         )
 
-    def _is_without_clock(self) -> bool:
-        """Whether the node waits for a clock that nobody publishes."""
-        return bool(self._settings.value("use_sim_time")) and not self.count_publishers("/clock")
-
-    def _look_for_clock(self) -> None:
-        without = self._is_without_clock()
-        if without and not self._without_clock:
-            self.get_logger().warning(
-                "use_sim_time is set, and nothing publishes /clock: the time stands still"
-            )
-        self._without_clock = without
+    def _check_graph(self) -> None:
+        """Check who publishes the cameras' topics and /clock."""
+        self._cameras.check_graph(float(self._settings.value("stale_after")))
+        missing = bool(self._settings.value("use_sim_time")) and not self.count_publishers("/clock")
+        if missing and not self._clock_missing:
+            self.get_logger().warning(CLOCK_MISSING)
+        self._clock_missing = missing
 
     def set_parameters(self, parameter_list: Iterable[Any]) -> Any:
-        """As rclpy's, one by one; see ``set_parameters_atomically``."""
+        """Set parameters one by one; see ``set_parameters_atomically``."""
         return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
 
     def set_parameters_atomically(self, parameter_list: Iterable[Any]) -> Any:
-        """As rclpy's; integers meant as doubles become such, and read-only parameters take the value they have."""
+        """Set parameters like rclpy, but accept integers for doubles and unchanged values of read-only parameters."""
         changed = changes(self, parameter_list)
         return super().set_parameters_atomically(changed) if changed else SetParametersResult(successful=True)
 
     def on_callback_error(self, error: Exception) -> None:
-        """A callback threw: said, counted, and the node goes on."""
+        """Report and count an exception of a callback; the node continues."""
         self._engine.statistics.count("callback_failures")
         place = traceback.extract_tb(error.__traceback__)[-1]
         self._faults.report(
@@ -256,27 +240,26 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def _on_enable(self, request: Any, response: Any) -> Any:
         if request.data != self._intake.enabled:
             self.get_logger().info(f"{'resumed' if request.data else 'paused'} by ~/enable")
-            self._cameras.forget_gaps()
+            self._cameras.reset_gaps()
         self._intake.enabled = request.data
         state = self._settings.lifecycle_state
         response.success = True
         response.message = ("segmenting" if request.data else "paused") + (
-            "" if state == "active" else f" once it is active: the node is {state}"
+            "" if state == "active" else f" once activated: the node is {state}"
         )
         self._diagnostics.publish()
         return response
 
-    def stop(self, timeout_s: float = _STOP_S) -> bool:
-        """End subscriptions and threads; whether all threads ended in time. One that did not is left to itself."""
-        self._bond.drop()
-        if self._look_timer is not None:
-            self.destroy_timer(self._look_timer)
-            self._look_timer = None
+    def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
+        """End subscriptions and threads; return whether all threads ended in time. The others are abandoned."""
+        self._bond.stop()
+        while self._check_timers:
+            self.destroy_timer(self._check_timers.pop())
         self._cameras.unsubscribe()
         return self._engine.stop(timeout_s)
 
     def destroy_node(self) -> None:
-        """Leave the ROS graph, and give back the shared memory of the middleware."""
+        """Leave the ROS graph and release the middleware's shared memory."""
         super().destroy_node()
         destroy_state_machine(self)
 
@@ -290,7 +273,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; an inference that is under way is not waited for."""
+    """Run the node until SIGINT or SIGTERM, without waiting for a running inference."""
     return run_node(
         SegmentationNode,
         stop=lambda node: node.stop(timeout_s=0.3),

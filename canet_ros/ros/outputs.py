@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's published results. What nobody subscribes to is not computed."""
+"""Publishes the results of one camera. Outputs without a subscriber are not computed."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ POINTS = "points"
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of one camera image.
+    """One segmented frame.
 
     Attributes:
-        header: the camera message's, which every result carries.
+        header: of the camera message, copied to every result.
         frame: the camera's image.
-        segmentation: at the network's resolution; None if nobody wants more than the camera_info.
-        camera_info: the camera's, or None if it sends none.
+        segmentation: at the network's resolution; None: only camera_info has subscribers.
+        camera_info: the camera's; None: none received.
         size: (width, height) of the results, pixels.
-        cloud: the PointCloud2 whose stamp fits; None: there is none, or nobody wants its points.
+        cloud: matching PointCloud2 or depth image; None: none, or its points have no subscriber.
     """
 
     header: Any
@@ -63,11 +63,10 @@ class CameraOutputs:
     """Publishers of one camera, all under one prefix.
 
     Args:
-        prefix_before_remapping: as ``prefix``, had no rule changed the image's name; remapping rules may name a result
-            under either.
-        clouds: the camera's; None: it has none, and no labelled points.
-        statistics: the camera's; gets the time that encoding takes.
-        on_qos_problem, on_bad_camera_info: take what is wrong, in words.
+        prefix_before_remapping: prefix without remapping of the image topic; remapping rules may use either.
+        clouds: of the camera; None: no labelled points.
+        statistics: of the camera; receives the encoding time.
+        on_qos_problem, on_bad_camera_info: called with a description of the problem.
     """
 
     def __init__(
@@ -89,8 +88,8 @@ class CameraOutputs:
         self._on_bad_camera_info = on_bad_camera_info
         self._scratch = np.empty((0, 0), np.uint8)
         self._groups: Groups = {}
-        # Both are replaced, never changed: two threads look things up while the groups are followed in a third.
-        self._pictures = IMAGE_OUTPUTS
+        # Replaced, never modified: two other threads read both.
+        self._image_outputs = IMAGE_OUTPUTS
         self._publishers = {
             name: self._create(name, message_type)
             for name, message_type in {**_message_types(IMAGE_OUTPUTS), CAMERA_INFO: CameraInfo}.items()
@@ -101,19 +100,19 @@ class CameraOutputs:
         self._publishing_group = threading.Lock()
 
     def follow_groups(self, groups: Groups) -> None:
-        """Have topics for these groups of classes and for no others."""
+        """Create and destroy topics to match these class groups."""
         if groups == self._groups:
             return
-        pictures = image_outputs(groups)
-        types = _message_types(pictures)
-        kept = {
+        outputs = image_outputs(groups)
+        types = _message_types(outputs)
+        remaining = {
             name: p for name, p in self._publishers.items() if not name.startswith("groups/") or name in types
         }
-        new = {name: self._create(name, kind) for name, kind in types.items() if name not in kept}
+        new = {name: self._create(name, kind) for name, kind in types.items() if name not in remaining}
         with self._publishing_group:
-            gone = [publisher for name, publisher in self._publishers.items() if name not in kept]
-            self._groups, self._pictures, self._publishers = groups, pictures, {**kept, **new}
-            for publisher in gone:
+            removed = [publisher for name, publisher in self._publishers.items() if name not in remaining]
+            self._groups, self._image_outputs, self._publishers = groups, outputs, {**remaining, **new}
+            for publisher in removed:
                 self._node.destroy_publisher(publisher)
 
     def destroy(self) -> None:
@@ -122,7 +121,7 @@ class CameraOutputs:
         self._publishers = {}
 
     def wanted(self) -> frozenset[str]:
-        """Names of the outputs that somebody subscribes to."""
+        """Names of the outputs with subscribers."""
         return frozenset(n for n, publisher in self._publishers.items() if publisher.get_subscription_count())
 
     def publish(
@@ -133,16 +132,16 @@ class CameraOutputs:
         jpeg_quality: int,
         encoder: Encoder,
     ) -> None:
-        """Publish the outputs in ``wanted``; compressed ones follow from the encoder's thread."""
+        """Publish the outputs in ``wanted``; the encoder's thread publishes compressed ones later."""
         if result.segmentation is not None:
             drawing = postprocess(result.frame, result.segmentation, options, self._scratch)
             self._scratch = drawing.scratch
-            for name, output, picture, raw, compressed in render(drawing, self._pictures, wanted):
+            for name, output, pixels, raw, compressed in render(drawing, self._image_outputs, wanted):
                 if raw:
-                    self._send(name, image_message(picture, output.encoding, result.header))
+                    self._send(name, image_message(pixels, output.encoding, result.header))
                 if compressed:
-                    picture = picture.copy() if output.uses_scratch else picture
-                    task = functools.partial(self._encode, name, output, picture, result.header, jpeg_quality)
+                    pixels = pixels.copy() if output.uses_scratch else pixels
+                    task = functools.partial(self._encode, name, output, pixels, result.header, jpeg_quality)
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
             if result.cloud is not None:
@@ -155,13 +154,13 @@ class CameraOutputs:
         assert result.cloud is not None
         try:
             if result.camera_info is None:
-                raise CloudError("points cannot be labelled without a camera_info of the camera")
+                raise CloudError("cannot label points without camera_info")
             if self._clouds.topic.depth:
                 depths_m = depth_values(result.cloud)
                 (height, width), (image_height, image_width) = depths_m.shape, result.frame.image.shape[:2]
                 if abs(width * image_height - height * image_width) > max(image_width, image_height):
                     raise CloudError(
-                        f"a depth image of {width}x{height} is not aligned to images of {image_width}x{image_height}"
+                        f"depth image of {width}x{height} is not aligned with images of {image_width}x{image_height}"
                     )
                 projection = camera_projection(result.camera_info, (width, height))
                 points = labelled_depths(depths_m, projection, segmentation, style.rgb_table)
@@ -173,7 +172,7 @@ class CameraOutputs:
                     segmentation,
                     style.rgb_table,
                 )
-        except CloudError as error:  # the masks are none the worse
+        except CloudError as error:  # masks are not affected
             self._on_bad_camera_info(f"{self._clouds.topic.name}: {error}")
             return
         self._send(POINTS, points_message(points, result.cloud.header))
@@ -181,17 +180,17 @@ class CameraOutputs:
     def _publish_camera_info(self, result: Result) -> None:
         try:
             scaled = scaled_camera_info(result.camera_info, result.size)
-        except ImageMessageError as error:  # an uncalibrated camera's: the masks are none the worse
+        except ImageMessageError as error:  # uncalibrated camera; masks are not affected
             self._on_bad_camera_info(str(error))
             return
         scaled.header = result.header
         self._publishers[CAMERA_INFO].publish(scaled)
 
     def _encode(
-        self, name: str, output: ImageOutput, picture: NDArray[np.uint8], header: Any, jpeg_quality: int
+        self, name: str, output: ImageOutput, pixels: NDArray[np.uint8], header: Any, jpeg_quality: int
     ) -> None:
         start_s = time.monotonic()
-        message = compressed_message(picture, output.encoding, header, output.codec, jpeg_quality)
+        message = compressed_message(pixels, output.encoding, header, output.codec, jpeg_quality)
         self._send(f"{name}/compressed", message)
         self._statistics.time({"encode": (time.monotonic() - start_s) * 1e3})
 
@@ -201,7 +200,7 @@ class CameraOutputs:
             return
         with self._publishing_group:
             publisher = self._publishers.get(name)
-            if publisher is not None:  # else its group is gone since the frame was taken
+            if publisher is not None:  # else the group was removed meanwhile
                 publisher.publish(message)
 
     def _create(self, name: str, message_type: Any) -> Any:
@@ -215,23 +214,21 @@ class CameraOutputs:
         )
 
     def _topic(self, name: str) -> str:
-        """Where a result goes; its compressed form goes along, as image_transport has it."""
-        picture, compressed, _ = name.partition("/compressed")
+        """Topic of a result after remapping; its compressed form follows it, as in image_transport."""
+        base, compressed, _ = name.partition("/compressed")
         resolve = self._node.resolve_topic_name
         for prefix in (self._prefix, self._prefix_before_remapping):
-            topic = f"{prefix}/{picture}"
+            topic = f"{prefix}/{base}"
             if resolve(topic) != topic:
                 return str(resolve(topic)) + compressed
         return f"{self._prefix}/{name}"
 
 
-def _message_types(pictures: Mapping[str, ImageOutput]) -> dict[str, Any]:
-    types: dict[str, Any] = dict.fromkeys(pictures, Image)
-    return types | {
-        f"{name}/compressed": CompressedImage for name, output in pictures.items() if output.codec
-    }
+def _message_types(outputs: Mapping[str, ImageOutput]) -> dict[str, Any]:
+    types: dict[str, Any] = dict.fromkeys(outputs, Image)
+    return types | {f"{name}/compressed": CompressedImage for name, output in outputs.items() if output.codec}
 
 
 def needs_inference(wanted: frozenset[str]) -> bool:
-    """Whether any of these outputs takes more than the camera's own data."""
+    """Whether any of these outputs requires inference."""
     return bool(wanted - {CAMERA_INFO})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters: declared from the one table, checked at every change, refused with a reason."""
+"""Declares the node's parameters from the table and validates every change."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from canet_ros.ros.rclpy_compat import given_parameters
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 _FROM_MODEL = ("class_names", "class_colors")
 _MODELS = "available_models"
-# Every node's, declared or not by the distribution.
+# Parameters of every node; whether rclpy declares them depends on the distribution.
 _OF_RCLPY = ("use_sim_time", "start_type_description_service", "enable_logger_service")
 
 
 class LiveSettings(SimpleNamespace):
-    """The parameters that may change between two frames, as they were at one moment, under their names.
+    """Snapshot of the parameters that may change between two frames, by name and in their units.
 
-    A text that has a form is what the form makes of it: ``groups`` is a mapping. Units are the parameters'.
+    Structured texts are parsed: ``groups`` is a mapping.
     """
 
 
 @dataclass(frozen=True)
 class SegmenterChoice:
-    """What decides which model runs on what; see the parameters of the same names."""
+    """Selects model and engine; see the parameters of the same names."""
 
     architecture: str
     backbone: str
@@ -55,32 +55,32 @@ class SegmenterChoice:
 
 
 class NodeParameters:
-    """Declares the table's parameters on a node and guards them.
+    """Declares the table's parameters on a node and validates changes.
 
-    A start value that is refused does not stop the node: the parameter takes its default, and ``start_problems``
-    names it until somebody sets it.
+    An invalid start value does not stop the node: the parameter takes its default, and ``start_problems`` reports it
+    until it is set.
 
     Attributes:
-        lifecycle_state: ``unconfigured``, ``inactive``, ``active`` or ``finalized``; the node keeps it up to date.
+        lifecycle_state: ``unconfigured``, ``inactive``, ``active`` or ``finalized``; updated by the node.
     """
 
     def __init__(self, node: Node) -> None:
         self.lifecycle_state = "unconfigured"
         self._node = node
         self._declared = False
-        self._model_speaks = False
-        # Of the model that is being loaded or at work; class_names follow when it is there.
+        self._setting_from_model = False
+        # Of the requested model; class_names follow when it is loaded.
         self._known_classes: tuple[str, ...] = ()
         self._start_problems: dict[str, str] = {}
         node.add_on_set_parameters_callback(self._check_change)
         for spec in PARAMETERS:
             self._declare(spec)
         for name in _FROM_MODEL:
-            about = "Of the loaded model, in the order of the class ids; cannot be set"
+            about = "Of the loaded model, in the order of class ids; read-only"
             node.declare_parameter(
                 name, [], ParameterDescriptor(description=about, dynamic_typing=True), ignore_override=True
             )
-        about = "What 'model' can name, besides the path of a model's folder; cannot be set"
+        about = "Valid names for 'model', besides the path of a model folder; read-only"
         node.declare_parameter(
             _MODELS,
             list(available_models()) or [""],
@@ -92,7 +92,7 @@ class NodeParameters:
         self._publish_from_model([], [])
 
     def overrides(self, of_qos: bool) -> dict[str, Any]:
-        """Values given at start, by files, launch or ``-p``: those of ``qos_overrides``, or all others."""
+        """Values given at start (file, launch or ``-p``): those of ``qos_overrides``, or all others."""
         return {
             name: parameter.value
             for name, parameter in given_parameters(self._node).items()
@@ -100,38 +100,38 @@ class NodeParameters:
         }
 
     def undeclared(self, of_qos: bool) -> list[str]:
-        """Names among ``overrides`` that nobody reads."""
+        """Names among ``overrides`` that the node does not have."""
         return sorted(
             name
             for name in self.overrides(of_qos)
-            # groups.<name> is what a file's mapping gives.
+            # A mapping in a parameter file becomes groups.<name>.
             if name not in _OF_RCLPY and not name.startswith("groups.") and not self._node.has_parameter(name)
         )
 
-    def warn_of_unknown(self) -> tuple[str, ...]:
-        """Log the values given at start that nobody reads: nobody should drive on defaults unknowingly."""
+    def warn_about_unknown(self) -> tuple[str, ...]:
+        """Log and return names given at start that the node does not have: the defaults apply instead."""
         logger, names = self._node.get_logger(), self.undeclared(of_qos=False)
         if names:
             known = list(self._node.get_parameters_by_prefix(""))
             logger.warning(
-                "parameters that this node does not have, and ignores: "
+                "ignored parameters that this node does not have: "
                 + ", ".join(with_guess(name, known) for name in names)
             )
         for file in parameter_files(sys.argv):
             try:
                 problems = file_problems(read_parameter_file(file), self._node.get_fully_qualified_name())
-            except ValueError as error:  # of what rcl takes: empty, or for a hundred nodes
+            except ValueError as error:  # rcl accepts more files than we read
                 problems = [str(error)]
             for problem in problems:
                 logger.warning(f"{file}: {problem}")
         return tuple(names)
 
     def start_problems(self) -> list[str]:
-        """What was wrong with the values given at start, as far as they have not been set since."""
+        """Problems of values given at start that have not been set since."""
         return list(self._start_problems.values())
 
     def value(self, name: str) -> Any:
-        """A parameter's value now; sequences come as lists."""
+        """Current value of a parameter; sequences as lists."""
         return self._node.get_parameter(name).value
 
     def live(self) -> LiveSettings:
@@ -140,13 +140,13 @@ class NodeParameters:
         )
 
     def check_together(self) -> None:
-        """Raise ValueError if values that are right by themselves exclude each other."""
+        """Raise ValueError if individually valid values conflict."""
         problem = conflict({spec.name: self.value(spec.name) for spec in PARAMETERS})
         if problem:
             raise ValueError(problem)
 
     def views(self, cameras: int) -> list[View]:
-        """How each of the cameras is looked at, in their order.
+        """Camera transforms, in the order of the cameras.
 
         Raises:
             ValueError: a list is too long, or a mask cannot be read.
@@ -155,7 +155,7 @@ class NodeParameters:
         return read_views(cameras, *lists)
 
     def clouds(self, cameras: int) -> list[CloudTopic | None]:
-        """Where each camera's points come from, in their order; None: it has none."""
+        """Source of points of each camera, in their order; None: none."""
         lists = []
         for name in ("cloud_topics", "cloud_extrinsics", "depth_topics"):
             values = list(self.value(name))
@@ -168,7 +168,7 @@ class NodeParameters:
         return clouds
 
     def check_groups(self, classes: ClassTable) -> None:
-        """Raise ValueError if a group names a class that these are not; later changes are held to these too."""
+        """Raise ValueError if a group names an unknown class; later changes are checked against these classes too."""
         self._known_classes = classes.names
         problem = unknown_classes_problem(self.live().groups, classes.names)
         if problem:
@@ -178,12 +178,12 @@ class NodeParameters:
         return SegmenterChoice(**{name: self.value(name) for name in SegmenterChoice.__dataclass_fields__})
 
     def publish_classes(self, classes: ClassTable) -> None:
-        """Show the model's classes as ``class_names`` and ``class_colors`` ("#rrggbb")."""
+        """Set the model's classes as ``class_names`` and ``class_colors`` ("#rrggbb")."""
         colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in classes.colors]
         self._publish_from_model(list(classes.names), colors)
 
     def _publish_from_model(self, names: list[str], colors: list[str]) -> None:
-        self._model_speaks = True
+        self._setting_from_model = True
         try:
             self._node.set_parameters(
                 [
@@ -192,25 +192,25 @@ class NodeParameters:
                 ]
             )
         finally:
-            self._model_speaks = False
+            self._setting_from_model = False
 
     def _declare(self, spec: ParameterSpec) -> None:
         default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
         given = self._groups_of_file() if spec.name == "groups" else ""
         try:
             self._node.declare_parameter(
-                spec.name, given or default, _descriptor(spec), ignore_override=self._is_given_as_none(spec)
+                spec.name, given or default, _descriptor(spec), ignore_override=self._is_given_empty(spec)
             )
         except InvalidParameterValueException:
-            # The exception's text differs between distributions, and rclpy's own check of ranges comes before ours.
+            # The text of the exception differs between distributions, and rclpy checks ranges before our callback.
             overrides = given_parameters(self._node)
             value = given or (overrides[spec.name].value if spec.name in overrides else default)
             problem = self._problem(spec.name, value) or f"{spec.name}: expected {spec.expectation}"
             self._start_problems[spec.name] = problem
             self._node.declare_parameter(spec.name, default, _descriptor(spec), ignore_override=True)
 
-    def _is_given_as_none(self, spec: ParameterSpec) -> bool:
-        """Whether an empty list was given that stands for none: rcl hands it on without a value."""
+    def _is_given_empty(self, spec: ParameterSpec) -> bool:
+        """Whether an empty list was given, which rcl passes on without a value."""
         if (
             spec.name not in given_parameters(self._node)
             or given_parameters(self._node)[spec.name].value is not None
@@ -222,7 +222,7 @@ class NodeParameters:
             return False
 
     def _groups_of_file(self) -> str:
-        """Groups that a parameter file holds as a mapping: rcl makes a parameter ``groups.<name>`` of each."""
+        """Groups given as a mapping in a parameter file, which rcl turns into parameters ``groups.<name>``."""
         named = {
             n.partition(".")[2]: p.value
             for n, p in given_parameters(self._node).items()
@@ -241,11 +241,11 @@ class NodeParameters:
         return SetParametersResult(successful=True)
 
     def _problem(self, name: str, value: Any) -> str | None:
-        if self._declared and not self._model_speaks and is_present(self._node, name, value):
+        if self._declared and not self._setting_from_model and is_unchanged(self._node, name, value):
             return None
         if name in _FROM_MODEL:
-            free = self._model_speaks or not self._declared
-            return None if free else f"{name} cannot be set: it comes from the model"
+            allowed = self._setting_from_model or not self._declared
+            return None if allowed else f"{name} is read-only: it is defined by the model"
         spec = _SPECS.get(name)
         if spec is None:
             return None
@@ -265,36 +265,36 @@ class NodeParameters:
     def _topics_problem(self, names: Sequence[str]) -> str | None:
         try:
             camera_topics([self._node.resolve_topic_name(name) for name in names], "segmentation")
-        except Exception as error:  # rclpy names invalid topics by several exceptions of its own
+        except Exception as error:  # rclpy raises several types for invalid topics
             return f"image_topics: {error}"
         return None
 
 
-def is_present(node: Node, name: str, value: Any) -> bool:
-    """Whether the node has this value already, so that to set it is no change."""
-    present = node.get_parameter(name).value if node.has_parameter(name) else None
-    return _comparable(present) == _comparable(value) and present is not None
+def is_unchanged(node: Node, name: str, value: Any) -> bool:
+    """Whether the parameter already has this value."""
+    current = node.get_parameter(name).value if node.has_parameter(name) else None
+    return _comparable(current) == _comparable(value) and current is not None
 
 
 def _comparable(value: Any) -> Any:
-    """Arrays of parameters come as ``array.array`` or lists; True is not 1."""
+    """Value for comparison: parameter arrays are ``array.array`` or lists, and True differs from 1."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else (type(value), value)
 
 
 def changes(node: Node, parameters: Iterable[Any]) -> list[Any]:
-    """The parameters ``as_declared``, without read-only ones that have this value already, which rclpy would refuse."""
+    """The parameters ``as_declared``, without unchanged read-only ones, which rclpy would refuse."""
     return [
         parameter
         for parameter in as_declared(parameters)
         if not (
-            is_present(node, parameter.name, parameter.value)
+            is_unchanged(node, parameter.name, parameter.value)
             and node.describe_parameter(parameter.name).read_only
         )
     ]
 
 
 def as_declared(parameters: Iterable[Any]) -> list[Any]:
-    """The same parameters, integers made doubles where the parameter is one: 1 is meant as 1.0."""
+    """The same parameters, with integers converted where a double is declared."""
     return [
         Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
         if parameter.type_ == Parameter.Type.INTEGER and _is_double(parameter)
@@ -307,11 +307,11 @@ def _is_double(parameter: Any) -> bool:
     spec = _SPECS.get(parameter.name)
     if spec is None or not isinstance(spec.default, float):
         return False
-    return spec.minimum <= int(parameter.value) <= spec.maximum  # else it is refused as it was given
+    return spec.minimum <= int(parameter.value) <= spec.maximum  # else refused, with the value as given
 
 
 def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) -> str | None:
-    """Why a parameter cannot change in this state, with what to do first; None if it can."""
+    """Why a parameter cannot change in this state, with the remedy; None: it can."""
     if spec.live:
         return None
     if spec.at_start:
@@ -325,7 +325,7 @@ def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) ->
 
 
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
-    # Typed by ParameterSpec.check, because rclpy's own typing refuses 5 where 5.0 is meant.
+    # ParameterSpec.check validates the type, because rclpy's static typing refuses 5 for 5.0.
     descriptor = ParameterDescriptor(description=spec.description, dynamic_typing=True)
     constraints = [spec.expectation] if spec.choices else []
     when = f"live: {spec.when}" if spec.live else spec.when

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quality of service of the node's topics (REP 2003), open to ``qos_overrides``; and what does not fit, in words."""
+"""QoS profiles of the node's topics (REP 2003), ``qos_overrides``, and messages about incompatible QoS."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from canet_ros.launching.nearest import nearest
+from canet_ros.launching.nearest import did_you_mean
 from canet_ros.ros.rclpy_compat import PublisherEventCallbacks, SubscriptionEventCallbacks
 
-# What a publisher must offer where the default of subscribers asks for more, and what a subscriber can ask instead.
+# By policy: the value that a publisher must offer to satisfy any subscriber, and the one that any publisher satisfies.
 _STRONGER_AND_WEAKER = {
     QoSPolicyKind.RELIABILITY: ("reliable", "best_effort"),
     QoSPolicyKind.DURABILITY: ("transient_local", "volatile"),
 }
-# What the values of an override may be called.
+# Valid values of an override.
 _VALUES = {
     QoSPolicyKind.HISTORY: HistoryPolicy,
     QoSPolicyKind.RELIABILITY: ReliabilityPolicy,
@@ -30,59 +30,58 @@ _LARGEST_DEPTH = 10_000
 
 
 def camera_qos() -> QoSProfile:
-    """Sensor data of which only the newest message matters."""
+    """Sensor data; only the newest message matters."""
     return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=1)
 
 
 def camera_info_qos() -> QoSProfile:
-    """Sensor data, deep enough to hold what belongs to a frame that is still in work."""
+    """Sensor data, deep enough for the camera_info of a frame in inference."""
     return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=10)
 
 
 def latched_camera_info_qos() -> QoSProfile:
-    """For a camera_info that was published once, perhaps before the subscription."""
+    """For a latched camera_info, published before the subscription."""
     return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, depth=10)
 
 
 def is_latched(publishers: Iterable[Any]) -> bool:
-    """Whether there are publishers and each of them keeps its last message for later subscribers."""
+    """Whether there are publishers, and all are transient local."""
     durabilities = {publisher.qos_profile.durability for publisher in publishers}
     return durabilities == {DurabilityPolicy.TRANSIENT_LOCAL}
 
 
 def cloud_qos() -> QoSProfile:
-    """Sensor data; of several clouds that have come, the one whose stamp fits is looked for later."""
+    """Sensor data; the cloud with the matching stamp is chosen later."""
     return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=5)
 
 
 def result_qos() -> QoSProfile:
-    """Reliable, so that it fits subscribers of either kind; shallow, because pictures are large."""
+    """Reliable, to match reliable and best-effort subscribers; shallow, because images are large."""
     return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, depth=2)
 
 
 def latched_qos() -> QoSProfile:
-    """For what whoever comes later must know too."""
+    """Latched: late subscribers receive the last message."""
     return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, depth=1)
 
 
 def overrides(latched: bool = False) -> QoSOverridingOptions:
-    """Lets ``qos_overrides.<topic>.{publisher,subscription}.<policy>`` change the profile at start.
+    """Allow ``qos_overrides.<topic>.{publisher,subscription}.<policy>`` at start.
 
     Args:
-        latched: leave out the policies that a latched subscription needs as they are.
+        latched: exclude the policies that a latched subscription depends on.
     """
     return QoSOverridingOptions(_KINDS[:2] if latched else _KINDS)
 
 
 def override_problems(overrides: Mapping[str, Any]) -> list[str]:
-    """What is wrong with parameters named ``qos_overrides...``, and what would be right; topics are not checked."""
+    """Invalid names and values among ``qos_overrides...`` parameters, with valid ones; topics are not checked."""
     return [problem for name, value in overrides.items() if (problem := _override_problem(name, value))]
 
 
 def unknown_override_problem(name: str, declared: Iterable[str]) -> str:
-    """That nothing here reads such an override, with the name that may be meant."""
-    near = nearest(name, declared)
-    return f"{name}: the node has no such topic in this role" + (f"; did you mean {near}?" if near else "")
+    """Message for an override of a topic that the node does not have, with the closest name."""
+    return f"{name}: the node has no such topic in this role{did_you_mean(name, declared)}"
 
 
 def _override_problem(name: str, value: Any) -> str:
@@ -99,7 +98,7 @@ def _override_problem(name: str, value: Any) -> str:
         fits = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_DEPTH
         expected = f"an integer from 1 to {_LARGEST_DEPTH}"
     else:
-        # Humble's enumerations hold names of older distributions too, in the style of those.
+        # Humble's enumerations also contain names of older distributions.
         names = [policy.lower() for policy in _VALUES[kind].__members__ if "QOS_POLICY" not in policy]
         values = [policy for policy in names if policy != "unknown"]
         fits = isinstance(value, str) and value.lower() in values
@@ -108,14 +107,16 @@ def _override_problem(name: str, value: Any) -> str:
 
 
 def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEventCallbacks:
-    """Reports subscribers to an absolute topic that ask for more than its publisher offers."""
+    """Report subscribers of an absolute topic whose requested QoS exceeds the offered QoS."""
 
     def on_incompatible(event: Any) -> None:
         policy = QoSPolicyKind(event.last_policy_kind)
-        stronger, weaker = _STRONGER_AND_WEAKER.get(policy, ("that of the subscriber", "ours"))
+        stronger, weaker = _STRONGER_AND_WEAKER.get(
+            policy, ("that of the subscriber", "that of the publisher")
+        )
         report(
-            f"a subscriber to {topic} gets nothing, because it asks for a {policy.name.lower()} that is not offered: "
-            f"let it ask for {weaker}, or set qos_overrides.{topic}.publisher.{policy.name.lower()} to {stronger}"
+            f"a subscriber of {topic} receives nothing: its {policy.name.lower()} is incompatible with this publisher; "
+            f"change it to {weaker}, or set qos_overrides.{topic}.publisher.{policy.name.lower()} to {stronger}"
         )
 
     return PublisherEventCallbacks(incompatible_qos=on_incompatible)
@@ -124,10 +125,10 @@ def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEven
 def subscription_events(
     topic: str, report: Callable[[str], None], lost: Callable[[int], None] | None
 ) -> SubscriptionEventCallbacks:
-    """Reports publishers of an absolute topic that offer less than its subscription asks, and lost messages.
+    """Report publishers of an absolute topic whose offered QoS is below the requested QoS, and lost messages.
 
     Args:
-        lost: takes the number of messages lost since the last call; None where the middleware cannot tell.
+        lost: called with the number of newly lost messages; None: the middleware does not support it.
     """
 
     def on_incompatible(event: Any) -> None:
@@ -136,8 +137,9 @@ def subscription_events(
             policy, ("that of the subscription", "that of the publisher")
         )
         report(
-            f"nothing comes from a publisher of {topic}, because it offers less {policy.name.lower()} than is asked: "
-            f"set qos_overrides.{topic}.subscription.{policy.name.lower()} to {weaker}, or let it offer {stronger}"
+            f"nothing received from a publisher of {topic}: its {policy.name.lower()} is incompatible with this "
+            f"subscription; set qos_overrides.{topic}.subscription.{policy.name.lower()} to {weaker}, or change the "
+            f"publisher to {stronger}"
         )
 
     return SubscriptionEventCallbacks(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this package takes from rclpy and CPython that is not public, or differs between distributions."""
+"""Private parts of rclpy and CPython, and differences between ROS distributions."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ __all__ = [
     "run_exit_functions",
 ]
 
-# Whether a subscription's callback may take the message's number and publisher too; not on Humble.
+# Whether callbacks of subscriptions can receive the sequence number and publisher of a message; not on Humble.
 GIVES_MESSAGE_INFO = hasattr(Subscription, "CallbackType")
 
 
 def given_parameters(node: Node) -> Mapping[str, Any]:
-    """Parameters given at start, by files, launch or ``-p``, declared or not, by their names."""
+    """Parameters given at start (file, launch or ``-p``) by name, declared or not."""
     given: Mapping[str, Any] = getattr(node, "_parameter_overrides", {})
     return given
 
 
 def destroy_state_machine(node: LifecycleNode) -> None:
-    """Let go of what rclpy forgets when a lifecycle node is destroyed, and with it of the middleware's shared memory.
+    """Destroy the state machine, which rclpy does not destroy with its lifecycle node.
 
-    It holds the node, so that a process that does not end by Python's own end would leave a segment in /dev/shm behind.
+    It references the node: a process that skips the interpreter's shutdown would leave a segment in /dev/shm.
     """
     node._state_machine.destroy_when_not_in_use()
 
 
 def run_exit_functions() -> None:
-    """What others have registered with ``atexit``, without the interpreter's own end."""
+    """Run functions registered with ``atexit`` without shutting down the interpreter."""
     atexit._run_exitfuncs()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a node until SIGINT or SIGTERM, and ends quietly and soon."""
+"""Runs a node until SIGINT or SIGTERM, then exits promptly."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from canet_ros.ros.initialization import init_ros, node_problem
 from canet_ros.ros.rclpy_compat import RCLError, run_exit_functions
 
 _CALLBACK_TIMEOUT_S = 1.0
-_LOOK_FOR_SIGNALS_S = 0.1
-# An error that comes at once again must not take the machine.
-_PAUSE_S = 0.05
+_SIGNAL_CHECK_PERIOD_S = 0.1
+_ERROR_PAUSE_S = 0.05  # limits the CPU load of an error that recurs at once
 
 SomeNode = TypeVar("SomeNode", bound=Node)
 
@@ -33,23 +32,22 @@ def run_node(
     on_callback_error: Callable[[SomeNode, Exception], None],
     args: Sequence[str] | None,
 ) -> int:
-    """Spin the node that ``create`` makes until a signal, and end the process, with exit code 0; return 1 if ROS did
-    not start or made no node.
+    """Spin a node until a signal, then end the process with status 0; return 1 if the node could not start.
 
     Args:
-        stop: ends the node's threads; False if one is still busy. It then is not waited for: the process ends under
-            it.
-        on_callback_error: takes what a timer, a subscription or a service threw; none of them ends the node.
+        create: creates the node.
+        stop: ends the node's threads; returns False if one is still busy, and the process ends without waiting for it.
+        on_callback_error: called with exceptions of timers, subscriptions and services, which do not end the node.
     """
     try:
         init_ros(args)
-    except RuntimeError as error:  # a parameter file that is not there, arguments that are none
+    except RuntimeError as error:  # missing parameter file, invalid arguments
         print(error, file=sys.stderr)
         return 1
     ended = threading.Event()
     signals: list[int] = []
     for number in ending_signals():
-        # Not ended.set(): this thread, which waits for that, may hold its lock.
+        # Not ended.set(): the interrupted thread may hold the lock of the event.
         signal.signal(number, lambda number, frame: signals.append(number))
     try:
         node = create()
@@ -70,29 +68,29 @@ def run_node(
                 if ended.is_set():  # the executor was shut down under a callback
                     break
                 on_callback_error(node, error)
-                ended.wait(_PAUSE_S)
+                ended.wait(_ERROR_PAUSE_S)
             else:
                 break
         ended.set()
 
-    # Python runs signal handlers in the main thread, so this one only waits: a callback can take long.
+    # Python runs signal handlers in the main thread, which therefore must not run long callbacks.
     spinning = threading.Thread(target=spin, name="executor", daemon=True)
     spinning.start()
-    # In turns: Linux may give a signal to a thread of PyTorch's or DDS', and then nothing wakes this one.
-    while not signals and not ended.wait(_LOOK_FOR_SIGNALS_S):
+    # Poll: Linux may deliver a signal to a thread of PyTorch or DDS, which does not wake this one.
+    while not signals and not ended.wait(_SIGNAL_CHECK_PERIOD_S):
         pass
     ended.set()
     executor.shutdown(timeout_sec=0)
     spinning.join(_CALLBACK_TIMEOUT_S)
     spun = not spinning.is_alive()
     idle = spun and stop(node)
-    if spun:  # take leave of the other nodes, which would wait for this one's lease to run out
+    if spun:  # leave the graph; otherwise other nodes wait for this one's lease to expire
         node.destroy_node()
         rclpy.try_shutdown()
     if idle:
-        # What others have registered for the end; the interpreter's own end takes a second with PyTorch in it.
+        # The full shutdown of an interpreter with PyTorch takes a second.
         run_exit_functions()
-    # Ending the interpreter under a thread that is inside a C++ library can abort the process.
+    # Shutting down the interpreter while a thread is inside a C++ library can abort the process.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, full, a broken pipe
             stream.flush()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports and restarts the work of a thread that crashed."""
+"""Reports and restarts a worker thread that crashed."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from collections.abc import Callable
 
 from canet_ros.ros.fault_log import FaultLog
 
-# Work that crashes at once each time must not take the machine.
-_PAUSE_S = 1.0
+_RESTART_PAUSE_S = 1.0
 
 
 class SupervisedThread:
     """Runs ``work`` until it returns, and again whenever it raises.
 
     Attributes:
-        crashed_s: when it raised last, on ``time.monotonic``'s clock; None: never.
+        crashed_s: last crash, on ``time.monotonic``'s clock; None: never.
     """
 
     def __init__(self, name: str, work: Callable[[], None], faults: FaultLog) -> None:
         self.crashed_s: float | None = None
         self._name = name
         self._faults = faults
-        # A daemon, so that a long inference cannot keep the process from ending. ``work`` is the thread's alone: if
-        # this object held it too, the engine behind it would stay until Python collects the circle.
+        # A daemon, so that a long inference cannot keep the process alive. This object keeps no reference to ``work``,
+        # whose cycle would delay the release of the engine until garbage collection.
         self._thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
         self._thread.start()
 
     def join(self, timeout_s: float | None) -> bool:
-        """Wait for the thread to end; whether it did."""
+        """Wait for the thread; return whether it ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -42,5 +41,5 @@ class SupervisedThread:
             except BaseException as error:  # also a library's sys.exit
                 self.crashed_s = time.monotonic()
                 text = f"{type(error).__name__}: {error}"
-            self._faults.report(self._name, f"the {self._name} thread crashed and is restarted: {text}")
-            time.sleep(_PAUSE_S)
+            self._faults.report(self._name, f"the {self._name} thread crashed and was restarted: {text}")
+            time.sleep(_RESTART_PAUSE_S)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inference thread: newest frames of all cameras in, results published."""
+"""Inference thread: takes the newest frames of all cameras and publishes the results."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s, nanoseconds
 from canet_ros.ros.supervised_thread import SupervisedThread
 
-# An inference that takes so many times as long as the slowest so far, picture for picture, will not end.
-_HUNG_FACTOR = 10
-# So many inferences in a row that fail are the engine's fault, not the frames'.
-_FAILURES_IN_A_ROW = 5
-# A process that was stopped, or a machine that was asleep, must not look like an inference that hangs.
-_LONGEST_TICK_S = 0.5
+_HUNG_FACTOR = (
+    10  # an inference slower than this multiple of the slowest one so far, per frame, counts as hung
+)
+_MAX_CONSECUTIVE_FAILURES = 5  # more are the fault of the engine, not of the frames
+_MAX_TICK_S = 0.5  # longer ticks mean that the process was stopped or the machine suspended
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +43,15 @@ class _Job:
     camera: Camera
     header: Any
     pixels: NDArray[np.uint8]
-    seen: NDArray[np.uint8]  # what of them the network sees
+    transformed: NDArray[np.uint8]  # the network's input, after the camera transform
     wanted: frozenset[str]
     stages_ms: dict[str, float]
 
 
 class InferenceWorker:
-    """One thread that serves all cameras: those with a new frame make one batch, so that none waits for another.
+    """One thread for all cameras: the new frames form one batch, so that no camera waits for another.
 
-    ``fault`` is its watchdog, to be called several times a second.
+    ``fault`` is its watchdog; call it several times a second.
     """
 
     def __init__(
@@ -80,57 +79,57 @@ class InferenceWorker:
         self._faults = faults
         self._frame_log = intake.frame_log
         self._stopping = threading.Event()
-        self._batch: _Batch | None = None  # that is in work
+        self._batch: _Batch | None = None  # in inference
         self._watched_batch: _Batch | None = None
         self._busy_s = 0.0
-        self._slowest_s = 0.0  # inference of one picture
-        self._failures_in_a_row = 0
-        self._hung = False  # what is in work is counted already
+        self._slowest_s = 0.0  # inference of one frame
+        self._consecutive_failures = 0
+        self._hung = False  # the frames in inference are already counted as failed
         self._thread = SupervisedThread("inference", self._run, faults)
 
     def stop(self, timeout_s: float | None = None) -> bool:
-        """Publish nothing more, and wait for the thread to end; whether it did."""
+        """Stop publishing and wait for the thread; return whether it ended."""
         self.abandon()
         return self._thread.join(timeout_s)
 
     def abandon(self) -> None:
-        """Publish nothing more, whenever the thread comes back from what it is in."""
+        """Stop publishing, without waiting for the thread."""
         self._stopping.set()
         for name in self._slots.close():
             self._cameras[name].statistics.count("unwanted")
 
     def fault(self, elapsed_s: float, timeout_s: float) -> str:
-        """Why the engine must be restarted, or an empty text.
+        """Why the engine must be restarted; empty: it need not.
 
         Args:
             elapsed_s: since the last call.
-            timeout_s: what an inference may take at least before it counts as hung.
+            timeout_s: shortest duration after which an inference counts as hung.
         """
-        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
-            return f"{self._failures_in_a_row} inferences in a row failed: {self._faults.last('inference')}"
+        if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
+            return f"{self._consecutive_failures} consecutive inferences failed: {self._faults.last('inference')}"
         batch = self._batch
         if batch is None or batch is not self._watched_batch:
             self._watched_batch, self._busy_s = batch, 0.0
             return ""
-        if progress.now():  # an engine for the camera's shape is built; that may take minutes
+        if progress.now():  # building an engine for the camera's shape may take minutes
             return ""
-        self._busy_s += min(elapsed_s, _LONGEST_TICK_S)
+        self._busy_s += min(elapsed_s, _MAX_TICK_S)
         limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(batch.cameras))
         if self._busy_s <= limit_s:
             return ""
         self._hung = True
         for name in batch.cameras:
             self._cameras[name].statistics.count("failed")
-        return f"an inference has hung for {self._busy_s:.1f} s"
+        return f"inference has not returned for {self._busy_s:.1f} s"
 
     @property
-    def works(self) -> bool:
-        """Whether the last inference gave results."""
-        return self._slowest_s > 0 and self._failures_in_a_row == 0
+    def healthy(self) -> bool:
+        """Whether the last inference succeeded."""
+        return self._slowest_s > 0 and self._consecutive_failures == 0
 
     @property
     def crashed_s(self) -> float | None:
-        """When the thread crashed last, on ``time.monotonic``'s clock; None: never."""
+        """Last crash of the thread, on ``time.monotonic``'s clock; None: never."""
         return self._thread.crashed_s
 
     def _run(self) -> None:
@@ -148,24 +147,24 @@ class InferenceWorker:
         ]
         try:
             segmentations = self._segment([job for job in jobs if needs_inference(job.wanted)])
-        except BaseException as error:  # whatever an engine throws: the next frames may work
+        except BaseException as error:  # engines can raise anything; the next frames may work
             self._statistics.count("failures")
-            self._failures_in_a_row += 1
+            self._consecutive_failures += 1
             self._report_failure("inference", jobs, error)
             if not isinstance(error, Exception):
                 raise
             return
         for i, job in enumerate(jobs):
             if self._stopping.is_set():
-                self._leave(jobs[i:])
+                self._count_unwanted(jobs[i:])
                 return
             try:
                 self._publish(job, segmentations.get(job.camera.name), live)
-            except Exception as error:  # the middleware's: the other cameras must not suffer
+            except Exception as error:  # of the middleware; must not affect the other cameras
                 self._report_failure(job.camera.name, [job], error)
 
     def _prepare(self, camera: Camera, frame: ReceivedFrame, live: LiveSettings) -> _Job | None:
-        """What there is to do for a frame; None, counted and reported, if nothing."""
+        """Decode and transform a frame; None if it is dropped, which is counted and reported."""
         taken_s = time.monotonic()
         wanted = camera.outputs.wanted()
         if not wanted:
@@ -176,40 +175,42 @@ class InferenceWorker:
             self._drop(camera, frame, "too_old")
             self._faults.report(
                 camera.name,
-                f"frames are dropped as older than max_age {live.max_age:g} s: this one is {age:.3f} s old",
+                f"dropping frames older than max_age {live.max_age:g} s: frame is {age:.3f} s old",
             )
             return None
         try:
             pixels = camera.input.pixels(frame.message, live.max_pixels)
-            seen = camera.view.seen(pixels)
-            problem = self._segmenter.shape_problem(seen)
+            transformed = camera.view.seen(pixels)
+            problem = self._segmenter.shape_problem(transformed)
             if problem:
                 raise ImageMessageError(problem)
-        except Exception as error:  # ValueError for what is known to go wrong; a codec can throw more
+        except Exception as error:  # ValueError for known faults; codecs can raise others
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             self._drop(camera, frame, "bad")
             self._faults.report(camera.name, text)
             return None
-        squeezed = squeeze_warning(self._segmenter.resolution, (seen.shape[1], seen.shape[0]))
-        if squeezed:
-            self._faults.advise(camera.name, squeezed)
+        warning = squeeze_warning(self._segmenter.resolution, transformed.shape[1::-1])
+        if warning:
+            self._faults.advise(camera.name, warning)
         stages_ms = {
             "wait": (taken_s - frame.received_s) * 1e3,
             "convert": (time.monotonic() - taken_s) * 1e3,
         }
-        return _Job(camera, frame.message.header, pixels, seen, wanted, stages_ms)
+        return _Job(camera, frame.message.header, pixels, transformed, wanted, stages_ms)
 
     def _segment(self, jobs: Sequence[_Job]) -> dict[str, Segmentation]:
-        """Results by camera, of one batch."""
+        """Segment one batch; return the results by camera."""
         if not jobs:
             return {}
         start_s = time.monotonic()
-        known = len(self._segmenter.engine.passed_over)
-        results = self._segmenter.segment_batch([job.seen for job in jobs])
-        for news in self._segmenter.engine.passed_over[known:]:  # as smaller batches where memory is short
-            self._faults.report("inference", news)
+        reported = len(self._segmenter.engine.passed_over)
+        results = self._segmenter.segment_batch([job.transformed for job in jobs])
+        for reason in self._segmenter.engine.passed_over[
+            reported:
+        ]:  # such as a smaller batch, when out of memory
+            self._faults.report("inference", reason)
         duration_s = time.monotonic() - start_s
-        self._failures_in_a_row = 0
+        self._consecutive_failures = 0
         self._slowest_s = max(self._slowest_s, duration_s / len(jobs))
         self._statistics.count("batches")
         self._statistics.count("frames", len(jobs))
@@ -242,26 +243,26 @@ class InferenceWorker:
             job.stages_ms["age"] = age * 1e3
         job.camera.statistics.time(job.stages_ms)
         job.camera.statistics.count("published")
-        self._frame_log.say(
+        self._frame_log.log(
             job.camera.name, job.header, "published " + ", ".join(sorted(job.wanted)), job.stages_ms
         )
 
     def _drop(self, camera: Camera, frame: ReceivedFrame, reason: str) -> None:
         camera.statistics.count(reason)
         waited_ms = (time.monotonic() - frame.received_s) * 1e3
-        self._frame_log.say(camera.name, frame.message.header, f"dropped: {reason}", {"wait": waited_ms})
+        self._frame_log.log(camera.name, frame.message.header, f"dropped: {reason}", {"wait": waited_ms})
 
-    def _leave(self, jobs: Sequence[_Job]) -> None:
-        """Count what is not published because the node was stopped meanwhile."""
+    def _count_unwanted(self, jobs: Sequence[_Job]) -> None:
+        """Count frames that are not published because the node was stopped."""
         for job in jobs:
             if not self._hung:
                 job.camera.statistics.count("unwanted")
 
     def _report_failure(self, source: str, jobs: Sequence[_Job], error: BaseException) -> None:
         if self._stopping.is_set():
-            self._leave(jobs)
-            return  # publishers may be gone already
+            self._count_unwanted(jobs)
+            return  # publishers may already be destroyed
         for job in jobs:
             job.camera.statistics.count("failed")
-            self._frame_log.say(job.camera.name, job.header, "failed", job.stages_ms)
+            self._frame_log.log(job.camera.name, job.header, "failed", job.stages_ms)
         self._faults.report(source, f"{type(error).__name__}: {error}")

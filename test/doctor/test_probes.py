@@ -67,7 +67,7 @@ def test_a_gpu_that_pytorch_reaches_is_named_and_one_that_it_does_not(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(Path, "exists", lambda path: path.name == "nvidia0")
     (finding,) = probes.torch()
-    assert (finding.verdict, "does not reach this machine's NVIDIA GPU" in finding.text) == ("note", True)
+    assert (finding.verdict, "cannot use this machine's NVIDIA GPU" in finding.text) == ("note", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"device {index}")
@@ -113,7 +113,7 @@ def test_an_engine_that_is_broken_is_passed_over(tmp_path: Path, monkeypatch: py
         finding.subject: finding for finding in run_probe(Probe(("models",), "in use", limit_s=120.0))
     }
     assert "openvino" not in findings["in use"].text.partition("(")[0]
-    assert "libbroken" in findings["passed over"].text
+    assert "libbroken" in findings["fallback reason"].text
 
 
 def test_without_the_default_model_another_is_looked_at(
@@ -138,7 +138,7 @@ def test_shared_memory_of_killed_processes_is_named() -> None:
     left = Path(f"/dev/shm/fastdds_{os.getpid()}_of_a_test")
     try:
         with left.open("wb") as file:
-            file.truncate(probes.MUCH_LEFT_BYTES + 2**20)  # holds no memory: nothing is written
+            file.truncate(probes.MAX_ORPHANED_BYTES + 2**20)  # holds no memory: nothing is written
         os.utime(left, (time.time() - 3600,) * 2)
         finding = next(probes.transport())
     finally:
@@ -153,12 +153,15 @@ def test_shared_memory_of_killed_processes_is_named() -> None:
         (
             "rmw_fastrtps_cpp",
             60,
-            ("Fast DDS 60, after 3 ms", "driver first: export FAST(RTPS|DDS)_"),
+            ("60 with our settings for Fast DDS, latency 3 ms", "driver first: export FAST(RTPS|DDS)_"),
         ),
         (
             "rmw_cyclonedds_cpp",
             60,
-            ("Cyclone DDS 60, after 3 ms", "receives images: export CYCLONEDDS_URI='<"),
+            (
+                "60 with our settings for Cyclone DDS, latency 3 ms",
+                "receives images: export CYCLONEDDS_URI='<",
+            ),
         ),
         ("rmw_cyclonedds_cpp", 20, ("net.core.rmem_max is", "sudo sysctl -w net.core.rmem_max=")),
         ("rmw_zenoh_cpp", 20, ("at 30 Hz.$", "transport.md")),

@@ -35,17 +35,17 @@ def test_the_environment_that_we_give_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"ROS_DOMAIN_ID": "233"}, "give a number from 0 to 232"),
-        ({"ROS_DOMAIN_ID": "-1"}, "give a number from 0 to 232"),
-        ({"ROS_DOMAIN_ID": "one"}, "give a number from 0 to 232"),
-        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "no process finds another"),
-        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "localhost"}, "give one of SUBNET"),
+        ({"ROS_DOMAIN_ID": "233"}, "expected 0 to 232"),
+        ({"ROS_DOMAIN_ID": "-1"}, "expected 0 to 232"),
+        ({"ROS_DOMAIN_ID": "one"}, "expected 0 to 232"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "cannot discover each other"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "localhost"}, "expected one of SUBNET"),
         ({profile_variable(): "missing.xml"}, "missing.xml cannot be read (No such file or directory)"),
         ({profile_variable(): "."}, "cannot be read (Is a directory)"),
-        ({profile_variable(): __file__}, "is no XML"),
+        ({profile_variable(): __file__}, "is not valid XML"),
         (
             {next(name for name in PROFILE_VARIABLES if name != profile_variable()): "mine.xml"},
-            f"reads {profile_variable()} alone: export that to mine.xml",
+            f"reads only {profile_variable()}: export {profile_variable()}=mine.xml",
         ),
     ],
 )
@@ -82,7 +82,7 @@ def test_an_interface_that_came_later_or_has_another_address_now_is_named() -> N
     name, address = next(iter(now.items()))
     assert late_interfaces(now) == ""
     for before in ({**now, name: "192.0.2.77"}, {n: a for n, a in now.items() if n != name}):
-        assert f"network interface {name} ({address}) came up after this node had started" in late_interfaces(
+        assert f"network interface {name} ({address}) came up after this node started" in late_interfaces(
             before
         )
 
@@ -96,8 +96,8 @@ def test_a_node_that_was_there_before_its_network_says_so(random_model: Path) ->
     command = [*NEW_NETWORK, sys.executable, "-m", "canet_ros.ros.node"]
     node = f"import os, sys; os.execvp({command[0]!r}, {command!r} + sys.argv[1:])"
     with segmentation_node(random_model, ("-c", node), stale_after=0.5) as process:
-        process.wait_for_output("nothing publishes /camera/image_raw")
+        process.wait_for_output("no publisher of /camera/image_raw")
         assert "came up" not in process.output()
         enter = ["nsenter", "--target", str(process.pid), "--user", "--net", "--preserve-credentials"]
         subprocess.run([*enter, sys.executable, "-c", LOOPBACK_UP], check=True)
-        process.wait_for_output("network interface lo (127.0.0.1) came up after this node had started")
+        process.wait_for_output("network interface lo (127.0.0.1) came up after this node started")

@@ -28,7 +28,7 @@ from canet_ros.launching.network import interface_addresses
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_watch import CameraWatch
-from canet_ros.ros.diagnostics import Diagnostics, NodeSnapshot
+from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics, NodeSnapshot
 from canet_ros.ros.engine_supervisor import EngineSnapshot
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_log import FrameLog
@@ -61,7 +61,7 @@ class Health:
         self.segmenter: Any = None
         self.crashed_s: float | None = None
         self.doing = self.self_test = ""
-        self.enabled, self.without_clock = True, False
+        self.enabled, self.clock_missing = True, False
         self.received: list[DiagnosticArray] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.received.append, 10)
         self.diagnostics = Diagnostics(self.node, Clock(clock_type=ClockType.STEADY_TIME), self.look)
@@ -83,9 +83,9 @@ class Health:
         return NodeSnapshot(
             conditions,
             EngineSnapshot(self.segmenter, self.doing, self.self_test, self.crashed_s, self.engine),
-            cameras=(self.camera.snapshot(self.watch.trouble, self.watch.rivals()),),
+            cameras=(self.camera.snapshot(self.watch.topic_problem, self.watch.rivals()),),
             node_fault=self.faults.last("node"),
-            without_clock=self.without_clock,
+            clock_missing=self.clock_missing,
             bond="formed",
             unknown_parameters=("resolutoin", "modell"),
         )
@@ -112,7 +112,7 @@ class Health:
         if received_s is not None:
             self.camera.statistics.count("received", 10)
             self.camera.statistics.last_received_s = now_s - received_s
-            self.camera.statistics.waiting_since_s = None
+            self.camera.statistics.pending_since_s = None
         return self.camera.statistics
 
     def set(self, **values: Any) -> None:
@@ -251,7 +251,7 @@ def test_an_engine_short_of_memory_says_how_many_pictures_it_takes(health: Healt
     )
     health.segmenter = SimpleNamespace(spec=SimpleNamespace(name="m"), resolution_text="1x1", engine=engine)
     found = values(health.say().status[0])
-    assert found["pictures_at_once"] == "0 of 1: out of memory with more"
+    assert found["pictures_at_once"] == "0 of 1: a larger batch runs out of memory"
     assert found["passed_over"] == "a; b"
     engine.most_at_once = 1
     assert "pictures_at_once" not in values(health.say().status[0])
@@ -319,12 +319,12 @@ def test_engine_whose_thread_died(health: Health, died_ago_s: float | None, leve
 
 def test_engine_without_a_clock(health: Health) -> None:
     health.active()
-    health.without_clock = True
+    health.clock_missing = True
     assert health.engine_says() == (
         WARN,
-        "use_sim_time is set, and nothing publishes /clock: ages mean nothing",
+        CLOCK_MISSING,
     )
-    health.without_clock = False
+    health.clock_missing = False
     assert health.engine_says() == (OK, "segmenting")
 
 
@@ -334,7 +334,7 @@ def test_engine_without_a_clock(health: Health) -> None:
 @pytest.mark.parametrize("state", ["unconfigured", "inactive"])
 def test_camera_of_a_node_that_is_not_active(health: Health, state: str) -> None:
     health.settings.lifecycle_state = state
-    health.watch.trouble = "nothing publishes it"
+    health.watch.topic_problem = "nothing publishes it"
     assert health.camera_says() == (OK, f"node is {state}")
     health.faults.remember("engine", "the driver is gone")
     assert health.camera_says() == (ERROR, f"node is {state}: the driver is gone")
@@ -342,9 +342,9 @@ def test_camera_of_a_node_that_is_not_active(health: Health, state: str) -> None
 
 def test_camera_while_a_model_loads_or_the_node_is_paused(health: Health) -> None:
     health.active(received_s=0.1)
-    health.watch.trouble = "of no interest"
+    health.watch.topic_problem = "of no interest"
     health.doing = "loading"
-    assert health.camera_says() == (OK, "waits for the model")
+    assert health.camera_says() == (OK, "waiting for the model")
     health.doing = ""
     health.enabled = False
     assert health.camera_says() == health.engine_says() == (OK, "paused by ~/enable")
@@ -354,7 +354,7 @@ def test_camera_whose_quality_of_service_does_not_fit(health: Health) -> None:
     statistics = health.active()
     statistics.count("qos_problems")
     health.faults.remember(TOPIC, "set this override")
-    health.watch.trouble = "less to the point"
+    health.watch.topic_problem = "less to the point"
     assert health.camera_says() == (ERROR, "set this override")
     health.active(received_s=60.0)
     assert health.camera_says() == (WARN, "set this override")
@@ -364,7 +364,7 @@ def test_camera_whose_quality_of_service_does_not_fit(health: Health) -> None:
 
 def test_camera_in_trouble(health: Health) -> None:
     health.active()
-    health.watch.trouble = "nothing publishes it"
+    health.watch.topic_problem = "nothing publishes it"
     assert health.camera_says() == (ERROR, "nothing publishes it")
     assert values(health.say().status[1])["state"] == "no_images"
     stale_s = health.settings.value("stale_after")
@@ -377,16 +377,16 @@ def test_camera_in_trouble(health: Health) -> None:
 
 def test_camera_with_a_rival(health: Health) -> None:
     health.active(received_s=0.1)
-    health.watch._others = ("/other",)
+    health.watch._other_nodes = ("/other",)
     assert health.camera_says() == (
         WARN,
-        "the same results are also published by /other: subscribers get both, mixed",
+        "/other publishes the same results: subscribers receive both, mixed",
     )
 
 
 def test_camera_that_waits_or_works(health: Health) -> None:
     health.active(listening_s=None)
-    assert health.camera_says() == (OK, "idle: nobody subscribes to its results")
+    assert health.camera_says() == (OK, "idle: its results have no subscriber")
     statistics = health.active()
     assert health.camera_says() == (OK, "waiting for the first image")
     health.active(received_s=0.1)
@@ -399,12 +399,12 @@ def test_camera_that_waits_or_works(health: Health) -> None:
     assert len(text.removesuffix(" Hz").partition(".")[2]) == 1
 
 
-WITHOUT = "images come, and nothing has been published for "
+WITHOUT = "images arrive, but no result has been published for "
 
 
 def waits(health: Health, waiting_s: float) -> Statistics:
     statistics = health.active(received_s=0.1)
-    statistics.waiting_since_s = time.monotonic() - waiting_s
+    statistics.pending_since_s = time.monotonic() - waiting_s
     return statistics
 
 
@@ -416,16 +416,16 @@ def test_images_come_and_the_engine_does_not_come_back(health: Health, reason: s
     level, text = health.camera_says()
     assert level == ERROR
     assert text.startswith(f"{WITHOUT}7.0 s")
-    assert text.endswith(": the engine is at work on one and does not come back")
+    assert text.endswith(": inference has not returned for 7.0 s")
 
 
 @pytest.mark.parametrize(
     ("counts", "level", "words"),
     [
-        ({"too_old": 9}, WARN, "9 were older than max_age; the engine is too slow for it"),
-        ({"bad": 4, "replaced": 3}, ERROR, "4 were no pictures: of the camera"),
-        ({"failed": 4, "bad": 3, "unwanted": 9}, ERROR, "4 were lost in inference: of inference"),
-        ({"over_rate": 3}, ERROR, "3 were over_rate: of the camera"),
+        ({"too_old": 9}, WARN, "9 were older than max_age; the engine is too slow for max_age"),
+        ({"bad": 4, "replaced": 3}, ERROR, "4 could not be decoded: of the camera"),
+        ({"failed": 4, "bad": 3, "unwanted": 9}, ERROR, "4 failed in inference: of inference"),
+        ({"over_rate": 3}, ERROR, "3 were dropped (over_rate): of the camera"),
     ],
 )
 def test_images_come_and_nothing_goes_out(
@@ -447,15 +447,15 @@ def test_images_that_come_too_old_say_that_clocks_differ(health: Health) -> None
     health.set(max_age=0.5)
     statistics.count("too_old", 3)
     statistics.time({"transport": 400.0})
-    assert health.camera_says()[1].endswith("the engine is too slow for it")
+    assert health.camera_says()[1].endswith("the engine is too slow for max_age")
     for transport_ms in (400.0, 400.0, 9000.0):  # of few images
         statistics.time({"transport": transport_ms})
-    assert health.camera_says()[1].endswith("the engine is too slow for it")
+    assert health.camera_says()[1].endswith("the engine is too slow for max_age")
     statistics._durations_ms.clear()
     for transport_ms in (100_020.0, 100_020.0, 109_000.0):
         statistics.time({"transport": transport_ms})
     assert health.camera_says()[1].endswith(
-        "they come 100.0 s old, so the clocks of camera and node differ, or the camera is late"
+        "they are 100.0 s old on arrival: synchronise the clocks of camera and node, or check the link"
     )
 
 
@@ -490,8 +490,8 @@ def test_how_long_nothing_may_go_out(
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("bad", "of 10 images were no pictures: of the camera"),
-        ("failed", "of 10 images were lost in inference: of inference"),
+        ("bad", "of 10 images could not be decoded: of the camera"),
+        ("failed", "of 10 images failed in inference: of inference"),
         ("too_old", "of 10 images were older than max_age: of the camera"),
     ],
 )
@@ -505,21 +505,21 @@ def test_a_share_of_the_images_is_useless(health: Health, reason: str, words: st
     assert health.camera_says() == (WARN, f"2 {words}")
 
 
-@pytest.mark.parametrize("account", ["lost_on_the_way", "missing"])
-def test_a_share_of_the_images_is_lost_on_the_way(health: Health, account: str) -> None:
+@pytest.mark.parametrize("account", ["lost_in_transport", "missing"])
+def test_a_share_of_the_images_is_lost_in_transport(health: Health, account: str) -> None:
     statistics = health.active(received_s=0.1)
     statistics.count(account)
     assert health.camera_says()[0] == OK
     statistics.count(account)
     level, text = health.camera_says()
     assert level == WARN
-    assert text.startswith("2 images were lost on the way, 10 came: ")
+    assert text.startswith("2 images were lost in transport, 10 received: ")
     assert text.endswith(("/transport.md", "docs/transport.md of canet_ros"))
 
 
-def test_what_a_newer_image_overtook_is_not_lost_on_the_way(health: Health) -> None:
+def test_what_a_newer_image_overtook_is_not_lost_in_transport(health: Health) -> None:
     statistics = health.active(received_s=0.1)
-    for name, number in (("lost", 9), ("lost_on_the_way", 1), ("missing", 9)):
+    for name, number in (("lost", 9), ("lost_in_transport", 1), ("missing", 9)):
         statistics.count(name, number)
     assert health.camera_says()[0] == OK
     assert values(health.say().status[1])["lost_overtaken"] == "8"

@@ -80,11 +80,11 @@ def test_a_camera_that_is_blocked_is_named_within_30_frames(
     for seed in range(30):
         send(picture(160, 120, seed % 5), 1)
     assert 0 < float(health(diagnostics, CAMERA)["confidence_mean"]) < 1
-    assert "no road" not in health(diagnostics, CAMERA)["message"]
+    assert "out of distribution" not in health(diagnostics, CAMERA)["message"]
     send(unknown, 30)
 
     def said() -> bool:
-        return "no road that the model knows" in health(diagnostics, CAMERA)["message"]
+        return "out of distribution" in health(diagnostics, CAMERA)["message"]
 
     wait_until(lambda: send(unknown, 1) or said(), "a warning")
     assert health(diagnostics, CAMERA)["level"] == WARN

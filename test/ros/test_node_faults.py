@@ -120,12 +120,12 @@ def test_the_node_answers_while_a_model_is_loaded(graph: Graph, node: Faulty, fa
     assert graph.change_state("activate")
     node.wait_for("engine", WARN, text)
     assert time.monotonic() - start_s < 1.0
-    node.wait_for("engine", WARN, "s so far")
+    node.wait_for("engine", WARN, "s elapsed")
     assert graph.state() == "active"
     assert graph.call(SetBool, "/canet/enable", SetBool.Request(data=True)).success
     assert graph.set_parameter("overlay_alpha", 0.4).successful
     assert "deactivate canet first" in graph.set_parameter("resolution", "96x64").reason
-    assert "waits for the model" in health(node.diagnostics, CAMERA)["message"]
+    assert "waiting for the model" in health(node.diagnostics, CAMERA)["message"]
     # Back and forth without the model, then it comes.
     for transition in ("deactivate", "cleanup", "configure", "activate"):
         start_s = time.monotonic()
@@ -162,7 +162,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_inactive(
     assert graph.change_state("activate")
     graph.wait_for_state("inactive")
     node.wait_for("engine", ERROR, text)
-    assert "the node is inactive again" in node.process.output()
+    assert "deactivating the node" in node.process.output()
     assert text in node.process.output()
     node.fault("none")
     assert graph.change_state("activate")
@@ -202,7 +202,7 @@ def test_a_thread_that_dies_is_started_again(working: tuple[Faulty, Camera, List
     node.fault("exit 1")
     camera.send(picture(160, 120))
     node.wait_for("engine", ERROR, "a library that ends the process")
-    assert "the inference thread crashed and is restarted" in node.process.output()
+    assert "the inference thread crashed and was restarted" in node.process.output()
     masks.wait_for_stamp(camera.send(picture(160, 120)))
 
 
@@ -220,7 +220,7 @@ def test_out_of_memory_makes_smaller_batches(graph: Graph, working: tuple[Faulty
         return "pictures_at_once" in health(node.diagnostics, "engine")
 
     wait_until(limited, "both images in one batch")
-    assert health(node.diagnostics, "engine")["pictures_at_once"].startswith("1 of 2: out of memory")
+    assert health(node.diagnostics, "engine")["pictures_at_once"].startswith("1 of 2: ")
     assert "not 2 pictures at once, but 1" in node.process.output()
 
 
@@ -232,9 +232,9 @@ def test_an_inference_that_hangs_is_left_and_the_engine_started_again(
     node.fault("hang")
     start_s = time.monotonic()
     camera.send(picture(160, 120))
-    node.wait_for("engine", ERROR, "an inference has hung")
+    node.wait_for("engine", ERROR, "inference has not returned")
     assert 1.0 < time.monotonic() - start_s < 4.0
-    assert "the engine is started again (1 of 3)" in node.process.output()
+    assert "restarting the engine (1 of 3)" in node.process.output()
     node.file.unlink()  # the old thread comes back from its inference, and must not publish
     node.fault("none")
     graph.connect(camera, masks)
@@ -269,7 +269,7 @@ def test_deactivating_a_node_that_hangs_takes_two_seconds(
 
         def said() -> bool:
             camera.send(picture(160, 120))
-            return "does not come back" in health(node.diagnostics, CAMERA)["message"]
+            return "has not returned" in health(node.diagnostics, CAMERA)["message"]
 
         wait_until(said, "diagnostics to say so")
         assert health(node.diagnostics, CAMERA)["level"] == ERROR
@@ -314,7 +314,7 @@ def test_images_that_are_all_too_old_are_a_warning(
         while time.monotonic() < end_s:
             camera.send(picture(160, 120))
             time.sleep(0.05)
-        node.wait_for(CAMERA, WARN, "images come, and nothing has been published", 1)
+        node.wait_for(CAMERA, WARN, "images arrive, but no result has been published", 1)
         assert "older than max_age" in health(node.diagnostics, CAMERA)["message"]
     finally:
         assert graph.set_parameter("max_age", 0.0).successful
@@ -336,4 +336,4 @@ def test_images_of_which_none_succeeds_are_an_error(
         time.sleep(0.3)  # ten failures start the engine again, three restarts end in a node that gives up
 
     node.wait_for(CAMERA, ERROR, text, meanwhile=send)
-    assert "nothing has been published" in health(node.diagnostics, CAMERA)["message"]
+    assert "no result has been published" in health(node.diagnostics, CAMERA)["message"]

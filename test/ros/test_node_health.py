@@ -63,14 +63,14 @@ def test_a_camera_that_is_never_seen_comes_late_vanishes_and_comes_back(
 
         wait_until(there, f"{text} at level {level}")
 
-    wait_for_level(ERROR, f"nothing publishes {FRONT}")
+    wait_for_level(ERROR, f"no publisher of {FRONT}")
     masks = graph.listen(Image, MASK)
-    wait_for_level(ERROR, f"nothing has come on {FRONT}")
+    wait_for_level(ERROR, "no image received")
     camera = graph.camera(FRONT)
     graph.connect(camera, masks)
     wait_for_level(OK, "Hz")
     camera.close()
-    wait_for_level(WARN, f"nothing has come on {FRONT}")
+    wait_for_level(WARN, "no image received")
     camera = graph.camera(FRONT)
     graph.connect(camera, masks)
     wait_for_level(OK, "Hz")
@@ -95,7 +95,7 @@ def test_missing_images_are_counted_by_their_stamps(graph: Graph, diagnostics: L
             masks.wait_for_stamp(header.stamp)  # else a busy node's queue of one loses more than these
         time.sleep(0.05)
     wait_until(lambda: int(health(diagnostics, FRONT)["missing_by_stamp"]) == before + 9, "nine to be missed")
-    wait_until(lambda: "lost on the way" in health(diagnostics, FRONT)["message"], "a warning")
+    wait_until(lambda: "lost in transport" in health(diagnostics, FRONT)["message"], "a warning")
 
 
 def test_images_that_the_middleware_loses_are_counted(
@@ -163,7 +163,7 @@ def test_a_qos_that_does_not_fit_is_named_on_either_side(
 ) -> None:
     graph.listen(Image, "/rear/segmentation/mask")
     graph.camera(REAR)  # best effort, where the override asks for reliable
-    node.wait_for_output(f"nothing comes from a publisher of {REAR}")
+    node.wait_for_output(f"nothing received from a publisher of {REAR}")
     assert f"qos_overrides.{REAR}.subscription.reliability to best_effort" in node.output()
     wait_until(lambda: "publisher" in health(diagnostics, REAR)["message"], "diagnostics to say so")
     assert health(diagnostics, REAR)["level"] == ERROR
@@ -172,7 +172,7 @@ def test_a_qos_that_does_not_fit_is_named_on_either_side(
         depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
     )
     graph.listen(Image, MASK, latched)
-    node.wait_for_output(f"a subscriber to {MASK} gets nothing")
+    node.wait_for_output(f"a subscriber of {MASK} receives nothing")
     assert f"qos_overrides.{MASK}.publisher.durability to transient_local" in node.output()
     wait_until(lambda: int(health(diagnostics, FRONT)["qos_problems"]) > 0, "diagnostics to count it")
 

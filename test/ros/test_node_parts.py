@@ -100,16 +100,16 @@ def test_stamp_gaps() -> None:
 
 def test_losses_are_the_gaps_in_each_publisher_s_numbers() -> None:
     losses = Losses()
-    assert losses.numbered(b"old", 500) == 0  # what was before nobody subscribed to
-    assert losses.numbered(b"old", 501) == 0
-    assert losses.numbered(b"old", 505) == 3
-    assert losses.numbered(b"new", 7) == 0  # the camera was started again
-    assert losses.numbered(b"new", 9) == 1
-    assert losses.numbered(b"old", 506) == 0
+    assert losses.add_number(b"old", 500) == 0  # what was before nobody subscribed to
+    assert losses.add_number(b"old", 501) == 0
+    assert losses.add_number(b"old", 505) == 3
+    assert losses.add_number(b"new", 7) == 0  # the camera was started again
+    assert losses.add_number(b"new", 9) == 1
+    assert losses.add_number(b"old", 506) == 0
     assert (
-        losses.numbered(b"", 1) + losses.numbered(b"", 900) == 898
+        losses.add_number(b"", 1) + losses.add_number(b"", 900) == 898
     )  # a middleware that does not name publishers
-    assert losses.numbered(b"", 2) == 0  # one that began anew
+    assert losses.add_number(b"", 2) == 0  # one that began anew
 
 
 @pytest.mark.parametrize("event_first", [True, False])
@@ -122,7 +122,7 @@ def test_a_loss_that_the_middleware_tells_too_is_counted_once(event_first: bool)
     statistics.number(b"camera", 11)  # of the five between, two were lost on the way and three were overtaken
     if not event_first:
         statistics.lose(2)
-    assert statistics.counts() == {"lost": 9, "lost_on_the_way": 6}
+    assert statistics.counts() == {"lost": 9, "lost_in_transport": 6}
 
 
 def test_what_worked_in_a_thread_goes_with_its_last_reference() -> None:
@@ -145,7 +145,7 @@ def test_what_worked_in_a_thread_goes_with_its_last_reference() -> None:
 
 
 def test_work_that_crashes_is_reported_and_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canet_ros.ros.supervised_thread._PAUSE_S", 0.01)
+    monkeypatch.setattr("canet_ros.ros.supervised_thread._RESTART_PAUSE_S", 0.01)
     lines: list[str] = []
     rounds = iter([SystemExit("licence expired"), ValueError("no luck"), None])
 
@@ -261,7 +261,7 @@ def test_a_middleware_that_makes_no_node_is_one_line(
 
     assert run_node(create, lambda _: True, lambda *_: None, []) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "could not be started (error creating node: error not set); CYCLONEDDS_URI: " in line
+    assert "could not start (error creating node: error not set); CYCLONEDDS_URI: " in line
     assert "sudo sysctl -w net.core.rmem_max=" in line
 
 
@@ -271,10 +271,9 @@ def test_images_without_numbers_are_said_once_to_be_uncounted() -> None:
         node=SimpleNamespace(resolve_topic_name=str),
         topics=camera_topics(["/front/image_raw"], "segmentation")[0],
         transport="raw",
+        statistics=Statistics(),
         on_image=lambda _: told.append("image"),
         on_qos_problem=told.append,
-        on_lost=lambda _: told.append("lost"),
-        on_number=lambda *_: told.append("number"),
         on_unnumbered=lambda: told.append("unnumbered"),
     )
     for _ in range(2):  # as rclpy gives it on Cyclone DDS

@@ -108,7 +108,7 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
 
     def without_info() -> bool:
         send(-10 * len(masks.messages), late_ms=20, with_info=False)
-        return "without a camera_info" in health(diagnostics, "/camera/image_raw").get("last_error", "")
+        return "without camera_info" in health(diagnostics, "/camera/image_raw").get("last_error", "")
 
     wait_until(without_info, "the reason")
 

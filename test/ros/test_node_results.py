@@ -157,7 +157,7 @@ def test_masks_without_a_camera_info_are_said_to_be_so(graph: Graph, node: Proce
 
     def said() -> bool:
         masks.wait_for_stamp(rear.send(picture(160, 120)))
-        words = "no camera_info has come on /rear/camera_info"
+        words = "no camera_info received on /rear/camera_info"
         return camera_info_said(node, diagnostics, "/rear/image_raw", words)
 
     time.sleep(2.5)

@@ -141,7 +141,7 @@ def test_without_a_place_for_log_files_it_runs_and_says_so(
     process = Process([sys.executable, *PROGRAM, *arguments], environment)
     try:
         process.wait_for_output("no log file is written: ")
-        assert "set ROS_LOG_DIR to a folder that can be written" in process.output()
+        assert "set ROS_LOG_DIR to a writable folder" in process.output()
         graph.wait_for_state("active")
     finally:
         process.close()
@@ -177,10 +177,10 @@ def test_two_cameras_on_one_topic_are_named(random_model: Path, graph: Graph) ->
     graph.camera(CAMERA)
     other = graph.node.create_publisher(Image, CAMERA, 1)
     with segmentation_node(random_model, PROGRAM) as process:
-        process.wait_for_output("2 cameras publish it, and their pictures come mixed: /test, /test")
-        wait_until(lambda: "come mixed" in health(diagnostics, CAMERA).get("message", ""), "diagnostics")
+        process.wait_for_output("2 publishers send images on this topic, and their frames mix: /test, /test")
+        wait_until(lambda: "frames mix" in health(diagnostics, CAMERA).get("message", ""), "diagnostics")
         graph.node.destroy_publisher(other)
-        wait_until(lambda: "come mixed" not in health(diagnostics, CAMERA)["message"], "its end")
+        wait_until(lambda: "frames mix" not in health(diagnostics, CAMERA)["message"], "its end")
 
 
 @pytest.mark.parametrize("package", ["cv2", "safetensors"])
