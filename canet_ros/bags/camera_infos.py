@@ -12,6 +12,7 @@ from canet_ros.bags.frame_processing import FrameResult
 from canet_ros.bags.message_types import MessageError, from_cdr, header, stamp_ns, to_cdr
 from canet_ros.bags.progress import Progress
 from canet_ros.bags.reading import Bag
+from canet_ros.inference.pictures import in_short
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.messages.images import ImageMessageError, scaled_camera_info
 from canet_ros.messages.pictures import CAMERA_INFO
@@ -139,13 +140,18 @@ class CameraInfos:
 
     def add_summary_notes(self) -> None:
         """Add the notes that need the whole bag."""
-        recorded = {connection.topic for connection in self._bag.connections}
+        results = {f"{camera.results}/{CAMERA_INFO}" for camera in self._cameras}
+        recorded = {c.topic for c in self._bag.connections if c.msgtype == CAMERA_INFO_TYPE} - results
         for camera in self._cameras:
             state = self._progress.cameras[camera.topic]
             if state.outdated[0]:
                 self._progress.note(f"{camera.topic}: {state.outdated[1]} ({state.outdated[0]} images)")
-            if state.without_info and camera.camera_info in recorded:
-                self._progress.note(
-                    f"{camera.topic}: no camera_info for {state.without_info} images: "
+            if state.without_info and recorded:
+                reason = (
                     f"none was recorded on {camera.camera_info} so far"
+                    if camera.camera_info in recorded
+                    else f"{camera.camera_info} was not recorded, only {in_short(sorted(recorded))}"
+                )
+                self._progress.note(
+                    f"{camera.topic}: no camera_info for {state.without_info} images: {reason}"
                 )

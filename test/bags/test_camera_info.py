@@ -103,3 +103,14 @@ def test_a_topic_without_messages_is_said(
     source = bag_of(tmp_path / "bag", [image("/cam/image_raw", time) for time in TIMES], empty)
     assert segment(source, tmp_path / "out") == 0
     assert "/cam/image_raw: no camera_info for 12 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("topic", ["/cam/rect/image", "/cam/front/image_raw"])
+def test_camera_info_in_another_namespace_is_named(
+    topic: str, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = [image(topic, time) for time in TIMES] + HABITS["each its own"]
+    assert segment(bag_of(tmp_path / "bag", recorded), tmp_path / "out") == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "camera_info" in line]
+    beside = f"{topic.rpartition('/')[0]}/camera_info"
+    assert f"{topic}: no camera_info for 12 images: {beside} was not recorded, only /cam/camera_info" in line
