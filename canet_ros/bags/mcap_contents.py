@@ -152,7 +152,30 @@ class McapContents:
             and sum(announced.values()) == self._announced
             and self.by_channel.keys() >= indexed.keys()
             and extras == (statistics.attachment_count, statistics.metadata_count)
+            and not self._holds_more_than(summary.chunk_indexes)
         )
+
+    def _holds_more_than(self, indexes: list[ChunkIndex]) -> bool:
+        """Whether messages lie outside of the chunks that the index names: statistics may lack them as well."""
+        ends = {
+            index.chunk_start_offset: index.chunk_start_offset
+            + index.chunk_length
+            + index.message_index_length
+            for index in indexes
+        }
+        at = len(MCAP0_MAGIC)
+        while at + HEAD.size <= self._size:
+            if at in ends:
+                at = max(ends[at], at + HEAD.size)
+                continue
+            self.file.seek(at)
+            opcode, length = HEAD.unpack(self.file.read(HEAD.size))
+            if opcode in (Opcode.DATA_END, Opcode.FOOTER):
+                return False
+            if opcode in (Opcode.CHUNK, Opcode.MESSAGE):
+                return True
+            at += HEAD.size + length
+        return False
 
     def _summary(self) -> Summary | None:
         self.file.seek(max(0, self._size - _FOOTER_BYTES))

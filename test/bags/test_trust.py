@@ -138,6 +138,26 @@ def test_statistics_that_count_more_than_is_there(
     assert "at least 5 messages are lost" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_a_chunk_that_neither_index_nor_statistics_know(chunk: int, tmp_path: Path) -> None:
+    times = [START_NS + second * SECOND_NS for second in range(6)]
+    data = bytearray(chunks(tmp_path / "whole.mcap", times[:2], times[2:4], times[4:]).read_bytes())
+    statistics = data.rindex(struct.pack("<BQ", 11, 56))
+    counts = data.rindex(struct.pack("<HQ", 1, 6), statistics, statistics + 65)
+    data[counts + 2] = data[statistics + 9] = 4
+    (at,) = struct.unpack_from("<Q", data, len(data) - 28)  # the summary
+    indexes = []
+    while data[at] != 2:
+        if data[at] == 8:
+            indexes.append(at)
+        at += 9 + struct.unpack_from("<Q", data, at + 1)[0]
+    data[indexes[chunk]] = 0x80  # a private record, which readers pass over
+    (tmp_path / "wrong.mcap").write_bytes(data)
+    with open_bag(tmp_path / "wrong.mcap", tmp_path / "work") as bag:
+        assert times_in(bag) == times
+        assert bag.counts == {CAMERA: 6}
+
+
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_files_are_put_in_the_order_of_time(storage: str, segment: Segment, tmp_path: Path) -> None:
     """The second file is of before the first, the third overlaps both."""
