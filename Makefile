@@ -56,21 +56,20 @@ $(DEMO_READY): setup.py
 		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of jazzy and kilted alone"; exit 2; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("$(PYTHON) is Python %d.%d, and ROS 2 wheels are for 3.10 to 3.13: say \
 	which, as make demo PYTHON=python3.12" % v[:2] if not (3, 10) <= v[:2] <= (3, 13) else 0)'
-	@echo "setting up $(VENV), once: 1.5 GB and a minute; 6 GB and longer where PyTorch comes with CUDA"
+	@echo "setting up $(VENV), once: 0.6 GB and a minute"
 	@$(PYTHON) -m venv $(VENV) || $(FAILED)
 ifneq ($(HASHED),)
 	@$(PIP) --require-hashes --requirement requirements/demo.txt | $(FETCHED)
 	@$(PIP) --no-deps --no-build-isolation --editable . | $(FETCHED)
 else
-	@echo "  1 of 2: PyTorch"
-	@$(PIP) "$(TORCH)" | $(FETCHED)
-	@echo "  2 of 2: ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and the rest"
+	@echo "  ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and the rest"
 	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags]" | $(FETCHED)
 endif
 	@touch $@
 
 $(TEST_READY): $(DEMO_READY)
-	@echo "adding to $(VENV) what tests take, once: half a GB"
+	@echo "adding to $(VENV) what tests take, once: 1.5 GB; 6 GB and longer where PyTorch comes with CUDA"
+	@$(PIP) "$(TORCH)" | $(FETCHED)
 	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
 	@touch $@
 
@@ -107,7 +106,7 @@ test-oldest: .venv-oldest/ready
 	@echo "setting up .venv-oldest, once: 6 GB"
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --disable-pip-version-check \
-		--editable ".[openvino,onnxruntime,bags,benchmark,test]" --constraint test/oldest.txt | $(FETCHED)
+		--editable ".[openvino,onnxruntime,bags,benchmark,test,torch]" --constraint test/oldest.txt | $(FETCHED)
 	@touch $@
 
 docs: $(VENV)/ready-docs

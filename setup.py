@@ -33,7 +33,6 @@ setup(
         "opencv-python-headless>=4.5",
         "pyyaml>=5.4",
         "safetensors>=0.4",
-        "torch>=2.3",
         "tqdm>=4.57",
     ],
     extras_require={
@@ -52,7 +51,8 @@ setup(
         ],
         "int8": ["nncf>=2.14", "onnx>=1.15"],
         "benchmark": ["matplotlib>=3.5"],
-        "training": ["matplotlib>=3.5", "tensorboard>=2.11"],
+        "torch": ["torch>=2.3"],
+        "training": ["matplotlib>=3.5", "onnx>=1.15", "tensorboard>=2.11", "torch>=2.3"],
         "bags": ["lz4>=4", "mcap>=1.6", "rosbags>=0.11.6", "zstandard>=0.21"],
         "video": ["av>=12"],
         "ray": ["ray>=2.9"],

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +14,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from canet_ros.benchmark.operations import count_gflop, peak_gflops
 from canet_ros.benchmark.plain import plain_masks
 from canet_ros.inference import Segmenter
 from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
-from canet_ros.inference.export import to_onnx
-from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network, load_spec
-from canet_ros.inference.pixels_to_classes import PixelsToClasses
-from canet_ros.network.heads import upsample
+from canet_ros.inference.model_folder import Resolution, load_network, load_spec
 from canet_ros.simulation import StreetDrive
 from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.evaluate import compare_with_labels
@@ -66,7 +60,8 @@ def measure_engines(
     """Measure cases of one size in turns, so that whatever else the machine does meets all of them alike.
 
     Every size begins with its models in plain PyTorch (or, if they came as ONNX, plain ONNX Runtime): fp32, batch 1,
-    upsampling and argmax at full size. The rounds of a size end after ``limit_s`` seconds, at least one being measured.
+    upsampling and argmax at full size; without PyTorch, that row is missing and the first case is the reference. The
+    rounds of a size end after ``limit_s`` seconds, at least one being measured.
     ``keep`` is given all rows that there are, as soon as there is one more.
 
     Returns:
@@ -79,7 +74,9 @@ def measure_engines(
     for resolution in dict.fromkeys(case.resolution for case in cases):
         timed = _prepare([case for case in cases if case.resolution == resolution], rows)
         title = f"{resolution[0]}x{resolution[1]}"
-        durations_s = _time_in_turns([one.run for one in timed], rounds, title, limit_s)
+        durations_s = time_in_turns([one.run for one in timed], rounds, title, limit_s)
+        if not timed:
+            continue
         reference_ms = 1e3 * float(np.median(durations_s[0]))
         for one, seconds in zip(timed, durations_s):
             figures, batch = one.figures, one.case.batch
@@ -108,70 +105,11 @@ def measure_engines(
     return rows
 
 
-def measure_around_network(
-    model: Path, resolution: Resolution, camera_size: Resolution, rounds: int, limit_s: float = math.inf
-) -> dict[str, Any]:
-    """Milliseconds of all but the network in OpenVINO: resizing, pixels to numbers, x8 upsampling, softmax, argmax.
-
-    Measured on a graph that has no network, with the logits of a drawn scene; and beside it the plain way.
-    """
-    import openvino
-
-    from canet_ros.inference.openvino_core import openvino_core
-
-    spec, network = load_network(model)
-    graph = PixelsToClasses(spec, network, resolution).eval()
-    scene = StreetDrive(0, *camera_size).frame(0).image
-    picture = np.empty((1, resolution[1], resolution[0], 3), np.uint8)
-    images = torch.from_numpy(picture)
-
-    def resize() -> None:
-        cv2.resize(scene, resolution, picture[0])
-
-    resize()
-    logits = graph.network.coarse_logits(graph.pixels(images)).detach()
-    size = (resolution[1], resolution[0])
-    runs: dict[str, Callable[[], object]] = {"resize_ms": resize}
-    core = openvino_core()
-    for name, part in (
-        ("graph_ms", _AroundNetwork(graph)),
-        ("plain_graph_ms", _PlainAround(spec, network.stride_of_logits, size)),
-    ):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "part.onnx"
-            to_onnx(part, {"images": images, "logits": logits}, file)
-            compiled = core.compile_model(core.read_model(file), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-        request = compiled.create_infer_request()
-        request.set_input_tensor(0, openvino.Tensor(picture, shared_memory=True))
-        request.set_input_tensor(1, openvino.Tensor(np.ascontiguousarray(logits.numpy()), shared_memory=True))
-        runs[name] = request.infer
-    durations_s = _time_in_turns(list(runs.values()), rounds, "around the network", limit_s)
-    return {name: 1e3 * float(np.median(seconds)) for name, seconds in zip(runs, durations_s)}
-
-
-class _AroundNetwork(nn.Module):
-    def __init__(self, graph: PixelsToClasses) -> None:
-        super().__init__()
-        self.graph = graph
-
-    def forward(self, images: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
-        return (self.graph.pixels(images), *self.graph.classes(logits))
-
-
-class _PlainAround(nn.Module):
-    def __init__(self, spec: ModelSpec, stride_of_logits: int, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.spec, self.stride_of_logits, self.size = spec, stride_of_logits, size
-
-    def forward(self, images: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
-        best, mask = upsample(logits, self.stride_of_logits, self.size).softmax(1).max(1)
-        pixels = self.spec.normalize(images.permute(0, 3, 1, 2).flip(1))
-        return pixels, mask.to(torch.uint8), (255 * best).round().to(torch.uint8)
-
-
 def _prepare(cases: Sequence[Case], rows: list[dict[str, Any]]) -> list[_Timed]:
     timed = []
     for model in dict.fromkeys(case.model for case in cases):
+        if load_spec(model).onnx is None and find_spec("torch") is None:
+            continue
         case = Case(model, PLAIN, "fp32", "cpu", cases[0].resolution, 1)
         plain = PLAIN if load_spec(model).onnx is None else PLAIN_ONNX
         figures = {**_description(case), "engine": plain, "precision": "fp32", "device": "cpu"}
@@ -195,7 +133,8 @@ def _prepare(cases: Sequence[Case], rows: list[dict[str, Any]]) -> list[_Timed]:
 
 def _description(case: Case) -> dict[str, Any]:
     spec = load_spec(case.model)
-    gflop = None if spec.onnx else count_gflop(load_network(case.model)[1], case.resolution)
+    countable = spec.onnx is None and find_spec("torch") is not None
+    gflop = count_gflop(load_network(case.model)[1], case.resolution) if countable else None
     return {
         "model": spec.name,
         "architecture": spec.architecture,
@@ -213,7 +152,7 @@ def _scenes(case: Case) -> NDArray[np.uint8]:
     return np.stack([cv2.resize(drive.frame(0).image, case.resolution) for drive in drives])
 
 
-def _time_in_turns(
+def time_in_turns(
     runs: Sequence[Callable[[], object]], rounds: int, title: str, limit_s: float = math.inf
 ) -> list[list[float]]:
     durations_s: list[list[float]] = [[] for _ in runs]
@@ -232,9 +171,10 @@ def _time_in_turns(
 
 
 def _accuracy(case: Case, pictures: Sequence[LabelledImage]) -> Mapping[str, float]:
-    """Share of pixels that agree with fp32 in PyTorch or, of ONNX networks, OpenVINO, and mIoU of both."""
+    """Share of pixels that agree with fp32 in PyTorch (else, and of ONNX networks, OpenVINO), and mIoU of both."""
     spec = load_spec(case.model)
-    exact = "torch" if spec.onnx is None else "openvino" if find_spec("openvino") else "onnxruntime"
+    usable = (*(["torch"] if spec.onnx is None else []), "openvino", "onnxruntime")
+    exact = next((engine for engine in usable if find_spec(engine)), "onnxruntime")
     reference = Segmenter.load(case.model, "cpu", exact, "fp32", case.resolution)
     measured = Segmenter.load(case.model, case.device, case.engine, case.precision, case.resolution)
     agreeing = []

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import time
-
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from canet_ros.inference.model_folder import Resolution
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _MATRIX_SIDE = 2048
 _REPEATS = 8
@@ -21,6 +22,9 @@ def count_gflop(network: nn.Module, resolution: Resolution) -> float:
     Counts convolutions and matrix products, not batch norms, activations and interpolation. Moves ``network`` to the
     meta device, which discards its weights.
     """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     network.to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, resolution[1], resolution[0], device="meta"))
@@ -28,7 +32,11 @@ def count_gflop(network: nn.Module, resolution: Resolution) -> float:
 
 
 def peak_gflops(precision: str, device: str = "cpu") -> float | None:
-    """Peak GFLOP/s of a matrix product (a multiply-add counts as two); None if PyTorch has none (int8)."""
+    """Peak GFLOP/s of a matrix product (a multiply-add counts as two); None for int8, and without PyTorch."""
+    if find_spec("torch") is None:
+        return None
+    import torch
+
     number_type = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     if number_type is None or (precision == "fp16" and device == "cpu"):
         return None
@@ -43,5 +51,9 @@ def peak_gflops(precision: str, device: str = "cpu") -> float | None:
 
 
 def gpu_names() -> list[str]:
-    """Names of all GPUs that PyTorch can use."""
+    """Names of all GPUs that PyTorch can use; none without it."""
+    if find_spec("torch") is None:
+        return []
+    import torch
+
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

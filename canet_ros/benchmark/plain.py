@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from canet_ros.inference.export import INPUT
@@ -34,6 +33,8 @@ def plain_masks(folder: Path, resolution: Resolution) -> Masks:
     spec = load_spec(folder)
     if spec.onnx is not None:
         return _onnx_masks(folder, spec, resolution)
+    import torch
+
     network = load_network(folder)[1]
 
     def masks(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from canet_ros.benchmark.comparison import regressions
-from canet_ros.benchmark.engines import Case, measure_around_network, measure_engines
+from canet_ros.benchmark.engines import Case, measure_engines
 from canet_ros.benchmark.operations import gpu_names
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
@@ -187,7 +187,9 @@ def _measure_engines(
             write_json(arguments.json, figures)
 
     figures["engines"] = measure_engines(cases, arguments.rounds, images, limit_s, save)
-    if importlib.util.find_spec("openvino"):
+    if importlib.util.find_spec("openvino") and importlib.util.find_spec("torch"):
+        from canet_ros.benchmark.around_network import measure_around_network
+
         figures["around_network"] = [
             {
                 "model": load_spec(model).name,

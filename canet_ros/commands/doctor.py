@@ -81,7 +81,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     probes = [
         Probe(("library", "numpy", "NumPy"), "NumPy"),
         Probe(("library", "cv2", "OpenCV"), "OpenCV"),
-        Probe(("torch",), "PyTorch"),
+        *([Probe(("torch",), "PyTorch", "note")] if _installed("torch") else []),
         *engine_probes(),
         Probe(("models",), "in use", limit_s=120.0),
         *([Probe(("ros",), "ROS 2")] if has_ros else []),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 import time
 from pathlib import Path
@@ -16,9 +17,10 @@ from tqdm import tqdm
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.files import atomic_write, require_writable
+from canet_ros.hints import pip_install
 from canet_ros.inference.deployment import TARGETS, deployment_graph
 from canet_ros.inference.engines import EngineRequest, create_engine
-from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
+from canet_ros.inference.model_folder import NETWORK_FILE, Resolution, find_model, load_spec, parse_resolution
 from canet_ros.inference.pictures import PICTURE_SUFFIXES
 from canet_ros.inference.quantization import calibrate, keep_scales, quantized_graph
 from canet_ros.inference.self_test import PICTURE_FILE, write_self_test
@@ -66,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "discriminating image of DIR (without DIR, of synthetic streets) and its mask; repeat after changing weights",
     )
     parser.add_argument(
+        "--network",
+        action="store_true",
+        help="write network.onnx into the model's folder (takes PyTorch): other engines then run the model without it",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
@@ -90,6 +97,16 @@ def run(arguments: argparse.Namespace) -> int:
         )
         fault = write_self_test(folder, images)
         print(f"{folder / PICTURE_FILE}: an engine with swapped channels would reach {fault.agreement:.1%}")
+        return 0
+    if arguments.network:
+        if spec.onnx is not None:
+            raise ValueError(f"--network: model {spec.name} is an ONNX network already")
+        if importlib.util.find_spec("torch") is None:
+            raise ModuleNotFoundError(f"--network takes PyTorch: {pip_install('torch')}")
+        from canet_ros.inference.network_export import write_network
+
+        write_network(folder)
+        print(folder / NETWORK_FILE)
         return 0
     if arguments.calibrate is not None:
         if arguments.precision not in ("auto", "int8"):

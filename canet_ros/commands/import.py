@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.file.suffix.lower() == ".onnx" and not arguments.backbone:
         return _import_onnx(arguments)
+    from canet_ros.inference.network_export import write_network
     from canet_ros.network.backbones import build_backbone
     from canet_ros.training.initialization import read_backbone
     from canet_ros.training.public_checkpoint import import_public_checkpoint
@@ -111,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{error}; import any other network as FILE.onnx: {see_docs('your-own-network.md')}"
         ) from error
     save_model(arguments.out, spec, network, half=False)
+    write_network(arguments.out)
     print(f"{arguments.out}: {len(spec.classes)} classes, run it with --model {arguments.out}")
     return 0
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import inspect
-import warnings
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from canet_ros.hints import pip_install
+from canet_ros.hints import canet_command, pip_install
 from canet_ros.inference import cache
-from canet_ros.inference.model_folder import Resolution, graph_hash, load_network, load_spec
+from canet_ros.inference.model_folder import (
+    NETWORK_FILE,
+    ModelError,
+    Resolution,
+    graph_hash,
+    load_spec,
+)
 from canet_ros.inference.onnx_interface import INPUT as INPUT
 from canet_ros.inference.onnx_interface import OUTPUTS as OUTPUTS
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 OPSET = 17
 
@@ -54,43 +54,46 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
 
         write_onnx_network(folder, spec, resolution, path)
         return
-    import torch
+    from canet_ros.inference.graph_ends import deployment_model
+    from canet_ros.inference.network_file import fold_batch_norms, load_network_file, round_network
 
-    from canet_ros.inference.pixels_to_classes import PixelsToClasses
-    from canet_ros.inference.rounding import round_weights
-
-    spec, network = load_network(folder)
-    graph = PixelsToClasses(spec, network, resolution).eval()
-    width, height = resolution
+    network = load_network_file(network_file(folder), folder, spec, resolution)
     if precision in ("bf16", "fp16"):
-        round_weights(graph, width, height, torch.bfloat16 if precision == "bf16" else torch.float16)
-    to_onnx(
-        graph,
-        {INPUT: torch.zeros(1, height, width, 3, dtype=torch.uint8)},
-        path,
-        output_names=list(OUTPUTS),
-        dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
-    )
+        round_network(network, precision)
+    else:
+        fold_batch_norms(network)
+    save_onnx(deployment_model(network, spec, resolution), path)
 
 
-def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor], path: Path, **options: Any) -> None:
-    """Write a module as ONNX; ``inputs`` by name, ``options`` as torch.onnx.export has them."""
-    import torch
+def network_file(folder: Path) -> Path:
+    """``network.onnx`` of a model; where its folder has none for these weights, one that PyTorch writes to the cache.
 
-    # torch.export's exporter takes more packages and PyTorch 2.5; where there is a choice, take the older one.
-    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
-        options["dynamo"] = False
-    with warnings.catch_warnings(), torch.inference_mode():
-        # Of the older exporter's age, and of sizes that become constants: they should.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            tuple(inputs.values()),
-            str(path),
-            input_names=list(inputs),
-            opset_version=OPSET,
-            **options,
+    Raises:
+        ModelError: the model is broken, or needs PyTorch, which is missing.
+    """
+    from canet_ros.inference.network_file import is_current
+
+    own = folder / NETWORK_FILE
+    if is_current(own, folder, load_spec(folder)):
+        return own
+    if importlib.util.find_spec("torch") is None:
+        raise ModelError(
+            f"model {folder.name} has no {NETWORK_FILE} for its weights, and PyTorch, which writes it, is missing: run "
+            f"'{canet_command(f'export --model {folder} --network')}' where it was trained, or {pip_install('torch')}"
         )
+
+    def write(path: Path) -> None:
+        from canet_ros.inference.network_export import write_network_to
+
+        write_network_to(folder, path)
+
+    return cache.derived_file(f"{graph_hash(folder)[:16]}-{_code_hash()}/{NETWORK_FILE}", write)
+
+
+def save_onnx(model: Any, path: Path) -> None:
+    import onnx
+
+    onnx.save(model, str(path))
 
 
 @lru_cache
@@ -104,7 +107,10 @@ def _code_hash() -> str:
             "deployment",
             "dialects",
             "export",
+            "graph_ends",
             "int8_scales",
+            "network_export",
+            "network_file",
             "onnx_network",
             "pixels_to_classes",
             "quantization",

@@ -39,6 +39,7 @@ if (
 SPEC_FILE = "model.yaml"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.onnx"
+NETWORK_FILE = "network.onnx"
 INT8_FILE = "int8.safetensors"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -242,13 +243,28 @@ def load_network(folder: Path) -> tuple[ModelSpec, SegmentationNetwork]:
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ModelError(f"{path} does not fit its {SPEC_FILE}: {'; '.join(problems[:5])}{more}")
+    _require_hash(path, spec, found)
+    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in weights.items()})
+    return spec, network.eval()
+
+
+def require_weights(folder: Path, spec: ModelSpec) -> str:
+    """SHA-256 of the weights, hex.
+
+    Raises:
+        ModelError: they are missing, broken, or not those that model.yaml was written for.
+    """
+    found = _check_weights(folder)
+    _require_hash(folder / WEIGHTS_FILE, spec, found)
+    return found
+
+
+def _require_hash(path: Path, spec: ModelSpec, found: str) -> None:
     if spec.weights_sha256 and found != spec.weights_sha256:
         raise ModelError(
             f"{path} is not the file that {SPEC_FILE} was written for (SHA-256 {found[:12]}..., expected "
             f"{spec.weights_sha256[:12]}...): copy the whole model folder again"
         )
-    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in weights.items()})
-    return spec, network.eval()
 
 
 def weight_mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

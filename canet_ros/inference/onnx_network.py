@@ -94,7 +94,7 @@ def pixels_to_output(network: Any, interface: OnnxInterface, resolution: Resolut
     return graph.model({"output": output}, TensorProto.FLOAT, None)
 
 
-class _Nodes:
+class Nodes:
     """Adds nodes of one scope; NumPy arrays among the inputs become constants. Gives the name of the result."""
 
     def __init__(self, opset: int) -> None:
@@ -113,6 +113,16 @@ class _Nodes:
             names.append(value)
         self.nodes.append(helper.make_node(operator, names, [name], name=name, **attributes))
         return name
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def second(self, operator: str, *inputs: str | NDArray[Any], **attributes: Any) -> str:
+        """Gives the name of the second of two results."""
+        name = self(operator, *inputs, **attributes)
+        self.nodes[-1].output.append(f"{name}_second")
+        return f"{name}_second"
 
     def reduce(self, operator: str, planes: str, keepdims: int) -> str:
         """Over the channels."""
@@ -140,7 +150,7 @@ class _Graph:
         _rename(taken.graph)
         self._network = taken
         self._interface = interface
-        self.add = _Nodes(self._opset)
+        self.add = Nodes(self._opset)
         self.add.scope = "/pixels"
         self._input = _network_input(self.add, interface, kind)
         self._before = len(self.add.nodes)
@@ -337,7 +347,7 @@ def onnx_runner(model: Any) -> Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
     return output
 
 
-def _network_input(add: _Nodes, interface: OnnxInterface, kind: int) -> str:
+def _network_input(add: Nodes, interface: OnnxInterface, kind: int) -> str:
     """Pictures (B, h, w, 3) BGR uint8 as the network wants them."""
     order = [0, 1, 2] if interface.color == "bgr" else [2, 1, 0]
     planes = INPUT
@@ -356,7 +366,7 @@ def _network_input(add: _Nodes, interface: OnnxInterface, kind: int) -> str:
     return add("Cast", planes, to=kind)
 
 
-def _planes(add: _Nodes, output: str, interface: OnnxInterface, shape: Sequence[int], classes: int) -> str:
+def _planes(add: Nodes, output: str, interface: OnnxInterface, shape: Sequence[int], classes: int) -> str:
     """What the network gives, as float planes (B, classes, h', w')."""
     channels, (width, height) = channels_and_size(shape, interface.output_layout)
     planes = add("Cast", output, to=TensorProto.FLOAT)
@@ -391,7 +401,7 @@ def channels_and_size(shape: Sequence[int], layout: str) -> tuple[int, Resolutio
 
 
 def _classes_at_full_size(
-    add: _Nodes,
+    add: Nodes,
     planes: str,
     interface: OnnxInterface,
     shape: Sequence[int],
@@ -418,7 +428,7 @@ def _classes_at_full_size(
 
 
 def _resized(
-    add: _Nodes, planes: str, size: Resolution, wanted: Resolution, channels: int, mode: str = "linear"
+    add: Nodes, planes: str, size: Resolution, wanted: Resolution, channels: int, mode: str = "linear"
 ) -> str:
     if size == wanted:
         return planes
@@ -432,7 +442,7 @@ def _resized(
 
 
 def _ids_at_full_size(
-    add: _Nodes, ids: str, shape: Sequence[int], classes: int, resolution: Resolution
+    add: Nodes, ids: str, shape: Sequence[int], classes: int, resolution: Resolution
 ) -> tuple[str, str]:
     """Ids of any type and rank to ids of the class table, or ``UNKNOWN_CLASS``, and 255 as confidence."""
     sides = sides_of_ids(shape)

@@ -1,96 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights and biases in bf16 or fp16 without the shift that rounding gives the mean of every layer's output."""
+"""Weights and biases in bf16 or fp16 without the shift that rounding gives the mean of every layer's output.
+
+A rounded weight is off by the same amount at every pixel, and so is a rounded bias: unlike the rounding of pixels, it
+does not average out, and in a MobileNetV2 it costs more classes than everything else together. So weights are rounded
+up or down such that the mean output of every channel stays; Nagel et al. (Data-Free Quantization, ICCV 2019, section
+4.2) correct the mean in the bias, but engines round that too.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+import numpy as np
+from numpy.typing import NDArray
 
-Convolution = nn.Conv2d | nn.ConvTranspose2d
-
-_PICTURES = 2
+Floats = NDArray[np.float32]
 
 
-@torch.no_grad()
-def round_weights(graph: nn.Module, width: int, height: int, dtype: torch.dtype) -> None:
-    """Fold batch norms into their convolutions and round weights and biases to a type of 16 bits; all in place.
+def round_convolution(
+    weight: Floats, bias: Floats | None, mean: Floats, precision: str, taps: int = 0
+) -> tuple[Floats, Floats | None]:
+    """Weight and bias, float32 still, with values that ``precision`` (bf16, fp16) holds exactly.
 
-    They stay float32 tensors, whose values ``dtype`` holds exactly.
-
-    A rounded weight is off by the same amount at every pixel, and so is a rounded bias: unlike the rounding of pixels,
-    it does not average out, and in a MobileNetV2 it costs more classes than everything else together. So weights are
-    rounded up or down such that the mean output of every channel stays; Nagel et al. (Data-Free Quantization, ICCV
-    2019, section 4.2) correct the mean in the bias, but engines round that too. The mean inputs come from blurred
-    noise: any picture does, and a user need not have one.
+    Args:
+        weight: (out, in / groups, y, x); of a transposed convolution (in, out, y, x).
+        bias: (out,).
+        mean: (in,) mean of each input channel.
+        taps: of a transposed convolution stride^2, of which an output sees one; else 0.
     """
-    _fold_batch_norms(graph)
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (_PICTURES, 3, 12, 16), generator=generator).float()
-    pictures = nn.functional.interpolate(noise, (height, width), mode="bilinear").to(torch.uint8)
-    for convolution, mean in _mean_inputs(graph, pictures.permute(0, 2, 3, 1)).items():
-        _round_convolution(convolution, mean, dtype)
+    ours = weight
+    if taps:
+        ours = weight.swapaxes(0, 1)
+        mean = mean / np.float32(taps)
+    rows = ours.reshape(len(ours), -1)  # one per output channel
+    groups = 1 if taps else len(mean) // weight.shape[1]
+    inputs = np.repeat(mean.reshape(groups, -1), len(rows) // groups, 0)
+    inputs = np.repeat(inputs, rows.shape[1] // inputs.shape[1], 1)
+    missing = np.zeros(len(rows), np.float32)
+    if bias is not None:
+        rounded_bias = _nearest(bias, precision)
+        missing, bias = bias - rounded_bias, rounded_bias
+    rounded = round_rows(rows, inputs, missing, precision).reshape(ours.shape)
+    return np.ascontiguousarray(rounded.swapaxes(0, 1) if taps else rounded), bias
 
 
-def _fold_batch_norms(module: nn.Module) -> None:
-    before: tuple[str, nn.Module] | None = None
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and before and isinstance(before[1], Convolution):
-            transposed = isinstance(before[1], nn.ConvTranspose2d)
-            setattr(module, before[0], fuse_conv_bn_eval(before[1], child, transpose=transposed))
-            setattr(module, name, nn.Identity())
-        else:
-            _fold_batch_norms(child)
-        before = (name, child)
-
-
-def _mean_inputs(graph: nn.Module, pictures: Tensor) -> dict[Convolution, Tensor]:
-    """Mean of every input channel of every convolution."""
-    means: dict[Convolution, list[Tensor]] = {}
-
-    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, Convolution)
-        means.setdefault(module, []).append(inputs[0].mean((0, 2, 3)))
-
-    hooks = [m.register_forward_pre_hook(record) for m in graph.modules() if isinstance(m, Convolution)]
-    for picture in pictures:
-        graph(picture[None])
-    for hook in hooks:
-        hook.remove()
-    return {module: torch.stack(found).mean(0) for module, found in means.items()}
-
-
-def _round_convolution(convolution: Convolution, mean: Tensor, dtype: torch.dtype) -> None:
-    weight = convolution.weight
-    if isinstance(convolution, nn.ConvTranspose2d):  # (in, out, y, x); an output sees one tap of stride^2
-        weight = weight.transpose(0, 1)
-        mean = mean / (convolution.stride[0] * convolution.stride[1])
-    rows = weight.flatten(1)  # one per output channel
-    inputs = mean.view(convolution.groups, -1).repeat_interleave(rows.shape[0] // convolution.groups, 0)
-    inputs = inputs.repeat_interleave(rows.shape[1] // inputs.shape[1], 1)
-    missing = torch.zeros(rows.shape[0])
-    if convolution.bias is not None:
-        missing = convolution.bias - convolution.bias.to(dtype).float()
-        convolution.bias.sub_(missing)
-    weight.copy_(round_rows(rows, inputs, missing, dtype).view_as(weight))
-
-
-def round_rows(rows: Tensor, inputs: Tensor, missing: Tensor, dtype: torch.dtype) -> Tensor:
+def round_rows(rows: Floats, inputs: Floats, missing: Floats, precision: str) -> Floats:
     """Round each row (rows, N) so that its product with ``inputs`` (rows, N) grows by ``missing`` (rows,).
 
-    Starts from the nearest ``dtype`` of every weight and takes the other neighbour where that brings the product
-    closer, largest changes first.
+    Starts from the nearest number that ``precision`` (bf16, fp16) holds and takes the other neighbour where that
+    brings the product closer, largest changes first.
     """
-    rounded = rows.to(dtype).float()
-    away_from_zero = (rows.abs() > rounded.abs()).to(torch.int16) * 2 - 1
-    other = (rounded.to(dtype).view(torch.int16) + away_from_zero).view(dtype).float()
-    other = torch.where(rounded == 0, rounded, other)
+    rounded = _nearest(rows, precision)
+    away_from_zero = np.where(np.abs(rows) > np.abs(rounded), 1, -1)
+    other = _float(_bits(rounded, precision) + away_from_zero, precision)
+    other = np.where(rounded == 0, rounded, other)
     changes = (other - rounded) * inputs
     missing = missing + ((rows - rounded) * inputs).sum(1)
-    order = changes.abs().argsort(1, descending=True)
-    ordered = changes.gather(1, order)
-    taken = torch.zeros_like(ordered, dtype=torch.bool)
+    order = np.argsort(-np.abs(changes), 1, kind="stable")
+    ordered = np.take_along_axis(changes, order, 1)
+    taken = np.zeros(ordered.shape, bool)
     for i in range(ordered.shape[1]):
-        taken[:, i] = (missing - ordered[:, i]).abs() < missing.abs()
+        taken[:, i] = np.abs(missing - ordered[:, i]) < np.abs(missing)
         missing = missing - ordered[:, i] * taken[:, i]
-    return torch.where(torch.zeros_like(taken).scatter(1, order, taken), other, rounded)
+    chosen = np.zeros(ordered.shape, bool)
+    np.put_along_axis(chosen, order, taken, 1)
+    return np.where(chosen, other, rounded).astype(np.float32)
+
+
+def _nearest(numbers: Floats, precision: str) -> Floats:
+    return _float(_bits(numbers, precision), precision)
+
+
+def _bits(numbers: Floats, precision: str) -> NDArray[np.int64]:
+    """The 16 bits of the nearest number, ties to even."""
+    if precision == "fp16":
+        return numbers.astype(np.float16).view(np.uint16).astype(np.int64)
+    bits = np.ascontiguousarray(numbers, np.float32).view(np.uint32).astype(np.int64)
+    return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+
+
+def _float(bits: NDArray[np.int64], precision: str) -> Floats:
+    if precision == "fp16":
+        return bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    return (bits << 16).astype(np.uint32).view(np.float32)

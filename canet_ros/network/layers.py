@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,6 +36,10 @@ class TransposedUpsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, in, h, w) to ``(B, out, *size)``, where each of ``size`` is 2n - 1 or 2n of h and w."""
+        if torch.onnx.is_in_onnx_export():
+            # A graph for any size: what ``output_padding`` decides here is cut off there.
+            twice = (2 * x.shape[2], 2 * x.shape[3])
+            return F.relu(self.bn(self.deconv(x, output_size=twice)[:, :, : size[0], : size[1]]))
         return F.relu(self.bn(self.deconv(x, output_size=size)), inplace=True)
 
 

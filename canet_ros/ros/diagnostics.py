@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -196,7 +197,7 @@ def _greenwave_values(statistics: Statistics) -> dict[str, str]:
 
 def _gpu_values(device: str) -> dict[str, str]:
     """Memory of a CUDA device and, with NVIDIA's management library, its temperature; empty for other devices."""
-    if not device.startswith("cuda"):
+    if not device.startswith("cuda") or "torch" not in sys.modules:  # TensorRT may run without PyTorch
         return {}
     import torch  # not at the top: other engines run without it
 

@@ -10,18 +10,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from canet_ros.inference.model_folder import load_network
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.training.dataset import LabelledImage
+
+if TYPE_CHECKING:  # torch fits temperatures; evaluating on other engines takes none
+    from torch import Tensor
 
 BINS = 15
 _PIXEL_STRIDE = 4  # in both directions: neighbouring pixels add little
@@ -78,6 +79,8 @@ def fit_temperature(folder: Path, images: Sequence[LabelledImage]) -> float:
         ModelError: the model is broken.
         ValueError: an image cannot be read, or no pixel has a class of the model.
     """
+    import torch
+
     spec, network = load_network(folder)
     width, height = spec.resolution
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
@@ -104,6 +107,7 @@ def fit_temperature(folder: Path, images: Sequence[LabelledImage]) -> float:
 
 def _best_temperature(logits: Tensor, labels: Tensor) -> float:
     """Golden-section search over the logarithm of the temperature; the loss has a single minimum."""
+    from torch.nn import functional as F
 
     def loss(log_temperature: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log_temperature), labels))

@@ -27,8 +27,6 @@ from canet_ros.training.checkpoint import TrainingState
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import (
     IGNORED,
-    AugmentedImages,
-    EpochSampler,
     LabelledImage,
     count_ids,
     find_labelled_images,
@@ -38,6 +36,7 @@ from canet_ros.training.dataset import (
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights
 from canet_ros.training.processes import DistributedContext
+from canet_ros.training.samples import AugmentedImages, EpochSampler
 from canet_ros.training.teacher import Teacher, load_teacher
 
 

@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from canet_ros.files import require_writable
+from canet_ros.hints import canet_command
 from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import ModelSpec, save_model
+from canet_ros.inference.model_folder import SPEC_FILE, ModelSpec, save_model
+from canet_ros.inference.network_export import write_network
 from canet_ros.inference.segmenter import bring_to_size, resize_nearest
 from canet_ros.network import SegmentationNetwork
 from canet_ros.training.checkpoint import resume, save_checkpoint
@@ -96,6 +98,11 @@ def _train(
             log.add(entry)
             tqdm.write(json.dumps(entry))
             save_checkpoint(run_folder / CHECKPOINT_FILE, run.identity, run.state, epoch + 1, best)
+    if log is not None and best is not None and (run_folder / "model" / SPEC_FILE).is_file():
+        try:
+            write_network(run_folder / "model")  # once: between epochs it would take as long as some of them
+        except ModuleNotFoundError as error:  # the training is done, and the command can be run later
+            tqdm.write(f"{error}; then {canet_command(f'export --model {run_folder}/model --network')}")
     if context.world_size > 1:
         broadcast = [best]
         dist.broadcast_object_list(broadcast, src=0)

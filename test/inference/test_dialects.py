@@ -248,7 +248,7 @@ def test_the_command_writes_it(precision: str, tmp_path: Path) -> None:
 
 def test_a_large_bias_does_not_shift_the_mean() -> None:
     """Of the kind that made fp16 miss its goal: rounding a bias of 329 shifts every pixel of its channel by 0.1."""
-    from canet_ros.inference.rounding import round_weights
+    from canet_ros.inference.network_export import round_weights
 
     torch.manual_seed(0)
 
@@ -265,6 +265,6 @@ def test_a_large_bias_does_not_shift_the_mean() -> None:
     graph = Cancelling().eval()
     images = torch.randint(0, 256, (1, 48, 64, 3), dtype=torch.uint8)
     exact = graph(images).mean((0, 2, 3))
-    round_weights(graph, 64, 48, torch.float16)
+    round_weights(graph, 64, 48, "fp16")
     torch.testing.assert_close(graph.conv.weight, graph.conv.weight.half().float(), rtol=0, atol=0)
     assert (graph(images).mean((0, 2, 3)) - exact).abs().max() < 0.02

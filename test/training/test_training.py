@@ -37,8 +37,6 @@ from canet_ros.training.augmentation import augment, view_shapes
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import (
     IGNORED,
-    AugmentedImages,
-    EpochSampler,
     ExtraData,
     find_labelled_images,
     parse_extra_data,
@@ -47,6 +45,7 @@ from canet_ros.training.evaluate import evaluate
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
 from canet_ros.training.metrics import confusion_matrix, scores
+from canet_ros.training.samples import AugmentedImages, EpochSampler
 from canet_ros.training.teacher import load_teacher
 from canet_ros.training.train import network_input, train
 

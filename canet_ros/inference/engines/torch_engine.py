@@ -14,8 +14,8 @@ from canet_ros.hints import see_docs
 from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16
 from canet_ros.inference.engines.engine import warm_up
 from canet_ros.inference.model_folder import load_network
+from canet_ros.inference.network_export import round_weights
 from canet_ros.inference.pixels_to_classes import PixelsToClasses
-from canet_ros.inference.rounding import round_weights
 
 _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -37,7 +37,7 @@ class TorchEngine:
         width, height = request.resolution
         graph = PixelsToClasses(spec, network, request.resolution).eval()
         if self.precision in _TYPES:
-            round_weights(graph, width, height, _TYPES[self.precision])
+            round_weights(graph, width, height, self.precision)
         if self._device.type == "cuda":
             graph = in_type(graph, self.precision)
         self._graph = graph.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a robot runs takes no PyTorch: commands and engines in processes where its import fails, with an empty cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from safetensors.numpy import load_file, save_file
+from without_torch import BLOCKED
+
+from canet_ros.inference import Segmenter
+from canet_ros.inference.model_folder import (
+    NETWORK_FILE,
+    WEIGHTS_FILE,
+    ModelSpec,
+    available_models,
+    load_spec,
+)
+from canet_ros.inference.network_export import write_network
+from canet_ros.inference.segmenter import Segmentation
+
+CANET = BLOCKED + "from canet_ros.cli import main; sys.exit(main())"
+MODEL = "canet_lite-mobilenet_v2-camvid"
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
+
+
+def canet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", CANET, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    shutil.copyfile(available_models()[MODEL] / "selftest.png", tmp_path / "image.png")
+    return tmp_path / "image.png"
+
+
+def test_the_block_blocks() -> None:
+    assert (
+        "No module named 'torch'"
+        in subprocess.run(
+            [sys.executable, "-c", BLOCKED + "import torch"], capture_output=True, text=True, check=False
+        ).stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [
+        ("openvino", "fp32"),
+        ("openvino", "bf16"),
+        ("openvino", "int8"),
+        ("onnxruntime", "fp32"),
+        ("onnxruntime", "int8"),
+    ],
+)
+def test_segment(engine: str, precision: str, image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    how = ("--model", MODEL, "--engine", engine, "--precision", precision, "--device", "cpu")
+    ran = canet("segment", image, "--out", out, *how)
+    assert ran.returncode == 0, ran.stderr
+    names = [path.relative_to(out) for path in out.rglob("*.png")]
+    (mask_file,) = (out / name for name in names if "mask" in str(name) and "color" not in name.stem)
+    mask = cv2.imread(str(mask_file), cv2.IMREAD_UNCHANGED)
+    exact = Segmenter.load(MODEL, "cpu", "torch", "fp32")(cv2.imread(str(image))).mask
+    assert (mask == exact).mean() > (0.9999 if precision == "fp32" else 0.98)
+
+
+def test_auto_passes_torch_over_and_torch_says_what_to_install(image: Path, tmp_path: Path) -> None:
+    assert (
+        canet("segment", image, "--out", tmp_path / "out", "--model", MODEL, "--device", "cpu").returncode
+        == 0
+    )
+    refused = canet("segment", image, "--out", tmp_path / "other", "--model", MODEL, "--engine", "torch")
+    assert refused.returncode == 1
+    assert "the package torch is missing: pip install torch" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_benchmark(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ("--engine", "onnxruntime", "--precision", "fp32", "--resolution", "160x96", "--rounds", "1")
+    ran = canet("benchmark", "--model", MODEL, *arguments, "--device", "cpu", "--json", figures)
+    assert ran.returncode == 0, ran.stderr
+    (row,) = json.loads(figures.read_text(encoding="utf-8"))["engines"]
+    assert row["engine"] == "onnxruntime"
+    assert row["median_ms"] > 0
+
+
+def test_a_model_without_its_network_names_the_remedy(image: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(available_models()[MODEL], folder, ignore=shutil.ignore_patterns(NETWORK_FILE))
+    arguments = ("segment", image, "--out", tmp_path / "out", "--model", folder, "--engine", "onnxruntime")
+    refused = canet(*arguments, "--precision", "fp32")
+    assert refused.returncode == 1
+    assert f"canet export --model {folder} --network" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    # As the machine with PyTorch does that the message names.
+    write_network(folder)
+    assert canet(*arguments, "--precision", "fp32").returncode == 0
+
+
+def test_weights_that_changed_are_not_run_in_the_network_of_others(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(available_models()[MODEL], folder)
+    weights = load_file(folder / WEIGHTS_FILE)
+    of_the_first_class = len(weights["head.bias"]) // len(load_spec(folder).classes)
+    weights["head.bias"][:of_the_first_class] += 100
+    save_file(weights, folder / WEIGHTS_FILE)
+    text = (folder / "model.yaml").read_text(encoding="utf-8").splitlines()
+    (folder / "model.yaml").write_text(
+        "\n".join(x for x in text if "weights_sha256" not in x), encoding="utf-8"
+    )
+    mask = Segmenter.load(str(folder), "cpu", "onnxruntime", "fp32", (160, 96))(
+        np.zeros((96, 160, 3), np.uint8)
+    ).mask
+    assert mask.max() == 0
+
+
+@pytest.mark.parametrize("name", sorted(available_models()))
+def test_other_tools_read_the_network_file(name: str) -> None:
+    """ONNX's checker and ONNX Runtime follow its references into the weights, at a size of their choice."""
+    folder = available_models()[name]
+    path = folder / NETWORK_FILE
+    onnx.checker.check_model(str(path), full_check=True)
+    assert path.stat().st_size < 2**19
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"image": np.zeros((2, 3, 72, 104), np.float32)})
+    assert logits.shape[:2] == (2, len(load_spec(folder).classes))
+
+
+@pytest.mark.parametrize("size", [(480, 360), (200, 120), (161, 99)])
+@pytest.mark.parametrize("name", sorted(available_models()))
+def test_the_graph_is_that_of_the_torch_engine(name: str, size: tuple[int, int]) -> None:
+    scene = cv2.imread(str(available_models()[name] / "selftest.png"))
+    images = cv2.resize(scene, size, interpolation=cv2.INTER_AREA)
+    found, exact = (
+        Segmenter.load(name, "cpu", engine, "fp32", size)(images) for engine in ("onnxruntime", "torch")
+    )
+    assert isinstance(found, Segmentation)
+    # Of classes as high in a cell, engines keep different candidates: masks and confidences differ in that cell.
+    assert (found.mask == exact.mask).mean() > 0.999
+    assert (np.abs(found.confidence.astype(int) - exact.confidence) <= 1).mean() > 0.995
+
+
+def test_a_network_with_a_temperature_keeps_it(random_model: Path, tmp_path: Path) -> None:
+    spec: ModelSpec = load_spec(random_model)
+    folder = tmp_path / "model"
+    shutil.copytree(random_model, folder)
+    with (folder / "model.yaml").open("a", encoding="utf-8") as file:
+        file.write("\ntemperature: 3.0\n")
+    assert spec.temperature == 1
+    image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
+    found, exact = (
+        Segmenter.load(str(folder), "cpu", e, "fp32", (160, 96))(image) for e in ("onnxruntime", "torch")
+    )
+    assert np.abs(found.confidence.astype(int) - exact.confidence).max() <= 1
+
+
+def test_modules_of_the_runtime_import_without_torch() -> None:
+    code = """
+import importlib, pkgutil, canet_ros
+kept = {"inference.engines.torch_engine", "inference.network_export", "inference.pixels_to_classes"}
+for package in ("inference", "pipeline", "bags", "messages"):
+    for module in pkgutil.walk_packages([f"{canet_ros.__path__[0]}/{package}"], f"canet_ros.{package}."):
+        if module.name.removeprefix("canet_ros.") not in kept:
+            importlib.import_module(module.name)
+names = "benchmark demo doctor evaluate export models pick report segment segment_bag"
+for command in names.split():
+    importlib.import_module(f"canet_ros.commands.{command}")
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", BLOCKED + code], check=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no ONNX", b"\x08\x08"])
+def test_a_broken_network_file_is_one_line(content: bytes, image: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(available_models()[MODEL], folder)
+    (folder / NETWORK_FILE).write_bytes(content)
+    refused = canet("segment", image, "--out", tmp_path / "out", "--model", folder, "--engine", "openvino")
+    assert refused.returncode == 1
+    assert f"{folder / NETWORK_FILE} is not readable" in refused.stderr
+    assert "Traceback" not in refused.stderr
