@@ -42,7 +42,7 @@ help:
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make docs                           this documentation as a site, in docs/_build/"
 	@echo "make generated                      write config/canet.yaml, docs/parameters.md and docs/public_api.txt anew"
-	@echo "make lint                           formatting, lint, types and the arrows between rooms"
+	@echo "make lint                           formatting, lint, types and imports between layers"
 	@echo "make demo HASHED=1                  the same from requirements/demo.txt: versions and files as we had them"
 	@echo "make requirements                   write that file anew, from setup.py"
 	@echo "make sbom                           what the demo's environment holds, as CycloneDX, in sbom.json"

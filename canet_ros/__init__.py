@@ -15,11 +15,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from canet_ros.inference.class_table import ClassTable, load_class_table
-    from canet_ros.inference.engines import EngineError
-    from canet_ros.inference.model_folder import ModelError
-    from canet_ros.inference.segmenter import Segmentation, Segmenter
+    from canet_ros.errors import EngineError
+    from canet_ros.model.class_table import ClassTable, load_class_table
+    from canet_ros.model.model_folder import ModelError
     from canet_ros.opencv import ImageFileError as ImageError
+    from canet_ros.pipeline.segmenter import Segmentation, Segmenter
 
 # Importing OpenVINO or NNCF tells Intel of it over the network, unless this package cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -36,13 +36,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ClassTable": "inference.class_table",
-    "EngineError": "inference.engines",
+    "ClassTable": "model.class_table",
+    "EngineError": "errors",
     "ImageError": "opencv",
-    "ModelError": "inference.model_folder",
-    "Segmentation": "inference.segmenter",
-    "Segmenter": "inference.segmenter",
-    "load_class_table": "inference.class_table",
+    "ModelError": "model.model_folder",
+    "Segmentation": "pipeline.segmenter",
+    "Segmenter": "pipeline.segmenter",
+    "load_class_table": "model.class_table",
 }
 
 

@@ -24,7 +24,7 @@ FUSIONS = {
 }
 # Class or function in network/heads.py
 HEADS = {"bilinear": "BilinearHead", "subpixel": "subpixel_head", "transposed": "TransposedHead"}
-# Class in inference/engines/<engine>_engine.py. The engine's Python package has the engine's name; tensorrt may also
+# Class in engines/<engine>_engine.py. The engine's Python package has the engine's name; tensorrt may also
 # come as tensorrt_rtx_bindings.
 ENGINES = {
     "torch": "TorchEngine",

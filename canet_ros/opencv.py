@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.picture_header import HeaderError, image_size
+from canet_ros.image_header import HeaderError, image_size
 
 Pixels = NDArray[np.uint8]
 
@@ -103,3 +103,38 @@ def _reason(error: Exception) -> str:
     if isinstance(error, cv2.error) and error.err:
         return " ".join(str(error.err).split())
     return str(error) or "not enough memory"
+
+
+def in_color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (H, W) grey or (H, W, 3) BGR, uint8, as (H, W, 3) BGR; the same array where it is that already."""
+    return convert_color(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
+
+
+def require_array(image: object) -> None:
+    if not isinstance(image, np.ndarray):
+        came = (
+            "None: cv2.imread gives that for a file that it cannot read"
+            if image is None
+            else type(image).__name__
+        )
+        raise TypeError(f"expected an image, (H, W, 3) BGR or (H, W) grey, uint8, got {came}")
+
+
+def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
+    """Write the picture into ``place`` (h, w, 3), resized and in colour."""
+    require_array(image)
+    if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+        raise ValueError(
+            f"expected a uint8 picture (H, W, 3) BGR or (H, W) grey, got {image.dtype} {image.shape}"
+        )
+    height, width = place.shape[:2]
+    image = in_color(image)
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        # Two by two is eight times as fast as areas that are no whole number of pixels.
+        half = image.shape[1] // 2, image.shape[0] // 2
+        image = resize(image[: 2 * half[1], : 2 * half[0]], half, cv2.INTER_AREA)
+    if image.shape == place.shape:
+        place[:] = image
+        return
+    shrinks = image.shape[1] >= 2 * width or image.shape[0] >= 2 * height
+    cv2.resize(image, (width, height), place, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

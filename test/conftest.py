@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import ModelSpec, load_network, save_model
+from canet_ros.model.class_table import load_class_table
+from canet_ros.model.model_folder import ModelSpec, load_network, save_model
+from canet_ros.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from ros_graph import Graph

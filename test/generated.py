@@ -14,12 +14,12 @@ from pathlib import Path
 import yaml
 
 from canet_ros.cli import COMMANDS
-from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import ModelSpec, save_model
 from canet_ros.launching.arguments import OWN_ARGUMENTS
 from canet_ros.launching.parameter_spec import ParameterSpec
 from canet_ros.launching.parameter_table import PARAMETERS, SECTIONS
-from canet_ros.messages.pictures import IMAGE_OUTPUTS
+from canet_ros.model.class_table import load_class_table
+from canet_ros.model.model_folder import ModelSpec, save_model
+from canet_ros.pipeline.drawing import IMAGE_OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[1]
 _WIDTH = 119
@@ -88,14 +88,12 @@ def parameters_page() -> str:
 
 def public_api() -> str:
     """docs/public_api.txt: what users depend on."""
-    inference = importlib.import_module("canet_ros.inference")
     lines = [
         *_topics(),
         *(f"parameter {s.name} {type(s.default).__name__} {s.default_text!r}" for s in PARAMETERS),
         *(f"launch argument {argument.name} {argument.default!r}" for argument in OWN_ARGUMENTS),
         *_commands(),
         *_model_keys(),
-        *(f"python canet_ros.inference.{name}" for name in inference.__all__),
     ]
     return "\n".join(sorted(lines)) + "\n"
 

@@ -82,7 +82,7 @@ def test_a_new_engine_gives_the_same_masks(extended: Path, random_model: Path) -
         """
 import sys
 import numpy as np
-from canet_ros.inference import Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 load = lambda engine: Segmenter.load(sys.argv[1], "cpu", engine, "fp32", (96, 64))
 ours, torchs = load("onnx"), load("torch")
@@ -101,7 +101,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from canet_ros.cli import main
-from canet_ros.inference import Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import write_scenes
 folder = Path(sys.argv[1])
 for split in ("train", "val"):
@@ -126,7 +126,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from canet_ros.cli import main
-from canet_ros.inference import Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import write_scenes
 folder = Path(sys.argv[1])
 for split in ("train", "val"):

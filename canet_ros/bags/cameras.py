@@ -13,7 +13,7 @@ from canet_ros.bags.message_types import MessageError, from_cdr
 from canet_ros.bags.reading import Bag
 from canet_ros.image_transports import DEPTH_ENCODINGS, transport_content
 from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.messages.pictures import IMAGE_OUTPUTS
+from canet_ros.pipeline.drawing import IMAGE_OUTPUTS
 
 _TRUTH = "/truth"  # ground truth of the synthetic camera, recorded by `canet demo --bag`
 _OF_SEGMENTATION = tuple(

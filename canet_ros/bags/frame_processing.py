@@ -20,13 +20,13 @@ from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.options import Options
 from canet_ros.bags.results import image_from_cdr, image_messages
 from canet_ros.formats import parse_groups
-from canet_ros.inference.palette import recolored
-from canet_ros.inference.segmenter import Segmentation, Segmenter
-from canet_ros.inference.steadying import Steadying
-from canet_ros.inference.view import View
-from canet_ros.messages.pictures import Style
+from canet_ros.model.palette import recolored
+from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.drawing import Style
 from canet_ros.pipeline.outputs import image_outputs
 from canet_ros.pipeline.process import Frame, ProcessOptions, process
+from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+from canet_ros.pipeline.temporal_filter import Steadying
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from canet_ros.bags.bag import Connection
-from canet_ros.inference.class_table import ClassTable
+from canet_ros.model.class_table import ClassTable
 
 LABEL_INFO = "vision_msgs/msg/LabelInfo"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from canet_ros.messages.pictures import DEFAULT_OUTPUTS
+from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.bags.samples import Sample, uncertainty
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.visualization import in_color, overlay
+from canet_ros.model.class_table import ClassTable
+from canet_ros.opencv import in_color
+from canet_ros.pipeline.visualization import overlay
 
 _THUMB_WIDTH_PX = 320
 _LOWEST = 8

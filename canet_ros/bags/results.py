@@ -21,7 +21,7 @@ from canet_ros.messages.images import (
     encode_compressed,
     image_fields,
 )
-from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput
+from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput
 from canet_ros.pipeline.outputs import render
 
 

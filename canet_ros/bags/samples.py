@@ -14,8 +14,8 @@ from canet_ros.bags.cameras import BagCamera
 from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import image_from_cdr
-from canet_ros.inference.segmenter import Segmentation, Segmenter
 from canet_ros.messages.images import ImageMessageError
+from canet_ros.pipeline.segmenter import Segmentation, Segmenter
 
 SECOND_NS = 10**9
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import canet_ros
-from canet_ros.bags.ahead import prefetch
 from canet_ros.bags.bag import BagError, Connection, Message
 from canet_ros.bags.camera_infos import CameraInfos
 from canet_ros.bags.cameras import BagCamera, choose_cameras
@@ -21,14 +20,15 @@ from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import label_info, stamp_in
 from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, check_paths, input_files, writing_to
+from canet_ros.bags.prefetch import prefetch
 from canet_ros.bags.progress import CameraState, Progress
 from canet_ros.bags.reading import Bag, completed, open_bag
 from canet_ros.bags.results import result_connection
 from canet_ros.formats import parse_groups
-from canet_ros.inference.class_groups import unknown_classes_problem
-from canet_ros.inference.palette import recolored
-from canet_ros.inference.view import View, read_views
-from canet_ros.messages.pictures import CAMERA_INFO, LABEL_INFO
+from canet_ros.model.palette import recolored
+from canet_ros.pipeline.camera_transform import View, read_views
+from canet_ros.pipeline.class_groups import unknown_classes_problem
+from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO
 
 LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from canet_ros.benchmark.engines import time_in_turns
-from canet_ros.inference.model_folder import ModelSpec, Resolution, load_network
-from canet_ros.inference.network_export import to_onnx
-from canet_ros.inference.pixels_to_classes import PixelsToClasses
+from canet_ros.model.deployment_module import PixelsToClasses
+from canet_ros.model.model_folder import ModelSpec, Resolution, load_network
+from canet_ros.model.network_export import to_onnx
 from canet_ros.network.heads import upsample
 from canet_ros.simulation import StreetDrive
 
@@ -31,7 +31,7 @@ def measure_around_network(
     """
     import openvino
 
-    from canet_ros.inference.openvino_core import openvino_core
+    from canet_ros.model.openvino_core import openvino_core
 
     spec, network = load_network(model)
     graph = PixelsToClasses(spec, network, resolution).eval()

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from canet_ros.benchmark.operations import count_gflop, peak_gflops
 from canet_ros.benchmark.plain import plain_masks
-from canet_ros.inference import Segmenter
-from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
-from canet_ros.inference.model_folder import Resolution, load_network, load_spec
+from canet_ros.engines import EngineRequest, create_engine
+from canet_ros.errors import EngineError
+from canet_ros.model.model_folder import Resolution, load_network, load_spec
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
 from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.evaluate import compare_with_labels

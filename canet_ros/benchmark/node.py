@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from canet_ros.demo.processes import ChildProcess
 from canet_ros.hints import see_docs
-from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import Resolution
 from canet_ros.launching.transport import transport_environment, unused_domain_id
+from canet_ros.model.model_folder import Resolution
 from canet_ros.opencv import resize
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.simulation import StreetDrive
 

@@ -7,7 +7,7 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from canet_ros.inference.model_folder import Resolution
+from canet_ros.model.model_folder import Resolution
 
 if TYPE_CHECKING:
     from torch import nn

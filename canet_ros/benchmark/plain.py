@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.inference.export import INPUT
-from canet_ros.inference.model_folder import (
+from canet_ros.model.export import INPUT
+from canet_ros.model.model_folder import (
     MODEL_FILE,
     ModelSpec,
     Resolution,
@@ -47,8 +47,8 @@ def plain_masks(folder: Path, resolution: Resolution) -> Masks:
 
 
 def _onnx_masks(folder: Path, spec: ModelSpec, resolution: Resolution) -> Masks:
-    from canet_ros.inference.onnx_file import read_onnx
-    from canet_ros.inference.onnx_network import onnx_runner, pixels_to_logits, pixels_to_output
+    from canet_ros.model.onnx_file import read_onnx
+    from canet_ros.model.onnx_network import onnx_runner, pixels_to_logits, pixels_to_output
 
     assert spec.onnx is not None
     network, has_logits = read_onnx(folder / MODEL_FILE), spec.onnx.gives != "ids"

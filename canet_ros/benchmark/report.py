@@ -24,10 +24,10 @@ from tqdm import tqdm
 from canet_ros.benchmark.operations import gpu_names
 from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.files import write_json, write_text
-from canet_ros.inference.self_test import AGREEMENT, AGREEMENT_OF_INT8
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.machine import describe_benchmark_machine
 from canet_ros.names import ENGINES, PRECISIONS
+from canet_ros.pipeline.self_test import AGREEMENT, AGREEMENT_OF_INT8
 from canet_ros.simulation import write_scenes
 
 SIZES = ("480x360", "1024x512", "1280x720")

@@ -15,9 +15,9 @@ from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import print_fallback_reasons
 from canet_ros.commands.train import add_training_options, naming_flags, training_config
 from canet_ros.files import require_writable, write_image, write_json, write_text
-from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import load_network, parse_resolution
+from canet_ros.model.model_folder import load_network, parse_resolution
 from canet_ros.names import FUSIONS
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
 from canet_ros.training.ablation import (
     AblationRun,

@@ -18,10 +18,10 @@ from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.files import require_image_format, require_new, require_writable, write_json
 from canet_ros.hints import pip_install
-from canet_ros.inference.camera_shape import CAMERA, camera_resolution
-from canet_ros.inference.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.machine import describe_benchmark_machine
+from canet_ros.model.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.names import ENGINES, PRECISIONS
+from canet_ros.pipeline.camera_shape import CAMERA, camera_resolution
 from canet_ros.training.dataset import find_labelled_images
 
 CAMERA_SIZE = (1280, 720)

@@ -21,13 +21,13 @@ from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored
 from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
 from canet_ros.files import require_new
 from canet_ros.hints import canet_command, install_ros
-from canet_ros.inference.camera_shape import CAMERA as CAMERA_SHAPE
-from canet_ros.inference.model_folder import ModelError, find_model, parse_resolution, shipped_model
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.ending import end_by_exception
 from canet_ros.launching.recording import canet_record_command, recorded_topics
 from canet_ros.launching.transport import transport_environment, unused_domain_id
+from canet_ros.model.model_folder import ModelError, find_model, parse_resolution, shipped_model
 from canet_ros.names import ENGINES, PRECISIONS
+from canet_ros.pipeline.camera_shape import CAMERA as CAMERA_SHAPE
 
 CAMERA = "/street"
 NODE = "/canet"

@@ -13,8 +13,8 @@ import numpy as np
 from canet_ros.commands import add_force_argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_image_format, require_writable, write_image, write_json
-from canet_ros.inference.familiarity import familiar_range
-from canet_ros.inference.model_folder import SPEC_FILE, find_model, load_spec, save_spec
+from canet_ros.model.model_folder import SPEC_FILE, find_model, load_spec, save_spec
+from canet_ros.pipeline.ood_monitor import familiar_range
 from canet_ros.training.calibration import fit_temperature, reliability_diagram
 from canet_ros.training.dataset import count_ids, find_labelled_images, to_stderr, warn_about_missing_classes
 from canet_ros.training.evaluate import confusion_plot, evaluate, worst_images_sheet

@@ -16,16 +16,16 @@ from tqdm import tqdm
 
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
+from canet_ros.engines import EngineRequest, create_engine
 from canet_ros.files import atomic_write, require_writable
 from canet_ros.hints import pip_install
-from canet_ros.inference.deployment import TARGETS, deployment_graph
-from canet_ros.inference.engines import EngineRequest, create_engine
-from canet_ros.inference.model_folder import NETWORK_FILE, Resolution, find_model, load_spec, parse_resolution
-from canet_ros.inference.pictures import PICTURE_SUFFIXES
-from canet_ros.inference.quantization import calibrate, keep_scales, quantized_graph
-from canet_ros.inference.self_test import PICTURE_FILE, write_self_test
+from canet_ros.model.deployment import TARGETS, deployment_graph
+from canet_ros.model.model_folder import NETWORK_FILE, Resolution, find_model, load_spec, parse_resolution
+from canet_ros.model.quantization import calibrate, keep_scales, quantized_graph
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.opencv import read_image, resize
+from canet_ros.pipeline.image_files import PICTURE_SUFFIXES
+from canet_ros.pipeline.self_test import PICTURE_FILE, write_self_test
 from canet_ros.simulation import StreetDrive
 
 SELF_TEST_SCENES = 16
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--network: model {spec.name} is an ONNX network already")
         if importlib.util.find_spec("torch") is None:
             raise ModuleNotFoundError(f"--network takes PyTorch: {pip_install('torch')}")
-        from canet_ros.inference.network_export import write_network
+        from canet_ros.model.network_export import write_network
 
         write_network(folder)
         print(folder / NETWORK_FILE)

@@ -15,9 +15,8 @@ from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import print_fallback_reasons
 from canet_ros.files import require_new
 from canet_ros.hints import see_docs
-from canet_ros.inference import Segmenter
-from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import (
+from canet_ros.model.class_table import load_class_table
+from canet_ros.model.model_folder import (
     MODEL_FILE,
     SPEC_FILE,
     WEIGHTS_FILE,
@@ -30,6 +29,7 @@ from canet_ros.inference.model_folder import (
 )
 from canet_ros.names import BACKBONES, CHANNEL_ORDERS, LAYOUTS, ONNX_OUTPUTS
 from canet_ros.opencv import read_image
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
 
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.file.suffix.lower() == ".onnx" and not arguments.backbone:
         return _import_onnx(arguments)
-    from canet_ros.inference.network_export import write_network
+    from canet_ros.model.network_export import write_network
     from canet_ros.network.backbones import build_backbone
     from canet_ros.training.initialization import read_backbone
     from canet_ros.training.public_checkpoint import import_public_checkpoint
@@ -121,8 +121,8 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
     """Write the model folder, after the network has run on a test image."""
     import onnx
 
-    from canet_ros.inference.onnx_file import read_onnx
-    from canet_ros.inference.onnx_import import Answers, find_interface
+    from canet_ros.model.onnx_file import read_onnx
+    from canet_ros.model.onnx_import import Answers, find_interface
 
     image = (
         StreetDrive(6, 640, 480).frame(0).image

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.engines import Engine
-from canet_ros.inference.segmenter import CameraShapedSegmenter
+from canet_ros.engines import Engine
 from canet_ros.names import ENGINES, PRECISIONS
+from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
 
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 

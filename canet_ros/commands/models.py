@@ -9,7 +9,7 @@ from typing import Any
 
 from canet_ros.commands import add_force_argument
 from canet_ros.files import require_writable, write_json
-from canet_ros.inference.model_folder import ModelError, available_models, load_spec
+from canet_ros.model.model_folder import ModelError, available_models, load_spec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

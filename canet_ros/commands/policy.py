@@ -11,7 +11,7 @@ from canet_ros.formats import parse_groups
 from canet_ros.launching.arguments import launch_arguments, parameters_in_use, unknown_arguments
 from canet_ros.launching.camera_topics import absolute_topic, camera_topics
 from canet_ros.launching.sros2_policy import sros2_policy
-from canet_ros.messages.pictures import OUTPUTS
+from canet_ros.pipeline.drawing import OUTPUTS
 
 _NAME = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 

@@ -16,7 +16,7 @@ from canet_ros.commands import add_force_argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.segment_bag import DAMAGED
 from canet_ros.files import require_writable, write_text
-from canet_ros.inference.visualization import color_lookup_table
+from canet_ros.pipeline.visualization import color_lookup_table
 
 
 def add_topics_argument(parser: argparse.ArgumentParser) -> None:

@@ -14,15 +14,15 @@ from tqdm import tqdm
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_new, require_writable, write_image
-from canet_ros.inference.camera_shape import squeeze_warning
-from canet_ros.inference.pictures import (
+from canet_ros.pipeline.camera_shape import squeeze_warning
+from canet_ros.pipeline.image_files import (
     differences_from_file,
     distinct_names,
     find_files,
     is_video,
     open_pictures,
 )
-from canet_ros.inference.visualization import color_lookup_table, overlay
+from canet_ros.pipeline.visualization import color_lookup_table, overlay
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,13 +25,13 @@ import canet_ros
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_new, require_writable, write_json
 from canet_ros.formats import parse_groups
-from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import find_model
-from canet_ros.inference.view import read_views
 from canet_ros.machine import usable_cores
-from canet_ros.messages.pictures import DEFAULT_OUTPUTS, OUTPUTS
+from canet_ros.model.model_folder import find_model
 from canet_ros.names import MASK_SIZES, PALETTES
+from canet_ros.pipeline.camera_transform import read_views
+from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS, OUTPUTS
 from canet_ros.pipeline.outputs import COMPRESSED
+from canet_ros.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from canet_ros.bags.addresses import Address

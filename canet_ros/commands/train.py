@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from canet_ros.commands import argument
-from canet_ros.inference.class_table import ClassTable, load_class_table
-from canet_ros.inference.model_folder import SPEC_FILE, available_models, load_spec, parse_resolution
+from canet_ros.model.class_table import ClassTable, load_class_table
+from canet_ros.model.model_folder import SPEC_FILE, available_models, load_spec, parse_resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import parse_extra_data

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.hints import missing_package
-from canet_ros.inference.pictures import differences_from_file, find_files, open_pictures
 from canet_ros.messages.images import ImageMessageError
+from canet_ros.pipeline.image_files import differences_from_file, find_files, open_pictures
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR or (H, W) grey."""

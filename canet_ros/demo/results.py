@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.files import write_image
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
-from canet_ros.inference.visualization import color_lookup_table, colorize, in_color
 from canet_ros.machine import describe_machine
+from canet_ros.model.class_table import ClassTable
+from canet_ros.opencv import in_color
+from canet_ros.pipeline.contact_sheet import SheetRow, contact_sheet
+from canet_ros.pipeline.visualization import color_lookup_table, colorize
 from canet_ros.simulation import StreetClass
 from canet_ros.training.metrics import confusion_matrix, scores
 

@@ -26,7 +26,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from canet_ros.bags.ahead import prefetch
+from canet_ros.bags.prefetch import prefetch
 from canet_ros.demo.frame_sources import input_images
 from canet_ros.launching.ending import ending_signals
 from canet_ros.ros.image_conversion import image_message

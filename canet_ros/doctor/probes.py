@@ -76,7 +76,7 @@ def engine(name: str) -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
-    from canet_ros.inference.model_folder import ModelError, available_models, shipped_model
+    from canet_ros.model.model_folder import ModelError, available_models, shipped_model
 
     names = available_models()
     if not names:
@@ -89,7 +89,7 @@ def models() -> Iterator[Finding]:
     except ModelError:
         model = next(iter(names))
         yield Finding("default model", "note", "none for canet with mobilenet_v2", f"set model:={model}")
-    from canet_ros.inference import Segmenter
+    from canet_ros.pipeline.segmenter import Segmenter
 
     segmenter = Segmenter.load(model)
     used, (width, height) = segmenter.engine, segmenter.resolution

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.image_header import HeaderError, image_size, is_tiff
 from canet_ros.image_transports import COMPRESSED_IMAGE, DEPTH_ENCODINGS, transport_content
 from canet_ros.opencv import Pixels, convert_color, transform
-from canet_ros.picture_header import HeaderError, image_size, is_tiff
 
 # By the encodings of sensor_msgs/image_encodings.hpp: bytes per channel, channels, and OpenCV's conversion to BGR
 # (None: the pixels are BGR or grey).

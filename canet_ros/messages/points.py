@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.inference.segmenter import Segmentation
 from canet_ros.messages.images import row_stride
+from canet_ros.pipeline.segmenter import Segmentation
 
 Points = NDArray[np.float32]  # (n, 3), m
 Plane = NDArray[np.float32]  # (n,)

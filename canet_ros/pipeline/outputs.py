@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.formats import Groups
-from canet_ros.inference.class_groups import membership_table
-from canet_ros.messages.pictures import IMAGE_OUTPUTS, ImageOutput, RenderInput
 from canet_ros.opencv import look_up
+from canet_ros.pipeline.class_groups import membership_table
+from canet_ros.pipeline.drawing import IMAGE_OUTPUTS, ImageOutput, RenderInput
 
 COMPRESSED = "/compressed"
 

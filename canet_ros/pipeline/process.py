@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.inference.model_folder import Resolution
-from canet_ros.inference.segmenter import Segmentation
-from canet_ros.inference.view import View
-from canet_ros.messages.pictures import RenderInput, Style
+from canet_ros.model.model_folder import Resolution
+from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.drawing import RenderInput, Style
+from canet_ros.pipeline.segmenter import Segmentation
 
 Segment = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segmentation]]
 

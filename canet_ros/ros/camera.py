@@ -14,13 +14,13 @@ from rclpy import get_rmw_implementation_identifier
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from canet_ros.inference.familiarity import FamiliarityWatch
-from canet_ros.inference.steadying import Steadying
-from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.messages.images import decode_compressed, decode_image
-from canet_ros.messages.pictures import CAMERA_INFO
+from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.drawing import CAMERA_INFO
+from canet_ros.pipeline.ood_monitor import FamiliarityWatch
+from canet_ros.pipeline.temporal_filter import Steadying
 from canet_ros.ros import qos
 from canet_ros.ros.camera_health import CameraSnapshot
 from canet_ros.ros.camera_info import CameraInfoBuffer

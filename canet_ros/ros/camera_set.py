@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from rclpy.node import Node
 
-from canet_ros.inference.view import View
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.network import interface_addresses
+from canet_ros.pipeline.camera_transform import View
 from canet_ros.ros import qos
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.camera_health import CameraSnapshot

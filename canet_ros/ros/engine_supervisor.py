@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from canet_ros.inference import Segmenter, progress
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.engines import EngineError
-from canet_ros.inference.familiarity import FamiliarityWatch
-from canet_ros.inference.model_folder import ModelError, find_model, load_spec, shipped_model
-from canet_ros.inference.palette import recolored
-from canet_ros.inference.segmenter import CameraShapedSegmenter
-from canet_ros.inference.self_test import self_test
-from canet_ros.messages.pictures import Style
+from canet_ros import activity as progress
+from canet_ros.errors import EngineError
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import ModelError, find_model, load_spec, shipped_model
+from canet_ros.model.palette import recolored
+from canet_ros.pipeline.drawing import Style
+from canet_ros.pipeline.ood_monitor import FamiliarityWatch
+from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
+from canet_ros.pipeline.self_test import self_test
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog

@@ -10,7 +10,7 @@ from rclpy.clock import Clock
 from rclpy.node import Node
 
 from canet_ros.hints import optional_import_problem
-from canet_ros.inference.class_table import UNLABELLED, ClassTable
+from canet_ros.model.class_table import UNLABELLED, ClassTable
 from canet_ros.ros import qos
 
 try:

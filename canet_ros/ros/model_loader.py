@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from canet_ros.inference import Segmenter, progress
+from canet_ros import activity as progress
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.parameters import SegmenterChoice
 
 

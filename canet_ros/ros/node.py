@@ -15,9 +15,9 @@ from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import ModelError
 from canet_ros.launching.network import environment_problems
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import ModelError
 from canet_ros.ros.camera import FrameIntake
 from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_set import CameraSet

@@ -16,9 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import Groups
-from canet_ros.inference.segmenter import Segmentation
 from canet_ros.messages.images import ImageMessageError, scaled_camera_info
-from canet_ros.messages.pictures import CAMERA_INFO, IMAGE_OUTPUTS, ImageOutput, Style
 from canet_ros.messages.points import (
     CloudError,
     camera_projection,
@@ -27,8 +25,10 @@ from canet_ros.messages.points import (
     labelled_depths,
     labelled_points,
 )
+from canet_ros.pipeline.drawing import CAMERA_INFO, IMAGE_OUTPUTS, ImageOutput, Style
 from canet_ros.pipeline.outputs import image_outputs, render
 from canet_ros.pipeline.process import Frame, ProcessOptions, postprocess
+from canet_ros.pipeline.segmenter import Segmentation
 from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder

@@ -15,15 +15,15 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from canet_ros.formats import groups_text
-from canet_ros.inference.class_groups import unknown_classes_problem
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import available_models
-from canet_ros.inference.view import View, read_views
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.nearest import with_guess
 from canet_ros.launching.parameter_files import file_problems, parameter_files, read_parameter_file
 from canet_ros.launching.parameter_spec import ParameterSpec, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import available_models
+from canet_ros.pipeline.camera_transform import View, read_views
+from canet_ros.pipeline.class_groups import unknown_classes_problem
 from canet_ros.ros.cloud_input import CloudTopic
 from canet_ros.ros.rclpy_compat import given_parameters
 

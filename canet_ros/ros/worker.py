@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.inference import Segmentation, Segmenter, progress
-from canet_ros.inference.camera_shape import squeeze_warning
+from canet_ros import activity as progress
 from canet_ros.messages.images import ImageMessageError
-from canet_ros.messages.pictures import Style
+from canet_ros.pipeline.camera_shape import squeeze_warning
+from canet_ros.pipeline.drawing import Style
 from canet_ros.pipeline.process import Frame, ProcessOptions
+from canet_ros.pipeline.segmenter import Segmentation, Segmenter
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import FaultLog

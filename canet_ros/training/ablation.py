@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
-from canet_ros.inference.model_folder import ModelSpec, load_network
-from canet_ros.inference.segmenter import Segmenter
-from canet_ros.inference.visualization import color_lookup_table, overlay
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import ModelSpec, load_network
 from canet_ros.network import CANet, SegmentationNetwork
 from canet_ros.network.fusion import FeatureCrossAttention
 from canet_ros.opencv import map_colors, resize
+from canet_ros.pipeline.contact_sheet import SheetRow, contact_sheet
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.visualization import color_lookup_table, overlay
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.evaluate import evaluate

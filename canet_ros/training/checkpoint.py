@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from canet_ros.files import atomic_write
-from canet_ros.inference.model_folder import ModelError
+from canet_ros.model.model_folder import ModelError
 from canet_ros.training.initialization import load_weights_file
 from canet_ros.training.metrics import Scores
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from canet_ros.inference.model_folder import Resolution
+from canet_ros.model.model_folder import Resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
 from canet_ros.training.dataset import ExtraData
 

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.pictures import PICTURE_SUFFIXES, differences_from_file, in_short
+from canet_ros.image_header import exif_orientation
+from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import read_image
-from canet_ros.picture_header import exif_orientation
+from canet_ros.pipeline.image_files import PICTURE_SUFFIXES, differences_from_file, in_short
 
 IGNORED = 255
 

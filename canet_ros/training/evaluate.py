@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.contact_sheet import SheetRow, contact_sheet
-from canet_ros.inference.familiarity import figures
-from canet_ros.inference.segmenter import Segmentation, Segmenter
-from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+from canet_ros.model.class_table import ClassTable
+from canet_ros.pipeline.contact_sheet import SheetRow, contact_sheet
+from canet_ros.pipeline.ood_monitor import figures
+from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 from canet_ros.training.calibration import Reliability, reliability
 from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.metrics import confusion_matrix, scores

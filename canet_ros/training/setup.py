@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import SPEC_FILE, ModelError, ModelSpec, load_spec
-from canet_ros.inference.pictures import in_short
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import SPEC_FILE, ModelError, ModelSpec, load_spec
 from canet_ros.network import SegmentationNetwork
+from canet_ros.pipeline.image_files import in_short
 from canet_ros.training.augmentation import view_shapes
 from canet_ros.training.checkpoint import TrainingState
 from canet_ros.training.config import TrainingConfig

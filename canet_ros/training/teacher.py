@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import MODEL_FILE, ModelError, ModelSpec, load_network, load_spec
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import MODEL_FILE, ModelError, ModelSpec, load_network, load_spec
 from canet_ros.training.config import TrainingConfig
 
 # Crops (B, 3, H, W) RGB uint8 to logits (B, classes, H // loss_stride, W // loss_stride).
@@ -54,9 +54,9 @@ def load_teacher(config: TrainingConfig, classes: ClassTable, device: str) -> Te
 
 def _load_onnx_teacher(folder: Path, spec: ModelSpec, config: TrainingConfig) -> Teacher:
     """A teacher that runs on the CPU, at the crop's size or at the fixed size of the network."""
-    from canet_ros.inference.onnx_file import read_onnx
-    from canet_ros.inference.onnx_interface import INPUT
-    from canet_ros.inference.onnx_network import onnx_runner, pixels_to_logits
+    from canet_ros.model.onnx_file import read_onnx
+    from canet_ros.model.onnx_interface import INPUT
+    from canet_ros.model.onnx_network import onnx_runner, pixels_to_logits
 
     assert spec.onnx is not None
     width, height = config.crop if spec.onnx.free_size else spec.resolution

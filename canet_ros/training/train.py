@@ -25,11 +25,12 @@ from tqdm import tqdm
 
 from canet_ros.files import require_writable
 from canet_ros.hints import canet_command
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.model_folder import SPEC_FILE, ModelSpec, save_model
-from canet_ros.inference.network_export import write_network
-from canet_ros.inference.segmenter import bring_to_size, resize_nearest
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import SPEC_FILE, ModelSpec, save_model
+from canet_ros.model.network_export import write_network
 from canet_ros.network import SegmentationNetwork
+from canet_ros.opencv import bring_to_size
+from canet_ros.pipeline.segmenter import resize_nearest
 from canet_ros.training.checkpoint import resume, save_checkpoint
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import LabelledImage, to_stderr

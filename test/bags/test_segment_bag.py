@@ -33,8 +33,8 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader
 
 from canet_ros.bags.output import Output
-from canet_ros.inference import Segmenter
-from canet_ros.inference.class_table import load_class_table
+from canet_ros.model.class_table import load_class_table
+from canet_ros.pipeline.segmenter import Segmenter
 
 SPLIT = ("--split-duration", "0.2")
 FRONT, REAR = "/front/segmentation", "/rear/segmentation"

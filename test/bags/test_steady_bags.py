@@ -14,8 +14,8 @@ from conftest import Segment
 from drives import COMPRESSED, IMAGE, START_NS, Recorded, read_bag, results_of, write_bag
 
 from canet_ros.bags.output import Output
-from canet_ros.inference import Segmenter
-from canet_ros.inference.steadying import Steadying
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.temporal_filter import Steadying
 from canet_ros.simulation import StreetDrive
 
 PERIOD_NS = 33_000_000

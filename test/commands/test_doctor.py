@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from canet_ros.doctor.probes import MIN_RECEIVED_FRACTION
-from canet_ros.inference.model_folder import available_models
 from canet_ros.launching.transport import PROFILE_VARIABLES
+from canet_ros.model.model_folder import available_models
 from canet_ros.names import ENGINES
 
 # Shared memory alone, and room in it for a single fragment of a camera image: hardly any image arrives.

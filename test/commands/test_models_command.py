@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from canet_ros.cli import main
-from canet_ros.inference.model_folder import available_models
+from canet_ros.model.model_folder import available_models
 
 
 def test_every_model_is_listed_with_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from canet_ros.cli import main
-from canet_ros.inference import Segmenter
-from canet_ros.inference.pictures import distinct_names
+from canet_ros.pipeline.image_files import distinct_names
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from canet_ros.cli import main
-from canet_ros.picture_header import has_several_images
+from canet_ros.image_header import has_several_images
 from canet_ros.simulation import StreetDrive, write_scenes
 
 

@@ -18,8 +18,8 @@ pytest.importorskip("rclpy")
 from waiting import wait_until
 
 from canet_ros.cli import main
-from canet_ros.inference import Segmenter
-from canet_ros.inference.visualization import color_lookup_table, overlay
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.visualization import color_lookup_table, overlay
 from canet_ros.simulation import StreetDrive
 from canet_ros.training.metrics import confusion_matrix, scores
 

@@ -17,7 +17,7 @@ import pytest
 
 from canet_ros.doctor import probes
 from canet_ros.doctor.finding import Probe, run_probe
-from canet_ros.inference.model_folder import available_models
+from canet_ros.model.model_folder import available_models
 
 BREAKAGES = {
     "ImportError": "raise ImportError('libbroken.so.1: cannot open shared object file')",
@@ -120,14 +120,14 @@ def test_without_the_default_model_another_is_looked_at(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(random_model, tmp_path / "random")
-    monkeypatch.setattr("canet_ros.inference.model_folder.share_folders", lambda _: [tmp_path])
+    monkeypatch.setattr("canet_ros.model.model_folder.share_folders", lambda _: [tmp_path])
     models, default, used = probes.models()
     assert (models.text, default.advice) == ("random", "set model:=random")
     assert used.text.startswith("random at 160x120 on ")
 
 
 def test_without_models_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canet_ros.inference.model_folder.share_folders", lambda _: [tmp_path])
+    monkeypatch.setattr("canet_ros.model.model_folder.share_folders", lambda _: [tmp_path])
     (finding,) = probes.models()
     assert (finding.verdict, finding.text) == ("missing", "none")
     assert "train" in finding.advice

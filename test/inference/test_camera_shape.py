@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from canet_ros.inference import Segmentation, Segmenter
-from canet_ros.inference.camera_shape import camera_resolution, squeeze, squeeze_warning
-from canet_ros.inference.view import Region, View, read_views
+from canet_ros.pipeline.camera_shape import camera_resolution, squeeze, squeeze_warning
+from canet_ros.pipeline.camera_transform import Region, View, read_views
+from canet_ros.pipeline.segmenter import Segmentation, Segmenter
 
 OWN = (480, 360)
 SIZES = [

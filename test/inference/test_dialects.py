@@ -22,9 +22,9 @@ from test_onnx_network import RGB, Network, export, imported, normalised, scene
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from canet_ros.inference.deployment import deployment_graph
-from canet_ros.inference.engines import EngineError
-from canet_ros.inference.model_folder import Resolution, available_models, find_model
+from canet_ros.errors import EngineError
+from canet_ros.model.deployment import deployment_graph
+from canet_ros.model.model_folder import Resolution, available_models, find_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -206,7 +206,7 @@ def test_a_network_that_came_quantised_gets_symmetric_scales(signed: bool, tmp_p
 
 def test_graphs_within_nodes_are_left_in_fp32() -> None:
     """A branch reads a tensor from outside by name, where it must be fp32."""
-    from canet_ros.inference.dialects import half
+    from canet_ros.model.dialects import half
 
     helper = onnx.helper
     branches = {}
@@ -248,7 +248,7 @@ def test_the_command_writes_it(precision: str, tmp_path: Path) -> None:
 
 def test_a_large_bias_does_not_shift_the_mean() -> None:
     """Of the kind that made fp16 miss its goal: rounding a bias of 329 shifts every pixel of its channel by 0.1."""
-    from canet_ros.inference.network_export import round_weights
+    from canet_ros.model.network_export import round_weights
 
     torch.manual_seed(0)
 

@@ -23,11 +23,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from canet_ros.engines import EngineRequest, create_engine
+from canet_ros.engines.engine import UNLIMITED
+from canet_ros.errors import EngineError
 from canet_ros.files import sha256
-from canet_ros.inference import ModelError, Segmenter, cache
-from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
-from canet_ros.inference.engines.engine import UNLIMITED
-from canet_ros.inference.model_folder import WEIGHTS_FILE, load_network, save_model
+from canet_ros.model import cache
+from canet_ros.model.model_folder import WEIGHTS_FILE, ModelError, load_network, save_model
+from canet_ros.pipeline.segmenter import Segmenter
 
 RESOLUTION = (160, 120)
 PICTURE = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
@@ -35,8 +37,8 @@ PICTURE = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
 START = """
 import json, sys
 import numpy as np
-from canet_ros.inference import Segmenter
-from canet_ros.inference.engines import EngineError
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.errors import EngineError
 answers = []
 for engine in sys.argv[2:]:
     try:
@@ -297,7 +299,7 @@ def test_what_a_process_left_that_was_ended_while_it_built_goes_with_the_next_bu
     """A node that is stopped while TensorRT builds; another process may be building another file beside it."""
     program = """if True:
         import os
-        from canet_ros.inference import cache
+        from canet_ros.model import cache
         cache.derived_file("thing", lambda path: path.write_bytes(bytes(1000)) and os._exit(0))"""
     subprocess.run([sys.executable, "-c", program], check=True)
     others = own_cache / "building-other-x"

@@ -15,12 +15,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.engines import EngineError, EngineRequest, cpu_has_bf16, create_engine
-from canet_ros.inference.model_folder import available_models, load_network
-from canet_ros.inference.pixels_to_classes import PixelsToClasses
-from canet_ros.inference.rounding import round_rows
+from canet_ros.engines import EngineRequest, cpu_has_bf16, create_engine
+from canet_ros.errors import EngineError
+from canet_ros.model.deployment_module import PixelsToClasses
+from canet_ros.model.model_folder import available_models, load_network
+from canet_ros.model.rounding import round_rows
 from canet_ros.network.heads import BilinearHead, build_head
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
 
 RESOLUTION = (160, 120)
@@ -180,7 +181,7 @@ def test_warm_start_needs_no_torch(random_model: Path, pictures: NDArray[np.uint
     """With everything in the cache, a process that segments never imports PyTorch."""
     expected, _ = run(random_model, pictures[:1], "openvino", "fp32")
     code = (
-        "import io, sys, numpy as np; from canet_ros.inference import Segmenter;"
+        "import io, sys, numpy as np; from canet_ros import Segmenter;"
         f"s = Segmenter.load({str(random_model)!r}, 'cpu', 'openvino', 'fp32', {RESOLUTION});"
         "m, _ = s.engine.run(np.load(io.BytesIO(sys.stdin.buffer.read())));"
         "print(sorted(n for n in ('torch', 'onnx', 'nncf') if n in sys.modules), m.sum())"

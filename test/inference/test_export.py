@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from canet_ros.cli import main
-from canet_ros.inference import cache
-from canet_ros.inference.deployment import deployment_graph
-from canet_ros.inference.engines import EngineRequest, create_engine
-from canet_ros.inference.export import derived_name
+from canet_ros.engines import EngineRequest, create_engine
+from canet_ros.model import cache
+from canet_ros.model.deployment import deployment_graph
+from canet_ros.model.export import derived_name
 from canet_ros.simulation import StreetDrive
 
 RESOLUTION = (160, 120)
@@ -34,7 +34,7 @@ def build_b(path: Path) -> None:
 def test_two_processes_build_once(own_cache: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = (
-        "import os, time; from canet_ros.inference.cache import derived_file\n"
+        "import os, time; from canet_ros.model.cache import derived_file\n"
         "def build(path):\n"
         f"    open({str(log)!r}, 'a').write('built ')\n"
         "    path.write_bytes(b'x' * 500); time.sleep(1.0); path.write_bytes(b'x' * 1000)\n"
@@ -60,7 +60,7 @@ def test_a_broken_file_is_built_again(damage: str) -> None:
 
 def test_a_builder_that_dies_leaves_nothing(own_cache: Path) -> None:
     code = (
-        "import os; from canet_ros.inference.cache import derived_file\n"
+        "import os; from canet_ros.model.cache import derived_file\n"
         "def build(path):\n"
         "    path.write_bytes(b'half'); os._exit(9)\n"
         "derived_file('thing', build)"

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from canet_ros.inference import Segmentation
-from canet_ros.inference.familiarity import FamiliarityWatch, familiar_range, figures
+from canet_ros.pipeline.ood_monitor import FamiliarityWatch, familiar_range, figures
+from canet_ros.pipeline.segmenter import Segmentation
 
 SHAPE = (30, 40)
 

@@ -13,18 +13,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from canet_ros.inference import ClassTable, ModelError, Segmenter, load_class_table, parse_resolution
-from canet_ros.inference.engines import EngineError
-from canet_ros.inference.model_folder import (
+from canet_ros.errors import EngineError
+from canet_ros.model.class_table import ClassTable, load_class_table
+from canet_ros.model.model_folder import (
+    ModelError,
     find_model,
     graph_hash,
     load_network,
     load_spec,
+    parse_resolution,
     save_model,
     shipped_model,
 )
-from canet_ros.inference.segmenter import bring_to_size
-from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+from canet_ros.opencv import bring_to_size
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 
 RNG = np.random.default_rng(3)
 PICTURE = cv2.GaussianBlur(RNG.integers(0, 256, (97, 131, 3), dtype=np.uint8), (0, 0), 5)

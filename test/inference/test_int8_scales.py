@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.engines import EngineError, EngineRequest, cpu_multiplies_int8, create_engine
-from canet_ros.inference.int8_scales import INT8_FILE, has_scales
-from canet_ros.inference.model_folder import SPEC_FILE, WEIGHTS_FILE, available_models, find_model
+from canet_ros.engines import EngineRequest, cpu_multiplies_int8, create_engine
+from canet_ros.errors import EngineError
+from canet_ros.model.int8_scales import INT8_FILE, has_scales
+from canet_ros.model.model_folder import SPEC_FILE, WEIGHTS_FILE, available_models, find_model
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
 
 pytest.importorskip("onnx")
@@ -37,7 +38,7 @@ def calibrated(
 ) -> tuple[Path, np.ndarray, np.ndarray]:
     """A model folder with scales, a picture, and the mask of the graph that NNCF made."""
     pytest.importorskip("nncf")
-    from canet_ros.inference.quantization import calibrate, keep_scales
+    from canet_ros.model.quantization import calibrate, keep_scales
 
     folder = tmp_path_factory.mktemp("calibrated") / "model"
     shutil.copytree(random_model, folder)
@@ -87,7 +88,7 @@ def test_scales_that_do_not_fit_are_refused_and_auto_goes_on(
         lines = (folder / SPEC_FILE).read_text().splitlines(keepends=True)
         (folder / SPEC_FILE).write_text("".join(x for x in lines if not x.startswith("weights_sha256")))
     else:
-        from canet_ros.inference.int8_scales import load_scales, save_scales
+        from canet_ros.model.int8_scales import load_scales, save_scales
 
         scales = load_scales(folder)
         assert scales is not None
@@ -126,8 +127,8 @@ def test_auto_takes_shipped_scales_where_the_processor_gains(model: str) -> None
 
 @pytest.mark.skipif(not cpu_multiplies_int8(), reason="this processor does not multiply in int8")
 def test_transposed_convolutions_are_multiplied_in_int8() -> None:
-    from canet_ros.inference.openvino_core import openvino_core
-    from canet_ros.inference.quantization import quantized_graph
+    from canet_ros.model.openvino_core import openvino_core
+    from canet_ros.model.quantization import quantized_graph
 
     graph = quantized_graph(find_model("canet-mobilenet_v2-camvid"), (96, 64))
     compiled = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -141,7 +142,7 @@ _HALVES = """
 import sys
 import numpy as np
 import openvino
-from canet_ros.inference.quantization import round_in_one_operation
+from canet_ros.model.quantization import round_in_one_operation
 
 opset = openvino.opset13 if hasattr(openvino, "opset13") else openvino.runtime.opset13  # OpenVINO 2024
 scale = np.float32(0.06)

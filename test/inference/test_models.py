@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import available_models, find_model, load_spec, shipped_model
+from canet_ros.model.model_folder import available_models, find_model, load_spec, shipped_model
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import write_scenes
 from canet_ros.training.dataset import LabelledImage, find_labelled_images
 from canet_ros.training.evaluate import evaluate

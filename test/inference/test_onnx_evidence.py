@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from canet_ros.cli import main
-from canet_ros.inference.model_folder import load_spec
+from canet_ros.model.model_folder import load_spec
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

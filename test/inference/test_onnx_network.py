@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from canet_ros.cli import main
-from canet_ros.inference import ModelError, Segmenter
-from canet_ros.inference.engines import EngineError, EngineRequest, create_engine
-from canet_ros.inference.model_folder import load_network, load_spec
+from canet_ros.engines import EngineRequest, create_engine
+from canet_ros.errors import EngineError
+from canet_ros.model.model_folder import ModelError, load_network, load_spec
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive, write_scenes
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.teacher import load_teacher
@@ -760,7 +761,7 @@ def test_what_is_no_onnx_file_and_what_is_too_large(
         assert main(["import", str(tmp_path / "x.onnx"), "--out", str(tmp_path / "model")]) == 1
         assert "x.onnx is no readable ONNX file" in capsys.readouterr().err
     file = export(Network(4), tmp_path / "net.onnx")
-    monkeypatch.setattr("canet_ros.inference.onnx_file.MAX_BYTES", 1000)
+    monkeypatch.setattr("canet_ros.model.onnx_file.MAX_BYTES", 1000)
     assert main(["import", str(file), "--out", str(tmp_path / "model")]) == 1
     assert "more than the" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ pytest.importorskip("openvino")
 
 CODE = """
 import faulthandler, gc, signal, subprocess, sys
-from canet_ros.inference import Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 faulthandler.enable()  # as pytest, and many a robot's program: it brings the first signal stack
 signal.signal(signal.SIGCHLD, lambda *_: None)
 load = lambda precision: Segmenter.load(sys.argv[1], "cpu", "openvino", precision)
@@ -42,7 +42,7 @@ def test_a_signal_after_engines_have_gone(random_model: Path) -> None:
 
 
 def test_openvino_tells_nobody_that_it_is_used(random_model: Path, tmp_path: Path) -> None:
-    code = "from canet_ros.inference import Segmenter; Segmenter.load(*__import__('sys').argv[1:])"
+    code = "from canet_ros import Segmenter; Segmenter.load(*__import__('sys').argv[1:])"
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", code, str(random_model), "cpu", "openvino", "fp32"]
     subprocess.run(command, env=environment, check=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from canet_ros.inference.class_table import ClassTable, load_class_table
-from canet_ros.inference.palette import cie_lab, recolored
-from canet_ros.inference.visualization import draw_legend
+from canet_ros.model.class_table import ClassTable, load_class_table
+from canet_ros.model.palette import cie_lab, recolored
+from canet_ros.pipeline.visualization import draw_legend
 
 _LMS_OF_RGB = np.array(
     [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]

@@ -14,7 +14,7 @@ import pytest
 
 import canet_ros
 from canet_ros import ClassTable, ImageError, ModelError, Segmenter
-from canet_ros.inference.class_table import load_class_table
+from canet_ros.model.class_table import load_class_table
 from canet_ros.simulation import StreetDrive
 
 

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from canet_ros.cli import main
-from canet_ros.inference import ModelError, Segmenter
-from canet_ros.inference.model_folder import available_models, find_model, load_network, save_model
-from canet_ros.inference.self_test import MASK_FILE, PICTURE_FILE, self_test
+from canet_ros.model.model_folder import ModelError, available_models, find_model, load_network, save_model
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.self_test import MASK_FILE, PICTURE_FILE, self_test
 
 LITE = "canet_lite-mobilenet_v2-camvid"
 Images = NDArray[np.uint8]

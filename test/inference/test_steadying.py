@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from canet_ros.inference.segmenter import Segmentation
-from canet_ros.inference.steadying import LONGEST_GAP_NS, MOVED_PX, SURE, Steadying
+from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.temporal_filter import LONGEST_GAP_NS, MOVED_PX, SURE, Steadying
 from canet_ros.simulation import StreetDrive
 
 PERIOD_NS = 33_000_000

@@ -14,11 +14,11 @@ import pytest
 from test_dialects import ENDINGS
 from test_onnx_network import RGB, export, imported
 
-from canet_ros.inference import progress
-from canet_ros.inference.deployment import deployment_graph
-from canet_ros.inference.engines import EngineError
-from canet_ros.inference.engines.tensorrt_engine import Target, build_plan, log_of
-from canet_ros.inference.model_folder import Resolution, available_models, find_model
+from canet_ros import activity as progress
+from canet_ros.engines.tensorrt_engine import Target, build_plan, log_of
+from canet_ros.errors import EngineError
+from canet_ros.model.deployment import deployment_graph
+from canet_ros.model.model_folder import Resolution, available_models, find_model
 
 WHEELS = "TensorRT's compiler is not here: pip install tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings"
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason=WHEELS)

@@ -20,9 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from canet_ros.inference import Segmenter, cache, progress
-from canet_ros.inference.deployment import deployment_graph
-from canet_ros.inference.engines import EngineError, EngineRequest, create_engine, tensorrt_engine
+from canet_ros import activity as progress
+from canet_ros.engines import EngineRequest, create_engine, tensorrt_engine
+from canet_ros.errors import EngineError
+from canet_ros.model import cache
+from canet_ros.model.deployment import deployment_graph
+from canet_ros.pipeline.segmenter import Segmenter
 
 WHEELS = "TensorRT's compiler is not here: pip install tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings"
 tensorrt_rtx_bindings = pytest.importorskip("tensorrt_rtx_bindings", reason=WHEELS)
@@ -404,7 +407,7 @@ def test_refusals_say_what_to_do(random_model: Path, gpu: Gpu, options: dict[str
 def test_auto_takes_it_where_there_is_a_gpu(
     random_model: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("canet_ros.inference.engines._has_cuda_gpu", lambda: True)
+    monkeypatch.setattr("canet_ros.engines._has_cuda_gpu", lambda: True)
     assert create_engine(EngineRequest(random_model, RESOLUTION)).name == "tensorrt"
     gpu.room = 0
     engine = create_engine(EngineRequest(random_model, RESOLUTION))

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from canet_ros.inference.engines.torch_engine import in_type
-from canet_ros.inference.model_folder import load_network
-from canet_ros.inference.pixels_to_classes import PixelsToClasses
+from canet_ros.engines.torch_engine import in_type
+from canet_ros.model.deployment_module import PixelsToClasses
+from canet_ros.model.model_folder import load_network
 
 
 class Indexing(TorchFunctionMode):

@@ -15,9 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from canet_ros.inference import ModelError
-from canet_ros.inference.class_table import load_class_table
-from canet_ros.inference.model_folder import graph_hash, load_network, load_spec, save_model
+from canet_ros.model.class_table import load_class_table
+from canet_ros.model.model_folder import ModelError, graph_hash, load_network, load_spec, save_model
 
 SPEC, WEIGHTS = "model.yaml", "weights.safetensors"
 MUTATIONS = int(os.environ.get("CANET_TEST_MUTATIONS", 150))

@@ -17,16 +17,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from without_torch import BLOCKED
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import (
+from canet_ros.model.model_folder import (
     NETWORK_FILE,
     WEIGHTS_FILE,
     ModelSpec,
     available_models,
     load_spec,
 )
-from canet_ros.inference.network_export import write_network
-from canet_ros.inference.segmenter import Segmentation
+from canet_ros.model.network_export import write_network
+from canet_ros.pipeline.segmenter import Segmentation, Segmenter
 
 CANET = BLOCKED + "from canet_ros.cli import main; sys.exit(main())"
 MODEL = "canet_lite-mobilenet_v2-camvid"

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from canet_ros.inference.segmenter import Segmentation
 from canet_ros.messages.points import (
     CloudError,
     camera_projection,
@@ -21,6 +20,7 @@ from canet_ros.messages.points import (
     rigid_transform,
     visible_points,
 )
+from canet_ros.pipeline.segmenter import Segmentation
 from canet_ros.simulation import StreetDrive
 
 IDENTITY = rigid_transform([0, 0, 0, 0, 0, 0, 1])

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from canet_ros.inference import cache
-from canet_ros.inference.engines import EngineError, torch_engine
+from canet_ros.engines import torch_engine
+from canet_ros.errors import EngineError
+from canet_ros.model import cache
 from canet_ros.ros import node
 
 _run, _init = torch_engine.TorchEngine.run, torch_engine.TorchEngine.__init__

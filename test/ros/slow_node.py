@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from canet_ros.inference.engines import torch_engine
+from canet_ros.engines import torch_engine
 from canet_ros.ros import frame_slots, node
 
 _run = torch_engine.TorchEngine.run

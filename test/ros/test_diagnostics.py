@@ -22,9 +22,9 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from waiting import wait_until
 
-from canet_ros.inference import Segmenter
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.network import interface_addresses
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_watch import CameraWatch

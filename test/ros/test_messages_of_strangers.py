@@ -237,10 +237,10 @@ def fuzz() -> None:
         message.data = array.array("B", provider.ConsumeBytes(len(data)))
         check_picture(message)
 
+    import canet_ros.image_header
     import canet_ros.messages.images as conversion
-    import canet_ros.picture_header
 
-    for module in (canet_ros.picture_header, conversion):
+    for module in (canet_ros.image_header, conversion):
         for name, value in list(vars(module).items()):
             if (
                 callable(value)

@@ -17,9 +17,9 @@ from ros_graph import Camera, Graph, Process, picture, segmentation_node, wait_u
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.palette import recolored
-from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+from canet_ros.model.palette import recolored
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 
 pytestmark = pytest.mark.ros
 RESULTS = "/camera/segmentation"

@@ -18,9 +18,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros_graph import Graph, Process, health, picture, segmentation_node, wait_until
 from sensor_msgs.msg import Image
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.familiarity import familiar_range, figures
-from canet_ros.inference.model_folder import load_spec, save_spec
+from canet_ros.model.model_folder import load_spec, save_spec
+from canet_ros.pipeline.ood_monitor import familiar_range, figures
+from canet_ros.pipeline.segmenter import Segmenter
 
 pytestmark = pytest.mark.ros
 CAMERA = "/camera/image_raw"

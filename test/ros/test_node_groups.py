@@ -21,9 +21,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from canet_ros.formats import parse_groups
-from canet_ros.inference import Segmenter
-from canet_ros.inference.steadying import Steadying
-from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.temporal_filter import Steadying
+from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros

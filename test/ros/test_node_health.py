@@ -20,7 +20,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from canet_ros.inference import Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros

@@ -18,7 +18,7 @@ pytest.importorskip("rclpy")
 from ros_graph import Graph, Process, picture, segmentation_node, wait_until
 from sensor_msgs.msg import Image
 
-from canet_ros.inference import Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 
 pytestmark = pytest.mark.ros
 

@@ -14,8 +14,8 @@ from rcl_interfaces.srv import DescribeParameters
 from ros_graph import Graph, Process, picture, ros_arguments, segmentation_node
 from sensor_msgs.msg import CompressedImage, Image
 
-from canet_ros.inference.model_folder import available_models
 from canet_ros.launching.parameter_table import PARAMETERS
+from canet_ros.model.model_folder import available_models
 
 pytestmark = pytest.mark.ros
 

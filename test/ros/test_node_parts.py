@@ -17,10 +17,10 @@ pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
-from canet_ros.inference.class_table import ClassTable
-from canet_ros.inference.view import Region, View
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.messages.camera_info import outdated_problem
+from canet_ros.model.class_table import ClassTable
+from canet_ros.pipeline.camera_transform import Region, View
 from canet_ros.ros.camera import CameraInput
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.fault_log import FaultLog

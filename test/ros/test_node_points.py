@@ -19,9 +19,9 @@ from ros_graph import Camera, Graph, Process, health, picture, segmentation_node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.visualization import color_lookup_table
 from canet_ros.messages.points import camera_projection, labelled_points, rigid_transform
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.visualization import color_lookup_table
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.simulation import StreetDrive
 

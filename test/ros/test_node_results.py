@@ -34,8 +34,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.visualization import color_lookup_table, colorize, overlay
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros

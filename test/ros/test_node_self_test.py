@@ -16,8 +16,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from ros_graph import Graph, health, picture, segmentation_node, wait_until
 from sensor_msgs.msg import Image
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.self_test import MASK_FILE, PICTURE_FILE
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.self_test import MASK_FILE, PICTURE_FILE
 
 pytestmark = pytest.mark.ros
 

@@ -17,8 +17,8 @@ from ros_graph import Graph, Process, health, picture, pixels_of, segmentation_n
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.camera_shape import camera_resolution
+from canet_ros.pipeline.camera_shape import camera_resolution
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros

@@ -14,8 +14,8 @@ from ros_graph import Graph, pixels_of, segmentation_node
 from sensor_msgs.msg import Image
 from without_torch import BLOCKED
 
-from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import available_models
+from canet_ros.model.model_folder import available_models
+from canet_ros.pipeline.segmenter import Segmenter
 
 pytestmark = pytest.mark.ros
 MODEL = "canet_lite-mobilenet_v2-camvid"

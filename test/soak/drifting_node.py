@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from canet_ros.inference.engines import torch_engine
+from canet_ros.engines import torch_engine
 from canet_ros.ros import node
 
 _run, _numbers = torch_engine.TorchEngine.run, itertools.count()

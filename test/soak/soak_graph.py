@@ -22,8 +22,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from canet_ros.inference.class_table import UNLABELLED
 from canet_ros.messages.images import decode_image
+from canet_ros.model.class_table import UNLABELLED
 from canet_ros.opencv import Pixels
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.ros.statistics import nanoseconds

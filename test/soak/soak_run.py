@@ -17,11 +17,11 @@ from tqdm import tqdm
 from canet_ros.commands import add_force_argument
 from canet_ros.files import require_writable, write_json
 from canet_ros.hints import install_ros
-from canet_ros.inference.camera_shape import CAMERA
-from canet_ros.inference.model_folder import find_model, parse_resolution, shipped_model
 from canet_ros.launching.ending import Ended, end_by_exception
 from canet_ros.machine import describe_benchmark_machine
+from canet_ros.model.model_folder import find_model, parse_resolution, shipped_model
 from canet_ros.names import ENGINES, PRECISIONS
+from canet_ros.pipeline.camera_shape import CAMERA
 
 if TYPE_CHECKING:
     from soak import SoakReport

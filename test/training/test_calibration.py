@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from canet_ros.cli import main
-from canet_ros.inference import Segmenter
-from canet_ros.inference.model_folder import ModelError, graph_hash, load_network, load_spec, save_spec
+from canet_ros.model.model_folder import ModelError, graph_hash, load_network, load_spec, save_spec
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.training.calibration import Reliability, _best_temperature, reliability, reliability_diagram
 
 CLASSES = 11

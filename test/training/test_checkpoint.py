@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from canet_ros.inference.class_table import ClassTable, load_class_table
+from canet_ros.model.class_table import ClassTable, load_class_table
 from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
 from canet_ros.training.checkpoint import TrainingState, resume, save_checkpoint

@@ -15,9 +15,9 @@ import yaml
 from numpy.typing import NDArray
 
 from canet_ros.cli import main
-from canet_ros.inference import load_class_table
-from canet_ros.inference.model_folder import ModelSpec, save_model
-from canet_ros.picture_header import exif_orientation
+from canet_ros.image_header import exif_orientation
+from canet_ros.model.class_table import load_class_table
+from canet_ros.model.model_folder import ModelSpec, save_model
 
 Labels = NDArray[np.uint8]
 NAMES = ("else", "lesion", "vessel")

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from canet_ros.cli import main
-from canet_ros.inference import load_class_table
-from canet_ros.inference.model_folder import ModelError, load_network
+from canet_ros.model.class_table import load_class_table
+from canet_ros.model.model_folder import ModelError, load_network
 from canet_ros.network import CANet
 from canet_ros.training.public_checkpoint import import_public_checkpoint
 

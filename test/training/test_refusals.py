@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from canet_ros.cli import main
-from canet_ros.inference import load_class_table
+from canet_ros.model.class_table import load_class_table
 from canet_ros.simulation import write_scenes
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.train import train

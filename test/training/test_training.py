@@ -20,8 +20,8 @@ import torch
 
 from canet_ros.cli import main
 from canet_ros.commands.train import add_training_options, training_config
-from canet_ros.inference import ClassTable, load_class_table
-from canet_ros.inference.model_folder import (
+from canet_ros.model.class_table import ClassTable, load_class_table
+from canet_ros.model.model_folder import (
     WEIGHTS_FILE,
     ModelError,
     ModelSpec,
@@ -29,8 +29,8 @@ from canet_ros.inference.model_folder import (
     load_spec,
     save_model,
 )
-from canet_ros.inference.segmenter import Segmentation
 from canet_ros.network import CANet
+from canet_ros.pipeline.segmenter import Segmentation
 from canet_ros.simulation import write_scenes
 from canet_ros.training.ablation import planned_runs, train_runs
 from canet_ros.training.augmentation import augment, view_shapes

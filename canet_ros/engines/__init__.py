@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines run the graph of ``pixels_to_classes`` on a device; one file each, all behind ``Engine``."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+from canet_ros.engines.engine import UNLIMITED, Engine, EngineRequest
+from canet_ros.errors import EngineError, in_one_line
+from canet_ros.hints import engine_module, install_engine
+from canet_ros.model import cache
+from canet_ros.model.model_folder import ModelError, ModelSpec, load_spec
+from canet_ros.names import ENGINES, PRECISIONS
+
+__all__ = ["Engine", "EngineRequest", "cpu_has_bf16", "cpu_multiplies_int8", "create_engine"]
+
+
+def create_engine(request: EngineRequest) -> Engine:
+    """The engine that was asked for, or for ``auto`` the fastest that starts on this machine.
+
+    ``auto`` goes on without int8 where the model is not calibrated. ``passed_over`` of the result says what was tried
+    before it and why that cannot be had.
+
+    Raises:
+        EngineError: none that was asked for starts; the message says why, in one line.
+        ModelError: the model is broken.
+    """
+    if request.engine not in ("auto", *ENGINES):
+        raise EngineError(f"unknown engine {request.engine!r}: choose auto or one of {', '.join(ENGINES)}")
+    if request.precision not in ("auto", *PRECISIONS):
+        raise EngineError(
+            f"unknown precision {request.precision!r}: choose auto or one of {', '.join(PRECISIONS)}"
+        )
+    spec = load_spec(request.folder)
+    if spec.onnx is not None and request.engine == "torch":
+        raise EngineError(
+            f"engine torch: model {spec.name} is an ONNX network; use openvino, onnxruntime or tensorrt"
+        )
+    if request.resolution != spec.resolution:
+        spec.require_free_size()
+    if spec.onnx is not None and not spec.onnx.free_batch:
+        request = replace(request, max_batch=1)
+    refusals: list[str] = []
+    if request.precision == "int8":
+        from canet_ros.model.quantization import quantized_graph
+
+        try:
+            with cache.substituted():
+                quantized_graph(request.folder, request.resolution)
+        except ModelError:
+            raise
+        except Exception as error:  # no scales, no package to apply them with
+            if request.engine != "auto":
+                raise error if isinstance(error, EngineError) else EngineError(in_one_line(error)) from error
+            refusals.append(f"not int8: {error}")
+            request = replace(request, precision="auto")
+    candidates = _fastest_first(request) if request.engine == "auto" else [request]
+    for candidate in candidates:
+        if spec.onnx is not None and candidate.engine == "torch":
+            continue
+        with cache.substituted() as remarks:
+            try:
+                engine = _build(candidate, spec)
+            except EngineError as error:
+                if request.engine != "auto":
+                    raise
+                refusals.append(f"not {candidate.engine} on {candidate.device}: {error}")
+                continue
+        engine.most_at_once = getattr(engine, "most_at_once", UNLIMITED)
+        engine.streams = getattr(engine, "streams", 1)
+        engine.passed_over = (*refusals, *remarks, *getattr(engine, "passed_over", ()))
+        return engine
+    raise EngineError(
+        f"nothing here runs device {request.device}, precision {request.precision}: " + "; ".join(refusals)
+    )
+
+
+def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
+    on_gpu = [("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cuda")]
+    on_cpu = [("openvino", "cpu"), ("torch", "cpu"), ("onnxruntime", "cpu")]
+    if not cpu_has_bf16():
+        on_cpu[1:] = reversed(on_cpu[1:])  # in fp32, ONNX Runtime is ahead of PyTorch
+    if request.device == "auto":
+        choices = (on_gpu if _has_cuda_gpu() else []) + on_cpu
+    elif request.device == "cpu":
+        choices = on_cpu
+    elif request.device.startswith("dla"):
+        choices = [("tensorrt", request.device)]
+    else:
+        choices = [(name, request.device) for name, _ in on_gpu]
+    return [replace(request, engine=name, device=device) for name, device in choices]
+
+
+def _build(request: EngineRequest, spec: ModelSpec) -> Engine:
+    name = request.engine
+    try:
+        if importlib.util.find_spec(engine_module(name)) is None:
+            raise EngineError(f"the package {name} is missing: {install_engine(name)}")
+        module = importlib.import_module(f"canet_ros.engines.{name}_engine")
+        engine: Engine = getattr(module, ENGINES[name])(request)
+    except (EngineError, ModelError):
+        raise
+    except ModuleNotFoundError as error:
+        raise EngineError(f"engine {name}: {error}") from error  # it says what to install
+    except (Exception, SystemExit) as error:  # a package, a driver or a disk can throw anything
+        size = "" if spec.onnx is None else f" with {spec.name} at {'x'.join(map(str, request.resolution))}"
+        raise EngineError(f"engine {name} does not start{size}: {in_one_line(error)}") from error
+    if spec.onnx is not None and spec.onnx.gives == "ids":
+        engine.reason += "; the network gives class ids alone, so confidence is 255 everywhere"
+    return engine
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware (AVX-512 BF16, AMX, or Arm's)."""
+    return _cpu_has_any("avx512_bf16", "amx_bf16", "bf16")
+
+
+def cpu_multiplies_int8() -> bool:
+    """Whether this CPU sums products of 8-bit integers in hardware (x86's VNNI or AMX), faster than bf16."""
+    return _cpu_has_any("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+def _cpu_has_any(*wanted: str) -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return any(flag in flags for flag in wanted)
+
+
+def _has_cuda_gpu() -> bool:
+    """Asked of the driver: importing torch to learn it would cost a second and 200 MB."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime on a CPU and on CUDA; TensorRT has an engine of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from canet_ros.engines import EngineRequest
+from canet_ros.engines.engine import warm_up
+from canet_ros.errors import EngineError, in_one_line
+from canet_ros.model.deployment import deployment_graph
+from canet_ros.model.export import INPUT, OUTPUTS
+from canet_ros.model.model_folder import ModelError
+
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+_VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_LOG_PREFIX = re.compile(r"^.*?\[[EFW]:onnxruntime[^\]]*\]\s*")
+_TELLING = re.compile(r"error|fail|require|cannot|not found|unable", re.IGNORECASE)
+_REASON_CHARACTERS = 400
+
+
+class OnnxRuntimeEngine:
+    """The deployment graph in an ONNX Runtime session; devices differ in the list of execution providers alone.
+
+    On CUDA, inputs and outputs of every number of images stay bound to the same memory of the device. No CUDA graph is
+    recorded: ONNX Runtime does so only where all nodes run on the device, and those that compute shapes run on the CPU.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, request: EngineRequest) -> None:
+        self.passed_over: tuple[str, ...] = ()
+        self._bindings: dict[int, tuple[Any, dict[str, Any]]] = {}
+        kinds = _provider_kinds(request.device)
+        if request.device == "auto" and kinds != ["cpu"]:
+            try:
+                self._start(request, kinds)
+                return
+            except ModelError:
+                raise
+            except Exception as error:  # a driver can throw anything; the CPU is left
+                self.passed_over = (f"not onnxruntime on a GPU: {in_one_line(error)}",)
+                kinds = ["cpu"]
+        self._start(request, kinds)
+
+    def _start(self, request: EngineRequest, kinds: list[str]) -> None:
+        index = _index(request.device)
+        self.device = "cpu" if kinds == ["cpu"] else f"cuda:{index}"
+        self.precision = _precision(request.precision, kinds)
+        graph = deployment_graph(request.folder, request.resolution, self.name, self.precision)
+        options = onnxruntime.SessionOptions()
+        # Threads that spin between two frames take the cores from image conversion and DDS.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        providers = [(PROVIDERS[kind], _options(kind, index)) for kind in kinds]
+
+        def start_session() -> Any:
+            return onnxruntime.InferenceSession(str(graph), options, providers=providers)
+
+        self._session = start_session()
+        # Whatever does not load is left out without an exception, and what fails later moves to the CPU.
+        if hasattr(self._session, "disable_fallback"):
+            self._session.disable_fallback()
+        in_use = self._session.get_providers()
+        self.providers = tuple(kind for kind, name in PROVIDERS.items() if name in in_use)
+        lacking = [kind for kind in kinds if kind not in self.providers]
+        if lacking:
+            names = " and ".join(PROVIDERS[kind] for kind in lacking)
+            raise EngineError(
+                f"device {request.device!r}: ONNX Runtime {onnxruntime.__version__} cannot start {names} and "
+                f"would run on the CPU: {_said_by(start_session)}"
+            )
+        self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
+        largest = request.max_batch if self.device != "cpu" else 1
+        self.most_at_once, remarks = warm_up(self.run, request.resolution, largest)
+        self.passed_over += remarks
+        self.reason = f"ONNX Runtime {onnxruntime.__version__} with {', '.join(in_use)}"
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if self._one_by_one and len(images) > 1:
+            masks, confidences = zip(*(self.run(images[i : i + 1]) for i in range(len(images))))
+            return np.concatenate(masks), np.concatenate(confidences)
+        if self.device != "cpu":
+            return self._run_bound(images)
+        mask, confidence = self._session.run(list(OUTPUTS), {INPUT: images})
+        return mask, confidence
+
+    def _run_bound(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if len(images) not in self._bindings:
+            self._bindings[len(images)] = self._bind(images.shape)
+        binding, values = self._bindings[len(images)]
+        values[INPUT].update_inplace(np.ascontiguousarray(images))
+        self._session.run_with_iobinding(binding)
+        mask, confidence = (values[name].numpy() for name in OUTPUTS)
+        return mask, confidence
+
+    def _bind(self, shape: tuple[int, ...]) -> tuple[Any, dict[str, Any]]:
+        """A binding of memory on the device for images (B, h, w, 3), and that memory by name."""
+        kind, _, index = self.device.partition(":")
+        values = {
+            name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                shape if name == INPUT else shape[:3], np.uint8, kind, int(index or 0)
+            )
+            for name in (INPUT, *OUTPUTS)
+        }
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(INPUT, values[INPUT])
+        for name in OUTPUTS:
+            binding.bind_ortvalue_output(name, values[name])
+        return binding, values
+
+
+def available_providers() -> list[str]:
+    """Which of ``PROVIDERS`` this ONNX Runtime is built with, best first."""
+    return [kind for kind, name in PROVIDERS.items() if name in onnxruntime.get_available_providers()]
+
+
+def _provider_kinds(device: str) -> list[str]:
+    """Execution providers to try for a device, best first."""
+    on_gpu = [kind for kind in available_providers() if kind != "cpu"]
+    if device == "cpu" or (device == "auto" and not on_gpu):
+        return ["cpu"]
+    if device != "auto" and device.partition(":")[0] != "cuda":
+        raise EngineError(f"device {device!r}: ONNX Runtime runs on cpu, cuda or cuda:N")
+    if not on_gpu:
+        raise EngineError(
+            f"device {device!r}: this ONNX Runtime ({onnxruntime.__version__}) has no CUDA; "
+            "install onnxruntime-gpu, or use engine tensorrt or device cpu"
+        )
+    return [*on_gpu, "cpu"]
+
+
+def _index(device: str) -> int:
+    number = device.partition(":")[2] or "0"
+    if not number.isdecimal():
+        raise EngineError(f"device {device!r}: expected cuda or cuda:N")
+    return int(number)
+
+
+def _said_by(start_session: Callable[[], object]) -> str:
+    """Why a provider does not load. ONNX Runtime writes that to stderr alone: it is started once more, to be heard."""
+    with os.fdopen(os.memfd_create("heard"), "w+") as heard:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = [(number, os.dup(number)) for number in (1, 2)]
+        try:
+            for number, _ in kept:
+                os.dup2(heard.fileno(), number)
+            with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
+                start_session()
+        except Exception as error:
+            heard.write(f"\n{in_one_line(error)}\n")
+        finally:
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+        heard.flush()
+        heard.seek(0)
+        text = heard.read()
+    sys.stderr.write(text)  # other threads may have written meanwhile
+    lines = [_LOG_PREFIX.sub("", line).strip(" *") for line in _COLOR.sub("", text).splitlines()]
+    told = " ".join(line for line in lines if _TELLING.search(line))
+    return told[:_REASON_CHARACTERS] or "it gives no reason"
+
+
+def _options(kind: str, index: int) -> dict[str, Any]:
+    if kind == "cpu":
+        return {}
+    # Tensor cores take channels last, and convolutions then need not convert. Older versions know no such option.
+    return {"device_id": index, **({"prefer_nhwc": "1"} if _VERSION >= (1, 20) else {})}
+
+
+def _precision(wanted: str, kinds: list[str]) -> str:
+    if wanted == "auto":
+        return "fp32" if kinds == ["cpu"] else "fp16"
+    if wanted == "bf16":
+        raise EngineError("precision bf16: the onnxruntime engine has none; use fp32, fp16 (GPU) or int8")
+    if wanted == "fp16" and kinds == ["cpu"]:
+        raise EngineError("precision fp16: slow on a CPU; use fp32 or int8 there")
+    return wanted

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO on CPUs and Intel GPUs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import queue
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from canet_ros.engines import EngineRequest, cpu_multiplies_int8
+from canet_ros.engines.engine import warm_up
+from canet_ros.errors import EngineError
+from canet_ros.model import cache
+from canet_ros.model.deployment import deployment_graph
+from canet_ros.model.export import derived_name
+from canet_ros.model.int8_scales import has_scales
+from canet_ros.model.openvino_core import openvino_core
+from canet_ros.model.quantization import quantized_graph, round_in_one_operation
+
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+class OpenVinoEngine:
+    """The exported graph, compiled for this machine; the compiled form is kept in the cache.
+
+    Pictures run one after the other: on a CPU a batch is no faster than its pictures in turn, and takes their memory
+    together. Pixels are read from the caller's array and results written into the caller's arrays, without a copy.
+    """
+
+    name = "openvino"
+    streams = 1
+
+    def __init__(self, request: EngineRequest) -> None:
+        core = openvino_core()
+        self.device, device = _device(request.device, core)
+        self.precision, self.reason = _precision(request, device, core)
+        # int8 layers stay int8; the precision here is for the layers that calibration left alone.
+        rest = _best_float(device, core) if self.precision == "int8" else self.precision
+        hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[rest]}
+        if request.streams and device == "CPU":
+            self.streams = request.streams
+            # Threads that are not bound to cores give way to those that decode and encode.
+            hints |= {
+                "NUM_STREAMS": self.streams,
+                "INFERENCE_NUM_THREADS": self.streams,
+                "ENABLE_CPU_PINNING": False,
+            }
+        fingerprint = (
+            f"{openvino.get_version()} {core.get_property(device, 'FULL_DEVICE_NAME')} {device} {hints}"
+        )
+        quantized = quantized_graph(request.folder, request.resolution) if self.precision == "int8" else None
+        if quantized:
+            fingerprint += cache.checksum(quantized)
+        suffix = f"{self.precision}-openvino-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.blob"
+
+        def compile_graph() -> Any:
+            graph = deployment_graph(request.folder, request.resolution, self.name, self.precision)
+            model = core.read_model(graph)
+            width, height = request.resolution
+            if quantized:
+                round_in_one_operation(model)
+            model.reshape([1, height, width, 3])
+            if not quantized and any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
+                # A network that came quantised: of signed 8-bit activations OpenVINO's own int8 makes other masks.
+                return core.compile_model(model, device, {**hints, "LP_TRANSFORMS_MODE": False})
+            return core.compile_model(model, device, hints)
+
+        def write_compiled(path: Path) -> None:
+            stream = io.BytesIO()  # without one, OpenVINO 2024 gives bytes, newer ones a stream
+            compile_graph().export_model(stream)
+            path.write_bytes(stream.getvalue())
+
+        try:
+            blob = cache.derived_file(
+                derived_name(request.folder, request.resolution, suffix), write_compiled
+            )
+        except (OSError, RuntimeError):  # no place for it, or a device whose compiled form cannot be exported
+            compiled = compile_graph()
+        else:
+            try:
+                compiled = core.import_model(blob.read_bytes(), device, hints)
+            except RuntimeError:  # of another driver, or of a machine with another processor of the same name
+                cache.forget_derived_file(blob)
+                compiled = compile_graph()
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.streams):
+            self._free.put(compiled.create_infer_request())
+        self.most_at_once, self.passed_over = warm_up(self.run, request.resolution, 1)
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        images = np.ascontiguousarray(images)
+        masks = np.empty(images.shape[:3], np.uint8)
+        confidences = np.empty_like(masks)
+        inference = self._free.get()
+        try:
+            for i in range(len(images)):
+                inference.set_input_tensor(openvino.Tensor(images[i : i + 1], shared_memory=True))
+                inference.set_output_tensor(0, openvino.Tensor(masks[i : i + 1], shared_memory=True))
+                inference.set_output_tensor(1, openvino.Tensor(confidences[i : i + 1], shared_memory=True))
+                inference.infer()
+        finally:
+            self._free.put(inference)
+        return masks, confidences
+
+
+def _device(wanted: str, core: Any) -> tuple[str, str]:
+    """Our name and OpenVINO's for the device."""
+    if wanted in ("auto", "cpu"):
+        return "cpu", "CPU"
+    name = wanted.upper().replace(":", ".")
+    if name.split(".")[0] != "GPU":
+        raise EngineError(f"device {wanted!r}: OpenVINO has none of CUDA; choose cpu, or gpu for Intel's")
+    if not any(found.split(".")[0] == "GPU" for found in core.available_devices):
+        raise EngineError(
+            f"device {wanted!r}: OpenVINO finds no Intel GPU here, only {core.available_devices}"
+        )
+    return wanted, name
+
+
+def _best_float(device: str, core: Any) -> str:
+    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if "BF16" in able else "fp16" if "FP16" in able and device != "CPU" else "fp32"
+
+
+def _precision(request: EngineRequest, device: str, core: Any) -> tuple[str, str]:
+    wanted = request.precision
+    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    version = ".".join(openvino.get_version().split("-")[0].split(".")[:2])
+    if wanted == "auto":
+        why = f"OpenVINO {version}: fastest on this {device.split('.')[0]}"
+        if device == "CPU" and cpu_multiplies_int8() and has_scales(request.folder):
+            try:
+                quantized_graph(request.folder, request.resolution)
+            except EngineError as error:
+                why += f" but for int8 ({error})"
+            else:
+                return "int8", f"{why}, by the model's own scales"
+        best = _best_float(device, core)
+        return best, f"{why}, which {f'computes in {best}' if best != 'fp32' else 'has no bf16'}"
+    if wanted == "bf16" and "BF16" not in able:
+        raise EngineError("precision bf16: this CPU has none; use fp32, or int8 after a calibration")
+    if wanted == "fp16" and device == "CPU":
+        raise EngineError("precision fp16: slow on a CPU; use bf16 or fp32 there")
+    return wanted, f"OpenVINO {version}, precision as asked"

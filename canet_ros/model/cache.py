@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files derived from a model: built once, whole or not at all, whoever asks first."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from canet_ros import activity as progress
+from canet_ros.files import sha256
+
+# Another process may be building; TensorRT takes minutes on a Jetson. One that hangs must not hold up all others.
+LOCK_TIMEOUT_S = 1800.0
+_LOCK_POLL_S = 0.05
+
+
+@dataclass
+class _Substitute:
+    """Where files go while the cache cannot be written, and the sentences that say so."""
+
+    remarks: list[str] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+
+_substitute: ContextVar[_Substitute | None] = ContextVar("substitute", default=None)
+
+
+def cache_folder() -> Path:
+    """$CANET_ROS_CACHE, or $XDG_CACHE_HOME/canet_ros, or ~/.cache/canet_ros.
+
+    Raises:
+        OSError: none of them is set and there is no home folder.
+    """
+    if own := os.environ.get("CANET_ROS_CACHE"):
+        return Path(own)
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "canet_ros"
+    try:
+        return Path.home() / ".cache" / "canet_ros"
+    except RuntimeError:  # a container's user that is in no passwd
+        raise OSError(
+            "there is no home folder; set CANET_ROS_CACHE to a folder that can be written"
+        ) from None
+
+
+@contextlib.contextmanager
+def substituted() -> Iterator[list[str]]:
+    """Inside, what the cache cannot take comes into a folder of its own, which goes at the end.
+
+    Yields:
+        Sentences that say what could not be kept and why; filled as it happens.
+    """
+    substitute = _Substitute()
+    token = _substitute.set(substitute)
+    try:
+        yield substitute.remarks
+    finally:
+        _substitute.reset(token)
+        for folder in substitute.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def derived_file(name: str, build: Callable[[Path], None]) -> Path:
+    """The file ``name`` of the cache; ``build`` writes it to the path it is given if it is missing or broken.
+
+    Processes that ask at the same time wait for the one that builds. A file counts only with its checksum beside it,
+    which is written last: what a crash or a full disk left behind is built again.
+
+    Raises:
+        OSError: the cache cannot be written, and ``substituted`` is not in force or finds no place either.
+    """
+    try:
+        path = cache_folder() / name
+        if not is_complete(path):
+            with locked(path):
+                if not is_complete(path):  # another process may have built it meanwhile
+                    _write(path, build)
+        return path
+    except OSError as error:
+        return _substitute_file(name, build, error)
+
+
+def replace_derived_file(name: str, build: Callable[[Path], None]) -> Path:
+    """As ``derived_file``, built anew in any case, and in the cache or not at all."""
+    path = cache_folder() / name
+    with locked(path):
+        _write(path, build)
+    return path
+
+
+def forget_derived_file(path: Path) -> None:
+    """Let the next ``derived_file`` build it again, if the cache can be written."""
+    with contextlib.suppress(OSError):
+        _checksum_file(path).unlink()
+
+
+@contextlib.contextmanager
+def derived_folder(name: str) -> Iterator[Path | None]:
+    """The folder ``name`` of the cache, locked against other processes; None: it cannot be written.
+
+    None only under ``substituted``, which then says so.
+
+    Raises:
+        OSError: it cannot be written, and ``substituted`` is not in force.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = None
+        try:
+            folder = cache_folder() / name
+            stack.enter_context(locked(folder))
+            folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            if (substitute := _substitute.get()) is None:
+                raise
+            _remark(substitute, error)
+            folder = None
+        yield folder
+
+
+def derived_file_there(name: str) -> Path | None:
+    """The file ``name`` of the cache, if it is there and whole."""
+    with contextlib.suppress(OSError):
+        if is_complete(path := cache_folder() / name):
+            return path
+    return None
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a derived file is there and is what was written."""
+    try:
+        return _checksum_file(path).read_text(encoding="ascii") == sha256(path)
+    except (OSError, ValueError):  # not there, not a file, not to be read, not ASCII
+        return False
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a complete derived file, hex."""
+    return _checksum_file(path).read_text(encoding="ascii")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from building the same file or folder of the cache meanwhile.
+
+    Raises:
+        OSError: there is no place for the lock, or another process has held it for ``LOCK_TIMEOUT_S``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        deadline_s = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(
+                    file, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # released when the file closes, also by a crash
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError(
+                        f"another process has been building {path} for {LOCK_TIMEOUT_S / 60:.0f} minutes"
+                    ) from None
+                time.sleep(_LOCK_POLL_S)
+        yield
+
+
+def _substitute_file(name: str, build: Callable[[Path], None], why: OSError) -> Path:
+    """A file outside of the cache, in the first place that has room; raises ``why`` where there is none."""
+    substitute = _substitute.get()
+    if substitute is None:
+        raise why
+    for folder in substitute.folders:
+        if is_complete(folder / name):
+            return folder / name
+    for place in (None, "/dev/shm"):  # a container without a writable /tmp often has this one
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="canet_ros-", dir=place))
+            substitute.folders.append(folder)
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, build)
+        except OSError:
+            continue
+        _remark(substitute, why)
+        return path
+    raise why
+
+
+def _remark(substitute: _Substitute, why: OSError) -> None:
+    where = why.filename or os.environ.get("CANET_ROS_CACHE") or "the cache"
+    remark = (
+        f"not kept for the next start: cannot write {where} ({why.strerror or why}); "
+        "set CANET_ROS_CACHE to a folder that can be written"
+    )
+    if remark not in substitute.remarks:
+        substitute.remarks.append(remark)
+
+
+def _write(path: Path, build: Callable[[Path], None]) -> None:
+    prefix = f"building-{path.name}-"
+    # Left by processes that were ended; whoever builds this file has its lock. Eight: as many as tempfile adds.
+    for left in path.parent.glob(f"{glob.escape(prefix)}????????"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
+        new = Path(folder) / path.name
+        with progress.doing(progress.BUILDING):
+            build(new)
+        checksum = Path(folder) / "checksum"
+        checksum.write_text(sha256(new), encoding="ascii")
+        _move(new, path)
+        _move(checksum, _checksum_file(path))
+
+
+def _move(source: Path, target: Path) -> None:
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    if target.is_dir():  # whoever put it there: the place is ours
+        shutil.rmtree(target)
+    os.replace(source, target)
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The deployment graph in the dialect of the engine that reads it. Dialects differ here and nowhere else.
+
+| target | ends | zero points of int8 | types |
+| --- | --- | --- | --- |
+| openvino | bytes at once become numbers late | as calibrated | fp32; the engine computes in bf16 or int8 itself |
+| onnxruntime | the same | as calibrated | fp32, fp16 on a GPU |
+| tensorrt | bytes are cast first and last: TensorRT does nothing else with them | INT8, 0 | as written in the graph |
+
+TensorRT computes in the type of every tensor ("strongly typed"), so that its graph says where half precision is too
+coarse. Turing (SM75) multiplies no matrices in fp32: beside int8 everything else is in fp16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from canet_ros.model.onnx_file import names_read, subgraphs
+
+# Kept in fp32: what sums over many pixels, and what grows beyond 65504 or shrinks below 6e-8 on its way.
+_WIDE_OPERATORS = frozenset(
+    (
+        "AveragePool",
+        "CumSum",
+        "Div",
+        "Erf",
+        "Exp",
+        "GlobalAveragePool",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "Log",
+        "LogSoftmax",
+        "LpNormalization",
+        "MeanVarianceNormalization",
+        "Pow",
+        "Reciprocal",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMean",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Sigmoid",
+        "Softmax",
+        "Softplus",
+        "Sqrt",
+        # fp32 scales: TensorRT multiplies in int8 through the casts, and converts scales of fp16 back with a warning.
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "QuantizeLinear",
+    )
+)
+# Normalisation of pixels and the way from logits to classes, by the names that our ends give their nodes.
+_WIDE_SCOPES = ("/pixels/", "/classes/")
+# Inputs that are fp32 whatever the others are.
+_ALWAYS_FP32 = {"Resize": (1, 2), "Upsample": (1,), "BatchNormalization": (1, 2, 3, 4)}
+_ARITHMETIC = frozenset(("Add", "Sub", "Mul", "Max", "Min", "Clip", "PRelu", "Greater", "Less"))
+# Operators that hand on what they read.
+_MOVES = frozenset(
+    ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+)
+
+
+def half(model: Any) -> Any:
+    """The graph (onnx.ModelProto) with weights and arithmetic in fp16; fp32 where that would be too coarse."""
+    model = _with_initializers(model)
+    graph = model.graph
+    types = _types(model)
+    values = {value.name: value for value in graph.initializer}
+    captured = {
+        name
+        for node in graph.node
+        for inner in subgraphs(node)
+        for one in inner.node
+        for name in names_read(one)
+    }
+    halves: set[str] = set()  # tensors that are fp16 now
+    casts: set[str] = set()
+    nodes: list[Any] = []
+
+    def cast(name: str, to: int) -> str:
+        other = f"{name}|{'half' if to == TensorProto.FLOAT16 else 'float'}"
+        if name in values:
+            if other not in values:
+                with np.errstate(over="ignore"):
+                    number = numpy_helper.to_array(values[name]).astype(np.float16)
+                values[other] = numpy_helper.from_array(number, other)
+                graph.initializer.append(values[other])
+        elif other not in casts:
+            casts.add(other)
+            nodes.append(helper.make_node("Cast", [name], [other], other, to=to))
+        return other
+
+    for node in graph.node:
+        wide = _is_wide(node, values)
+        for place, name in enumerate(node.input):
+            if types.get(name) != TensorProto.FLOAT:
+                continue
+            wants_half = not wide and place not in _ALWAYS_FP32.get(node.op_type, ())
+            if wants_half != (name in halves):
+                node.input[place] = cast(name, TensorProto.FLOAT16 if wants_half else TensorProto.FLOAT)
+        nodes.append(node)
+        if wide:
+            continue
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT:
+            node.attribute[0].i = TensorProto.FLOAT16
+        elif node.op_type == "ConstantOfShape" and types.get(node.output[0]) == TensorProto.FLOAT:
+            number = numpy_helper.to_array(node.attribute[0].t) if node.attribute else np.zeros(1)
+            del node.attribute[:]
+            node.attribute.append(
+                helper.make_attribute("value", numpy_helper.from_array(number.astype(np.float16)))
+            )
+        for place, name in enumerate(node.output):
+            if types.get(name) != TensorProto.FLOAT:
+                continue
+            if name in captured or name in {value.name for value in graph.output}:
+                # Read by a graph within a node, under this name and in fp32.
+                node.output[place] = f"{name}|half"
+                nodes.append(helper.make_node("Cast", [f"{name}|half"], [name], name, to=TensorProto.FLOAT))
+                casts.add(f"{name}|half")
+            else:
+                halves.add(name)
+    return _finished(model, nodes)
+
+
+def for_tensorrt(model: Any) -> Any:
+    """The graph with bytes at its ends alone and symmetric int8; types stay as they are."""
+    model = _with_initializers(model)
+    _make_symmetric(model.graph)
+    _cast_at_the_ends(model.graph)
+    return _finished(model, list(model.graph.node))
+
+
+def _is_wide(node: Any, values: dict[str, Any]) -> bool:
+    """Whether a node computes in fp32."""
+    if node.op_type in _WIDE_OPERATORS or node.name.startswith(_WIDE_SCOPES) or any(subgraphs(node)):
+        return True
+    constants = [numpy_helper.to_array(values[name]) for name in node.input if name in values]
+    floats = [numbers for numbers in constants if numbers.dtype == np.float32]
+    with np.errstate(over="ignore"):
+        halves = [numbers.astype(np.float16).astype(np.float32) for numbers in floats]
+    if any(np.isinf(numbers).any() for numbers in halves):
+        return True
+    # A number that is added or multiplied to all others must not vanish.
+    return node.op_type in _ARITHMETIC and any(
+        ((one == 0) & (other != 0)).any() for one, other in zip(halves, floats)
+    )
+
+
+def _make_symmetric(graph: Any) -> None:
+    """Zero points of 0 in INT8 instead of what 8-bit numbers began at: the range stays, its steps double at most."""
+    values = {value.name: value for value in graph.initializer}
+
+    def constant(name: str) -> NDArray[Any]:
+        return np.asarray(numpy_helper.to_array(values[name]))
+
+    def add(name: str, numbers: NDArray[Any]) -> str:
+        if name not in values:
+            values[name] = numpy_helper.from_array(numbers, name)
+            graph.initializer.append(values[name])
+        return name
+
+    def per_channel(node: Any, numbers: NDArray[Any], rank: int) -> NDArray[Any]:
+        """One number, or one a channel, in a shape that broadcasts over a tensor of this rank."""
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        return (
+            numbers
+            if numbers.size == 1 or rank == 1
+            else numbers.reshape([-1 if side == axis % rank else 1 for side in range(rank)])
+        )
+
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    for node in list(graph.node):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        stored, scale, zero = (*node.input, "")[:3]
+        if not {scale, zero} <= {*values, ""}:
+            continue  # computed in the graph: TensorRT's parser says what it thinks of it
+        is_weight = node.op_type == "DequantizeLinear" and stored in values
+        numbers = constant(stored) if is_weight else np.zeros(0, np.uint8)
+        first = constant(zero) if zero else np.zeros(constant(scale).shape, numbers.dtype)
+        if first.dtype == np.int32:  # a bias: TensorRT takes no such numbers, but floats
+            add(
+                node.output[0],
+                (numbers * per_channel(node, constant(scale), numbers.ndim)).astype(np.float32),
+            )
+            graph.node.remove(node)
+            continue
+        if first.dtype not in (np.int8, np.uint8) or (first.dtype == np.int8 and zero and not first.any()):
+            continue
+        limits, first = np.iinfo(first.dtype), first.astype(int)
+        # Of signed numbers -128 is left unused, as in all symmetric scales.
+        factor = (np.maximum(limits.max - first, first - limits.min) / 127).astype(np.float32)
+        if is_weight:
+            moved = numbers.astype(int) - per_channel(node, first, numbers.ndim)
+            moved = np.round(moved / per_channel(node, factor, numbers.ndim)).clip(-127, 127)
+            stored = add(f"{stored}|symmetric", moved.astype(np.int8))
+        elif node.op_type == "QuantizeLinear" and makers.get(stored) not in ("Clip", "Relu", "Sigmoid"):
+            # Tools leave out a ReLU where the range that is rounded to begins at 0.
+            least = constant(scale) * (limits.min - first)
+            if least.size == 1:
+                clipped = f"{stored}|{scale}|clipped"
+                if clipped not in makers:
+                    makers[clipped] = "Clip"
+                    least = add(f"{clipped}|least", np.asarray(least, np.float32).reshape(()))
+                    place = list(graph.node).index(node)
+                    graph.node.insert(place, helper.make_node("Clip", [stored, least], [clipped], clipped))
+                stored = clipped
+        node.input[:] = [
+            stored,
+            add(f"{scale}|{zero}|symmetric", constant(scale) * factor),
+            add(f"{scale}|{zero}|zero", np.zeros(first.shape, np.int8)),
+        ]
+
+
+def _cast_at_the_ends(graph: Any) -> None:
+    """Cast bytes first and last, and let whole numbers in between be INT32."""
+
+    def read_instead(old: str, new: str) -> None:
+        for node in graph.node:
+            node.input[:] = [new if name == old else name for name in node.input]
+
+    for value in graph.input:
+        if value.type.tensor_type.elem_type == TensorProto.UINT8:
+            numbers = f"{value.name}|float"
+            read_instead(value.name, numbers)
+            first = helper.make_node("Cast", [value.name], [numbers], numbers, to=TensorProto.FLOAT)
+            graph.node.insert(0, first)
+    makers = {name: node for node in graph.node for name in node.output}
+    last = [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.UINT8]
+    for output in last:
+        # From the output back to the cast, over what only moves numbers, which from here on moves floats.
+        node = moving = makers[output]
+        while node.op_type in _MOVES:
+            node, moving = makers[node.input[0]], node
+        if moving is not node and node.op_type == "Cast":
+            read_instead(node.output[0], node.input[0])
+            numbers = f"{output}|numbers"
+            makers[output].output[0] = numbers
+            graph.node.append(helper.make_node("Cast", [numbers], [output], output, to=TensorProto.UINT8))
+    for node in graph.node:
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8 and node.output[0] not in last:
+            node.attribute[0].i = TensorProto.INT32
+
+
+def _types(model: Any) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.data_type for value in model.graph.initializer}
+    for value in (*inferred.input, *inferred.output, *inferred.value_info):
+        types[value.name] = value.type.tensor_type.elem_type
+    return types
+
+
+def _with_initializers(model: Any) -> Any:
+    """A copy whose constants are all initialisers."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    nodes = []
+    for node in copy.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = copy.graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        else:
+            nodes.append(node)
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def _finished(model: Any, nodes: list[Any]) -> Any:
+    """The model with these nodes, less what nothing reads."""
+    graph = model.graph
+    needed = {value.name for value in graph.output}
+    kept: list[Any] = []
+    for node in reversed(nodes):
+        if any(name in needed for name in node.output):
+            kept.append(node)
+            needed.update(names_read(node))
+    weights = [value for value in graph.initializer if value.name in needed]
+    nodes = kept[::-1]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(weights)
+    return model

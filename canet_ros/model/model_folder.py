@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model is a folder: ``model.yaml`` says what it is, ``weights.safetensors`` holds the state dict.
+
+With ``network: onnx`` it is somebody else's network, and ``model.onnx`` holds graph and weights.
+Loading never executes anything from the files, and every tensor's name and shape is checked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from safetensors import SafetensorError
+
+from canet_ros.files import atomic_write, sha256, write_text
+from canet_ros.formats import Resolution as Resolution
+from canet_ros.formats import parse_resolution as parse_resolution
+from canet_ros.hints import canet_command
+from canet_ros.model.class_table import ClassTable, parse_class_table
+from canet_ros.model.onnx_interface import OnnxInterface, parse_onnx_interface, three_floats
+from canet_ros.model.untrusted import read_yaml, require_file
+from canet_ros.names import NETWORKS
+from canet_ros.share import share_folders
+
+if (
+    TYPE_CHECKING
+):  # torch is imported where a network is needed: engines with exported graphs start without it
+    from torch import Tensor
+
+    from canet_ros.network import SegmentationNetwork
+
+SPEC_FILE = "model.yaml"
+WEIGHTS_FILE = "weights.safetensors"
+MODEL_FILE = "model.onnx"
+NETWORK_FILE = "network.onnx"
+INT8_FILE = "int8.safetensors"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Of ModelSpec; whatever else there is, a new field too, takes part in ``graph_hash``.
+_OUTSIDE_THE_GRAPH = (
+    *("name", "classes", "resolution", "training", "metrics", "familiar", "weights_sha256"),
+    "hidden_channels",  # the weights have them in their shapes
+)
+
+_ENTRIES = (
+    *("name", "classes", "resolution", "training", "metrics", "weights_sha256", "temperature", "familiar"),
+    *("network", "input", "output", "architecture", "backbone", "hidden_channels", "fusion", "head"),
+    *("mean", "std"),
+)
+_MAX_WEIGHTS_BYTES = 2**30
+_MAX_HEADER_BYTES = 2**20
+
+
+class ModelError(ValueError):
+    """A model that is not there, or is broken; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Contents of ``model.yaml``.
+
+    Attributes:
+        resolution: (width, height) of the network's input, pixels.
+        mean, std: per RGB channel, of images scaled to 0..1.
+        training: where the weights come from: data, licence, command line.
+        metrics: measured figures.
+        temperature: what the logits are divided by before the softmax, so that confidences are true.
+        weights_sha256: of the file of the weights, hex; empty: not said, and not checked.
+        familiar: (lowest, highest) of each figure of ``familiarity`` on roads that the model knows; empty: unknown.
+        hidden_channels: of the backbone's blocks, by number, that have fewer than the paper gives them.
+        onnx: of a network that is not ours; its architecture is called onnx, and what says more of ours is empty.
+    """
+
+    name: str
+    classes: ClassTable
+    architecture: str = "canet"
+    backbone: str = "mobilenet_v2"
+    fusion: str = "fca"
+    head: str = "bilinear"
+    resolution: Resolution = (480, 360)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    hidden_channels: Mapping[int, int] = field(default_factory=dict)
+    onnx: OnnxInterface | None = None
+    weights_sha256: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        _name(self.name)
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"mean {list(self.mean)}, std {list(self.std)}: expected numbers, std above 0")
+        if not 0.01 <= self.temperature <= 100:
+            raise ValueError(f"temperature: expected a number from 0.01 to 100, got {self.temperature}")
+
+    def require_free_size(self) -> None:
+        """Raise ModelError if the network takes pictures of its resolution alone."""
+        if self.onnx is not None and not self.onnx.free_size:
+            width, height = self.resolution
+            raise ModelError(
+                f"model {self.name} takes pictures of {width}x{height} alone: leave its resolution"
+            )
+
+    def build_network(self) -> SegmentationNetwork:
+        """The network this model names, with random weights."""
+        from canet_ros.network import build_network
+
+        network = build_network(len(self.classes), self.backbone, self.fusion, self.architecture, self.head)
+        network.backbone.narrow(self.hidden_channels)
+        return network
+
+    def normalize(self, rgb: Tensor) -> Tensor:
+        """Pixels of 0..255, RGB (B, 3, H, W) of any type, as the network takes them, float32."""
+        pixels = rgb.float() / 255
+        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+def available_models() -> dict[str, Path]:
+    """Name and folder of every model that can be loaded by name."""
+    models: dict[str, Path] = {}
+    for folder in share_folders("models"):
+        for spec_file in sorted(folder.glob(f"*/{SPEC_FILE}")):
+            models.setdefault(spec_file.parent.name, spec_file.parent)
+    return models
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder of a model given by its name under models/ or by its path.
+
+    Raises:
+        ModelError: there is no such model; the message lists those there are.
+    """
+    as_path = Path(name_or_path).expanduser()
+    if (as_path / SPEC_FILE).is_file():
+        return as_path
+    models = available_models()
+    if str(name_or_path) in models:
+        return models[str(name_or_path)]
+    known = ", ".join(models) or "none"
+    raise ModelError(
+        f"no model {str(name_or_path)!r}: give a folder that holds {SPEC_FILE}, or one of: {known}"
+    )
+
+
+def shipped_model(architecture: str, backbone: str) -> str:
+    """Name of the model that comes with the package for an architecture and a backbone.
+
+    Raises:
+        ModelError: none does.
+    """
+    prefix = f"{architecture}-{backbone}-"
+    for name in available_models():
+        if name.startswith(prefix):
+            return name
+    known = ", ".join(available_models()) or "none"
+    raise ModelError(
+        f"no shipped model for architecture {architecture!r} with backbone {backbone!r}: "
+        f"set 'model' to a model folder (made by '{canet_command('train')}'), or choose from: {known}"
+    )
+
+
+def load_spec(folder: Path) -> ModelSpec:
+    """Read and check ``model.yaml``.
+
+    Raises:
+        ModelError: the file is missing, is not YAML, or lacks or misspells something.
+    """
+    path = folder / SPEC_FILE
+    try:
+        raw = read_yaml(path)
+        if not isinstance(raw, dict):
+            raise ValueError("expected entries like name: my_model")
+        _refuse_misspelt(raw)
+        network = raw.get("network", "torch")
+        if network not in NETWORKS:
+            raise ValueError(f"unknown network {network!r}: choose one of {', '.join(NETWORKS)}")
+        common: dict[str, Any] = {
+            "name": _name(raw["name"]),
+            "classes": parse_class_table(raw["classes"]),
+            "resolution": parse_resolution(str(raw["resolution"])),
+            "training": _mapping(raw, "training"),
+            "metrics": _mapping(raw, "metrics"),
+            "weights_sha256": str(raw.get("weights_sha256") or ""),
+            "temperature": _temperature(raw.get("temperature", 1.0)),
+            "familiar": {name: _range(name, value) for name, value in _mapping(raw, "familiar").items()},
+        }
+        if network == "onnx":
+            interface = parse_onnx_interface(raw)
+            return ModelSpec(**common, architecture="onnx", backbone="", fusion="", head="", onnx=interface)
+        return ModelSpec(
+            **common,
+            architecture=str(raw["architecture"]),
+            backbone=str(raw["backbone"]),
+            hidden_channels=_hidden_channels(raw),
+            fusion=str(raw["fusion"]),
+            head=str(raw.get("head", "bilinear")),
+            mean=three_floats(raw, "mean"),
+            std=three_floats(raw, "std"),
+        )
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    except KeyError as error:
+        raise ModelError(f"{path}: the entry {error} is missing") from error
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"{path}: {' '.join(str(error).split())[:500]}") from error
+
+
+def load_network(folder: Path) -> tuple[ModelSpec, SegmentationNetwork]:
+    """The model's spec and its network with its weights, fp32, in eval mode, on the CPU.
+
+    Raises:
+        ModelError: a file is missing or broken, or a tensor's name or shape does not fit the spec.
+    """
+    from safetensors.torch import load_file
+
+    spec = load_spec(folder)
+    if spec.onnx is not None:
+        raise ModelError(
+            f"model {spec.name} is an ONNX network: this takes one in PyTorch, made by 'canet train'"
+        )
+    found = _check_weights(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
+    try:
+        network = spec.build_network()
+    except ValueError as error:
+        raise ModelError(f"{folder / SPEC_FILE}: {error}") from error
+    expected = network.state_dict()
+    problems = weight_mismatches(expected, weights) or _wrong_numbers(expected, weights)
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise ModelError(f"{path} does not fit its {SPEC_FILE}: {'; '.join(problems[:5])}{more}")
+    _require_hash(path, spec, found)
+    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in weights.items()})
+    return spec, network.eval()
+
+
+def require_weights(folder: Path, spec: ModelSpec) -> str:
+    """SHA-256 of the weights, hex.
+
+    Raises:
+        ModelError: they are missing, broken, or not those that model.yaml was written for.
+    """
+    found = _check_weights(folder)
+    _require_hash(folder / WEIGHTS_FILE, spec, found)
+    return found
+
+
+def _require_hash(path: Path, spec: ModelSpec, found: str) -> None:
+    if spec.weights_sha256 and found != spec.weights_sha256:
+        raise ModelError(
+            f"{path} is not the file that {SPEC_FILE} was written for (SHA-256 {found[:12]}..., expected "
+            f"{spec.weights_sha256[:12]}...): copy the whole model folder again"
+        )
+
+
+def weight_mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """A line for every tensor that is missing, left over, or of another shape."""
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not in this network" for name in found if name not in expected]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    return problems
+
+
+def _wrong_numbers(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """A line for every tensor whose numbers are of another kind, none (NaN), infinite, or a negative variance."""
+    problems = []
+    for name, tensor in found.items():
+        if tensor.is_complex() or tensor.is_floating_point() != expected[name].is_floating_point():
+            problems.append(f"{name} is of {tensor.dtype}, expected {expected[name].dtype}")
+        elif tensor.is_floating_point():
+            numbers = tensor.float()
+            if not numbers.isfinite().all():
+                problems.append(f"{name} holds what is not a number, or infinite")
+            elif name.endswith("running_var") and (numbers < 0).any():
+                problems.append(f"{name} holds a negative variance")
+    return problems
+
+
+def _check_weights(folder: Path) -> str:
+    """SHA-256 of the weights' file, hex, after a look at its size and its header."""
+    path = folder / WEIGHTS_FILE
+    try:
+        require_file(path, _MAX_WEIGHTS_BYTES)
+        with path.open("rb") as file:
+            if int.from_bytes(file.read(8), "little") > _MAX_HEADER_BYTES:
+                raise ValueError("its header is too long")
+        found = sha256(path)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path} is missing: copy the whole model folder, or train with '{canet_command('train')}'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
+    return found
+
+
+def save_model(folder: Path, spec: ModelSpec, network: SegmentationNetwork, half: bool = True) -> None:
+    """Write a model folder; ``half`` stores floating-point weights as fp16. Raises OSError where it cannot."""
+    weights = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu()
+        for name, tensor in network.state_dict().items()
+    }
+    write_weights(folder / WEIGHTS_FILE, weights)
+    save_spec(folder, spec)
+
+
+def save_spec(folder: Path, spec: ModelSpec) -> None:
+    """Write ``model.yaml``; raises OSError where it cannot."""
+    network: dict[str, Any] = {
+        "architecture": spec.architecture,
+        "backbone": spec.backbone,
+        **({"hidden_channels": dict(spec.hidden_channels)} if spec.hidden_channels else {}),
+        "fusion": spec.fusion,
+        "head": spec.head,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+    }
+    raw = {
+        "name": spec.name,
+        **(network if spec.onnx is None else {"network": "onnx", **spec.onnx.yaml}),
+        "resolution": f"{spec.resolution[0]}x{spec.resolution[1]}",
+        "classes": [
+            {"name": name, "color": list(color)}
+            for name, color in zip(spec.classes.names, spec.classes.colors)
+        ],
+        **({"temperature": spec.temperature} if spec.temperature != 1 else {}),
+        **({"familiar": {name: list(span) for name, span in spec.familiar.items()}} if spec.familiar else {}),
+        "training": dict(spec.training),
+        "metrics": dict(spec.metrics),
+    }
+    if (folder / WEIGHTS_FILE).is_file():
+        raw["weights_sha256"] = sha256(folder / WEIGHTS_FILE)
+    text = yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, width=110)
+    write_text(folder / SPEC_FILE, "# SPDX-License-Identifier: Apache-2.0\n" + text)
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; raises OSError where it cannot."""
+    from safetensors.torch import save_file
+
+    with atomic_write(path) as new:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def graph_hash(folder: Path) -> str:
+    """SHA-256 of the weights and of what shapes the graph, hex: the key of everything that is derived from the model.
+
+    Names and colours of the classes, training and metrics leave the graph as it is.
+
+    Raises:
+        ModelError: the model is broken.
+    """
+    spec = load_spec(folder)
+    shape = {one.name: getattr(spec, one.name) for one in fields(spec) if one.name not in _OUTSIDE_THE_GRAPH}
+    digest = hashlib.sha256(repr((len(spec.classes), shape)).encode())
+    for path in _weight_files(folder):
+        digest.update((_check_weights(folder) if path.name == WEIGHTS_FILE else sha256(path)).encode())
+    return digest.hexdigest()
+
+
+def _name(value: Any) -> str:
+    """A name is shown, logged, and part of paths."""
+    name = str(value) if isinstance(value, (str, int, float)) else ""
+    if not name.strip() or len(name) > 100 or not name.isprintable() or "/" in name or name in (".", ".."):
+        raise ValueError(f"name {str(value)[:100]!r}: expected up to 100 printable characters without /")
+    return name
+
+
+def _mapping(raw: Mapping[str, Any], entry: str) -> Mapping[str, Any]:
+    value = raw.get(entry) or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{entry}: expected entries, got {type(value).__name__}")
+    return value
+
+
+def weights_file(folder: Path) -> Path:
+    """Where a model's weights lie, for the most part: an ONNX network may have more of them beside its file."""
+    own = folder / MODEL_FILE
+    return own if own.is_file() else folder / WEIGHTS_FILE
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Of an ONNX network all that is in the folder but what we add to it."""
+    if weights_file(folder).name == WEIGHTS_FILE:
+        return [folder / WEIGHTS_FILE]
+    ours = (SPEC_FILE, INT8_FILE, "selftest.png", "selftest_mask.png")
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ours)
+
+
+def _range(name: str, values: Any) -> tuple[float, float]:
+    try:
+        lowest, highest = (float(value) for value in values)
+    except (TypeError, ValueError):
+        raise ValueError(f"familiar: {name}: expected [lowest, highest], got {values!r}") from None
+    return lowest, highest
+
+
+def _hidden_channels(raw: Mapping[str, Any]) -> Mapping[int, int]:
+    channels: Mapping[Any, Any] = _mapping(raw, "hidden_channels")
+    if not all(type(number) is int for number in (*channels, *channels.values())):
+        raise ValueError(f"hidden_channels: expected numbers of blocks and of channels, got {dict(channels)}")
+    return channels
+
+
+def _temperature(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"temperature: expected a number, got {value!r}") from None
+
+
+def _refuse_misspelt(raw: Mapping[str, Any]) -> None:
+    """Entries of the user's own are allowed; one that is nearly an entry that is missing is not."""
+    missing = [name for name in _ENTRIES if name not in raw]
+    for entry in raw:
+        near = difflib.get_close_matches(str(entry), missing, 1, 0.8)
+        if near and entry not in _ENTRIES:
+            raise ValueError(f"unknown entry {entry!r}: did you mean {near[0]!r}?")

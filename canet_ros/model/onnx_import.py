@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find out how a network that is not ours takes images and gives classes: from its graph, and from one image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx.shape_inference
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from canet_ros.model.model_folder import ModelError, Resolution, parse_resolution
+from canet_ros.model.onnx_evidence import GraphEvidence, Kind, OutputEvidence
+from canet_ros.model.onnx_interface import INPUT, OnnxInterface, Triple
+from canet_ros.model.onnx_network import (
+    channels_and_size,
+    graph_inputs,
+    is_float,
+    onnx_runner,
+    pixels_to_output,
+    sides_of_ids,
+    words,
+)
+from canet_ros.names import LAYOUTS, ONNX_OUTPUTS
+from canet_ros.opencv import bring_to_size
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the user said of the network; None where it is to be found out. As ``OnnxInterface`` has them."""
+
+    input: str | None = None
+    input_layout: str | None = None
+    color: str | None = None
+    scale: float | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    resolution: Resolution | None = None
+    output: str | None = None
+    gives: str | None = None
+    output_layout: str | None = None
+
+
+def find_interface(
+    network: Any, classes: int | None, answers: Answers, picture: NDArray[np.uint8]
+) -> tuple[OnnxInterface, Resolution]:
+    """The interface and the resolution (width, height) of a graph (onnx.ModelProto).
+
+    Args:
+        classes: how many; None if nobody said.
+        picture: (H, W, 3) BGR uint8 of any size, to try the network on.
+
+    Raises:
+        ModelError: it takes or gives something else than pictures and classes, or does not run.
+        ValueError: the graph leaves something open; the message names all options that say it.
+    """
+    values, results = graph_inputs(network), list(network.graph.output)
+    if not values or not all(value.type.HasField("tensor_type") for value in (*values, *results)):
+        raise ModelError(
+            "the graph has inputs or outputs that are no tensors: export it with a picture as its input"
+        )
+    if not results:
+        raise ModelError("the graph has no output")
+    missing = [] if classes else ["--classes TABLE, a name or a YAML file of the classes it was trained on"]
+    value = _one(values, answers.input, "input", missing)
+    result = _one(results, answers.output, "output", missing)
+    if value is None or result is None:
+        raise _open_questions(missing)
+    kind = value.type.tensor_type.elem_type
+    dims = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+    if len(dims) != 4:
+        raise ModelError(
+            f"the input {value.name!r} is {words(dims)}: a picture has 4 dimensions, B, C, H and W"
+        )
+    evidence = _evidence(network)
+    layout = answers.input_layout or _layout(dims, 3) or evidence.input_layout(value.name)
+    channels = [dims[side] for side, name in ((1, "NCHW"), (3, "NHWC")) if layout in (None, name)]
+    if not {None, 3} & set(channels):
+        raise ModelError(
+            f"the input {value.name!r} is {words(dims)}{f', as {layout}' if layout else ''}: a picture has 3 channels"
+        )
+    if layout is None:
+        missing.append(f"--input-layout {' or '.join(LAYOUTS)}, for the input is {words(dims)}")
+        layout = LAYOUTS[0]
+    batch, *rest = dims
+    height, width = rest[:2] if layout == "NHWC" else rest[1:]
+    if batch not in (None, 1):
+        raise ModelError(
+            f"the input {value.name!r} takes {batch} pictures at once: export it with a batch of 1 or any"
+        )
+    size = answers.resolution or ((width, height) if width and height else None)
+    if size is None:
+        missing.append("--resolution WIDTHxHEIGHT, for the network takes any size")
+    else:
+        parse_resolution(f"{size[0]}x{size[1]}")
+    if answers.color is None:
+        missing.append("--color rgb or bgr, the order of the input's channels")
+    scale, mean, std = _normalisation(answers, kind, evidence.takes_bytes(value.name), missing)
+    if size is None or classes is None or missing:
+        raise _open_questions(missing)
+    interface = OnnxInterface(
+        input=value.name,
+        output=result.name,
+        input_layout=layout,
+        color=answers.color or "",
+        scale=scale,
+        mean=mean,
+        std=std,
+        free_size=not (width and height),
+        free_batch=batch is None,
+        gives=answers.gives or "logits",
+        output_layout=answers.output_layout or "NCHW",
+    )
+    free_batch, found = _try(network, interface, size, picture)
+    interface = replace(interface, free_batch=free_batch)
+    if interface.free_size:
+        interface = replace(interface, free_size=_runs_at_another_size(network, interface, size, picture))
+    floats = is_float(result.type.tensor_type.elem_type)
+    return _with_output(interface, evidence, classes, answers, found, floats), size
+
+
+def _evidence(network: Any) -> GraphEvidence:
+    try:
+        return GraphEvidence(onnx.shape_inference.infer_shapes(network))
+    except Exception:  # what stops the inference of shapes may still run
+        return GraphEvidence(network)
+
+
+def _one(values: Sequence[Any], name: str | None, what: str, missing: list[str]) -> Any | None:
+    """The value that was asked for, or the only one."""
+    names = ", ".join(value.name for value in values)
+    if name is None and len(values) == 1:
+        return values[0]
+    if name is None:
+        missing.append(f"--{what} NAME, one of {names}")
+        return None
+    chosen = [value for value in values if value.name == name]
+    if not chosen:
+        raise ModelError(f"the graph has no {what} {name!r}, only {names}")
+    return chosen[0]
+
+
+def _open_questions(missing: Sequence[str]) -> ValueError:
+    return ValueError("the graph does not say everything; give\n  " + "\n  ".join(missing))
+
+
+def _layout(dims: Sequence[int | None], channels: int) -> str | None:
+    """The layout of a shape, where only one of the two has that many channels."""
+    first, last = dims[1] == channels, dims[3] == channels
+    if first != last:
+        return "NCHW" if first else "NHWC"
+    return None
+
+
+def _normalisation(
+    answers: Answers, kind: int, takes_bytes: bool, missing: list[str]
+) -> tuple[float, Triple, Triple]:
+    """Scale, mean and standard deviation; inputs of whole numbers, and graphs that scale, take pixels as they are.
+
+    Raises:
+        ValueError: the three contradict each other, or the graph.
+    """
+    floats = is_float(kind)
+    asked = floats or kind == TensorProto.INT8  # whose numbers end at 127, where pixels end at 255
+    scale, mean, std = answers.scale, answers.mean or (0.0, 0.0, 0.0), answers.std or (1.0, 1.0, 1.0)
+    if (answers.scale, answers.mean, answers.std) == (None, None, None) and asked and not takes_bytes:
+        missing.append(
+            "--scale, --mean and --std, for an input of floats or int8: (scale * pixel - mean) / std, in PyTorch often "
+            "--scale 1/255 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; --scale 1 where the graph itself does it"
+        )
+    elif scale is None and floats and not takes_bytes:
+        of_bytes = max(map(abs, mean)) > 1 or max(std) > 1
+        if of_bytes == (any(0 < abs(value) < 1 for value in mean) or min(std) < 1):
+            missing.append(
+                "--scale: mean and std do not tell whether they are of pixels of 0 to 255 (--scale 1) or of 0 to 1 "
+                "(--scale 1/255)"
+            )
+        scale = 1.0 if of_bytes else 1 / 255
+    scale = 1.0 if scale is None else scale
+    most = 255 * abs(scale)
+    of_three = f"--mean {' '.join(f'{x:g}' for x in mean)} --std {' '.join(f'{x:g}' for x in std)}"
+    if most and (max(map(abs, mean)) > 1.001 * most or max(std) > 1.001 * max(most, 1)):
+        raise ValueError(
+            f"{of_three}: with a scale of {scale:g} pixels are 0 to {most:g}, and these are of larger ones: give "
+            "--scale 1 for a mean and std of pixels of 0 to 255"
+        )
+    if most > 2 and all(0 < value < 1 for value in mean) and max(std) < 1:
+        raise ValueError(
+            f"{of_three}: with a scale of {scale:g} pixels are 0 to {most:g}, and these are of smaller ones: give "
+            "--scale 1/255 for a mean and std of pixels of 0 to 1"
+        )
+    if takes_bytes and floats and 0 < most <= 2:
+        raise ValueError(
+            f"--scale {scale:g}: the graph itself scales pixels of 0 to 255: give --scale 1, and neither mean nor std"
+        )
+    return scale, mean, std
+
+
+def _try(
+    network: Any, interface: OnnxInterface, resolution: Resolution, picture: NDArray[np.uint8]
+) -> tuple[bool, NDArray[np.float32]]:
+    """Whether it takes several pictures at once, and what it gives for one (H, W, 3) BGR uint8 of any size."""
+    pictures = np.empty((2, resolution[1], resolution[0], 3), np.uint8)
+    bring_to_size(picture, pictures[0])
+    pictures[1] = pictures[0, :, ::-1]
+    if interface.free_batch:
+        # Exporters declare a free batch also where the graph has one picture written into it.
+        try:
+            run = onnx_runner(pixels_to_output(network, interface, resolution))
+            together, *single = (run({INPUT: some}) for some in (pictures, pictures[:1], pictures[1:]))
+            alone = np.concatenate(single)
+            if together.shape == alone.shape and np.allclose(together, alone, atol=1e-2):
+                return True, single[0]
+        except ModelError:
+            pass
+    run = onnx_runner(pixels_to_output(network, replace(interface, free_batch=False), resolution))
+    return False, run({INPUT: pictures[:1]})
+
+
+def _runs_at_another_size(
+    network: Any, interface: OnnxInterface, resolution: Resolution, picture: NDArray[np.uint8]
+) -> bool:
+    """Exporters declare free sides also where the graph has one size written into it."""
+    other = (resolution[0] + 64, resolution[1] + 64)  # of networks that take multiples of 64 at most
+    try:
+        _try(network, interface, other, picture)
+    except ModelError:
+        return False
+    return True
+
+
+def _with_output(
+    interface: OnnxInterface,
+    evidence: GraphEvidence,
+    classes: int,
+    answers: Answers,
+    found: NDArray[np.float32],
+    floats: bool,
+) -> OnnxInterface:
+    """The interface, completed by what the graph says about its output and, where it does not, by what came out."""
+    if np.isnan(found).any():
+        raise ModelError(
+            f"the output {interface.output!r} is not a number (NaN) on the picture: are scale, mean and std right?"
+        )
+    shape = list(found.shape)
+    of_graph = evidence.output(interface.output)
+    one_channel = len(shape) < 4 or 1 in (shape[1], shape[3])
+    gives = answers.gives or _gives(interface.output, of_graph, found, one_channel, floats)
+    name = f"the output {interface.output!r}"
+    if gives == "ids":
+        sides_of_ids(shape)
+        if (found != np.round(found)).any():
+            raise ModelError(f"{name} is not whole numbers, as class ids are: choose another --output-kind")
+        if of_graph.kind is Kind.IDS and of_graph.classes not in (None, classes):
+            raise ModelError(
+                f"{name} is the id of one of {of_graph.classes} classes, and the class table has {classes}: give the "
+                "table of those that the network was trained on"
+            )
+        return replace(interface, gives="ids")
+    if gives == "probabilities" and (found.min() < -0.5 or found.max() > 1.5):
+        raise ModelError(
+            f"{name} is not probabilities, but {found.min():g} to {found.max():g} on the image: choose another "
+            "--output-kind, or export it without what scales them"
+        )
+    if len(shape) < 4 and len(found) == 1 and classes == 2:
+        sides_of_ids(shape)
+        return replace(interface, gives=gives)
+    if len(shape) != 4:
+        raise ModelError(
+            f"{name} is {words(shape)}: logits are (B, classes, H, W) or (B, H, W, classes), "
+            "class ids (B, H, W); export it so, without flattening or leaving out the channels"
+        )
+    layout = answers.output_layout or evidence.output_layout(interface.output) or _layout(shape, classes)
+    if layout is None and classes == 2:
+        layout = _layout(shape, 1)
+    if layout is None and shape[1] == shape[3] == classes:
+        raise _open_questions([f"--output-layout {' or '.join(LAYOUTS)}, for the output is {words(shape)}"])
+    channels = channels_and_size(shape, layout)[0] if layout else 0
+    if channels != classes and (channels, classes) != (1, 2):
+        raise ModelError(
+            f"{name} is {words(shape)}, and the class table has {classes} classes"
+            + (f", not {channels} ({layout})" if layout else "")
+            + ": give the table of those that the network was trained on"
+        )
+    if channels == 1 and of_graph.kind is Kind.PROBABILITIES and of_graph.classes == 1:
+        raise ModelError(f"{name} is a Softmax over one channel, which is always 1: export it with a Sigmoid")
+    return replace(interface, gives=gives, output_layout=layout or "NCHW")
+
+
+def _gives(
+    output: str, of_graph: OutputEvidence, found: NDArray[np.float32], one_channel: bool, floats: bool
+) -> str:
+    """One of ``ONNX_OUTPUTS``: by graph and type, and only where both leave it open by the values of one image.
+
+    Raises:
+        ValueError: all of them leave it open.
+    """
+    kind = of_graph.kind
+    if kind is Kind.IDS:
+        return "ids" if one_channel else "probabilities"  # of each class 0 or 1
+    if kind is Kind.UNKNOWN and not floats and one_channel:
+        return "ids"
+    if floats and kind in (Kind.LOGITS, Kind.PROBABILITIES):
+        return "logits" if kind is Kind.LOGITS else "probabilities"
+    if not one_channel and kind is not Kind.UNKNOWN and (floats or kind is not Kind.PROBABILITIES):
+        return "logits"  # whose order is right
+    if kind is Kind.UNKNOWN:
+        in_range = found.min() >= 0 and found.max() <= 1 + 1e-3
+        if not one_channel and in_range and np.allclose(found.sum(axis=1), 1, atol=1e-3):
+            return "probabilities"
+        if not one_channel and in_range and np.allclose(found.sum(axis=3), 1, atol=1e-3):
+            return "probabilities"
+        if found.min() < 0 < found.max() or not (one_channel or in_range):
+            return "logits"
+    numbers = f"{'floats' if floats else 'whole numbers'} of {found.min():g} to {found.max():g} on the image"
+    raise _open_questions(
+        [
+            f"--output-kind {', '.join(ONNX_OUTPUTS[:-1])} or {ONNX_OUTPUTS[-1]}: the output {output!r} is "
+            f"{kind.value} by the graph, {numbers}; of one channel, the second class is where logits are above 0, "
+            "probabilities above 0.5; or export it without what follows the last Sigmoid, Softmax or convolution"
+        ]
+    )

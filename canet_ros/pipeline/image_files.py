@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures from files: one picture, a folder of them, or a video."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.image_header import exif_orientation, has_several_images
+from canet_ros.opencv import ImageFileError, read_image
+
+PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture (H, W, 3) BGR uint8 and its name: the file's, or the video's with the number of the frame."""
+
+    name: str
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What an input holds.
+
+    Attributes:
+        count: how many pictures, as far as the file says; for a progress bar.
+        rate_hz: frames per second of a video; 0 where there is no rate.
+        pictures: read one by one.
+    """
+
+    count: int
+    rate_hz: float
+    pictures: Iterator[Picture]
+
+
+def open_pictures(path: Path, warn: Callable[[str], None], name: str = "") -> Pictures:
+    """Pictures of a file, of a folder (by name) or of a video.
+
+    Args:
+        path: file or folder.
+        warn: told about each picture that is skipped because it cannot be read, and of a video that ends early.
+        name: of a file's pictures, instead of its own.
+
+    Raises:
+        ValueError: there is nothing of the kind at the path.
+    """
+    files = find_files(path)
+    if is_video(files[0]):
+        return _open_video(path, warn, name or path.stem)
+    return Pictures(len(files), 0.0, _read_files(files, warn, name))
+
+
+def find_files(path: Path) -> list[Path]:
+    """The file itself, or the pictures in a folder by name; raises as ``open_pictures``."""
+    if not path.exists() and not path.is_symlink():  # a link to nothing is told of when it is read
+        raise ValueError(f"input {path} does not exist")
+    if not path.is_dir():
+        return [path]
+    files = [
+        file
+        for file in sorted(path.iterdir())
+        if file.suffix.lower() in PICTURE_SUFFIXES and not file.is_dir()
+    ]
+    if not files:
+        raise ValueError(f"input {path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    return files
+
+
+def differences_from_file(files: Iterable[Path]) -> list[str]:
+    """Sentences on images that are read otherwise than they are stored: the first of several, or turned by EXIF."""
+    several, turned = [], []
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix in (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg"):
+            with contextlib.suppress(OSError), file.open("rb") as opened:  # told when it is read
+                data = opened.read(2**17 if suffix.startswith(".j") else -1)
+                several += [str(file)] * has_several_images(data)
+                turned += [str(file)] * (exif_orientation(data) != 1)
+    sentences = []
+    if several:
+        sentences.append(
+            f"{in_short(several)}: several pictures in one file, of which the first alone is taken"
+        )
+    if turned:
+        sentences.append(
+            f"{in_short(turned)}: images with an EXIF orientation ({len(turned)}) are turned by it; masks and labels "
+            "belong to the turned image, not to the pixels as they are stored"
+        )
+    return sentences
+
+
+def in_short(names: Sequence[str], most: int = 3) -> str:
+    """The first of them, and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def is_video(file: Path) -> bool:
+    """By its name: whatever is no picture must be a video."""
+    return file.suffix.lower() not in PICTURE_SUFFIXES
+
+
+def distinct_names(files: Sequence[Path]) -> dict[Path, str]:
+    """Names of files for what is made of them, no two alike: as short as tells all of them apart.
+
+    Without suffix (``1``); with it (``1.png``); in the folder's name without (``front/1``) and with (``front/1.png``),
+    and so on upwards. A file that comes twice is there once. A video's frames are ``<name>_000000`` and so on.
+    """
+    by_place = {file.resolve(): file for file in files}
+    depth = 1
+    while True:
+        tails = {file: Path(*place.parts[-depth:]) for place, file in by_place.items()}
+        for names in (
+            {file: str(tail.with_suffix("")) for file, tail in tails.items()},
+            {file: str(tail) for file, tail in tails.items()},
+        ):
+            if _are_distinct(names):
+                return names
+        depth += 1
+
+
+def _are_distinct(names: Mapping[Path, str]) -> bool:
+    taken = set(names.values())
+    frames = tuple(f"{name}_" for file, name in names.items() if is_video(file))
+    return len(taken) == len(names) and not any(
+        name.startswith(frames) and name.rpartition("_")[2].isdigit() for name in taken
+    )
+
+
+def _read_files(files: list[Path], warn: Callable[[str], None], name: str) -> Iterator[Picture]:
+    for file in files:
+        try:
+            yield Picture(name or file.stem, read_image(file))
+        except (ImageFileError, OSError) as error:
+            warn(str(error))
+
+
+def _open_video(path: Path, warn: Callable[[str], None], name: str) -> Pictures:
+    video = cv2.VideoCapture(str(path))
+    if not video.isOpened():
+        raise ValueError(f"input {path} is no picture or video that OpenCV can read")
+    count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def frames() -> Iterator[Picture]:
+        index = 0
+        while True:
+            there, image = video.read()
+            if not there:
+                break
+            yield Picture(f"{name}_{index:06d}", np.asarray(image, np.uint8))
+            index += 1
+        # Some containers only estimate how many there are.
+        if index < max(1, 0.98 * count):
+            warn(f"{path} ends after {index} frames of {count}")
+
+    return Pictures(count, float(video.get(cv2.CAP_PROP_FPS)), frames())

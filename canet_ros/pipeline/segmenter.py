@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of any size in, masks of the same size out."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros import activity as progress
+from canet_ros.engines import Engine, EngineRequest, create_engine
+from canet_ros.engines.engine import UNLIMITED, is_out_of_memory, require_result
+from canet_ros.errors import EngineError, in_one_line
+from canet_ros.files import write_image
+from canet_ros.model.class_table import UNLABELLED, ClassTable
+from canet_ros.model.model_folder import (
+    ModelSpec,
+    Resolution,
+    find_model,
+    graph_hash,
+    load_spec,
+    parse_resolution,
+)
+from canet_ros.opencv import bring_to_size, in_color, read_image, require_array, resize
+from canet_ros.pipeline.camera_shape import CAMERA, camera_resolution
+from canet_ros.pipeline.visualization import color_lookup_table, overlay
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Of one picture: class id per pixel and probability of that class (0..255), (H, W) uint8 each.
+
+    ``classes`` says what the ids stand for; a segmenter's results have it.
+    """
+
+    mask: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
+    classes: ClassTable | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id."""
+        return self.classes.names if self.classes else ()
+
+    def overlay(self, image: NDArray[np.uint8], alpha: float = 0.5) -> NDArray[np.uint8]:
+        """The class colours, with weight ``alpha`` of 0..1, over the image of the mask's size; (H, W, 3) BGR uint8.
+
+        Raises:
+            ValueError: the image has another size, or there is no class table.
+        """
+        if self.classes is None or image.shape[:2] != self.mask.shape:
+            raise ValueError(
+                f"an overlay takes a class table and an image of {self.mask.shape}, not {image.shape}"
+            )
+        return overlay(in_color(image), self.mask, color_lookup_table(self.classes, "bgr"), alpha)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mask as a grey image of class ids, by its suffix (use .png); raises as ``files.write_image``."""
+        write_image(Path(path), self.mask)
+
+    def unlabelled_below(self, min_confidence: float) -> Segmentation:
+        """The same with the mask at ``UNLABELLED`` where the confidence is below ``min_confidence``, 0..1."""
+        if min_confidence <= 0:
+            return self
+        unsure = self.confidence < math.ceil(255 * min_confidence)
+        return Segmentation(np.where(unsure, np.uint8(UNLABELLED), self.mask), self.confidence, self.classes)
+
+    def resized(self, size: Resolution) -> Segmentation:
+        """The same at another (width, height), by nearest neighbour: class ids are never mixed."""
+        return self if self.mask.shape == (size[1], size[0]) else _AtAnotherSize(self, size)
+
+
+class _AtAnotherSize(Segmentation):
+    """Planes are made when somebody asks: few want the confidence."""
+
+    _found: Segmentation
+    _size: Resolution
+
+    def __init__(self, found: Segmentation, size: Resolution) -> None:
+        vars(self).update(_found=found, _size=size, classes=found.classes)
+
+    @functools.cached_property
+    def mask(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        return resize_nearest(self._found.mask, self._size)
+
+    @functools.cached_property
+    def confidence(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        return resize_nearest(self._found.confidence, self._size)
+
+
+class Segmenter:
+    """A model on an engine, ready to run.
+
+    The picture is brought to the network's resolution on the host: fewer bytes cross to a GPU, and every engine sees
+    the same pixels.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, engine: Engine, resolution: Resolution, folder: Path, graph_hash: str
+    ) -> None:
+        self.spec = spec
+        self.engine = engine
+        self.resolution = resolution
+        self.folder = folder
+        self.graph_hash = graph_hash
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str],
+        device: str = "auto",
+        engine: str = "auto",
+        precision: str = "auto",
+        resolution: str | Resolution | None = None,
+        max_batch: int = 1,
+        streams: int = 0,
+    ) -> Segmenter:
+        """Load a model by name or folder, and warm it up.
+
+        Args:
+            model: name under models/, or a path to a model folder.
+            device: auto, cpu, cuda or cuda:N.
+            engine: auto or one of ``names.ENGINES``.
+            precision: auto or one of ``names.PRECISIONS``.
+            resolution: (width, height) or "WIDTHxHEIGHT" of the network's input; None or "" for the model's own;
+                "camera" for the shape of the first picture, at which the engine is made then.
+            max_batch: how many pictures a call will hold at most, for engines that prepare for each number (GPUs).
+            streams: see ``EngineRequest``; as many threads as ``engine.streams`` says may then call at once.
+
+        Raises:
+            ModelError: the model is missing or broken.
+            EngineError: engine, device or precision cannot be had here.
+            ValueError: the resolution is not one.
+        """
+        folder = find_model(model)
+        spec, hash_before = load_spec(folder), graph_hash(folder)
+        if resolution == CAMERA:
+            spec.require_free_size()
+            any_size = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch)
+            return CameraShapedSegmenter(
+                spec, lambda size: create_engine(replace(any_size, resolution=size)), folder, hash_before
+            )
+        if isinstance(resolution, str):
+            resolution = parse_resolution(resolution) if resolution else None
+        size = resolution or spec.resolution
+        request = EngineRequest(folder, size, engine, device, precision, max_batch, streams)
+        return cls(spec, create_engine(request), size, folder, hash_before)
+
+    def is_current(self) -> bool:
+        """Whether the model's folder still holds what was loaded; one that was trained anew in place does not.
+
+        Raises:
+            ModelError: what it holds now is broken.
+        """
+        return load_spec(self.folder) == self.spec and graph_hash(self.folder) == self.graph_hash
+
+    @property
+    def resolution_text(self) -> str:
+        """For people: ``480x360``."""
+        return f"{self.resolution[0]}x{self.resolution[1]}"
+
+    def begin(self) -> None:
+        """Other cameras than before may come from now on."""
+
+    def shape_problem(self, image: NDArray[np.uint8]) -> str:
+        """Why a picture cannot be segmented beside those so far; empty: it can."""
+        return ""
+
+    def __call__(self, image: NDArray[np.uint8] | str | os.PathLike[str]) -> Segmentation:
+        """Segment one image: (H, W, 3) BGR or (H, W) grey, uint8, or the path of a file of one.
+
+        Raises:
+            TypeError: it is neither an array nor a path.
+            ValueError: the array is anything else, or the file cannot be decoded (``ImageError``).
+            OSError: the file cannot be read.
+            EngineError: as ``segment_batch``.
+        """
+        if isinstance(image, (str, os.PathLike)):
+            image = read_image(Path(image))
+        require_array(image)
+        return self.segment_batch([image])[0].resized((image.shape[1], image.shape[0]))
+
+    def segment_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        """Segment pictures of any sizes at once; the results have the network's resolution (see ``resized``).
+
+        Raises:
+            TypeError: an image is not an array.
+            ValueError: an array is not (H, W, 3) or (H, W) uint8 with at least one pixel.
+            EngineError: the engine fails, or returns what can be no result; the message names it.
+        """
+        width, height = self.resolution
+        batch = np.empty((len(images), height, width, 3), np.uint8)
+        for image, place in zip(images, batch):
+            bring_to_size(image, place)
+        results: list[Segmentation] = []
+        while len(results) < len(batch):
+            part = batch[len(results) : len(results) + self.engine.most_at_once]
+            try:
+                masks, confidences = self._run(part)
+            except EngineError as error:
+                if len(part) == 1 or error.__cause__ is None or not is_out_of_memory(error.__cause__):
+                    raise
+                self.engine.most_at_once = len(part) // 2
+                self.engine.passed_over += (
+                    f"not {len(part)} pictures at once, but {len(part) // 2}: {error}",
+                )
+            else:
+                pairs = zip(masks, confidences)
+                results += (Segmentation(mask, confidence, self.spec.classes) for mask, confidence in pairs)
+        return results
+
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """What the engine returns, if it can be a result."""
+        engine = f"engine {self.engine.name} on {self.engine.device}"
+        try:
+            result = self.engine.run(images)
+            require_result(result, images)
+        except EngineError as error:
+            raise EngineError(f"{engine} {error}") from error.__cause__
+        except Exception as error:  # a library or a driver can throw anything
+            raise EngineError(f"{engine}: {in_one_line(error)}") from error
+        masks, confidences = result
+        highest, classes = int(masks.max()), len(self.spec.classes)
+        if highest >= classes and (masks[masks >= classes] != UNLABELLED).any():
+            raise EngineError(
+                f"{engine} returned a mask that holds class {highest}; the model has {classes} classes"
+            )
+        return masks, confidences
+
+
+class CameraShapedSegmenter(Segmenter):
+    """A segmenter whose resolution and engine follow from the shape of the first picture that it gets.
+
+    Until then ``engine`` says so and ``resolution`` is the model's own. A picture of another shape gets an engine of
+    its own, which takes seconds: who cannot wait asks ``shape_problem`` first.
+
+    Args:
+        build: makes the engine for a resolution; raises as ``load``.
+
+    Attributes:
+        prove: is given a segmenter of each new engine before it is used; raises EngineError if it must not be. The
+            engine of a shape that was refused is not made again.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, build: Callable[[Resolution], Engine], folder: Path, graph_hash: str
+    ) -> None:
+        super().__init__(spec, _EngineToCome(), spec.resolution, folder, graph_hash)
+        self._build = build
+        self.prove: Callable[[Segmenter], None] = _unproven
+        self._engines: dict[Resolution, Engine | EngineError] = {}
+        self._chosen = False
+
+    @property
+    def resolution_text(self) -> str:
+        return f"{super().resolution_text} for the camera" if self._chosen else "that of the first picture"
+
+    def begin(self) -> None:
+        self._chosen = False
+
+    def shape_problem(self, image: NDArray[np.uint8]) -> str:
+        fitting = self._fitting(image)
+        if not self._chosen:
+            self.resolution, self._chosen = fitting, True
+        if fitting == self.resolution:
+            return ""
+        width, height = self.resolution
+        return (
+            f"a picture of {image.shape[1]}x{image.shape[0]} has not the shape of the first that came, for which the "
+            f"resolution {width}x{height} was chosen: give cameras of other shapes a node of their own, or a "
+            "resolution; or deactivate and activate after a change"
+        )
+
+    def segment_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        shapes = {self._fitting(image) for image in images}
+        if len(shapes) > 1:
+            raise ValueError("with resolution 'camera' the pictures of a batch must have one shape")
+        for resolution in shapes:
+            if resolution not in self._engines:
+                with progress.doing("loading the engine for the shape of the camera's pictures"):
+                    self._engines[resolution] = self._proven(resolution)
+            engine = self._engines[resolution]
+            if isinstance(engine, EngineError):
+                raise engine
+            self.engine, self.resolution, self._chosen = engine, resolution, True
+        return super().segment_batch(images)
+
+    def _proven(self, resolution: Resolution) -> Engine | EngineError:
+        engine = self._build(resolution)
+        try:
+            self.prove(Segmenter(self.spec, engine, resolution, self.folder, self.graph_hash))
+        except EngineError as error:
+            return error
+        return engine
+
+    def _fitting(self, image: NDArray[np.uint8]) -> Resolution:
+        require_array(image)
+        if image.ndim < 2 or image.size == 0:
+            raise ValueError(f"expected a picture, got {image.dtype} {image.shape}")
+        return camera_resolution(self.spec.resolution, (image.shape[1], image.shape[0]))
+
+
+def _unproven(segmenter: Segmenter) -> None:
+    """Every engine is taken as right."""
+
+
+class _EngineToCome:
+    """In an engine's place until the shape of the camera is known."""
+
+    name = device = precision = "none yet"
+    reason = "made when the first picture shows the camera's shape"
+    passed_over: tuple[str, ...] = ()
+    most_at_once = UNLIMITED
+    streams = 1
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        raise EngineError("there is no engine before the first picture")
+
+
+def resize_nearest(plane: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:
+    """A plane (H, W) at another (width, height)."""
+    return resize(plane, size, cv2.INTER_NEAREST_EXACT)

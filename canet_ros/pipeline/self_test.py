@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A picture that comes with the model, and the mask that it must give: no engine is trusted before it has shown that.
+
+It catches what nobody sees in the figures: swapped channels, a picture upside down, overflow, a broken driver, wrong
+scales of int8, weights that are not the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from canet_ros.files import write_image
+from canet_ros.hints import canet_command
+from canet_ros.model.model_folder import ModelError
+from canet_ros.opencv import ImageFileError, Pixels, read_image, resize
+from canet_ros.pipeline.segmenter import Segmenter
+
+PICTURE_FILE = "selftest.png"
+MASK_FILE = "selftest_mask.png"
+# Share of the pixels that must agree with fp32 in PyTorch.
+AGREEMENT = 0.97
+# Right scales come to 0.965 to 0.993, swapped channels to 0.89 at most.
+AGREEMENT_OF_INT8 = 0.95
+# 0.89 to 0.96 are right from 240x180 to 960x720, upside down comes to 0.51 at most.
+AGREEMENT_AT_OTHER_RESOLUTIONS = 0.80
+# Below this share of the model's own pixels a right engine's mask tells nothing: 0.62 to 0.66 at 96x64.
+LEAST_SHARE_OF_PIXELS = 0.2
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What came of it.
+
+    Attributes:
+        agreement: share of the pixels in which the mask is the stored one; None: it was not tried.
+        threshold: the least that passes.
+        swapped: with red and blue exchanged before it, the engine agrees better: it exchanges them itself.
+        too_small: not tried, at so few pixels that a right engine cannot be told from a wrong one.
+    """
+
+    agreement: float | None
+    threshold: float
+    swapped: bool = False
+    too_small: bool = False
+
+    @property
+    def absent(self) -> bool:
+        return self.agreement is None
+
+    @property
+    def passed(self) -> bool:
+        """True also where there is nothing to compare with: see ``absent``."""
+        return self.agreement is None or (self.agreement >= self.threshold and not self.swapped)
+
+    def __str__(self) -> str:
+        if self.too_small:
+            return "not tested with the model's picture: too few pixels for it to tell anything"
+        if self.agreement is None:
+            command = canet_command("export --selftest --model FOLDER")
+            return f"the model has no picture to test engines with; {command} makes one"
+        compared = (
+            f"{100 * self.agreement:.1f} % of the pixels of the model's test picture are as they must be"
+        )
+        if self.swapped:
+            return f"{compared}, and more with red and blue exchanged: the engine exchanges them"
+        return f"{compared}{'' if self.passed else f', {100 * self.threshold:.0f} % are needed'}"
+
+
+def self_test(segmenter: Segmenter) -> SelfTest:
+    """Run the model's test picture through the engine and compare.
+
+    Raises:
+        EngineError: the engine fails.
+        ModelError: picture or mask are broken.
+    """
+    own = segmenter.resolution == segmenter.spec.resolution
+    own_threshold = AGREEMENT_OF_INT8 if segmenter.engine.precision == "int8" else AGREEMENT
+    threshold = own_threshold if own else AGREEMENT_AT_OTHER_RESOLUTIONS
+    (width, height), (own_width, own_height) = segmenter.resolution, segmenter.spec.resolution
+    if width * height < LEAST_SHARE_OF_PIXELS * own_width * own_height:
+        return SelfTest(None, threshold, too_small=True)
+    if not (segmenter.folder / PICTURE_FILE).exists():
+        return SelfTest(None, threshold)
+    picture, expected = _read(segmenter.folder, len(segmenter.spec.classes))
+    agreement = float((segmenter(picture).mask == expected).mean())
+    if own or agreement < threshold:
+        return SelfTest(agreement, threshold)
+    # Elsewhere masks differ by as much as swapped channels do at the model's own resolution.
+    exchanged = np.ascontiguousarray(picture[:, :, ::-1])
+    return SelfTest(agreement, threshold, float((segmenter(exchanged).mask == expected).mean()) > agreement)
+
+
+def write_self_test(folder: Path, pictures: Sequence[Pixels]) -> SelfTest:
+    """Store the most telling of some pictures and the mask that fp32 in PyTorch gives of it; replaces what was there.
+
+    Args:
+        pictures: (H, W, 3) BGR; brought to the model's own resolution.
+
+    Returns:
+        What the worst of the faults that are tried, channels swapped or the picture upside down, comes to: it must not
+        pass.
+
+    Raises:
+        ModelError: the model is broken, or every picture gives nearly the same mask with such a fault.
+        EngineError: the reference does not start.
+        OSError: the folder cannot be written.
+    """
+    reference = "auto" if (folder / "model.onnx").is_file() else "torch"
+    segmenter = Segmenter.load(folder, "cpu", reference, "fp32")
+    faults = []
+    for picture in pictures:
+        image = resize(picture, segmenter.resolution, cv2.INTER_AREA)
+        mask = segmenter(image).mask
+        swapped, turned = np.ascontiguousarray(image[:, :, ::-1]), np.ascontiguousarray(image[::-1, ::-1])
+        worst = max(float((segmenter(other).mask == mask).mean()) for other in (swapped, turned))
+        faults.append((worst, image, mask))
+    worst, image, mask = min(faults, key=lambda fault: fault[0])
+    if worst >= AGREEMENT_OF_INT8:
+        raise ModelError(
+            f"a picture with its channels swapped, or upside down, gives {100 * worst:.1f} % of the same mask: it "
+            "would pass as right; give more telling pictures, coloured and with several classes"
+        )
+    write_image(folder / PICTURE_FILE, image)
+    write_image(folder / MASK_FILE, mask)
+    return SelfTest(worst, AGREEMENT_OF_INT8)
+
+
+def _read(folder: Path, classes: int) -> tuple[Pixels, Pixels]:
+    try:
+        picture = read_image(folder / PICTURE_FILE)
+        mask = read_image(folder / MASK_FILE, cv2.IMREAD_UNCHANGED)
+    except (OSError, ImageFileError) as error:
+        raise ModelError(f"the model's test picture is broken: {error}") from error
+    if mask.dtype != np.uint8 or mask.shape != picture.shape[:2]:
+        raise ModelError(
+            f"{folder / MASK_FILE} is {mask.dtype} {mask.shape}, expected uint8 {picture.shape[:2]} as {PICTURE_FILE}"
+        )
+    return picture, mask

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks for human eyes: colours, overlays, legends."""
+
+from __future__ import annotations
+
+import functools
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.model.class_table import ClassTable
+from canet_ros.opencv import map_colors
+
+_UNKNOWN_COLOR = (0, 0, 0)
+
+
+def color_lookup_table(classes: ClassTable, order: str = "rgb") -> NDArray[np.uint8]:
+    """Colours by mask value, (256, 3) uint8; values that are no class are black. ``order`` is ``rgb`` or ``bgr``."""
+    table = np.empty((256, 3), np.uint8)
+    table[:] = _UNKNOWN_COLOR
+    table[: len(classes)] = classes.colors_rgb
+    return np.ascontiguousarray(table[:, ::-1]) if order == "bgr" else table
+
+
+def colorize(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) class ids to (H, W, 3) colours of a table (256, 3)."""
+    return map_colors(mask, table)
+
+
+def overlay(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], table: NDArray[np.uint8], alpha: float
+) -> NDArray[np.uint8]:
+    """Colours blended over the picture.
+
+    Args:
+        image: (H, W, 3) uint8, in the channel order of ``table``.
+        mask: (H, W) class ids.
+        table: colours, (256, 3).
+        alpha: 0 shows the picture alone, 1 the colours alone.
+    """
+    blended = colorize(mask, table)
+    cv2.addWeighted(image, 1 - alpha, blended, alpha, 0, dst=blended)
+    return blended
+
+
+def draw_legend(picture: NDArray[np.uint8], classes: ClassTable) -> None:
+    """Name the classes in the upper left corner of a picture (H, W, 3) BGR, in place; not where they do not fit."""
+    height, width = picture.shape[:2]
+    box = _legend_box(classes, height)
+    if box.shape[1] <= width and box.shape[0] <= height:
+        picture[: box.shape[0], : box.shape[1]] = box
+
+
+@functools.lru_cache(maxsize=16)
+def _legend_box(classes: ClassTable, picture_height: int) -> NDArray[np.uint8]:
+    row = min(max(picture_height // 26, 10), 26)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, row / 45
+    rows = min(len(classes), max(1, picture_height // row))
+    columns = -(-len(classes) // rows)
+    text_width = max(cv2.getTextSize(name, font, scale, 1)[0][0] for name in classes.names)
+    cell = row + text_width + row // 2
+    box = np.full((rows * row, columns * cell, 3), 32, np.uint8)
+    for index, (name, (red, green, blue)) in enumerate(zip(classes.names, classes.colors)):
+        x, y = index // rows * cell, index % rows * row
+        cv2.rectangle(box, (x + 2, y + 2), (x + row - 3, y + row - 3), (blue, green, red), cv2.FILLED)
+        cv2.putText(box, name, (x + row + 1, y + row * 3 // 4), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return box
