@@ -39,8 +39,8 @@ class Region:
         height, width = picture.shape[:2]
         if self.x + self.width > width or self.y + self.height > height:
             raise ValueError(
-                f"the region {self.x},{self.y},{self.width},{self.height} (x, y, width, height) does not lie in a "
-                f"picture of {width}x{height}"
+                f"the region {self.x},{self.y},{self.width},{self.height} (x, y, width, height) does not lie in an "
+                f"image of {width}x{height}"
             )
         return picture[self.y : self.y + self.height, self.x : self.x + self.width]
 

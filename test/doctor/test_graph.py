@@ -44,6 +44,7 @@ class Report:
             "canet_ros.cli",
             "doctor",
             "--graph-only",
+            "--force",
             "--json",
             str(file),
             *options,

@@ -130,7 +130,7 @@ def test_views_of_several_cameras(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot read /nowhere"):
         read_views(1, ["/nowhere.png"], [""], [0])
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="is not an image"):
         read_views(1, [str(tmp_path / "text.png")], [""], [0])
     cv2.imwrite(str(mask), np.full((8, 8), 255, np.uint8))
     with pytest.raises(ValueError, match="white all over"):
@@ -138,5 +138,5 @@ def test_views_of_several_cameras(tmp_path: Path) -> None:
 
 
 def test_a_region_that_does_not_lie_in_the_picture() -> None:
-    with pytest.raises(ValueError, match="does not lie in a picture of 64x48"):
+    with pytest.raises(ValueError, match="does not lie in an image of 64x48"):
         View(0, Region(40, 0, 32, 16)).seen(numbered(64, 48))

@@ -726,7 +726,7 @@ def test_numbers_that_are_none(number: str, capsys: pytest.CaptureFixture[str]) 
 def test_files_that_are_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "net.tflite").write_bytes(bytes(100))
     for name, words in (
-        ("net.tflite", "comes as FILE.onnx"),
+        ("net.tflite", "import any other network as FILE.onnx"),
         ("none.onnx", "is not a file"),
         (".", "is not a file"),
     ):

@@ -135,7 +135,7 @@ def test_jpeg_quality_changes_at_any_time(graph: Graph, camera: Camera) -> None:
     [
         (b"", "jpeg", "without data"),
         (cv2.imencode(".jpeg", picture(64, 48))[1].tobytes()[:-100], "jpeg", "is truncated"),
-        (b"nothing at all", "bgr8; jpeg compressed bgr8", "can be decoded"),
+        (b"nothing at all", "bgr8; jpeg compressed bgr8", "cannot be decoded"),
     ],
 )
 def test_broken_images_are_named_and_the_next_good_one_works(

@@ -168,7 +168,7 @@ def test_a_region_beyond_the_picture_is_said(graph: Graph, node: Process) -> Non
     wait_until(
         lambda: (
             camera.send(picture(320, 240))
-            and "does not lie in a picture of 320x240" in health(diagnostics, FRONT).get("message", "")
+            and "does not lie in an image of 320x240" in health(diagnostics, FRONT).get("message", "")
         ),
         "the diagnostics to say so",
     )
