@@ -204,16 +204,27 @@ def _make_symmetric(graph: Any) -> None:
             moved = numbers.astype(int) - per_channel(node, first, numbers.ndim)
             moved = np.round(moved / per_channel(node, factor, numbers.ndim)).clip(-127, 127)
             stored = add(f"{stored}|symmetric", moved.astype(np.int8))
-        elif node.op_type == "QuantizeLinear" and makers.get(stored) not in ("Clip", "Relu", "Sigmoid"):
+        elif node.op_type == "QuantizeLinear" and makers.get(stored) not in (
+            "Clip",
+            "Max",
+            "Relu",
+            "Sigmoid",
+        ):
             # Tools leave out a ReLU where the range that is rounded to begins at 0.
             least = constant(scale) * (limits.min - first)
             if least.size == 1:
                 clipped = f"{stored}|{scale}|clipped"
                 if clipped not in makers:
-                    makers[clipped] = "Clip"
-                    least = add(f"{clipped}|least", np.asarray(least, np.float32).reshape(()))
+                    # Not Clip: TensorRT gives it an upper bound that half precision cannot hold, and warns.
+                    makers[clipped] = "Max" if least.any() else "Relu"
+                    bounds = (
+                        [add(f"{clipped}|least", np.asarray(least, np.float32).reshape(()))]
+                        if least.any()
+                        else []
+                    )
                     place = list(graph.node).index(node)
-                    graph.node.insert(place, helper.make_node("Clip", [stored, least], [clipped], clipped))
+                    limited = helper.make_node(makers[clipped], [stored, *bounds], [clipped], clipped)
+                    graph.node.insert(place, limited)
                 stored = clipped
         node.input[:] = [
             stored,

@@ -45,13 +45,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.parametrize(("model", "precision", "size", "max_batch"), CASES)
 def test_shipped_models_compile_for_every_generation(
-    model: str, precision: str, size: Resolution, max_batch: int
+    model: str, precision: str, size: Resolution, max_batch: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     graph = deployment_graph(find_model(model), size, "tensorrt", precision).read_bytes()
     log = log_of(trt)
     plan, _ = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
     assert len(plan) > 1e6
     assert log.warnings == log.errors == []
+    assert "WARNING" not in "".join(capfd.readouterr())  # the compiler's own, beside the logger
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
