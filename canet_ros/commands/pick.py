@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         left_out += bag.all_losses().problems
     if labels.names == 0:
         raise ValueError(f"no image of {arguments.bag} could be decoded")
-    print(labels.summary("images and pre-labels"))
+    print(labels.summary("pictures and pre-labels"))
     status = status_of(arguments.bag, left_out)
     if problem := labels.problem():
         raise ValueError(problem)
