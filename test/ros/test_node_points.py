@@ -217,7 +217,9 @@ def depth_image(values: np.ndarray, encoding: str) -> Image:
 def test_a_camera_with_clouds_and_depth_images_is_refused(graph: Graph, sharp_model: Path) -> None:
     both = {"cloud_topics": "['/lidar/points']", "depth_topics": "['/depth']"}
     with segmentation_node(sharp_model, **both) as process:
-        process.wait_for_output("cloud_topics and depth_topics name /lidar/points and /depth for the same camera")
+        process.wait_for_output(
+            "cloud_topics and depth_topics name /lidar/points and /depth for the same camera"
+        )
 
 
 @pytest.mark.parametrize(
