@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros import activity as progress
+from canet_ros import activity
 from canet_ros.engines.engine import UNLIMITED, EngineRequest, is_out_of_memory, warm_up
 from canet_ros.errors import EngineError, in_one_line
 from canet_ros.hints import canet_command, engine_module, pip_install
@@ -202,7 +202,7 @@ def build_plan(
     known = None if "rtx" in trt.__name__ else config.create_timing_cache(timings)  # where it does nothing
     if known is not None:
         config.set_timing_cache(known, ignore_mismatch=False)
-    with progress.doing(progress.BUILDING) as now_doing:
+    with activity.doing(activity.BUILDING) as now_doing:
         if hasattr(trt, "IProgressMonitor"):
             config.progress_monitor = _monitor_of(trt, now_doing)
         plan = builder.build_serialized_network(network, config)
@@ -310,7 +310,7 @@ def _monitor_of(trt: Any, now_doing: Callable[[str], None]) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name == self._phase:
-                now_doing(f"{progress.BUILDING}: {100 * (step + 1) // self._steps} %")
+                now_doing(f"{activity.BUILDING}: {100 * (step + 1) // self._steps} %")
             return True
 
         def phase_finish(self, phase_name: str) -> None:

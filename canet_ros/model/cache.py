@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from canet_ros import activity as progress
+from canet_ros import activity
 from canet_ros.files import sha256
 
 # Another process may be building; TensorRT takes minutes on a Jetson. One that hangs must not hold up all others.
@@ -213,7 +213,7 @@ def _write(path: Path, build: Callable[[Path], None]) -> None:
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
         new = Path(folder) / path.name
-        with progress.doing(progress.BUILDING):
+        with activity.doing(activity.BUILDING):
             build(new)
         checksum = Path(folder) / "checksum"
         checksum.write_text(sha256(new), encoding="ascii")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros import activity as progress
+from canet_ros import activity
 from canet_ros.engines import Engine, EngineRequest, create_engine
 from canet_ros.engines.engine import UNLIMITED, is_out_of_memory, require_result
 from canet_ros.errors import EngineError, in_one_line
@@ -284,7 +284,7 @@ class CameraShapedSegmenter(Segmenter):
             raise ValueError("with resolution 'camera' the pictures of a batch must have one shape")
         for resolution in shapes:
             if resolution not in self._engines:
-                with progress.doing("loading the engine for the shape of the camera's pictures"):
+                with activity.doing("loading the engine for the shape of the camera's pictures"):
                     self._engines[resolution] = self._proven(resolution)
             engine = self._engines[resolution]
             if isinstance(engine, EngineError):

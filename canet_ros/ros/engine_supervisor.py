@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from canet_ros import activity as progress
+from canet_ros import activity
 from canet_ros.errors import EngineError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError, find_model, load_spec, shipped_model
@@ -90,7 +90,7 @@ class EngineSupervisor:
     def snapshot(self) -> EngineSnapshot:
         return EngineSnapshot(
             segmenter=self._segmenter,
-            activity=self._loader.activity() or progress.now(),
+            activity=self._loader.activity() or activity.now(),
             self_test=self._self_test,
             crashed_s=self._worker.crashed_s if self._worker is not None else None,
             statistics=self.statistics,

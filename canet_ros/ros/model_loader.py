@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from canet_ros import activity as progress
+from canet_ros import activity
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.parameters import SegmenterChoice
 
@@ -82,7 +82,7 @@ class ModelLoader:
             wanted, since_s = self._wanted, self._since_s
         if wanted is None:
             return ""
-        return f"{progress.now() or 'loading the model'} ({time.monotonic() - since_s:.1f} s elapsed)"
+        return f"{activity.now() or 'loading the model'} ({time.monotonic() - since_s:.1f} s elapsed)"
 
     @property
     def busy(self) -> bool:

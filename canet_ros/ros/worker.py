@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros import activity as progress
+from canet_ros import activity
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.drawing import Style
@@ -112,7 +112,7 @@ class InferenceWorker:
         if batch is None or batch is not self._watched_batch:
             self._watched_batch, self._busy_s = batch, 0.0
             return ""
-        if progress.now():  # building an engine for the camera's shape may take minutes
+        if activity.now():  # building an engine for the camera's shape may take minutes
             return ""
         self._busy_s += min(elapsed_s, _MAX_TICK_S)
         limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(batch.cameras))

@@ -14,7 +14,7 @@ import pytest
 from test_dialects import ENDINGS
 from test_onnx_network import RGB, export, imported
 
-from canet_ros import activity as progress
+from canet_ros import activity
 from canet_ros.engines.tensorrt_engine import Target, build_plan, log_of
 from canet_ros.errors import EngineError
 from canet_ros.model.deployment import deployment_graph
@@ -102,16 +102,16 @@ def test_other_dialects_are_refused_with_the_parsers_reason(dialect: str) -> Non
 def test_a_build_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     graph = deployment_graph(find_model(SHIPPED[0]), (160, 120), "tensorrt", "fp16").read_bytes()
     said: list[str] = []
-    percent = progress.doing
+    percent = activity.doing
 
     def listening(what: str) -> object:
         return _Listening(percent(what), said)
 
-    monkeypatch.setattr(progress, "doing", listening)
+    monkeypatch.setattr(activity, "doing", listening)
     build_plan(trt, log_of(trt), graph, Target(1, "fp16", generations=((8, 6),)))
     assert said
-    assert all(words.startswith(progress.BUILDING) and words.endswith("%") for words in said)
-    assert progress.now() == ""
+    assert all(words.startswith(activity.BUILDING) and words.endswith("%") for words in said)
+    assert activity.now() == ""
 
 
 class _Listening:
@@ -123,7 +123,7 @@ class _Listening:
 
         def both(words: str) -> None:
             reword(words)
-            self.said.append(progress.now())
+            self.said.append(activity.now())
 
         return both
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from canet_ros import activity as progress
+from canet_ros import activity
 from canet_ros.engines import EngineRequest, create_engine, tensorrt_engine
 from canet_ros.errors import EngineError
 from canet_ros.model import cache
@@ -379,11 +379,11 @@ def test_diagnostics_know_that_it_builds(
     heard = []
     build = tensorrt_engine.build_plan
     monkeypatch.setattr(
-        tensorrt_engine, "build_plan", lambda *args: heard.append(progress.now()) or build(*args)
+        tensorrt_engine, "build_plan", lambda *args: heard.append(activity.now()) or build(*args)
     )
     engine_for(random_model)
-    assert heard == [progress.BUILDING]
-    assert progress.now() == ""
+    assert heard == [activity.BUILDING]
+    assert activity.now() == ""
 
 
 @pytest.mark.parametrize(
