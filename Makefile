@@ -17,8 +17,6 @@ JOBS ?= 3
 PYTEST_OPTIONS := -n $(JOBS) --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 SIDE_BY_SIDE := $(PYTEST) $(PYTEST_OPTIONS)
-# A test that failed beside others may have failed for want of a core: it must pass alone, and both are seen.
-ALONE := { test $$? = 1 && echo "once more, alone: what failed beside others" && $(PYTEST) --last-failed
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
 # A line for what is being fetched: neither silence for minutes nor pages.
 SHELL := /bin/bash
@@ -31,12 +29,13 @@ unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
 MINUTES ?= 60
 
-.PHONY: help setup demo test soak coverage mutation test-oldest docs generated lint requirements sbom audit clean
+.PHONY: help setup demo test test-all soak coverage mutation test-oldest docs generated lint requirements sbom audit clean
 
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
-	@echo "make test [ROS_DISTRO=kilted]       all tests on Jazzy's wheels; or those that use ROS on Kilted's"
-	@echo "make coverage                       all tests, and which lines and branches they reach; under 90 % fails"
+	@echo "make test [ROS_DISTRO=kilted]       unit, node and command tests on Jazzy's wheels; or the ROS tests on Kilted's"
+	@echo "make test-all                       these and test/nightly: documentation, Ray, soak; half an hour"
+	@echo "make coverage                       make test, and which lines and branches it reaches; under 90 % fails"
 	@echo "make soak [MINUTES=60]              the node for long with changes and faults; fails where anything drifts"
 	@echo "make mutation                       whether quick tests notice changed code; 85 % must be noticed; half an hour"
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
@@ -76,13 +75,19 @@ $(TEST_READY): $(DEMO_READY)
 demo: $(DEMO_READY)
 	$(VENV)/bin/canet demo --force $(if $(INPUT),--input "$(INPUT)")
 
-# Soaks and benchmarks measure the machine, not the distribution: once is enough.
-test: CHOICE := $(if $(filter kilted,$(ROS_DISTRO)),-m ros --ignore=test/benchmark --ignore=test/soak) $(PYTEST_ARGS)
+# Without folders those of setup.cfg; of a second distribution only what runs on ROS.
 test: $(TEST_READY)
-	$(SIDE_BY_SIDE) $(CHOICE) || $(ALONE) $(CHOICE); }
+	$(SIDE_BY_SIDE) $(if $(filter kilted,$(ROS_DISTRO)),test/node test/unit/ros) $(PYTEST_ARGS)
+
+test-all: $(VENV)/ready-nightly
+	$(SIDE_BY_SIDE) test $(PYTEST_ARGS)
+
+$(VENV)/ready-nightly: $(TEST_READY)
+	@$(PIP) --editable ".[ray]" | $(FETCHED)
+	@touch $@
 
 soak: $(TEST_READY)
-	$(VENV)/bin/python test/soak/soak_run.py --minutes $(MINUTES) --json soak.json --force
+	$(VENV)/bin/python test/nightly/soak/soak_run.py --minutes $(MINUTES) --json soak.json --force
 
 coverage: $(TEST_READY)
 	$(SIDE_BY_SIDE) --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)

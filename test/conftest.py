@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
+from canet_ros.cli import main
 from canet_ros.model.class_table import load_class_table
 from canet_ros.model.model_folder import ModelSpec, load_network, save_model
 from canet_ros.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:
+    from drives import Recorded, Segment
     from ros_graph import Graph
 
 # A script's background job ignores Ctrl-C, one under nohup a terminal that closes, and so would every process that a
@@ -69,3 +72,28 @@ def graph() -> Iterator[Graph]:
     graph = Graph()
     yield graph
     graph.close()
+
+
+@pytest.fixture(scope="session")
+def messages() -> Sequence[Recorded]:
+    """A drive of two cameras."""
+    from drives import drive_messages, images  # here, because it takes rosbags
+
+    return drive_messages(images(5))
+
+
+@pytest.fixture(scope="session")
+def segment(random_model: Path) -> Segment:
+    """``canet segment-bag`` with a model of random weights; the exit status."""
+    from drives import EXACT
+
+    def run(*arguments: object) -> int:
+        return main(["segment-bag", *map(str, arguments), "--model", str(random_model), *EXACT])
+
+    return run
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Callable[[], list[dict]]:
+    """What --json wrote to report.json."""
+    return lambda: json.loads((tmp_path / "report.json").read_text())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """No command replaces a file that exists, unless --force is given; every path that a command takes is in a list below.
 
-What is added to folders of labels is in test/bags/test_label_folder.py.
+What is added to folders of labels is in test/unit/bags/test_label_folder.py.
 """
 
 from __future__ import annotations

@@ -3,18 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
+
+pytest.importorskip("rosbags")  # brings lz4 and zstandard
+
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from canet_ros.simulation import StreetDrive
+
+# The options and the type of the fixture ``segment``.
+EXACT = ("--engine", "torch", "--precision", "fp32", "--device", "cpu")
+Segment = Callable[..., int]
 
 START_NS = 1_700_000_000_123_456_789
 PERIOD_NS = 100_000_000

@@ -10,8 +10,7 @@ from typing import Any
 import drives
 import numpy as np
 import pytest
-from conftest import Segment
-from drives import COMPRESSED, IMAGE, START_NS, Recorded, read_bag, results_of, write_bag
+from drives import COMPRESSED, IMAGE, START_NS, Recorded, Segment, read_bag, results_of, write_bag
 
 from canet_ros.bags.output import Output
 from canet_ros.pipeline.segmenter import Segmenter

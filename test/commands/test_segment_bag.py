@@ -26,8 +26,18 @@ import drives
 import numpy as np
 import pytest
 import yaml
-from conftest import EXACT, Segment
-from drives import PERIOD_NS, START_NS, TOPICS, Recorded, carried, read_bag, results_of, write_bag
+from drives import (
+    EXACT,
+    PERIOD_NS,
+    START_NS,
+    TOPICS,
+    Recorded,
+    Segment,
+    carried,
+    read_bag,
+    results_of,
+    write_bag,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader

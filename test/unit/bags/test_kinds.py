@@ -13,8 +13,19 @@ import drives
 import numpy as np
 import pytest
 import yaml
-from conftest import EXACT, Segment
-from drives import COMPRESSED, IMAGE, PERIOD_NS, START_NS, Recorded, Topic, read_bag, storage_file, write_bag
+from drives import (
+    COMPRESSED,
+    EXACT,
+    IMAGE,
+    PERIOD_NS,
+    START_NS,
+    Recorded,
+    Segment,
+    Topic,
+    read_bag,
+    storage_file,
+    write_bag,
+)
 from mcap.reader import make_reader
 from mcap.writer import Writer
 

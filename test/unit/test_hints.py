@@ -16,7 +16,7 @@ from canet_ros import share
 from canet_ros.cli import COMMANDS
 from canet_ros.hints import canet_command, pip_install, see_docs
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "canet_ros"
 
 

@@ -15,8 +15,7 @@ import drives
 import pytest
 import yaml
 import zstandard
-from conftest import Segment
-from drives import Recorded, carried, read_bag, records, storage_file, write_bag
+from drives import Recorded, Segment, carried, read_bag, records, storage_file, write_bag
 from mcap.opcode import Opcode
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, IndexType, Writer

@@ -10,8 +10,18 @@ import cv2
 import drives
 import numpy as np
 import pytest
-from conftest import EXACT, Segment
-from drives import COMPRESSED, IMAGE, START_NS, Recorded, Topic, read_bag, results_of, write_bag
+from drives import (
+    COMPRESSED,
+    EXACT,
+    IMAGE,
+    START_NS,
+    Recorded,
+    Segment,
+    Topic,
+    read_bag,
+    results_of,
+    write_bag,
+)
 
 from canet_ros.cli import main
 from canet_ros.simulation import StreetDrive

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import drives
 import pytest
-from conftest import EXACT, Segment
-from drives import PERIOD_NS, START_NS, TOPICS, Recorded, write_bag
+from drives import EXACT, PERIOD_NS, START_NS, TOPICS, Recorded, Segment, write_bag
 from waiting import wait_until
 
 pytestmark = [

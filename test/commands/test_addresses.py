@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import EXACT, Segment
-from drives import Recorded, read_bag, write_bag
+from drives import EXACT, Recorded, Segment, read_bag, write_bag
 
 from canet_ros.bags.addresses import Address
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"```python\n# (canet_ros/\S+?\.py)(?:, (?:in (\w+)|(at the end)))?\n(.*?)```", re.DOTALL)
 
 

@@ -17,8 +17,7 @@ import cv2
 import drives
 import numpy as np
 import pytest
-from conftest import EXACT, Segment
-from drives import PERIOD_NS, START_NS, TOPICS, Recorded, read_bag, results_of, write_bag
+from drives import EXACT, PERIOD_NS, START_NS, TOPICS, Recorded, Segment, read_bag, results_of, write_bag
 
 from canet_ros.bags.samples import Candidate, select
 from canet_ros.cli import main

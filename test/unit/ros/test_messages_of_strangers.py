@@ -2,7 +2,7 @@
 """Messages that nobody would send by mistake: each gives the picture that it holds or an ImageMessageError, and soon.
 
 A few hundred examples of each kind here; CANET_TEST_EXAMPLES=100000 makes more, and as a program this file is a
-coverage-guided fuzzer: ``python test/ros/test_messages_of_strangers.py -max_total_time=1800`` (takes atheris).
+coverage-guided fuzzer: ``python test/unit/ros/test_messages_of_strangers.py -max_total_time=1800`` (takes atheris).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.launching.recording import latched_topics, record_command, recorded_topics
 from canet_ros.launching.rviz_view import view_of_cameras
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
 SPECS = {spec.name: spec for spec in PARAMETERS}
 # Result topics of every camera.
@@ -434,7 +434,7 @@ def test_colcon_tests_run_beside_launch_testing_with_any_pytest(tmp_path: Path) 
         (tmp_path / f"{plugin}_hooks.py").write_text("def pytest_pycollect_makemodule(path, parent): ...\n")
     # As colcon calls it: from the package's folder, with what setup.cfg says.
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "test/test_hints.py"],
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "test/unit/test_hints.py"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,

@@ -23,7 +23,7 @@ from canet_ros.launching.transport import (
     unused_domain_id,
 )
 
-CONFIG = Path(__file__).resolve().parents[2] / "config"
+CONFIG = Path(__file__).resolve().parents[3] / "config"
 LARGE, SMALL = CONFIG / "fastdds.xml", CONFIG / "fastdds_small.xml"
 
 

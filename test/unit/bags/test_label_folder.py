@@ -9,8 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import EXACT, Segment
-from drives import Recorded, write_bag
+from drives import EXACT, Recorded, Segment, write_bag
 
 from canet_ros.bags import label_folder
 from canet_ros.cli import main

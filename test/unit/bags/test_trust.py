@@ -14,8 +14,18 @@ import drives
 import numpy as np
 import pytest
 import yaml
-from conftest import Segment
-from drives import COMPRESSED, IMAGE, PERIOD_NS, START_NS, Recorded, Topic, read_bag, storage_file, write_bag
+from drives import (
+    COMPRESSED,
+    IMAGE,
+    PERIOD_NS,
+    START_NS,
+    Recorded,
+    Segment,
+    Topic,
+    read_bag,
+    storage_file,
+    write_bag,
+)
 from mcap.writer import IndexType, Writer
 
 from canet_ros.bags.cameras import choose_cameras

@@ -9,8 +9,7 @@ from pathlib import Path
 import drives
 import numpy as np
 import pytest
-from conftest import Segment
-from drives import IMAGE, START_NS, Recorded, Topic, read_bag, results_of, write_bag
+from drives import IMAGE, START_NS, Recorded, Segment, Topic, read_bag, results_of, write_bag
 
 INFO = "sensor_msgs/msg/CameraInfo"
 SECOND_NS = 10**9

@@ -15,8 +15,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from conftest import Segment
-from drives import read_bag
+from drives import Segment, read_bag
 from ros_graph import Graph, Process, picture, segmentation_node, wait_until
 
 from canet_ros.bags.mcap_reader import McapFile
