@@ -52,7 +52,7 @@ setup(
         "int8": ["nncf>=2.14", "onnx>=1.15"],
         "benchmark": ["matplotlib>=3.5"],
         "torch": ["torch>=2.3"],
-        "training": ["matplotlib>=3.5", "onnx>=1.15", "tensorboard>=2.11", "torch>=2.3"],
+        "training": ["matplotlib>=3.5", "onnx>=1.15", "torch>=2.3"],
         "bags": ["lz4>=4", "mcap>=1.6", "rosbags>=0.11.6", "zstandard>=0.21"],
         "video": ["av>=12"],
         "ray": ["ray>=2.9"],

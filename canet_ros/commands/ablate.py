@@ -28,7 +28,7 @@ from canet_ros.training.ablation import (
     summarize,
     train_runs,
 )
-from canet_ros.training.dataset import find_labelled_images
+from canet_ros.training.dataset import find_split
 
 _ATTENTION_SEEDS = (6, 11, 90001)
 
@@ -57,9 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     runs = planned_runs(arguments.out, arguments.fusions, arguments.seeds)
     with naming_flags():
         train_runs(config, classes, runs, arguments.device)
-    splits = {"val": find_labelled_images(Path(config.data) / "val")}
+    splits = {"val": find_split(Path(config.data), "val")}
     if config.without:
-        splits["left_out"] = find_labelled_images(Path(config.data) / "train", only=config.without)
+        splits["left_out"] = find_split(Path(config.data), "train", only=config.without)
     measured = []
     for run in runs:
         segmenter = Segmenter.load(run.model)

@@ -22,7 +22,7 @@ from canet_ros.machine import describe_benchmark_machine
 from canet_ros.model.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.pipeline.camera_shape import CAMERA, camera_resolution
-from canet_ros.training.dataset import find_labelled_images
+from canet_ros.training.dataset import find_split
 
 CAMERA_SIZE = (1280, 720)
 _COLUMNS = {
@@ -172,7 +172,7 @@ def _measure_engines(
     figures: dict[str, Any],
 ) -> None:
     """Fill in the figures of engines and, with OpenVINO, of the graph around the network."""
-    images = find_labelled_images(arguments.data / arguments.split) if arguments.data else []
+    images = find_split(arguments.data, arguments.split) if arguments.data else []
     limit_s = arguments.minutes * 60
     cases = [
         Case(model, engine, precision, arguments.device, resolution, batch)

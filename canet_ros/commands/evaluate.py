@@ -16,7 +16,7 @@ from canet_ros.files import require_image_format, require_writable, write_image,
 from canet_ros.model.model_folder import SPEC_FILE, find_model, load_spec, save_spec
 from canet_ros.pipeline.ood_monitor import familiar_range
 from canet_ros.training.calibration import fit_temperature, reliability_diagram
-from canet_ros.training.dataset import count_ids, find_labelled_images, to_stderr, warn_about_missing_classes
+from canet_ros.training.dataset import count_ids, find_split, to_stderr, warn_about_missing_classes
 from canet_ros.training.evaluate import confusion_plot, evaluate, worst_images_sheet
 from canet_ros.training.metrics import scores
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    images = find_labelled_images(arguments.data / arguments.split, only=arguments.only)
+    images = find_split(arguments.data, arguments.split, only=arguments.only)
     require_image_format(arguments.reliability, arguments.confusion, arguments.worst)
     outputs = (arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
     require_writable(*outputs, replace=arguments.force)

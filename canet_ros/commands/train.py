@@ -19,7 +19,8 @@ from canet_ros.training.run_log import HISTORY_FILE
 from canet_ros.training.train import CHECKPOINT_FILE, train
 
 _HELP = {
-    "data": "folder with the splits train/ and val/, each with images/ and labels/",
+    "data": "folder with the splits train/ and val/, each with images/ and labels/; without val/, the last fifth "
+    "of each recording is held out",
     "name": "name of the model",
     "data_licence": "permitted use of the data, and so of the weights; stored in model.yaml",
     "architecture": ", ".join(ARCHITECTURES),
@@ -38,7 +39,7 @@ _HELP = {
     "resolution": "WIDTHxHEIGHT of the model's input",
     "crop": "WIDTHxHEIGHT of a training sample",
     "max_aspect": "maximum width per height of a sample, at the area of --crop; 0: --crop only",
-    "epochs": "length of the schedule",
+    "epochs": "length of the schedule; 0: 30, more for a few images, fewer for many thousands",
     "learning_rate": "peak learning rate of all layers except the backbone",
     "backbone_learning_rate": "peak learning rate of the backbone",
     "class_sharpness": "weight of rare classes: the closer to 1, the higher",
@@ -96,7 +97,7 @@ def add_training_options(parser: argparse.ArgumentParser, excluded: Collection[s
                 type=type(option.default),
                 default=option.default,
                 metavar="X",
-                help=f"{help_text} (default: {option.default or 'none'})",
+                help=f"{help_text} (default: {'none' if option.default == '' else option.default})",
             )
     parser.add_argument(
         "--classes",

@@ -25,12 +25,13 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     (
         "1 or more",
         lambda value: value >= 1,
-        ("epochs", "batch_size", "warmup_steps", "loss_stride", "val_every"),
+        ("batch_size", "warmup_steps", "loss_stride", "val_every"),
     ),
     (
         "0 or more",
         lambda value: value >= 0,
         (
+            "epochs",
             "workers",
             "seed",
             "extra_share",
@@ -69,7 +70,8 @@ class TrainingConfig:
         crop: (width, height) of a training sample, pixels.
         max_aspect: maximum ratio of width to height. Two of three batches are wider than ``crop``
             (``view_shapes``), because a network runs in the shape of its camera; 0: ``crop`` only.
-        epochs: length of the schedule.
+        epochs: length of the schedule; 0: by the number of images (``default_epochs``).
+        warmup_steps: of the learning rate; never more than a tenth of all steps.
         sync_batch_norm: with several GPU processes, compute batch norm statistics over the whole batch.
 
     Raises:
@@ -94,7 +96,7 @@ class TrainingConfig:
     resolution: Resolution = (480, 360)
     crop: Resolution = (480, 352)
     max_aspect: float = 3.0
-    epochs: int = 30
+    epochs: int = 0
     batch_size: int = 8
     learning_rate: float = 2e-3
     backbone_learning_rate: float = 4e-4

@@ -189,6 +189,46 @@ def find_labelled_images(
     return images
 
 
+def find_split(
+    data: Path,
+    split: str,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+    warn: Callable[[str], None] = to_stderr,
+) -> list[LabelledImage]:
+    """``find_labelled_images`` of ``data/split``; without a folder ``val``, a part of ``train`` is held out as val.
+
+    Held out is the last fifth of each recording: neighbouring images resemble each other, and a random choice would
+    overestimate accuracy. Images of one recording have names that differ in the number at their end.
+
+    Raises:
+        ValueError: as ``find_labelled_images``, or ``train`` has a single image.
+    """
+    images = find_labelled_images
+    if split not in ("train", "val") or (data / "val").is_dir() or not (data / "train").is_dir():
+        return images(data / split, only, without, warn)
+    every = images(data / "train", warn=ignore_warning if split == "val" else warn)
+    recordings: dict[str, list[str]] = {}
+    for image in every:
+        recordings.setdefault(image.name.rstrip("0123456789"), []).append(image.name)
+    held_out = {name for names in recordings.values() for name in names[len(names) - len(names) // 5 :]}
+    if not held_out:  # short recordings, or images that are no sequence
+        held_out = {image.name for image in every[-max(1, len(every) // 5) :]}
+    if len(held_out) == len(every):
+        raise ValueError(f"{data / 'train'} has a single image: label more, or add the folder {data / 'val'}")
+    if split == "val":
+        warn(
+            f"{data / 'val'} does not exist: val is the last fifth of each recording in train, "
+            f"{len(held_out)} of {len(every)} images ({in_short(sorted(held_out))})"
+        )
+    chosen = images(data / "train", only, without, ignore_warning)
+    return [image for image in chosen if (image.name in held_out) == (split == "val")]
+
+
+def ignore_warning(text: str) -> None:
+    """Drop a warning that another call or another process prints."""
+
+
 def _warn_about_unused(
     split: Path, files: Sequence[Path], images: Sequence[Path], warn: Callable[[str], None]
 ) -> None:

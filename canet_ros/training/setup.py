@@ -30,6 +30,8 @@ from canet_ros.training.dataset import (
     LabelledImage,
     count_ids,
     find_labelled_images,
+    find_split,
+    ignore_warning,
     to_stderr,
     warn_about_missing_classes,
 )
@@ -76,16 +78,14 @@ class TrainingRun:
 
 def find_data(config: TrainingConfig, warn: Callable[[str], None]) -> TrainingData:
     """Find all labelled images of a configuration; raises as ``find_labelled_images``."""
-    splits = [Path(config.data) / split for split in config.splits]
-    main = [find_labelled_images(split, without=config.without, warn=warn) for split in splits]
+    data = Path(config.data)
+    main = [find_split(data, split, without=config.without, warn=warn) for split in config.splits]
     for prefix in config.without:
-        known = itertools.chain(*(find_labelled_images(split, warn=ignore_warning) for split in splits))
+        known = itertools.chain(*(find_split(data, split, warn=ignore_warning) for split in config.splits))
         if not any(labelled.image.name.startswith(prefix) for labelled in known):
             raise ValueError(f"without {prefix}: no training image has a name with this prefix")
     extra = [find_labelled_images(Path(data.folder), warn=warn) for data in config.extra_data]
-    val = find_labelled_images(
-        Path(config.data) / "val", warn=ignore_warning if "val" in config.splits else warn
-    )
+    val = find_split(data, "val", warn=ignore_warning if "val" in config.splits else warn)
     return TrainingData(list(itertools.chain(*main)), extra, val)
 
 
@@ -110,6 +110,7 @@ def set_up(
         raise ValueError(
             f"batch_size {config.batch_size}: {len(data.main)} training images are fewer than one batch"
         )
+    config = replace(config, epochs=config.epochs or default_epochs(len(loader)))
     return TrainingRun(
         config=config,
         spec=spec,
@@ -132,6 +133,12 @@ def set_up(
             "training pictures": _fingerprint(data.all),
         },
     )
+
+
+def default_epochs(steps_per_epoch: int) -> int:
+    """30 epochs, or as many as make 600 steps of a small dataset, or as few as stay within 60,000 of a large one."""
+    steps = min(max(30 * steps_per_epoch, 600), 60_000)
+    return max(1, round(steps / steps_per_epoch))
 
 
 def _loader(
@@ -216,7 +223,3 @@ def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
 def _fingerprint(images: list[LabelledImage]) -> str:
     names = "\n".join(image.name for image in images)
     return f"{len(images)} of names with SHA-256 {hashlib.sha256(names.encode()).hexdigest()[:12]}"
-
-
-def ignore_warning(text: str) -> None:
-    """Drop a warning that was printed before, or that another process prints."""

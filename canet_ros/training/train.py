@@ -8,7 +8,6 @@ processes split every batch (DistributedDataParallel); the first one evaluates a
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -33,13 +32,13 @@ from canet_ros.opencv import bring_to_size
 from canet_ros.pipeline.segmenter import resize_nearest
 from canet_ros.training.checkpoint import resume, save_checkpoint
 from canet_ros.training.config import TrainingConfig
-from canet_ros.training.dataset import LabelledImage, to_stderr
+from canet_ros.training.dataset import LabelledImage, ignore_warning, to_stderr
 from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.loss import distillation_loss, segmentation_loss
 from canet_ros.training.metrics import Scores, scores
 from canet_ros.training.processes import DistributedContext, distributed_context, process_group
 from canet_ros.training.run_log import RunLog
-from canet_ros.training.setup import TrainingRun, find_data, ignore_warning, set_up
+from canet_ros.training.setup import TrainingRun, find_data, set_up
 from canet_ros.training.teacher import autocast
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -77,6 +76,7 @@ def _train(
     data = find_data(config, to_stderr if first else ignore_warning)
     require_writable(run_folder / CHECKPOINT_FILE)
     run = set_up(config, classes, data, context)
+    config = run.config
     first_epoch, best = resume(run_folder / CHECKPOINT_FILE, run.identity, run.state)
     log = RunLog(run_folder, first_epoch) if first else None
     with tqdm(
@@ -97,7 +97,7 @@ def _train(
                         cast(SegmentationNetwork, run.state.ema),
                     )
             log.add(entry)
-            tqdm.write(json.dumps(entry))
+            tqdm.write(_summary(entry, config.epochs))
             save_checkpoint(run_folder / CHECKPOINT_FILE, run.identity, run.state, epoch + 1, best)
     if log is not None and best is not None and (run_folder / "model" / SPEC_FILE).is_file():
         try:
@@ -156,6 +156,11 @@ def train_one_epoch(run: TrainingRun, epoch: int, bar: tqdm[Any]) -> dict[str, f
     }
 
 
+def _summary(entry: dict[str, float], epochs: int) -> str:
+    miou = f", mIoU on val {entry['val_miou']:.3f}" if "val_miou" in entry else ""
+    return f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.3f}{miou}, {entry['seconds']:.0f} s"
+
+
 def evaluate_network(
     network: nn.Module, spec: ModelSpec, images: list[LabelledImage], precision: str, device: str
 ) -> Scores:
@@ -198,7 +203,8 @@ def _set_learning_rate(
     optimizer: torch.optim.Optimizer, step: int, steps: int, config: TrainingConfig
 ) -> float:
     """Linear warm-up times polynomial decay to zero; returns the highest rate of all groups."""
-    factor = min(1.0, (step + 1) / config.warmup_steps) * (1 - step / steps) ** config.poly_power
+    warmup = max(1, min(config.warmup_steps, steps // 10))
+    factor = min(1.0, (step + 1) / warmup) * (1 - step / steps) ** config.poly_power
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     return max(float(group["lr"]) for group in optimizer.param_groups)

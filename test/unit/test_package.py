@@ -343,7 +343,6 @@ BY_PIP = {
     "ray",
     "fsspec",
     "matplotlib",
-    "tensorboard",
 }
 
 

@@ -37,7 +37,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, 0) for name in ("epochs", "batch_size", "warmup_steps", "loss_stride", "val_every")),
+        *((name, 0) for name in ("batch_size", "warmup_steps", "loss_stride", "val_every")),
         *((name, -1) for name in ("epochs", "batch_size", "workers", "seed", "extra_share", "max_aspect")),
         *(
             (name, -0.1)
@@ -76,7 +76,7 @@ def test_a_configuration_checks_itself(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        "--warmup-steps 0", "--loss-stride 0", "--val-every 0", "--epochs 0", "--ema-decay 2", "--batch-size 0",
+        "--warmup-steps 0", "--loss-stride 0", "--val-every 0", "--epochs -1", "--ema-decay 2", "--batch-size 0",
         "--learning-rate -1", "--workers -1", "--crop 97x64",
     ],
 )  # fmt: skip
@@ -171,10 +171,10 @@ def test_class_tables(
 
 
 def test_missing_data_and_files(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    no_val = tmp_path / "no_val"
-    no_val.mkdir()
-    (no_val / "train").symlink_to(scenes / "train")
-    assert str(no_val / "val") in refused(capsys, scenes, tmp_path / "run", "--data", str(no_val))
+    no_train = tmp_path / "no_train"
+    no_train.mkdir()
+    (no_train / "val").symlink_to(scenes / "val")
+    assert str(no_train / "train") in refused(capsys, scenes, tmp_path / "run", "--data", str(no_train))
     assert "absent" in refused(capsys, scenes, tmp_path / "run", "--data", "absent")
     for flag in ("--init", "--teacher", "--extra-data"):
         assert "absent" in refused(capsys, scenes, tmp_path / "run", flag, "absent"), flag
