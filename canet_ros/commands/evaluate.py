@@ -15,9 +15,9 @@ from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_image_format, require_writable, write_image, write_json
 from canet_ros.model.model_folder import SPEC_FILE, find_model, load_spec, save_spec
 from canet_ros.pipeline.ood_monitor import familiar_range
-from canet_ros.training.calibration import fit_temperature, reliability_diagram
+from canet_ros.training.calibration import fit_temperature
 from canet_ros.training.dataset import count_ids, find_split, to_stderr, warn_about_missing_classes
-from canet_ros.training.evaluate import confusion_plot, evaluate, worst_images_sheet
+from canet_ros.training.evaluate import evaluate, worst_images_sheet
 from canet_ros.training.metrics import scores
 
 
@@ -31,9 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="PREFIX",
         help="images whose names start with a prefix (a drive)",
-    )
-    parser.add_argument(
-        "--flip", action="store_true", help="segment the mirrored image too: takes twice the time"
     )
     parser.add_argument(
         "--calibrate",
@@ -51,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.reliability or arguments.confusion:  # before the work starts: Matplotlib may be missing
+        from canet_ros.training.plots import plot_confusion, plot_reliability
     images = find_split(arguments.data, arguments.split, only=arguments.only)
     require_image_format(arguments.reliability, arguments.confusion, arguments.worst)
     outputs = (arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         require_writable(folder / SPEC_FILE)
         save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, images), 3)))
     segmenter = load_segmenter(arguments, folder)
-    evaluation = evaluate(segmenter, images, arguments.flip)
+    evaluation = evaluate(segmenter, images)
     result = scores(evaluation.confusion)
     metrics: dict[str, Any] = {
         "miou": result.miou,
@@ -76,7 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
         "engine": segmenter.engine.name,
         "device": segmenter.engine.device,
         "precision": segmenter.engine.precision,
-        "flip": arguments.flip,
         "resolution": f"{segmenter.resolution[0]}x{segmenter.resolution[1]}",
     }
     for name, iou in metrics["iou"].items():
@@ -97,9 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(arguments.json, metrics)
     if arguments.reliability:
         title = f"{segmenter.spec.name} on {arguments.split}"
-        write_image(arguments.reliability, reliability_diagram(evaluation.reliability, title))
+        plot_reliability(evaluation.reliability, title, arguments.reliability)
     if arguments.confusion:
-        write_image(arguments.confusion, confusion_plot(evaluation, classes))
+        plot_confusion(evaluation.confusion, classes.names, arguments.confusion)
     if arguments.worst:
         write_image(arguments.worst, worst_images_sheet(segmenter, images, evaluation))
     return 0

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -121,35 +120,3 @@ def _best_temperature(logits: Tensor, labels: Tensor) -> float:
         else:
             low = left
     return math.exp((low + high) / 2)
-
-
-def reliability_diagram(measured: Reliability, title: str, side_px: int = 480) -> NDArray[np.uint8]:
-    """Bars of accuracy over confidence with the diagonal of perfect calibration, (H, W, 3) BGR uint8.
-
-    The strip below the bars shows the share of the pixels in each bin.
-    """
-    margin_px, ink, bar_color = 56, (48, 40, 36), (196, 146, 78)
-    image = np.full((side_px + 2 * margin_px + 60, side_px + 2 * margin_px, 3), 255, np.uint8)
-    bottom = margin_px + side_px
-
-    def write(text: str, x: int, y: int, scale: float = 0.45) -> None:
-        cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_DUPLEX, scale, ink, 1, cv2.LINE_AA)
-
-    step_px = side_px / BINS
-    for confidence, accuracy, share in measured.bins():
-        index = min(int(confidence * BINS), BINS - 1)
-        x0, x1 = (margin_px + round(i * step_px) for i in (index, index + 1))
-        cv2.rectangle(
-            image, (x0 + 1, bottom - round(accuracy * side_px)), (x1 - 1, bottom), bar_color, cv2.FILLED
-        )
-        shade = 255 - round(215 * share**0.5)
-        cv2.rectangle(image, (x0 + 1, bottom + 4), (x1 - 1, bottom + 14), (shade,) * 3, cv2.FILLED)
-    cv2.rectangle(image, (margin_px, margin_px), (margin_px + side_px, bottom), ink)
-    cv2.line(image, (margin_px, bottom), (margin_px + side_px, margin_px), ink, 1, cv2.LINE_AA)
-    for tenth in range(0, 11, 2):
-        offset = round(tenth / 10 * side_px)
-        write(f"{tenth / 10:.1f}", margin_px + offset - 12, bottom + 34)
-        write(f"{tenth / 10:.1f}", 14, bottom - offset + 5)
-    write(f"{title}: expected calibration error {measured.calibration_error:.3f}", margin_px, 32, 0.5)
-    write("accuracy over confidence; strip below: darker bins have more pixels", margin_px, bottom + 60)
-    return image

@@ -7,15 +7,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.contact_sheet import SheetRow, contact_sheet
 from canet_ros.pipeline.ood_monitor import figures
-from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 from canet_ros.training.calibration import Reliability, reliability
 from canet_ros.training.dataset import LabelledImage
@@ -48,11 +46,8 @@ class Evaluation(Comparison):
     ood_statistics: list[dict[str, float]]
 
 
-def evaluate(segmenter: Segmenter, images: Sequence[LabelledImage], flip: bool = False) -> Evaluation:
-    """Segment every image and compare it with its labels; ids outside of the class table do not count.
-
-    With ``flip``, the mirrored image is segmented too, and each pixel gets the class of the higher confidence.
-    """
+def evaluate(segmenter: Segmenter, images: Sequence[LabelledImage]) -> Evaluation:
+    """Segment every image and compare it with its labels; ids outside of the class table do not count."""
     classes = len(segmenter.spec.classes)
     ood_statistics = []
     total = Reliability(np.zeros(256, np.int64), np.zeros(256, np.int64))
@@ -62,8 +57,6 @@ def evaluate(segmenter: Segmenter, images: Sequence[LabelledImage], flip: bool =
         at_network_size = segmenter.segment_batch([image])[0]
         ood_statistics.append(figures(at_network_size))
         segmentation = at_network_size.resized((image.shape[1], image.shape[0]))
-        if flip:
-            segmentation = _merge_mirrored(segmenter, image, segmentation)
         total += reliability(label, segmentation.mask, segmentation.confidence, classes)
         return [segmentation.mask]
 
@@ -97,13 +90,6 @@ def compare_with_labels(
     return comparisons
 
 
-def _merge_mirrored(segmenter: Segmenter, image: NDArray[np.uint8], plain: Segmentation) -> Segmentation:
-    mirrored = segmenter(np.ascontiguousarray(image[:, ::-1]))
-    mask, confidence = mirrored.mask[:, ::-1], mirrored.confidence[:, ::-1]
-    keep = plain.confidence >= confidence
-    return Segmentation(np.where(keep, plain.mask, mask), np.where(keep, plain.confidence, confidence))
-
-
 def worst_images_sheet(
     segmenter: Segmenter, images: Sequence[LabelledImage], evaluation: Evaluation, count: int = 6
 ) -> NDArray[np.uint8]:
@@ -119,27 +105,3 @@ def worst_images_sheet(
         rows.append(SheetRow(f"{miou[labelled.name]:.3f}  {labelled.name}", cells))
     subtitle = f"the {len(rows)} images of lowest mIoU, of {len(images)}"
     return contact_sheet(segmenter.spec.name, subtitle, ("image", "overlay", "labels"), rows, classes)
-
-
-def confusion_plot(evaluation: Evaluation, classes: ClassTable, cell_px: int = 44) -> NDArray[np.uint8]:
-    """The confusion matrix in percent of each true class, one true class per row, (H, W, 3) BGR uint8."""
-    share = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
-    margin_px = 20 + 9 * max(len(name) for name in classes.names)
-    side_px = margin_px + cell_px * len(classes)
-    image = np.full((side_px, side_px, 3), 255, np.uint8)
-    heat = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    image[margin_px:, margin_px:] = np.kron(heat, np.ones((cell_px, cell_px, 1), np.uint8))
-    names = np.full((side_px - margin_px, margin_px, 3), 255, np.uint8)
-    for index, name in enumerate(classes.names):
-        y = index * cell_px + cell_px // 2 + 5
-        cv2.putText(names, name, (8, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-        for column in range(len(classes)):
-            x = margin_px + column * cell_px + 8
-            color = (0, 0, 0) if share[index, column] > 0.6 else (255, 255, 255)
-            percent = f"{100 * share[index, column]:.0f}"
-            cv2.putText(
-                image, percent, (x, margin_px + y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA
-            )
-    image[margin_px:, :margin_px] = names
-    image[:margin_px, margin_px:] = cv2.rotate(names, cv2.ROTATE_90_COUNTERCLOCKWISE)
-    return image

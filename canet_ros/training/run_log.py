@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from canet_ros.files import atomic_write, write_text
+from canet_ros.files import write_text
 from canet_ros.hints import optional_import_problem, pip_install
 
 HISTORY_FILE = "history.jsonl"
@@ -27,7 +27,7 @@ class RunLog:
         self._entries = read_history(run_folder)[:epochs]
         self._write_history()
         try:
-            import matplotlib.figure  # noqa: F401
+            import canet_ros.training.plots  # noqa: F401
         except (Exception, SystemExit) as error:
             problem = optional_import_problem("matplotlib", error)
             print(f"{CURVE_FILE} is not drawn: {problem}: {pip_install('matplotlib')}", file=sys.stderr)
@@ -40,7 +40,9 @@ class RunLog:
         self._entries.append(entry)
         self._write_history()
         if self._has_matplotlib:
-            _draw_curve(self._entries, self._folder / CURVE_FILE)
+            from canet_ros.training.plots import plot_learning_curve
+
+            plot_learning_curve(self._entries, self._folder / CURVE_FILE)
 
     def _write_history(self) -> None:
         history = "".join(json.dumps(entry) + "\n" for entry in self._entries)
@@ -53,20 +55,3 @@ def read_history(run_folder: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _draw_curve(entries: list[dict[str, float]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    loss_axis = figure.subplots()
-    loss_axis.plot(
-        [entry["epoch"] for entry in entries], [entry["loss"] for entry in entries], color="tab:gray"
-    )
-    loss_axis.set(xlabel="epoch", ylabel="loss")
-    measured = [entry for entry in entries if "val_miou" in entry]
-    miou_axis = loss_axis.twinx()
-    miou_axis.plot([entry["epoch"] for entry in measured], [entry["val_miou"] for entry in measured], "o-")
-    miou_axis.set(ylabel="mIoU on val")
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=120)

@@ -30,7 +30,6 @@ from canet_ros.model.model_folder import (
     save_model,
 )
 from canet_ros.network import CANet
-from canet_ros.pipeline.segmenter import Segmentation
 from canet_ros.simulation import write_scenes
 from canet_ros.training.ablation import planned_runs, train_runs
 from canet_ros.training.augmentation import augment, view_shapes
@@ -42,7 +41,6 @@ from canet_ros.training.dataset import (
     find_split,
     parse_extra_data,
 )
-from canet_ros.training.evaluate import evaluate
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights, distillation_loss, segmentation_loss
 from canet_ros.training.metrics import confusion_matrix, scores
@@ -231,26 +229,11 @@ def test_train_and_evaluate_from_the_command_line(scenes: Path, tmp_path: Path) 
     assert main(arguments.split()) == 0
     figures = json.loads(figures_file.read_text())
     assert 0 < figures["miou"] < 1
-    assert figures["flip"] is False
     assert 0 < figures["pixel_accuracy"] < 1
     assert set(figures["iou"]) == set(CLASSES.names)
     assert spec.metrics["val_miou"] == pytest.approx(figures["miou"], abs=0.02)
     assert cv2.imread(str(sheet)) is not None
     assert cv2.imread(str(confusion)) is not None
-
-
-class LeftHalfSegmenter:
-    """Finds class 1, but is sure of it in the left half of a picture alone."""
-
-    spec = ModelSpec("left", CLASSES)
-
-    def __call__(self, image: np.ndarray) -> Segmentation:
-        left = np.arange(image.shape[1]) < image.shape[1] // 2
-        found = np.broadcast_to(left, image.shape[:2])
-        return Segmentation(found.astype(np.uint8), np.where(found, 200, 50).astype(np.uint8))
-
-    def segment_batch(self, images: list[np.ndarray]) -> list[Segmentation]:
-        return [self(image) for image in images]
 
 
 def test_a_start_from_a_model_takes_its_architecture_and_classes(
@@ -283,15 +266,6 @@ def test_a_shipped_model_is_a_start_by_its_name() -> None:
     assert (config.architecture, config.head) == ("canet_lite", "bilinear")
     assert (Path(config.init) / "model.yaml").is_file()
     assert classes == CLASSES
-
-
-def test_flip_uses_the_more_confident_of_both_views(tmp_path: Path) -> None:
-    write_scenes(tmp_path, 1, first_seed=0, width=96, height=72)
-    labelled = find_labelled_images(tmp_path)[0]
-    cv2.imwrite(str(labelled.label), np.ones((72, 96), np.uint8))
-    one_view, both_views = (evaluate(LeftHalfSegmenter(), [labelled], flip=flip) for flip in (False, True))  # type: ignore[arg-type]
-    assert scores(one_view.confusion).pixel_accuracy == 0.5
-    assert scores(both_views.confusion).pixel_accuracy == 1
 
 
 def test_failures_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
