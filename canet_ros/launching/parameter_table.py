@@ -172,7 +172,7 @@ SECTIONS = {
         ),
         ParameterSpec(
             "inference_timeout", 10.0, "Time after which inference may count as hung, s",
-            "It must also take ten times as long as the slowest inference so far. The engine is then restarted.",
+            "It must also take ten times as long as the slowest inference so far. The node then exits with status 70.",
             minimum=0.1, maximum=3600.0, live=True,
         ),
         ParameterSpec(

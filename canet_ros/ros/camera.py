@@ -25,7 +25,7 @@ from canet_ros.ros import qos
 from canet_ros.ros.camera_health import CameraSnapshot
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.cloud_input import CloudInput, CloudTopic
-from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit, ReceivedFrame
 from canet_ros.ros.outputs import POINTS, CameraOutputs
@@ -97,6 +97,7 @@ class Camera:
             on_qos_problem=self._on_qos_problem,
             on_unnumbered=lambda: faults.advise(
                 "node",
+                Fault.LOSSES_UNKNOWN,
                 f"{get_rmw_implementation_identifier()} does not number messages: lost images cannot be counted; "
                 "missing_by_stamp on /diagnostics estimates them from the stamps",
             ),
@@ -108,7 +109,7 @@ class Camera:
             results_before_remapping,
             self.statistics,
             on_qos_problem=self._on_qos_problem,
-            on_bad_camera_info=lambda problem: faults.report(self.name, problem),
+            on_fault=lambda kind, text: faults.report(self.name, kind, text),
             clouds=self.clouds,
         )
 
@@ -158,7 +159,7 @@ class Camera:
                 else outdated_problem(nanoseconds(info.header.stamp), nanoseconds(stamp))
             )
         if self.camera_info_problem:
-            self._faults.advise(self.name, self.camera_info_problem)
+            self._faults.advise(self.name, Fault.CAMERA_INFO_OUTDATED, self.camera_info_problem)
         return info
 
     def silent_s(self) -> float | None:
@@ -204,7 +205,8 @@ class Camera:
 
     def _on_qos_problem(self, problem: str) -> None:
         self.statistics.count("qos_problems")
-        self._faults.report(self.name, problem)
+        self._faults.remember(self.name, Fault.QOS_INCOMPATIBLE, problem)
+        self._node.get_logger().error(f"{self.name}: {problem}")
 
 
 class CameraInput:

@@ -13,6 +13,7 @@ from typing import Any
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from canet_ros.hints import see_docs
+from canet_ros.ros.fault_log import ReportedFault
 from canet_ros.ros.statistics import DROPS, Statistics
 
 _TOLERATED_FRACTION = 0.1  # of the images, lost or unusable
@@ -110,15 +111,15 @@ class Conditions:
 
     Attributes:
         lifecycle_state: ``active`` or another label.
-        engine_fault, inference_fault: the last faults, as text; empty: none.
+        engine_fault, inference_fault: the last faults.
         stale_after_s, max_rate_hz, max_age_s: see the parameters.
     """
 
     lifecycle_state: str
     enabled: bool
     loading: bool
-    engine_fault: str
-    inference_fault: str
+    engine_fault: ReportedFault
+    inference_fault: ReportedFault
     stale_after_s: float
     max_rate_hz: float
     max_age_s: float
@@ -145,7 +146,7 @@ class CameraSnapshot:
     statistics: Statistics
     silent_s: float | None
     without_result_s: float | None
-    fault: str
+    fault: ReportedFault
     topic_problem: str
     rivals: str
     out_of_distribution: str
@@ -163,8 +164,8 @@ def camera_verdict(camera: CameraSnapshot, node: Conditions) -> Verdict:
     """
     if node.lifecycle_state != "active":
         text = f"node is {node.lifecycle_state}"
-        if node.engine_fault:
-            return Verdict(Level.ERROR, f"{text}: {node.engine_fault}", CameraState.NODE_NOT_ACTIVE)
+        if node.engine_fault.text:
+            return Verdict(Level.ERROR, f"{text}: {node.engine_fault.text}", CameraState.NODE_NOT_ACTIVE)
         return Verdict(Level.OK, text, CameraState.NODE_NOT_ACTIVE)
     if node.loading:
         return Verdict(Level.OK, "waiting for the model", CameraState.NO_MODEL_YET)
@@ -174,7 +175,7 @@ def camera_verdict(camera: CameraSnapshot, node: Conditions) -> Verdict:
     unseen = Level.WARN if statistics.last_received_s else Level.ERROR
     # The subscription's own report names the remedy.
     if camera.silent_s is not None and statistics.recent("qos_problems"):
-        return Verdict(unseen, camera.fault, CameraState.NO_IMAGES)
+        return Verdict(unseen, camera.fault.text, CameraState.NO_IMAGES)
     # The graph is checked twice a second; an image received since is newer information.
     age_s = time.monotonic() - (statistics.last_received_s or -math.inf)
     if camera.topic_problem and age_s > node.stale_after_s:
@@ -213,7 +214,7 @@ def _without_results(camera: CameraSnapshot, node: Conditions) -> Verdict | None
         why = f"{counts[reason]} {_DROPPED[reason]}; {_age_hint(statistics, node.max_age_s)}"
     else:
         fault = node.inference_fault if reason == "failed" else camera.fault
-        why = f"{counts[reason]} {_DROPPED.get(reason, f'were dropped ({reason})')}: {fault}"
+        why = f"{counts[reason]} {_DROPPED.get(reason, f'were dropped ({reason})')}: {fault.text}"
     text = f"images arrive, but no result has been published for {pending_s:.1f} s: {why}"
     return Verdict(level, text, CameraState.NO_RESULTS)
 
@@ -231,7 +232,7 @@ def _dropped(camera: CameraSnapshot, node: Conditions, received: int) -> Verdict
         number = camera.statistics.recent(reason)
         if number > _TOLERATED_FRACTION * received:
             fault = node.inference_fault if reason == "failed" else camera.fault
-            text = f"{number} of {received} images {_DROPPED[reason]}: {fault}"
+            text = f"{number} of {received} images {_DROPPED[reason]}: {fault.text}"
             return Verdict(Level.WARN, text, CameraState.IMAGES_DROPPED)
     return None
 

@@ -16,7 +16,8 @@ from rclpy.node import Node
 
 from canet_ros.ros.camera_health import CameraSnapshot, Conditions, Level, camera_verdict
 from canet_ros.ros.engine_supervisor import EngineSnapshot
-from canet_ros.ros.statistics import DROPS, STAGES, WINDOW_S, Statistics
+from canet_ros.ros.fault_log import ReportedFault
+from canet_ros.ros.statistics import DROPS, STAGES, Statistics
 
 CLOCK_MISSING = "/clock has no publisher: ROS time does not advance (use_sim_time is set)"
 
@@ -26,7 +27,7 @@ class NodeSnapshot:
     """State of the node from which the statuses are made.
 
     Attributes:
-        node_fault: the last exception of a callback, as text.
+        node_fault: the last exception of a callback.
         clock_missing: whether use_sim_time is set and /clock has no publisher.
         bond: status of the bond with a lifecycle manager, as text.
         unknown_parameters: names given at start that the node does not have.
@@ -35,7 +36,7 @@ class NodeSnapshot:
     conditions: Conditions
     engine: EngineSnapshot
     cameras: tuple[CameraSnapshot, ...]
-    node_fault: str
+    node_fault: ReportedFault
     clock_missing: bool
     bond: str
     unknown_parameters: tuple[str, ...]
@@ -101,12 +102,13 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
             values["pictures_at_once"] = (
                 f"{largest_batch} of {len(node.cameras)}: a larger batch runs out of memory"
             )
-    values |= {name: counts.get(name, 0) for name in ("batches", "frames", "failures", "engine_restarts")}
+    values |= {name: counts.get(name, 0) for name in ("batches", "frames", "failures")}
     values |= _percentiles(statistics, ("inference",))
     values |= {"doing": node.engine.activity, "bond": node.bond}
     values |= {"unknown_parameters": ", ".join(node.unknown_parameters)}
     faults = (node.conditions.engine_fault, node.conditions.inference_fault, node.node_fault)
-    values["last_error"] = next(filter(None, faults), "")
+    fault = next((fault for fault in faults if fault.text), ReportedFault())
+    values |= {"last_error": fault.text, "fault": fault.kind.value}
     level, text = engine_verdict(node)
     return _status("engine", str(values.get("device", "")), level, text, values)
 
@@ -114,23 +116,22 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
 def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     """Level and message of the engine; the most severe condition wins.
 
-    ERROR: the model could not be loaded, the last inference or a callback failed, or a thread crashed.
+    ERROR: the model could not be loaded, the last inference or a callback failed.
     WARN: the model is loading, or the node is not active.
     """
     conditions, engine = node.conditions, node.engine
-    if conditions.engine_fault:
-        return Level.ERROR, "; ".join(filter(None, (conditions.engine_fault, engine.activity)))
+    if conditions.engine_fault.text:
+        return Level.ERROR, "; ".join(filter(None, (conditions.engine_fault.text, engine.activity)))
     if conditions.lifecycle_state != "active":
         return Level.WARN, f"node is {conditions.lifecycle_state}"
     if engine.activity:
         return Level.WARN, engine.activity
     if not conditions.enabled:
         return Level.OK, "paused by ~/enable"
-    crashed = engine.crashed_s is not None and time.monotonic() - engine.crashed_s < WINDOW_S
-    if crashed or engine.statistics.recent("failures"):
-        return Level.ERROR, conditions.inference_fault
+    if engine.statistics.recent("failures"):
+        return Level.ERROR, conditions.inference_fault.text
     if engine.statistics.recent("callback_failures"):
-        return Level.ERROR, node.node_fault
+        return Level.ERROR, node.node_fault.text
     if node.clock_missing:
         return Level.WARN, CLOCK_MISSING
     return Level.OK, "segmenting"
@@ -161,7 +162,8 @@ def camera_status(camera: CameraSnapshot, node: Conditions) -> DiagnosticStatus:
         **_greenwave_values(statistics),
         **{f"confidence_{name}": f"{value:.3f}" for name, value in camera.confidences},
         "last_frame_age_s": "never" if last_s is None else f"{time.monotonic() - last_s:.2f}",
-        "last_error": camera.fault,
+        "last_error": camera.fault.text,
+        "fault": camera.fault.kind.value,
     }
     return _status(camera.name, camera.name, verdict.level, verdict.text, values)
 

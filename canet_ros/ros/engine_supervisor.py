@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads, self-tests, runs, monitors and restarts the engine."""
+"""Loads, self-tests, runs and monitors the engine."""
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,16 +21,15 @@ from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
 from canet_ros.pipeline.self_test import self_test
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
-from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import LatestSlots
-from canet_ros.ros.model_loader import ModelLoader, ModelRequest
+from canet_ros.ros.model_loader import LoadedModel, ModelLoader, ModelRequest
 from canet_ros.ros.parameters import NodeParameters
+from canet_ros.ros.run_node import STATUS_BROKEN, BrokenProcessError
 from canet_ros.ros.statistics import Statistics
 from canet_ros.ros.worker import InferenceWorker
 
 _LOADING_LOG_PERIOD_S = 30.0
-_MAX_RESTARTS = 3  # each restart of a hung engine leaks its thread and memory
-_RECOVERY_S = 60.0  # of work without a fault, after which restarts are counted from 0
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,24 @@ class EngineSnapshot:
         segmenter: None while no model is loaded.
         activity: long-running operation, as text; empty: none.
         self_test: result of the model's self-test, as text.
-        crashed_s: last crash of the inference thread, on ``time.monotonic``'s clock; None: never.
     """
 
     segmenter: Segmenter | None
     activity: str
     self_test: str
-    crashed_s: float | None
     statistics: Statistics
 
 
 class EngineSupervisor:
     """Owns the model loader, the inference worker and the encoder. Call it from the executor's thread.
 
+    An engine that hangs or only fails ends the process: its thread cannot be ended, and a CUDA context that has failed
+    fails for the whole process.
+
     Args:
         on_ready: called with the classes when an engine starts to work.
         on_change: called when diagnostics change.
-        on_failure: called when the engine cannot be loaded or restarted.
+        on_failure: called when the engine cannot be loaded.
     """
 
     def __init__(
@@ -80,19 +81,17 @@ class EngineSupervisor:
         self._on_failure = on_failure
         self.statistics = Statistics()
         self._loader = ModelLoader(self._load)
-        self._segmenter: Segmenter | None = None
-        self._self_test = ""
+        self._loaded: LoadedModel | None = None
         self._worker: InferenceWorker | None = None
         self._encoder: Encoder | None = None
-        self._restarts = 0  # since the last ``_RECOVERY_S`` without a fault
-        self._restarted_s = self._logged_loading_s = self._ticked_s = 0.0
+        self._logged_loading_s = self._ticked_s = 0.0
 
     def snapshot(self) -> EngineSnapshot:
+        loaded = self._loaded
         return EngineSnapshot(
-            segmenter=self._segmenter,
+            segmenter=loaded.segmenter if loaded else None,
             activity=self._loader.activity() or activity.now(),
-            self_test=self._self_test,
-            crashed_s=self._worker.crashed_s if self._worker is not None else None,
+            self_test=loaded.self_test if loaded else "",
             statistics=self.statistics,
         )
 
@@ -121,36 +120,41 @@ class EngineSupervisor:
 
     def start(self, request: ModelRequest) -> None:
         """Load the model and start inference; at once if the model is still loaded."""
-        self._restarts = 0
         self._logged_loading_s = self._ticked_s = time.monotonic()
         self._intake.slots = LatestSlots()
-        self._request(request)
-        outcome = self._loader.outcome()
-        if outcome is not None and outcome.segmenter is not None:
-            self._start_worker(outcome.segmenter)
+        self._loader.request(request)
+        if self._loader.outcome() is None:
+            self._loaded = None  # two models at once may not fit on the device
+        else:
+            self._check_loading(self._ticked_s)
 
     def tick(self, inference_timeout_s: float) -> None:
-        """Check for a loaded model, crashed threads and a hung inference."""
+        """Check for a loaded model and a broken engine.
+
+        Raises:
+            BrokenProcessError: the engine hangs, or every inference fails.
+        """
         now_s = time.monotonic()
         elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
-        if self._worker is None:
+        if self._worker is None or self._loaded is None:
             self._check_loading(now_s)
+            return
+        if self._loaded.problem:
+            self._give_up(self._loaded.problem, self._loaded.problem)
             return
         fault = self._worker.fault(elapsed_s, inference_timeout_s)
         if fault:
-            self._restart(fault)
-        elif self._worker.healthy:
-            self._faults.remember("engine", "")
-            if now_s - self._restarted_s > _RECOVERY_S:
-                self._restarts = 0
+            self._logger.fatal(f"ending the process with status {STATUS_BROKEN}, to be restarted: {fault}")
+            self._faults.remember("engine", Fault.ENGINE_BROKEN, f"the process ends: {fault}")
+            self._on_change()
+            raise BrokenProcessError(fault)
 
     def stop(self, timeout_s: float) -> bool:
         """End the threads; return whether all ended in time. The others are abandoned."""
         ended = not self._loader.busy
         # The worker first: it feeds the encoder.
         if self._worker is not None and not self._worker.stop(timeout_s):
-            # Another thread must not use the same engine.
-            self._abandon()
+            self.release()  # the next activation loads another engine
             ended = False
         self._worker = None
         if self._encoder is not None:
@@ -160,15 +164,10 @@ class EngineSupervisor:
 
     def release(self) -> None:
         """Let go of the model."""
-        self._segmenter = None
+        self._loaded = None
         self._loader.forget()
 
-    def _request(self, request: ModelRequest) -> None:
-        self._loader.request(request)
-        if self._loader.outcome() is None:
-            self._segmenter = None  # two models at once may not fit on the device
-
-    def _load(self, request: ModelRequest) -> Segmenter:
+    def _load(self, request: ModelRequest) -> LoadedModel:
         """Runs in the loader's thread."""
         choice = request.choice
         segmenter = Segmenter.load(
@@ -179,24 +178,26 @@ class EngineSupervisor:
             resolution=choice.resolution,
             max_batch=request.max_batch,
         )
+        loaded = LoadedModel(request, segmenter)
         if isinstance(segmenter, CameraShapedSegmenter):
-            self._self_test = "pending: runs at the first image"
-            segmenter.prove = self._self_test_for_camera
+            loaded.self_test = "pending: runs at the first image"
+            segmenter.prove = functools.partial(self._self_test_for_camera, loaded)
         else:
-            self._run_self_test(segmenter)
-        return segmenter
+            self._run_self_test(loaded, segmenter)
+        return loaded
 
-    def _self_test_for_camera(self, segmenter: Segmenter) -> None:
+    def _self_test_for_camera(self, loaded: LoadedModel, segmenter: Segmenter) -> None:
         """Run the self-test and log the engine, which was chosen for the camera's images."""
-        self._run_self_test(segmenter)
+        self._run_self_test(loaded, segmenter)
         self._logger.info(_engine_text(segmenter))
 
-    def _run_self_test(self, segmenter: Segmenter) -> None:
+    def _run_self_test(self, loaded: LoadedModel, segmenter: Segmenter) -> None:
         """Run the model's self-test on a new engine, in the thread that created it."""
         test = self_test(segmenter)
-        self._self_test = str(test)
+        loaded.self_test = str(test)
         if not test.passed:
-            raise EngineError(f"self-test failed: {test}")
+            loaded.problem = f"self-test failed: {test}"
+            raise EngineError(loaded.problem)
         if test.absent:
             self._logger.info(str(test))
 
@@ -207,17 +208,21 @@ class EngineSupervisor:
             if now_s - self._logged_loading_s >= _LOADING_LOG_PERIOD_S:
                 self._logged_loading_s = now_s
                 self._logger.info(self._loader.activity())
-            return
-        if outcome.segmenter is None:
-            error = outcome.error
-            expected = isinstance(error, (ModelError, EngineError, ValueError))
-            text = str(error) if expected else "".join(traceback.format_exception(error)).strip()
-            self._fail(str(error) or type(error).__name__, text)
-            return
-        if outcome.segmenter is not self._segmenter:
-            self._segmenter = outcome.segmenter
-            self._logger.info(f"{_engine_text(self._segmenter)}, loaded in {outcome.took_s:.1f} s")
-        self._start_worker(outcome.segmenter)
+        elif isinstance(outcome, LoadedModel):
+            if outcome is not self._loaded:
+                self._loaded = outcome
+                self._logger.info(f"{_engine_text(outcome.segmenter)}, loaded in {outcome.took_s:.1f} s")
+            self._start_worker(outcome.segmenter)
+        else:
+            expected = isinstance(outcome, (ModelError, EngineError, ValueError))
+            text = str(outcome) if expected else "".join(traceback.format_exception(outcome)).strip()
+            self._give_up(str(outcome) or type(outcome).__name__, text)
+
+    def _give_up(self, reason: str, details: str) -> None:
+        self._logger.error(f"deactivating the node: {details}")
+        self._faults.remember("engine", Fault.MODEL_NOT_LOADED, reason)
+        self.release()
+        self._on_failure()
 
     def _start_worker(self, segmenter: Segmenter) -> None:
         classes = recolored(segmenter.spec.classes, self._settings.value("palette"))
@@ -225,8 +230,7 @@ class EngineSupervisor:
         for camera in self._cameras.values():
             camera.familiarity = FamiliarityWatch(segmenter.spec.familiar)
             camera.steadying.forget()
-        if self._encoder is None:
-            self._encoder = Encoder(self._faults)
+        self._encoder = Encoder(self._faults)
         self._worker = InferenceWorker(
             intake=self._intake,
             cameras=self._cameras,
@@ -239,39 +243,6 @@ class EngineSupervisor:
             faults=self._faults,
         )
         self._on_change()
-
-    def _restart(self, fault: str) -> None:
-        """Load the engine again in new threads; the old threads are abandoned."""
-        self._restarts += 1
-        self._restarted_s = time.monotonic()
-        self.statistics.count("engine_restarts")
-        if self._restarts > _MAX_RESTARTS:
-            self._fail(f"{fault}, after {_MAX_RESTARTS} restarts of the engine", fault)
-            return
-        self._abandon()
-        self._intake.slots = LatestSlots()
-        text = f"{fault}; restarting the engine ({self._restarts} of {_MAX_RESTARTS})"
-        self._logger.error(text)
-        self._faults.remember("engine", text)
-        try:
-            self._request(self.request())
-        except (ModelError, ValueError) as error:
-            self._fail(str(error), str(error))
-            return
-        self._on_change()
-
-    def _fail(self, reason: str, details: str) -> None:
-        self._logger.error(f"deactivating the node: {details}")
-        self._faults.remember("engine", reason)
-        self._abandon()
-        self._on_failure()
-
-    def _abandon(self) -> None:
-        """Drop the engine without waiting for its thread."""
-        if self._worker is not None:
-            self._worker.abandon()
-            self._worker = None
-        self.release()
 
 
 def _engine_text(segmenter: Segmenter) -> str:

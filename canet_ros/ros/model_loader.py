@@ -26,39 +26,44 @@ class ModelRequest:
     files: tuple[tuple[str, int, int], ...]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A loaded model or an error; the other one is None."""
+@dataclass
+class LoadedModel:
+    """A model that is ready to run.
+
+    Attributes:
+        self_test: result of the model's self-test, as text.
+        problem: why it must not be used; empty: it may. An engine made for the camera's shape is tested late.
+    """
 
     request: ModelRequest
-    segmenter: Segmenter | None
-    error: BaseException | None
-    took_s: float
+    segmenter: Segmenter
+    self_test: str = ""
+    problem: str = ""
+    took_s: float = 0.0
 
 
 class ModelLoader:
     """Loads one model at a time in a thread; the newest request wins. Call it from one thread.
 
-    Loading cannot be interrupted. A newer request waits until it ends, because two models may not fit on the device.
+    Loading cannot be interrupted. A newer request waits until it ends.
 
     Args:
-        load: creates a request's segmenter; may raise anything.
+        load: loads a requested model; may raise anything.
     """
 
-    def __init__(self, load: Callable[[ModelRequest], Segmenter]) -> None:
+    def __init__(self, load: Callable[[ModelRequest], LoadedModel]) -> None:
         self._load = load
         self._lock = threading.Lock()
         self._wanted: ModelRequest | None = None
         self._since_s = 0.0
-        self._outcome: Outcome | None = None
+        self._outcome: LoadedModel | BaseException | None = None
         self._thread: threading.Thread | None = None
 
     def request(self, wanted: ModelRequest) -> None:
         """Load a model, unless it is loaded or being loaded."""
         with self._lock:
-            if self._outcome is not None and self._outcome.segmenter and self._outcome.request == wanted:
-                return
-            if self._wanted == wanted:
+            loaded = isinstance(self._outcome, LoadedModel) and self._outcome.request == wanted
+            if loaded or self._wanted == wanted:
                 return
             self._wanted, self._outcome, self._since_s = wanted, None, time.monotonic()
             if self._thread is None:
@@ -66,8 +71,8 @@ class ModelLoader:
                 self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
                 self._thread.start()
 
-    def outcome(self) -> Outcome | None:
-        """Outcome of the last request; None: pending, or no request."""
+    def outcome(self) -> LoadedModel | BaseException | None:
+        """What the last request gave; None: it is pending, or there is none."""
         with self._lock:
             return self._outcome
 
@@ -96,12 +101,13 @@ class ModelLoader:
                 if wanted is None:
                     self._thread = None
                     return
-            segmenter, error = None, None
+            outcome: LoadedModel | BaseException
             try:
-                segmenter = self._load(wanted)
+                outcome = self._load(wanted)
+                outcome.took_s = time.monotonic() - since_s
             except BaseException as caught:  # a driver or an engine can raise anything
-                error = caught
+                outcome = caught
             with self._lock:
                 if self._wanted == wanted:
-                    self._wanted = None
-                    self._outcome = Outcome(wanted, segmenter, error, time.monotonic() - since_s)
+                    self._wanted, self._outcome = None, outcome
+            del outcome  # a model that is no longer wanted must not wait for the next one

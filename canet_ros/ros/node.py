@@ -23,7 +23,7 @@ from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_set import CameraSet
 from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics, NodeSnapshot
 from canet_ros.ros.engine_supervisor import EngineSupervisor
-from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.manager_bond import ManagerBond
@@ -104,7 +104,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().error(
                 f"not configured: invalid parameters; correct them and configure again: {reason}"
             )
-            self._faults.remember("engine", f"not configured: invalid parameters: {reason}")
+            self._faults.remember(
+                "engine", Fault.NOT_CONFIGURED, f"not configured: invalid parameters: {reason}"
+            )
             return TransitionCallbackReturn.FAILURE
         try:
             results = self._cameras.create()
@@ -112,9 +114,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         except ValueError as error:
             self._release()
             self.get_logger().error(f"not configured; correct this and restart the node: {error}")
-            self._faults.remember("engine", f"not configured: {error}")
+            self._faults.remember("engine", Fault.NOT_CONFIGURED, f"not configured: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._faults.remember("engine", "")
+        self._faults.remember("engine")
         self._enter("inactive")
         return TransitionCallbackReturn.SUCCESS
 
@@ -125,9 +127,9 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._cameras.begin(self._settings.views(len(self._cameras.by_name)))
         except (ModelError, ValueError) as error:
             self.get_logger().error(f"not activated: {error}")
-            self._faults.remember("engine", str(error))
+            self._faults.remember("engine", Fault.NOT_ACTIVATED, str(error))
             return TransitionCallbackReturn.FAILURE
-        self._faults.remember("engine", "")
+        self._faults.remember("engine")
         self._check_timers = [
             self.create_timer(TICK_PERIOD_S, self._tick, clock=self._steady_clock),
             self.create_timer(GRAPH_CHECK_PERIOD_S, self._check_graph, clock=self._steady_clock),
@@ -231,6 +233,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         place = traceback.extract_tb(error.__traceback__)[-1]
         self._faults.report(
             "node",
+            Fault.CALLBACK_FAILED,
             f"a callback failed: {type(error).__name__}: {error} ({place.filename}, line {place.lineno})",
         )
 

@@ -32,6 +32,7 @@ from canet_ros.pipeline.segmenter import Segmentation
 from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder
+from canet_ros.ros.fault_log import Fault
 from canet_ros.ros.image_conversion import compressed_message, image_message, points_message
 from canet_ros.ros.statistics import Statistics
 
@@ -66,7 +67,8 @@ class CameraOutputs:
         prefix_before_remapping: prefix without remapping of the image topic; remapping rules may use either.
         clouds: of the camera; None: no labelled points.
         statistics: of the camera; receives the encoding time.
-        on_qos_problem, on_bad_camera_info: called with a description of the problem.
+        on_qos_problem: called with a description of incompatible QoS.
+        on_fault: called when a result cannot be made of what was received.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class CameraOutputs:
         prefix_before_remapping: str,
         statistics: Statistics,
         on_qos_problem: Callable[[str], None],
-        on_bad_camera_info: Callable[[str], None],
+        on_fault: Callable[[Fault, str], None],
         clouds: CloudInput | None = None,
     ) -> None:
         self.mask_topic = f"{prefix}/mask"
@@ -85,7 +87,7 @@ class CameraOutputs:
         self._prefix_before_remapping = prefix_before_remapping
         self._statistics = statistics
         self._on_qos_problem = on_qos_problem
-        self._on_bad_camera_info = on_bad_camera_info
+        self._on_fault = on_fault
         self._scratch = np.empty((0, 0), np.uint8)
         self._groups: Groups = {}
         # Replaced, never modified: two other threads read both.
@@ -173,7 +175,7 @@ class CameraOutputs:
                     style.rgb_table,
                 )
         except CloudError as error:  # masks are not affected
-            self._on_bad_camera_info(f"{self._clouds.topic.name}: {error}")
+            self._on_fault(Fault.POINTS_FAILED, f"{self._clouds.topic.name}: {error}")
             return
         self._send(POINTS, points_message(points, result.cloud.header))
 
@@ -181,7 +183,7 @@ class CameraOutputs:
         try:
             scaled = scaled_camera_info(result.camera_info, result.size)
         except ImageMessageError as error:  # uncalibrated camera; masks are not affected
-            self._on_bad_camera_info(str(error))
+            self._on_fault(Fault.CAMERA_INFO_INVALID, str(error))
             return
         scaled.header = result.header
         self._publishers[CAMERA_INFO].publish(scaled)

@@ -23,7 +23,14 @@ _CALLBACK_TIMEOUT_S = 1.0
 _SIGNAL_CHECK_PERIOD_S = 0.1
 _ERROR_PAUSE_S = 0.05  # limits the CPU load of an error that recurs at once
 
+# EX_SOFTWARE of sysexits.h; launch restarts the node after it, but not after 0 (a signal) and 1 (it could not start).
+STATUS_BROKEN = 70
+
 SomeNode = TypeVar("SomeNode", bound=Node)
+
+
+class BrokenProcessError(Exception):
+    """Raised in a callback when only a new process helps: this one ends with ``STATUS_BROKEN``."""
 
 
 def run_node(
@@ -33,6 +40,8 @@ def run_node(
     args: Sequence[str] | None,
 ) -> int:
     """Spin a node until a signal, then end the process with status 0; return 1 if the node could not start.
+
+    After a ``BrokenProcessError``, which the caller has logged, the status is ``STATUS_BROKEN``.
 
     Args:
         create: creates the node.
@@ -45,6 +54,7 @@ def run_node(
         print(error, file=sys.stderr)
         return 1
     ended = threading.Event()
+    status = 0
     signals: list[int] = []
     for number in ending_signals():
         # Not ended.set(): the interrupted thread may hold the lock of the event.
@@ -59,10 +69,14 @@ def run_node(
     executor.add_node(node)
 
     def spin() -> None:
+        nonlocal status
         while not ended.is_set():
             try:
                 executor.spin()
             except ExternalShutdownException:
+                break
+            except BrokenProcessError:
+                status = STATUS_BROKEN
                 break
             except Exception as error:
                 if ended.is_set():  # the executor was shut down under a callback
@@ -94,4 +108,4 @@ def run_node(
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, full, a broken pipe
             stream.flush()
-    os._exit(0)
+    os._exit(status)

@@ -38,7 +38,7 @@ class Statistics:
 
     Counters of a camera: ``received``, ``published``, ``DROPS``, ``lost`` (before the node took them, see ``Losses``),
     ``lost_in_transport`` (part of ``lost``), ``missing`` (estimated from stamps), ``qos_problems``. Counters of the
-    engine: ``batches``, ``frames``, ``failures``, ``engine_restarts``, ``callback_failures``.
+    engine: ``batches``, ``frames``, ``failures``, ``callback_failures``.
 
     Attributes:
         last_received_s: when the last image arrived, on ``time.monotonic``'s clock; None: never.

@@ -20,23 +20,16 @@ from canet_ros.pipeline.process import Frame, ProcessOptions
 from canet_ros.pipeline.segmenter import Segmentation, Segmenter
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
-from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import ReceivedFrame
 from canet_ros.ros.outputs import POINTS, Result, needs_inference
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s, nanoseconds
-from canet_ros.ros.supervised_thread import SupervisedThread
 
-_HUNG_FACTOR = (
-    10  # an inference slower than this multiple of the slowest one so far, per frame, counts as hung
-)
+# An inference slower than this multiple of the slowest one so far, per frame, counts as hung.
+_HUNG_FACTOR = 10
 _MAX_CONSECUTIVE_FAILURES = 5  # more are the fault of the engine, not of the frames
 _MAX_TICK_S = 0.5  # longer ticks mean that the process was stopped or the machine suspended
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    cameras: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -80,34 +73,33 @@ class InferenceWorker:
         self._faults = faults
         self._frame_log = intake.frame_log
         self._stopping = threading.Event()
-        self._batch: _Batch | None = None  # in inference
-        self._watched_batch: _Batch | None = None
+        # Frames in inference, by camera; a batch is known by its identity.
+        self._batch: Mapping[str, ReceivedFrame] | None = None
+        self._watched_batch: Mapping[str, ReceivedFrame] | None = None
         self._busy_s = 0.0
         self._slowest_s = 0.0  # inference of one frame
         self._consecutive_failures = 0
-        self._hung = False  # the frames in inference are already counted as failed
-        self._thread = SupervisedThread("inference", self._run, faults)
+        # A daemon, so that a long inference cannot keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
 
-    def stop(self, timeout_s: float | None = None) -> bool:
-        """Stop publishing and wait for the thread; return whether it ended."""
-        self.abandon()
-        return self._thread.join(timeout_s)
-
-    def abandon(self) -> None:
-        """Stop publishing, without waiting for the thread."""
+    def stop(self, timeout_s: float) -> bool:
+        """Stop publishing and wait for the thread; return whether it ended. Otherwise its engine must not be reused."""
         self._stopping.set()
         for name in self._slots.close():
             self._cameras[name].statistics.count("unwanted")
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def fault(self, elapsed_s: float, timeout_s: float) -> str:
-        """Why the engine must be restarted; empty: it need not.
+        """Why the engine is broken; empty: it is not.
 
         Args:
             elapsed_s: since the last call.
             timeout_s: shortest duration after which an inference counts as hung.
         """
         if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
-            return f"{self._consecutive_failures} consecutive inferences failed: {self._faults.last('inference')}"
+            return f"{self._consecutive_failures} consecutive inferences failed: {self._faults.last('inference').text}"
         batch = self._batch
         if batch is None or batch is not self._watched_batch:
             self._watched_batch, self._busy_s = batch, 0.0
@@ -115,31 +107,14 @@ class InferenceWorker:
         if activity.now():  # building an engine for the camera's shape may take minutes
             return ""
         self._busy_s += min(elapsed_s, _MAX_TICK_S)
-        limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(batch.cameras))
-        if self._busy_s <= limit_s:
-            return ""
-        self._hung = True
-        for name in batch.cameras:
-            self._cameras[name].statistics.count("failed")
-        return f"inference has not returned for {self._busy_s:.1f} s"
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the last inference succeeded."""
-        return self._slowest_s > 0 and self._consecutive_failures == 0
-
-    @property
-    def crashed_s(self) -> float | None:
-        """Last crash of the thread, on ``time.monotonic``'s clock; None: never."""
-        return self._thread.crashed_s
+        limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(batch))
+        return f"inference has not returned for {self._busy_s:.1f} s" if self._busy_s > limit_s else ""
 
     def _run(self) -> None:
         while (frames := self._slots.take_all()) is not None:
-            self._batch = _Batch(tuple(frames))
-            try:
-                self._serve(frames)
-            finally:
-                self._batch = None
+            self._batch = frames
+            self._serve(frames)
+            self._batch = None
 
     def _serve(self, frames: Mapping[str, ReceivedFrame]) -> None:
         live = self._live()
@@ -151,9 +126,7 @@ class InferenceWorker:
         except BaseException as error:  # engines can raise anything; the next frames may work
             self._statistics.count("failures")
             self._consecutive_failures += 1
-            self._report_failure("inference", jobs, error)
-            if not isinstance(error, Exception):
-                raise
+            self._report_failure("inference", Fault.INFERENCE_FAILED, jobs, error)
             return
         for i, job in enumerate(jobs):
             if self._stopping.is_set():
@@ -162,7 +135,7 @@ class InferenceWorker:
             try:
                 self._publish(job, segmentations.get(job.camera.name), live)
             except Exception as error:  # of the middleware; must not affect the other cameras
-                self._report_failure(job.camera.name, [job], error)
+                self._report_failure(job.camera.name, Fault.PUBLISHING_FAILED, [job], error)
 
     def _prepare(self, camera: Camera, frame: ReceivedFrame, live: LiveSettings) -> _Job | None:
         """Decode and transform a frame; None if it is dropped, which is counted and reported."""
@@ -176,6 +149,7 @@ class InferenceWorker:
             self._drop(camera, frame, "too_old")
             self._faults.report(
                 camera.name,
+                Fault.FRAME_TOO_OLD,
                 f"dropping frames older than max_age {live.max_age:g} s: frame is {age:.3f} s old",
             )
             return None
@@ -188,11 +162,11 @@ class InferenceWorker:
         except Exception as error:  # ValueError for known faults; codecs can raise others
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             self._drop(camera, frame, "bad")
-            self._faults.report(camera.name, text)
+            self._faults.report(camera.name, Fault.IMAGE_REFUSED, text)
             return None
         warning = squeeze_warning(self._segmenter.resolution, transformed.shape[1::-1])
         if warning:
-            self._faults.advise(camera.name, warning)
+            self._faults.advise(camera.name, Fault.ASPECT_RATIO, warning)
         stages_ms = {
             "wait": (taken_s - frame.received_s) * 1e3,
             "convert": (time.monotonic() - taken_s) * 1e3,
@@ -209,7 +183,7 @@ class InferenceWorker:
         for reason in self._segmenter.engine.passed_over[
             reported:
         ]:  # such as a smaller batch, when out of memory
-            self._faults.report("inference", reason)
+            self._faults.report("inference", Fault.BATCH_REDUCED, reason)
         duration_s = time.monotonic() - start_s
         self._consecutive_failures = 0
         self._slowest_s = max(self._slowest_s, duration_s / len(jobs))
@@ -256,14 +230,13 @@ class InferenceWorker:
     def _count_unwanted(self, jobs: Sequence[_Job]) -> None:
         """Count frames that are not published because the node was stopped."""
         for job in jobs:
-            if not self._hung:
-                job.camera.statistics.count("unwanted")
+            job.camera.statistics.count("unwanted")
 
-    def _report_failure(self, source: str, jobs: Sequence[_Job], error: BaseException) -> None:
+    def _report_failure(self, source: str, kind: Fault, jobs: Sequence[_Job], error: BaseException) -> None:
         if self._stopping.is_set():
             self._count_unwanted(jobs)
             return  # publishers may already be destroyed
         for job in jobs:
             job.camera.statistics.count("failed")
             self._frame_log.log(job.camera.name, job.header, "failed", job.stages_ms)
-        self._faults.report(source, f"{type(error).__name__}: {error}")
+        self._faults.report(source, kind, f"{type(error).__name__}: {error}")

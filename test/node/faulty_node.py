@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmentation node on an engine that does what the file $CANET_TEST_FAULT says, read anew for every inference.
+"""The segmentation node with an engine that fails as the file $CANET_TEST_FAULT says, read for every inference.
 
-hang, raise, exit (what is no Exception), nan, shape, class (one that the model has not), memory (for more than one
-picture at once); and while it is loaded: slow, build (slow, and building), broken, surprise. Any other text: no fault.
-The first of a line with a number is done so many times: "raise 3".
+hang, raise, exit (SystemExit), nan, shape, class (an unknown id), memory (for more than one image at once); and while
+it is loaded: slow, build (slow, with an activity), broken, surprise. Other texts: no fault. "raise 3" fails three times.
 """
 
 import os

@@ -30,7 +30,7 @@ from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_watch import CameraWatch
 from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics, NodeSnapshot
 from canet_ros.ros.engine_supervisor import EngineSnapshot
-from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.parameters import NodeParameters
 from canet_ros.ros.statistics import DROPS, STAGES, Statistics
@@ -59,7 +59,6 @@ class Health:
         self.camera = Camera(self.node, topics, topics.results, "raw", intake, self.faults)
         self.watch = CameraWatch(self.node, self.camera, "raw", interface_addresses())
         self.segmenter: Any = None
-        self.crashed_s: float | None = None
         self.doing = self.self_test = ""
         self.enabled, self.clock_missing = True, False
         self.received: list[DiagnosticArray] = []
@@ -82,7 +81,7 @@ class Health:
         )
         return NodeSnapshot(
             conditions,
-            EngineSnapshot(self.segmenter, self.doing, self.self_test, self.crashed_s, self.engine),
+            EngineSnapshot(self.segmenter, self.doing, self.self_test, self.engine),
             cameras=(self.camera.snapshot(self.watch.topic_problem, self.watch.rivals()),),
             node_fault=self.faults.last("node"),
             clock_missing=self.clock_missing,
@@ -156,11 +155,11 @@ def test_one_status_for_the_engine_and_one_for_each_camera(health: Health) -> No
         "batches": "0",
         "frames": "0",
         "failures": "0",
-        "engine_restarts": "0",
         "doing": "",
         "bond": "formed",
         "unknown_parameters": "resolutoin, modell",
         "last_error": "",
+        "fault": "",
     }
     assert values(camera) == {
         **GREENWAVE,
@@ -181,11 +180,12 @@ def test_one_status_for_the_engine_and_one_for_each_camera(health: Health) -> No
         "qos_problems": "0",
         "last_frame_age_s": "never",
         "last_error": "",
+        "fault": "",
     }
 
 
 def test_what_was_counted_and_timed(health: Health) -> None:
-    for number, name in enumerate(("batches", "frames", "failures", "engine_restarts"), start=1):
+    for number, name in enumerate(("batches", "frames", "failures"), start=1):
         health.engine.count(name, number)
     health.engine.time({"inference": 12.0})
     statistics = health.active(received_s=1.25)
@@ -194,12 +194,12 @@ def test_what_was_counted_and_timed(health: Health) -> None:
     for stage in STAGES:
         statistics.time({stage: 4.0})
         statistics.time({stage: 8.0})
-    health.faults.remember(TOPIC, "a bad one")
-    health.faults.remember("node", "of the node")
+    health.faults.remember(TOPIC, Fault.IMAGE_REFUSED, "a bad one")
+    health.faults.remember("node", Fault.CALLBACK_FAILED, "of the node")
     health.doing = "loading"
     engine, camera = health.say().status
     found = values(engine)
-    assert [found[k] for k in ("batches", "frames", "failures", "engine_restarts")] == ["1", "2", "3", "4"]
+    assert [found[k] for k in ("batches", "frames", "failures")] == ["1", "2", "3"]
     assert (found["inference_p50_ms"], found["inference_p95_ms"]) == ("12.0", "12.0")
     assert (found["doing"], found["last_error"]) == ("loading", "of the node")
     found = values(camera)
@@ -288,7 +288,7 @@ def test_the_period_is_followed(health: Health) -> None:
 def test_engine(health: Health, state: str, error: str, doing: str, expected: tuple[bytes, str]) -> None:
     health.active()
     health.settings.lifecycle_state = state
-    health.faults.remember("engine", error)
+    health.faults.remember("engine", Fault.MODEL_NOT_LOADED, error)
     health.doing = doing
     assert health.engine_says() == expected
     assert values(health.say().status[0])["last_error"] == error
@@ -296,25 +296,16 @@ def test_engine(health: Health, state: str, error: str, doing: str, expected: tu
 
 def test_engine_whose_inferences_fail(health: Health) -> None:
     health.active()
-    health.faults.remember("inference", "out of luck")
-    health.faults.remember("node", "a callback failed")
+    health.faults.remember("inference", Fault.INFERENCE_FAILED, "out of luck")
+    health.faults.remember("node", Fault.CALLBACK_FAILED, "a callback failed")
     assert health.engine_says() == (OK, "segmenting")
     health.engine.count("callback_failures")
     assert health.engine_says() == (ERROR, "a callback failed")
     health.engine.count("failures")
     assert health.engine_says() == (ERROR, "out of luck")
     assert values(health.say().status[0])["last_error"] == "out of luck"
-    health.faults.remember("engine", "gone")
+    health.faults.remember("engine", Fault.MODEL_NOT_LOADED, "gone")
     assert values(health.say().status[0])["last_error"] == "gone"
-
-
-@pytest.mark.parametrize(("died_ago_s", "level"), [(None, OK), (1.0, ERROR), (4.5, ERROR), (5.5, OK)])
-def test_engine_whose_thread_died(health: Health, died_ago_s: float | None, level: bytes) -> None:
-    health.active()
-    health.faults.remember("inference", "the thread died")
-    died_s = None if died_ago_s is None else time.monotonic() - died_ago_s
-    health.crashed_s = died_s
-    assert health.engine_says() == (level, "the thread died" if level == ERROR else "segmenting")
 
 
 def test_engine_without_a_clock(health: Health) -> None:
@@ -336,7 +327,7 @@ def test_camera_of_a_node_that_is_not_active(health: Health, state: str) -> None
     health.settings.lifecycle_state = state
     health.watch.topic_problem = "nothing publishes it"
     assert health.camera_says() == (OK, f"node is {state}")
-    health.faults.remember("engine", "the driver is gone")
+    health.faults.remember("engine", Fault.MODEL_NOT_LOADED, "the driver is gone")
     assert health.camera_says() == (ERROR, f"node is {state}: the driver is gone")
 
 
@@ -353,7 +344,7 @@ def test_camera_while_a_model_loads_or_the_node_is_paused(health: Health) -> Non
 def test_camera_whose_quality_of_service_does_not_fit(health: Health) -> None:
     statistics = health.active()
     statistics.count("qos_problems")
-    health.faults.remember(TOPIC, "set this override")
+    health.faults.remember(TOPIC, Fault.IMAGE_REFUSED, "set this override")
     health.watch.topic_problem = "less to the point"
     assert health.camera_says() == (ERROR, "set this override")
     health.active(received_s=60.0)
@@ -432,8 +423,8 @@ def test_images_come_and_nothing_goes_out(
     health: Health, counts: dict[str, int], level: bytes, words: str
 ) -> None:
     statistics = waits(health, 8.0)
-    health.faults.remember(TOPIC, "of the camera")
-    health.faults.remember("inference", "of inference")
+    health.faults.remember(TOPIC, Fault.IMAGE_REFUSED, "of the camera")
+    health.faults.remember("inference", Fault.INFERENCE_FAILED, "of inference")
     for reason, number in counts.items():
         statistics.count(reason, number)
     found, text = health.camera_says()
@@ -497,8 +488,8 @@ def test_how_long_nothing_may_go_out(
 )
 def test_a_share_of_the_images_is_useless(health: Health, reason: str, words: str) -> None:
     statistics = health.active(received_s=0.1)
-    health.faults.remember(TOPIC, "of the camera")
-    health.faults.remember("inference", "of inference")
+    health.faults.remember(TOPIC, Fault.IMAGE_REFUSED, "of the camera")
+    health.faults.remember("inference", Fault.INFERENCE_FAILED, "of inference")
     statistics.count(reason)
     assert health.camera_says()[0] == OK
     statistics.count(reason)

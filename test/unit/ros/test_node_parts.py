@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,13 +21,11 @@ from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_transform import Region, View
 from canet_ros.ros.camera import CameraInput
 from canet_ros.ros.camera_info import CameraInfoBuffer
-from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.label_info import class_map
 from canet_ros.ros.rclpy_compat import RCLError
 from canet_ros.ros.run_node import run_node
 from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
-from canet_ros.ros.supervised_thread import SupervisedThread
 
 pytestmark = pytest.mark.ros
 
@@ -123,43 +119,6 @@ def test_a_loss_that_the_middleware_tells_too_is_counted_once(event_first: bool)
     if not event_first:
         statistics.lose(2)
     assert statistics.counts() == {"lost": 9, "lost_in_transport": 6}
-
-
-def test_what_worked_in_a_thread_goes_with_its_last_reference() -> None:
-    class Worker:
-        def __init__(self) -> None:
-            self.thread = SupervisedThread("test", self.work, FaultLog(None))
-
-        def work(self) -> None:
-            pass
-
-    gc.disable()  # an engine must not wait for it: two at once may not fit on the device
-    try:
-        worker = Worker()
-        gone = weakref.ref(worker)
-        assert worker.thread.join(5)
-        del worker
-        assert gone() is None
-    finally:
-        gc.enable()
-
-
-def test_work_that_crashes_is_reported_and_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canet_ros.ros.supervised_thread._RESTART_PAUSE_S", 0.01)
-    lines: list[str] = []
-    rounds = iter([SystemExit("licence expired"), ValueError("no luck"), None])
-
-    def work() -> None:
-        error = next(rounds)
-        if error is not None:
-            raise error
-
-    thread = SupervisedThread("test", work, FaultLog(SimpleNamespace(error=lines.append)))
-    assert thread.join(5)
-    assert thread.crashed_s is not None
-    assert len(lines) == 2
-    assert "SystemExit: licence expired" in lines[0]
-    assert "ValueError: no luck" in lines[1]
 
 
 def test_age_is_unknown_without_a_stamp_or_after_a_jump_back() -> None:
