@@ -20,11 +20,10 @@ from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.options import Options
 from canet_ros.bags.results import image_from_cdr, image_messages
 from canet_ros.formats import parse_groups
-from canet_ros.model.palette import recolored
+from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.camera_transform import View
-from canet_ros.pipeline.drawing import Style
 from canet_ros.pipeline.outputs import image_outputs
-from canet_ros.pipeline.process import Frame, ProcessOptions, process
+from canet_ros.pipeline.process import Frame, process
 from canet_ros.pipeline.segmenter import Segmentation, Segmenter
 from canet_ros.pipeline.temporal_filter import Steadying
 
@@ -37,6 +36,7 @@ class FrameResult:
         stamp_ns, frame_id: of its header.
         size: (width, height) of the results.
         results: CDR by output.
+        advice: what would give better results; empty: nothing.
     """
 
     stamp_ns: int = 0
@@ -44,6 +44,7 @@ class FrameResult:
     size: tuple[int, int] = (0, 0)
     results: Mapping[str, bytes] = field(default_factory=dict)
     problem: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,8 @@ class FrameProcessor:
         self._segmenter = segmenter
         self._engine_is_free = threading.Semaphore(segmenter.engine.streams)
         self._options = options
-        style = Style(recolored(segmenter.spec.classes, options.palette), options.legend)
-        self._process_options = ProcessOptions(
-            style, options.mask_size == "network", options.min_confidence, options.overlay_alpha
+        self._process_options = options.process_options(
+            segmenter.spec.classes, at_network_size=options.mask_size == "network"
         )
         self._outputs = image_outputs(parse_groups(options.groups))
 
@@ -101,35 +101,36 @@ class FrameProcessor:
         try:
             header, image = image_from_cdr(data, msgtype)
             frame = Frame(image, header_stamp_ns(header), view, None if turn is None else turn.take)
-            view.seen(image)
+            seen = view.seen(image)
         except ValueError as error:  # ImageMessageError, or too small for the camera's region
             return FrameResult(problem=str(error))
         (drawing,) = process([frame], self._segment, self._process_options)
         options = self._options
         results = image_messages(header, drawing, self._outputs, options.outputs, options.jpeg_quality)
         height, width = drawing.segmentation.mask.shape
-        return FrameResult(frame.stamp_ns, str(header.frame_id), (width, height), results)
+        advice = squeeze_warning(self._segmenter.resolution, (seen.shape[1], seen.shape[0]))
+        return FrameResult(frame.stamp_ns, str(header.frame_id), (width, height), results, advice=advice)
 
     def _segment(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
         with self._engine_is_free:
-            return self._segmenter.segment_batch(images)
+            return self._segmenter.infer(images)
 
 
 class FrameProcessorPool:
     """Thread pool that decodes, segments and encodes frames. Use as a context manager.
 
+    Args:
+        transforms: camera transform by topic; default: none.
+
     Attributes:
-        classes: of the model.
         prefetch: number of frames to submit before waiting for the first result.
-        views: camera transform by topic; default: none.
     """
 
-    def __init__(self, segmenter: Segmenter, options: Options) -> None:
-        self.classes = segmenter.spec.classes
+    def __init__(self, segmenter: Segmenter, options: Options, transforms: Mapping[str, View]) -> None:
         # One more than the engine's streams: decoding and encoding overlap with inference.
         workers = segmenter.engine.streams + 1
         self.prefetch = workers + 1
-        self.views: Mapping[str, View] = {}
+        self._transforms = transforms
         self._make = FrameProcessor(segmenter, options)
         self._steady = options.steady
         self._completed: dict[str, Future[Steadying]] = {}
@@ -151,5 +152,5 @@ class FrameProcessorPool:
             # The pool starts frames in order, so the frame that is waited for is already running.
             turn = FilterTurn.behind(self._completed.get(topic))
             self._completed[topic] = turn.after
-        view = self.views.get(topic, _IDENTITY)
+        view = self._transforms.get(topic, _IDENTITY)
         return self._pool.submit(self._make, message.data, message.connection.msgtype, turn, view)

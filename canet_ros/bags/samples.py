@@ -60,9 +60,7 @@ def samples(
             on_skipped(f"{camera.topic}: skipped an image: {error}")
             continue
         next_ns = message.log_ns + step_ns
-        yield Sample(
-            camera, message.log_ns, header_stamp_ns(header), image, segmenter.segment_batch([image])[0]
-        )
+        yield Sample(camera, message.log_ns, header_stamp_ns(header), image, segmenter.infer([image])[0])
 
 
 def uncertainty(segmentation: Segmentation) -> float:

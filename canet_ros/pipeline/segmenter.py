@@ -6,9 +6,11 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import cv2
 import numpy as np
@@ -32,8 +34,10 @@ from canet_ros.opencv import bring_to_size, in_color, read_image, require_array,
 from canet_ros.pipeline.camera_shape import CAMERA, camera_resolution
 from canet_ros.pipeline.visualization import color_lookup_table, overlay
 
+ImageOrPath = NDArray[np.uint8] | str | os.PathLike[str]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Segmentation:
     """Of one picture: class id per pixel and probability of that class (0..255), (H, W) uint8 each.
 
@@ -43,6 +47,15 @@ class Segmentation:
     mask: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
     classes: ClassTable | None = None
+
+    def __repr__(self) -> str:
+        """Size and the most frequent classes: ``<Segmentation 480x360: road 43 %, sky 21 %>``."""
+        height, width = self.mask.shape
+        ids, counts = np.unique(self.mask, return_counts=True)
+        names = {**dict(enumerate(self.class_names)), UNLABELLED: "unlabelled"}
+        most = sorted(zip(counts, ids), reverse=True)[:4]
+        shares = ", ".join(f"{names.get(int(i), int(i))} {100 * n / self.mask.size:.0f} %" for n, i in most)
+        return f"<Segmentation {width}x{height}: {shares}>"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -143,7 +156,7 @@ class Segmenter:
         spec, hash_before = load_spec(folder), graph_hash(folder)
         if resolution == CAMERA:
             spec.require_free_size()
-            any_size = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch)
+            any_size = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch, streams)
             return CameraShapedSegmenter(
                 spec, lambda size: create_engine(replace(any_size, resolution=size)), folder, hash_before
             )
@@ -173,22 +186,52 @@ class Segmenter:
         """Why a picture cannot be segmented beside those so far; empty: it can."""
         return ""
 
-    def __call__(self, image: NDArray[np.uint8] | str | os.PathLike[str]) -> Segmentation:
-        """Segment one image: (H, W, 3) BGR or (H, W) grey, uint8, or the path of a file of one.
+    def __repr__(self) -> str:
+        engine = self.engine
+        return (
+            f"<Segmenter {self.spec.name}: {self.resolution_text}, {engine.name} {engine.precision} on "
+            f"{engine.device}>"
+        )
+
+    @overload
+    def __call__(self, image: ImageOrPath) -> Segmentation: ...
+
+    @overload
+    def __call__(self, image: list[ImageOrPath] | tuple[ImageOrPath, ...]) -> list[Segmentation]: ...
+
+    @overload
+    def __call__(self, image: Iterator[ImageOrPath]) -> Iterator[Segmentation]: ...
+
+    def __call__(
+        self, image: ImageOrPath | list[ImageOrPath] | tuple[ImageOrPath, ...] | Iterator[ImageOrPath]
+    ) -> Segmentation | list[Segmentation] | Iterator[Segmentation]:
+        """Segment an image, a batch, or a sequence of frames; results have the size of their image.
+
+        Args:
+            image: (H, W, 3) BGR or (H, W) grey, uint8, or the path of an image file; a list or tuple of these, which
+                is one batch; or an iterator of these, whose results are yielded one by one.
 
         Raises:
-            TypeError: it is neither an array nor a path.
-            ValueError: the array is anything else, or the file cannot be decoded (``ImageError``).
-            OSError: the file cannot be read.
-            EngineError: as ``segment_batch``.
+            TypeError: an image is neither an array nor a path.
+            ValueError: an array has another shape or type, or a file cannot be decoded (``ImageError``).
+            OSError: a file cannot be read.
+            EngineError: as ``infer``.
         """
-        if isinstance(image, (str, os.PathLike)):
-            image = read_image(Path(image))
-        require_array(image)
-        return self.segment_batch([image])[0].resized((image.shape[1], image.shape[0]))
+        if isinstance(image, (list, tuple)):
+            return self.segment_batch([_array(each) for each in image])
+        if isinstance(image, Iterator):
+            return (self(each) for each in image)
+        return self.segment_batch([_array(image)])[0]
 
     def segment_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
-        """Segment pictures of any sizes at once; the results have the network's resolution (see ``resized``).
+        """Segment images of any sizes at once; results have the size of their image. Raises as ``infer``."""
+        return [
+            found.resized((image.shape[1], image.shape[0]))
+            for found, image in zip(self.infer(images), images)
+        ]
+
+    def infer(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        """Segment images of any sizes at once; results have the network's resolution (see ``resized``).
 
         Raises:
             TypeError: an image is not an array.
@@ -255,7 +298,8 @@ class CameraShapedSegmenter(Segmenter):
         super().__init__(spec, _EngineToCome(), spec.resolution, folder, graph_hash)
         self._build = build
         self.prove: Callable[[Segmenter], None] = _unproven
-        self._engines: dict[Resolution, Engine | EngineError] = {}
+        self._segmenters: dict[Resolution, Segmenter | EngineError] = {}
+        self._building = threading.Lock()
         self._chosen = False
 
     @property
@@ -278,33 +322,42 @@ class CameraShapedSegmenter(Segmenter):
             "resolution; or deactivate and activate after a change"
         )
 
-    def segment_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+    def infer(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
         shapes = {self._fitting(image) for image in images}
         if len(shapes) > 1:
             raise ValueError("with resolution 'camera' the pictures of a batch must have one shape")
         for resolution in shapes:
-            if resolution not in self._engines:
-                with activity.doing("loading the engine for the shape of the camera's pictures"):
-                    self._engines[resolution] = self._proven(resolution)
-            engine = self._engines[resolution]
-            if isinstance(engine, EngineError):
-                raise engine
-            self.engine, self.resolution, self._chosen = engine, resolution, True
-        return super().segment_batch(images)
+            with self._building:
+                if resolution not in self._segmenters:
+                    with activity.doing("loading the engine for the shape of the camera's pictures"):
+                        self._segmenters[resolution] = self._proven(resolution)
+            segmenter = self._segmenters[resolution]
+            if isinstance(segmenter, EngineError):
+                raise segmenter
+            self.engine, self.resolution, self._chosen = segmenter.engine, resolution, True
+            return segmenter.infer(images)
+        return []
 
-    def _proven(self, resolution: Resolution) -> Engine | EngineError:
-        engine = self._build(resolution)
+    def _proven(self, resolution: Resolution) -> Segmenter | EngineError:
+        segmenter = Segmenter(self.spec, self._build(resolution), resolution, self.folder, self.graph_hash)
         try:
-            self.prove(Segmenter(self.spec, engine, resolution, self.folder, self.graph_hash))
+            self.prove(segmenter)
         except EngineError as error:
             return error
-        return engine
+        return segmenter
 
     def _fitting(self, image: NDArray[np.uint8]) -> Resolution:
         require_array(image)
         if image.ndim < 2 or image.size == 0:
             raise ValueError(f"expected a picture, got {image.dtype} {image.shape}")
         return camera_resolution(self.spec.resolution, (image.shape[1], image.shape[0]))
+
+
+def _array(image: object) -> NDArray[np.uint8]:
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(Path(image))
+    require_array(image)
+    return image  # type: ignore[return-value]
 
 
 def _unproven(segmenter: Segmenter) -> None:

@@ -179,7 +179,7 @@ class InferenceWorker:
             return {}
         start_s = time.monotonic()
         reported = len(self._segmenter.engine.passed_over)
-        results = self._segmenter.segment_batch([job.transformed for job in jobs])
+        results = self._segmenter.infer([job.transformed for job in jobs])
         for reason in self._segmenter.engine.passed_over[
             reported:
         ]:  # such as a smaller batch, when out of memory

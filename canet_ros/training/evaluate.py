@@ -54,7 +54,7 @@ def evaluate(segmenter: Segmenter, images: Sequence[LabelledImage]) -> Evaluatio
 
     def predict(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         nonlocal total
-        at_network_size = segmenter.segment_batch([image])[0]
+        at_network_size = segmenter.infer([image])[0]
         ood_statistics.append(figures(at_network_size))
         segmentation = at_network_size.resized((image.shape[1], image.shape[0]))
         total += reliability(label, segmentation.mask, segmentation.confidence, classes)

@@ -57,10 +57,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[in
 
 def expected(frames: Sequence[tuple[int, np.ndarray]], model: Path) -> list[np.ndarray]:
     segmenter, steadying = Segmenter.load(model, "cpu", "torch", "fp32"), Steadying()
-    return [
-        steadying(segmenter.segment_batch([frame])[0], stamp).resized((320, 240)).mask
-        for stamp, frame in frames
-    ]
+    return [steadying(segmenter.infer([frame])[0], stamp).resized((320, 240)).mask for stamp, frame in frames]
 
 
 def test_each_camera_is_steady_by_itself(

@@ -32,9 +32,7 @@ def knowing_model(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A model that knows the test's pictures."""
     folder = Path(shutil.copytree(sharp_model, tmp_path_factory.mktemp("models") / "knowing"))
     segmenter = Segmenter.load(folder, "cpu", "torch", "fp32")
-    known = familiar_range(
-        [figures(segmenter.segment_batch([picture(160, 120, seed)])[0]) for seed in range(5)]
-    )
+    known = familiar_range([figures(segmenter.infer([picture(160, 120, seed)])[0]) for seed in range(5)])
     save_spec(folder, replace(load_spec(folder), familiar=known))
     return folder
 
@@ -45,7 +43,7 @@ def unknown(knowing_model: Path) -> np.ndarray:
     segmenter = Segmenter.load(knowing_model, "cpu", "torch", "fp32")
     for level in (0, 30, 120, 200, 255):
         blocked = np.full((120, 160, 3), level, np.uint8)
-        found = figures(segmenter.segment_batch([blocked])[0])
+        found = figures(segmenter.infer([blocked])[0])
         low, high = segmenter.spec.familiar["mean"]
         if not low <= found["mean"] <= high:
             return blocked
@@ -103,7 +101,7 @@ def test_what_is_ignored_does_not_count(
     graph.connect(camera, masks)
     for _ in range(80):
         masks.wait_for_stamp(camera.send(image))
-    found = Segmenter.load(knowing_model, "cpu", "torch", "fp32").segment_batch([image])[0]
+    found = Segmenter.load(knowing_model, "cpu", "torch", "fp32").infer([image])[0]
     counted = np.zeros((120, 160), bool)
     counted[:60] = True
     expected = figures(found, counted)["mean"]

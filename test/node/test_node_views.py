@@ -67,7 +67,7 @@ def test_the_first_image_decides_the_resolution_and_other_shapes_are_refused(
     received = wait_until(lambda: front.send(image) and masks["front"].messages, "a mask")
     width, height = camera_resolution((160, 120), (640, 360))
     assert (received[0].width, received[0].height) == (width, height)
-    expected = Segmenter.load(random_model, resolution=(width, height), **EXACT).segment_batch([image])[0]
+    expected = Segmenter.load(random_model, resolution=(width, height), **EXACT).infer([image])[0]
     np.testing.assert_array_equal(pixels_of(masks["front"].wait_for_stamp(front.send(image))), expected.mask)
     wait_until(
         lambda: health(diagnostics, "engine")["resolution"] == f"{width}x{height} for the camera", "the state"
@@ -138,7 +138,7 @@ def test_region_rotation_and_ignored_pixels(
     size = (320, 240) if mask_size == "image" else (160, 180)  # 160x120 pixels of the 160 rows, of 240
     info = infos.wait_for_stamp(header.stamp)
     assert (info.width, info.height) == size
-    found = segmenter.segment_batch([np.ascontiguousarray(image[:160][::-1, ::-1])])[0]
+    found = segmenter.infer([np.ascontiguousarray(image[:160][::-1, ::-1])])[0]
     upright = cv2.resize(
         found.mask[::-1, ::-1], (size[0], size[1] * 2 // 3), interpolation=cv2.INTER_NEAREST_EXACT
     )
@@ -153,7 +153,7 @@ def test_region_rotation_and_ignored_pixels(
     assert confidence[expected != 255].all()
     # The other camera is as it was.
     other = pixels_of(rear_masks.wait_for_stamp(rear.send(image)))
-    whole = segmenter.segment_batch([image])[0]
+    whole = segmenter.infer([image])[0]
     np.testing.assert_array_equal(
         other, whole.resized((320, 240) if mask_size == "image" else (160, 120)).mask
     )

@@ -68,6 +68,32 @@ def test_what_is_no_image_is_named(resolution: str, handed: Any, words: str, ran
         segmenter.segment_batch([handed])
 
 
+@pytest.mark.parametrize("resolution", ["96x72", "camera"])
+def test_batches_and_generators_give_results_of_the_size_of_their_images(
+    resolution: str, random_model: Path, image: Any, tmp_path: Path
+) -> None:
+    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", resolution)
+    cv2.imwrite(str(tmp_path / "image.png"), image)
+    images = [image, tmp_path / "image.png", cv2.resize(image, (256, 192))]
+    expected = [segmenter(each).mask for each in images]
+    for results in (segmenter(images), segmenter(tuple(images)), list(segmenter(iter(images)))):
+        for result, mask in zip(results, expected, strict=True):
+            assert result.mask.shape == mask.shape
+            assert (result.mask == mask).mean() > 0.999
+    assert [result.mask.shape for result in segmenter.segment_batch([image])] == [image.shape[:2]]
+    read: list[int] = []
+    frames = segmenter(read.append(index) or image for index in range(9))
+    next(frames)
+    assert read == [0], "frames of a generator are read when they are wanted"
+
+
+def test_segmenter_and_results_describe_themselves(segmenter: Segmenter, image: Any) -> None:
+    assert repr(segmenter) == f"<Segmenter {segmenter.spec.name}: 96x72, torch fp32 on cpu>"
+    result = segmenter(image)
+    most = segmenter.spec.classes.names[np.bincount(result.mask.reshape(-1)).argmax()]
+    assert repr(result).startswith(f"<Segmentation 128x96: {most} ")
+
+
 @pytest.mark.parametrize("size", [(96, 72), (128, 96)])
 def test_a_result_names_draws_and_saves_itself(
     segmenter: Segmenter, size: tuple[int, int], tmp_path: Path

@@ -428,6 +428,6 @@ def test_without_a_driver_it_says_so(
 
 def test_the_segmenter_runs_on_it(random_model: Path, gpu: Gpu) -> None:
     segmenter = Segmenter.load(random_model, "cuda", "tensorrt", max_batch=2)
-    results = segmenter.segment_batch(list(images(3)))
+    results = segmenter.infer(list(images(3)))
     assert [result.mask.shape for result in results] == [(120, 160)] * 3
     assert cache.cache_folder().is_dir()

@@ -64,7 +64,7 @@ def test_a_segmenter_takes_the_shape_of_its_first_picture(random_model: Path) ->
     assert "200x300 has not the shape" in segmenter.shape_problem(tall)
     assert segmenter(tall).mask.shape == (300, 200)  # one picture after the other may differ
     with pytest.raises(ValueError, match="must have one shape"):
-        segmenter.segment_batch([wide, tall])
+        segmenter.infer([wide, tall])
     segmenter.begin()
     assert segmenter.shape_problem(tall) == ""
     assert segmenter.shape_problem(wide) != ""

@@ -86,7 +86,7 @@ def test_result_has_the_size_of_the_picture(segmenter: Segmenter, shape: tuple[i
 
 def test_a_batch_gives_what_single_pictures_give(segmenter: Segmenter) -> None:
     pictures = [PICTURE, PICTURE[:, ::-1], cv2.resize(PICTURE, (64, 48))]
-    for picture, result in zip(pictures, segmenter.segment_batch(pictures)):
+    for picture, result in zip(pictures, segmenter.infer(pictures)):
         alone = segmenter(picture)
         again = result.resized((picture.shape[1], picture.shape[0]))
         assert (again.mask == alone.mask).mean() > 0.999
@@ -102,7 +102,7 @@ def test_shrinking_averages_what_it_leaves_out(size: tuple[int, int]) -> None:
 
 
 def test_planes_at_another_size_are_nearest_neighbours(segmenter: Segmenter) -> None:
-    (found,) = segmenter.segment_batch([np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)])
+    (found,) = segmenter.infer([np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)])
     height, width = found.mask.shape
     twice = found.resized((2 * width, 2 * height))
     assert (twice.mask == found.mask.repeat(2, 0).repeat(2, 1)).all()
@@ -112,7 +112,7 @@ def test_planes_at_another_size_are_nearest_neighbours(segmenter: Segmenter) -> 
 def test_resolution_is_the_callers_choice(random_model: Path) -> None:
     segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", "96x64")
     assert segmenter.resolution == (96, 64)
-    assert segmenter.segment_batch([PICTURE])[0].mask.shape == (64, 96)
+    assert segmenter.infer([PICTURE])[0].mask.shape == (64, 96)
 
 
 @pytest.mark.parametrize(
