@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "run a camera, the node and a recorder on this machine, with DDS between them",
     "segment": "segment images, folders and videos, without ROS",
     "segment-bag": "segment the cameras of a rosbag2 and write a rosbag2, without ROS",
+    "extract": "write the videos, masks or labels of a segmented rosbag2",
     "record": "record the topics of the camera and the node as mcap, on machines without ros2 bag",
     "report": "summarise a recorded drive on one page: classes, confidence, images and topics",
     "pick": "choose the frames of a recorded drive that are most worth labelling",

@@ -7,7 +7,7 @@ import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -107,13 +107,46 @@ class Address:
             raise BagError(f"{self.url}: {reason or type(error).__name__}") from error
 
 
-def parse_location(text: str) -> Path | Address:
+Location = Path | Address
+
+
+def parse_location(text: str) -> Location:
     """A path, or an address if the text is a URL."""
     return Address(text) if _MARK in text else Path(text)
 
 
+def outputs_of(sources: Sequence[Location], out: Location) -> list[Location]:
+    """The output of each input: OUT itself, or a bag in OUT with as much of the input's path as tells it apart.
+
+    Raises:
+        ValueError: two outputs would have the same name.
+    """
+    resolved = [source.resolve() for source in sources]
+    for index, path in enumerate(resolved):
+        if path in resolved[:index]:
+            raise ValueError(f"{sources[index]} is given twice")
+    if len(sources) == 1:
+        return [out]
+    if out.suffix == ".mcap":
+        raise ValueError(f"{out}: several bags become a folder of bags; give a folder")
+    parts = [str(path).replace("://", "/").strip("/").split("/") for path in resolved]
+    for path_parts in parts:
+        for suffix in (".zstd", ".zst", ".mcap", ".db3"):
+            path_parts[-1] = path_parts[-1].removesuffix(suffix)
+    names = []
+    for own in parts:
+        depth = 1
+        while depth < len(own) and sum(other[-depth:] == own[-depth:] for other in parts) > 1:
+            depth += 1
+        names.append("_".join(own[-depth:]))
+    for index, name in enumerate(names):
+        if name in names[:index]:  # drive.mcap and drive.db3
+            raise ValueError(f"two inputs are called {name}: segment them one by one")
+    return [out / name for name in names]
+
+
 @contextlib.contextmanager
-def local_copies(source: Path | Address, out: Path | Address, force: bool) -> Iterator[tuple[Path, Path]]:
+def local_copies(source: Location, out: Location, force: bool) -> Iterator[tuple[Path, Path]]:
     """Local paths for both: a remote source is downloaded first, and a remote OUT uploaded at the end.
 
     The scratch folder lies beside OUT, or in TMPDIR if OUT is remote. It is kept if the upload of a complete bag fails.

@@ -6,11 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS
+from canet_ros.pipeline.options import PipelineOptions
 
 
 @dataclass(frozen=True)
-class Options:
-    """Selects the input, and the results to write.
+class Options(PipelineOptions):
+    """Selects the input, and the results to write. Lists per camera have an entry for each of ``topics``.
 
     Attributes:
         topics: image topics; empty: all.
@@ -19,11 +20,8 @@ class Options:
         camera_rate_hz: maximum rate per camera; 0: all images.
         split_bytes, split_ns: amount of IN's messages per file of OUT; 0: split as IN is.
         only_results: leave out the source's own messages.
-        outputs: names of ``pictures.OUTPUTS``.
+        outputs: names of ``drawing.OUTPUTS``, and of groups.
         mask_size: ``image`` or ``network``.
-        steady: apply the temporal filter to each camera, see ``Steadying``.
-        min_confidence, groups, regions, rotations, ignore_masks: the node's parameters of these names; lists have an
-            entry for each of ``topics``.
     """
 
     topics: tuple[str, ...] = ()
@@ -36,13 +34,4 @@ class Options:
     only_results: bool = False
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     mask_size: str = "image"
-    overlay_alpha: float = 0.5
     jpeg_quality: int = 80
-    legend: bool = False
-    palette: str = "dataset"
-    steady: bool = False
-    min_confidence: float = 0.0
-    groups: str = ""
-    regions: tuple[str, ...] = ()
-    rotations: tuple[int, ...] = ()
-    ignore_masks: tuple[str, ...] = ()

@@ -28,59 +28,66 @@ class Output:
     Args:
         out: folder of the bag, or a single file if it ends in .mcap.
         library: name and version for the file headers.
-        identity: everything the bag depends on; a run resumes only if it is equal.
         resume, force: continue after the last finished file of a folder; replace existing output.
 
     Attributes:
-        state: stored with the last finished file; None: a new run.
+        work: folder for temporary files.
 
     Raises:
-        BagError: OUT exists, or the unfinished run has another identity.
+        BagError: OUT exists, or another run is writing it.
     """
 
     writer: McapWriter
 
-    def __init__(
-        self, out: Path, library: str, identity: Mapping[str, Any], resume: bool, force: bool
-    ) -> None:
+    def __init__(self, out: Path, library: str, resume: bool, force: bool) -> None:
+        check_replaceable(out, resume, force)
         self._out = out
         self._library = library
+        self._resume, self._force = resume, force
         self.is_single_file = out.suffix == ".mcap"
-        self._force = force
         self.partial = partial_path(out)
-        self._identity = json.loads(json.dumps(identity))
+        self.work = self.partial / _WORK
         self._finished: list[WrittenFile] = []
-        self.state: dict[str, Any] | None = None
-        if (out.exists() or out.is_symlink()) and not force:
-            raise BagError(f"{out} exists: give another name, or --force to replace it")
         with writing_to(self.partial):
             self.partial.mkdir(parents=True, exist_ok=True)
             if any(self.partial.iterdir()) and not (self.partial / _LOCK).exists():
                 raise BagError(f"{self.partial}, where {out} is written, contains other files: move it away")
             self._lock = _locked(self.partial / _LOCK)
-            try:
-                self._restore(resume)
-            except BaseException:
-                self._lock.close()
-                if self._progress() is None:
-                    shutil.rmtree(self.partial, ignore_errors=True)
-                raise
+            shutil.rmtree(self.work, ignore_errors=True)
 
-    def _restore(self, resume: bool) -> None:
-        """Restore the finished files, or start with an empty folder."""
-        progress = self._progress()
-        if progress is not None and not (resume or self._force):
-            raise BagError(f"{self.partial} is unfinished: --resume continues it, --force starts over")
-        if progress is None or not resume:
-            (self.partial / _PROGRESS).unlink(missing_ok=True)
-            for folder in (self.partial / _BAG, self.work):
-                shutil.rmtree(folder, ignore_errors=True)
-            (self.partial / _BAG).mkdir()
-            return
+    def begin(
+        self, identity: Mapping[str, Any], custom: Mapping[str, str], distribution: str
+    ) -> dict[str, Any] | None:
+        """Open the first file, or the one after the finished ones.
+
+        Args:
+            identity: everything the bag depends on; a run resumes only if it is equal.
+            custom, distribution: for the bag's metadata.
+
+        Returns:
+            The state stored with the last finished file; None: a new run.
+
+        Raises:
+            BagError: the unfinished run has another identity.
+        """
+        self._identity = json.loads(json.dumps(identity))
+        self._custom, self._distribution = custom, distribution
+        progress = _progress(self.partial) if self._resume else None
+        with writing_to(self.partial):
+            if progress is None:
+                (self.partial / _PROGRESS).unlink(missing_ok=True)
+                shutil.rmtree(self.partial / _BAG, ignore_errors=True)
+                (self.partial / _BAG).mkdir()
+            else:
+                self._restore(progress)
+            self._open_file()
+        return progress and progress["state"]
+
+    def _restore(self, progress: Mapping[str, Any]) -> None:
         if progress["identity"] != self._identity:
-            differing = ", ".join(_differences(progress["identity"], self._identity))
+            before, now = progress["identity"], self._identity
+            differing = ", ".join(key for key in now if before.get(key) != now[key])
             raise BagError(f"{self.partial} was started with another {differing}: --force starts over")
-        self.state = progress["state"]
         for number in range(progress["files"]):
             name = self._name(number)
             file = McapFile(self.partial / _BAG / name)
@@ -89,18 +96,7 @@ class Output:
                 raise BagError(f"{self.partial / _BAG / name} is damaged: --force starts over")
             self._finished.append(WrittenFile.of(name, file))
 
-    @property
-    def work(self) -> Path:
-        """Folder for temporary files."""
-        return self.partial / _WORK
-
-    def begin(self, custom: Mapping[str, str], distribution: str) -> None:
-        """Open the first file, or the one after the finished ones.
-
-        Args:
-            custom, distribution: for the bag's metadata.
-        """
-        self._custom, self._distribution = custom, distribution
+    def _open_file(self) -> None:
         self.writer = McapWriter(self.partial / _BAG / self._name(len(self._finished)), self._library)
 
     def next_file(self, state: Mapping[str, Any]) -> None:
@@ -110,7 +106,7 @@ class Output:
         temporary = self.partial / f"{_PROGRESS}.new"
         temporary.write_text(json.dumps(progress), encoding="utf-8")
         temporary.replace(self.partial / _PROGRESS)
-        self.begin(self._custom, self._distribution)
+        self._open_file()
 
     def finish(self, extras_of: Bag | None = None) -> None:
         """Complete the bag and rename it to OUT.
@@ -134,7 +130,7 @@ class Output:
 
     def suspend(self) -> None:
         """Keep a run that can be resumed; remove anything else."""
-        if self._progress() is None:
+        if _progress(self.partial) is None:
             self.discard()
         else:
             self._close()
@@ -159,17 +155,29 @@ class Output:
         self.writer.close([*records, *extras[0]], extras[1])
         self._finished.append(file)
 
-    def _progress(self) -> dict[str, Any] | None:
-        try:
-            progress = json.loads((self.partial / _PROGRESS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        known = isinstance(progress, dict) and {"identity", "files", "state"} <= progress.keys()
-        return progress if known else None
-
 
 def partial_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
+
+
+def _progress(partial: Path) -> dict[str, Any] | None:
+    """Progress of a run that can be resumed: its ``identity``, number of finished ``files``, and ``state``."""
+    try:
+        progress = json.loads((partial / _PROGRESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(progress, dict) and {"identity", "files", "state"} <= progress.keys()
+    return progress if known else None
+
+
+def check_replaceable(out: Path, resume: bool, force: bool) -> None:
+    """Raise BagError if ``out`` exists, or is unfinished, and the user asked neither to resume nor to replace it."""
+    if force:
+        return
+    if out.exists() or out.is_symlink():
+        raise BagError(f"{out} exists: give another name, or --force to replace it")
+    if not resume and _progress(partial_path(out)) is not None:
+        raise BagError(f"{partial_path(out)} is unfinished: --resume continues it, --force starts over")
 
 
 def check_paths(source: Path, out: Path) -> None:
@@ -226,7 +234,3 @@ def _locked(path: Path) -> Any:
         file.close()
         raise BagError(f"another run is writing {path.parent}") from None
     return file
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [key for key in now if before.get(key) != now[key]] or ["purpose"]

@@ -6,7 +6,9 @@ Reading, decoding, inference, encoding and writing overlap; the output does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +25,13 @@ from canet_ros.bags.output import Output, check_paths, input_files, writing_to
 from canet_ros.bags.prefetch import prefetch
 from canet_ros.bags.progress import CameraState, Progress
 from canet_ros.bags.reading import Bag, completed, open_bag
-from canet_ros.bags.results import result_connection
-from canet_ros.formats import parse_groups
+from canet_ros.bags.results import image_from_cdr, result_connection
+from canet_ros.messages.images import ImageMessageError
+from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
-from canet_ros.pipeline.camera_transform import View, read_views
-from canet_ros.pipeline.class_groups import unknown_classes_problem
+from canet_ros.pipeline.camera_transform import View
 from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO
+from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
 
 LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
@@ -72,9 +75,8 @@ class _OutFile:
 def segment_bag(
     source: Path,
     out: Path,
-    work: FrameProcessorPool,
+    segmenter: Segmenter,
     options: Options,
-    provenance: Mapping[str, str],
     resume: bool = False,
     force: bool = False,
     report: Callable[[Bag, Progress], None] = lambda bag, progress: None,
@@ -84,34 +86,35 @@ def segment_bag(
     Args:
         source: folder or file.
         out: folder to create, or a file if it ends in .mcap.
-        work: processes the frames, with the same options.
-        provenance: entries about the model for the bag's metadata.
         report: called after each batch of messages.
 
     Raises:
         BagError: the bag cannot be read or written, or contains nothing to segment; ``out`` is then not created.
+        ValueError: the options do not fit the model.
     """
+    options.process_options(segmenter.spec.classes)  # checks them before any work
     check_paths(source, out)
-    problem = unknown_classes_problem(parse_groups(options.groups), work.classes.names)
-    if problem:
-        raise BagError(problem)
-    identity = {"input": input_files(source), "options": asdict(options), "model": dict(provenance)}
-    output = Output(out, f"canet_ros {canet_ros.__version__}", identity, resume, force)
+    output = Output(out, f"canet_ros {canet_ros.__version__}", resume, force)
     try:
-        progress = Progress() if output.state is None else Progress.from_json(output.state)
         with open_bag(source, output.work) as bag:
             if bag.end_ns == 0 and all(file.start_ns is None for file in bag.files):
-                raise BagError(f"{source} contains no messages{_because(bag)}")
-            for sentence in bag.notes:
-                progress.note(sentence)
+                because = "; ".join(bag.all_losses().problems)
+                raise BagError(f"{source} contains no messages{because and f': {because}'}")
+            notes = list(bag.notes)
             window = _window(source, bag, options)
-            cameras = choose_cameras(bag, options.topics, progress.note, window)
-            work.views = _views(cameras, options)
+            cameras = choose_cameras(bag, options.topics, notes.append, window)
+            transforms = _transforms(cameras, options)
+            _load_engine(bag, cameras[0], transforms[cameras[0].topic], segmenter)
+            provenance = _provenance(segmenter, options)
+            identity = {"input": input_files(source), "options": asdict(options), "model": provenance}
             custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in provenance.items()}}
-            with writing_to(output.partial):
-                output.begin(custom, bag.distribution)
-            run = _Run(bag, cameras, work, options, output, progress, report)
-            run.go(window)
+            state = output.begin(identity, custom, bag.distribution)
+            progress = Progress() if state is None else Progress.from_json(state)
+            for sentence in notes:
+                progress.note(sentence)
+            with FrameProcessorPool(segmenter, options, transforms) as work:
+                classes = recolored(segmenter.spec.classes, options.palette)
+                _Run(bag, cameras, work, classes, options, output, progress, report).go(window)
             if not progress.segmented:
                 output.discard()
                 raise BagError(_nothing(source, progress, cameras))
@@ -131,6 +134,7 @@ class _Run:
         bag: Bag,
         cameras: Sequence[BagCamera],
         work: FrameProcessorPool,
+        classes: ClassTable,
         options: Options,
         output: Output,
         progress: Progress,
@@ -145,7 +149,7 @@ class _Run:
         self._output = output
         self._progress = progress
         self._report = report
-        self._classes = recolored(work.classes, options.palette)
+        self._classes = classes
         self._results = {
             (camera.topic, name): result_connection(camera.results, name, bag.distribution)
             for camera in cameras
@@ -253,6 +257,8 @@ class _Run:
             for name, data in result.results.items():
                 self._put(step.camera, name, message.log_ns, data)
             state.segmented += 1
+            if result.advice:
+                self._progress.note(f"{step.camera.topic}: {result.advice}")
             stamp = result.stamp_ns
             state.jumps_back += 0 < stamp < state.last_stamp_ns
             state.last_stamp_ns = stamp
@@ -307,7 +313,7 @@ class _Run:
         self._infos.add_summary_notes()
 
 
-def _views(cameras: Sequence[BagCamera], options: Options) -> dict[str, View]:
+def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, View]:
     """Camera transform by topic."""
     lists = (options.ignore_masks, options.regions, options.rotations)
     if any(lists) and len(cameras) > 1 and not options.topics:
@@ -315,11 +321,31 @@ def _views(cameras: Sequence[BagCamera], options: Options) -> dict[str, View]:
             f"{len(cameras)} cameras: --regions, --rotations and --ignore-masks have an entry for each of --topics: "
             f"give --topics {' '.join(camera.topic for camera in cameras)}"
         )
-    try:
-        views = read_views(len(cameras), *lists)
-    except ValueError as error:
-        raise BagError(str(error)) from error
-    return {camera.topic: view for camera, view in zip(cameras, views)}
+    return dict(zip((camera.topic for camera in cameras), options.camera_transforms(len(cameras))))
+
+
+def _load_engine(bag: Bag, camera: BagCamera, transform: View, segmenter: Segmenter) -> None:
+    """Load the engine whose resolution follows from the camera's first image, because the metadata names it."""
+    if not isinstance(segmenter, CameraShapedSegmenter):
+        return
+    for _, message in bag.messages(streams={camera.connection.stream}):
+        with contextlib.suppress(ImageMessageError):
+            _, image = image_from_cdr(message.data, message.connection.msgtype)
+            segmenter.infer([transform.seen(image)])
+            return
+
+
+def _provenance(segmenter: Segmenter, options: Options) -> dict[str, str]:
+    return {
+        "version": canet_ros.__version__,
+        "model": segmenter.spec.name,
+        "model_sha256": segmenter.graph_hash,
+        "engine": segmenter.engine.name,
+        "precision": segmenter.engine.precision,
+        "device": segmenter.engine.device,
+        "resolution": segmenter.resolution_text,
+        "options": json.dumps(asdict(options)),
+    }
 
 
 def _window(source: Path, bag: Bag, options: Options) -> tuple[int | None, int | None]:
@@ -341,11 +367,6 @@ def _window(source: Path, bag: Bag, options: Options) -> tuple[int | None, int |
 
 # Three years: times below are relative to the beginning of the bag, times above are since 1970.
 _ABSOLUTE_FROM_NS = 10**8 * 10**9
-
-
-def _because(bag: Bag) -> str:
-    sentences = list(bag.all_losses().problems)
-    return f": {'; '.join(sentences)}" if sentences else ""
 
 
 def _nothing(source: Path, progress: Progress, cameras: Sequence[BagCamera]) -> str:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -13,6 +16,7 @@ Value = TypeVar("Value")
 def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     """Wrap ``parse`` as the ``type`` of an argument, because argparse drops the message of a ValueError."""
 
+    @functools.wraps(parse)
     def parsed(text: str) -> Value:
         try:
             return parse(text)
@@ -22,6 +26,46 @@ def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     return parsed
 
 
+def number(kind: type[Value], lowest: float, highest: float = math.inf) -> Callable[[str], Value]:
+    """The ``type`` of an argument that is a finite number in a closed range; ``kind`` is int or float."""
+
+    def parse(text: str) -> Value:
+        try:
+            value = kind(text)  # type: ignore[call-arg]
+        except ValueError:
+            value = math.nan  # type: ignore[assignment]
+        if not lowest <= value <= highest or value == math.inf:  # type: ignore[operator]
+            limits = f"{lowest:g} or more" if highest == math.inf else f"{lowest:g} to {highest:g}"
+            raise ValueError(
+                f"expected {'an integer' if kind is int else 'a number'}, {limits}, got {text!r}"
+            )
+        return value
+
+    return argument(parse)
+
+
+@argument
+def local_path(text: str) -> Path:
+    """The ``type`` of an argument that is a path; refuses addresses."""
+    if "://" in text:
+        raise ValueError(
+            f"{text} is an address, not a path: copy the file to this machine; images of a live camera are segmented "
+            "by the node, ros2 launch canet_ros canet.launch.py"
+        )
+    return Path(text)
+
+
 def add_force_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--force``, without which commands refuse to replace existing outputs."""
     parser.add_argument("--force", action="store_true", help="replace outputs that exist")
+
+
+def add_topics_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--topics",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TOPIC",
+        help="image topics (default: all)",
+    )

@@ -16,8 +16,10 @@ from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, model: str | None = DEFAULT_MODEL) -> None:
-    """Add the options; ``--model`` is required if ``model``, its default, is None."""
+def add_model_arguments(
+    parser: argparse.ArgumentParser, model: str | None = DEFAULT_MODEL, resolution: str = ""
+) -> None:
+    """Add the options with these defaults; ``--model`` is required if its default is None."""
     default = f" (default: {model})" if model else ""
     parser.add_argument(
         "--model", default=model, required=model is None, help=f"name or model folder{default}"
@@ -27,9 +29,10 @@ def add_model_arguments(parser: argparse.ArgumentParser, model: str | None = DEF
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
     parser.add_argument(
         "--resolution",
-        default="",
+        default=resolution,
         metavar="WxH",
-        help="size of the network's input; camera: follow the shape of the images",
+        help="size of the network's input; camera: the images' aspect ratio; '': that of the model "
+        f"(default: {resolution or 'that of the model'})",
     )
 
 

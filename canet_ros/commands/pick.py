@@ -10,24 +10,30 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from canet_ros.commands import add_topics_argument, local_path, number
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
-from canet_ros.commands.report import add_topics_argument, status_of
+from canet_ros.commands.report import status_of
+from canet_ros.formats import CAMERA
 
 STEP_NS = 250_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bag", type=Path, help="rosbag2, segmented or not: folder or file")
-    parser.add_argument("--count", type=int, default=50, help="frames of each camera (default: 50)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for train/images and train/labels")
+    parser.add_argument("bag", type=local_path, help="rosbag2, segmented or not: folder or file")
+    parser.add_argument(
+        "--count", type=number(int, 1), default=50, help="frames of each camera (default: 50)"
+    )
+    parser.add_argument(
+        "--out", type=local_path, required=True, help="folder for train/images and train/labels"
+    )
     add_label_force_arguments(parser)
     add_topics_argument(parser)
-    add_model_arguments(parser)
+    add_model_arguments(parser, resolution=CAMERA)
 
 
 def add_label_force_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--force", action="store_true", help="replace existing labels, except those changed by hand"
+        "--force", action="store_true", help="replace outputs that exist, except labels changed by hand"
     )
     parser.add_argument("--force-labels", action="store_true", help="replace labels changed by hand too")
 
@@ -39,8 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.reading import open_bag
     from canet_ros.bags.samples import candidate, samples, select
 
-    if arguments.count < 1:
-        raise ValueError(f"--count must be 1 or more, not {arguments.count}")
     labels = LabelFolder(arguments.out, force=arguments.force, force_labels=arguments.force_labels)
     names = FileNames()
     left_out: list[str] = []

@@ -12,31 +12,28 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from canet_ros.commands import add_force_argument
+from canet_ros.commands import add_force_argument, add_topics_argument, local_path, number
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.segment_bag import DAMAGED
 from canet_ros.files import require_writable, write_text
+from canet_ros.formats import CAMERA
 from canet_ros.pipeline.visualization import color_lookup_table
 
 
-def add_topics_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--topics", nargs="+", default=[], metavar="TOPIC", help="image topics (default: all)"
-    )
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bag", type=Path, help="rosbag2, segmented or not: folder or file")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="page (default: report.html)")
+    parser.add_argument("bag", type=local_path, help="rosbag2, segmented or not: folder or file")
+    parser.add_argument(
+        "--out", type=local_path, default=Path("report.html"), help="page (default: report.html)"
+    )
     add_force_argument(parser)
     parser.add_argument(
         "--frames",
-        type=int,
+        type=number(int, 1),
         default=300,
         help="maximum number of images per camera, evenly spaced (default: 300)",
     )
     add_topics_argument(parser)
-    add_model_arguments(parser)
+    add_model_arguments(parser, resolution=CAMERA)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,8 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.report import CameraReport, TopicTimes, render_page
     from canet_ros.bags.samples import samples
 
-    if arguments.frames < 1:
-        raise ValueError(f"--frames must be 1 or more, not {arguments.frames}")
     require_writable(arguments.out, replace=arguments.force)
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))

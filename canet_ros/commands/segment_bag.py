@@ -4,16 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
-import glob
-import json
-import math
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -21,29 +16,50 @@ from typing import TYPE_CHECKING, Any, Union
 import cv2
 from tqdm import tqdm
 
-import canet_ros
+from canet_ros.commands import add_force_argument, add_topics_argument, argument, local_path, number
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
-from canet_ros.files import require_new, require_writable, write_json
-from canet_ros.formats import parse_groups
+from canet_ros.commands.pipeline_arguments import (
+    add_parameter_arguments,
+    add_pipeline_arguments,
+    pipeline_values,
+)
+from canet_ros.files import require_writable, write_json
+from canet_ros.formats import CAMERA, parse_groups
 from canet_ros.machine import usable_cores
 from canet_ros.model.model_folder import find_model
-from canet_ros.names import MASK_SIZES, PALETTES
-from canet_ros.pipeline.camera_transform import read_views
 from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS, OUTPUTS
 from canet_ros.pipeline.outputs import COMPRESSED
 from canet_ros.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:
-    from canet_ros.bags.addresses import Address
+    from canet_ros.bags.addresses import Location
     from canet_ros.bags.bag import BagError
-    from canet_ros.bags.frame_processing import FrameProcessorPool
+    from canet_ros.bags.options import Options
     from canet_ros.bags.progress import Progress
+    from canet_ros.bags.reading import Bag
 
-Job = tuple["Path | Address", "Path | Address"]
+Job = tuple["Location", "Location"]
 Outcome = Union[dict[str, Any], "BagError"]
 DAMAGED = 3
 # Each stream holds the network's memory for one image.
 MAX_STREAMS = 8
+
+
+def _location(text: str) -> Location:
+    from canet_ros.bags.addresses import parse_location
+
+    return parse_location(text)
+
+
+@argument
+def _time_ns(text: str) -> int:
+    try:
+        time_ns = int(Decimal(text) * 10**9)
+    except (InvalidOperation, ValueError, OverflowError):
+        time_ns = -1
+    if not 0 <= time_ns < 2**63:
+        raise ValueError(f"expected a time in seconds, got {text!r}")
+    return time_ns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="bag to write: a folder, or one file if it ends in .mcap; with several IN a folder of bags",
     )
-    parser.add_argument(
-        "--topics", nargs="+", action="extend", metavar="TOPIC", help="image topics (default: all)"
-    )
+    add_topics_argument(parser)
     parser.add_argument(
         "--start",
         type=_time_ns,
@@ -74,21 +88,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--duration", type=_time_ns, metavar="S", help="seconds from --start, instead of --end"
     )
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="segment every N-th image of each camera"
+        "--every", type=number(int, 1), default=1, metavar="N", help="segment every N-th image of each camera"
     )
     parser.add_argument(
-        "--camera-rate", type=float, default=0.0, metavar="HZ", help="maximum rate per camera"
+        "--camera-rate",
+        type=number(float, 0, 1000),
+        default=0.0,
+        metavar="HZ",
+        help="maximum rate per camera",
     )
     parser.add_argument(
         "--split-size",
-        type=float,
+        type=number(float, 0),
         default=0.0,
         metavar="MB",
         help="begin a new file of OUT after this size of IN's messages (default: split as IN is)",
     )
     parser.add_argument(
         "--split-duration",
-        type=float,
+        type=number(float, 0),
         default=0.0,
         metavar="S",
         help="begin a new file of OUT after this duration",
@@ -100,70 +118,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--outputs",
         nargs="+",
         action="extend",
+        default=[],
         metavar="NAME",
         help=f"results to write, of {', '.join(OUTPUTS)} (default: {' '.join(DEFAULT_OUTPUTS)})",
     )
-    parser.add_argument("--mask-size", default="image", choices=MASK_SIZES, help="size of the results")
-    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the colours in the overlay, 0..1")
-    parser.add_argument("--jpeg-quality", type=int, default=80, help="of the overlays, 1..100")
-    parser.add_argument("--legend", action="store_true", help="draw the class names into the overlay")
-    parser.add_argument("--palette", default="dataset", choices=PALETTES)
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="pixels below this confidence become unlabelled, 0..1",
-    )
-    parser.add_argument(
-        "--groups",
-        default="",
-        metavar="YAML",
-        help="a mask for each group of classes, as {drivable: [road], people: [pedestrian, bicyclist]}",
-    )
-    parser.add_argument(
-        "--regions",
-        nargs="+",
-        default=[],
-        metavar="X,Y,W,H",
-        help="for each of --topics the region to segment, in pixels; '': all",
-    )
-    parser.add_argument(
-        "--rotations",
-        nargs="+",
-        type=int,
-        default=[],
-        metavar="DEGREES",
-        help="clockwise rotation that makes the image of each of --topics upright: 0, 90, 180 or 270",
-    )
-    parser.add_argument(
-        "--ignore-masks",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="for each of --topics an image that is white where pixels are ignored; '': none",
-    )
-    parser.add_argument(
-        "--steady", action="store_true", help="apply the temporal filter, as the node's parameter steady"
-    )
     parser.add_argument("--resume", action="store_true", help="continue after the last finished file of OUT")
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="replace OUT, an unfinished run and the outputs below, except labels that were changed by hand",
-    )
-    parser.add_argument("--force-labels", action="store_true", help="replace those too")
+    add_force_argument(parser)
     parser.add_argument(
         "--salvage", action="store_true", help=f"exit 0, not {DAMAGED}, when parts of IN are damaged"
-    )
-    parser.add_argument(
-        "--video", type=_path, metavar="FILE.mp4", help="write the overlays as videos, one per camera"
-    )
-    parser.add_argument(
-        "--masks", type=_path, metavar="DIR", help="write a PNG of class ids per image, and stamps.csv"
-    )
-    parser.add_argument(
-        "--labels", type=_path, metavar="DIR", help="write images and masks in the layout of canet train"
     )
     parser.add_argument(
         "--ray",
@@ -172,38 +134,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="process each IN as a task on this Ray cluster (default ADDRESS: this machine's cores)",
     )
-    parser.add_argument("--json", type=_path, metavar="FILE", help="write a summary as JSON")
-    add_model_arguments(parser)
+    parser.add_argument("--json", type=local_path, metavar="FILE", help="write a summary as JSON")
+    add_pipeline_arguments(parser, "each of --topics")
+    add_parameter_arguments(parser, ("mask_size", "jpeg_quality"))
+    add_model_arguments(parser, resolution=CAMERA)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from canet_ros.bags.addresses import outputs_of
     from canet_ros.bags.bag import BagError
-    from canet_ros.bags.frames import STAMPS_FILE, require_video
 
-    options = _options(arguments)  # validates them before any work
-    lists = (options.ignore_masks, options.regions, options.rotations)
-    read_views(max(len(options.topics), *map(len, lists)), *lists)
-    outs = _outs(arguments.input, arguments.out)
+    options = _options(arguments)  # check everything before any work
+    lists = (options.regions, options.rotations, options.ignore_masks)
+    options.camera_transforms(max(len(options.topics), *map(len, lists)))
+    outs = outputs_of(arguments.input, arguments.out)
     missing = [str(source) for source in arguments.input if not source.exists()]
     if missing:
         raise BagError(f"{', '.join(missing)} does not exist")
-    # Check that files can be written before the work, not after it.
-    require_writable(arguments.json, arguments.video)
-    if arguments.video:
-        require_video(arguments.video)
-    if not (arguments.force or arguments.resume):
-        require_new(arguments.json, *(_video_of(arguments, out.name) for out in outs))
-    for folder in filter(None, (arguments.masks, arguments.labels)):
-        require_writable(folder / STAMPS_FILE)
-    arguments.keep_files = arguments.resume  # separate from resume, which Ray's tasks set for bags
+    require_writable(arguments.json, replace=arguments.force or arguments.resume)
     jobs = []
-    status = 0
     for source, out in zip(arguments.input, outs):
-        if not (arguments.resume and _is_complete(out)):
+        if arguments.resume and (out.exists() if isinstance(out, Path) else out.is_complete()):
+            print(f"{out} is already complete")
+        else:
             jobs.append((source, out))
-        elif problem := _write_missing_extras(out, arguments):
-            print(f"canet segment-bag: {problem}", file=sys.stderr)
-            status = 1
+    status = 0
     done = []
     for outcome in _locally(jobs, arguments) if arguments.ray is None else _on_ray(jobs, arguments):
         if isinstance(outcome, BagError):
@@ -213,18 +168,11 @@ def run(arguments: argparse.Namespace) -> int:
             status = 1
             continue
         done.append(outcome)
-        if outcome["problem"]:
-            print(f"canet segment-bag: {outcome['problem']}", file=sys.stderr)
-            status = 1
         if outcome["damage"] and not arguments.salvage and status == 0:
             status = DAMAGED
     if arguments.json:
         write_json(arguments.json, done)
     return status
-
-
-def _is_complete(out: Path | Address) -> bool:
-    return out.exists() if isinstance(out, Path) else out.is_complete()
 
 
 def _locally(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
@@ -236,30 +184,23 @@ def _locally(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Out
 def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
     """Segment bags as Ray tasks; see ``bags.on_ray``."""
     from canet_ros.bags.on_ray import bags_on_ray
-    from canet_ros.bags.output import partial_path
+    from canet_ros.bags.output import check_replaceable
 
     if not jobs:
         return
-    # Workers have other working directories.
-    for name in ("video", "masks", "labels"):
-        if getattr(arguments, name):
-            setattr(arguments, name, getattr(arguments, name).absolute())
-    arguments.model = str(find_model(arguments.model).absolute())
-    arguments.ignore_masks = [
-        file and str(Path(file).expanduser().absolute()) for file in arguments.ignore_masks
-    ]
-    for out in (out for _, out in jobs if isinstance(out, Path)):
-        if arguments.force:
-            shutil.rmtree(partial_path(out), ignore_errors=True)
-        elif out.exists():
-            raise ValueError(f"{out} exists: give another name, or --force to replace it")
-        elif partial_path(out).exists() and not arguments.resume:
-            raise ValueError(f"{partial_path(out)} is unfinished: --resume continues it, --force starts over")
-    # A task whose worker was killed is repeated and resumes the bag.
-    again = argparse.Namespace(**{**vars(arguments), "resume": True})
+    for _, out in jobs:
+        if isinstance(out, Path):
+            check_replaceable(out, arguments.resume, arguments.force)
+    # Workers have other working directories. A task whose worker was killed is repeated and resumes the bag.
+    changed = {
+        "model": str(find_model(arguments.model).absolute()),
+        "ignore_masks": [file and str(Path(file).expanduser().absolute()) for file in arguments.ignore_masks],
+        "resume": True,
+    }
+    again = argparse.Namespace(**{**vars(arguments), **changed})
     gpus = 1 if arguments.device.startswith("cuda") else 0
-    absolute = [(source.absolute(), out.absolute()) for source, out in jobs]
-    yield from bags_on_ray(_segment, [(job, again, 1) for job in absolute], arguments.ray, gpus)
+    tasks = [((source.absolute(), out.absolute()), again, 1) for source, out in jobs]
+    yield from bags_on_ray(_segment, tasks, arguments.ray, gpus)
 
 
 @functools.lru_cache(maxsize=1)
@@ -270,34 +211,25 @@ def _segmenter(flags: tuple[tuple[str, str], ...], streams: int) -> Segmenter:
 
 
 def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
-    """Segment a bag; a process keeps its engine for the next one."""
-    from canet_ros.bags.frame_processing import FrameProcessorPool
-
-    names = ("model", "device", "engine", "precision", "resolution")
-    segmenter = _segmenter(tuple((name, getattr(arguments, name)) for name in names), streams)
-    with FrameProcessorPool(segmenter, _options(arguments)) as pool:
-        return _segment_with(pool, _provenance(segmenter, arguments), job, arguments)
-
-
-def _segment_with(
-    pool: FrameProcessorPool, provenance: dict[str, str], job: Job, arguments: argparse.Namespace
-) -> Outcome:
-    """Summary of a bag for --json, or the error."""
+    """Segment a bag; a process keeps its engine for the next one. Returns the entry for --json, or the error."""
     from canet_ros.bags.addresses import local_copies
     from canet_ros.bags.bag import BagError
     from canet_ros.bags.progress import Progress
     from canet_ros.bags.segmentation import segment_bag
 
+    names = ("model", "device", "engine", "precision", "resolution")
+    segmenter = _segmenter(tuple((name, getattr(arguments, name)) for name in names), streams)
     start_s = time.monotonic()
     options, progress = _options(arguments), Progress()
+    resume, force = arguments.resume, arguments.force
     try:
-        with local_copies(*job, arguments.force) as (source, out), _Bar(source.name) as bar:
+        with (
+            local_copies(*job, force) as (source, out),
+            _progress_bar(source.name) as show,
+        ):
             # OUT exists if a worker was killed after finishing it, or if its upload failed.
-            if not (arguments.resume and out.exists()) or arguments.force:
-                progress = segment_bag(
-                    source, out, pool, options, provenance, arguments.resume, arguments.force, bar.show
-                )
-            problem = _write_extras(out, job[1], arguments)
+            if force or not (resume and out.exists()):
+                progress = segment_bag(source, out, segmenter, options, resume, force, show)
     except BagError as error:
         return error
     except KeyboardInterrupt:
@@ -319,125 +251,47 @@ def _segment_with(
         "notes": list(progress.notes),
         "damage": list(progress.losses.problems),
         "messages_lost": progress.losses.count,
-        "problem": problem,
         "seconds": round(time.monotonic() - start_s, 3),
     }
 
 
-def _print_notes(source: Path | Address, progress: Progress) -> None:
-    for sentence in progress.notes:
-        print(f"{source}: {sentence}", file=sys.stderr)
-    for topic, stamp_ns, problem in progress.undecodable_frames:
-        print(
-            f"{topic}: the image of {stamp_ns // 10**9}.{stamp_ns % 10**9:09d} was skipped: {problem}",
-            file=sys.stderr,
-        )
-    losses = progress.losses
-    for sentence in losses.problems:
-        print(f"{source}: {sentence}", file=sys.stderr)
-    if losses.problems:
-        lost = (
-            f"at least {losses.count} messages are lost"
-            if losses.count
-            else "the number of lost messages is unknown"
-        )
-        print(f"{source} is damaged: {lost}", file=sys.stderr)
+def _print_notes(source: Location, progress: Progress) -> None:
+    lines = [f"{source}: {sentence}" for sentence in progress.notes]
+    lines += [
+        f"{topic}: the image of {stamp_ns // 10**9}.{stamp_ns % 10**9:09d} was skipped: {problem}"
+        for topic, stamp_ns, problem in progress.undecodable_frames
+    ]
+    if progress.losses.problems:
+        count = progress.losses.count
+        lost = f"at least {count} messages are lost" if count else "the number of lost messages is unknown"
+        lines += [f"{source}: {sentence}" for sentence in progress.losses.problems]
+        lines.append(f"{source} is damaged: {lost}")
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
-def _write_missing_extras(out: Path | Address, arguments: argparse.Namespace) -> str:
-    """Write the missing extra files of a complete bag; returns a problem, or an empty string."""
-    print(f"{out} is already complete")
-    if isinstance(out, Path):
-        return _write_extras(out, out, arguments)
-    if not (arguments.video or arguments.masks or arguments.labels):
-        return ""
-    with tempfile.TemporaryDirectory() as folder:
-        out.download(Path(folder) / out.name)
-        return _write_extras(Path(folder) / out.name, out, arguments)
+@contextlib.contextmanager
+def _progress_bar(name: str) -> Iterator[Callable[[Bag, Progress], None]]:
+    """Progress bar in seconds of the bag, with frame rate and number of skipped frames; yields its update."""
+    form = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of the bag, {remaining} left{postfix}"
+    start_s, resumed_at = time.monotonic(), -1
+    # The delay keeps it from being shown before the bag is opened.
+    with tqdm(total=1.0, desc=name, bar_format=form, file=sys.stderr, delay=1e-9) as bar:
+
+        def show(bag: Bag, progress: Progress) -> None:
+            nonlocal resumed_at
+            if resumed_at < 0:
+                resumed_at = progress.segmented
+            bar.total = max((bag.end_ns - bag.start_ns) / 1e9, 1e-9)
+            rate = (progress.segmented - resumed_at) / max(time.monotonic() - start_s, 1e-9)
+            text = f"{progress.segmented} frames, {rate:.1f} a second, {progress.undecodable} skipped"
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(max(0.0, min((progress.log_ns - bag.start_ns) / 1e9, bar.total) - bar.n))
+
+        yield show
 
 
-def _write_extras(bag_here: Path, out: Path | Address, arguments: argparse.Namespace) -> str:
-    """Write video, masks and labels from the finished bag; returns a problem, or an empty string.
-
-    With several bags they go to folders of their names. ``--resume`` keeps existing files, which are complete.
-    """
-    from canet_ros.bags.frames import STAMPS_FILE, write_labels, write_masks, write_videos
-    from canet_ros.bags.label_folder import LabelFolder
-    from canet_ros.bags.reading import open_bag
-
-    if not (arguments.video or arguments.masks or arguments.labels):
-        return ""
-    several = len(arguments.input) > 1
-    problems = []
-
-    def folder_of(path: Path, in_splits: bool) -> LabelFolder:
-        folder = path / out.name if several else path
-        return LabelFolder(folder, in_splits, arguments.force, arguments.force_labels)
-
-    try:
-        with open_bag(bag_here, bag_here) as bag:
-            if arguments.masks:
-                masks = folder_of(arguments.masks, in_splits=False)
-                if not (arguments.keep_files and (masks.folder / STAMPS_FILE).exists()):
-                    write_masks(bag, masks)
-                    print(masks.summary("masks"))
-                    problems.append(masks.problem())
-            if arguments.labels:
-                labels = folder_of(arguments.labels, in_splits=True)
-                write_labels(bag, labels)
-                print(labels.summary("images with labels"))
-                problems.append(labels.problem())
-            if path := _video_of(arguments, out.name):
-                there = [path, *path.parent.glob(f"{glob.escape(path.stem)}_*{path.suffix}")]
-                if not (arguments.keep_files and any(file.exists() for file in there)):
-                    print(f"video: {', '.join(map(str, write_videos(bag, path, arguments.force)))}")
-    except Exception as error:  # OpenCV and FFmpeg raise many types; the bag is complete
-        return f"{out} is complete, but its extra files are not: {error}; --resume writes the missing ones"
-    return "; ".join(filter(None, problems))
-
-
-def _video_of(arguments: argparse.Namespace, name: str) -> Path | None:
-    """Path of the video; with several bags it includes the bag's name."""
-    path: Path | None = arguments.video
-    if path is None or len(arguments.input) == 1:
-        return path
-    return path.with_name(f"{path.stem}_{name}{path.suffix}")
-
-
-class _Bar:
-    """Progress bar in seconds of the bag, with frame rate and number of skipped frames."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._bar: Any = None
-        self._start_s = time.monotonic()
-        self._before: int | None = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def show(self, bag: Any, progress: Any) -> None:
-        if self._bar is None:
-            form = (
-                "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of the bag, {remaining} left{postfix}"
-            )
-            total = max((bag.end_ns - bag.start_ns) / 1e9, 1e-9)
-            self._bar = tqdm(total=total, desc=self._name, bar_format=form, file=sys.stderr)
-            self._before = progress.segmented
-        frames = progress.segmented - (self._before or 0)
-        rate = frames / max(time.monotonic() - self._start_s, 1e-9)
-        at_s = min(max((progress.log_ns - bag.start_ns) / 1e9, 0.0), self._bar.total)
-        self._bar.set_postfix_str(
-            f"{progress.segmented} frames, {rate:.1f} a second, {progress.undecodable} skipped", refresh=False
-        )
-        self._bar.update(max(0.0, at_s - self._bar.n))
-
-
-def _options(arguments: argparse.Namespace) -> Any:
+def _options(arguments: argparse.Namespace) -> Options:
     from canet_ros.bags.options import Options
 
     outputs = _words(arguments.outputs) or DEFAULT_OUTPUTS
@@ -448,21 +302,6 @@ def _options(arguments: argparse.Namespace) -> Any:
         raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(known)}")
     if not set(groups) & {name.removesuffix(COMPRESSED) for name in outputs}:
         outputs = (*outputs, *(f"{group}{COMPRESSED}" for group in groups))
-    for given, needed in ((arguments.video, "overlay"), (arguments.masks or arguments.labels, "mask")):
-        if given and not {needed, f"{needed}/compressed"} & set(outputs):
-            raise ValueError(f"--outputs must include {needed}/compressed for --video, --masks or --labels")
-    for name, low, high in (
-        ("every", 1, math.inf),
-        ("camera_rate", 0, 1000),
-        ("split_size", 0, sys.float_info.max),
-        ("split_duration", 0, sys.float_info.max),
-        ("min_confidence", 0, 1),
-        ("alpha", 0, 1),
-        ("jpeg_quality", 1, 100),
-    ):
-        if not low <= getattr(arguments, name) <= high:
-            limits = f"{low} or more" if high >= sys.float_info.max else f"{low} to {high}"
-            raise ValueError(f"--{name.replace('_', '-')} must be {limits}, not {getattr(arguments, name):g}")
     if (arguments.split_size or arguments.split_duration) and arguments.out.suffix == ".mcap":
         raise ValueError(f"{arguments.out} is one file: give a folder for --split-size and --split-duration")
     end_ns = arguments.end
@@ -481,87 +320,10 @@ def _options(arguments: argparse.Namespace) -> Any:
         only_results=arguments.only_results,
         outputs=tuple(dict.fromkeys(outputs)),
         mask_size=arguments.mask_size,
-        overlay_alpha=arguments.alpha,
         jpeg_quality=arguments.jpeg_quality,
-        legend=arguments.legend,
-        palette=arguments.palette,
-        steady=arguments.steady,
-        min_confidence=arguments.min_confidence,
-        groups=arguments.groups,
-        regions=tuple(arguments.regions),
-        rotations=tuple(arguments.rotations),
-        ignore_masks=tuple(arguments.ignore_masks),
+        **pipeline_values(arguments),
     )
 
 
-def _outs(sources: Sequence[Path | Address], out: Path | Address) -> list[Path | Address]:
-    """The output of each input: OUT itself, or a bag of the input's name in OUT."""
-    resolved = [source.resolve() for source in sources]
-    for index, path in enumerate(resolved):
-        if path in resolved[:index]:
-            raise ValueError(f"{sources[index]} is given twice")
-    if len(sources) == 1:
-        return [out]
-    if out.suffix == ".mcap":
-        raise ValueError(f"{out}: several bags become a folder of bags; give a folder")
-    # Prefix names with parent folders until they are unique.
-    names = [_bag_name(path) for path in resolved]
-    parents = [path.parent for path in resolved]
-    while len(set(names)) < len(names) and any(parent.name for parent in parents):
-        names = [
-            name if names.count(name) == 1 or not parent.name else f"{parent.name}_{name}"
-            for name, parent in zip(names, parents)
-        ]
-        parents = [parent.parent for parent in parents]
-    for index, name in enumerate(names):
-        if name in names[:index]:  # drive.mcap and drive.db3
-            raise ValueError(f"two inputs are called {name}: segment them one by one")
-    return [out / name for name in names]
-
-
-def _bag_name(path: Path | Address) -> str:
-    name = path.name
-    for suffix in (".zstd", ".zst", ".mcap", ".db3"):
-        name = name.removesuffix(suffix)
-    return name
-
-
-def _provenance(segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
-    options = asdict(_options(arguments))
-    return {
-        "version": canet_ros.__version__,
-        "model": segmenter.spec.name,
-        "model_sha256": segmenter.graph_hash,
-        "engine": segmenter.engine.name,
-        "precision": segmenter.engine.precision,
-        "device": segmenter.engine.device,
-        "resolution": segmenter.resolution_text,
-        "options": json.dumps(options),
-    }
-
-
-def _words(values: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(word for value in values or () for word in value.split(",") if word)
-
-
-def _location(text: str) -> Path | Address:
-    from canet_ros.bags.addresses import parse_location
-
-    return parse_location(text)
-
-
-def _path(text: str) -> Path:
-    path = _location(text)
-    if not isinstance(path, Path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a local path: only IN and OUT may be URLs")
-    return path
-
-
-def _time_ns(text: str) -> int:
-    try:
-        time_ns = int(Decimal(text) * 10**9)
-    except (InvalidOperation, ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds") from None
-    if not 0 <= time_ns < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} s is out of range")
-    return time_ns
+def _words(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for value in values for word in value.split(",") if word)

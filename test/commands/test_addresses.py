@@ -93,8 +93,8 @@ def test_what_cannot_be_reached_is_a_sentence(
         assert segment(*given) == 1
         assert said in capsys.readouterr().err.strip().splitlines()[-1]
     with pytest.raises(SystemExit):
-        segment(source, tmp_path / "out", "--masks", "s3://bucket/masks")
-    assert "is not a local path" in capsys.readouterr().err
+        segment(source, tmp_path / "out", "--json", "s3://bucket/summary.json")
+    assert "s3://bucket/summary.json is an address, not a path" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     assert segment("memory://bucket/drive", tmp_path / "out") == 1
     assert "needs fsspec: pip install fsspec" in capsys.readouterr().err

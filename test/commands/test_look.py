@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import re
 import shutil
@@ -32,8 +31,9 @@ def source(messages: Sequence[Recorded], tmp_path_factory: pytest.TempPathFactor
 
 def test_masks_labels_and_video(source: Path, segment: Segment, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
-    extras = ("--masks", tmp_path / "masks", "--labels", tmp_path / "labels", "--video", tmp_path / "out.mp4")
-    assert segment(source, tmp_path / "out", *extras) == 0
+    wanted = ("--masks", tmp_path / "masks", "--labels", tmp_path / "labels", "--video", tmp_path / "out.mp4")
+    assert segment(source, tmp_path / "out") == 0
+    assert main([*map(str, ("extract", tmp_path / "out", *wanted))]) == 0
     masks = list(results_of(read_bag(tmp_path / "out"), "/front/segmentation/mask/compressed"))
     with (tmp_path / "masks" / "stamps.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["camera"] == "/front"]
@@ -137,51 +137,32 @@ def test_picks_are_written_in_the_layout_of_training(
     assert len(images) == 2
 
 
-def test_what_fails_behind_the_bag_is_said_and_made_up_for(
-    source: Path,
-    segment: Segment,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    pytest.importorskip("av")
-    from canet_ros.bags import frames
-
-    wanted = ("--masks", tmp_path / "masks", "--video", tmp_path / "v.mp4", "--json", tmp_path / "r.json")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(frames, "write_videos", full)
-        assert segment(source, tmp_path / "out", *wanted) == 1
-    said = capsys.readouterr().err
-    assert "out is complete, but its extra files are not: [Errno 28] No space left" in said
-    (report,) = json.loads((tmp_path / "r.json").read_text())
-    assert report["pictures"] == 10
-    assert "No space left" in report["problem"]
-    made = (tmp_path / "out" / "metadata.yaml").stat().st_mtime_ns
-    masks = (tmp_path / "masks" / "stamps.csv").stat().st_mtime_ns
-    assert not list(tmp_path.glob("*.mp4"))
-    assert segment(source, tmp_path / "out", *wanted, "--resume") == 0
-    assert len(list(tmp_path.glob("v_*.mp4"))) == 2
-    assert (tmp_path / "out" / "metadata.yaml").stat().st_mtime_ns == made
-    assert (tmp_path / "masks" / "stamps.csv").stat().st_mtime_ns == masks
-
-
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("options", "said"),
     [
+        ((), "give one or more of --video, --masks and --labels"),
         (("--video", "drive.gif"), "give the video a name that ends in"),
         (("--masks", "drive/metadata.yaml/masks"), "cannot write"),
         (("--labels", "drive/metadata.yaml/labels"), "cannot write"),
+        (("--masks", "masks"), "has no topic .../segmentation/mask: segment it with canet segment-bag"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_the_work(
-    option: tuple[str, str], said: str, source: Path, segment: Segment, tmp_path: Path,
+def test_what_cannot_be_extracted_is_one_line(
+    options: Sequence[str], said: str, source: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    name, path = option
-    assert segment(source, tmp_path / "out", name, source.parent / path) == 1
-    assert said in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    monkeypatch.chdir(source.parent)
+    assert main(["extract", "drive", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_damaged_bag_is_extracted_as_far_as_it_can_be_read(
+    source: Path, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(source, tmp_path / "out.mcap") == 0
+    data = (tmp_path / "out.mcap").read_bytes()
+    (tmp_path / "cut.mcap").write_bytes(data[: len(data) * 3 // 4])
+    assert main(["extract", str(tmp_path / "cut.mcap"), "--masks", str(tmp_path / "masks")]) == 3
+    assert "truncated" in capsys.readouterr().err
+    assert list((tmp_path / "masks").glob("*.png"))

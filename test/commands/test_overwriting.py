@@ -23,7 +23,7 @@ OUTPUTS = [
     ("segment", "--out", "picture_mask.png", "picture_overlay.jpg"),
     ("segment-bag", "out", "metadata.yaml"),
     ("segment-bag", "--json", ""),
-    ("segment-bag", "--video", ""),
+    ("extract", "--video", ""),
     ("record", "out", "metadata.yaml"),
     ("report", "--out", ""),
     ("train", "--out", "model/model.yaml"),
@@ -41,11 +41,12 @@ OUTPUTS = [
     ("doctor", "--json", ""),
 ]
 # Labels, which are added to what is there.
-LABELS = {("pick", "--out"), ("segment-bag", "--labels"), ("segment-bag", "--masks")}
+LABELS = {("pick", "--out"), ("extract", "--labels"), ("extract", "--masks")}
 INPUTS = {
     ("demo", "--input"),
     ("segment", "input"),
     ("segment-bag", "input"),
+    ("extract", "bag"),
     ("report", "bag"),
     ("pick", "bag"),
     ("evaluate", "--data"),
@@ -58,6 +59,7 @@ WRITES_NOTHING = {"policy"}
 COMPLETE = {
     "segment": "picture.png --model random",
     "segment-bag": "drive --model random",
+    "extract": "segmented",
     "report": "drive --model random",
     "train": "--data scenes --name x --epochs 1",
     "evaluate": "--data scenes --model random",
@@ -68,7 +70,7 @@ COMPLETE = {
     "record": "--topics /x --duration 1",
 }
 # Those that are quick when they do it.
-FORCED = ["segment", "segment-bag", "report", "evaluate", "export", "models", "doctor"]
+FORCED = ["segment", "segment-bag", "extract", "report", "evaluate", "export", "models", "doctor"]
 QUICK = {
     "doctor": "--graph-only",
     **dict.fromkeys(
@@ -93,7 +95,7 @@ def test_every_command_and_every_path_that_it_takes_is_in_a_list() -> None:
         (command, (action.option_strings or [action.dest])[-1])
         for command in COMMANDS
         for action in parser_of(command)._actions
-        if getattr(action.type, "__name__", "") in ("Path", "_path", "_place")
+        if getattr(action.type, "__name__", "") in ("Path", "local_path", "_location")
     }
     assert taken <= listed
     assert {command for command, *_ in OUTPUTS} | {command for command, _ in LABELS} == (
@@ -177,8 +179,10 @@ def test_force_replaces_it(
 ) -> None:
     if command in ("segment-bag", "report"):
         request.getfixturevalue("drive")
-    if option == "--video":
+    if command == "extract":
         pytest.importorskip("av")
+        request.getfixturevalue("drive")
+        assert main(["segment-bag", "drive", "segmented", "--model", "random", *QUICK["report"].split()]) == 0
     if command == "doctor":
         pytest.importorskip("rclpy")
     out = Path(f"out{SUFFIXES.get(option, '')}")

@@ -112,7 +112,7 @@ def test_node_and_bag_publish_the_same_bytes(
     options = ["--min-confidence", 0.4, "--groups", GROUPS, "--regions", "20,40,280,160", "--rotations", 90]
     options += ["--ignore-masks", ignored, "--resolution", "camera", "--steady", "--alpha", 0.7]
     options += ["--jpeg-quality", 60, "--mask-size", mask_size, "--outputs", *OUTPUTS]
-    arguments = ["segment-bag", source, out, *options, "--model", sharp_model, *EXACT]
+    arguments = ["segment-bag", source, out, "--model", sharp_model, *EXACT, *options]
     assert main([*map(str, arguments)]) == 0
     in_bag = read_bag(out)
     for name in OUTPUTS:
@@ -164,26 +164,32 @@ def test_groups_are_written_and_the_threshold_is_said(segment: Segment, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "said", "status"),
     [
-        (("--groups", "{a: [nothing]}"), "a names nothing, which the model does not have"),
-        (("--groups", "{a"), "groups: expected names with their classes"),
-        (("--groups", "{a: [road]}", "--outputs", "groups/b"), "choose from"),
-        (("--min-confidence", "1.5"), "--min-confidence must be 0 to 1"),
-        (("--regions", "1,2,3"), "expected x,y,width,height in pixels"),
-        (("--rotations", "45"), "expected 0, 90, 180 or 270, got 45"),
-        (("--rotations", "0", "90"), "rotations has 2 entries for 1 cameras"),
-        (("--ignore-masks", "absent.png"), "cannot read absent.png"),
-        (("--regions", "0,0,640,480"), "does not lie in an image of 320x240"),
+        (("--groups", "{a: [nothing]}"), "a names nothing, which the model does not have", 1),
+        (("--groups", "{a"), "groups: expected names with their classes", 2),
+        (("--groups", "{a: [road]}", "--outputs", "groups/b"), "choose from", 1),
+        (("--min-confidence", "1.5"), "min_confidence: expected a number from 0 to 1, got 1.5", 2),
+        (("--every", "0"), "--every: expected an integer, 1 or more, got '0'", 2),
+        (("--regions", "1,2,3"), "expected x,y,width,height in pixels", 2),
+        (("--rotations", "45"), "expected 0, 90, 180 or 270, got 45", 2),
+        (("--rotations", "0", "90"), "rotations has 2 entries for 1 cameras", 1),
+        (("--ignore-masks", "absent.png"), "cannot read absent.png", 1),
+        (("--regions", "0,0,640,480"), "does not lie in an image of 320x240", 1),
     ],
 )
 def test_what_does_not_fit_is_one_line(
-    options: tuple[str, ...], said: str, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    options: tuple[str, ...], said: str, status: int, segment: Segment, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     (frame,) = street(1)
     recorded = [Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS))]
-    assert segment(bag_of(tmp_path / "in", recorded), tmp_path / "out", *options) == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("canet segment-bag: ")]
-    assert len(lines) == 1
-    assert said in lines[0]
+    source = bag_of(tmp_path / "in", recorded)
+    if status == 2:
+        with pytest.raises(SystemExit, match="2"):
+            segment(source, tmp_path / "out", *options)
+    else:
+        assert segment(source, tmp_path / "out", *options) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "canet segment-bag: " in line]
+    assert said in line
     assert not (tmp_path / "out").exists()

@@ -492,6 +492,7 @@ def test_what_is_there_is_refused_before_ray_is_started(
 ) -> None:  # fmt: skip
     source = write_bag(tmp_path / "in", messages[:5])
     (tmp_path / made).mkdir()
+    (tmp_path / made / "progress.json").write_text('{"identity": {}, "files": 1, "state": {}}')
     assert segment(source, tmp_path / "out", "--ray") == 1
     assert said in capsys.readouterr().err
 

@@ -39,24 +39,14 @@ def write(source: Path, random_model: Path, segment: Segment, tmp_path: Path, re
     """Writes labels into tmp_path/labels by the command of the parameter; its exit status."""
     runs = iter(range(99))
 
-    def run(*options: object, model: Path = random_model) -> int:
+    def run(*options: object, model: Path = random_model, topics: Sequence[str] = ()) -> int:
         labels = tmp_path / "labels"
+        engine = ["--model", model, *EXACT, *(["--topics", *topics] if topics else [])]
         if request.param == "pick":
-            arguments = ["pick", source, "--count", 9, "--out", labels, *options, "--model", model, *EXACT]
-        else:
-            out = tmp_path / f"out{next(runs)}"
-            arguments = [
-                "segment-bag",
-                source,
-                out,
-                request.param,
-                labels,
-                *options,
-                "--model",
-                model,
-                *EXACT,
-            ]
-        return main([*map(str, arguments)])
+            return main([*map(str, ("pick", source, "--count", 9, "--out", labels, *options, *engine))])
+        bag = tmp_path / f"out{next(runs)}"
+        assert main([*map(str, ("segment-bag", source, bag, *engine))]) == 0
+        return main([*map(str, ("extract", bag, request.param, labels, *options))])
 
     return run
 
@@ -68,7 +58,7 @@ ALL = pytest.mark.parametrize("write", ["pick", "--labels", "--masks"], indirect
 def test_what_is_there_is_kept_with_other_settings_too(
     write, sharp_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert write("--topics", "/front/image_raw") == 0
+    assert write(topics=["/front/image_raw"]) == 0
     assert "existing ones kept" not in capsys.readouterr().out
     corrected(tmp_path / "labels")
     before = contents(tmp_path / "labels")
@@ -156,9 +146,9 @@ def test_an_interrupted_run_is_completed_by_the_next(
 
 @pytest.mark.parametrize("write", ["--masks"], indirect=True)
 def test_the_table_of_stamps_keeps_its_rows(write, tmp_path: Path) -> None:
-    assert write("--topics", "/front/image_raw") == 0
+    assert write(topics=["/front/image_raw"]) == 0
     first = (tmp_path / "labels" / "stamps.csv").read_text()
-    assert write("--topics", "/rear/image_raw") == 0
+    assert write(topics=["/rear/image_raw"]) == 0
     both = (tmp_path / "labels" / "stamps.csv").read_text()
     assert both.startswith(first)
     rows = [line.partition(",")[0] for line in both.splitlines()[1:]]
@@ -169,11 +159,12 @@ def test_a_video_is_kept_and_named(
     source: Path, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("av")
-    video = ("--video", tmp_path / "v.mp4")
+    assert segment(source, tmp_path / "out") == 0
+    extract = ["extract", str(tmp_path / "out"), "--video", str(tmp_path / "v.mp4")]
     (tmp_path / "v_rear.mp4").write_text("mine")
-    assert segment(source, tmp_path / "out", *video) == 1
+    assert main(extract) == 1
     assert f"{tmp_path / 'v_rear.mp4'} exists" in capsys.readouterr().err
     assert [path.name for path in tmp_path.glob("v*")] == ["v_rear.mp4"]
     assert (tmp_path / "v_rear.mp4").read_text() == "mine"
-    assert segment(source, tmp_path / "out", *video, "--force") == 0
+    assert main([*extract, "--force"]) == 0
     assert (tmp_path / "v_rear.mp4").stat().st_size > 1000
