@@ -16,7 +16,8 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image, PointCloud2
 
 from canet_ros.formats import parse_pose
-from canet_ros.messages.points import CloudError, rigid_transform
+from canet_ros.messages.clouds import CloudError
+from canet_ros.messages.projection import rigid_transform
 from canet_ros.ros import qos
 from canet_ros.ros.statistics import nanoseconds
 

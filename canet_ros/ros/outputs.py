@@ -16,15 +16,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import Groups
+from canet_ros.messages.clouds import CloudError, cloud_xyz, depth_values
 from canet_ros.messages.images import ImageMessageError, scaled_camera_info
-from canet_ros.messages.points import (
-    CloudError,
-    camera_projection,
-    cloud_xyz,
-    depth_values,
-    labelled_depths,
-    labelled_points,
-)
+from canet_ros.messages.points import labelled_depths, labelled_points
+from canet_ros.messages.projection import camera_projection
 from canet_ros.pipeline.drawing import CAMERA_INFO, IMAGE_OUTPUTS, ImageOutput, Style
 from canet_ros.pipeline.outputs import image_outputs, render
 from canet_ros.pipeline.process import Frame, ProcessOptions, postprocess

@@ -19,7 +19,8 @@ from ros_graph import Camera, Graph, Process, health, picture, segmentation_node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from canet_ros.messages.points import camera_projection, labelled_points, rigid_transform
+from canet_ros.messages.points import labelled_points
+from canet_ros.messages.projection import camera_projection, rigid_transform
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table
 from canet_ros.ros.image_conversion import image_message

@@ -10,16 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from canet_ros.messages.points import (
-    CloudError,
-    camera_projection,
-    cloud_xyz,
-    depth_values,
-    labelled_depths,
-    labelled_points,
-    rigid_transform,
-    visible_points,
-)
+from canet_ros.messages.clouds import CloudError, cloud_xyz, depth_values
+from canet_ros.messages.points import labelled_depths, labelled_points, visible_points
+from canet_ros.messages.projection import camera_projection, rigid_transform
 from canet_ros.pipeline.segmenter import Segmentation
 from canet_ros.simulation import StreetDrive
 
