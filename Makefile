@@ -69,7 +69,7 @@ endif
 $(TEST_READY): $(DEMO_READY)
 	@echo "adding to $(VENV) what tests take, once: 1.5 GB; 6 GB and longer where PyTorch comes with CUDA"
 	@$(PIP) "$(TORCH)" | $(FETCHED)
-	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
+	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,labels,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
 	@touch $@
 
 demo: $(DEMO_READY)

@@ -24,6 +24,7 @@ COMMANDS = {
     "record": "record the topics of the camera and the node as mcap, on machines without ros2 bag",
     "report": "summarise a recorded drive on one page: classes, confidence, images and topics",
     "pick": "choose the frames of a recorded drive that are most worth labelling",
+    "labels": "import labels that were corrected in a labelling tool, and check labels",
     "train": "train a model on a folder of labelled images",
     "evaluate": "evaluate a model on a folder of labelled images",
     "ablate": "train the same model with every fusion and compare the results",

@@ -13,7 +13,10 @@ from tqdm import tqdm
 from canet_ros.commands import add_topics_argument, local_path, number
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.report import status_of
+from canet_ros.files import require_new
 from canet_ros.formats import CAMERA
+from canet_ros.labels.formats import FORMATS
+from canet_ros.training.dataset import find_labelled_images
 
 STEP_NS = 250_000_000
 
@@ -25,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", type=local_path, required=True, help="folder for train/images and train/labels"
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        default="masks",
+        help="also write the labels as this labelling tool imports them (default: masks, images of class ids only)",
     )
     add_label_force_arguments(parser)
     add_topics_argument(parser)
@@ -45,6 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     from canet_ros.bags.reading import open_bag
     from canet_ros.bags.samples import candidate, samples, select
 
+    tool = FORMATS[arguments.format]
+    if not arguments.force and arguments.format not in ("masks", "labelme"):  # to these two, files are added
+        require_new(arguments.out / "train" / tool.file)
     labels = LabelFolder(arguments.out, force=arguments.force, force_labels=arguments.force_labels)
     names = FileNames()
     left_out: list[str] = []
@@ -70,6 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"no image of {arguments.bag} could be decoded")
     print(labels.summary("pictures and pre-labels"))
     status = status_of(arguments.bag, left_out)
+    if arguments.format != "masks":
+        file = arguments.out / "train" / tool.file
+        tool.write(find_labelled_images(file.parent), segmenter.spec.classes, file)
+        print(f"{file}: {tool.instruction}")
     if problem := labels.problem():
         raise ValueError(problem)
     return status

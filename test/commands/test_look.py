@@ -135,6 +135,9 @@ def test_picks_are_written_in_the_layout_of_training(
     # The drive lasts half a second, and no two picks of a camera are from the same.
     assert images == labels
     assert len(images) == 2
+    assert main(["pick", str(source), *arguments, "--format", "labelme"]) == 0
+    shapes = sorted(path.stem for path in (tmp_path / "picked" / "train" / "labelme").iterdir())
+    assert shapes == [Path(name).stem for name in images]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ OUTPUTS = [
     ("extract", "--video", ""),
     ("record", "out", "metadata.yaml"),
     ("report", "--out", ""),
+    ("labels import", "--out", "train/labels/picture.png"),
+    ("labels check", "--out", ""),
     ("train", "--out", "model/model.yaml"),
     ("evaluate", "--json", ""),
     ("evaluate", "--reliability", ""),
@@ -43,6 +45,9 @@ OUTPUTS = [
 # Labels, which are added to what is there.
 LABELS = {("pick", "--out"), ("extract", "--labels"), ("extract", "--masks")}
 INPUTS = {
+    ("labels", "export"),
+    ("labels", "--images"),
+    ("labels", "data"),
     ("demo", "--input"),
     ("segment", "input"),
     ("segment-bag", "input"),
@@ -61,6 +66,8 @@ COMPLETE = {
     "segment-bag": "drive --model random",
     "extract": "segmented",
     "report": "drive --model random",
+    "labels import": "scenes/train/labels --format masks --images scenes/train/images --classes cityscapes",
+    "labels check": "scenes --model random",
     "train": "--data scenes --name x --epochs 1",
     "evaluate": "--data scenes --model random",
     "ablate": "--data scenes --epochs 1",
@@ -74,31 +81,36 @@ FORCED = ["segment", "segment-bag", "extract", "report", "evaluate", "export", "
 QUICK = {
     "doctor": "--graph-only",
     **dict.fromkeys(
-        ("segment", "segment-bag", "report", "evaluate"), "--engine torch --precision fp32 --device cpu"
+        ("segment", "segment-bag", "report", "evaluate", "labels check"),
+        "--engine torch --precision fp32 --device cpu",
     ),
 }
 SUFFIXES = {
     "--video": ".mp4",
+    ("labels check", "--out"): ".png",
     **dict.fromkeys(("--worst", "--confusion", "--reliability", "--plot"), ".png"),
 }
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
+def parsers_of(command: str) -> list[argparse.ArgumentParser]:
+    """The parser of a command and those of its actions."""
     parser = argparse.ArgumentParser()
     importlib.import_module(f"canet_ros.commands.{command.replace('-', '_')}").add_arguments(parser)
-    return parser
+    choices = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    return [parser, *(one for of_action in choices for one in of_action.values())]
 
 
 def test_every_command_and_every_path_that_it_takes_is_in_a_list() -> None:
-    listed = {(command, option) for command, option, *_ in OUTPUTS} | LABELS | INPUTS
+    listed = {(command.split()[0], option) for command, option, *_ in OUTPUTS} | LABELS | INPUTS
     taken = {
         (command, (action.option_strings or [action.dest])[-1])
         for command in COMMANDS
-        for action in parser_of(command)._actions
+        for parser in parsers_of(command)
+        for action in parser._actions
         if getattr(action.type, "__name__", "") in ("Path", "local_path", "_location")
     }
     assert taken <= listed
-    assert {command for command, *_ in OUTPUTS} | {command for command, _ in LABELS} == (
+    assert {command.split()[0] for command, *_ in OUTPUTS} | {command for command, _ in LABELS} == (
         COMMANDS.keys() - WRITES_NOTHING
     )
 
@@ -138,7 +150,7 @@ def command_line(command: str, option: str, out: str) -> list[str]:
     named = [option, out] if option.startswith("-") else [out]
     rest = COMPLETE.get(command, "").split()
     inputs = 0 if not rest or rest[0].startswith("-") else 1
-    line = [command, *rest[:inputs], *named, *rest[inputs:]]
+    line = [*command.split(), *rest[:inputs], *named, *rest[inputs:]]
     if command == "segment-bag" and option != "out":
         line.insert(2, "new")
     return line + QUICK.get(command, "").split()
@@ -154,7 +166,7 @@ def test_what_exists_is_kept_and_named(
 ) -> None:  # fmt: skip
     if command in ("segment-bag", "report"):
         request.getfixturevalue("drive")
-    out = Path(f"out{SUFFIXES.get(option, '')}")
+    out = Path(f"out{SUFFIXES.get((command, option), SUFFIXES.get(option, ''))}")
     if command == "demo" or (command, option) == ("benchmark", "--plot"):
         pytest.importorskip("rclpy" if command == "demo" else "matplotlib")
     path = out / file if file else out
@@ -162,9 +174,13 @@ def test_what_exists_is_kept_and_named(
     path.write_text("mine")
     before = sorted(folder.rglob("*"))
     assert main(command_line(command, option, str(out))) == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"canet {command}: ")]
+    (line,) = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith(f"canet {command.split()[0]}: ")
+    ]
     # Of a folder that must be new the folder is named.
-    assert any(f"{there} exists" in line for there in (path, out, path.parent))
+    assert any(f"{there} exists" in line for there in (path, out, path.parent, out / "train"))
     assert "--force" in line or command in ("record", "train")
     assert path.read_text() == "mine"
     assert sorted(folder.rglob("*")) == before, "and nothing else was begun"
@@ -185,7 +201,7 @@ def test_force_replaces_it(
         assert main(["segment-bag", "drive", "segmented", "--model", "random", *QUICK["report"].split()]) == 0
     if command == "doctor":
         pytest.importorskip("rclpy")
-    out = Path(f"out{SUFFIXES.get(option, '')}")
+    out = Path(f"out{SUFFIXES.get((command, option), SUFFIXES.get(option, ''))}")
     path = out / file if file else out
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")

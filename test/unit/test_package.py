@@ -343,6 +343,7 @@ BY_PIP = {
     "ray",
     "fsspec",
     "matplotlib",
+    "pycocotools",
 }
 
 
