@@ -107,8 +107,8 @@ SECTIONS = {
         ),
         ParameterSpec(
             "depth_topics", ("",), "Depth image topic per camera, aligned to its image and labelled; empty: none",
-            "Raw 16UC1 in mm or 32FC1 in m. The points are published on segmentation/points. Requires the camera's "
-            "camera_info.",
+            "16UC1 in mm or 32FC1 in m; a topic that ends in /compressedDepth is compressed (PNG or RVL). The points "
+            "are published on segmentation/points. Requires the camera's camera_info.",
             parser=formats.parse_optional_topic, needs_cleanup=True,
         ),
         ParameterSpec(

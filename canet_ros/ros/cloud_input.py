@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.time import Time
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import parse_pose
-from canet_ros.messages.clouds import CloudError
+from canet_ros.messages.clouds import CloudError, depth_values
+from canet_ros.messages.compressed_depth import TRANSPORT, compressed_depth_values
 from canet_ros.messages.projection import rigid_transform
 from canet_ros.ros import qos
 from canet_ros.ros.statistics import nanoseconds
@@ -43,6 +44,19 @@ class CloudTopic:
     name: str
     depth: bool = False
     extrinsics: str = ""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the depth images are compressed: image_transport names such a topic ``<topic>/compressedDepth``."""
+        return self.depth and self.name.endswith(f"/{TRANSPORT}")
+
+    @property
+    def message_type(self) -> Any:
+        return (CompressedImage if self.compressed else Image) if self.depth else PointCloud2
+
+    def depths(self, message: Any) -> NDArray[np.float32]:
+        """Depth of every pixel, (H, W) in m; see ``depth_values``."""
+        return compressed_depth_values(message) if self.compressed else depth_values(message)
 
 
 class CloudInput:
@@ -73,7 +87,7 @@ class CloudInput:
                 self._transforms = tf2_ros.Buffer()
                 self._listener = tf2_ros.TransformListener(self._transforms, self._node, spin_thread=False)
             self._subscription = self._node.create_subscription(
-                Image if self.topic.depth else PointCloud2,
+                self.topic.message_type,
                 self.topic.name,
                 self._put,
                 qos.cloud_qos(),
@@ -132,13 +146,14 @@ class CloudInput:
 
     def _check_types(self) -> None:
         """Report a topic published with another type, such as a compressed cloud."""
-        expected = f"sensor_msgs/msg/{'Image' if self.topic.depth else 'PointCloud2'}"
+        expected = f"sensor_msgs/msg/{self.topic.message_type.__name__}"
         publishers = self._node.get_publishers_info_by_topic(self.topic.name)
         types = {publisher.topic_type for publisher in publishers}
         wrong_types = set() if expected in types else types
         if wrong_types and wrong_types != self._wrong_types:
+            hint = f"; compressed depth images are taken from <topic>/{TRANSPORT}" if self.topic.depth else ""
             self._on_qos_problem(
-                f"{self.topic.name} carries {', '.join(sorted(wrong_types))}, not {expected}"
+                f"{self.topic.name} carries {', '.join(sorted(wrong_types))}, not {expected}{hint}"
             )
         self._wrong_types = wrong_types
 

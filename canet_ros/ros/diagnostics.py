@@ -157,6 +157,7 @@ def camera_status(camera: CameraSnapshot, node: Conditions) -> DiagnosticStatus:
         "lost_overtaken": max(0, counts.get("lost", 0) - counts.get("lost_in_transport", 0)),
         "missing_by_stamp": counts.get("missing", 0),
         "not_encoded": counts.get("not_encoded", 0),
+        "bad_clouds": counts.get("bad_clouds", 0),
         "qos_problems": counts.get("qos_problems", 0),
         **_percentiles(statistics, STAGES),
         **_greenwave_values(statistics),

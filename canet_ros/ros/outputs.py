@@ -16,7 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import Groups
-from canet_ros.messages.clouds import CloudError, cloud_xyz, depth_values
+from canet_ros.messages.clouds import CloudError, cloud_xyz
 from canet_ros.messages.images import ImageMessageError, scaled_camera_info
 from canet_ros.messages.points import labelled_depths, labelled_points
 from canet_ros.messages.projection import camera_projection
@@ -153,7 +153,7 @@ class CameraOutputs:
             if result.camera_info is None:
                 raise CloudError("cannot label points without camera_info")
             if self._clouds.topic.depth:
-                depths_m = depth_values(result.cloud)
+                depths_m = self._clouds.topic.depths(result.cloud)
                 (height, width), (image_height, image_width) = depths_m.shape, result.frame.image.shape[:2]
                 if abs(width * image_height - height * image_width) > max(image_width, image_height):
                     raise CloudError(
@@ -170,6 +170,7 @@ class CameraOutputs:
                     style.rgb_table,
                 )
         except CloudError as error:  # masks are not affected
+            self._statistics.count("bad_clouds")
             self._on_fault(Fault.POINTS_FAILED, f"{self._clouds.topic.name}: {error}")
             return
         self._send(POINTS, points_message(points, result.cloud.header))

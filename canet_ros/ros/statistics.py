@@ -37,8 +37,9 @@ class Statistics:
     """Counters and durations of one camera or of the engine. Thread-safe.
 
     Counters of a camera: ``received``, ``published``, ``DROPS``, ``lost`` (before the node took them, see ``Losses``),
-    ``lost_in_transport`` (part of ``lost``), ``missing`` (estimated from stamps), ``qos_problems``. Counters of the
-    engine: ``batches``, ``frames``, ``failures``, ``callback_failures``.
+    ``lost_in_transport`` (part of ``lost``), ``missing`` (estimated from stamps), ``qos_problems``, ``bad_clouds``
+    (clouds and depth images that could not be used). Counters of the engine: ``batches``, ``frames``, ``failures``,
+    ``callback_failures``.
 
     Attributes:
         last_received_s: when the last image arrived, on ``time.monotonic``'s clock; None: never.

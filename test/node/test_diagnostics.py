@@ -177,6 +177,7 @@ def test_one_status_for_the_engine_and_one_for_each_camera(health: Health) -> No
         "lost_overtaken": "0",
         "missing_by_stamp": "0",
         "not_encoded": "0",
+        "bad_clouds": "0",
         "qos_problems": "0",
         "last_frame_age_s": "never",
         "last_error": "",

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import array
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_graph import Camera, Graph, Process, health, picture, segmentation_node, wait_until
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from canet_ros.messages.points import labelled_points
@@ -34,10 +36,10 @@ PREFIX = "/camera/segmentation"
 @pytest.fixture(scope="module")
 def node(sharp_model: Path, graph: Graph) -> Iterator[Process]:
     clouds = {
-        "image_topics": "['/camera/image_raw', '/rgbd/image_raw']",
+        "image_topics": "['/camera/image_raw', '/rgbd/image_raw', '/packed/image_raw']",
         "cloud_topics": "['/lidar/points']",
         "cloud_extrinsics": f"['{POSE}']",
-        "depth_topics": "['', '/rgbd/depth/image']",
+        "depth_topics": "['', '/rgbd/depth/image', '/packed/depth/compressedDepth']",
     }
     with segmentation_node(sharp_model, **clouds) as process:
         graph.wait_for_state("active")
@@ -202,6 +204,52 @@ def test_the_points_of_a_depth_image_come_with_the_class_of_their_pixel(
             return words in health(diagnostics, "/rgbd/image_raw").get("last_error", "")
 
         wait_until(said, words)
+    graph.node.destroy_publisher(depths)
+    graph.node.destroy_publisher(infos)
+    graph.clear()
+
+
+def test_compressed_depth_images_give_the_same_points_and_damaged_ones_are_counted(
+    graph: Graph, node: Process
+) -> None:
+    camera = graph.camera("/packed/image_raw")
+    points = graph.listen(PointCloud2, "/packed/segmentation/points")
+    depths = graph.node.create_publisher(CompressedImage, "/packed/depth/compressedDepth", 10)
+    infos = graph.node.create_publisher(CameraInfo, "/packed/camera_info", 10)
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    wait_until(lambda: depths.get_subscription_count() and infos.get_subscription_count(), "subscriptions")
+    image, mm = picture(160, 120), np.full((120, 160), 2500, np.uint16)
+    mm[:60] = 0
+    data = bytes(12) + cv2.imencode(".png", mm)[1].tobytes()
+    number = 0
+
+    def send(data: bytes) -> None:
+        nonlocal number
+        number += 1
+        header = Header(stamp=Time(sec=5000 + number), frame_id="rgbd")
+        infos.publish(info_of(header.stamp))
+        depths.publish(CompressedImage(header=header, format="16UC1; compressedDepth png", data=data))
+        camera.publish(image_message(image, "bgr8", header))
+        time.sleep(0.1)
+
+    def came() -> bool:
+        send(data)
+        return bool(points.messages)
+
+    wait_until(came, "the points")
+    found = table_of(points.messages[0])
+    assert len(found["z"]) == 60 * 160
+    np.testing.assert_allclose(found["z"], 2.5)
+
+    def is_counted() -> bool:
+        send(data[:-20])
+        values = health(diagnostics, "/packed/image_raw")
+        return (
+            "compressed depth image is damaged" in values.get("last_error", "")
+            and int(values["bad_clouds"]) > 0
+        )
+
+    wait_until(is_counted, "the damaged image")
     graph.node.destroy_publisher(depths)
     graph.node.destroy_publisher(infos)
     graph.clear()
