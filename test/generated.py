@@ -143,7 +143,10 @@ def _topics() -> list[str]:
         for name, output in IMAGE_OUTPUTS.items()
         if output.codec
     ]
-    lines += [f"topic {prefix}/points sensor_msgs/PointCloud2 x y z rgb label confidence"]
+    lines += [
+        f"topic {prefix}/{name} sensor_msgs/PointCloud2 x y z rgb label confidence"
+        for name in ("points", "groups/<name>/points", "groups/<name>/points_outside")
+    ]
     return [*lines, f"topic {prefix}/camera_info sensor_msgs/CameraInfo"]
 
 

@@ -12,6 +12,7 @@ from canet_ros.launching.arguments import launch_arguments, parameters_in_use, u
 from canet_ros.launching.camera_topics import absolute_topic, camera_topics
 from canet_ros.launching.sros2_policy import sros2_policy
 from canet_ros.pipeline.drawing import OUTPUTS
+from canet_ros.pipeline.outputs import point_outputs
 
 _NAME = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("cloud_topics", "depth_topics")
     )
     if clouds or depths:
-        results.append("points")
+        results += point_outputs(parse_groups(in_use["groups"]))
     if sum(map(bool, in_use["cloud_extrinsics"])) < len(clouds):
         clouds += ["/tf", "/tf_static"]
     for name in (namespace, arguments.enclave):

@@ -112,13 +112,19 @@ SECTIONS = {
             parser=formats.parse_optional_topic, needs_cleanup=True,
         ),
         ParameterSpec(
+            "organized_points", False, "Publish organized clouds of the mask's size, NaN where nothing was measured",
+            "For layers that walk through mask and cloud together. Points that the camera does not see are left out.",
+            live=True,
+        ),
+        ParameterSpec(
             "sync_slop", 0.05, "Maximum difference between the stamps of an image and its cloud or depth image, s",
             minimum=0.0, maximum=10.0, live=True,
         ),
         ParameterSpec(
             "groups", "", "Groups of classes, {name: [class, ...]}, each published as a mask groups/<name> (255 or 0)",
             "For example {drivable: [road], people: [pedestrian, bicyclist]}, in quotes on the command line and for "
-            "ros2 param set. ros2 param get /canet class_names lists the classes.",
+            "ros2 param set. ros2 param get /canet class_names lists the classes. With clouds or depth images, also "
+            "publishes groups/<name>/points and groups/<name>/points_outside.",
             parser=formats.parse_groups, live=True,
         ),
         ParameterSpec(

@@ -74,7 +74,7 @@ def _decode_rvl(data: bytes) -> NDArray[np.uint16]:
     width, height = _RVL_SIZE.unpack_from(data)
     _check_size(width, height)
     numbers = _variable_length_numbers(data[_RVL_SIZE.size :])
-    items, end = memoryview(numbers), len(numbers) - 1
+    items, end = numbers.data, len(numbers) - 1
     starts = []
     at = pixels = 0
     while pixels < width * height and at < end:
@@ -104,7 +104,7 @@ def _variable_length_numbers(data: bytes) -> NDArray[np.int32]:
     nibbles &= 7
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     lengths = (ends - starts).astype(np.int32)
-    numbers = nibbles[starts].astype(np.int32)
+    numbers: NDArray[np.int32] = nibbles[starts].astype(np.int32)
     longer = np.flatnonzero(lengths > 1)
     for place in range(1, _MAX_NIBBLES):
         numbers[longer] |= nibbles[starts[longer] + place].astype(np.int32) << 3 * place

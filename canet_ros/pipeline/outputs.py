@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.formats import Groups
+from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import look_up
 from canet_ros.pipeline.class_groups import membership_table
 from canet_ros.pipeline.drawing import IMAGE_OUTPUTS, ImageOutput, RenderInput
 
-COMPRESSED = "/compressed"
+COMPRESSED, POINTS = "/compressed", "points"
 
 
 class RenderedOutput(NamedTuple):
@@ -39,6 +40,22 @@ def image_outputs(groups: Groups) -> dict[str, ImageOutput]:
             for name, members in groups.items()
         },
     }
+
+
+def point_outputs(groups: Groups) -> dict[str, Callable[[ClassTable], NDArray[np.bool_] | None]]:
+    """All clouds by name, each with the mask values of its points, (256,); None: of all that the camera sees."""
+    return {
+        POINTS: lambda _: None,
+        **{
+            f"groups/{name}/{cloud}": functools.partial(_belong, members, outside)
+            for name, members in groups.items()
+            for cloud, outside in (("points", False), ("points_outside", True))
+        },
+    }
+
+
+def _belong(members: tuple[str, ...], outside: bool, classes: ClassTable) -> NDArray[np.bool_]:
+    return np.equal(membership_table(members, classes), 0 if outside else 255)
 
 
 def render(

@@ -25,6 +25,7 @@ class ProcessOptions:
     at_network_size: bool = False
     min_confidence: float = 0.0
     overlay_alpha: float = 0.5
+    organized_points: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from canet_ros.ros.cloud_input import CloudInput, CloudTopic
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit, ReceivedFrame
-from canet_ros.ros.outputs import POINTS, CameraOutputs
+from canet_ros.ros.outputs import CameraOutputs
 from canet_ros.ros.rclpy_compat import GIVES_MESSAGE_INFO, UnsupportedEventTypeError
 from canet_ros.ros.statistics import Statistics, nanoseconds
 
@@ -137,7 +137,7 @@ class Camera:
         """Subscribe to the camera while its results have subscribers."""
         wanted = self.outputs.wanted()
         if self.clouds is not None:
-            self.clouds.follow(POINTS in wanted)
+            self.clouds.follow(bool(self.outputs.clouds_in(wanted)))
         if not wanted:
             self.input.unsubscribe()
         elif self.input.subscribed_since_s is None:
@@ -149,7 +149,7 @@ class Camera:
         """The camera_info for an image of this stamp; None: none received. Updates ``camera_info_problem``."""
         info = self.input.infos.match(stamp)
         subscribed_since_s = self.input.subscribed_since_s
-        if not wanted & {CAMERA_INFO, POINTS} or subscribed_since_s is None:
+        if subscribed_since_s is None or not (CAMERA_INFO in wanted or self.outputs.clouds_in(wanted)):
             self.camera_info_problem = ""
         elif time.monotonic() - subscribed_since_s > _CAMERA_INFO_GRACE_S:
             topic = self.input.camera_info_topic

@@ -16,8 +16,8 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import parse_pose
-from canet_ros.messages.clouds import CloudError, depth_values
-from canet_ros.messages.compressed_depth import TRANSPORT, compressed_depth_values
+from canet_ros.messages.clouds import CloudError
+from canet_ros.messages.compressed_depth import TRANSPORT
 from canet_ros.messages.projection import rigid_transform
 from canet_ros.ros import qos
 from canet_ros.ros.statistics import nanoseconds
@@ -46,17 +46,10 @@ class CloudTopic:
     extrinsics: str = ""
 
     @property
-    def compressed(self) -> bool:
-        """Whether the depth images are compressed: image_transport names such a topic ``<topic>/compressedDepth``."""
-        return self.depth and self.name.endswith(f"/{TRANSPORT}")
-
-    @property
     def message_type(self) -> Any:
-        return (CompressedImage if self.compressed else Image) if self.depth else PointCloud2
-
-    def depths(self, message: Any) -> NDArray[np.float32]:
-        """Depth of every pixel, (H, W) in m; see ``depth_values``."""
-        return compressed_depth_values(message) if self.compressed else depth_values(message)
+        if not self.depth:
+            return PointCloud2
+        return CompressedImage if self.name.endswith(f"/{TRANSPORT}") else Image
 
 
 class CloudInput:

@@ -43,13 +43,14 @@ def compressed_message(
 
 
 def points_message(points: NDArray[Any], header: Any) -> PointCloud2:
-    """A ``sensor_msgs/PointCloud2`` of records as ``messages.points.labelled_points`` makes them."""
-    message = PointCloud2(header=header, height=1, width=len(points), is_bigendian=False, is_dense=True)
+    """A ``sensor_msgs/PointCloud2`` of records of ``messages.points.FIELDS``: (n,), or (H, W) organized with NaN."""
+    height, width = points.shape if points.ndim == 2 else (1, len(points))
+    message = PointCloud2(header=header, height=height, width=width, is_bigendian=False, is_dense=height == 1)
     message.fields = [
         PointField(name=name, offset=offset, datatype=kind, count=1) for name, offset, kind in FIELDS
     ]
-    message.point_step, message.row_step = points.itemsize, points.nbytes
-    message.data = _byte_array(points.view(np.uint8))
+    message.point_step, message.row_step = points.itemsize, width * points.itemsize
+    message.data = _byte_array(points.reshape(-1).view(np.uint8))
     return message
 
 

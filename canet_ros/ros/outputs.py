@@ -16,12 +16,11 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import Groups
-from canet_ros.messages.clouds import CloudError, cloud_xyz
+from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.images import ImageMessageError, scaled_camera_info
-from canet_ros.messages.points import labelled_depths, labelled_points
-from canet_ros.messages.projection import camera_projection
-from canet_ros.pipeline.drawing import CAMERA_INFO, IMAGE_OUTPUTS, ImageOutput, Style
-from canet_ros.pipeline.outputs import image_outputs, render
+from canet_ros.messages.points import label_message
+from canet_ros.pipeline.drawing import CAMERA_INFO, ImageOutput
+from canet_ros.pipeline.outputs import COMPRESSED, image_outputs, point_outputs, render
 from canet_ros.pipeline.process import Frame, ProcessOptions, postprocess
 from canet_ros.pipeline.segmenter import Segmentation
 from canet_ros.ros import qos
@@ -30,8 +29,6 @@ from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault
 from canet_ros.ros.image_conversion import compressed_message, image_message, points_message
 from canet_ros.ros.statistics import Statistics
-
-POINTS = "points"
 
 
 @dataclass(frozen=True)
@@ -84,31 +81,27 @@ class CameraOutputs:
         self._on_qos_problem = on_qos_problem
         self._on_fault = on_fault
         self._scratch = np.empty((0, 0), np.uint8)
-        self._groups: Groups = {}
-        # Replaced, never modified: two other threads read both.
-        self._image_outputs = IMAGE_OUTPUTS
-        self._publishers = {
-            name: self._create(name, message_type)
-            for name, message_type in {**_message_types(IMAGE_OUTPUTS), CAMERA_INFO: CameraInfo}.items()
-        }
         self._clouds = clouds
-        if clouds is not None:
-            self._publishers[POINTS] = self._create(POINTS, PointCloud2)
-        self._publishing_group = threading.Lock()
+        self._groups: Groups | None = None
+        # Replaced, never modified: two other threads read them.
+        self._image_outputs = image_outputs({})
+        self._point_outputs = point_outputs({})
+        self._publishers: dict[str, Any] = {}
+        self._publishing = threading.Lock()
+        self.follow_groups({})
 
     def follow_groups(self, groups: Groups) -> None:
         """Create and destroy topics to match these class groups."""
         if groups == self._groups:
             return
-        outputs = image_outputs(groups)
-        types = _message_types(outputs)
-        remaining = {
-            name: p for name, p in self._publishers.items() if not name.startswith("groups/") or name in types
-        }
+        images, points = image_outputs(groups), {} if self._clouds is None else point_outputs(groups)
+        types = {CAMERA_INFO: CameraInfo, **_message_types(images), **dict.fromkeys(points, PointCloud2)}
+        remaining = {name: publisher for name, publisher in self._publishers.items() if name in types}
         new = {name: self._create(name, kind) for name, kind in types.items() if name not in remaining}
-        with self._publishing_group:
+        with self._publishing:
             removed = [publisher for name, publisher in self._publishers.items() if name not in remaining]
-            self._groups, self._image_outputs, self._publishers = groups, outputs, {**remaining, **new}
+            self._groups, self._publishers = groups, {**remaining, **new}
+            self._image_outputs, self._point_outputs = images, points
             for publisher in removed:
                 self._node.destroy_publisher(publisher)
 
@@ -120,6 +113,10 @@ class CameraOutputs:
     def wanted(self) -> frozenset[str]:
         """Names of the outputs with subscribers."""
         return frozenset(n for n, publisher in self._publishers.items() if publisher.get_subscription_count())
+
+    def clouds_in(self, wanted: frozenset[str]) -> frozenset[str]:
+        """Those of these outputs that are clouds."""
+        return wanted & self._point_outputs.keys()
 
     def publish(
         self,
@@ -142,38 +139,37 @@ class CameraOutputs:
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
             if result.cloud is not None:
-                self._publish_points(result, drawing.segmentation, options.style)
+                self._publish_clouds(self.clouds_in(wanted), result, drawing.segmentation, options)
         if CAMERA_INFO in wanted and result.camera_info is not None:
             self._publish_camera_info(result)
 
-    def _publish_points(self, result: Result, segmentation: Segmentation, style: Style) -> None:
-        assert self._clouds is not None
-        assert result.cloud is not None
+    def _publish_clouds(
+        self, wanted: frozenset[str], result: Result, segmentation: Segmentation, options: ProcessOptions
+    ) -> None:
+        clouds, cloud, outputs = self._clouds, result.cloud, self._point_outputs
+        assert clouds is not None
+        assert cloud is not None
         try:
             if result.camera_info is None:
                 raise CloudError("cannot label points without camera_info")
-            if self._clouds.topic.depth:
-                depths_m = self._clouds.topic.depths(result.cloud)
-                (height, width), (image_height, image_width) = depths_m.shape, result.frame.image.shape[:2]
-                if abs(width * image_height - height * image_width) > max(image_width, image_height):
-                    raise CloudError(
-                        f"depth image of {width}x{height} is not aligned with images of {image_width}x{image_height}"
-                    )
-                projection = camera_projection(result.camera_info, (width, height))
-                points = labelled_depths(depths_m, projection, segmentation, style.rgb_table)
-            else:
-                points = labelled_points(
-                    cloud_xyz(result.cloud),
-                    self._clouds.to_camera(result.cloud.header.frame_id, result.header.frame_id),
-                    camera_projection(result.camera_info, result.size),
-                    segmentation,
-                    style.rgb_table,
-                )
+            points = label_message(
+                cloud,
+                None
+                if clouds.topic.depth
+                else clouds.to_camera(cloud.header.frame_id, result.header.frame_id),
+                result.camera_info,
+                result.frame.image.shape[:2],
+                segmentation,
+                options.style.rgb_table,
+            )
         except CloudError as error:  # masks are not affected
             self._statistics.count("bad_clouds")
-            self._on_fault(Fault.POINTS_FAILED, f"{self._clouds.topic.name}: {error}")
+            self._on_fault(Fault.POINTS_FAILED, f"{clouds.topic.name}: {error}")
             return
-        self._send(POINTS, points_message(points, result.cloud.header))
+        for name in wanted & outputs.keys():
+            classes = outputs[name](options.style.classes)
+            chosen = points.organized(classes) if options.organized_points else points.of(classes)
+            self._send(name, points_message(chosen, cloud.header))
 
     def _publish_camera_info(self, result: Result) -> None:
         try:
@@ -182,23 +178,20 @@ class CameraOutputs:
             self._on_fault(Fault.CAMERA_INFO_INVALID, str(error))
             return
         scaled.header = result.header
-        self._publishers[CAMERA_INFO].publish(scaled)
+        self._send(CAMERA_INFO, scaled)
 
     def _encode(
         self, name: str, output: ImageOutput, pixels: NDArray[np.uint8], header: Any, jpeg_quality: int
     ) -> None:
         start_s = time.monotonic()
         message = compressed_message(pixels, output.encoding, header, output.codec, jpeg_quality)
-        self._send(f"{name}/compressed", message)
+        self._send(f"{name}{COMPRESSED}", message)
         self._statistics.time({"encode": (time.monotonic() - start_s) * 1e3})
 
     def _send(self, name: str, message: Any) -> None:
-        if not name.startswith("groups/"):
-            self._publishers[name].publish(message)
-            return
-        with self._publishing_group:
+        with self._publishing:
             publisher = self._publishers.get(name)
-            if publisher is not None:  # else the group was removed meanwhile
+            if publisher is not None:  # else its group was removed meanwhile
                 publisher.publish(message)
 
     def _create(self, name: str, message_type: Any) -> Any:
@@ -213,18 +206,20 @@ class CameraOutputs:
 
     def _topic(self, name: str) -> str:
         """Topic of a result after remapping; its compressed form follows it, as in image_transport."""
-        base, compressed, _ = name.partition("/compressed")
+        base = name.removesuffix(COMPRESSED)
         resolve = self._node.resolve_topic_name
         for prefix in (self._prefix, self._prefix_before_remapping):
             topic = f"{prefix}/{base}"
             if resolve(topic) != topic:
-                return str(resolve(topic)) + compressed
+                return str(resolve(topic)) + name.removeprefix(base)
         return f"{self._prefix}/{name}"
 
 
 def _message_types(outputs: Mapping[str, ImageOutput]) -> dict[str, Any]:
     types: dict[str, Any] = dict.fromkeys(outputs, Image)
-    return types | {f"{name}/compressed": CompressedImage for name, output in outputs.items() if output.codec}
+    return types | {
+        f"{name}{COMPRESSED}": CompressedImage for name, output in outputs.items() if output.codec
+    }
 
 
 def needs_inference(wanted: frozenset[str]) -> bool:

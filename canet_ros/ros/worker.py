@@ -22,7 +22,7 @@ from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import ReceivedFrame
-from canet_ros.ros.outputs import POINTS, Result, needs_inference
+from canet_ros.ros.outputs import Result, needs_inference
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s, nanoseconds
 
@@ -207,10 +207,12 @@ class InferenceWorker:
         size = frame.results_size(self._segmenter.resolution, self._at_network_size)
         info = job.camera.camera_info(job.header.stamp, job.wanted)
         cloud = None
-        if POINTS in job.wanted and job.camera.clouds is not None:
+        if job.camera.clouds is not None and job.camera.outputs.clouds_in(job.wanted):
             cloud = job.camera.clouds.take(job.header.stamp, live.sync_slop)
         result = Result(job.header, frame, segmentation, info, size, cloud)
-        options = ProcessOptions(self._style, self._at_network_size, live.min_confidence, live.overlay_alpha)
+        options = ProcessOptions(
+            self._style, self._at_network_size, live.min_confidence, live.overlay_alpha, live.organized_points
+        )
         job.camera.outputs.publish(job.wanted, result, options, live.jpeg_quality, self._encoder)
         job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
         age = age_s(job.header.stamp, self._now_ns())

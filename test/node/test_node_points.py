@@ -21,8 +21,10 @@ from ros_graph import Camera, Graph, Process, health, picture, segmentation_node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from canet_ros.formats import parse_groups
 from canet_ros.messages.points import labelled_points
 from canet_ros.messages.projection import camera_projection, rigid_transform
+from canet_ros.pipeline.outputs import point_outputs
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table
 from canet_ros.ros.image_conversion import image_message
@@ -40,6 +42,7 @@ def node(sharp_model: Path, graph: Graph) -> Iterator[Process]:
         "cloud_topics": "['/lidar/points']",
         "cloud_extrinsics": f"['{POSE}']",
         "depth_topics": "['', '/rgbd/depth/image', '/packed/depth/compressedDepth']",
+        "groups": "'{mine: [sign_symbol, sky]}'",
     }
     with segmentation_node(sharp_model, **clouds) as process:
         graph.wait_for_state("active")
@@ -91,6 +94,10 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
     infos = graph.node.create_publisher(CameraInfo, "/camera/camera_info", 10)
     assert lidar.get_subscription_count() == 0  # nobody wants points
     points = graph.listen(PointCloud2, f"{PREFIX}/points")
+    of_group = {
+        name: graph.listen(PointCloud2, f"{PREFIX}/groups/mine/{name}")
+        for name in ("points", "points_outside")
+    }
     wait_until(
         lambda: lidar.get_subscription_count() and infos.get_subscription_count(), "the node's subscription"
     )
@@ -116,16 +123,18 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
     wait_until(without_info, "the reason")
 
     number = 0
-    while not points.messages:  # until everybody knows everybody, and the cloud came before its image
+    # until everybody knows everybody, and the cloud came before its image
+    while not all(listener.messages for listener in (points, *of_group.values())):
         send(number := number + 1, late_ms=20)
         assert number < 100
     message = points.messages[0]
     assert (message.header.frame_id, message.header.stamp.nanosec) == ("lidar", 520_000_000)
     projection = camera_projection(info_of(Time()), (160, 120))
-    expected = labelled_points(
+    labelled = labelled_points(
         xyz, rigid_transform([float(t) for t in POSE.split(",")]), projection, sharp_segmenter(image),
         color_lookup_table(sharp_segmenter.spec.classes),
     )  # fmt: skip
+    expected = labelled.seen
     found = table_of(message)
     assert len(expected) > 100
     np.testing.assert_array_equal(np.stack([found["x"], found["y"], found["z"]], 1), expected["xyz"])
@@ -133,6 +142,21 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
     np.testing.assert_array_equal(found["confidence"], expected["confidence"])
     np.testing.assert_array_equal(found["rgb"].view("<u4"), expected["rgb"])
     assert len(set(found["label"])) > 1
+
+    of_classes = point_outputs(parse_groups("{mine: [sign_symbol, sky]}"))
+    tables = {name: of_classes[f"groups/mine/{name}"](sharp_segmenter.spec.classes) for name in of_group}
+    for name, listener in of_group.items():
+        assert bytes(listener.messages[0].data) == labelled.of(tables[name]).tobytes()
+    assert 0 < len(labelled.of(tables["points"])) < len(expected)
+    assert graph.set_parameter("organized_points", True).successful
+    while points.messages[-1].height == 1:
+        send(number := number + 1, late_ms=20)
+    message = points.messages[-1]
+    assert (message.height, message.width, message.row_step, message.is_dense) == (120, 160, 160 * 24, False)
+    assert bytes(message.data) == labelled.organized().tobytes()
+    assert bytes(of_group["points"].messages[-1].data) == labelled.organized(tables["points"]).tobytes()
+
+    assert graph.set_parameter("organized_points", False).successful
 
     came = len(points.messages)
     send(200, late_ms=200)

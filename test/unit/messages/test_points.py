@@ -140,7 +140,7 @@ def test_every_point_has_the_class_of_its_pixel() -> None:
     in_cloud = ((points - to_camera[:, 3]) @ to_camera[:, :3]).astype(np.float32)
     segmentation = Segmentation(labels, np.full_like(labels, 51))
     found = labelled_points(in_cloud, to_camera, camera_projection(camera_info(matrix, (160, 120)), (160, 120)),
-                            segmentation, TABLE)  # fmt: skip
+                            segmentation, TABLE).seen  # fmt: skip
     np.testing.assert_array_equal(found["label"], labels.ravel())
     np.testing.assert_array_equal(found["xyz"], in_cloud)
     np.testing.assert_array_equal(found["rgb"], labels.ravel().astype(np.uint32) * 0x010101)
@@ -156,13 +156,13 @@ def test_every_depth_has_the_class_of_its_pixel() -> None:
     expected, expected_labels = rays(matrix, pixels, depth)[4:], labels.ravel()[4:]
     projection = camera_projection(camera_info(matrix, (160, 120)), (160, 120))
     segmentation = Segmentation(labels, np.full_like(labels, 51))
-    found = labelled_depths(depth.reshape(120, 160).astype(np.float32), projection, segmentation, TABLE)
+    found = labelled_depths(depth.reshape(120, 160).astype(np.float32), projection, segmentation, TABLE).seen
     np.testing.assert_array_equal(found["label"], expected_labels)
     np.testing.assert_allclose(found["xyz"], expected, rtol=1e-6)
     np.testing.assert_array_equal(found["rgb"], expected_labels.astype(np.uint32) * 0x010101)
     np.testing.assert_allclose(found["confidence"], 0.2)
     half = Segmentation(labels[1::2, 1::2], labels[1::2, 1::2])
-    found = labelled_depths(np.full((120, 160), 2, np.float32), projection, half, TABLE)
+    found = labelled_depths(np.full((120, 160), 2, np.float32), projection, half, TABLE).seen
     np.testing.assert_array_equal(found["label"], np.repeat(np.repeat(half.mask, 2, 0), 2, 1).ravel())
 
 
