@@ -8,9 +8,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,13 +20,12 @@ from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import image_from_cdr
 from canet_ros.files import atomic_write, require_new
-from canet_ros.hints import pip_install
 from canet_ros.messages.images import ImageMessageError
+from canet_ros.pipeline.video_file import AppendFrame, h264_file
 
 STAMPS_FILE = "stamps.csv"
 _SUFFIX = "/compressed"
 _WAITING = 64
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 @dataclass(frozen=True)
@@ -145,17 +142,6 @@ def write_labels(bag: Bag, labels: LabelFolder) -> None:
         raise BagError(f"{bag.path} does not contain the camera's images: --labels needs them and the masks")
 
 
-def require_video(path: Path) -> Any:
-    """Return PyAV; raise BagError if it is missing, or the file does not have a video suffix."""
-    if path.suffix not in _VIDEO_SUFFIXES:
-        raise BagError(f"{path}: give the video a name that ends in {', '.join(_VIDEO_SUFFIXES)}")
-    try:
-        import av
-    except ImportError:
-        raise BagError(f"videos need PyAV: {pip_install('av')}") from None
-    return av
-
-
 def write_videos(bag: Bag, path: Path, force: bool = False) -> list[Path]:
     """Write the overlays as H.264 with the frames' own times, one file per camera, atomically; return the files.
 
@@ -163,44 +149,22 @@ def write_videos(bag: Bag, path: Path, force: bool = False) -> list[Path]:
         force: replace files that exist.
 
     Raises:
-        BagError: PyAV is missing, or the bag holds no overlays.
+        BagError: the bag holds no overlays.
         OSError: a file cannot be written, or exists.
     """
-    av = require_video(path)
-    cameras = sorted(
-        {
-            c.topic.partition("/segmentation/overlay")[0]
-            for c in bag.connections
-            if "/segmentation/overlay" in c.topic
-        }
-    )
-    containers: dict[str, tuple[Any, Any, int, tuple[int, int]]] = {}
-    files = []
-    last: dict[str, int] = {}
+    prefixes = {c.topic.partition("/segmentation/overlay") for c in bag.connections}
+    several = len({prefix for prefix, found, _ in prefixes if found}) > 1
+    files: dict[str, tuple[AppendFrame, int]] = {}
+    paths = []
     with contextlib.ExitStack() as open_files:
         for frame in result_images(bag, "overlay"):
-            height, width = (side // 2 * 2 for side in frame.pixels.shape[:2])
-            if frame.camera not in containers:
-                suffix = f"_{camera_name(frame.camera)}" if len(cameras) > 1 else ""
+            if frame.camera not in files:
+                suffix = f"_{camera_name(frame.camera)}" if several else ""
                 file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
                 if not force:
                     require_new(file)
-                beside = open_files.enter_context(atomic_write(file))
-                container = open_files.enter_context(av.open(str(beside), "w"))
-                stream = container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})
-                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-                stream.time_base = stream.codec_context.time_base = Fraction(1, 90_000)
-                containers[frame.camera] = (container, stream, frame.log_ns, (width, height))
-                files.append(file)
-            container, stream, start_ns, size = containers[frame.camera]
-            pixels = frame.pixels[:height, :width]
-            if size != (width, height):
-                pixels = cv2.resize(pixels, size)  # type: ignore[assignment]
-            ticks = max((frame.log_ns - start_ns) * 9 // 100_000, last.get(frame.camera, -1) + 1)
-            last[frame.camera] = ticks
-            video_frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "bgr24")
-            video_frame.pts, video_frame.time_base = ticks, Fraction(1, 90_000)
-            container.mux(stream.encode(video_frame))
-        for container, stream, _, _ in containers.values():
-            container.mux(stream.encode())
-    return files
+                files[frame.camera] = open_files.enter_context(h264_file(file)), frame.log_ns
+                paths.append(file)
+            append, start_ns = files[frame.camera]
+            append(frame.pixels, (frame.log_ns - start_ns) / 1e9)
+    return paths

@@ -11,6 +11,7 @@ from canet_ros.commands import local_path
 from canet_ros.commands.pick import add_label_force_arguments
 from canet_ros.commands.report import status_of
 from canet_ros.files import require_writable
+from canet_ros.pipeline.video_file import require_pyav
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from canet_ros.bags.frames import STAMPS_FILE, require_video, write_labels, write_masks, write_videos
+    from canet_ros.bags.frames import STAMPS_FILE, write_labels, write_masks, write_videos
     from canet_ros.bags.label_folder import LabelFolder
     from canet_ros.bags.reading import open_bag
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("give one or more of --video, --masks and --labels")
     require_writable(arguments.video, replace=arguments.force)
     if arguments.video:
-        require_video(arguments.video)
+        require_pyav(arguments.video)
     for folder in filter(None, (arguments.masks, arguments.labels)):
         require_writable(folder / STAMPS_FILE)
     force = (arguments.force, arguments.force_labels)

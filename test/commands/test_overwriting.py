@@ -20,7 +20,7 @@ from canet_ros.simulation import StreetDrive, write_scenes
 # The rest of the command line is in COMPLETE.
 OUTPUTS = [
     ("demo", "--out", "summary.json", "contact_sheet.png", "overlay_000.png", "drive/drive_0.mcap"),
-    ("segment", "--out", "picture_mask.png", "picture_overlay.jpg"),
+    ("segment", "--out", "picture_mask.png", "picture_overlay.jpg", "picture_group_a.png"),
     ("segment-bag", "out", "metadata.yaml"),
     ("segment-bag", "--json", ""),
     ("extract", "--video", ""),
