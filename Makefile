@@ -32,7 +32,7 @@ MINUTES ?= 60
 .PHONY: help setup demo test test-all soak coverage mutation test-oldest docs generated lint requirements sbom audit clean
 
 help:
-	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; pictures in demo_output/"
+	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; images in demo_output/"
 	@echo "make test [ROS_DISTRO=kilted]       unit, node and command tests on Jazzy's wheels; or the ROS tests on Kilted's"
 	@echo "make test-all                       these and test/nightly: documentation, Ray, soak; half an hour"
 	@echo "make coverage                       make test, and which lines and branches it reaches; under 90 % fails"

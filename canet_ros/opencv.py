@@ -106,7 +106,7 @@ def _reason(error: Exception) -> str:
 
 
 def in_color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture (H, W) grey or (H, W, 3) BGR, uint8, as (H, W, 3) BGR; the same array where it is that already."""
+    """An image (H, W) grey or (H, W, 3) BGR, uint8, as (H, W, 3) BGR; the same array where it is that already."""
     return convert_color(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
 
 
@@ -121,11 +121,11 @@ def require_array(image: object) -> None:
 
 
 def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
-    """Write the picture into ``place`` (h, w, 3), resized and in colour."""
+    """Write the image into ``place`` (h, w, 3), resized and in colour."""
     require_array(image)
     if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
         raise ValueError(
-            f"expected a uint8 picture (H, W, 3) BGR or (H, W) grey, got {image.dtype} {image.shape}"
+            f"expected a uint8 image (H, W, 3) BGR or (H, W) grey, got {image.dtype} {image.shape}"
         )
     height, width = place.shape[:2]
     image = in_color(image)

@@ -21,11 +21,11 @@ from canet_ros.bags.options import Options
 from canet_ros.bags.results import image_from_cdr, image_messages
 from canet_ros.formats import parse_groups
 from canet_ros.pipeline.camera_shape import squeeze_warning
-from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.outputs import image_outputs
 from canet_ros.pipeline.process import Frame, process
 from canet_ros.pipeline.segmenter import Segmentation, Segmenter
-from canet_ros.pipeline.temporal_filter import Steadying
+from canet_ros.pipeline.temporal_filter import TemporalFilter
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,28 @@ class FrameResult:
 class FilterTurn:
     """Runs the temporal filter over a camera's frames in order, although threads process them in parallel."""
 
-    before: Future[Steadying]
-    after: Future[Steadying]
+    before: Future[TemporalFilter]
+    after: Future[TemporalFilter]
 
     @classmethod
-    def behind(cls, before: Future[Steadying] | None) -> FilterTurn:
-        return cls(before or _completed(Steadying()), Future())
+    def behind(cls, before: Future[TemporalFilter] | None) -> FilterTurn:
+        return cls(before or _completed(TemporalFilter()), Future())
 
     def take(self, segmentation: Segmentation, stamp_ns: int) -> Segmentation:
         """Filter this frame, once the previous frame of its camera has been filtered."""
-        steadying = copy.copy(self.before.result())
-        shown = steadying(segmentation, stamp_ns)
-        self.after.set_result(steadying)
+        temporal_filter = copy.copy(self.before.result())
+        shown = temporal_filter(segmentation, stamp_ns)
+        self.after.set_result(temporal_filter)
         return shown
 
 
-def _completed(steadying: Steadying) -> Future[Steadying]:
-    future: Future[Steadying] = Future()
-    future.set_result(steadying)
+def _completed(temporal_filter: TemporalFilter) -> Future[TemporalFilter]:
+    future: Future[TemporalFilter] = Future()
+    future.set_result(temporal_filter)
     return future
 
 
-_IDENTITY = View()
+_IDENTITY = CameraTransform()
 
 
 class FrameProcessor:
@@ -88,27 +88,33 @@ class FrameProcessor:
         self._outputs = image_outputs(parse_groups(options.groups))
 
     def __call__(
-        self, data: bytes, msgtype: str, turn: FilterTurn | None = None, view: View = _IDENTITY
+        self,
+        data: bytes,
+        msgtype: str,
+        turn: FilterTurn | None = None,
+        transform: CameraTransform = _IDENTITY,
     ) -> FrameResult:
         try:
-            return self._made(data, msgtype, turn, view)
+            return self._made(data, msgtype, turn, transform)
         finally:
             # After an error the next frame must not wait forever.
             if turn is not None and not turn.after.done():
                 turn.after.set_result(turn.before.result())
 
-    def _made(self, data: bytes, msgtype: str, turn: FilterTurn | None, view: View) -> FrameResult:
+    def _made(
+        self, data: bytes, msgtype: str, turn: FilterTurn | None, transform: CameraTransform
+    ) -> FrameResult:
         try:
             header, image = image_from_cdr(data, msgtype)
-            frame = Frame(image, header_stamp_ns(header), view, None if turn is None else turn.take)
-            seen = view.seen(image)
+            frame = Frame(image, header_stamp_ns(header), transform, None if turn is None else turn.take)
+            to_network = transform.to_network(image)
         except ValueError as error:  # ImageMessageError, or too small for the camera's region
             return FrameResult(problem=str(error))
         (drawing,) = process([frame], self._segment, self._process_options)
         options = self._options
         results = image_messages(header, drawing, self._outputs, options.outputs, options.jpeg_quality)
         height, width = drawing.segmentation.mask.shape
-        advice = squeeze_warning(self._segmenter.resolution, (seen.shape[1], seen.shape[0]))
+        advice = squeeze_warning(self._segmenter.resolution, (to_network.shape[1], to_network.shape[0]))
         return FrameResult(frame.stamp_ns, str(header.frame_id), (width, height), results, advice=advice)
 
     def _segment(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
@@ -126,14 +132,16 @@ class FrameProcessorPool:
         prefetch: number of frames to submit before waiting for the first result.
     """
 
-    def __init__(self, segmenter: Segmenter, options: Options, transforms: Mapping[str, View]) -> None:
+    def __init__(
+        self, segmenter: Segmenter, options: Options, transforms: Mapping[str, CameraTransform]
+    ) -> None:
         # One more than the engine's streams: decoding and encoding overlap with inference.
         workers = segmenter.engine.streams + 1
         self.prefetch = workers + 1
         self._transforms = transforms
         self._make = FrameProcessor(segmenter, options)
         self._steady = options.steady
-        self._completed: dict[str, Future[Steadying]] = {}
+        self._completed: dict[str, Future[TemporalFilter]] = {}
         self._pool = ThreadPoolExecutor(workers, "frames")
 
     def __enter__(self) -> FrameProcessorPool:
@@ -152,5 +160,5 @@ class FrameProcessorPool:
             # The pool starts frames in order, so the frame that is waited for is already running.
             turn = FilterTurn.behind(self._completed.get(topic))
             self._completed[topic] = turn.after
-        view = self._transforms.get(topic, _IDENTITY)
-        return self._pool.submit(self._make, message.data, message.connection.msgtype, turn, view)
+        transform = self._transforms.get(topic, _IDENTITY)
+        return self._pool.submit(self._make, message.data, message.connection.msgtype, turn, transform)

@@ -29,7 +29,7 @@ from canet_ros.bags.results import image_from_cdr, result_connection
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
-from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO
 from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
 
@@ -313,7 +313,7 @@ class _Run:
         self._infos.add_summary_notes()
 
 
-def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, View]:
+def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, CameraTransform]:
     """Camera transform by topic."""
     lists = (options.ignore_masks, options.regions, options.rotations)
     if any(lists) and len(cameras) > 1 and not options.topics:
@@ -324,14 +324,14 @@ def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, Vie
     return dict(zip((camera.topic for camera in cameras), options.camera_transforms(len(cameras))))
 
 
-def _load_engine(bag: Bag, camera: BagCamera, transform: View, segmenter: Segmenter) -> None:
+def _load_engine(bag: Bag, camera: BagCamera, transform: CameraTransform, segmenter: Segmenter) -> None:
     """Load the engine whose resolution follows from the camera's first image, because the metadata names it."""
     if not isinstance(segmenter, CameraShapedSegmenter):
         return
     for _, message in bag.messages(streams={camera.connection.stream}):
         with contextlib.suppress(ImageMessageError):
             _, image = image_from_cdr(message.data, message.connection.msgtype)
-            segmenter.infer([transform.seen(image)])
+            segmenter.infer([transform.to_network(image)])
             return
 
 

@@ -36,11 +36,11 @@ def measure_around_network(
     spec, network = load_network(model)
     graph = PixelsToClasses(spec, network, resolution).eval()
     scene = StreetDrive(0, *camera_size).frame(0).image
-    picture = np.empty((1, resolution[1], resolution[0], 3), np.uint8)
-    images = torch.from_numpy(picture)
+    batch = np.empty((1, resolution[1], resolution[0], 3), np.uint8)
+    images = torch.from_numpy(batch)
 
     def resize() -> None:
-        cv2.resize(scene, resolution, picture[0])
+        cv2.resize(scene, resolution, batch[0])
 
     resize()
     logits = graph.network.coarse_logits(graph.pixels(images)).detach()
@@ -56,7 +56,7 @@ def measure_around_network(
             to_onnx(part, {"images": images, "logits": logits}, file)
             compiled = core.compile_model(core.read_model(file), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         request = compiled.create_infer_request()
-        request.set_input_tensor(0, openvino.Tensor(picture, shared_memory=True))
+        request.set_input_tensor(0, openvino.Tensor(batch, shared_memory=True))
         request.set_input_tensor(1, openvino.Tensor(np.ascontiguousarray(logits.numpy()), shared_memory=True))
         runs[name] = request.infer
     durations_s = time_in_turns(list(runs.values()), rounds, "around the network", limit_s)

@@ -54,7 +54,7 @@ class _Timed:
 def measure_engines(
     cases: Sequence[Case],
     rounds: int,
-    pictures: Sequence[LabelledImage] = (),
+    images: Sequence[LabelledImage] = (),
     limit_s: float = math.inf,
     keep: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def measure_engines(
 
     Returns:
         Per case: what it is, rounds measured, milliseconds, frames per second, GFLOP/s and their share of the peak, its
-        time per picture over plain PyTorch's (of the first model), and with ``pictures`` agreement with fp32 and mIoU.
+        time per image over plain PyTorch's (of the first model), and with ``images`` agreement with fp32 and mIoU.
         A case that cannot be had holds ``error``.
     """
     rows: list[dict[str, Any]] = []
@@ -100,8 +100,8 @@ def measure_engines(
             }
             rows.append(figures)
             keep(rows)
-            if pictures and figures["engine"] not in (PLAIN, PLAIN_ONNX) and batch == 1:
-                figures |= _accuracy(one.case, pictures)
+            if images and figures["engine"] not in (PLAIN, PLAIN_ONNX) and batch == 1:
+                figures |= _accuracy(one.case, images)
                 keep(rows)
     return rows
 
@@ -148,7 +148,7 @@ def _description(case: Case) -> dict[str, Any]:
 
 
 def _scenes(case: Case) -> NDArray[np.uint8]:
-    """Drawn pictures, (batch, h, w, 3)."""
+    """Drawn images, (batch, h, w, 3)."""
     drives = [StreetDrive(seed, 640, 480) for seed in range(case.batch)]
     return np.stack([cv2.resize(drive.frame(0).image, case.resolution) for drive in drives])
 
@@ -171,7 +171,7 @@ def time_in_turns(
     return durations_s
 
 
-def _accuracy(case: Case, pictures: Sequence[LabelledImage]) -> Mapping[str, float]:
+def _accuracy(case: Case, images: Sequence[LabelledImage]) -> Mapping[str, float]:
     """Share of pixels that agree with fp32 in PyTorch (else, and of ONNX networks, OpenVINO), and mIoU of both."""
     spec = load_spec(case.model)
     usable = (*(["torch"] if spec.onnx is None else []), "openvino", "onnxruntime")
@@ -185,8 +185,8 @@ def _accuracy(case: Case, pictures: Sequence[LabelledImage]) -> Mapping[str, flo
         agreeing.append((masks[0] == masks[1]).mean())
         return masks
 
-    title = f"{case.engine} {case.precision} on pictures"
-    expected, found = compare_with_labels(masks_of, pictures, len(spec.classes), title)
+    title = f"{case.engine} {case.precision} on images"
+    expected, found = compare_with_labels(masks_of, images, len(spec.classes), title)
     return {
         "agreement": float(np.mean(agreeing)),
         "miou": scores(found.confusion).miou,

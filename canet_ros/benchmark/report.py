@@ -31,7 +31,7 @@ from canet_ros.pipeline.self_test import AGREEMENT, AGREEMENT_OF_INT8
 from canet_ros.simulation import write_scenes
 
 SIZES = ("480x360", "1024x512", "1280x720")
-SCENES = {"train": 12, "val": 4}  # drawn pictures: to train on, and to compare engines on
+SCENES = {"train": 12, "val": 4}  # drawn images: to train on, and to compare engines on
 REPEATED = 2  # times that those to train on come again in an epoch
 POLL_S = 0.05
 POWER_EVERY_S = 1.0  # asking takes a driver tens of milliseconds
@@ -204,12 +204,12 @@ def page(report: dict[str, Any]) -> str:
         if "engines" in figures:
             lines += ["", f"## {step['name'].capitalize()}", "", *_engine_rows(figures["engines"])]
         if "epoch" in figures:
-            pictures_per_s = SCENES["train"] * (1 + REPEATED) / figures["seconds"]
+            images_per_s = SCENES["train"] * (1 + REPEATED) / figures["seconds"]
             lines += [
                 "",
                 "## Training",
                 "",
-                f"{pictures_per_s:.1f} pictures a second, in epoch {figures['epoch']}",
+                f"{images_per_s:.1f} images a second, in epoch {figures['epoch']}",
             ]
         if "node" in figures:
             lines += ["", "## The node", "", "```json", json.dumps(figures["node"], indent=2), "```"]

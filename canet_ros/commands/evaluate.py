@@ -14,7 +14,7 @@ from canet_ros.commands import add_force_argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_image_format, require_writable, write_image, write_json
 from canet_ros.model.model_folder import SPEC_FILE, find_model, load_spec, save_spec
-from canet_ros.pipeline.ood_monitor import familiar_range
+from canet_ros.pipeline.ood_monitor import in_distribution_range
 from canet_ros.training.calibration import fit_temperature
 from canet_ros.training.dataset import count_ids, find_split, to_stderr, warn_about_missing_classes
 from canet_ros.training.evaluate import evaluate, worst_images_sheet
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         error = round(evaluation.reliability.calibration_error, 4)
         spec = replace(
             segmenter.spec,
-            familiar=familiar_range(evaluation.ood_statistics),
+            familiar=in_distribution_range(evaluation.ood_statistics),
             metrics={**segmenter.spec.metrics, f"{arguments.split}_calibration_error": error},
         )
         save_spec(folder, spec)

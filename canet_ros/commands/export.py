@@ -24,8 +24,8 @@ from canet_ros.model.model_folder import NETWORK_FILE, Resolution, find_model, l
 from canet_ros.model.quantization import calibrate, keep_scales, quantized_graph
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.opencv import read_image, resize
-from canet_ros.pipeline.image_files import PICTURE_SUFFIXES
-from canet_ros.pipeline.self_test import PICTURE_FILE, write_self_test
+from canet_ros.pipeline.image_files import IMAGE_SUFFIXES
+from canet_ros.pipeline.self_test import IMAGE_FILE, write_self_test
 from canet_ros.simulation import StreetDrive
 
 SELF_TEST_SCENES = 16
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             else _vivid_scenes(spec.resolution)
         )
         fault = write_self_test(folder, images)
-        print(f"{folder / PICTURE_FILE}: an engine with swapped channels would reach {fault.agreement:.1%}")
+        print(f"{folder / IMAGE_FILE}: an engine with swapped channels would reach {fault.agreement:.1%}")
         return 0
     if arguments.network:
         if spec.onnx is not None:
@@ -150,18 +150,18 @@ def run(arguments: argparse.Namespace) -> int:
         f"{engine.name} on {engine.device}, {engine.precision}, ready in {time.monotonic() - start_s:.1f} s"
     )
     print(engine.reason)
-    for sentence in engine.passed_over:
+    for sentence in engine.fallback_reasons:
         print(sentence)
     return 0
 
 
 def _read_images(folder: Path, resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
     """Up to ``count`` images of a folder and its subfolders, BGR, at the resolution."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     # In a data set, use the images under images/ and not the label images.
     paths = [path for path in paths if "images" in path.parts] or paths
     if not paths:
-        raise ValueError(f"{folder} contains no images ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise ValueError(f"{folder} contains no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).astype(int))]
     return [
         resize(read_image(path), resolution, cv2.INTER_AREA)

@@ -54,13 +54,13 @@ def load_segmenter(
     )
     print_fallback_reasons(segmenter.engine)
     if isinstance(segmenter, CameraShapedSegmenter):  # loads an engine for each new shape of image
-        segmenter.prove = lambda proven: print_fallback_reasons(proven.engine)
+        segmenter.on_new_engine = lambda proven: print_fallback_reasons(proven.engine)
     return segmenter
 
 
 def print_fallback_reasons(engine: Engine) -> None:
     """Print one line to stderr if faster engines or precisions were not available."""
-    if engine.passed_over:
+    if engine.fallback_reasons:
         tqdm.write(
-            f"runs on {engine.name} {engine.precision}: {'; '.join(engine.passed_over)}", file=sys.stderr
+            f"runs on {engine.name} {engine.precision}: {'; '.join(engine.fallback_reasons)}", file=sys.stderr
         )

@@ -21,20 +21,20 @@ from canet_ros.formats import CAMERA, parse_groups
 from canet_ros.hints import pip_install
 from canet_ros.opencv import Pixels
 from canet_ros.pipeline.camera_shape import squeeze_warning
-from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.image_files import (
-    Pictures,
+    ImageSource,
     differences_from_file,
     distinct_names,
     find_files,
     is_video,
-    open_pictures,
+    open_images,
 )
 from canet_ros.pipeline.options import PipelineOptions
 from canet_ros.pipeline.outputs import image_outputs
 from canet_ros.pipeline.process import Frame, process
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.temporal_filter import Steadying
+from canet_ros.pipeline.temporal_filter import TemporalFilter
 from canet_ros.pipeline.video_file import AppendFrame, has_pyav, video_file
 
 _DEFAULT_RATE_HZ = 25.0  # of videos that do not say theirs
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.force:
         _require_new_results(arguments.out, names)
     problems: list[str] = []
-    inputs = {file: open_pictures(file, problems.append, name) for file, name in names.items()}
+    inputs = {file: open_images(file, problems.append, name) for file, name in names.items()}
     require_writable(arguments.out / "mask.png")
     for sentence in differences_from_file(names):
         print(sentence, file=sys.stderr)
@@ -121,21 +121,26 @@ class _Results:
         self._printed: set[str] = set()
 
     def write(
-        self, file: Path, name: str, opened: Pictures, transform: View, warn: Callable[[str], None]
+        self,
+        file: Path,
+        name: str,
+        opened: ImageSource,
+        transform: CameraTransform,
+        warn: Callable[[str], None],
     ) -> Iterator[None]:
         """Write the results of each frame of a file, and yield after each; ``warn`` gets what cannot be segmented."""
         rate_hz = opened.rate_hz or _DEFAULT_RATE_HZ
-        temporal_filter = Steadying() if self._steady and is_video(file) else None
+        temporal_filter = TemporalFilter() if self._steady and is_video(file) else None
         with ExitStack() as stack:
             append: AppendFrame | None = None
-            for index, picture in enumerate(opened.pictures):
-                frame = Frame(picture.image, round((index + 1) * 1e9 / rate_hz), transform, temporal_filter)
+            for index, image in enumerate(opened.images):
+                frame = Frame(image.image, round((index + 1) * 1e9 / rate_hz), transform, temporal_filter)
                 try:
                     (drawing,) = process([frame], self._segmenter.infer, self._options)
                 except ValueError as error:  # too small for the region
-                    warn(f"{picture.name}: {error}")
+                    warn(f"{image.name}: {error}")
                     continue
-                self._advise(transform.seen(picture.image))
+                self._advise(transform.to_network(image.image))
                 overlay = self._outputs["overlay"].render(drawing)
                 if is_video(file):
                     append = append or stack.enter_context(
@@ -143,12 +148,12 @@ class _Results:
                     )
                     append(overlay, index / rate_hz)
                 else:
-                    write_image(self._out / f"{picture.name}_overlay.jpg", overlay)
+                    write_image(self._out / f"{image.name}_overlay.jpg", overlay)
                 if self._masks or not is_video(file):
-                    write_image(self._out / f"{picture.name}_mask.png", drawing.segmentation.mask)
+                    write_image(self._out / f"{image.name}_mask.png", drawing.segmentation.mask)
                 for group in self._groups:
                     pixels = self._outputs[f"groups/{group}"].render(drawing)
-                    write_image(self._out / f"{picture.name}_group_{group}.png", pixels)
+                    write_image(self._out / f"{image.name}_group_{group}.png", pixels)
                 yield
 
     def _advise(self, image: Pixels) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from canet_ros.hints import missing_package
 from canet_ros.messages.images import ImageMessageError
-from canet_ros.pipeline.image_files import differences_from_file, find_files, open_pictures
+from canet_ros.pipeline.image_files import differences_from_file, find_files, open_images
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR or (H, W) grey."""
@@ -35,7 +35,7 @@ def input_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
         return _bag_images(path, warn)
     for sentence in differences_from_file(find_files(path)):
         warn(sentence)
-    return (picture.image for picture in open_pictures(path, warn).pictures)
+    return (named.image for named in open_images(path, warn).images)
 
 
 def _bag_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:

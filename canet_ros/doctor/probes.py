@@ -98,7 +98,7 @@ def models() -> Iterator[Finding]:
         "ok",
         f"{model} at {width}x{height} on {used.device}, {used.name} {used.precision} ({used.reason})",
     )
-    for reason in getattr(used, "passed_over", ()):
+    for reason in getattr(used, "fallback_reasons", ()):
         yield Finding("fallback reason", "note", reason)
 
 

@@ -22,8 +22,8 @@ __all__ = ["Engine", "EngineRequest", "cpu_has_bf16", "cpu_multiplies_int8", "cr
 def create_engine(request: EngineRequest) -> Engine:
     """The engine that was asked for, or for ``auto`` the fastest that starts on this machine.
 
-    ``auto`` goes on without int8 where the model is not calibrated. ``passed_over`` of the result says what was tried
-    before it and why that cannot be had.
+    ``auto`` falls back from int8 where the model is not calibrated. ``fallback_reasons`` of the result names what was
+    tried first and why it did not start.
 
     Raises:
         EngineError: none that was asked for starts; the message says why, in one line.
@@ -72,7 +72,7 @@ def create_engine(request: EngineRequest) -> Engine:
                 continue
         engine.most_at_once = getattr(engine, "most_at_once", UNLIMITED)
         engine.streams = getattr(engine, "streams", 1)
-        engine.passed_over = (*refusals, *remarks, *getattr(engine, "passed_over", ()))
+        engine.fallback_reasons = (*refusals, *remarks, *getattr(engine, "fallback_reasons", ()))
         return engine
     raise EngineError(
         f"nothing here runs device {request.device}, precision {request.precision}: " + "; ".join(refusals)

@@ -27,8 +27,8 @@ class EngineRequest:
         folder: the model's folder.
         resolution: (width, height) of the network's input.
         engine, device, precision: as the node's parameters of the same names.
-        max_batch: pictures per call that a GPU prepares for; more are possible and slow the first time.
-        streams: calls that will go on at the same time, for most pictures a second: an engine on a CPU that can gives
+        max_batch: images per call that a GPU prepares for; more are possible and slow the first time.
+        streams: calls that will go on at the same time, for most images a second: an engine on a CPU that can gives
             each a core of its own. 0: one call at a time, on all cores, for the shortest time of each.
         prebuilt_only: whether TensorRT is refused where no plan was built ahead; by $CANET_ROS_TENSORRT=prebuilt.
     """
@@ -51,9 +51,9 @@ class Engine(Protocol):
         device: where it runs: ``cpu``, ``cuda:0``.
         precision: one of ``names.PRECISIONS``.
         reason: why this engine and precision, in words for ``canet doctor`` and the diagnostics.
-        passed_over: a sentence for each thing that was tried first and cannot be had, and why: faster engines, int8, a
+        fallback_reasons: a sentence for each thing that was tried first and did not start: faster engines, int8, a
             cache. ``create_engine`` sets it; an engine that has such a thing of its own sets it before.
-        most_at_once: how many pictures fit into the device's memory; ``create_engine`` sets it unless the engine did.
+        most_at_once: how many images fit into the device's memory; ``create_engine`` sets it unless the engine did.
         streams: how many threads may be in ``run`` at once, to its advantage; ``create_engine`` sets 1 unless the
             engine did.
     """
@@ -62,12 +62,12 @@ class Engine(Protocol):
     device: str
     precision: str
     reason: str
-    passed_over: tuple[str, ...]
+    fallback_reasons: tuple[str, ...]
     most_at_once: int
     streams: int
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Class ids and confidence, (B, h, w) uint8 each, of BGR pictures (B, h, w, 3) at the network's resolution."""
+        """Class ids and confidence, (B, h, w) uint8 each, of BGR images (B, h, w, 3) at the network's resolution."""
         ...
 
 
@@ -79,13 +79,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def warm_up(run: Run, resolution: Resolution, max_batch: int) -> tuple[int, tuple[str, ...]]:
-    """Let an engine prepare for every number of pictures up to ``max_batch``, as far as the device's memory goes.
+    """Let an engine prepare for every number of images up to ``max_batch``, as far as the device's memory goes.
 
     Returns:
-        How many pictures go at once, and a sentence if that is fewer than wanted.
+        How many images go at once, and a sentence if that is fewer than wanted.
 
     Raises:
-        EngineError: not even one picture fits, or the results are none.
+        EngineError: not even one image fits, or the results are none.
     """
     width, height = resolution
     for batch in range(1, max_batch + 1):
@@ -97,12 +97,12 @@ def warm_up(run: Run, resolution: Resolution, max_batch: int) -> tuple[int, tupl
                 raise
             if batch == 1:
                 raise EngineError(f"out of memory at {width}x{height}: {in_one_line(error)}") from error
-            return batch - 1, (f"not {max_batch} pictures at once, but {batch - 1}: {in_one_line(error)}",)
+            return batch - 1, (f"not {max_batch} images at once, but {batch - 1}: {in_one_line(error)}",)
     return UNLIMITED, ()
 
 
 def require_result(result: Any, images: NDArray[np.uint8]) -> None:
-    """Refuse what cannot be the class ids and the confidence of pictures (B, h, w, 3).
+    """Refuse what cannot be the class ids and the confidence of images (B, h, w, 3).
 
     Raises:
         EngineError: a plane of another type or shape, or a confidence of 0: the most probable class has at least 1/255,

@@ -42,7 +42,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, request: EngineRequest) -> None:
-        self.passed_over: tuple[str, ...] = ()
+        self.fallback_reasons: tuple[str, ...] = ()
         self._bindings: dict[int, tuple[Any, dict[str, Any]]] = {}
         kinds = _provider_kinds(request.device)
         if request.device == "auto" and kinds != ["cpu"]:
@@ -52,7 +52,7 @@ class OnnxRuntimeEngine:
             except ModelError:
                 raise
             except Exception as error:  # a driver can throw anything; the CPU is left
-                self.passed_over = (f"not onnxruntime on a GPU: {in_one_line(error)}",)
+                self.fallback_reasons = (f"not onnxruntime on a GPU: {in_one_line(error)}",)
                 kinds = ["cpu"]
         self._start(request, kinds)
 
@@ -86,7 +86,7 @@ class OnnxRuntimeEngine:
         self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
         largest = request.max_batch if self.device != "cpu" else 1
         self.most_at_once, remarks = warm_up(self.run, request.resolution, largest)
-        self.passed_over += remarks
+        self.fallback_reasons += remarks
         self.reason = f"ONNX Runtime {onnxruntime.__version__} with {', '.join(in_use)}"
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -29,7 +29,7 @@ _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 class OpenVinoEngine:
     """The exported graph, compiled for this machine; the compiled form is kept in the cache.
 
-    Pictures run one after the other: on a CPU a batch is no faster than its pictures in turn, and takes their memory
+    Images run one after the other: on a CPU a batch is no faster than its images in turn, and takes their memory
     together. Pixels are read from the caller's array and results written into the caller's arrays, without a copy.
     """
 
@@ -91,7 +91,7 @@ class OpenVinoEngine:
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.streams):
             self._free.put(compiled.create_infer_request())
-        self.most_at_once, self.passed_over = warm_up(self.run, request.resolution, 1)
+        self.most_at_once, self.fallback_reasons = warm_up(self.run, request.resolution, 1)
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         images = np.ascontiguousarray(images)

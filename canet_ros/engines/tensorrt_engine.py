@@ -72,7 +72,7 @@ class TensorRtEngine:
         self._trt = tensorrt_module()
         kind, index = _device(request.device)
         self.precision = _precision(request.precision, kind)
-        self.passed_over: tuple[str, ...] = ()
+        self.fallback_reasons: tuple[str, ...] = ()
         self.most_at_once = UNLIMITED
         cuda = _Cuda(0 if kind == "dla" else index)
         self.device = f"dla:{index}" if kind == "dla" else f"cuda:{index}"
@@ -85,7 +85,7 @@ class TensorRtEngine:
         most, remarks = warm_up(self.run, request.resolution, batch)
         if most < UNLIMITED or batch < request.max_batch:
             self.most_at_once = min(most, batch)
-        self.passed_over += (*remarks, *self._execution.remarks)
+        self.fallback_reasons += (*remarks, *self._execution.remarks)
 
     def _started(self, request: EngineRequest, target: Target, cuda: _Cuda) -> bool:
         """Whether plan and memory are there; not where they do not fit into the GPU's memory, but fewer images may."""
@@ -107,7 +107,7 @@ class TensorRtEngine:
             if batch == 1:
                 width, height = request.resolution
                 raise EngineError(f"out of memory at {width}x{height}: {in_one_line(error)}") from error
-            self.passed_over += (f"not {batch} images at once, but {batch // 2}: {in_one_line(error)}",)
+            self.fallback_reasons += (f"not {batch} images at once, but {batch // 2}: {in_one_line(error)}",)
             return False
         weakref.finalize(self, self._execution.release)
         self.reason += f"; {notes}" if notes else ""

@@ -43,7 +43,7 @@ class TorchEngine:
             graph = in_type(graph, self.precision)
         self._graph = graph.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._captures: dict[int, _Capture] = {}
-        self.most_at_once, self.passed_over = warm_up(
+        self.most_at_once, self.fallback_reasons = warm_up(
             self.run, request.resolution, request.max_batch if self._device.type == "cuda" else 1
         )
 

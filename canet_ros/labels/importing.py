@@ -15,7 +15,7 @@ from canet_ros.labels.export import Ids, open_export
 from canet_ros.labels.formats import FORMATS
 from canet_ros.model.class_table import UNLABELLED, ClassTable
 from canet_ros.opencv import read_image
-from canet_ros.pipeline.image_files import PICTURE_SUFFIXES
+from canet_ros.pipeline.image_files import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def import_labels(
     folder = out / "train"
     if not force and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists: give another --out, or --force to replace labels in it")
-    files = {file.stem: file for file in sorted(images.iterdir()) if file.suffix.lower() in PICTURE_SUFFIXES}
+    files = {file.stem: file for file in sorted(images.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
     names = []
     for name, labels in _read(export, format_name, classes):
         names.append(name)

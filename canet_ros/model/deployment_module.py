@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One graph from the pixels of a picture to class ids: what every engine runs, and what is exported.
+"""One graph from the pixels of an image to class ids: what every engine runs, and what is exported.
 
 Only bytes go in and only bytes come out; normalisation, network, upsampling and argmax stay on the device.
 """
@@ -19,7 +19,7 @@ _CANDIDATES = 3
 
 
 class PixelsToClasses(nn.Module):
-    """uint8 pictures (B, h, w, 3) BGR to uint8 class ids (B, h, w) and uint8 confidence (B, h, w).
+    """uint8 images (B, h, w, 3) BGR to uint8 class ids (B, h, w) and uint8 confidence (B, h, w).
 
     Confidence is the softmax probability of the chosen class, 0..255. ``resolution`` is (w, h).
     """
@@ -50,8 +50,8 @@ class PixelsToClasses(nn.Module):
         return mask.to(torch.uint8), (255 * best + 0.5).to(torch.uint8)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Pictures to the network's input, float (B, 3, h, w): whole numbers around 0."""
-        # In rows of numbers: subtracted from pixels, channels first, OpenVINO copies the picture three times.
+        """Images to the network's input, float (B, 3, h, w): whole numbers around 0."""
+        # In rows of numbers: subtracted from pixels, channels first, OpenVINO copies the image three times.
         rows = images.flatten(2).to(self.zero.dtype) - self.zero
         return rows.view(images.shape).permute(0, 3, 1, 2)
 
@@ -129,8 +129,8 @@ class ClassesAtFullSize(nn.Module):
         peaks = torch.maximum(peaks[..., :-1], peaks[..., 1:])
         ids = peaks.flatten(2).topk(self._candidates, dim=1).indices  # (B, candidates, cells)
         # By places in the whole tensor: torch.gather, as ONNX has it, is slow on CPUs.
-        picture = torch.arange(batch, device=ids.device).view(-1, 1, 1)
-        plane = torch.cat((ids, torch.full_like(ids[:, :1], classes)), 1) + (classes + 1) * picture
+        image = torch.arange(batch, device=ids.device).view(-1, 1, 1)
+        plane = torch.cat((ids, torch.full_like(ids[:, :1], classes)), 1) + (classes + 1) * image
         places = height * width * plane
         top, bottom = (
             self._to_columns(*(self._with_rest(planes.take(places + corner)) for corner in side))

@@ -3,7 +3,7 @@
 
 ``int8.safetensors`` holds the scales of weights and activations and the corrected biases that calibration found, each
 under the name of the node of the exported graph that uses it. Nodes are named after the network's modules, whatever the
-resolution, so the quantised graph is made at the user's from weights and scales: no pictures, no NNCF.
+resolution, so the quantised graph is made at the user's from weights and scales: no images, no NNCF.
 """
 
 from __future__ import annotations

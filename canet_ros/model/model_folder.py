@@ -73,7 +73,7 @@ class ModelSpec:
         metrics: measured figures.
         temperature: what the logits are divided by before the softmax, so that confidences are true.
         weights_sha256: of the file of the weights, hex; empty: not said, and not checked.
-        familiar: (lowest, highest) of each figure of ``familiarity`` on roads that the model knows; empty: unknown.
+        familiar: (lowest, highest) of each figure of ``ood_monitor`` on roads that the model knows; empty: unknown.
         hidden_channels: of the backbone's blocks, by number, that have fewer than the paper gives them.
         onnx: of a network that is not ours; its architecture is called onnx, and what says more of ours is empty.
     """
@@ -103,11 +103,11 @@ class ModelSpec:
             raise ValueError(f"temperature: expected a number from 0.01 to 100, got {self.temperature}")
 
     def require_free_size(self) -> None:
-        """Raise ModelError if the network takes pictures of its resolution alone."""
+        """Raise ModelError if the network takes images of its resolution alone."""
         if self.onnx is not None and not self.onnx.free_size:
             width, height = self.resolution
             raise ModelError(
-                f"model {self.name} takes pictures of {width}x{height} alone: leave its resolution"
+                f"model {self.name} takes images of {width}x{height} alone: leave its resolution"
             )
 
     def build_network(self) -> SegmentationNetwork:

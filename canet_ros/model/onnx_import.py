@@ -45,22 +45,22 @@ class Answers:
 
 
 def find_interface(
-    network: Any, classes: int | None, answers: Answers, picture: NDArray[np.uint8]
+    network: Any, classes: int | None, answers: Answers, image: NDArray[np.uint8]
 ) -> tuple[OnnxInterface, Resolution]:
     """The interface and the resolution (width, height) of a graph (onnx.ModelProto).
 
     Args:
         classes: how many; None if nobody said.
-        picture: (H, W, 3) BGR uint8 of any size, to try the network on.
+        image: (H, W, 3) BGR uint8 of any size, to try the network on.
 
     Raises:
-        ModelError: it takes or gives something else than pictures and classes, or does not run.
+        ModelError: it takes or gives something else than images and classes, or does not run.
         ValueError: the graph leaves something open; the message names all options that say it.
     """
     values, results = graph_inputs(network), list(network.graph.output)
     if not values or not all(value.type.HasField("tensor_type") for value in (*values, *results)):
         raise ModelError(
-            "the graph has inputs or outputs that are no tensors: export it with a picture as its input"
+            "the graph has inputs or outputs that are no tensors: export it with an image as its input"
         )
     if not results:
         raise ModelError("the graph has no output")
@@ -73,14 +73,14 @@ def find_interface(
     dims = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
     if len(dims) != 4:
         raise ModelError(
-            f"the input {value.name!r} is {words(dims)}: a picture has 4 dimensions, B, C, H and W"
+            f"the input {value.name!r} is {words(dims)}: an image has 4 dimensions, B, C, H and W"
         )
     evidence = _evidence(network)
     layout = answers.input_layout or _layout(dims, 3) or evidence.input_layout(value.name)
     channels = [dims[side] for side, name in ((1, "NCHW"), (3, "NHWC")) if layout in (None, name)]
     if not {None, 3} & set(channels):
         raise ModelError(
-            f"the input {value.name!r} is {words(dims)}{f', as {layout}' if layout else ''}: a picture has 3 channels"
+            f"the input {value.name!r} is {words(dims)}{f', as {layout}' if layout else ''}: an image has 3 channels"
         )
     if layout is None:
         missing.append(f"--input-layout {' or '.join(LAYOUTS)}, for the input is {words(dims)}")
@@ -89,7 +89,7 @@ def find_interface(
     height, width = rest[:2] if layout == "NHWC" else rest[1:]
     if batch not in (None, 1):
         raise ModelError(
-            f"the input {value.name!r} takes {batch} pictures at once: export it with a batch of 1 or any"
+            f"the input {value.name!r} takes {batch} images at once: export it with a batch of 1 or any"
         )
     size = answers.resolution or ((width, height) if width and height else None)
     if size is None:
@@ -114,10 +114,10 @@ def find_interface(
         gives=answers.gives or "logits",
         output_layout=answers.output_layout or "NCHW",
     )
-    free_batch, found = _try(network, interface, size, picture)
+    free_batch, found = _try(network, interface, size, image)
     interface = replace(interface, free_batch=free_batch)
     if interface.free_size:
-        interface = replace(interface, free_size=_runs_at_another_size(network, interface, size, picture))
+        interface = replace(interface, free_size=_runs_at_another_size(network, interface, size, image))
     floats = is_float(result.type.tensor_type.elem_type)
     return _with_output(interface, evidence, classes, answers, found, floats), size
 
@@ -200,33 +200,33 @@ def _normalisation(
 
 
 def _try(
-    network: Any, interface: OnnxInterface, resolution: Resolution, picture: NDArray[np.uint8]
+    network: Any, interface: OnnxInterface, resolution: Resolution, image: NDArray[np.uint8]
 ) -> tuple[bool, NDArray[np.float32]]:
-    """Whether it takes several pictures at once, and what it gives for one (H, W, 3) BGR uint8 of any size."""
-    pictures = np.empty((2, resolution[1], resolution[0], 3), np.uint8)
-    bring_to_size(picture, pictures[0])
-    pictures[1] = pictures[0, :, ::-1]
+    """Whether it takes several images at once, and what it gives for one (H, W, 3) BGR uint8 of any size."""
+    images = np.empty((2, resolution[1], resolution[0], 3), np.uint8)
+    bring_to_size(image, images[0])
+    images[1] = images[0, :, ::-1]
     if interface.free_batch:
-        # Exporters declare a free batch also where the graph has one picture written into it.
+        # Exporters declare a free batch also where the graph has one image written into it.
         try:
             run = onnx_runner(pixels_to_output(network, interface, resolution))
-            together, *single = (run({INPUT: some}) for some in (pictures, pictures[:1], pictures[1:]))
+            together, *single = (run({INPUT: some}) for some in (images, images[:1], images[1:]))
             alone = np.concatenate(single)
             if together.shape == alone.shape and np.allclose(together, alone, atol=1e-2):
                 return True, single[0]
         except ModelError:
             pass
     run = onnx_runner(pixels_to_output(network, replace(interface, free_batch=False), resolution))
-    return False, run({INPUT: pictures[:1]})
+    return False, run({INPUT: images[:1]})
 
 
 def _runs_at_another_size(
-    network: Any, interface: OnnxInterface, resolution: Resolution, picture: NDArray[np.uint8]
+    network: Any, interface: OnnxInterface, resolution: Resolution, image: NDArray[np.uint8]
 ) -> bool:
     """Exporters declare free sides also where the graph has one size written into it."""
     other = (resolution[0] + 64, resolution[1] + 64)  # of networks that take multiples of 64 at most
     try:
-        _try(network, interface, other, picture)
+        _try(network, interface, other, image)
     except ModelError:
         return False
     return True
@@ -243,7 +243,7 @@ def _with_output(
     """The interface, completed by what the graph says about its output and, where it does not, by what came out."""
     if np.isnan(found).any():
         raise ModelError(
-            f"the output {interface.output!r} is not a number (NaN) on the picture: are scale, mean and std right?"
+            f"the output {interface.output!r} is not a number (NaN) on the image: are scale, mean and std right?"
         )
     shape = list(found.shape)
     of_graph = evidence.output(interface.output)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a network that is not ours takes pictures and gives classes: what model.yaml says where ``network: onnx``."""
+"""How a network that is not ours takes images and gives classes: what model.yaml says where ``network: onnx``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OnnxInterface:
         scale, mean, std: a channel takes (scale * pixel - mean) / std, pixels being 0..255; mean and std stand in the
             order of the network's channels.
         free_size: whether the network takes any size, or the model's resolution alone.
-        free_batch: whether it takes several pictures at once.
+        free_batch: whether it takes several images at once.
         gives: ``logits``, ``probabilities`` or class ``ids``.
         output_layout: NCHW or NHWC; of no meaning for ids.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that is not ours between our own ends, in one graph: uint8 pictures in, class ids and confidence out.
+"""A network that is not ours between our own ends, in one graph: uint8 images in, class ids and confidence out.
 
 The ends are ONNX operators of the model's own opset, written here node by node: composing takes no PyTorch, and the
 result is what every engine reads. Logits go to full size with all their classes (``ClassesAtFullSize``, which takes
@@ -132,7 +132,7 @@ class Nodes:
 
 
 class _Graph:
-    """Pictures, normalised as the network wants them, and the network.
+    """Images, normalised as the network wants them, and the network.
 
     Attributes:
         add: adds nodes after it.
@@ -232,7 +232,7 @@ def _fixed_input(network: Any, interface: OnnxInterface, resolution: Resolution,
     dims = value.type.tensor_type.shape.dim
     if len(dims) != 4:
         raise ModelError(
-            f"the input {value.name!r} has {len(dims)} dimensions, a picture has 4: B, C, H and W"
+            f"the input {value.name!r} has {len(dims)} dimensions, an image has 4: B, C, H and W"
         )
     found = [dim.dim_value or None for dim in dims]
     if any(have and want and have != want for have, want in zip(found, wanted)):
@@ -259,7 +259,7 @@ def _fixed_input(network: Any, interface: OnnxInterface, resolution: Resolution,
     others = [other.name for other in graph_inputs(fixed) if other.name in used and other.name != value.name]
     if others:
         raise ModelError(
-            f"the output {interface.output!r} takes the inputs {', '.join(others)} beside {value.name!r}: a picture "
+            f"the output {interface.output!r} takes the inputs {', '.join(others)} beside {value.name!r}: an image "
             "is all there is"
         )
     # Inputs with an initialiser, as older exporters write all weights, are constants from here on.
@@ -287,7 +287,7 @@ def _needed(nodes: list[Any], outputs: Sequence[str]) -> list[Any]:
 
 
 def _output_shape(network: Any, interface: OnnxInterface) -> list[int]:
-    """Shape of what the network gives for one picture, as ONNX infers it; where it cannot, as found by running it."""
+    """Shape of what the network gives for one image, as ONNX infers it; where it cannot, as found by running it."""
     one = onnx.ModelProto()
     one.CopyFrom(network)
     one.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
@@ -348,7 +348,7 @@ def onnx_runner(model: Any) -> Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
 
 
 def _network_input(add: Nodes, interface: OnnxInterface, kind: int) -> str:
-    """Pictures (B, h, w, 3) BGR uint8 as the network wants them."""
+    """Images (B, h, w, 3) BGR uint8 as the network wants them."""
     order = [0, 1, 2] if interface.color == "bgr" else [2, 1, 0]
     planes = INPUT
     factor = interface.scale / np.array(interface.std, np.float64)
@@ -454,7 +454,7 @@ def _ids_at_full_size(
     planes = add("Reshape", numbers, np.array([-1, 1, *sides]))
     planes = _resized(add, planes, (sides[1], sides[0]), resolution, 1, "nearest")
     mask = add("Cast", add("Reshape", planes, np.array([-1, height, width])), to=TensorProto.UINT8)
-    # Made of the mask, so that it has as many pictures.
+    # Made of the mask, so that it has as many images.
     sure = add("Add", add("Mul", planes, zero), np.array(255, np.float32))
     sure = add("Reshape", sure, np.array([-1, height, width]))
     return mask, add("Cast", sure, to=TensorProto.UINT8)
@@ -464,7 +464,7 @@ def sides_of_ids(shape: Sequence[int]) -> list[int]:
     """Height and width of class ids of any rank.
 
     Raises:
-        ModelError: they are no picture.
+        ModelError: they are no image.
     """
     sides = [side for side in (shape[1:] if len(shape) > 2 else shape) if side != 1]
     if len(sides) != 2:

@@ -48,7 +48,7 @@ def quantized_graph(folder: Path, resolution: Resolution) -> Path:
         raise EngineError(f"precision int8: {error}") from error
     width, height = resolution
     command = canet_command(
-        f"export --model {folder} --resolution {width}x{height} --calibrate FOLDER_OF_PICTURES"
+        f"export --model {folder} --resolution {width}x{height} --calibrate FOLDER_OF_IMAGES"
     )
     raise EngineError(
         f"precision int8: model {folder.name} is not calibrated at {width}x{height}; run: {command}"
@@ -81,22 +81,22 @@ def keep_scales(folder: Path, resolution: Resolution) -> Path:
     )
 
 
-def calibrate(folder: Path, resolution: Resolution, pictures: Sequence[NDArray[np.uint8]]) -> Path:
+def calibrate(folder: Path, resolution: Resolution, images: Sequence[NDArray[np.uint8]]) -> Path:
     """Quantise a model; what an earlier calibration left is replaced.
 
-    Scales of weights (per channel) and activations are symmetric and come from the pictures; NNCF then corrects the
+    Scales of weights (per channel) and activations are symmetric and come from the images; NNCF then corrects the
     biases. What is left in float runs in the engine's own best precision.
 
     Args:
-        pictures: (h, w, 3) BGR at ``resolution``, a few dozen, as different as those that the model will see.
+        images: (h, w, 3) BGR at ``resolution``, a few dozen, as different as those that the model will see.
 
     Raises:
-        ValueError: there are no pictures.
+        ValueError: there are no images.
         ModuleNotFoundError: the package nncf is missing.
         ModelError: the model is broken.
     """
-    if not pictures:
-        raise ValueError("calibration takes at least one picture")
+    if not images:
+        raise ValueError("calibration takes at least one image")
     if importlib.util.find_spec("nncf") is None:
         raise ModuleNotFoundError(f"calibration takes the package nncf: {pip_install('nncf', 'onnx')}")
     import nncf
@@ -105,9 +105,9 @@ def calibrate(folder: Path, resolution: Resolution, pictures: Sequence[NDArray[n
     def quantize(path: Path) -> None:
         quantized = nncf.quantize(
             onnx.load(exported_graph(folder, resolution)),
-            nncf.Dataset(pictures, lambda picture: {INPUT: picture[None]}),
+            nncf.Dataset(images, lambda image: {INPUT: image[None]}),
             preset=nncf.QuantizationPreset.PERFORMANCE,
-            subset_size=len(pictures),
+            subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(patterns=list(_KEPT_IN_FLOAT), validate=False),
         )
         onnx.save(quantized, path)

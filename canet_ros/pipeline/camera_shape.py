@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network's input in the camera's shape: a squeezed picture costs accuracy, more on wider cameras."""
+"""The network's input in the camera's shape: a squeezed image costs accuracy, more on wider cameras."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEP = 16
 
 
 def camera_resolution(own: Resolution, size: Resolution) -> Resolution:
-    """A resolution in the shape of pictures of ``size``, at the cost of the model's ``own``; all are (width, height).
+    """A resolution in the shape of images of ``size``, at the cost of the model's ``own``; all are (width, height).
 
     Sides are multiples of 16. Of those near by, the one that keeps the shape best and the number of pixels nearly.
     """
@@ -32,21 +32,21 @@ def camera_resolution(own: Resolution, size: Resolution) -> Resolution:
 
 
 def squeeze(resolution: Resolution, size: Resolution) -> float:
-    """How much a picture of ``size`` is squeezed in one direction to fit into ``resolution``: 1 keeps the shape."""
+    """How much an image of ``size`` is squeezed in one direction to fit into ``resolution``: 1 keeps the shape."""
     ratio = resolution[0] * size[1] / (resolution[1] * size[0])
     return max(ratio, 1 / ratio)
 
 
 @functools.lru_cache(maxsize=64)
 def squeeze_warning(resolution: Resolution, size: Resolution) -> str:
-    """What to say of pictures that are squeezed by more than 10 %, with what would fit; empty: they are not."""
+    """What to say of images that are squeezed by more than 10 %, with what would fit; empty: they are not."""
     if squeeze(resolution, size) <= TOLERATED_SQUEEZE:
         return ""
     fitting = camera_resolution(resolution, size)
     if squeeze(fitting, size) > TOLERATED_SQUEEZE or max(fitting) > MAX_SIDE:
         return ""  # tiny, or a strip: nothing that could be asked for keeps its shape
     return (
-        f"pictures of {_text(size)} are squeezed into {_text(resolution)}, which costs accuracy: resolution "
+        f"images of {_text(size)} are squeezed into {_text(resolution)}, which costs accuracy: resolution "
         f"{_text(fitting)}, or 'camera', keeps their shape at the same cost"
     )
 

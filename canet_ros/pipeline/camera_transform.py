@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network gets to see of a camera's picture, and where its answer lies in it."""
+"""What the network gets to see of a camera's image, and where its answer lies in it."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ _BACK = {90: 270, 180: 180, 270: 90}
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a picture, in pixels from the upper left corner."""
+    """A part of an image, in pixels from the upper left corner."""
 
     x: int
     y: int
     width: int
     height: int
 
-    def of(self, picture: Pixels) -> Pixels:
-        """That part of a picture, as a view.
+    def of(self, image: Pixels) -> Pixels:
+        """That part of an image, as a view.
 
         Raises:
-            ValueError: the picture is too small for it.
+            ValueError: the image is too small for it.
         """
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if self.x + self.width > width or self.y + self.height > height:
             raise ValueError(
                 f"the region {self.x},{self.y},{self.width},{self.height} (x, y, width, height) does not lie in an "
                 f"image of {width}x{height}"
             )
-        return picture[self.y : self.y + self.height, self.x : self.x + self.width]
+        return image[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class CameraTransform:
     """How a camera is looked at; the default is: as it comes.
 
     Attributes:
-        rotation: degrees clockwise that bring the picture upright: 0, 90, 180 or 270.
+        rotation: degrees clockwise that bring the image upright: 0, 90, 180 or 270.
         region: the only part that the network sees; None: all.
-        ignored: (H, W) uint8, scaled to the picture: pixels that are not 0 get no class.
+        ignored: (H, W) uint8, scaled to the image: pixels that are not 0 get no class.
     """
 
     rotation: int = 0
@@ -60,7 +60,7 @@ class View:
     ignored: Pixels | None = None
 
     @property
-    def is_plain(self) -> bool:
+    def is_identity(self) -> bool:
         return self.rotation == 0 and self.region is None and self.ignored is None
 
     @property
@@ -68,13 +68,13 @@ class View:
         """Whether results hold pixels without a class: those that the network does not see, or that are ignored."""
         return self.region is not None or self.ignored is not None
 
-    def seen(self, picture: Pixels) -> Pixels:
-        """What the network sees of a picture: the region, upright.
+    def to_network(self, image: Pixels) -> Pixels:
+        """What the network sees of an image: the region, upright.
 
         Raises:
-            ValueError: the picture is too small for the region.
+            ValueError: the image is too small for the region.
         """
-        part = picture if self.region is None else self.region.of(picture)
+        part = image if self.region is None else self.region.of(image)
         code = _ROTATIONS[self.rotation]
         return part if code is None else rotate(part, code)
 
@@ -85,14 +85,14 @@ class View:
             return width, height
         return round(size[0] * width / self.region.width), round(size[1] * height / self.region.height)
 
-    def on_picture(self, found: Segmentation, size: Resolution, wanted: Resolution) -> Segmentation:
-        """The segmentation of what was seen, on the whole picture.
+    def to_camera(self, found: Segmentation, size: Resolution, wanted: Resolution) -> Segmentation:
+        """The segmentation of what was seen, on the whole image.
 
         Args:
-            size: of the camera's picture, (width, height).
+            size: of the camera's image, (width, height).
             wanted: of the result, (width, height).
         """
-        if self.is_plain:
+        if self.is_identity:
             return found.resized(wanted)
         mask = self._placed(found.mask, size, wanted, UNLABELLED)
         confidence = self._placed(found.confidence, size, wanted, 0)
@@ -111,7 +111,7 @@ class View:
     @functools.lru_cache(maxsize=4)  # noqa: B019 - a view lives as long as the node is active
     def _counted(self, size: Resolution, resolution: Resolution) -> NDArray[np.bool_]:
         assert self.ignored is not None
-        return np.equal(resize_nearest(self.seen(resize_nearest(self.ignored, size)), resolution), 0)
+        return np.equal(resize_nearest(self.to_network(resize_nearest(self.ignored, size)), resolution), 0)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
     def _ignored_at(self, size: Resolution) -> NDArray[np.bool_]:
@@ -134,9 +134,9 @@ class View:
         return whole
 
 
-def read_views(
+def read_camera_transforms(
     cameras: int, ignore_masks: Sequence[str], regions: Sequence[str], rotations: Sequence[int]
-) -> list[View]:
+) -> list[CameraTransform]:
     """One view for each camera; lists that are too short say nothing of the last cameras.
 
     Raises:
@@ -145,13 +145,13 @@ def read_views(
     for name, values in (("ignore_masks", ignore_masks), ("regions", regions), ("rotations", rotations)):
         if len(values) > max(cameras, 1):
             raise ValueError(f"{name} has {len(values)} entries for {cameras} cameras: give one for each")
-    views = []
+    transforms = []
     for i in range(cameras):
         rotation = parse_rotation(int(rotations[i])) if i < len(rotations) else 0
         numbers = parse_region(regions[i]) if i < len(regions) else None
         mask = _read_mask(ignore_masks[i]) if i < len(ignore_masks) and ignore_masks[i] else None
-        views.append(View(rotation, Region(*numbers) if numbers else None, mask))
-    return views
+        transforms.append(CameraTransform(rotation, Region(*numbers) if numbers else None, mask))
+    return transforms
 
 
 def _read_mask(path: str) -> Pixels:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures, overlays and truth of a run on one page."""
+"""Images, overlays and truth of a run on one page."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _FONT = cv2.FONT_HERSHEY_DUPLEX
 
 @dataclass(frozen=True)
 class SheetRow:
-    """Pictures (H, W, 3) BGR uint8 from left to right, one for each column, and what is written on the first."""
+    """Images (H, W, 3) BGR uint8 from left to right, one for each column, and what is written on the first."""
 
     caption: str
-    pictures: Sequence[Pixels]
+    images: Sequence[Pixels]
 
 
 def contact_sheet(
     title: str, subtitle: str, columns: Sequence[str], rows: Sequence[SheetRow], classes: ClassTable
 ) -> Pixels:
-    """A page (H, W, 3) BGR uint8: title, column headings, rows of pictures, and the classes with their colours.
+    """A page (H, W, 3) BGR uint8: title, column headings, rows of images, and the classes with their colours.
 
     Raises:
-        ValueError: there are no rows, or a row has another number of pictures than there are columns.
+        ValueError: there are no rows, or a row has another number of images than there are columns.
     """
-    if not rows or any(len(row.pictures) != len(columns) for row in rows):
-        raise ValueError(f"a contact sheet needs rows of {len(columns)} pictures")
+    if not rows or any(len(row.images) != len(columns) for row in rows):
+        raise ValueError(f"a contact sheet needs rows of {len(columns)} images")
     width = 2 * _MARGIN_PX + len(columns) * (_CELL_WIDTH_PX + _GAP_PX) - _GAP_PX
     bands = [_heading(title, subtitle, columns, width)]
     bands += [_row_band(row, width) for row in rows]
@@ -66,7 +66,7 @@ def _heading(title: str, subtitle: str, columns: Sequence[str], width: int) -> P
 
 
 def _row_band(row: SheetRow, width: int) -> Pixels:
-    cells = [_fitted(picture) for picture in row.pictures]
+    cells = [_fitted(image) for image in row.images]
     band = _blank(max(len(cell) for cell in cells) + _GAP_PX, width)
     for column, cell in enumerate(cells):
         x = _column_x(column)
@@ -78,11 +78,11 @@ def _row_band(row: SheetRow, width: int) -> Pixels:
     return band
 
 
-def _fitted(picture: Pixels) -> Pixels:
-    height, width = picture.shape[:2]
+def _fitted(image: Pixels) -> Pixels:
+    height, width = image.shape[:2]
     size = (_CELL_WIDTH_PX, max(1, round(height * _CELL_WIDTH_PX / width)))
     interpolation = cv2.INTER_AREA if width > _CELL_WIDTH_PX else cv2.INTER_LINEAR
-    return resize(picture, size, interpolation)
+    return resize(image, size, interpolation)
 
 
 def _legend(classes: ClassTable, width: int) -> Pixels:

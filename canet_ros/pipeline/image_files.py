@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures from files: one picture, a folder of them, or a video."""
+"""Images from files: one image, a folder of them, or a video."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from numpy.typing import NDArray
 from canet_ros.image_header import exif_orientation, has_several_images
 from canet_ros.opencv import ImageFileError, read_image
 
-PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture (H, W, 3) BGR uint8 and its name: the file's, or the video's with the number of the frame."""
+class NamedImage:
+    """An image (H, W, 3) BGR uint8 and its name: the file's, or the video's with the number of the frame."""
 
     name: str
     image: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSource:
     """What an input holds.
 
     Attributes:
-        count: how many pictures, as far as the file says; for a progress bar.
+        count: how many images, as far as the file says; for a progress bar.
         rate_hz: frames per second of a video; 0 where there is no rate.
-        pictures: read one by one.
+        images: read one by one.
     """
 
     count: int
     rate_hz: float
-    pictures: Iterator[Picture]
+    images: Iterator[NamedImage]
 
 
-def open_pictures(path: Path, warn: Callable[[str], None], name: str = "") -> Pictures:
-    """Pictures of a file, of a folder (by name) or of a video.
+def open_images(path: Path, warn: Callable[[str], None], name: str = "") -> ImageSource:
+    """Images of a file, of a folder (by name) or of a video.
 
     Args:
         path: file or folder.
-        warn: told about each picture that is skipped because it cannot be read, and of a video that ends early.
-        name: of a file's pictures, instead of its own.
+        warn: told about each image that is skipped because it cannot be read, and of a video that ends early.
+        name: of a file's images, instead of its own.
 
     Raises:
         ValueError: there is nothing of the kind at the path.
@@ -55,22 +55,20 @@ def open_pictures(path: Path, warn: Callable[[str], None], name: str = "") -> Pi
     files = find_files(path)
     if is_video(files[0]):
         return _open_video(path, warn, name or path.stem)
-    return Pictures(len(files), 0.0, _read_files(files, warn, name))
+    return ImageSource(len(files), 0.0, _read_files(files, warn, name))
 
 
 def find_files(path: Path) -> list[Path]:
-    """The file itself, or the pictures in a folder by name; raises as ``open_pictures``."""
+    """The file itself, or the images in a folder by name; raises as ``open_images``."""
     if not path.exists() and not path.is_symlink():  # a link to nothing is told of when it is read
         raise ValueError(f"input {path} does not exist")
     if not path.is_dir():
         return [path]
     files = [
-        file
-        for file in sorted(path.iterdir())
-        if file.suffix.lower() in PICTURE_SUFFIXES and not file.is_dir()
+        file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()
     ]
     if not files:
-        raise ValueError(f"input {path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise ValueError(f"input {path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return files
 
 
@@ -87,7 +85,7 @@ def differences_from_file(files: Iterable[Path]) -> list[str]:
     sentences = []
     if several:
         sentences.append(
-            f"{in_short(several)}: several pictures in one file, of which the first alone is taken"
+            f"{in_short(several)}: several images in one file, of which the first alone is taken"
         )
     if turned:
         sentences.append(
@@ -104,8 +102,8 @@ def in_short(names: Sequence[str], most: int = 3) -> str:
 
 
 def is_video(file: Path) -> bool:
-    """By its name: whatever is no picture must be a video."""
-    return file.suffix.lower() not in PICTURE_SUFFIXES
+    """By its name: whatever is no image must be a video."""
+    return file.suffix.lower() not in IMAGE_SUFFIXES
 
 
 def distinct_names(files: Sequence[Path]) -> dict[Path, str]:
@@ -135,30 +133,30 @@ def _are_distinct(names: Mapping[Path, str]) -> bool:
     )
 
 
-def _read_files(files: list[Path], warn: Callable[[str], None], name: str) -> Iterator[Picture]:
+def _read_files(files: list[Path], warn: Callable[[str], None], name: str) -> Iterator[NamedImage]:
     for file in files:
         try:
-            yield Picture(name or file.stem, read_image(file))
+            yield NamedImage(name or file.stem, read_image(file))
         except (ImageFileError, OSError) as error:
             warn(str(error))
 
 
-def _open_video(path: Path, warn: Callable[[str], None], name: str) -> Pictures:
+def _open_video(path: Path, warn: Callable[[str], None], name: str) -> ImageSource:
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
-        raise ValueError(f"input {path} is no picture or video that OpenCV can read")
+        raise ValueError(f"input {path} is no image or video that OpenCV can read")
     count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
 
-    def frames() -> Iterator[Picture]:
+    def frames() -> Iterator[NamedImage]:
         index = 0
         while True:
             there, image = video.read()
             if not there:
                 break
-            yield Picture(f"{name}_{index:06d}", np.asarray(image, np.uint8))
+            yield NamedImage(f"{name}_{index:06d}", np.asarray(image, np.uint8))
             index += 1
         # Some containers only estimate how many there are.
         if index < max(1, 0.98 * count):
             warn(f"{path} ends after {index} frames of {count}")
 
-    return Pictures(count, float(video.get(cv2.CAP_PROP_FPS)), frames())
+    return ImageSource(count, float(video.get(cv2.CAP_PROP_FPS)), frames())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a picture look to the network like those it was trained for? Told by its confidences alone."""
+"""Does an image look to the network like those it was trained for? Told by its confidences alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Range = tuple[float, float]
 
 _SURE = 243  # of 255: 0.95
 _LEVELS = np.arange(256) / 255
-# How much more doubt (1 - figure) than on any picture that was measured another road may raise. The upper third, where
+# How much more doubt (1 - figure) than on any image that was measured another road may raise. The upper third, where
 # poles, trees and house fronts are, differs most from road to road.
 _MORE_DOUBT = {"mean": 1.1, "tenth": 1.25, "sure": 1.1, "upper": 3.0}
 # And how much less: one class all over, and sure of it.
@@ -33,7 +33,7 @@ _MEANING = {
 def figures(found: Segmentation, counted: NDArray[np.bool_] | None = None) -> dict[str, float]:
     """Of one segmentation at the network's resolution, each 0..1; empty if no pixel counts.
 
-    ``mean``: the mean confidence; ``upper``: that of the picture's upper third; ``tenth``: the confidence below which a
+    ``mean``: the mean confidence; ``upper``: that of the image's upper third; ``tenth``: the confidence below which a
     tenth of the pixels lie; ``sure``: the share of pixels with 0.95 or more.
 
     Args:
@@ -57,18 +57,18 @@ def figures(found: Segmentation, counted: NDArray[np.bool_] | None = None) -> di
     }
 
 
-def familiar_range(pictures: Sequence[Mapping[str, float]]) -> dict[str, Range]:
-    """(lowest, highest) of each figure over pictures like those of training, wider by what other roads may differ."""
+def in_distribution_range(images: Sequence[Mapping[str, float]]) -> dict[str, Range]:
+    """(lowest, highest) of each figure over images like those of training, wider by what other roads may differ."""
     ranges = {}
     for name, factor in _MORE_DOUBT.items():
-        doubts = [1 - picture[name] for picture in pictures if picture]
+        doubts = [1 - image[name] for image in images if image]
         low, high = 1 - factor * max(doubts), 1 - min(doubts) / _LESS_DOUBT
         ranges[name] = (round(max(0.0, low), 4), round(high, 4))
     return ranges
 
 
-class FamiliarityWatch:
-    """Compares the figures of a camera's pictures, smoothed over some ten of them, with what a model is used to.
+class OodMonitor:
+    """Compares the figures of a camera's images, smoothed over some ten of them, with what a model is used to.
 
     Args:
         known: (lowest, highest) of each figure; empty: nothing is compared.
@@ -91,11 +91,11 @@ class FamiliarityWatch:
         self._smoothed = {name: (1 - share) * self._smoothed.get(name, 0) + share * new[name] for name in new}
 
     def values(self) -> dict[str, float]:
-        """The figures, smoothed; empty before the first picture, or where nothing is compared."""
+        """The figures, smoothed; empty before the first image, or where nothing is compared."""
         return dict(self._smoothed)
 
     def problem(self) -> str:
-        """What is out of the range that the model knows, with the figure; empty: nothing, or too few pictures."""
+        """What is out of the range that the model knows, with the figure; empty: nothing, or too few images."""
         smoothed = self._smoothed
         if self._frames < _FRAMES:
             return ""

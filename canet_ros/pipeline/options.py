@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from canet_ros.formats import parse_groups
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
-from canet_ros.pipeline.camera_transform import View, read_views
+from canet_ros.pipeline.camera_transform import CameraTransform, read_camera_transforms
 from canet_ros.pipeline.class_groups import unknown_classes_problem
 from canet_ros.pipeline.drawing import Style
 from canet_ros.pipeline.process import ProcessOptions
@@ -40,6 +40,6 @@ class PipelineOptions:
         style = Style(recolored(classes, self.palette), self.legend)
         return ProcessOptions(style, at_network_size, self.min_confidence, self.overlay_alpha)
 
-    def camera_transforms(self, cameras: int) -> list[View]:
+    def camera_transforms(self, cameras: int) -> list[CameraTransform]:
         """One per camera; raises ValueError if a list has more entries, or an ignore mask cannot be read."""
-        return read_views(cameras, self.ignore_masks, self.regions, self.rotations)
+        return read_camera_transforms(cameras, self.ignore_masks, self.regions, self.rotations)

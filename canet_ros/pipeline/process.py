@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.model.model_folder import Resolution
-from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.drawing import RenderInput, Style
 from canet_ros.pipeline.segmenter import Segmentation
 
@@ -38,13 +38,13 @@ class Frame:
 
     image: NDArray[np.uint8]
     stamp_ns: int
-    view: View
+    transform: CameraTransform
     temporal_filter: Callable[[Segmentation, int], Segmentation] | None = None
 
     def results_size(self, resolution: Resolution, at_network_size: bool) -> Resolution:
         """(width, height) of the results for a network of this resolution."""
         size = (self.image.shape[1], self.image.shape[0])
-        return self.view.results_size(size, resolution) if at_network_size else size
+        return self.transform.results_size(size, resolution) if at_network_size else size
 
 
 def process(frames: Sequence[Frame], segment: Segment, options: ProcessOptions) -> list[RenderInput]:
@@ -56,7 +56,7 @@ def process(frames: Sequence[Frame], segment: Segment, options: ProcessOptions) 
     Raises:
         ValueError: an image is too small for its region. Also raises what ``segment`` raises.
     """
-    found = segment([frame.view.seen(frame.image) for frame in frames])
+    found = segment([frame.transform.to_network(frame.image) for frame in frames])
     return [postprocess(frame, segmentation, options) for frame, segmentation in zip(frames, found)]
 
 
@@ -77,7 +77,7 @@ def postprocess(
     sure = segmentation.unlabelled_below(options.min_confidence)
     height, width = segmentation.mask.shape
     size = frame.results_size((width, height), options.at_network_size)
-    placed = frame.view.on_picture(sure, (frame.image.shape[1], frame.image.shape[0]), size)
+    placed = frame.transform.to_camera(sure, (frame.image.shape[1], frame.image.shape[0]), size)
     if scratch is None or scratch.shape != size[::-1]:
         scratch = np.empty(size[::-1], np.uint8)
     return RenderInput(frame.image, placed, options.style, options.overlay_alpha, scratch)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of any size in, masks of the same size out."""
+"""Images of any size in, masks of the same size out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ImageOrPath = NDArray[np.uint8] | str | os.PathLike[str]
 
 @dataclass(frozen=True, repr=False)
 class Segmentation:
-    """Of one picture: class id per pixel and probability of that class (0..255), (H, W) uint8 each.
+    """Of one image: class id per pixel and probability of that class (0..255), (H, W) uint8 each.
 
     ``classes`` says what the ids stand for; a segmenter's results have it.
     """
@@ -111,7 +111,7 @@ class _AtAnotherSize(Segmentation):
 class Segmenter:
     """A model on an engine, ready to run.
 
-    The picture is brought to the network's resolution on the host: fewer bytes cross to a GPU, and every engine sees
+    The image is brought to the network's resolution on the host: fewer bytes cross to a GPU, and every engine sees
     the same pixels.
     """
 
@@ -143,8 +143,8 @@ class Segmenter:
             engine: auto or one of ``names.ENGINES``.
             precision: auto or one of ``names.PRECISIONS``.
             resolution: (width, height) or "WIDTHxHEIGHT" of the network's input; None or "" for the model's own;
-                "camera" for the shape of the first picture, at which the engine is made then.
-            max_batch: how many pictures a call will hold at most, for engines that prepare for each number (GPUs).
+                "camera" for the shape of the first image, at which the engine is made then.
+            max_batch: how many images a call will hold at most, for engines that prepare for each number (GPUs).
             streams: see ``EngineRequest``; as many threads as ``engine.streams`` says may then call at once.
 
         Raises:
@@ -183,7 +183,7 @@ class Segmenter:
         """Other cameras than before may come from now on."""
 
     def shape_problem(self, image: NDArray[np.uint8]) -> str:
-        """Why a picture cannot be segmented beside those so far; empty: it can."""
+        """Why an image cannot be segmented beside those so far; empty: it can."""
         return ""
 
     def __repr__(self) -> str:
@@ -251,8 +251,8 @@ class Segmenter:
                 if len(part) == 1 or error.__cause__ is None or not is_out_of_memory(error.__cause__):
                     raise
                 self.engine.most_at_once = len(part) // 2
-                self.engine.passed_over += (
-                    f"not {len(part)} pictures at once, but {len(part) // 2}: {error}",
+                self.engine.fallback_reasons += (
+                    f"not {len(part)} images at once, but {len(part) // 2}: {error}",
                 )
             else:
                 pairs = zip(masks, confidences)
@@ -279,17 +279,17 @@ class Segmenter:
 
 
 class CameraShapedSegmenter(Segmenter):
-    """A segmenter whose resolution and engine follow from the shape of the first picture that it gets.
+    """A segmenter whose resolution and engine follow from the shape of the first image that it gets.
 
-    Until then ``engine`` says so and ``resolution`` is the model's own. A picture of another shape gets an engine of
+    Until then ``engine`` says so and ``resolution`` is the model's own. An image of another shape gets an engine of
     its own, which takes seconds: who cannot wait asks ``shape_problem`` first.
 
     Args:
         build: makes the engine for a resolution; raises as ``load``.
 
     Attributes:
-        prove: is given a segmenter of each new engine before it is used; raises EngineError if it must not be. The
-            engine of a shape that was refused is not made again.
+        on_new_engine: called with a segmenter of each new engine before its first use; raises EngineError to reject
+            it. The engine of a rejected shape is not made again.
     """
 
     def __init__(
@@ -297,14 +297,14 @@ class CameraShapedSegmenter(Segmenter):
     ) -> None:
         super().__init__(spec, _EngineToCome(), spec.resolution, folder, graph_hash)
         self._build = build
-        self.prove: Callable[[Segmenter], None] = _unproven
+        self.on_new_engine: Callable[[Segmenter], None] = _accept
         self._segmenters: dict[Resolution, Segmenter | EngineError] = {}
         self._building = threading.Lock()
         self._chosen = False
 
     @property
     def resolution_text(self) -> str:
-        return f"{super().resolution_text} for the camera" if self._chosen else "that of the first picture"
+        return f"{super().resolution_text} for the camera" if self._chosen else "that of the first image"
 
     def begin(self) -> None:
         self._chosen = False
@@ -317,7 +317,7 @@ class CameraShapedSegmenter(Segmenter):
             return ""
         width, height = self.resolution
         return (
-            f"a picture of {image.shape[1]}x{image.shape[0]} has not the shape of the first that came, for which the "
+            f"an image of {image.shape[1]}x{image.shape[0]} has not the shape of the first that came, for which the "
             f"resolution {width}x{height} was chosen: give cameras of other shapes a node of their own, or a "
             "resolution; or deactivate and activate after a change"
         )
@@ -325,12 +325,12 @@ class CameraShapedSegmenter(Segmenter):
     def infer(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
         shapes = {self._fitting(image) for image in images}
         if len(shapes) > 1:
-            raise ValueError("with resolution 'camera' the pictures of a batch must have one shape")
+            raise ValueError("with resolution 'camera' the images of a batch must have one shape")
         for resolution in shapes:
             with self._building:
                 if resolution not in self._segmenters:
-                    with activity.doing("loading the engine for the shape of the camera's pictures"):
-                        self._segmenters[resolution] = self._proven(resolution)
+                    with activity.doing("loading the engine for the shape of the camera's images"):
+                        self._segmenters[resolution] = self._verified(resolution)
             segmenter = self._segmenters[resolution]
             if isinstance(segmenter, EngineError):
                 raise segmenter
@@ -338,10 +338,10 @@ class CameraShapedSegmenter(Segmenter):
             return segmenter.infer(images)
         return []
 
-    def _proven(self, resolution: Resolution) -> Segmenter | EngineError:
+    def _verified(self, resolution: Resolution) -> Segmenter | EngineError:
         segmenter = Segmenter(self.spec, self._build(resolution), resolution, self.folder, self.graph_hash)
         try:
-            self.prove(segmenter)
+            self.on_new_engine(segmenter)
         except EngineError as error:
             return error
         return segmenter
@@ -349,7 +349,7 @@ class CameraShapedSegmenter(Segmenter):
     def _fitting(self, image: NDArray[np.uint8]) -> Resolution:
         require_array(image)
         if image.ndim < 2 or image.size == 0:
-            raise ValueError(f"expected a picture, got {image.dtype} {image.shape}")
+            raise ValueError(f"expected an image, got {image.dtype} {image.shape}")
         return camera_resolution(self.spec.resolution, (image.shape[1], image.shape[0]))
 
 
@@ -360,7 +360,7 @@ def _array(image: object) -> NDArray[np.uint8]:
     return image  # type: ignore[return-value]
 
 
-def _unproven(segmenter: Segmenter) -> None:
+def _accept(segmenter: Segmenter) -> None:
     """Every engine is taken as right."""
 
 
@@ -368,13 +368,13 @@ class _EngineToCome:
     """In an engine's place until the shape of the camera is known."""
 
     name = device = precision = "none yet"
-    reason = "made when the first picture shows the camera's shape"
-    passed_over: tuple[str, ...] = ()
+    reason = "made when the first image shows the camera's shape"
+    fallback_reasons: tuple[str, ...] = ()
     most_at_once = UNLIMITED
     streams = 1
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        raise EngineError("there is no engine before the first picture")
+        raise EngineError("there is no engine before the first image")
 
 
 def resize_nearest(plane: NDArray[np.uint8], size: Resolution) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture that comes with the model, and the mask that it must give: no engine is trusted before it has shown that.
+"""An image that comes with the model, and the mask that it must give: no engine is trusted before it has shown that.
 
-It catches what nobody sees in the figures: swapped channels, a picture upside down, overflow, a broken driver, wrong
+It catches what nobody sees in the figures: swapped channels, an image upside down, overflow, a broken driver, wrong
 scales of int8, weights that are not the model's.
 """
 
@@ -20,7 +20,7 @@ from canet_ros.model.model_folder import ModelError
 from canet_ros.opencv import ImageFileError, Pixels, read_image, resize
 from canet_ros.pipeline.segmenter import Segmenter
 
-PICTURE_FILE = "selftest.png"
+IMAGE_FILE = "selftest.png"
 MASK_FILE = "selftest_mask.png"
 # Share of the pixels that must agree with fp32 in PyTorch.
 AGREEMENT = 0.97
@@ -59,24 +59,22 @@ class SelfTest:
 
     def __str__(self) -> str:
         if self.too_small:
-            return "not tested with the model's picture: too few pixels for it to tell anything"
+            return "not tested with the model's image: too few pixels for it to tell anything"
         if self.agreement is None:
             command = canet_command("export --selftest --model FOLDER")
-            return f"the model has no picture to test engines with; {command} makes one"
-        compared = (
-            f"{100 * self.agreement:.1f} % of the pixels of the model's test picture are as they must be"
-        )
+            return f"the model has no image to test engines with; {command} makes one"
+        compared = f"{100 * self.agreement:.1f} % of the pixels of the model's test image are as they must be"
         if self.swapped:
             return f"{compared}, and more with red and blue exchanged: the engine exchanges them"
         return f"{compared}{'' if self.passed else f', {100 * self.threshold:.0f} % are needed'}"
 
 
 def self_test(segmenter: Segmenter) -> SelfTest:
-    """Run the model's test picture through the engine and compare.
+    """Run the model's test image through the engine and compare.
 
     Raises:
         EngineError: the engine fails.
-        ModelError: picture or mask are broken.
+        ModelError: image or mask are broken.
     """
     own = segmenter.resolution == segmenter.spec.resolution
     own_threshold = AGREEMENT_OF_INT8 if segmenter.engine.precision == "int8" else AGREEMENT
@@ -84,37 +82,37 @@ def self_test(segmenter: Segmenter) -> SelfTest:
     (width, height), (own_width, own_height) = segmenter.resolution, segmenter.spec.resolution
     if width * height < LEAST_SHARE_OF_PIXELS * own_width * own_height:
         return SelfTest(None, threshold, too_small=True)
-    if not (segmenter.folder / PICTURE_FILE).exists():
+    if not (segmenter.folder / IMAGE_FILE).exists():
         return SelfTest(None, threshold)
-    picture, expected = _read(segmenter.folder, len(segmenter.spec.classes))
-    agreement = float((segmenter(picture).mask == expected).mean())
+    image, expected = _read(segmenter.folder, len(segmenter.spec.classes))
+    agreement = float((segmenter(image).mask == expected).mean())
     if own or agreement < threshold:
         return SelfTest(agreement, threshold)
     # Elsewhere masks differ by as much as swapped channels do at the model's own resolution.
-    exchanged = np.ascontiguousarray(picture[:, :, ::-1])
+    exchanged = np.ascontiguousarray(image[:, :, ::-1])
     return SelfTest(agreement, threshold, float((segmenter(exchanged).mask == expected).mean()) > agreement)
 
 
-def write_self_test(folder: Path, pictures: Sequence[Pixels]) -> SelfTest:
-    """Store the most telling of some pictures and the mask that fp32 in PyTorch gives of it; replaces what was there.
+def write_self_test(folder: Path, images: Sequence[Pixels]) -> SelfTest:
+    """Store the most telling of some images and the mask that fp32 in PyTorch gives of it; replaces what was there.
 
     Args:
-        pictures: (H, W, 3) BGR; brought to the model's own resolution.
+        images: (H, W, 3) BGR; brought to the model's own resolution.
 
     Returns:
-        What the worst of the faults that are tried, channels swapped or the picture upside down, comes to: it must not
+        What the worst of the faults that are tried, channels swapped or the image upside down, comes to: it must not
         pass.
 
     Raises:
-        ModelError: the model is broken, or every picture gives nearly the same mask with such a fault.
+        ModelError: the model is broken, or every image gives nearly the same mask with such a fault.
         EngineError: the reference does not start.
         OSError: the folder cannot be written.
     """
     reference = "auto" if (folder / "model.onnx").is_file() else "torch"
     segmenter = Segmenter.load(folder, "cpu", reference, "fp32")
     faults = []
-    for picture in pictures:
-        image = resize(picture, segmenter.resolution, cv2.INTER_AREA)
+    for source in images:
+        image = resize(source, segmenter.resolution, cv2.INTER_AREA)
         mask = segmenter(image).mask
         swapped, turned = np.ascontiguousarray(image[:, :, ::-1]), np.ascontiguousarray(image[::-1, ::-1])
         worst = max(float((segmenter(other).mask == mask).mean()) for other in (swapped, turned))
@@ -122,22 +120,22 @@ def write_self_test(folder: Path, pictures: Sequence[Pixels]) -> SelfTest:
     worst, image, mask = min(faults, key=lambda fault: fault[0])
     if worst >= AGREEMENT_OF_INT8:
         raise ModelError(
-            f"a picture with its channels swapped, or upside down, gives {100 * worst:.1f} % of the same mask: it "
-            "would pass as right; give more telling pictures, coloured and with several classes"
+            f"an image with its channels swapped, or upside down, gives {100 * worst:.1f} % of the same mask: it "
+            "would pass as right; give more telling images, coloured and with several classes"
         )
-    write_image(folder / PICTURE_FILE, image)
+    write_image(folder / IMAGE_FILE, image)
     write_image(folder / MASK_FILE, mask)
     return SelfTest(worst, AGREEMENT_OF_INT8)
 
 
 def _read(folder: Path, classes: int) -> tuple[Pixels, Pixels]:
     try:
-        picture = read_image(folder / PICTURE_FILE)
+        image = read_image(folder / IMAGE_FILE)
         mask = read_image(folder / MASK_FILE, cv2.IMREAD_UNCHANGED)
     except (OSError, ImageFileError) as error:
-        raise ModelError(f"the model's test picture is broken: {error}") from error
-    if mask.dtype != np.uint8 or mask.shape != picture.shape[:2]:
+        raise ModelError(f"the model's test image is broken: {error}") from error
+    if mask.dtype != np.uint8 or mask.shape != image.shape[:2]:
         raise ModelError(
-            f"{folder / MASK_FILE} is {mask.dtype} {mask.shape}, expected uint8 {picture.shape[:2]} as {PICTURE_FILE}"
+            f"{folder / MASK_FILE} is {mask.dtype} {mask.shape}, expected uint8 {image.shape[:2]} as {IMAGE_FILE}"
         )
-    return picture, mask
+    return image, mask

@@ -12,21 +12,21 @@ from canet_ros.pipeline.segmenter import Segmentation
 
 # Of 255: a class of which the network is this sure is shown at once.
 SURE = 150
-# Pictures further apart than this do not belong together.
+# Images further apart than this do not belong together.
 LONGEST_GAP_NS = 500_000_000
-# A picture in which more pixels than this have another class than shown is another scene.
+# An image in which more pixels than this have another class than shown is another scene.
 CUT_SHARE = 0.4
 # Changes that cover a square of so many pixels at the network's resolution are something that moved, not flicker.
 MOVED_PX = 5
 _SQUARE = np.ones((MOVED_PX, MOVED_PX), np.uint8)
 
 
-class Steadying:
-    """Hysteresis over the segmentations of one camera's successive pictures.
+class TemporalFilter:
+    """Hysteresis over the segmentations of one camera's successive images.
 
-    A pixel shows the newest class if that is sure (``SURE``), was found in the picture before too, or changes with
+    A pixel shows the newest class if that is sure (``SURE``), was found in the image before too, or changes with
     an area around it (``MOVED_PX``); else it keeps the class and the confidence that it shows. So no change comes
-    later than one picture after it. A cut, a stamp that goes back or jumps ahead, and another size begin anew.
+    later than one image after it. A cut, a stamp that goes back or jumps ahead, and another size begin anew.
     """
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ class Steadying:
         self._stamp_ns = 0
 
     def forget(self) -> None:
-        """The next picture is shown as it is."""
+        """The next image is shown as it is."""
         self._shown = None
 
     def to_bytes(self) -> bytes:
-        """What the next picture depends on; 4 bytes a pixel of the network's resolution."""
+        """What the next image depends on; 4 bytes a pixel of the network's resolution."""
         if self._shown is None or self._before is None:
             return b""
         file = io.BytesIO()
@@ -48,19 +48,19 @@ class Steadying:
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, stored: bytes) -> Steadying:
+    def from_bytes(cls, stored: bytes) -> TemporalFilter:
         """The one that ``to_bytes`` stored."""
-        steadying = cls()
+        temporal_filter = cls()
         if stored:
             with np.load(io.BytesIO(stored)) as arrays:
                 planes = arrays["planes"]
-                steadying._stamp_ns = int(arrays["stamp_ns"])
-            steadying._shown = Segmentation(planes[0], planes[1])
-            steadying._before = Segmentation(planes[2], planes[3])
-        return steadying
+                temporal_filter._stamp_ns = int(arrays["stamp_ns"])
+            temporal_filter._shown = Segmentation(planes[0], planes[1])
+            temporal_filter._before = Segmentation(planes[2], planes[3])
+        return temporal_filter
 
     def __call__(self, found: Segmentation, stamp_ns: int) -> Segmentation:
-        """What is shown of a picture of this stamp; pictures without a stamp all have 0."""
+        """What is shown of an image of this stamp; images without a stamp all have 0."""
         shown, before = self._shown, self._before
         gap_ns, self._stamp_ns = stamp_ns - self._stamp_ns, stamp_ns
         self._shown = self._before = found

@@ -31,32 +31,32 @@ def colorize(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.ui
 def overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], table: NDArray[np.uint8], alpha: float
 ) -> NDArray[np.uint8]:
-    """Colours blended over the picture.
+    """Colours blended over the image.
 
     Args:
         image: (H, W, 3) uint8, in the channel order of ``table``.
         mask: (H, W) class ids.
         table: colours, (256, 3).
-        alpha: 0 shows the picture alone, 1 the colours alone.
+        alpha: 0 shows the image alone, 1 the colours alone.
     """
     blended = colorize(mask, table)
     cv2.addWeighted(image, 1 - alpha, blended, alpha, 0, dst=blended)
     return blended
 
 
-def draw_legend(picture: NDArray[np.uint8], classes: ClassTable) -> None:
-    """Name the classes in the upper left corner of a picture (H, W, 3) BGR, in place; not where they do not fit."""
-    height, width = picture.shape[:2]
+def draw_legend(image: NDArray[np.uint8], classes: ClassTable) -> None:
+    """Name the classes in the upper left corner of an image (H, W, 3) BGR, in place; not where they do not fit."""
+    height, width = image.shape[:2]
     box = _legend_box(classes, height)
     if box.shape[1] <= width and box.shape[0] <= height:
-        picture[: box.shape[0], : box.shape[1]] = box
+        image[: box.shape[0], : box.shape[1]] = box
 
 
 @functools.lru_cache(maxsize=16)
-def _legend_box(classes: ClassTable, picture_height: int) -> NDArray[np.uint8]:
-    row = min(max(picture_height // 26, 10), 26)
+def _legend_box(classes: ClassTable, image_height: int) -> NDArray[np.uint8]:
+    row = min(max(image_height // 26, 10), 26)
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, row / 45
-    rows = min(len(classes), max(1, picture_height // row))
+    rows = min(len(classes), max(1, image_height // row))
     columns = -(-len(classes) // rows)
     text_width = max(cv2.getTextSize(name, font, scale, 1)[0][0] for name in classes.names)
     cell = row + text_width + row // 2

@@ -17,10 +17,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.messages.images import decode_compressed, decode_image
-from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.drawing import CAMERA_INFO
-from canet_ros.pipeline.ood_monitor import FamiliarityWatch
-from canet_ros.pipeline.temporal_filter import Steadying
+from canet_ros.pipeline.ood_monitor import OodMonitor
+from canet_ros.pipeline.temporal_filter import TemporalFilter
 from canet_ros.ros import qos
 from canet_ros.ros.camera_health import CameraSnapshot
 from canet_ros.ros.camera_info import CameraInfoBuffer
@@ -62,9 +62,9 @@ class Camera:
         cloud: source of the points to label.
 
     Attributes:
-        view: camera transform; changes only between inferences.
-        steadying: temporal filter of the masks.
-        familiarity: out-of-distribution monitor.
+        transform: camera transform; changes only between inferences.
+        temporal_filter: of the masks.
+        ood_monitor: warns about unfamiliar input.
         camera_info_problem: a camera_info that a subscriber needs is missing or outdated; empty: neither.
     """
 
@@ -79,9 +79,9 @@ class Camera:
         cloud: CloudTopic | None = None,
     ) -> None:
         self.name = topics.image
-        self.view = View()
-        self.familiarity = FamiliarityWatch({})
-        self.steadying = Steadying()
+        self.transform = CameraTransform()
+        self.ood_monitor = OodMonitor({})
+        self.temporal_filter = TemporalFilter()
         self.statistics = Statistics()
         self.rate_limit = RateLimit()
         self.camera_info_problem = ""
@@ -126,8 +126,8 @@ class Camera:
             fault=self._faults.last(self.name),
             topic_problem=topic_problem,
             rivals=rivals,
-            out_of_distribution=self.familiarity.problem(),
-            confidences=tuple(self.familiarity.values().items()),
+            out_of_distribution=self.ood_monitor.problem(),
+            confidences=tuple(self.ood_monitor.values().items()),
             camera_info_problem=self.camera_info_problem,
             camera_info_latched=self.input.camera_info_latched,
             losses_counted=self.input.numbered,

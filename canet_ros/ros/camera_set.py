@@ -9,7 +9,7 @@ from rclpy.node import Node
 
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.network import interface_addresses
-from canet_ros.pipeline.camera_transform import View
+from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.ros import qos
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.camera_health import CameraSnapshot
@@ -69,10 +69,10 @@ class CameraSet:
         )
         return {topics.image: topics.results for topics in cameras}
 
-    def begin(self, views: Iterable[View]) -> None:
+    def begin(self, transforms: Iterable[CameraTransform]) -> None:
         """Prepare for activation with these camera transforms."""
-        for camera, view in zip(self._cameras.values(), views):
-            camera.view = view
+        for camera, transform in zip(self._cameras.values(), transforms):
+            camera.transform = transform
         for watch in self._watches.values():
             watch.reset()
 

@@ -93,7 +93,7 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
             "device": segmenter.engine.device,
             "precision": segmenter.engine.precision,
             "reason": segmenter.engine.reason,
-            "passed_over": "; ".join(segmenter.engine.passed_over),
+            "passed_over": "; ".join(segmenter.engine.fallback_reasons),
             "self_test": node.engine.self_test,
             **_gpu_values(segmenter.engine.device),
         }

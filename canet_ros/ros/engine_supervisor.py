@@ -16,7 +16,7 @@ from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError, find_model, load_spec, shipped_model
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.drawing import Style
-from canet_ros.pipeline.ood_monitor import FamiliarityWatch
+from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
 from canet_ros.pipeline.self_test import self_test
 from canet_ros.ros.camera import Camera, FrameIntake
@@ -181,7 +181,7 @@ class EngineSupervisor:
         loaded = LoadedModel(request, segmenter)
         if isinstance(segmenter, CameraShapedSegmenter):
             loaded.self_test = "pending: runs at the first image"
-            segmenter.prove = functools.partial(self._self_test_for_camera, loaded)
+            segmenter.on_new_engine = functools.partial(self._self_test_for_camera, loaded)
         else:
             self._run_self_test(loaded, segmenter)
         return loaded
@@ -228,8 +228,8 @@ class EngineSupervisor:
         classes = recolored(segmenter.spec.classes, self._settings.value("palette"))
         self._on_ready(classes)
         for camera in self._cameras.values():
-            camera.familiarity = FamiliarityWatch(segmenter.spec.familiar)
-            camera.steadying.forget()
+            camera.ood_monitor = OodMonitor(segmenter.spec.familiar)
+            camera.temporal_filter.forget()
         self._encoder = Encoder(self._faults)
         self._worker = InferenceWorker(
             intake=self._intake,
@@ -249,5 +249,5 @@ def _engine_text(segmenter: Segmenter) -> str:
     engine, model = segmenter.engine, f"model {segmenter.spec.name}"
     if isinstance(segmenter, CameraShapedSegmenter):
         return f"{model}: resolution, engine and precision are chosen at the first image"
-    reasons = "; ".join((engine.reason, *engine.passed_over))
+    reasons = "; ".join((engine.reason, *engine.fallback_reasons))
     return f"{model} at {segmenter.resolution_text} on {engine.device}, {engine.name} {engine.precision} ({reasons})"

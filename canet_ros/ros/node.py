@@ -124,7 +124,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def on_activate(self, state: Any) -> Any:
         try:
             request = self._engine.request()
-            self._cameras.begin(self._settings.views(len(self._cameras.by_name)))
+            self._cameras.begin(self._settings.transforms(len(self._cameras.by_name)))
         except (ModelError, ValueError) as error:
             self.get_logger().error(f"not activated: {error}")
             self._faults.remember("engine", Fault.NOT_ACTIVATED, str(error))
@@ -185,7 +185,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def _publish_classes(self, classes: ClassTable) -> None:
         self._settings.publish_classes(classes)
         if self._label_info is not None:
-            partial = [c.name for c in self._cameras.by_name.values() if c.view.leaves_unlabelled]
+            partial = [c.name for c in self._cameras.by_name.values() if c.transform.leaves_unlabelled]
             self._label_info.publish(classes, self._settings.live().min_confidence, partial)
 
     def _snapshot(self) -> NodeSnapshot:

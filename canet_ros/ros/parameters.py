@@ -22,7 +22,7 @@ from canet_ros.launching.parameter_spec import ParameterSpec, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import available_models
-from canet_ros.pipeline.camera_transform import View, read_views
+from canet_ros.pipeline.camera_transform import CameraTransform, read_camera_transforms
 from canet_ros.pipeline.class_groups import unknown_classes_problem
 from canet_ros.ros.cloud_input import CloudTopic
 from canet_ros.ros.rclpy_compat import given_parameters
@@ -145,14 +145,14 @@ class NodeParameters:
         if problem:
             raise ValueError(problem)
 
-    def views(self, cameras: int) -> list[View]:
+    def transforms(self, cameras: int) -> list[CameraTransform]:
         """Camera transforms, in the order of the cameras.
 
         Raises:
             ValueError: a list is too long, or a mask cannot be read.
         """
         lists = [list(self.value(name)) for name in ("ignore_masks", "regions", "rotations")]
-        return read_views(cameras, *lists)
+        return read_camera_transforms(cameras, *lists)
 
     def clouds(self, cameras: int) -> list[CloudTopic | None]:
         """Source of points of each camera, in their order; None: none."""

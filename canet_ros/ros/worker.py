@@ -155,7 +155,7 @@ class InferenceWorker:
             return None
         try:
             pixels = camera.input.pixels(frame.message, live.max_pixels)
-            transformed = camera.view.seen(pixels)
+            transformed = camera.transform.to_network(pixels)
             problem = self._segmenter.shape_problem(transformed)
             if problem:
                 raise ImageMessageError(problem)
@@ -178,9 +178,9 @@ class InferenceWorker:
         if not jobs:
             return {}
         start_s = time.monotonic()
-        reported = len(self._segmenter.engine.passed_over)
+        reported = len(self._segmenter.engine.fallback_reasons)
         results = self._segmenter.infer([job.transformed for job in jobs])
-        for reason in self._segmenter.engine.passed_over[
+        for reason in self._segmenter.engine.fallback_reasons[
             reported:
         ]:  # such as a smaller batch, when out of memory
             self._faults.report("inference", Fault.BATCH_REDUCED, reason)
@@ -198,12 +198,12 @@ class InferenceWorker:
         start_s = time.monotonic()
         if segmentation is not None:
             camera_size = (job.pixels.shape[1], job.pixels.shape[0])
-            counted = job.camera.view.counted(camera_size, self._segmenter.resolution)
-            job.camera.familiarity.look(segmentation, counted)
+            counted = job.camera.transform.counted(camera_size, self._segmenter.resolution)
+            job.camera.ood_monitor.look(segmentation, counted)
             if not live.steady:
-                job.camera.steadying.forget()
-        steadying = job.camera.steadying if live.steady else None
-        frame = Frame(job.pixels, nanoseconds(job.header.stamp), job.camera.view, steadying)
+                job.camera.temporal_filter.forget()
+        temporal_filter = job.camera.temporal_filter if live.steady else None
+        frame = Frame(job.pixels, nanoseconds(job.header.stamp), job.camera.transform, temporal_filter)
         size = frame.results_size(self._segmenter.resolution, self._at_network_size)
         info = job.camera.camera_info(job.header.stamp, job.wanted)
         cloud = None

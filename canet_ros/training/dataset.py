@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from canet_ros.image_header import exif_orientation
 from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import read_image
-from canet_ros.pipeline.image_files import PICTURE_SUFFIXES, differences_from_file, in_short
+from canet_ros.pipeline.image_files import IMAGE_SUFFIXES, differences_from_file, in_short
 
 IGNORED = 255
 
@@ -161,7 +161,7 @@ def find_labelled_images(
     if not (split / "images").is_dir() or not (split / "labels").is_dir():
         raise ValueError(f"{split} must contain the folders images/ and labels/")
     files = sorted(file for file in (split / "images").iterdir() if not file.name.startswith("."))
-    paths = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    paths = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     _warn_about_unused(split, files, paths, warn)
     for prefix in only:
         if not any(path.name.startswith(prefix) for path in paths):
@@ -233,7 +233,7 @@ def _warn_about_unused(
     split: Path, files: Sequence[Path], images: Sequence[Path], warn: Callable[[str], None]
 ) -> None:
     stems = {image.stem for image in images}
-    others = [file.name for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]
+    others = [file.name for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
     if others:
         warn(f"{split}/images: ignoring files without the suffix of an image: {in_short(others)}")
     unmatched = sorted(label.name for label in (split / "labels").glob("*.png") if label.stem not in stems)

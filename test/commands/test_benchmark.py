@@ -142,7 +142,7 @@ def test_a_report_says_how_fast_training_is(tmp_path: Path) -> None:
     step = report.Step("training", ("models",), 30, tmp_path / "history.jsonl")
     found = report.run_step(step, dict(os.environ), tmp_path / "log")
     page = report.page({"machine": {"processor": "any"}, "model": "m", "steps": [found]})
-    assert "## Training\n\n9.0 pictures a second, in epoch 2\n" in page
+    assert "## Training\n\n9.0 images a second, in epoch 2\n" in page
 
 
 def test_a_report_says_which_masks_are_not_those_of_fp32() -> None:

@@ -175,8 +175,8 @@ def test_unreadable_inputs_are_one_line(
     (tmp_path / "empty").mkdir()
     for path, message in (
         ("absent", "does not exist"),
-        ("empty", "no pictures"),
-        ("text.txt", "no picture or video"),
+        ("empty", "no images"),
+        ("text.txt", "no image or video"),
     ):
         capsys.readouterr()
         assert segment(random_model, tmp_path / "out", tmp_path / path) == 1

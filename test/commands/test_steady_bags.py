@@ -14,7 +14,7 @@ from drives import COMPRESSED, IMAGE, START_NS, Recorded, Segment, read_bag, res
 
 from canet_ros.bags.output import Output
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.temporal_filter import Steadying
+from canet_ros.pipeline.temporal_filter import TemporalFilter
 from canet_ros.simulation import StreetDrive
 
 PERIOD_NS = 33_000_000
@@ -56,8 +56,11 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[in
 
 
 def expected(frames: Sequence[tuple[int, np.ndarray]], model: Path) -> list[np.ndarray]:
-    segmenter, steadying = Segmenter.load(model, "cpu", "torch", "fp32"), Steadying()
-    return [steadying(segmenter.infer([frame])[0], stamp).resized((320, 240)).mask for stamp, frame in frames]
+    segmenter, temporal_filter = Segmenter.load(model, "cpu", "torch", "fp32"), TemporalFilter()
+    return [
+        temporal_filter(segmenter.infer([frame])[0], stamp).resized((320, 240)).mask
+        for stamp, frame in frames
+    ]
 
 
 def test_each_camera_is_steady_by_itself(

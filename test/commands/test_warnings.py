@@ -89,7 +89,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def animated(png: bytes, frames: int = 2) -> bytes:
-    """The picture as an animated PNG says of itself; what comes after the first frame is left out."""
+    """The image as an animated PNG says of itself; what comes after the first frame is left out."""
     return png[:33] + chunk(b"acTL", struct.pack(">II", frames, 0)) + png[33:]
 
 
@@ -145,7 +145,7 @@ def test_files_with_several_images_are_reported(
     (tmp_path / "in" / "d.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
     given = ["--model", str(random_model), "--out", str(tmp_path / "out"), "--engine", "torch"]
     assert main(["segment", str(tmp_path / "in"), *given]) == 0
-    line = line_with(capsys, "several pictures")
+    line = line_with(capsys, "several images")
     assert all(f"{name}.tif" in line for name in "ab")
     assert "c.png" in line
     assert "d.png" not in line

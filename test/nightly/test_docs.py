@@ -188,7 +188,7 @@ def test_the_python_example_of_the_readme_runs() -> None:
 
 
 def test_your_own_classes_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's commands as they stand, on 2 pictures a split instead of 40, small, for one epoch."""
+    """The page's commands as they stand, on 2 images a split instead of 40, small, for one epoch."""
     if not (ROOT / "models" / "canet-mobilenet_v2-camvid").is_dir():
         pytest.skip("the shipped model is not in this checkout")
     page = ROOT / "docs" / "your-own-classes.md"

@@ -76,18 +76,18 @@ def test_new_parts_of_the_network_are_offered(extended: Path) -> None:
 def test_a_new_engine_gives_the_same_masks(extended: Path, random_model: Path) -> None:
     onnx = pytest.importorskip("onnx")
     if onnx.__version__.startswith("1.15."):
-        pytest.skip("this onnx's reference evaluator takes minutes for a picture")
+        pytest.skip("this onnx's reference evaluator takes minutes for an image")
     run(
         extended,
         """
 import sys
 import numpy as np
 from canet_ros.pipeline.segmenter import Segmenter
-picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 load = lambda engine: Segmenter.load(sys.argv[1], "cpu", engine, "fp32", (96, 64))
 ours, torchs = load("onnx"), load("torch")
 assert (ours.engine.name, ours.engine.precision) == ("onnx", "fp32")
-assert (ours(picture).mask == torchs(picture).mask).mean() > 0.999
+assert (ours(image).mask == torchs(image).mask).mean() > 0.999
 """,
         random_model,
     )
@@ -135,9 +135,9 @@ sizes = ["--crop", "96x64", "--resolution", "96x64", "--batch-size", "2", "--epo
 parts = ["--architecture", "coarse", "--freeze-stem"]
 command = ["train", "--data", str(folder), "--name", "new", "--out", str(folder / "run"), *parts, *sizes]
 assert main(command) == 0
-picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 load = lambda engine: Segmenter.load(folder / "run" / "model", "cpu", engine, "fp32")
-masks = [load(engine)(picture).mask for engine in ("torch", "openvino")]
+masks = [load(engine)(image).mask for engine in ("torch", "openvino")]
 assert load("torch").spec.architecture == "coarse"
 assert (masks[0] == masks[1]).mean() > 0.999
 """,

@@ -2,7 +2,7 @@
 """The segmentation node with an engine that fails as the file $CANET_TEST_FAULT says, read for every inference.
 
 hang, raise, exit (SystemExit), nan, shape, class (an unknown id), memory (for more than one image at once); and while
-it is loaded: slow, build (slow, with an activity), broken, surprise. Other texts: no fault. "raise 3" fails three times.
+it is loaded: slow, build (slow, with an activity), broken, surprise. Other texts: no fault. "raise 3" fails 3 times.
 """
 
 import os

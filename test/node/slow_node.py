@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The segmentation node with inferences (but the warm-up) that take CANET_TEST_SLEEP_S seconds longer; says on stdout
-when a frame is received and when an inference starts, on ``time.time``'s clock. A white picture breaks the engine.
+when a frame is received and when an inference starts, on ``time.time``'s clock. A white image breaks the engine.
 """
 
 import os

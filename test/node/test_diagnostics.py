@@ -240,7 +240,7 @@ def test_the_engine_that_is_at_work(health: Health, segmenter: Segmenter) -> Non
     assert [found[k] for k in ("model", "resolution", "engine", "device", "precision")] == [
         "random", "160x120", "torch", "cpu", "fp32"
     ]  # fmt: skip
-    assert (found["reason"], found["passed_over"]) == (engine.reason, "; ".join(engine.passed_over))
+    assert (found["reason"], found["passed_over"]) == (engine.reason, "; ".join(engine.fallback_reasons))
     assert found["self_test"] == "passed"
     assert "pictures_at_once" not in found
     assert not [key for key in found if key.startswith("gpu")]
@@ -248,7 +248,12 @@ def test_the_engine_that_is_at_work(health: Health, segmenter: Segmenter) -> Non
 
 def test_an_engine_short_of_memory_says_how_many_pictures_it_takes(health: Health) -> None:
     engine = SimpleNamespace(
-        name="torch", device="cpu", precision="fp32", reason="asked", passed_over=("a", "b"), most_at_once=0
+        name="torch",
+        device="cpu",
+        precision="fp32",
+        reason="asked",
+        fallback_reasons=("a", "b"),
+        most_at_once=0,
     )
     health.segmenter = SimpleNamespace(spec=SimpleNamespace(name="m"), resolution_text="1x1", engine=engine)
     found = values(health.say().status[0])
@@ -521,7 +526,7 @@ def test_what_a_newer_image_overtook_is_not_lost_in_transport(health: Health) ->
 
 def test_a_road_that_the_model_does_not_know(health: Health) -> None:
     health.active(received_s=0.1)
-    health.camera.familiarity = SimpleNamespace(problem=lambda: "unlike", values=lambda: {"mean": 0.25})
+    health.camera.ood_monitor = SimpleNamespace(problem=lambda: "unlike", values=lambda: {"mean": 0.25})
     status = health.say().status[1]
     assert (status.level, status.message) == (WARN, "unlike")
     assert values(status)["confidence_mean"] == "0.250"
@@ -531,7 +536,7 @@ def test_a_gpus_memory_and_temperature(health: Health, monkeypatch: pytest.Monke
     import torch
 
     engine = SimpleNamespace(
-        name="torch", device="cuda:1", precision="fp16", reason="", passed_over=(), most_at_once=9
+        name="torch", device="cuda:1", precision="fp16", reason="", fallback_reasons=(), most_at_once=9
     )
     health.segmenter = SimpleNamespace(spec=SimpleNamespace(name="m"), resolution_text="", engine=engine)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -113,7 +113,7 @@ def test_colors_overlay_and_legend(graph: Graph, camera: Camera, segmenter: Segm
     assert columns.max() < 200
     for color in table[: len(classes)]:
         assert (drawn[:, :200] == color).all(axis=2).any()
-    # JPEG is not exact, but it is the same picture.
+    # JPEG is not exact, but it is the same image.
     assert np.abs(decoded(got["overlay"]).astype(int) - drawn).mean() < 8
     assert graph.get_parameter("class_colors") == ["#{:02x}{:02x}{:02x}".format(*c) for c in classes.colors]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera whose pictures the model does not know, through real topics: WARN with the figure, then OK by itself."""
+"""A camera whose images the model does not know, through real topics: WARN with the figure, then OK by itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ros_graph import Graph, Process, health, picture, segmentation_node, wait_u
 from sensor_msgs.msg import Image
 
 from canet_ros.model.model_folder import load_spec, save_spec
-from canet_ros.pipeline.ood_monitor import familiar_range, figures
+from canet_ros.pipeline.ood_monitor import figures, in_distribution_range
 from canet_ros.pipeline.segmenter import Segmenter
 
 pytestmark = pytest.mark.ros
@@ -29,17 +29,19 @@ WARN = str(DiagnosticStatus.WARN[0])
 
 @pytest.fixture(scope="module")
 def knowing_model(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that knows the test's pictures."""
+    """A model that knows the test's images."""
     folder = Path(shutil.copytree(sharp_model, tmp_path_factory.mktemp("models") / "knowing"))
     segmenter = Segmenter.load(folder, "cpu", "torch", "fp32")
-    known = familiar_range([figures(segmenter.infer([picture(160, 120, seed)])[0]) for seed in range(5)])
+    known = in_distribution_range(
+        [figures(segmenter.infer([picture(160, 120, seed)])[0]) for seed in range(5)]
+    )
     save_spec(folder, replace(load_spec(folder), familiar=known))
     return folder
 
 
 @pytest.fixture(scope="module")
 def unknown(knowing_model: Path) -> np.ndarray:
-    """Of some pictures that a camera should not send, one that is out of what the model knows."""
+    """Of some images that a camera should not send, one that is out of what the model knows."""
     segmenter = Segmenter.load(knowing_model, "cpu", "torch", "fp32")
     for level in (0, 30, 120, 200, 255):
         blocked = np.full((120, 160, 3), level, np.uint8)

@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 
 from canet_ros.formats import parse_groups
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.temporal_filter import Steadying
+from canet_ros.pipeline.temporal_filter import TemporalFilter
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 from canet_ros.ros.image_conversion import image_message
 
@@ -52,7 +52,7 @@ def members(sharp_segmenter: Segmenter, mask: np.ndarray, *names: str) -> np.nda
 
 
 def names_in(sharp_segmenter: Segmenter, image: np.ndarray) -> list[str]:
-    """Classes that the model finds in a picture, the most frequent first."""
+    """Classes that the model finds in an image, the most frequent first."""
     counts = np.bincount(sharp_segmenter(image).mask.ravel(), minlength=11)
     return [sharp_segmenter.spec.classes.names[i] for i in np.argsort(-counts) if counts[i]]
 
@@ -218,7 +218,7 @@ def test_steady_masks_are_those_of_the_hysteresis_while_it_is_set(
     masks = graph.listen(Image, f"{PREFIX}/mask")
     graph.connect(camera, masks)
     assert graph.set_parameter("steady", True).successful
-    steady, apart = Steadying(), 0
+    steady, apart = TemporalFilter(), 0
     start = picture(160, 120)
     for number in range(6):
         # A little noise, so that unsure pixels change and the scene does not.

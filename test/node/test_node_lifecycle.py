@@ -42,7 +42,7 @@ def node(graph: Graph, process: Process, random_model: Path) -> Iterator[Process
 
 
 def segmented(graph: Graph, width: int = 320, height: int = 240) -> Image:
-    """The mask of one picture, over topics of its own."""
+    """The mask of one image, over topics of its own."""
     masks = graph.listen(Image, "/camera/segmentation/mask")
     camera = graph.camera()
     graph.connect(camera, masks)

@@ -89,7 +89,7 @@ def test_camera_info_is_scaled_to_the_mask_and_stamped_like_it(graph: Graph, fro
     driver = graph.camera("/front/camera_info", CameraInfo)
     graph.connect(front, masks)
     driver.wait_for_subscriber()
-    # The driver's picture is 320x240 of a sensor calibrated at 640x480.
+    # The driver's image is 320x240 of a sensor calibrated at 640x480.
     now = graph.node.get_clock().now()
     header = Header(stamp=now.to_msg(), frame_id="front_optical")
     k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine whose mask of the model's test picture is wrong publishes nothing: the node is inactive and says why."""
+"""An engine whose mask of the model's test image is wrong publishes nothing: the node is inactive and says why."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ros_graph import Graph, health, picture, segmentation_node, wait_until
 from sensor_msgs.msg import Image
 
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.self_test import MASK_FILE, PICTURE_FILE
+from canet_ros.pipeline.self_test import IMAGE_FILE, MASK_FILE
 
 pytestmark = pytest.mark.ros
 
@@ -27,7 +27,7 @@ def with_test_picture(model: Path, folder: Path, right: bool) -> Path:
     image = picture(160, 120, seed=3)
     shown = image if right else np.ascontiguousarray(image[:, ::-1, ::-1])  # turned, red and blue exchanged
     mask = Segmenter.load(model, "cpu", "torch", "fp32")(shown).mask
-    cv2.imwrite(str(folder / PICTURE_FILE), image)
+    cv2.imwrite(str(folder / IMAGE_FILE), image)
     cv2.imwrite(str(folder / MASK_FILE), mask)
     return folder
 

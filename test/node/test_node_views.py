@@ -58,7 +58,7 @@ def test_the_first_image_decides_the_resolution_and_other_shapes_are_refused(
     activate(graph, resolution="camera", mask_size="network")
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
     wait_until(
-        lambda: health(diagnostics, "engine").get("resolution") == "that of the first picture", "the state"
+        lambda: health(diagnostics, "engine").get("resolution") == "that of the first image", "the state"
     )
     front, rear = graph.camera(FRONT), graph.camera(REAR)
     masks = {name: graph.listen(Image, f"/{name}/segmentation/mask") for name in ("front", "rear")}
@@ -80,7 +80,7 @@ def test_the_first_image_decides_the_resolution_and_other_shapes_are_refused(
         "a refusal in the diagnostics",
     )
     assert health(diagnostics, REAR)["level"] == str(DiagnosticStatus.WARN[0])
-    assert "a picture of 200x200 has not the shape" in node.output()
+    assert "an image of 200x200 has not the shape" in node.output()
     masks["front"].wait_for_stamp(front.send(image))
 
 
@@ -95,7 +95,7 @@ def test_a_squeezed_camera_is_named_once_with_what_fits(graph: Graph, node: Proc
     lines = [line for line in node.output()[before:].splitlines() if "squeezed" in line]
     assert len(lines) == 1
     assert "WARN" in lines[0]
-    assert f"{FRONT}: pictures of 640x360 are squeezed into 160x120" in lines[0]
+    assert f"{FRONT}: images of 640x360 are squeezed into 160x120" in lines[0]
     assert f"resolution {width}x{height}, or 'camera'" in lines[0]
 
 

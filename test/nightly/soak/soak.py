@@ -166,7 +166,7 @@ class Soak:
     # The run
 
     def _begin(self, seconds: float) -> None:
-        """Wait for the node, and take the first mask of each picture."""
+        """Wait for the node, and take the first mask of each image."""
         self._graph.listen(_OUTPUTS[0])
         limit_s = time.monotonic() + _START_TIMEOUT_S
         for picture in range(len(self._pictures)):
@@ -285,13 +285,13 @@ class Soak:
             raise _TimeIsOver
 
     def _drive(self, seconds: float, rate_hz: float, cameras: range | None = None) -> None:
-        """All cameras send at a rate, the pictures in turn."""
+        """All cameras send at a rate, the images in turn."""
         for number in self._ticks(seconds, rate_hz):
             for camera in cameras or range(len(self._topics)):
                 self._graph.send(camera, (number + camera) % len(self._pictures))
 
     def _comes_back(self, camera: int, picture: int, timeout_s: float) -> bool:
-        """Send a picture; whether its mask comes in time."""
+        """Send an image; whether its mask comes in time."""
         key = self._graph.send(camera, picture)
         limit_s = time.monotonic() + timeout_s
         while key is not None and self._graph.pending(key) and time.monotonic() < limit_s:

@@ -43,7 +43,7 @@ class Seen:
         sent: whole images; those that are broken on purpose are not among them.
         masks: that came.
         wrong: masks that are not those of their images.
-        least_agreement: of a mask with the first of the same picture, share of the pixels.
+        least_agreement: of a mask with the first of the same image, share of the pixels.
         latency_ms: from sending an image to its mask's arrival.
     """
 
@@ -57,12 +57,12 @@ class Seen:
 class SoakGraph:
     """Cameras and subscribers in this process. Nothing happens in threads: all that comes, comes in ``spin``.
 
-    The first mask of each picture is the reference for all that follow, of every camera.
+    The first mask of each image is the reference for all that follow, of every camera.
 
     Args:
         node_name: fully qualified.
         image_topics: of the cameras.
-        pictures: that the cameras send.
+        images: that the cameras send.
         on_fault: takes what must not be, in words.
 
     Attributes:
@@ -122,7 +122,7 @@ class SoakGraph:
         self._node.destroy_publisher(self._publishers.pop(camera))
 
     def send(self, camera: int, picture: int, jump_s: float = 0.0) -> tuple[int, int] | None:
-        """Publish a picture; the key under which ``pending`` knows it, None for a camera that is unplugged.
+        """Publish an image; the key under which ``pending`` knows it, None for a camera that is unplugged.
 
         Args:
             jump_s: what is added to its stamp; minus infinity: it is not stamped.
@@ -213,7 +213,7 @@ class SoakGraph:
             same |= mask == UNLABELLED
         agreement = float(same.mean())
         if agreement < AGREEMENT:
-            self._wrong(f"a mask agrees with the first of its picture in {100 * agreement:.2f} %", agreement)
+            self._wrong(f"a mask agrees with the first of its image in {100 * agreement:.2f} %", agreement)
         for seen in (*self._seen, self._seen_since_start):
             seen.least_agreement = min(seen.least_agreement, agreement)
 

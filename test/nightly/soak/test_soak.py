@@ -101,7 +101,7 @@ def test_a_wrong_mask_and_a_node_that_ends_are_found(random_model: Path) -> None
     soak.run()
     assert not soak.report.passed
     assert soak.report.totals["wrong_masks"] > 0
-    assert any("a mask agrees with the first of its picture in" in line for line in said)
+    assert any("a mask agrees with the first of its image in" in line for line in said)
     assert soak.report.ran_s < 50
     assert any("the node ended with status 7" in line for line in said)
 

@@ -32,7 +32,7 @@ from canet_ros.model.model_folder import WEIGHTS_FILE, ModelError, load_network,
 from canet_ros.pipeline.segmenter import Segmenter
 
 RESOLUTION = (160, 120)
-PICTURE = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
+IMAGE = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
 
 START = """
 import json, sys
@@ -48,7 +48,7 @@ for engine in sys.argv[2:]:
     else:
         found = segmenter.engine
         mask = segmenter(np.zeros((120, 160, 3), np.uint8)).mask
-        answers.append({"engine": found.name, "passed_over": found.passed_over, "sum": int(mask.sum())})
+        answers.append({"engine": found.name, "fallback_reasons": found.fallback_reasons, "sum": int(mask.sum())})
 print(json.dumps(answers))
 """
 
@@ -108,7 +108,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 @pytest.mark.parametrize("package", ["openvino", "onnxruntime"])
-def test_a_package_that_does_not_import_is_passed_over(
+def test_a_package_that_does_not_import_is_fallback_reasons(
     random_model: Path, tmp_path: Path, warm_cache: None, package: str, fault: str
 ) -> None:
     (tmp_path / package).mkdir()
@@ -120,12 +120,12 @@ def test_a_package_that_does_not_import_is_passed_over(
     assert fault in refused["error"] or fault == "no content"
     if package == "openvino":  # the first that auto tries
         assert found["engine"] in ("torch", "onnxruntime")
-        assert found["passed_over"] == [f"not openvino on cpu: {refused['error']}"]
+        assert found["fallback_reasons"] == [f"not openvino on cpu: {refused['error']}"]
     else:
         assert found["engine"] == "openvino"
 
 
-def test_an_engine_that_does_not_compile_is_passed_over(
+def test_an_engine_that_does_not_compile_is_fallback_reasons(
     random_model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import openvino
@@ -138,7 +138,7 @@ def test_an_engine_that_does_not_compile_is_passed_over(
     monkeypatch.setattr(openvino.Core, "compile_model", fail)
     engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
     assert engine.name != "openvino"
-    assert engine.passed_over == (
+    assert engine.fallback_reasons == (
         "not openvino on cpu: engine openvino does not start: RuntimeError: no such ISA",
     )
     with pytest.raises(EngineError, match="does not start: RuntimeError: no such ISA"):
@@ -155,14 +155,14 @@ def test_a_broken_model_is_no_reason_to_try_the_next_engine(
 
 
 def test_what_starts_at_once_passes_nothing_over(random_model: Path, own_cache: Path) -> None:
-    assert create_engine(EngineRequest(random_model, RESOLUTION, device="cpu")).passed_over == ()
+    assert create_engine(EngineRequest(random_model, RESOLUTION, device="cpu")).fallback_reasons == ()
 
 
 def test_int8_without_scales_leaves_auto_its_choice(random_model: Path, own_cache: Path) -> None:
     engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu", precision="int8"))
     assert engine.name == "openvino"
     assert engine.precision != "int8"
-    (sentence,) = engine.passed_over
+    (sentence,) = engine.fallback_reasons
     assert sentence.startswith("not int8: ")
     assert "canet export" in sentence
     with pytest.raises(EngineError, match="is not calibrated"):
@@ -198,7 +198,7 @@ def test_without_a_cache_it_runs_and_says_so(
         random_model, "auto", **{n: v and v.replace("FILE", file) for n, v in environment.items()}
     )
     assert found["engine"] == "openvino"
-    (sentence,) = found["passed_over"]
+    (sentence,) = found["fallback_reasons"]
     assert sentence.startswith("not kept for the next start: cannot write ")
     assert "set CANET_ROS_CACHE" in sentence
     assert places_left() <= before
@@ -214,7 +214,7 @@ def test_without_a_home(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home)
     engine = create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu"))
-    assert "there is no home folder" in engine.passed_over[0]
+    assert "there is no home folder" in engine.fallback_reasons[0]
     with pytest.raises(EngineError, match="is not calibrated"):
         create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "int8"))
 
@@ -222,7 +222,7 @@ def test_without_a_home(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_cache_that_fills_up(random_model: Path, small_disk: Path) -> None:
     (found,) = start(random_model, "auto", CANET_ROS_CACHE=str(small_disk))
     assert found["engine"] == "openvino"
-    assert "No space left on device" in found["passed_over"][0]
+    assert "No space left on device" in found["fallback_reasons"][0]
     assert not [path for path in small_disk.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
@@ -230,7 +230,7 @@ def test_a_read_only_cache(random_model: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     (found,) = start(random_model, "auto", CANET_ROS_CACHE=str(small_disk / "cache"))
     assert found["engine"] == "openvino"
-    assert "Read-only file system" in found["passed_over"][0]
+    assert "Read-only file system" in found["fallback_reasons"][0]
 
 
 def test_no_place_at_all_leaves_the_engine_that_needs_none(
@@ -244,7 +244,7 @@ def test_no_place_at_all_leaves_the_engine_that_needs_none(
     monkeypatch.setattr("tempfile.mkdtemp", full)
     engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
     assert engine.name == "torch"
-    assert engine.passed_over[0].startswith("not openvino on cpu: ")
+    assert engine.fallback_reasons[0].startswith("not openvino on cpu: ")
 
 
 def test_a_read_only_cache_that_is_complete_is_used(random_model: Path, own_cache: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_read_only_cache_that_is_complete_is_used(random_model: Path, own_cach
     for lock in own_cache.rglob("*.lock"):
         lock.unlink()
         lock.mkdir()  # nobody can lock, so nobody can build
-    assert create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu")).passed_over == ()
+    assert create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu")).fallback_reasons == ()
 
 
 @pytest.mark.parametrize("damage", ["binary checksum", "folder", "folder for a checksum"])
@@ -274,12 +274,12 @@ def test_a_cache_of_which_anything_may_be_damaged(own_cache: Path, damage: str) 
 
 def test_a_compiled_file_of_another_version_is_built_anew(random_model: Path, own_cache: Path) -> None:
     request = EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "fp32")
-    expected, _ = create_engine(request).run(PICTURE[None])
+    expected, _ = create_engine(request).run(IMAGE[None])
     (blob,) = own_cache.rglob("*.blob")
     blob.write_bytes(b"what another version wrote")
     blob.with_name(f"{blob.name}.sha256").write_text(sha256(blob))
     engine = create_engine(request)
-    np.testing.assert_array_equal(engine.run(PICTURE[None])[0], expected)
+    np.testing.assert_array_equal(engine.run(IMAGE[None])[0], expected)
     create_engine(request)
     assert blob.stat().st_size > 1000
 
@@ -323,7 +323,7 @@ def test_many_start_together_on_an_empty_cache(random_model: Path, own_cache: Pa
     answers = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
     assert all(answer == answers[0] for answer in answers)
     assert answers[0][0]["engine"] == "openvino"
-    assert answers[0][0]["passed_over"] == []
+    assert answers[0][0]["fallback_reasons"] == []
     assert len(list(own_cache.rglob("*.blob"))) == 1
     assert len([path for path in own_cache.rglob("*.onnx") if path.name != "network.onnx"]) == 1
     assert not list(own_cache.rglob("building-*"))
@@ -414,14 +414,14 @@ def test_auto_lands_on_the_cpu_and_the_device_says_so(
 ) -> None:
     engine = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "auto"))
     assert (engine.device, engine.precision) == ("cpu", "fp32")
-    assert "libcudnn.so.9" in engine.passed_over[0]
+    assert "libcudnn.so.9" in engine.fallback_reasons[0]
     assert "CPUExecutionProvider" in engine.reason
 
 
 def test_a_gpu_that_loads_is_used(random_model: Path, gpu_build: type[FakeSession]) -> None:
     gpu_build.loads = ("CUDAExecutionProvider",)
     engine = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cuda:1"))
-    assert (engine.device, engine.precision, engine.passed_over) == ("cuda:1", "fp16", ())
+    assert (engine.device, engine.precision, engine.fallback_reasons) == ("cuda:1", "fp16", ())
     assert gpu_build.options == {"device_id": 1, "prefer_nhwc": "1"}
 
 
@@ -432,7 +432,7 @@ class Faulty:
     """An engine that fails in a way of choice once it has started."""
 
     name, device, precision, reason = "openvino", "cpu", "fp32", "as asked"
-    passed_over: tuple[str, ...] = ()
+    fallback_reasons: tuple[str, ...] = ()
     most_at_once = UNLIMITED
 
     def __init__(self, run: Callable[[NDArray[np.uint8]], Any]) -> None:
@@ -484,12 +484,12 @@ def raises(error: Exception) -> Callable[[NDArray[np.uint8]], Any]:
 )
 def test_what_can_be_no_result_is_refused(segmenter: Segmenter, run: Any, words: str) -> None:
     with pytest.raises(EngineError, match=rf"^engine openvino on cpu.*{words}"):
-        with_engine(segmenter, run)(PICTURE)
+        with_engine(segmenter, run)(IMAGE)
 
 
 def test_pixels_without_a_class_are_a_result(segmenter: Segmenter) -> None:
     """A network that is not ours may give 255 for ``ignore``."""
-    assert (with_engine(segmenter, lambda x: (planes(x, 255), planes(x)))(PICTURE).mask == 255).all()
+    assert (with_engine(segmenter, lambda x: (planes(x, 255), planes(x)))(IMAGE).mask == 255).all()
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
@@ -498,7 +498,7 @@ def test_an_overflow_is_found(random_model: Path, tmp_path: Path, own_cache: Pat
     network.head.weight.data.fill_(3e38)  # finite each, but not their sum
     save_model(tmp_path / "model", spec, network, half=False)
     with pytest.raises(EngineError, match="not a number"):
-        Segmenter.load(tmp_path / "model", "cpu", engine, "fp32")(PICTURE)
+        Segmenter.load(tmp_path / "model", "cpu", engine, "fp32")(IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -521,15 +521,17 @@ def test_out_of_memory_makes_smaller_batches(segmenter: Segmenter, error: Except
         return planes(images), planes(images)
 
     small = with_engine(segmenter, run)
-    assert len(small.segment_batch([PICTURE] * 5)) == 5
+    assert len(small.segment_batch([IMAGE] * 5)) == 5
     assert sizes == [5, 2, 2, 1]
-    assert small.engine.passed_over[0].startswith("not 5 pictures at once, but 2: engine openvino on cpu: ")
+    assert small.engine.fallback_reasons[0].startswith(
+        "not 5 images at once, but 2: engine openvino on cpu: "
+    )
     sizes.clear()
-    small.segment_batch([PICTURE] * 4)
+    small.segment_batch([IMAGE] * 4)
     assert sizes == [2, 2], "what does not fit is not tried again"
-    assert len(small.engine.passed_over) == 1
+    assert len(small.engine.fallback_reasons) == 1
     with pytest.raises(EngineError, match="engine openvino on cpu"):
-        with_engine(segmenter, raises(error)).segment_batch([PICTURE])
+        with_engine(segmenter, raises(error)).segment_batch([IMAGE])
 
 
 def test_out_of_memory_at_the_start_makes_smaller_batches(
@@ -545,8 +547,8 @@ def test_out_of_memory_at_the_start_makes_smaller_batches(
     gpu_build.loads = ("CUDAExecutionProvider",)
     monkeypatch.setattr(gpu_build, "run", run)
     segmenter = Segmenter.load(random_model, "cuda", "onnxruntime", max_batch=4)
-    assert segmenter.engine.passed_over[0].startswith("not 4 pictures at once, but 2: ")
-    assert len(segmenter.segment_batch([PICTURE] * 4)) == 4
+    assert segmenter.engine.fallback_reasons[0].startswith("not 4 images at once, but 2: ")
+    assert len(segmenter.segment_batch([IMAGE] * 4)) == 4
     fits = 0
     with pytest.raises(EngineError, match="out of memory at 160x120"):
         Segmenter.load(random_model, "cuda", "onnxruntime", max_batch=4)
@@ -587,9 +589,9 @@ def test_streams_answer_as_one_call_at_a_time_does(random_model: Path) -> None:
     request = EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "fp32")
     one, many = create_engine(request), create_engine(replace(request, streams=2))
     assert (one.streams, many.streams) == (1, 2)
-    pictures = [
+    images = [
         np.random.default_rng(seed).integers(0, 256, (1, *RESOLUTION[::-1], 3), np.uint8) for seed in range(6)
     ]
     with ThreadPoolExecutor(3) as pool:
-        for found, expected in zip(pool.map(many.run, pictures), map(one.run, pictures)):
+        for found, expected in zip(pool.map(many.run, images), map(one.run, images)):
             assert all(map(np.array_equal, found, expected))

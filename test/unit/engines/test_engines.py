@@ -35,7 +35,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> NDArray[np.uint8]:
+def images() -> NDArray[np.uint8]:
     """Two drawn scenes, (2, 120, 160, 3)."""
     return np.stack([cv2.resize(StreetDrive(seed).frame(0).image, RESOLUTION) for seed in (1, 2)])
 
@@ -63,13 +63,13 @@ def finer_head(coarse: BilinearHead) -> BilinearHead:
 )
 @pytest.mark.parametrize("head", ["bilinear", "subpixel"])
 def test_upsampling_is_bilinear_softmax_and_argmax(
-    random_model: Path, pictures: NDArray[np.uint8], size: tuple[int, int], agreement: float, head: str
+    random_model: Path, images: NDArray[np.uint8], size: tuple[int, int], agreement: float, head: str
 ) -> None:
     spec, network = load_network(random_model)
     if head == "subpixel":
         network.head = finer_head(network.head)
     network.head.weight.data *= 4  # trained networks are surer than random ones
-    image = cv2.resize(pictures[0], size)
+    image = cv2.resize(images[0], size)
     with torch.inference_mode():
         mask, confidence = PixelsToClasses(spec, network, size).eval()(torch.from_numpy(image)[None])
         rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
@@ -82,26 +82,26 @@ def test_upsampling_is_bilinear_softmax_and_argmax(
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_fp32_engines_agree_with_torch(random_model: Path, pictures: NDArray[np.uint8], engine: str) -> None:
-    expected_mask, expected_confidence = run(random_model, pictures, "torch", "fp32")
-    mask, confidence = run(random_model, pictures, engine, "fp32")
+def test_fp32_engines_agree_with_torch(random_model: Path, images: NDArray[np.uint8], engine: str) -> None:
+    expected_mask, expected_confidence = run(random_model, images, "torch", "fp32")
+    mask, confidence = run(random_model, images, engine, "fp32")
     assert mask.shape == confidence.shape == (2, 120, 160)
     assert mask.dtype == confidence.dtype == np.uint8
     assert (mask == expected_mask).mean() > 0.999
     assert np.abs(confidence.astype(int) - expected_confidence).max() <= 2
 
 
-def test_results_are_the_callers_to_keep(random_model: Path, pictures: NDArray[np.uint8]) -> None:
+def test_results_are_the_callers_to_keep(random_model: Path, images: NDArray[np.uint8]) -> None:
     for name in ("torch", "openvino", "onnxruntime"):
         engine = create_engine(EngineRequest(random_model, RESOLUTION, name, "cpu", "fp32"))
-        mask, _ = engine.run(pictures[:1])
+        mask, _ = engine.run(images[:1])
         kept = mask.copy()
-        engine.run(255 - pictures[:1])
+        engine.run(255 - images[:1])
         np.testing.assert_array_equal(mask, kept, err_msg=name)
 
 
-def test_any_size(random_model: Path, pictures: NDArray[np.uint8]) -> None:
-    odd = np.stack([cv2.resize(picture, (101, 75)) for picture in pictures])
+def test_any_size(random_model: Path, images: NDArray[np.uint8]) -> None:
+    odd = np.stack([cv2.resize(image, (101, 75)) for image in images])
     expected, _ = run(random_model, odd, "torch", "fp32")
     for engine in ("openvino", "onnxruntime"):
         assert (run(random_model, odd, engine, "fp32")[0] == expected).mean() > 0.999
@@ -127,7 +127,7 @@ def test_rounding_keeps_the_mean_output(dtype: torch.dtype, step: float) -> None
 @pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_bf16_of_a_trained_model_agrees(engine: str) -> None:
-    """On pictures other than any that the rounding saw."""
+    """On images other than any that the rounding saw."""
     name = "canet-mobilenet_v2-camvid"
     if name not in available_models():
         pytest.skip(f"{name} is not shipped here")
@@ -153,7 +153,7 @@ def test_without_onnx_auto_falls_back_and_says_why(
     monkeypatch.setitem(sys.modules, "onnx", None)
     engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
     assert engine.name == "torch"
-    assert "pip install onnx" in engine.passed_over[0]
+    assert "pip install onnx" in engine.fallback_reasons[0]
     with pytest.raises(EngineError, match="pip install onnx"):
         create_engine(EngineRequest(random_model, RESOLUTION, engine="openvino", device="cpu"))
 
@@ -177,9 +177,9 @@ def test_refusals_say_what_to_do(random_model: Path, request_: dict[str, str], w
     assert words in str(raised.value)
 
 
-def test_warm_start_needs_no_torch(random_model: Path, pictures: NDArray[np.uint8]) -> None:
+def test_warm_start_needs_no_torch(random_model: Path, images: NDArray[np.uint8]) -> None:
     """With everything in the cache, a process that segments never imports PyTorch."""
-    expected, _ = run(random_model, pictures[:1], "openvino", "fp32")
+    expected, _ = run(random_model, images[:1], "openvino", "fp32")
     code = (
         "import io, sys, numpy as np; from canet_ros import Segmenter;"
         f"s = Segmenter.load({str(random_model)!r}, 'cpu', 'openvino', 'fp32', {RESOLUTION});"
@@ -187,7 +187,7 @@ def test_warm_start_needs_no_torch(random_model: Path, pictures: NDArray[np.uint
         "print(sorted(n for n in ('torch', 'onnx', 'nncf') if n in sys.modules), m.sum())"
     )
     file = io.BytesIO()
-    np.save(file, pictures[:1])
+    np.save(file, images[:1])
     done = subprocess.run(
         [sys.executable, "-c", code], input=file.getvalue(), capture_output=True, check=True
     )

@@ -285,7 +285,7 @@ def engine_for(model: Path, **options: Any) -> Any:
 
 def test_masks_are_those_of_the_graph(random_model: Path, gpu: Gpu) -> None:
     engine = engine_for(random_model, max_batch=2)
-    assert (engine.name, engine.device, engine.precision, engine.passed_over) == (
+    assert (engine.name, engine.device, engine.precision, engine.fallback_reasons) == (
         "tensorrt",
         "cuda:0",
         "fp16",
@@ -356,7 +356,7 @@ def test_fewer_images_where_memory_is_short(random_model: Path, gpu: Gpu) -> Non
     gpu.room = 5 * width * height * 2  # of two images and their results
     engine = engine_for(random_model, max_batch=4)
     assert engine.most_at_once == 2
-    assert engine.passed_over[0].startswith(
+    assert engine.fallback_reasons[0].startswith(
         "not 4 images at once, but 2: RuntimeError: cuMemAlloc: CUDA_ERROR_OUT_OF"
     )
     assert len(engine.run(images(3))[0]) == 3
@@ -369,7 +369,7 @@ def test_without_a_cuda_graph_it_runs_too(random_model: Path, gpu: Gpu) -> None:
     gpu.capturable = False
     engine = engine_for(random_model)
     assert gpu.launched == 0
-    assert engine.passed_over[0].startswith("without a CUDA graph")
+    assert engine.fallback_reasons[0].startswith("without a CUDA graph")
     assert engine.run(images(1))[0].any()
 
 
@@ -412,7 +412,7 @@ def test_auto_takes_it_where_there_is_a_gpu(
     gpu.room = 0
     engine = create_engine(EngineRequest(random_model, RESOLUTION))
     assert engine.device == "cpu"
-    assert engine.passed_over[0].startswith("not tensorrt on cuda: out of memory")
+    assert engine.fallback_reasons[0].startswith("not tensorrt on cuda: out of memory")
 
 
 def test_without_a_driver_it_says_so(

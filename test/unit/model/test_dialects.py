@@ -187,11 +187,11 @@ def test_a_network_in_bytes_and_halves(tmp_path: Path) -> None:
 def test_a_network_that_came_quantised_gets_symmetric_scales(signed: bool, tmp_path: Path) -> None:
     quantization = pytest.importorskip("onnxruntime.quantization")
     file = export(Network(4), tmp_path / "net.onnx")
-    pictures = iter([{"in": normalised(scene((160, 120), seed)).numpy()} for seed in range(3)])
+    calibration = iter([{"in": normalised(scene((160, 120), seed)).numpy()} for seed in range(3)])
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def get_next(self) -> object:
-            return next(pictures, None)
+            return next(calibration, None)
 
     quantised = tmp_path / "int8.onnx"
     kind = quantization.QuantType.QInt8 if signed else quantization.QuantType.QUInt8

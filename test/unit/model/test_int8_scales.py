@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scales in a model's folder give the very graph that calibration gave, at any resolution, without NNCF or pictures.
+"""Scales in a model's folder give the very graph that calibration gave, at any resolution, without NNCF or images.
 
 Asserted with real calibrations, and the shipped scales against fp32. Not asserted: how fast int8 is; see
 ``canet benchmark``.
@@ -36,30 +36,30 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def calibrated(
     tmp_path_factory: pytest.TempPathFactory, random_model: Path
 ) -> tuple[Path, np.ndarray, np.ndarray]:
-    """A model folder with scales, a picture, and the mask of the graph that NNCF made."""
+    """A model folder with scales, an image, and the mask of the graph that NNCF made."""
     pytest.importorskip("nncf")
     from canet_ros.model.quantization import calibrate, keep_scales
 
     folder = tmp_path_factory.mktemp("calibrated") / "model"
     shutil.copytree(random_model, folder)
     random = np.random.default_rng(0)
-    pictures = [random.integers(0, 256, (120, 160, 3), np.uint8) for _ in range(4)]
+    images = [random.integers(0, 256, (120, 160, 3), np.uint8) for _ in range(4)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CANET_ROS_CACHE", str(folder.parent / "cache"))
-        calibrate(folder, (160, 120), pictures)
-        mask = run(folder, pictures[0], (160, 120), "int8")
+        calibrate(folder, (160, 120), images)
+        mask = run(folder, images[0], (160, 120), "int8")
         keep_scales(folder, (160, 120))
-    return folder, pictures[0], mask
+    return folder, images[0], mask
 
 
-def run(folder: Path, picture: np.ndarray, resolution: tuple[int, int], precision: str) -> np.ndarray:
+def run(folder: Path, image: np.ndarray, resolution: tuple[int, int], precision: str) -> np.ndarray:
     engine = create_engine(EngineRequest(folder, resolution, "openvino", "cpu", precision))
-    return engine.run(picture[None])[0][0]
+    return engine.run(image[None])[0][0]
 
 
 def test_scales_give_the_graph_that_calibration_gave(calibrated: tuple[Path, np.ndarray, np.ndarray]) -> None:
-    folder, picture, mask = calibrated
-    np.testing.assert_array_equal(run(folder, picture, (160, 120), "int8"), mask)
+    folder, image, mask = calibrated
+    np.testing.assert_array_equal(run(folder, image, (160, 120), "int8"), mask)
 
 
 @pytest.mark.parametrize("resolution", [(96, 64), (161, 121), (256, 80)])
@@ -67,9 +67,9 @@ def test_scales_fit_any_resolution(
     calibrated: tuple[Path, np.ndarray, np.ndarray], resolution: tuple[int, int]
 ) -> None:
     folder = calibrated[0]
-    picture = np.random.default_rng(1).integers(0, 256, (resolution[1], resolution[0], 3), np.uint8)
-    exact = run(folder, picture, resolution, "fp32")
-    assert (run(folder, picture, resolution, "int8") == exact).mean() > 0.8  # of a network of random weights
+    image = np.random.default_rng(1).integers(0, 256, (resolution[1], resolution[0], 3), np.uint8)
+    exact = run(folder, image, resolution, "fp32")
+    assert (run(folder, image, resolution, "int8") == exact).mean() > 0.8  # of a network of random weights
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other weights", "other network"])

@@ -27,8 +27,8 @@ def drawn_streets(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImag
     return find_labelled_images(folder)
 
 
-def miou(model: str, pictures: list[LabelledImage]) -> float:
-    return scores(evaluate(Segmenter.load(model, "cpu"), pictures).confusion).miou
+def miou(model: str, images: list[LabelledImage]) -> float:
+    return scores(evaluate(Segmenter.load(model, "cpu"), images).confusion).miou
 
 
 @pytest.mark.parametrize("model", available_models())

@@ -134,27 +134,25 @@ def scene(size: tuple[int, int], seed: int = 1) -> NDArray[np.uint8]:
     return cv2.resize(StreetDrive(seed, 320, 240).frame(0).image, size, interpolation=cv2.INTER_AREA)
 
 
-def normalised(
-    picture: NDArray[np.uint8], scale: float = 1 / 255, mean: Any = MEAN, std: Any = STD
-) -> Tensor:
+def normalised(image: NDArray[np.uint8], scale: float = 1 / 255, mean: Any = MEAN, std: Any = STD) -> Tensor:
     """RGB (1, 3, H, W)."""
-    rgb = torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)[None].float() * scale
+    rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() * scale
     return (rgb - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
 
 
-def at_full_size(planes: Tensor, picture: NDArray[np.uint8]) -> Tensor:
-    return F.interpolate(planes, picture.shape[:2], mode="bilinear", align_corners=False)
+def at_full_size(planes: Tensor, image: NDArray[np.uint8]) -> Tensor:
+    return F.interpolate(planes, image.shape[:2], mode="bilinear", align_corners=False)
 
 
 def assert_masks_are(
-    folder: Path, picture: NDArray[np.uint8], expected: Tensor, confidence: Tensor | None = None
+    folder: Path, image: NDArray[np.uint8], expected: Tensor, confidence: Tensor | None = None
 ) -> None:
-    """In fp32, with both engines, of one picture and of two."""
-    size = (picture.shape[1], picture.shape[0])
+    """In fp32, with both engines, of one image and of two."""
+    size = (image.shape[1], image.shape[0])
     assert len(np.unique(expected)) > 1
     for name in ENGINES:
         engine = create_engine(EngineRequest(folder, size, name, "cpu", "fp32"))
-        masks, confidences = engine.run(np.stack([picture[:, ::-1], picture]))
+        masks, confidences = engine.run(np.stack([image[:, ::-1], image]))
         assert masks.shape == confidences.shape == (2, size[1], size[0])
         assert masks.dtype == confidences.dtype == np.uint8
         assert (masks[1] == expected.numpy()).mean() >= 0.999, name
@@ -179,9 +177,9 @@ def test_logits_of_any_stride_at_any_size(stride: int, size: tuple[int, int], tm
     interface = load_spec(folder).onnx
     assert interface is not None
     assert (interface.free_size, interface.free_batch, interface.gives) == (True, True, "logits")
-    picture = scene(size)
-    best, mask = at_full_size(network(normalised(picture)), picture).softmax(1)[0].max(0)
-    assert_masks_are(folder, picture, mask, best)
+    image = scene(size)
+    best, mask = at_full_size(network(normalised(image)), image).softmax(1)[0].max(0)
+    assert_masks_are(folder, image, mask, best)
 
 
 @pytest.mark.parametrize("opset", [11, 12, 13, 16, 18, 20])
@@ -193,13 +191,13 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
     except ValueError as error:  # PyTorch 2.3 writes none above 19
         pytest.skip(str(error))
     folder = imported(file, 11, *RGB)
-    picture = scene((160, 120))
-    best, mask = at_full_size(network(normalised(picture)), picture).softmax(1)[0].max(0)
-    assert_masks_are(folder, picture, mask, best)
+    image = scene((160, 120))
+    best, mask = at_full_size(network(normalised(image)), image).softmax(1)[0].max(0)
+    assert_masks_are(folder, image, mask, best)
     ids = Network(8, ending=lambda logits: logits.argmax(1))
     folder = imported(export(ids, tmp_path / "ids.onnx", opset=opset), 11, *RGB)
-    mask = F.interpolate(ids(normalised(picture))[None].float(), (120, 160), mode="nearest-exact")[0, 0]
-    assert_masks_are(folder, picture, mask)
+    mask = F.interpolate(ids(normalised(image))[None].float(), (120, 160), mode="nearest-exact")[0, 0]
+    assert_masks_are(folder, image, mask)
 
 
 @torch.inference_mode()
@@ -217,13 +215,13 @@ def test_a_fixed_network_of_pixels_in_nhwc_that_normalises_itself(tmp_path: Path
     assert spec.resolution == (97, 65)
     assert spec.onnx is not None
     assert (spec.onnx.input_layout, spec.onnx.output_layout, spec.onnx.scale) == ("NHWC", "NHWC", 1)
-    picture = scene((97, 65))
-    planes = network.logits(normalised(picture, 1 / 127.5, (1.0,) * 3, (1.0,) * 3))
-    best, mask = at_full_size(planes, picture).softmax(1)[0].max(0)
-    assert_masks_are(folder, picture, mask, best)
-    with pytest.raises(ModelError, match="takes pictures of 97x65 alone"):
+    image = scene((97, 65))
+    planes = network.logits(normalised(image, 1 / 127.5, (1.0,) * 3, (1.0,) * 3))
+    best, mask = at_full_size(planes, image).softmax(1)[0].max(0)
+    assert_masks_are(folder, image, mask, best)
+    with pytest.raises(ModelError, match="takes images of 97x65 alone"):
         Segmenter.load(folder, resolution="96x64")
-    with pytest.raises(ModelError, match="takes pictures of 97x65 alone"):
+    with pytest.raises(ModelError, match="takes images of 97x65 alone"):
         Segmenter.load(folder, resolution="camera")
 
 
@@ -246,11 +244,11 @@ def test_bgr_pixels_of_0_to_255_in_nhwc_floats(tmp_path: Path) -> None:
         "96x64",
     ]
     folder = imported(file, 5, *options)
-    picture = scene((96, 64))
-    bgr = (picture.astype(np.float32) - np.float32(mean)) / np.float32((57, 57, 58))
+    image = scene((96, 64))
+    bgr = (image.astype(np.float32) - np.float32(mean)) / np.float32((57, 57, 58))
     planes = network(torch.from_numpy(bgr)[None])
-    best, mask = at_full_size(planes, picture).softmax(1)[0].max(0)
-    assert_masks_are(folder, picture, mask, best)
+    best, mask = at_full_size(planes, image).softmax(1)[0].max(0)
+    assert_masks_are(folder, image, mask, best)
 
 
 @pytest.mark.parametrize("ending", ["softmax", "sigmoid", "softmax at full size in NHWC", "half"])
@@ -267,11 +265,11 @@ def test_probabilities(ending: str, tmp_path: Path) -> None:
     network = Network(4, ending=endings[ending])
     folder = imported(export(network, tmp_path / "net.onnx"), 11, *RGB)
     assert yaml.safe_load((folder / "model.yaml").read_text())["output"]["gives"] == "probabilities"
-    picture = scene((160, 120))
-    planes = network(normalised(picture)).float()
+    image = scene((160, 120))
+    planes = network(normalised(image)).float()
     planes = planes.permute(0, 3, 1, 2) if "NHWC" in ending else planes
-    best, mask = at_full_size(planes, picture)[0].max(0)
-    assert_masks_are(folder, picture, mask, best)
+    best, mask = at_full_size(planes, image)[0].max(0)
+    assert_masks_are(folder, image, mask, best)
 
 
 @pytest.mark.parametrize("ending", ["logits", "sigmoid"])
@@ -280,10 +278,10 @@ def test_one_channel_for_two_classes(ending: str, tmp_path: Path) -> None:
     network = Network(2, 1, ending=torch.sigmoid if ending == "sigmoid" else as_it_is)
     network.head.bias.data -= network.logits(normalised(scene((160, 120)))).median()
     folder = imported(export(network, tmp_path / "net.onnx"), 2, *RGB)
-    picture = scene((160, 120))
-    plane = at_full_size(network(normalised(picture)), picture)[0, 0]
+    image = scene((160, 120))
+    plane = at_full_size(network(normalised(image)), image)[0, 0]
     second = plane if ending == "sigmoid" else plane.sigmoid()
-    assert_masks_are(folder, picture, second > 0.5, torch.maximum(second, 1 - second))
+    assert_masks_are(folder, image, second > 0.5, torch.maximum(second, 1 - second))
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32, torch.int64, torch.float32])
@@ -294,17 +292,17 @@ def test_class_ids_of_any_type(kind: torch.dtype, keepdim: bool, tmp_path: Path)
     folder = imported(
         export(network, tmp_path / "net.onnx", free=(0, 2, 3)), 11, *RGB, "--resolution", "160x120"
     )
-    picture = scene((96, 64))
-    assert_masks_are(folder, picture, network(normalised(picture)).reshape(64, 96))
+    image = scene((96, 64))
+    assert_masks_are(folder, image, network(normalised(image)).reshape(64, 96))
 
 
 @torch.inference_mode()
 def test_ids_that_no_class_has_are_255(tmp_path: Path) -> None:
     network = Network(1, ending=lambda x: x.argmax(1) * 25 - 1)
     folder = imported(export(network, tmp_path / "net.onnx"), 150, *RGB)
-    picture = scene((160, 120))
-    ids = network(normalised(picture))[0]
-    assert_masks_are(folder, picture, torch.where((ids >= 0) & (ids < 150), ids, 255))
+    image = scene((160, 120))
+    ids = network(normalised(image))[0]
+    assert_masks_are(folder, image, torch.where((ids >= 0) & (ids < 150), ids, 255))
 
 
 class TwoHeads(Network):
@@ -332,9 +330,9 @@ def test_names_of_ours_several_outputs_and_a_batch_that_is_not_free(tmp_path: Pa
     interface = load_spec(folder).onnx
     assert interface is not None
     assert not interface.free_batch
-    picture = scene((160, 120))
-    best, mask = at_full_size(network.logits(normalised(picture)), picture).softmax(1)[0].max(0)
-    assert_masks_are(folder, picture, mask, best)
+    image = scene((160, 120))
+    best, mask = at_full_size(network.logits(normalised(image)), image).softmax(1)[0].max(0)
+    assert_masks_are(folder, image, mask, best)
 
 
 @torch.inference_mode()
@@ -348,10 +346,10 @@ def test_weights_in_a_file_beside_the_graph(tmp_path: Path) -> None:
     (tmp_path / "hand" / "model.onnx").write_bytes(file.read_bytes())
     (tmp_path / "hand" / "net.data").write_bytes((tmp_path / "net.data").read_bytes())
     (tmp_path / "hand" / "model.yaml").write_bytes((folder / "model.yaml").read_bytes())
-    picture = scene((160, 120))
-    best, mask = at_full_size(network(normalised(picture)), picture).softmax(1)[0].max(0)
-    assert_masks_are(folder, picture, mask, best)
-    assert_masks_are(tmp_path / "hand", picture, mask, best)
+    image = scene((160, 120))
+    best, mask = at_full_size(network(normalised(image)), image).softmax(1)[0].max(0)
+    assert_masks_are(folder, image, mask, best)
+    assert_masks_are(tmp_path / "hand", image, mask, best)
 
 
 def as_old_exporters_do(model: Any) -> None:
@@ -416,12 +414,12 @@ def test_what_other_exporters_and_converters_leave(change: Callable[[Any], None]
     change(model)
     file.write_bytes(model.SerializeToString())
     folder = imported(file, 11, *RGB, "--resolution", "160x120")
-    picture = scene((160, 120))
-    mask = at_full_size(network(normalised(picture)), picture).argmax(1)[0]
+    image = scene((160, 120))
+    mask = at_full_size(network(normalised(image)), image).argmax(1)[0]
     for name in ENGINES:
         engine = create_engine(EngineRequest(folder, (160, 120), name, "cpu", "fp32"))
         least = 0.99 if change is in_halves_by_onnxruntime else 0.999  # against PyTorch's floats
-        assert (engine.run(picture[None])[0][0] == mask.numpy()).mean() >= least, name
+        assert (engine.run(image[None])[0][0] == mask.numpy()).mean() >= least, name
 
 
 # --- Every precision, every command --------------------------------------------------------------------------------
@@ -432,12 +430,12 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
     pytest.importorskip("nncf")
     network = Network(4)
     folder = imported(export(network, tmp_path / "net.onnx"), 11, *RGB)
-    picture = scene((160, 120))
-    expected = at_full_size(network(normalised(picture)), picture).argmax(1)[0].numpy()
+    image = scene((160, 120))
+    expected = at_full_size(network(normalised(image)), image).argmax(1)[0].numpy()
     engine = create_engine(EngineRequest(folder, (160, 120), device="cpu"))
     assert engine.name == "openvino"
     assert "torch" not in engine.reason
-    assert (engine.run(picture[None])[0] == expected).mean() > 0.98
+    assert (engine.run(image[None])[0] == expected).mean() > 0.98
     with pytest.raises(EngineError, match="is an ONNX network; use openvino, onnxruntime or tensorrt"):
         create_engine(EngineRequest(folder, (160, 120), "torch"))
     with pytest.raises(ModelError, match="is an ONNX network"):
@@ -448,7 +446,7 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
         cv2.imwrite(str(tmp_path / f"{seed}.png"), scene((160, 120), seed))
     assert main(["export", "--model", str(folder), "--calibrate", str(tmp_path), "--pictures", "6"]) == 0
     for name in ENGINES:
-        masks, _ = create_engine(EngineRequest(folder, (160, 120), name, "cpu", "int8")).run(picture[None])
+        masks, _ = create_engine(EngineRequest(folder, (160, 120), name, "cpu", "int8")).run(image[None])
         assert (masks == expected).mean() > 0.9, name
     # fp16 is for GPUs; its graph gives the same anywhere.
     half = tmp_path / "half.onnx"
@@ -458,7 +456,7 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(half), providers=["CPUExecutionProvider"])
-    assert (session.run(["mask"], {"images": picture[None]})[0] == expected).mean() > 0.98
+    assert (session.run(["mask"], {"images": image[None]})[0] == expected).mean() > 0.98
 
 
 @torch.inference_mode()
@@ -468,22 +466,22 @@ def test_a_network_that_came_quantised(tmp_path: Path) -> None:
     import onnxruntime
 
     file = export(Network(4), tmp_path / "net.onnx")
-    pictures = iter([{"in": normalised(scene((160, 120), seed)).numpy()} for seed in range(3)])
+    images = iter([{"in": normalised(scene((160, 120), seed)).numpy()} for seed in range(3)])
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def get_next(self) -> Any:
-            return next(pictures, None)
+            return next(images, None)
 
     quantised = tmp_path / "int8.onnx"
     quantization.quantize_static(str(file), str(quantised), Reader())
-    picture = scene((160, 120))
+    image = scene((160, 120))
     session = onnxruntime.InferenceSession(str(quantised), providers=["CPUExecutionProvider"])
-    planes = torch.from_numpy(session.run(None, {"in": normalised(picture).numpy()})[0])
-    expected = at_full_size(planes, picture).argmax(1)[0].numpy()
+    planes = torch.from_numpy(session.run(None, {"in": normalised(image).numpy()})[0])
+    expected = at_full_size(planes, image).argmax(1)[0].numpy()
     folder = imported(quantised, 11, *RGB)
     for name, least in (("openvino", 0.98), ("onnxruntime", 0.999)):
         engine = create_engine(EngineRequest(folder, (160, 120), name, "cpu", "fp32"))
-        assert (engine.run(picture[None])[0][0] == expected).mean() >= least, name
+        assert (engine.run(image[None])[0][0] == expected).mean() >= least, name
 
 
 def test_no_torch_is_needed(tmp_path: Path) -> None:
@@ -509,8 +507,8 @@ def test_every_command_takes_such_a_folder(tmp_path: Path, capsys: pytest.Captur
     model, data = ["--model", str(folder)], ["--data", str(tmp_path / "data")]
     assert main(["evaluate", *model, *data, "--json", str(tmp_path / "figures.json")]) == 0
     assert "miou" in json.loads((tmp_path / "figures.json").read_text())
-    picture = sorted((tmp_path / "data" / "val" / "images").iterdir())[0]
-    assert main(["segment", str(picture), *model, "--out", str(tmp_path / "masks")]) == 0
+    image = sorted((tmp_path / "data" / "val" / "images").iterdir())[0]
+    assert main(["segment", str(image), *model, "--out", str(tmp_path / "masks")]) == 0
     assert len(list((tmp_path / "masks").iterdir())) == 2
     kinds = ["--engine", *ENGINES, "torch", "--precision", "fp32", "--rounds", "1"]
     assert main(["benchmark", *model, *data, *kinds, "--json", str(tmp_path / "times.json")]) == 0
@@ -675,8 +673,8 @@ def signed_bytes(model: Any) -> None:
         (opset(9), [], "opset 9: export it again with opset 11 or newer"),
         (opset(99), [], "opset 99, newer than"),
         (outside, [], "'../secret.bin', outside of the model's folder"),
-        (four_channels, [], "a picture has 3 channels"),
-        (batch_of_two, [], "takes 2 pictures at once"),
+        (four_channels, [], "an image has 3 channels"),
+        (batch_of_two, [], "takes 2 images at once"),
         (second_input, [], "--input NAME, one of in, prompt"),
         (second_input, ["--input", "in"], "takes the inputs prompt beside 'in'"),
         (second_output, [], "--output NAME, one of out, "),
@@ -686,10 +684,10 @@ def signed_bytes(model: Any) -> None:
         (in_a_circle, [], "is not valid ONNX"),
         (nothing, ["--output-kind", "ids"], "class ids are (B, H, W)"),
         (nothing, ["--output-layout", "NHWC"], "11 classes, not 40 (NHWC)"),
-        (nothing, ["--input-layout", "NHWC"], "(1, 3, 120, 160), as NHWC: a picture has 3 channels"),
+        (nothing, ["--input-layout", "NHWC"], "(1, 3, 120, 160), as NHWC: an image has 3 channels"),
         (nothing, ["--std", "-1", "1", "1"], "std must be above 0"),
         (nothing, ["--scale", "0"], "scale not 0"),
-        (not_a_number, [], "is not a number (NaN) on the picture"),
+        (not_a_number, [], "is not a number (NaN) on the image"),
         (tiny, [], "resolution '8x8': each side must be 16 to 8192 pixels"),
         (signed_bytes, None, "--scale, --mean and --std, for an input of floats or int8"),
     ],
@@ -736,7 +734,7 @@ def test_files_that_are_no_network(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @torch.inference_mode()
-def test_ids_in_one_row_are_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ids_in_one_row_are_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = export(Network(4, ending=lambda x: x.argmax(1).flatten(1)), tmp_path / "net.onnx")
     arguments = ["import", str(file), "--classes", table(tmp_path, 11), "--out", str(tmp_path / "model")]
     assert main([*arguments, *RGB]) == 1

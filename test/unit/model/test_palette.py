@@ -59,14 +59,14 @@ def test_an_unknown_palette_is_refused() -> None:
 @pytest.mark.parametrize(("size", "number"), [((640, 480), 11), ((1920, 1080), 19), ((320, 240), 40)])
 def test_the_legend_shows_every_color_and_stays_in_its_corner(size: tuple[int, int], number: int) -> None:
     classes = recolored(table_of(number), "colorblind")
-    picture = np.full((size[1], size[0], 3), 255, np.uint8)
-    draw_legend(picture, classes)
+    image = np.full((size[1], size[0], 3), 255, np.uint8)
+    draw_legend(image, classes)
     for color in classes.colors_rgb:
-        assert (picture == color[::-1]).all(axis=2).any()
-    assert (picture[:, 2 * size[0] // 3 :] == 255).all()
+        assert (image == color[::-1]).all(axis=2).any()
+    assert (image[:, 2 * size[0] // 3 :] == 255).all()
 
 
 def test_a_legend_that_does_not_fit_is_left_out() -> None:
-    picture = np.full((32, 32, 3), 255, np.uint8)
-    draw_legend(picture, table_of(19))
-    assert (picture == 255).all()
+    image = np.full((32, 32, 3), 255, np.uint8)
+    draw_legend(image, table_of(19))
+    assert (image == 255).all()

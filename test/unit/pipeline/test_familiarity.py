@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from canet_ros.pipeline.ood_monitor import FamiliarityWatch, familiar_range, figures
+from canet_ros.pipeline.ood_monitor import OodMonitor, figures, in_distribution_range
 from canet_ros.pipeline.segmenter import Segmentation
 
 SHAPE = (30, 40)
@@ -24,7 +24,7 @@ def mixed(low: int) -> Segmentation:
     return of_confidence(np.random.default_rng(low).integers(low, 256, SHAPE, np.uint8))
 
 
-def test_figures_of_a_picture() -> None:
+def test_figures_of_an_image() -> None:
     confidence = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
     found = figures(of_confidence(confidence))
     assert found["mean"] == pytest.approx(confidence.mean() / 255)
@@ -43,13 +43,13 @@ def test_pixels_that_do_not_count_do_not_count() -> None:
 
 
 def test_a_warning_comes_with_some_frames_and_goes_by_itself() -> None:
-    known = familiar_range([figures(mixed(low)) for low in (150, 160, 170)])
-    watch = FamiliarityWatch(known)
+    known = in_distribution_range([figures(mixed(low)) for low in (150, 160, 170)])
+    watch = OodMonitor(known)
     for _ in range(50):
         watch.look(mixed(155), None)
     assert watch.problem() == ""
     watch.look(mixed(100), None)
-    assert watch.problem() == "", "one picture is no reason"
+    assert watch.problem() == "", "one image is no reason"
     needed = 1
     while not watch.problem():
         watch.look(mixed(0), None)
@@ -64,11 +64,11 @@ def test_a_warning_comes_with_some_frames_and_goes_by_itself() -> None:
     assert "1.00, expected at " in watch.problem()
 
 
-def test_nothing_is_said_without_a_range_or_of_few_pictures() -> None:
-    watch = FamiliarityWatch({})
+def test_nothing_is_said_without_a_range_or_of_few_images() -> None:
+    watch = OodMonitor({})
     watch.look(flat(3), None)
     assert (watch.problem(), watch.values()) == ("", {})
-    watch = FamiliarityWatch({"mean": (0.9, 0.95)})
+    watch = OodMonitor({"mean": (0.9, 0.95)})
     for _ in range(9):
         watch.look(flat(3), None)
     assert watch.problem() == ""

@@ -30,7 +30,7 @@ from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 
 RNG = np.random.default_rng(3)
-PICTURE = cv2.GaussianBlur(RNG.integers(0, 256, (97, 131, 3), dtype=np.uint8), (0, 0), 5)
+IMAGE = cv2.GaussianBlur(RNG.integers(0, 256, (97, 131, 3), dtype=np.uint8), (0, 0), 5)
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ def test_a_narrower_backbone_survives_too(random_model: Path, tmp_path: Path) ->
 
 
 def test_mask_is_the_networks_argmax(segmenter: Segmenter, random_model: Path) -> None:
-    picture = cv2.resize(PICTURE, segmenter.resolution)
+    image = cv2.resize(IMAGE, segmenter.resolution)
     spec, network = load_network(random_model)
-    rgb = torch.from_numpy(picture[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() / 255
+    rgb = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() / 255
     mean, std = torch.tensor(spec.mean).view(1, 3, 1, 1), torch.tensor(spec.std).view(1, 3, 1, 1)
     with torch.inference_mode():
         probability = network((rgb - mean) / std).softmax(1)[0]
-    result = segmenter(picture)
+    result = segmenter(image)
     best, expected = probability.max(0)
     clear = (probability.topk(2, dim=0).values.diff(dim=0).abs()[0] > 1e-4).numpy()
     assert clear.mean() > 0.95
@@ -78,25 +78,25 @@ def test_mask_is_the_networks_argmax(segmenter: Segmenter, random_model: Path) -
 
 
 @pytest.mark.parametrize("shape", [(97, 131, 3), (33, 65, 3), (240, 320, 3), (50, 40)])
-def test_result_has_the_size_of_the_picture(segmenter: Segmenter, shape: tuple[int, ...]) -> None:
+def test_result_has_the_size_of_the_image(segmenter: Segmenter, shape: tuple[int, ...]) -> None:
     result = segmenter(RNG.integers(0, 256, shape, dtype=np.uint8))
     assert result.mask.shape == result.confidence.shape == shape[:2]
     assert result.mask.dtype == result.confidence.dtype == np.uint8
 
 
-def test_a_batch_gives_what_single_pictures_give(segmenter: Segmenter) -> None:
-    pictures = [PICTURE, PICTURE[:, ::-1], cv2.resize(PICTURE, (64, 48))]
-    for picture, result in zip(pictures, segmenter.infer(pictures)):
-        alone = segmenter(picture)
-        again = result.resized((picture.shape[1], picture.shape[0]))
+def test_a_batch_gives_what_single_images_give(segmenter: Segmenter) -> None:
+    images = [IMAGE, IMAGE[:, ::-1], cv2.resize(IMAGE, (64, 48))]
+    for image, result in zip(images, segmenter.infer(images)):
+        alone = segmenter(image)
+        again = result.resized((image.shape[1], image.shape[0]))
         assert (again.mask == alone.mask).mean() > 0.999
 
 
 @pytest.mark.parametrize("size", [(480, 360), (560, 304), (240, 180), (213, 120)])
 def test_shrinking_averages_what_it_leaves_out(size: tuple[int, int]) -> None:
-    picture = np.tile(np.array([[0, 255], [255, 0]], np.uint8)[..., None], (360, 640, 3))
+    image = np.tile(np.array([[0, 255], [255, 0]], np.uint8)[..., None], (360, 640, 3))
     place = np.empty((size[1], size[0], 3), np.uint8)
-    bring_to_size(picture, place)
+    bring_to_size(image, place)
     # A chessboard of single pixels is grey from afar; picking pixels, as bilinear does, would show its squares.
     assert abs(place.astype(int) - 127.5).max() <= 1
 
@@ -112,15 +112,15 @@ def test_planes_at_another_size_are_nearest_neighbours(segmenter: Segmenter) -> 
 def test_resolution_is_the_callers_choice(random_model: Path) -> None:
     segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", "96x64")
     assert segmenter.resolution == (96, 64)
-    assert segmenter.infer([PICTURE])[0].mask.shape == (64, 96)
+    assert segmenter.infer([IMAGE])[0].mask.shape == (64, 96)
 
 
 @pytest.mark.parametrize(
-    "picture", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+    "image", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
 )
-def test_what_is_no_picture_is_refused(segmenter: Segmenter, picture: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected a uint8 picture"):
-        segmenter(picture)
+def test_what_is_no_image_is_refused(segmenter: Segmenter, image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected a uint8 image"):
+        segmenter(image)
 
 
 def test_unknown_model_names_those_there_are() -> None:
@@ -243,10 +243,10 @@ def test_colours_and_overlay() -> None:
     assert colors[0, 1].tolist() == [128, 64, 128]
     assert colors[1, 0].tolist() == [192, 128, 0]
     assert colors[1, 1].tolist() == [0, 0, 0]
-    picture = np.full((2, 2, 3), 100, np.uint8)
-    assert (overlay(picture, mask, table, 0.0) == picture).all()
-    assert (overlay(picture, mask, table, 1.0) == colors).all()
-    assert overlay(picture, mask, table, 0.5)[0, 1].tolist() == [114, 82, 114]
+    image = np.full((2, 2, 3), 100, np.uint8)
+    assert (overlay(image, mask, table, 0.0) == image).all()
+    assert (overlay(image, mask, table, 1.0) == colors).all()
+    assert overlay(image, mask, table, 0.5)[0, 1].tolist() == [114, 82, 114]
 
 
 def test_spec_of_the_fixture(random_model: Path) -> None:

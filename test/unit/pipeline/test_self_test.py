@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every shipped model has a picture that tells a right engine from a wrong one, and its mask fits its weights."""
+"""Every shipped model has an image that tells a right engine from a wrong one, and its mask fits its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from canet_ros.cli import main
 from canet_ros.model.model_folder import ModelError, available_models, find_model, load_network, save_model
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.self_test import MASK_FILE, PICTURE_FILE, self_test
+from canet_ros.pipeline.self_test import IMAGE_FILE, MASK_FILE, self_test
 
 LITE = "canet_lite-mobilenet_v2-camvid"
 Images = NDArray[np.uint8]
@@ -67,7 +67,7 @@ class Wrong:
     ) -> None:
         engine = segmenter.engine
         self.name, self.device, self.precision, self.reason = engine.name, engine.device, "fp32", ""
-        self.passed_over, self.most_at_once = engine.passed_over, engine.most_at_once
+        self.fallback_reasons, self.most_at_once = engine.fallback_reasons, engine.most_at_once
         self._engine, self._before, self._after = engine, before, after
 
     def run(self, images: Images) -> tuple[Images, Images]:
@@ -98,50 +98,50 @@ def test_random_weights_do_not_pass(lite: Segmenter, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     spec, _ = load_network(lite.folder)
     save_model(folder, spec, spec.build_network())
-    for name in (PICTURE_FILE, MASK_FILE):
+    for name in (IMAGE_FILE, MASK_FILE):
         shutil.copy(lite.folder / name, folder / name)
     assert not self_test(Segmenter.load(folder, "cpu", "torch", "fp32")).passed
 
 
-def test_a_model_without_a_picture_says_so(segmenter: Segmenter) -> None:
+def test_a_model_without_an_image_says_so(segmenter: Segmenter) -> None:
     found = self_test(segmenter)
     assert found.absent
     assert found.passed
     assert "canet export --selftest" in str(found)
 
 
-def test_the_command_makes_picture_and_mask(
+def test_the_command_makes_image_and_mask(
     lite: Segmenter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = Path(shutil.copytree(lite.folder, tmp_path / "model"))
-    for name in (PICTURE_FILE, MASK_FILE):
+    for name in (IMAGE_FILE, MASK_FILE):
         (folder / name).unlink()
-    shutil.copy(lite.folder / PICTURE_FILE, tmp_path / "street.png")
+    shutil.copy(lite.folder / IMAGE_FILE, tmp_path / "street.png")
     (tmp_path / "pictures").mkdir()
     shutil.move(tmp_path / "street.png", tmp_path / "pictures")
     assert main(["export", "--model", str(folder), "--selftest", str(tmp_path / "pictures")]) == 0
-    assert PICTURE_FILE in capsys.readouterr().out
+    assert IMAGE_FILE in capsys.readouterr().out
     found = self_test(Segmenter.load(folder, "cpu", "torch", "fp32"))
     assert found.agreement is not None
     assert found.agreement > 0.999
 
 
 @pytest.mark.parametrize("damage", ["no mask", "broken", "other size"])
-def test_a_broken_test_picture_is_a_broken_model(
+def test_a_broken_test_image_is_a_broken_model(
     segmenter: Segmenter, tmp_path: Path, damage: str, lite: Segmenter
 ) -> None:
     folder = Path(shutil.copytree(lite.folder, tmp_path / "model"))
     if damage == "no mask":
         (folder / MASK_FILE).unlink()
     elif damage == "broken":
-        (folder / PICTURE_FILE).write_bytes((folder / PICTURE_FILE).read_bytes()[:5000])
+        (folder / IMAGE_FILE).write_bytes((folder / IMAGE_FILE).read_bytes()[:5000])
     else:
-        shutil.copy(folder / PICTURE_FILE, folder / MASK_FILE)
+        shutil.copy(folder / IMAGE_FILE, folder / MASK_FILE)
     with pytest.raises(ModelError, match="selftest"):
         self_test(Segmenter(lite.spec, lite.engine, lite.resolution, folder, ""))
 
 
-def test_a_picture_that_tells_nothing_is_refused(
+def test_an_image_that_tells_nothing_is_refused(
     random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
 
@@ -150,7 +150,7 @@ def test_a_picture_that_tells_nothing_is_refused(
     (tmp_path / "pictures").mkdir()
     shutil.move(tmp_path / "grey.png", tmp_path / "pictures")
     assert main(["export", "--model", str(folder), "--selftest", str(tmp_path / "pictures")]) == 1
-    assert "more telling pictures" in capsys.readouterr().err
+    assert "more telling images" in capsys.readouterr().err
 
 
 def test_at_very_few_pixels_nothing_is_asked() -> None:

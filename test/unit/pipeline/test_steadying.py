@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from canet_ros.pipeline.segmenter import Segmentation
-from canet_ros.pipeline.temporal_filter import LONGEST_GAP_NS, MOVED_PX, SURE, Steadying
+from canet_ros.pipeline.temporal_filter import LONGEST_GAP_NS, MOVED_PX, SURE, TemporalFilter
 from canet_ros.simulation import StreetDrive
 
 PERIOD_NS = 33_000_000
@@ -21,28 +21,28 @@ def scene(blob: int = ROAD, confidence: int = SURE - 1, size: int = 20) -> Segme
     return Segmentation(mask, sure)
 
 
-def shown(steady: Steadying, *scenes: Segmentation) -> list[int]:
-    """The blob's class in each of successive pictures."""
+def shown(steady: TemporalFilter, *scenes: Segmentation) -> list[int]:
+    """The blob's class in each of successive images."""
     return [int(steady(s, (number + 1) * PERIOD_NS).mask[7, 7]) for number, s in enumerate(scenes)]
 
 
 def test_an_unsure_class_is_shown_when_it_stays_and_a_sure_one_at_once() -> None:
-    assert shown(Steadying(), scene(), scene(CAR), scene(), scene(CAR), scene(CAR), scene(CAR)) == [
+    assert shown(TemporalFilter(), scene(), scene(CAR), scene(), scene(CAR), scene(CAR), scene(CAR)) == [
         ROAD, ROAD, ROAD, ROAD, CAR, CAR,
     ]  # fmt: skip
-    assert shown(Steadying(), scene(), scene(CAR, SURE), scene(ROAD, SURE)) == [ROAD, CAR, ROAD]
+    assert shown(TemporalFilter(), scene(), scene(CAR, SURE), scene(ROAD, SURE)) == [ROAD, CAR, ROAD]
 
 
-def test_what_vanishes_is_gone_in_the_second_picture_without_it() -> None:
+def test_what_vanishes_is_gone_in_the_second_image_without_it() -> None:
     for confidence in (0, SURE - 1):
         assert (
-            shown(Steadying(), scene(CAR), scene(), scene(ROAD, confidence), scene(ROAD, confidence))[-1]
+            shown(TemporalFilter(), scene(CAR), scene(), scene(ROAD, confidence), scene(ROAD, confidence))[-1]
             == ROAD
         )
 
 
 def test_an_area_that_changes_as_one_is_shown_at_once() -> None:
-    steady, moved = Steadying(), scene()
+    steady, moved = TemporalFilter(), scene()
     moved.mask[5 : 5 + MOVED_PX, 5 : 5 + MOVED_PX] = CAR
     moved.confidence[:] = 0
     steady(scene(), PERIOD_NS)
@@ -50,25 +50,25 @@ def test_an_area_that_changes_as_one_is_shown_at_once() -> None:
 
 
 def test_a_held_pixel_keeps_its_confidence() -> None:
-    steady = Steadying()
+    steady = TemporalFilter()
     steady(scene(ROAD, 200), PERIOD_NS)
     assert steady(scene(CAR, 77), 2 * PERIOD_NS).confidence[7, 7] == 200
 
 
 @pytest.mark.parametrize("stamp_ns", [10 * PERIOD_NS + LONGEST_GAP_NS + 1, 9 * PERIOD_NS, 10 * PERIOD_NS, 0])
 def test_a_stamp_that_jumps_begins_anew(stamp_ns: int) -> None:
-    steady = Steadying()
+    steady = TemporalFilter()
     steady(scene(), 10 * PERIOD_NS)
     assert steady(scene(CAR), stamp_ns).mask[7, 7] == CAR
 
 
-def test_pictures_without_stamps_follow_each_other() -> None:
-    steady = Steadying()
+def test_images_without_stamps_follow_each_other() -> None:
+    steady = TemporalFilter()
     assert [int(steady(s, 0).mask[7, 7]) for s in (scene(), scene(CAR), scene(CAR))] == [ROAD, ROAD, CAR]
 
 
 def test_a_cut_and_another_size_begin_anew() -> None:
-    steady = Steadying()
+    steady = TemporalFilter()
     steady(scene(), PERIOD_NS)
     other = Segmentation(np.full((20, 30), CAR, np.uint8), np.zeros((20, 30), np.uint8))
     assert (steady(other, 2 * PERIOD_NS).mask == CAR).all()
@@ -78,10 +78,10 @@ def test_a_cut_and_another_size_begin_anew() -> None:
 
 
 def test_flicker_on_the_drawn_street_is_more_than_halved_and_no_class_is_lost() -> None:
-    """The truth with classes that come for one picture where the network would be unsure."""
+    """The truth with classes that come for one image where the network would be unsure."""
     drive, random = StreetDrive(7, 320, 240, 30.0), np.random.default_rng(0)
     truths = [drive.frame(index).labels for index in range(10)]
-    steady, found, calm = Steadying(), [], []
+    steady, found, calm = TemporalFilter(), [], []
     for index, truth in enumerate(truths):
         wrong = random.random(truth.shape) < 0.03
         mask = np.where(wrong, random.integers(0, 11, truth.shape), truth).astype(np.uint8)

@@ -353,7 +353,7 @@ def with_thumbnail(jpeg):
 
 
 def claiming(data, width, height):
-    """The picture with another size in its header."""
+    """The image with another size in its header."""
     changed = bytearray(data)
     if data.startswith(b"\x89PNG"):
         changed[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages that nobody would send by mistake: each gives the picture that it holds or an ImageMessageError, and soon.
+"""Messages that nobody would send by mistake: each gives the image that it holds or an ImageMessageError, and soon.
 
 A few hundred examples of each kind here; CANET_TEST_EXAMPLES=100000 makes more, and as a program this file is a
 coverage-guided fuzzer: ``python test/unit/ros/test_messages_of_strangers.py -max_total_time=1800`` (takes atheris).
@@ -93,7 +93,7 @@ def pixel_of(message: Image, row: int, column: int) -> list[int]:
 
 
 def check_picture(message: Image | CompressedImage) -> np.ndarray | None:
-    """The picture, if it is one; whatever else comes out is a failure, and so are other pixels than were sent."""
+    """The image, if it is one; whatever else comes out is a failure, and so are other pixels than were sent."""
     convert = decode_image if isinstance(message, Image) else decode_compressed
     start_s = time.process_time()
     try:

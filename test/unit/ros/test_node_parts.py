@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.model.class_table import ClassTable
-from canet_ros.pipeline.camera_transform import Region, View
+from canet_ros.pipeline.camera_transform import CameraTransform, Region
 from canet_ros.ros.camera import CameraInput
 from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
@@ -166,8 +166,13 @@ def test_label_info_names_255_where_masks_can_hold_it() -> None:
     assert class_map(classes, can_be_unlabelled=False) == [(0, "road"), (1, "sky")]
     assert class_map(classes, can_be_unlabelled=True) == [(0, "road"), (1, "sky"), (255, "unlabelled")]
     ignored = np.zeros((4, 4), np.uint8)
-    views = (View(), View(rotation=90), View(region=Region(0, 0, 16, 16)), View(ignored=ignored))
-    assert [view.leaves_unlabelled for view in views] == [False, False, True, True]
+    transforms = (
+        CameraTransform(),
+        CameraTransform(rotation=90),
+        CameraTransform(region=Region(0, 0, 16, 16)),
+        CameraTransform(ignored=ignored),
+    )
+    assert [transform.leaves_unlabelled for transform in transforms] == [False, False, True, True]
 
 
 def test_topics_beside_the_camera() -> None:
