@@ -69,7 +69,7 @@ endif
 $(TEST_READY): $(DEMO_READY)
 	@echo "adding to $(VENV) what tests take, once: 1.5 GB; 6 GB and longer where PyTorch comes with CUDA"
 	@$(PIP) "$(TORCH)" | $(FETCHED)
-	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,labels,onnxruntime,benchmark,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
+	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,labels,onnxruntime,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
 	@touch $@
 
 demo: $(DEMO_READY)
@@ -111,7 +111,7 @@ test-oldest: .venv-oldest/ready
 	@echo "setting up .venv-oldest, once: 6 GB"
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --disable-pip-version-check \
-		--editable ".[openvino,onnxruntime,bags,benchmark,test,torch]" --constraint test/oldest.txt | $(FETCHED)
+		--editable ".[openvino,onnxruntime,bags,test,torch]" --constraint test/oldest.txt | $(FETCHED)
 	@touch $@
 
 docs: $(VENV)/ready-docs

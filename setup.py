@@ -50,7 +50,6 @@ setup(
             "tensorrt-rtx-cu12-libs>=1.7; platform_machine == 'x86_64'",
         ],
         "int8": ["nncf>=2.14", "onnx>=1.15"],
-        "benchmark": ["matplotlib>=3.5"],
         "torch": ["torch>=2.3"],
         "training": ["matplotlib>=3.5", "onnx>=1.15", "torch>=2.3"],
         "bags": ["lz4>=4", "mcap>=1.6", "rosbags>=0.11.6", "zstandard>=0.21"],

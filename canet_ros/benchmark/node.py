@@ -46,7 +46,6 @@ def measure_node(
     engine: str,
     precision: str,
     frames: int,
-    memory_frames: int,
 ) -> dict[str, Any]:
     """Latency by stage, sustained rate, start-up time and memory of the node, and the same of a plain node.
 
@@ -90,8 +89,6 @@ def measure_node(
             probe.listen(1, ("mask",))
             figures["sustained"] = probe.sustained(node, max(3.0, frames / RATE_HZ))
             figures["memory_mb"] = node.memory_mb()
-            if memory_frames:
-                figures["memory_growth"] = _memory_growth(probe, node, memory_frames)
         with _running(_node_command(parameters, CAMERAS), probe, CAMERAS) as node:
             cpu_s, rounds = node.cpu_s(), max(3, frames // CAMERAS)
             latencies, engines = probe.latencies(CAMERAS, rounds, engine_ms)
@@ -138,16 +135,6 @@ def _plain_command(model: Path, size: str) -> list[str]:
 def _spread(values_ms: Sequence[float]) -> dict[str, float]:
     median, p95 = np.percentile(values_ms, (50, 95))
     return {"median": float(median), "p95": float(p95), "min": float(min(values_ms))}
-
-
-def _memory_growth(probe: _Probe, node: _NodeProcess, frames: int) -> dict[str, float]:
-    """Resident memory after a tenth of the frames and after all of them."""
-    sizes_mb = []
-    for i in tqdm(range(frames), desc="memory", unit="frame", disable=None):
-        probe.round_trip_ms(1)
-        if i in (frames // 10, frames - 1):
-            sizes_mb.append(node.memory_mb())
-    return {"frames": frames, "from_mb": sizes_mb[0], "to_mb": sizes_mb[-1]}
 
 
 class _NodeProcess(ChildProcess):

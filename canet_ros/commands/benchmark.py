@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 from collections.abc import Sequence
@@ -16,8 +15,7 @@ from canet_ros.benchmark.engines import Case, measure_engines
 from canet_ros.benchmark.operations import gpu_names
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
-from canet_ros.files import require_image_format, require_new, require_writable, write_json
-from canet_ros.hints import pip_install
+from canet_ros.files import require_new, require_writable, write_json
 from canet_ros.machine import describe_benchmark_machine
 from canet_ros.model.model_folder import Resolution, find_model, load_spec, parse_resolution
 from canet_ros.names import ENGINES, PRECISIONS
@@ -70,12 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", type=int, default=30, help="with --node: frames per measurement (default: 30)"
     )
     parser.add_argument(
-        "--memory-frames",
-        type=int,
-        default=0,
-        help="with --node: frames for measuring memory growth (default: 0)",
-    )
-    parser.add_argument(
         "--report",
         type=Path,
         metavar="DIR",
@@ -97,7 +89,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance", type=float, default=0.15, help="with --against: accepted increase (default: 0.15)"
     )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a bar chart")
     add_force_argument(parser)
 
 
@@ -122,10 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         measure_everything(arguments.model[0], arguments.device, arguments.report, arguments.minutes)
         print(arguments.report / "report.md")
         return 0
-    if arguments.plot and importlib.util.find_spec("matplotlib") is None:
-        raise ModuleNotFoundError(f"--plot requires matplotlib: {pip_install('matplotlib')}")
-    require_image_format(arguments.plot)
-    require_writable(arguments.json, arguments.plot, replace=arguments.force)
+    require_writable(arguments.json, replace=arguments.force)
     models = [find_model(name) for name in arguments.model]
     own = load_spec(models[0]).resolution
     resolutions = [given or camera_resolution(own, CAMERA_SIZE) for given in arguments.resolution or [own]]
@@ -140,24 +128,13 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.engine[0],
             arguments.precision[0],
             arguments.frames,
-            arguments.memory_frames,
         )
         print(json.dumps(figures["node"], indent=2))
     else:
         _measure_engines(arguments, models, resolutions, figures)
         print(table(figures["engines"]))
-        for row in figures.get("around_network", []):
-            print(
-                f"{row['model']} at {row['resolution']}: {row['graph_ms']:.1f} ms outside the network "
-                f"(plain implementation {row['plain_graph_ms']:.1f} ms), {row['resize_ms']:.1f} ms to resize "
-                f"{CAMERA_SIZE[0]}x{CAMERA_SIZE[1]}"
-            )
     if arguments.json:
         write_json(arguments.json, figures)
-    if arguments.plot:
-        from canet_ros.benchmark.plot import plot
-
-        plot(figures, arguments.plot)
     if baseline is None:
         return 0
     worse = regressions(figures, baseline, arguments.tolerance)
@@ -171,7 +148,7 @@ def _measure_engines(
     resolutions: Sequence[Resolution],
     figures: dict[str, Any],
 ) -> None:
-    """Fill in the figures of engines and, with OpenVINO, of the graph around the network."""
+    """Fill in the figures of engines."""
     images = find_split(arguments.data, arguments.split) if arguments.data else []
     limit_s = arguments.minutes * 60
     cases = [
@@ -187,18 +164,6 @@ def _measure_engines(
             write_json(arguments.json, figures)
 
     figures["engines"] = measure_engines(cases, arguments.rounds, images, limit_s, save)
-    if importlib.util.find_spec("openvino") and importlib.util.find_spec("torch"):
-        from canet_ros.benchmark.around_network import measure_around_network
-
-        figures["around_network"] = [
-            {
-                "model": load_spec(model).name,
-                "resolution": f"{resolution[0]}x{resolution[1]}",
-                **measure_around_network(model, resolution, CAMERA_SIZE, arguments.rounds, limit_s),
-            }
-            for model, resolution in itertools.product(models, resolutions)
-            if load_spec(model).onnx is None
-        ]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

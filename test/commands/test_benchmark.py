@@ -20,11 +20,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_engines(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
-    file, plot = tmp_path / "figures.json", tmp_path / "figures.png"
+    file = tmp_path / "figures.json"
     arguments = ["--engine", "openvino", "onnxruntime", "--precision", "fp32", "bf16", "--rounds", "2"]
     arguments += ["--resolution", "96x64", "--batch", "1", "2"]
-    arguments += ["--json", str(file), "--plot", str(plot)]
+    arguments += ["--json", str(file)]
     assert main(["benchmark", "--model", str(random_model), *arguments]) == 0
     figures = json.loads(file.read_text())
     assert figures["machine"]["cores"] >= 1
@@ -40,9 +39,6 @@ def test_engines(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert row["gflops"] == pytest.approx(row["gflop"] * row["fps"])
     refused = [row for row in figures["engines"] if "error" in row]
     assert {row["engine"] for row in refused} >= {"onnxruntime"}
-    (around,) = figures["around_network"]
-    assert (around["resolution"], around["graph_ms"] > 0, around["resize_ms"] > 0) == ("96x64", True, True)
-    assert plot.read_bytes().startswith(b"\x89PNG")
     assert "| plain PyTorch |" in capsys.readouterr().out
 
 
@@ -82,14 +78,13 @@ def test_the_baseline_is_read_before_measuring(tmp_path: Path, capsys: pytest.Ca
 def test_node(random_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
     file = tmp_path / "figures.json"
-    arguments = ["--engine", "torch", "--precision", "fp32", "--frames", "4", "--memory-frames", "12"]
+    arguments = ["--engine", "torch", "--precision", "fp32", "--frames", "4"]
     assert main(["benchmark", "--node", "--model", str(random_model), *arguments, "--json", str(file)]) == 0
     node = json.loads(file.read_text())["node"]
     assert node["latency_ms"]["median"] > node["engine_ms"]["min"] > 0
     assert set(node["stages_ms"]) == {"transport", "wait", "convert", "inference", "publish", "transport out"}
     assert all(value == value for value in node["stages_ms"].values())
     assert 0 < node["sustained"]["rate_out_hz"] <= 1.1 * node["sustained"]["rate_in_hz"]
-    assert node["memory_growth"]["frames"] == 12
     assert node["memory_mb"] > 50
     assert node["cameras"]["count"] == 4
     assert node["plain_node"]["latency_ms"]["median"] > node["plain_node"]["engine_ms"]["min"]

@@ -59,7 +59,6 @@ FAILURES = [
     "benchmark --model absent",
     "benchmark --rounds 0",
     "benchmark --json text.txt/figures.json",
-    "benchmark --plot figure.unknown",
     "doctor --json text.txt/report.json",
 ]
 

@@ -37,7 +37,6 @@ OUTPUTS = [
     ("import", "--out", "model.yaml", "model.onnx", "weights.safetensors"),
     ("export", "--out", ""),
     ("benchmark", "--json", ""),
-    ("benchmark", "--plot", ""),
     ("benchmark", "--report", "report.json", "report.md", "steps/mine.txt"),
     ("models", "--json", ""),
     ("doctor", "--json", ""),
@@ -88,7 +87,7 @@ QUICK = {
 SUFFIXES = {
     "--video": ".mp4",
     ("labels check", "--out"): ".png",
-    **dict.fromkeys(("--worst", "--confusion", "--reliability", "--plot"), ".png"),
+    **dict.fromkeys(("--worst", "--confusion", "--reliability"), ".png"),
 }
 
 
@@ -167,8 +166,8 @@ def test_what_exists_is_kept_and_named(
     if command in ("segment-bag", "report"):
         request.getfixturevalue("drive")
     out = Path(f"out{SUFFIXES.get((command, option), SUFFIXES.get(option, ''))}")
-    if command == "demo" or (command, option) == ("benchmark", "--plot"):
-        pytest.importorskip("rclpy" if command == "demo" else "matplotlib")
+    if command == "demo":
+        pytest.importorskip("rclpy")
     path = out / file if file else out
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
