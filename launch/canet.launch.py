@@ -15,6 +15,7 @@ from launch.actions import (
     PopLaunchConfigurations,
     PushLaunchConfigurations,
 )
+from launch.substitutions import LaunchConfiguration
 
 from canet_ros.launching.arguments import launch_arguments
 
@@ -38,7 +39,9 @@ def generate_launch_description() -> LaunchDescription:
     declarations = [
         DeclareLaunchArgument(
             argument.name,
-            default_value=argument.default,
+            default_value=LaunchConfiguration(argument.other_name)
+            if argument.other_name
+            else argument.default,
             description=argument.description,
             choices=list(argument.choices) or None,
         )

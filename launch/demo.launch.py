@@ -2,7 +2,7 @@
 """Starts a street camera that publishes synthetic or recorded images, the segmentation node and RViz.
 
 ros2 launch canet_ros demo.launch.py
-ros2 launch canet_ros demo.launch.py input:=/data/drive.mp4 rviz:=false record:=true
+ros2 launch canet_ros demo.launch.py input:=/data/drive.mp4 use_rviz:=false record:=true
 """
 
 from pathlib import Path
@@ -11,8 +11,9 @@ from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
 
-from canet_ros.launching.arguments import DEMO_ARGUMENTS, TRUE_OR_FALSE
+from canet_ros.launching.arguments import DEMO_ARGUMENTS
 from canet_ros.launching.ending import ends_with_this_process
 from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 
@@ -24,23 +25,13 @@ def generate_launch_description() -> LaunchDescription:
         [
             *(
                 DeclareLaunchArgument(
-                    argument.name, default_value=argument.default, description=argument.description
+                    argument.name,
+                    default_value=argument.default,
+                    description=argument.description,
+                    choices=list(argument.choices) or None,
                 )
                 for argument in DEMO_ARGUMENTS
             ),
-            # Other defaults than in canet.launch.py:
-            DeclareLaunchArgument(
-                "image_topics",
-                default_value="['/camera/image_raw']",
-                description="Topic of the street camera",
-            ),
-            DeclareLaunchArgument(
-                "rviz",
-                default_value="true",
-                description="Show images, overlays and masks in RViz",
-                choices=list(TRUE_OR_FALSE),
-            ),
-            OpaqueFunction(function=_check),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "canet.launch.py"))),
             # Last, so that nothing is running yet if canet.launch.py rejects its arguments.
             OpaqueFunction(function=_camera),
@@ -48,35 +39,17 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
-def _check(context: LaunchContext) -> None:
-    rate, source = (context.launch_configurations[argument] for argument in ("rate", "input"))
-    try:
-        valid = 0 < float(rate) <= 1000
-    except ValueError:
-        valid = False
-    if not valid:
-        raise RuntimeError(f"rate: expected Hz above 0 and at most 1000, got {rate!r}")
-    if source and not Path(source).expanduser().exists():
-        raise RuntimeError(f"input: {Path(source).expanduser().absolute()} does not exist")
-
-
 def _camera(context: LaunchContext) -> list[Action]:
     from launch_ros.actions import Node  # here to keep --show-args fast: it imports rclpy
 
     environment = transport_environment(context.environment)
     profile = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
-    source = context.launch_configurations["input"]
     return [
         Node(
             package="canet_ros",
             executable="street_camera",
             namespace="/camera",
-            parameters=[
-                {
-                    "input": str(Path(source).expanduser().absolute()) if source else "",
-                    "rate": float(context.launch_configurations["rate"]),
-                }
-            ],
+            parameters=[{name: LaunchConfiguration(name) for name in ("input", "rate")}],
             additional_env={**profile, **ends_with_this_process()},
             output="screen",
             on_exit=_camera_ended,

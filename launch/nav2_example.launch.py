@@ -46,41 +46,41 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _managers(context: LaunchContext) -> list[Action]:
-    environment = context.environment
-    if not is_installed(environment, "nav2_lifecycle_manager"):
-        advice = apt_install_command(environment, "nav2_lifecycle_manager")
-        log.warning(f"nav2_lifecycle_manager is not installed; the node activates itself: {advice}")
+    if _missing(context, "nav2_lifecycle_manager", "the node activates itself"):
         return []
-    bonds = is_installed(environment, "bondpy")
-    if not bonds:
-        advice = apt_install_command(environment, "bondpy")
-        log.warning(f"bondpy is not installed; the lifecycle manager does not monitor the node: {advice}")
+    no_bonds = _missing(context, "bondpy", "the lifecycle manager does not monitor the node")
     namespace = context.launch_configurations.get("namespace", "")
     return [
         SetLaunchConfiguration("autostart", "false"),
-        _manager("lifecycle_manager_segmentation", namespace, "canet", 4.0 if bonds else 0.0),
+        _manager("lifecycle_manager_segmentation", namespace, "canet", 0.0 if no_bonds else 4.0),
         *_costmap(context),
     ]
 
 
 def _costmap(context: LaunchContext) -> list[Action]:
-    if context.launch_configurations["costmap"].lower() != "true":
+    without = "starting without the costmap"
+    if (
+        context.launch_configurations["costmap"].lower() != "true"
+        or _missing(context, "nav2_costmap_2d", without)
+        or _missing(context, "semantic_segmentation_layer", without, f"build it from {LAYER}")
+    ):
         return []
-    for package in ("nav2_costmap_2d", "semantic_segmentation_layer"):
-        if not is_installed(context.environment, package):
-            from_source = package == "semantic_segmentation_layer"
-            apt = apt_install_command(context.environment, package)
-            advice = f"build it from {LAYER}" if from_source else apt
-            log.warning(f"{package} is not installed; starting without the costmap: {advice}")
-            return []
-    file = context.launch_configurations["costmap_file"]
     from launch_ros.actions import Node
 
+    file = context.launch_configurations["costmap_file"]
     return [
         Node(package="nav2_costmap_2d", executable="nav2_costmap_2d", parameters=[file], output="screen"),
         # Nav2's standalone costmap node has no bond.
         _manager("lifecycle_manager_costmap", "", "costmap/costmap", 0.0),
     ]
+
+
+def _missing(context: LaunchContext, package: str, consequence: str, advice: str = "") -> bool:
+    if is_installed(context.environment, package):
+        return False
+    advice = advice or apt_install_command(context.environment, package)
+    log.warning(f"{package} is not installed; {consequence}: {advice}")
+    return True
 
 
 def _manager(name: str, namespace: str, managed: str, bond_timeout_s: float) -> Action:

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 
+from canet_ros.demo.processes import ChildProcess
 from canet_ros.hints import see_docs
-from canet_ros.launching.ending import ask_to_end_with_parent
 
 # Marks our lines among those that libraries print while loading.
 _MARK = "canet-doctor-finding "
@@ -52,29 +50,12 @@ class Probe:
 def run_probe(probe: Probe) -> list[Finding]:
     """Findings of the probe; if it crashed, hung or raised, that is the last finding."""
     command = [sys.executable, "-m", "canet_ros.doctor.probes", *probe.name]
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as out,
-        tempfile.TemporaryFile("w+", errors="replace") as err,
-    ):
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-            preexec_fn=ask_to_end_with_parent,
-        )
+    with ChildProcess(probe.subject, command) as process:
         try:
             status: int | None = process.wait(probe.limit_s)
         except subprocess.TimeoutExpired:
             status = None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        out.seek(0)
-        err.seek(0)
-        lines, errors = out.read().splitlines(), err.read().strip().splitlines()
+    lines = process.output().strip().splitlines()
     found = [Finding(**json.loads(line[len(_MARK) :])) for line in lines if line.startswith(_MARK)]
     if status == 0:
         return found
@@ -83,7 +64,7 @@ def run_probe(probe: Probe) -> list[Finding]:
     elif status < 0:
         how = f"was killed by {signal.Signals(-status).name}"
     else:
-        how = errors[-1] if errors else f"ended with status {status}"
+        how = lines[-1] if lines and not lines[-1].startswith(_MARK) else f"ended with status {status}"
     return [*found, Finding(probe.subject, probe.verdict, how, see_docs("install.md"))]
 
 

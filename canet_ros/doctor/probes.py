@@ -16,24 +16,18 @@ from pathlib import Path
 
 from canet_ros.doctor.finding import Finding, emit
 from canet_ros.hints import canet_command, engine_module, install_engine, see_docs
-from canet_ros.launching.network import (
-    DISCOVERY_VARIABLES,
-    environment_problems,
-    receive_buffer_limit_bytes,
-)
+from canet_ros.launching.network import DISCOVERY_VARIABLES, environment_problems
 from canet_ros.launching.transport import (
     CYCLONEDDS_VARIABLE,
     ENOUGH_SHARED_MEMORY_BYTES,
     PROFILE_VARIABLES,
     free_shared_memory_bytes,
-    left_shared_memory,
     shared_memory_problem,
     transport_environment,
 )
 from canet_ros.machine import installed_version
 
 MIN_RECEIVED_FRACTION = 0.99  # of the images of a stream
-MAX_ORPHANED_BYTES = 256 * 2**20  # eight segments of our profile
 # By major version of rclpy, if ROS_DISTRO is not set.
 _DISTROS = {"3": "humble", "7": "jazzy", "9": "kilted"}
 
@@ -125,15 +119,6 @@ def transport() -> Iterator[Finding]:
     """Check image transport between processes in the user's environment and, if it fails, with our settings."""
     from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
 
-    orphaned, orphaned_bytes = left_shared_memory()
-    if orphaned_bytes > MAX_ORPHANED_BYTES:
-        yield Finding(
-            "shared memory",
-            "note",
-            f"{orphaned_bytes / 2**20:.0f} MiB of /dev/shm belong to {orphaned} segments of killed ROS processes; "
-            f"{free_shared_memory_bytes() / 2**20:.0f} MiB are free",
-            "stop your ROS processes, then rm /dev/shm/fastdds_* /dev/shm/fastrtps_* (or: fastdds shm clean)",
-        )
     subject = "camera images between processes"
     stream = ImageStream()
     try:
@@ -156,26 +141,19 @@ def transport() -> Iterator[Finding]:
         return
     cyclone = variable == CYCLONEDDS_VARIABLE
     text += f"; {ours.received} with our settings for {'Cyclone' if cyclone else 'Fast'} DDS"
+    verdict, advice = "note", see_docs("transport.md")
     if ours.received_fraction >= MIN_RECEIVED_FRACTION:
-        processes = "receives" if cyclone else "publishes"
-        first = "" if cyclone else ", your camera driver first"
-        yield Finding(
-            subject,
-            "note",
-            f"{text}, latency {ours.latency_p50_ms:.0f} ms",
-            f"in every process that {processes} images{first}: export {variable}={shlex.quote(environment[variable])}",
-        )
-        return
-    verdict = "note" if ours.received else "missing"
-    if cyclone:
-        text += f"; net.core.rmem_max is {receive_buffer_limit_bytes()} bytes"
-        advice = f"sudo sysctl -w net.core.rmem_max=16777216; {see_docs('transport.md')}"
-    else:
+        text += f", latency {ours.latency_p50_ms:.0f} ms"
+        processes = "receives images" if cyclone else "publishes images, your camera driver first"
+        setting = f"{variable}={shlex.quote(environment[variable])}"
+        advice = f"in every process that {processes}: export {setting}"
+    elif not ours.received:
+        verdict = "missing"
+    elif cyclone:
+        advice = f"sudo sysctl -w net.core.rmem_max=16777216; {advice}"
+    if not cyclone and free_shared_memory_bytes() < ENOUGH_SHARED_MEMORY_BYTES:
         text += f"; /dev/shm has {free_shared_memory_bytes() / 2**20:.0f} MiB free"
-        roomy = free_shared_memory_bytes() >= ENOUGH_SHARED_MEMORY_BYTES
-        advice = (
-            see_docs("transport.md") if roomy else "start the container with --shm-size=512m or --ipc=host"
-        )
+        advice += "; start the container with --shm-size=512m or --ipc=host"
     yield Finding(subject, verdict, text, advice)
 
 

@@ -25,12 +25,14 @@ class Argument:
     Attributes:
         default: as shown by ``ros2 launch --show-args``.
         choices: allowed values; empty: any.
+        other_name: an argument with the same meaning, whose value is the default.
     """
 
     name: str
     default: str
     description: str
     choices: tuple[str, ...] = ()
+    other_name: str = ""
 
 
 OWN_ARGUMENTS = (
@@ -39,7 +41,9 @@ OWN_ARGUMENTS = (
     Argument("use_sim_time", "false", "Take the time from /clock", TRUE_OR_FALSE),
     Argument("log_level", "info", "Log level of the node", ("debug", "info", "warn", "error", "fatal")),
     Argument("respawn", "false", "Restart the node after 2 s when it exits", TRUE_OR_FALSE),
+    Argument("use_respawn", "", "The same as respawn, with Nav2's name", TRUE_OR_FALSE, "respawn"),
     Argument("rviz", "false", "Show images, overlays and masks in RViz", TRUE_OR_FALSE),
+    Argument("use_rviz", "", "The same as rviz, with Nav2's name", TRUE_OR_FALSE, "rviz"),
     Argument(
         "rviz_config", "", "RViz configuration; empty: the shipped one, with the topics of image_topics"
     ),
@@ -51,9 +55,12 @@ OWN_ARGUMENTS = (
     ),
     Argument("record_required", "true", "End the launch if recording fails or ends", TRUE_OR_FALSE),
 )
+# Arguments of demo.launch.py, some with other defaults than in canet.launch.py.
 DEMO_ARGUMENTS = (
     Argument("input", "", "Image, folder of images, video or rosbag2 to publish; empty: a synthetic street"),
     Argument("rate", "10.0", "Camera images per second, Hz"),
+    Argument("image_topics", "['/camera/image_raw']", "Topic of the street camera"),
+    Argument("rviz", "true", "Show images, overlays and masks in RViz", TRUE_OR_FALSE),
 )
 _DEFAULTS: dict[str, Value] = {spec.name: spec.default for spec in PARAMETERS}
 # Launch configurations that launch and launch_ros use themselves.
@@ -83,8 +90,6 @@ def given_parameters(given: Mapping[str, str], node: str = "/canet", alone: bool
     values = {spec.name: spec.parse(given[spec.name]) for spec in PARAMETERS if spec.name in given}
     _check_combination({**_DEFAULTS, **values} if alone else values, node)
     if "use_sim_time" in given:
-        if given["use_sim_time"] not in TRUE_OR_FALSE:
-            raise ValueError(f"use_sim_time: expected true or false, got {given['use_sim_time']!r}")
         values["use_sim_time"] = given["use_sim_time"].lower() == "true"
     return values
 

@@ -44,23 +44,16 @@ def ends_with_this_process() -> dict[str, str]:
 
 def end_with_parent() -> None:
     """Receive SIGTERM when the parent ends, if it used ``ends_with_this_process``."""
-    parent = os.environ.get(_PARENT)
     # Under a debugger or a shell, the parent is another process.
-    if parent != str(os.getppid()):
-        return
-    if not ask_to_end_with_parent():
-        return
-    if parent != str(os.getppid()):  # the parent ended before the request
-        os._exit(0)
+    if os.environ.get(_PARENT) == str(os.getppid()):
+        ask_to_end_with_parent()
+        if os.environ[_PARENT] != str(os.getppid()):  # the parent ended before the request
+            os._exit(0)
 
 
-def ask_to_end_with_parent() -> bool:
-    """Request SIGTERM from Linux when the parent ends (prctl(2)); False: not supported."""
-    try:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    except AttributeError:  # not Linux
-        return False
-    return True
+def ask_to_end_with_parent() -> None:
+    """Request SIGTERM from Linux when the parent ends (prctl(2))."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def ending_with_parent(command: list[str]) -> list[str]:

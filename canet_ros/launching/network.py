@@ -6,28 +6,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import socket
 import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from pathlib import Path
 
 from canet_ros.hints import see_docs
-from canet_ros.launching.transport import (
-    CYCLONEDDS_VARIABLE,
-    FASTDDS_VARIABLES,
-    middleware,
-    profile_variable,
-)
+from canet_ros.launching.transport import FASTDDS_VARIABLES, middleware, profile_variable
 
 # netdevice(7)
 _SIOCGIFFLAGS, _SIOCGIFADDR, _IFF_RUNNING = 0x8913, 0x8915, 0x40
 _MAX_DOMAIN_ID = 232  # RTPS 9.6.2.3: higher ids give invalid ports
 _RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
-_MIN_RECEIVE_BUFFER = re.compile(
-    r"""<SocketReceiveBufferSize[^>]*\bmin\s*=\s*["']\s*([\d.]+)\s*([kMG]?)i?B""", re.IGNORECASE
-)
 DISCOVERY_VARIABLES = (
     "ROS_AUTOMATIC_DISCOVERY_RANGE",
     "ROS_LOCALHOST_ONLY",
@@ -68,8 +58,6 @@ def environment_problems(environment: Mapping[str, str] | None = None) -> list[s
     if "fastrtps" in middleware(variables):
         found = {name: _profile_problem(name, variables) for name in FASTDDS_VARIABLES}
         problems = [f"{name}: {text}" for name, text in found.items() if text]
-    elif "cyclonedds" in middleware(variables) and (text := _socket_buffer_problem(variables)):
-        problems = [f"{CYCLONEDDS_VARIABLE}: {text}"]
     domain_id = variables.get("ROS_DOMAIN_ID", "")
     if domain_id and not (domain_id.isdecimal() and int(domain_id) <= _MAX_DOMAIN_ID):
         problems.append(f"ROS_DOMAIN_ID is {domain_id!r}: expected 0 to {_MAX_DOMAIN_ID}")
@@ -83,48 +71,15 @@ def environment_problems(environment: Mapping[str, str] | None = None) -> list[s
     return problems
 
 
-def _socket_buffer_problem(variables: Mapping[str, str]) -> str:
-    """Message if Cyclone DDS is configured to require a larger socket buffer than Linux grants; empty: no."""
-    settings = variables.get(CYCLONEDDS_VARIABLE, "")
-    if "<" not in settings:  # files
-        paths = [Path(path.removeprefix("file://")) for path in settings.split(",") if path]
-        settings = "".join(path.read_text(errors="replace") for path in paths if path.is_file())
-    demanded = _MIN_RECEIVE_BUFFER.search(settings)
-    limit_bytes = receive_buffer_limit_bytes()
-    if demanded is None or not limit_bytes:
-        return ""
-    wanted_bytes = round(float(demanded[1]) * 2 ** {"": 0, "k": 10, "m": 20, "g": 30}[demanded[2].lower()])
-    if wanted_bytes <= 2 * limit_bytes:  # Linux doubles the requested size for its bookkeeping
-        return ""
-    return (
-        f"Cyclone DDS does not start: SocketReceiveBufferSize has min={wanted_bytes} bytes, but "
-        f"net.core.rmem_max is {limit_bytes}: sudo sysctl -w net.core.rmem_max={wanted_bytes}, or use max instead "
-        f"of min; {see_docs('transport.md')}"
-    )
-
-
-def receive_buffer_limit_bytes() -> int:
-    """Largest socket receive buffer that a program may request; 0: unknown."""
-    try:
-        return int(Path("/proc/sys/net/core/rmem_max").read_text())
-    except (OSError, ValueError):
-        return 0
-
-
 def _profile_problem(name: str, variables: Mapping[str, str]) -> str:
-    path = variables.get(name)
-    if not path:
+    path, read = variables.get(name), profile_variable()
+    if not path or (name != read and variables.get(read)):
         return ""
-    if name != profile_variable():
-        other = profile_variable()
-        return (
-            ""
-            if variables.get(other)
-            else f"this ROS 2 distribution reads only {other}: export {other}={path}"
-        )
+    if name != read:
+        return f"this ROS 2 distribution reads only {read}: export {read}={path}"
     without = f"Fast DDS uses its defaults, which lose camera images; {see_docs('transport.md')}"
     try:
-        ET.parse(Path(path))
+        ET.parse(path)
     except OSError as error:
         return f"{path} cannot be read ({error.strerror}): {without}"
     except ET.ParseError as error:

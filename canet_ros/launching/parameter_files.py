@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
-
-# Ten times the parameter file of a whole robot.
-MAX_FILE_BYTES = 256 * 1024
 
 
 def parameters_in_file(text: str, node: str) -> dict[str, Any]:
@@ -33,8 +30,8 @@ def parameters_in_file(text: str, node: str) -> dict[str, Any]:
     return found
 
 
-def file_problems(text: str, node: str) -> list[str]:
-    """Duplicate keys and missing sections of a parameter file, one sentence each.
+def section_problem(text: str, node: str) -> str:
+    """Message if no section of a parameter file applies to a node; empty: one does.
 
     Args:
         text: as for ``parameters_in_file``.
@@ -44,27 +41,23 @@ def file_problems(text: str, node: str) -> list[str]:
         ValueError: the text is not a parameter file.
     """
     names = [name for name, _ in _sections_of_file(text)]
-    problems = list(_duplicate_keys(yaml.compose(text, yaml.SafeLoader)))
-    if not any(_name_pattern(name).fullmatch(node) for name in names):
-        problems.append(
-            f"no section applies to {node}, so the file has no effect; its sections are "
-            f"{', '.join(names) or 'none'}: did you mean {node} (or /** for every node)?"
-        )
-    return problems
+    if any(_name_pattern(name).fullmatch(node) for name in names):
+        return ""
+    return (
+        f"no section applies to {node}, so the file has no effect; its sections are "
+        f"{', '.join(names) or 'none'}: did you mean {node} (or /** for every node)?"
+    )
 
 
 def read_parameter_file(path: Path) -> str:
     """Read a parameter file.
 
     Raises:
-        ValueError: the file is unreadable, too large, or not UTF-8.
+        ValueError: the file is unreadable, or not UTF-8.
     """
     try:
         if not path.is_file():
             raise ValueError("it is not a file")
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_FILE_BYTES:
-            raise ValueError(f"it has {size_bytes} bytes, the limit for parameter files is {MAX_FILE_BYTES}")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 text (byte {error.start})") from None
@@ -74,28 +67,14 @@ def read_parameter_file(path: Path) -> str:
 
 def parameter_files(arguments: Sequence[str]) -> list[Path]:
     """Parameter files among the arguments of a node."""
-    return [Path(file) for option, file in itertools.pairwise(arguments) if option == "--params-file"]
+    return [Path(file) for option, file in pairwise(arguments) if option == "--params-file"]
 
 
 def _sections_of_file(text: str) -> list[tuple[str, dict[str, Any]]]:
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("ROS does not support YAML aliases (*name): write the values out")
         return _sections(yaml.safe_load(text), "")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _duplicate_keys(node: yaml.Node | None) -> Iterator[str]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[Any] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield f"line {key.start_mark.line + 1}: duplicate key {key.value}: give it once"
-            seen.add(key.value)
-            yield from _duplicate_keys(value)
 
 
 def _sections(tree: Any, name: str) -> list[tuple[str, dict[str, Any]]]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import array
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +72,7 @@ class ParameterSpec:
             fits = isinstance(value, (int, type(self.default))) and self.minimum <= value <= self.maximum
             checked = float(value) if fits and isinstance(self.default, float) else value  # type: ignore[arg-type]
         if not fits:
-            raise ValueError(f"{self.name}: expected {self.expectation}, got {_as_yaml(value)}")
+            raise ValueError(f"{self.name}: expected {self.expectation}, got {_as_text(value)}")
         try:
             self.read(checked)
         except ValueError as error:
@@ -99,12 +98,7 @@ class ParameterSpec:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             value = text
-        try:
-            return self.check(value)
-        except ValueError:
-            if isinstance(value, str) or value is None:
-                raise ValueError(f"{self.name}: expected {self.expectation}, got {text!r}") from None
-            raise
+        return self.check(value)
 
     @property
     def empty_means_none(self) -> bool:
@@ -179,17 +173,10 @@ def conflict(values: Mapping[str, Any]) -> str:
     return ""
 
 
-def _as_yaml(value: object) -> str:
-    """The value as in YAML, at most 203 characters."""
+def _as_text(value: object) -> str:
+    """The value for a message, at most 203 characters."""
     entries = _entries(value)
-    if entries is not None:
-        text = str(list(entries))
-    elif isinstance(value, bool):
-        text = str(value).lower()
-    elif isinstance(value, float) and not math.isfinite(value):
-        text = str(value).replace("inf", ".inf").replace("nan", ".nan")
-    else:
-        text = repr(value)
+    text = repr(value if entries is None else list(entries))
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

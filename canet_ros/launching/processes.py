@@ -6,14 +6,11 @@ Launch files import this module only when they start something, so that ``--show
 
 from __future__ import annotations
 
-import atexit
-import functools
-import itertools
-import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,6 @@ from launch.events.process import ProcessExited, ShutdownProcess
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from canet_ros.formats import parse_topic
 from canet_ros.launching.arguments import (
     DEMO_ARGUMENTS,
     given_parameters,
@@ -42,64 +38,58 @@ from canet_ros.launching.parameter_spec import Value
 from canet_ros.launching.recording import (
     apt_install_command,
     canet_record_command,
+    folder_problem,
     is_installed,
     latched_topics,
     record_command,
     recorded_topics,
-    recording_problem,
     ros2_bag_problem,
 )
 from canet_ros.launching.rviz_view import view_of_cameras
 from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 
 NODE_NAME = "canet"
+# Arguments that other launch files of ours have besides those of canet.launch.py.
+_MORE_ARGUMENTS = {
+    "demo.launch.py": [argument.name for argument in DEMO_ARGUMENTS],
+    "nav2_example.launch.py": ["costmap", "costmap_file"],
+}
 log = launch.logging.get_logger("canet_ros")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Setup:
-    """Checked input of one start of canet.launch.py.
+    """One start of canet.launch.py.
 
     Attributes:
         arguments: all launch configurations.
         node: fully qualified name of the node.
         params_file: the user's parameter file.
-        environment: of all processes.
-        scratch: folder for generated files, deleted when launch exits.
+        transport: environment variables that select the transport profile.
         standalone: whether ``ros2 launch`` runs one of our launch files, not one that includes them.
+        scratch: generated files, deleted when launch exits.
+        companions: RViz and recorder.
+        ending: whether the companions were asked to end because the node has ended.
     """
 
     arguments: Mapping[str, str]
     node: str
     params_file: Path | None
-    environment: Mapping[str, str]
-    scratch: Path
+    transport: Mapping[str, str]
     standalone: bool
-
-    @property
-    def transport(self) -> dict[str, str]:
-        """Environment variables that select the transport profile."""
-        return {name: self.environment[name] for name in PROFILE_VARIABLES if name in self.environment}
+    scratch: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="canet_launch_")
+    )
+    companions: list[Action] = field(default_factory=list)
+    ending: bool = False
 
     def is_true(self, argument: str) -> bool:
         return self.arguments[argument].lower() == "true"
 
     def write_yaml(self, name: str, content: object) -> Path:
-        path = self.scratch / name
+        path = Path(self.scratch.name, name)
         path.write_text(yaml.safe_dump(content))
         return path
-
-
-@dataclass
-class Companions:
-    """RViz and recorder.
-
-    Attributes:
-        ending: whether they were asked to end because the node has ended.
-    """
-
-    actions: list[Action] = field(default_factory=list)
-    ending: bool = False
 
 
 def launch_actions(context: LaunchContext, given: Mapping[str, str], folder: Path) -> list[Action]:
@@ -116,73 +106,41 @@ def launch_actions(context: LaunchContext, given: Mapping[str, str], folder: Pat
         ValueError: an argument is invalid.
     """
     arguments = dict(context.launch_configurations)
-    _check_encoding(given)
-    file = _launched_file(sys.argv, folder)
+    file = _launched_file(folder)
     if file:
-        _warn_of_unknown_arguments(arguments, file)
-    node = f"{_namespace(arguments).rstrip('/')}/{NODE_NAME}"
+        known = [*(argument.name for argument in launch_arguments()), *_MORE_ARGUMENTS.get(file, ())]
+        for warning in unknown_arguments(arguments, known):
+            log.warning(warning)
+    namespace = prefix_namespace(arguments.get("ros_namespace"), arguments["namespace"])
+    node = f"{make_namespace_absolute(namespace or '/').rstrip('/')}/{NODE_NAME}"
     params_file = _existing_file("params_file", arguments["params_file"])
     parameters = given_parameters(given, node, alone=params_file is None)
     rviz_config = _existing_file("rviz_config", arguments["rviz_config"])
     environment = transport_environment(context.environment)
-    setup = Setup(arguments, node, params_file, environment, _scratch_folder(), bool(file))
-    rviz, record = _can_show(setup), _can_record(setup)
-    in_use = _parameters_in_use(setup, given) if rviz or record else {}
-
-    companions = Companions()
-    actions = [_node(setup, parameters, companions)]
-    if in_use:
+    transport = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
+    setup = Setup(arguments, node, params_file, transport, bool(file))
+    rviz, record = _can_show(setup, environment), _can_record(setup)
+    actions = [_node(setup, parameters)]
+    if rviz or record:
+        in_use = _parameters_in_use(setup, given)
         images = [absolute_topic(topic, node) for topic in in_use["image_topics"]]
         cameras = camera_topics(images, in_use["results_name"])
-        transport = in_use["image_transport"]
         if rviz:
-            config = rviz_config or _rviz_config(setup, cameras, transport, folder.parent / "config")
-            companions.actions.append(_rviz(setup, config))
+            config = rviz_config or _rviz_config(setup, cameras, in_use["image_transport"], folder)
+            setup.companions.append(_rviz(setup, config))
         if record:
-            companions.actions.append(_recorder(setup, cameras, transport, companions))
-    return [*actions, *companions.actions]
+            setup.companions.append(_recorder(setup, cameras, in_use["image_transport"], environment))
+    return [*actions, *setup.companions]
 
 
-def _check_encoding(given: Mapping[str, str]) -> None:
-    for name, value in given.items():
-        if any("\udc80" <= character <= "\udcff" for character in value):
-            raise RuntimeError(
-                f"cannot decode {name} with this locale's encoding: set LANG=C.UTF-8, and neither LC_ALL=C nor "
-                "PYTHONUTF8=0"
-            )
-
-
-def _launched_file(command_line: Sequence[str], folder: Path) -> str:
+def _launched_file(folder: Path) -> str:
     """Name of our launch file that ``ros2 launch`` runs; empty if it runs another one, which may include ours."""
     ours = {path.name: path for path in folder.iterdir()}
-    for package, word in itertools.pairwise(command_line):
+    for package, word in pairwise(sys.argv):
         name = Path(word).name
         if name in ours and (package == "canet_ros" or Path(word).resolve() == ours[name].resolve()):
             return name
     return ""
-
-
-def _warn_of_unknown_arguments(arguments: Mapping[str, str], file: str) -> None:
-    more = {
-        "demo.launch.py": [argument.name for argument in DEMO_ARGUMENTS],
-        "nav2_example.launch.py": ["costmap", "costmap_file"],
-    }
-    declared = [argument.name for argument in launch_arguments()]
-    for warning in unknown_arguments(arguments, [*declared, *more.get(file, ())]):
-        log.warning(warning)
-
-
-def _namespace(arguments: Mapping[str, str]) -> str:
-    namespace = prefix_namespace(arguments.get("ros_namespace"), arguments["namespace"])
-    namespace = make_namespace_absolute(namespace or "/")
-    try:
-        if namespace != "/":
-            parse_topic(namespace)
-    except ValueError:
-        raise RuntimeError(
-            f"namespace: expected letters, digits and underscores between slashes, got {arguments['namespace']!r}"
-        ) from None
-    return str(namespace)
 
 
 def _existing_file(argument: str, text: str) -> Path | None:
@@ -194,30 +152,18 @@ def _existing_file(argument: str, text: str) -> Path | None:
     return path
 
 
-def _scratch_folder() -> Path:
-    try:
-        scratch = Path(tempfile.mkdtemp(prefix="canet_launch_"))
-    except OSError as error:
-        raise RuntimeError(
-            f"cannot create a temporary folder: {error}; set TMPDIR to a writable one"
-        ) from error
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    return scratch
-
-
-def _can_show(setup: Setup) -> bool:
-    if not setup.is_true("rviz") or is_installed(setup.environment, "rviz2"):
-        return setup.is_true("rviz")
-    log.warning(
-        f"rviz2 is not installed; starting without it: {apt_install_command(setup.environment, 'rviz2')}"
-    )
+def _can_show(setup: Setup, environment: Mapping[str, str]) -> bool:
+    wanted = setup.is_true("use_rviz")
+    if not wanted or is_installed(environment, "rviz2"):
+        return wanted
+    log.warning(f"rviz2 is not installed; starting without it: {apt_install_command(environment, 'rviz2')}")
     return False
 
 
 def _can_record(setup: Setup) -> bool:
     if not setup.is_true("record"):
         return False
-    problem = recording_problem(_record_path(setup), setup.environment)
+    problem = folder_problem(_record_path(setup))
     if problem and setup.is_true("record_required"):
         raise RuntimeError(f"cannot record: {problem}. To start without recording: record_required:=false")
     if problem:
@@ -238,13 +184,12 @@ def _parameters_in_use(setup: Setup, given: Mapping[str, str]) -> dict[str, Any]
         raise RuntimeError(f"params_file: {file}: {error}" if file else str(error)) from error
 
 
-def _node(setup: Setup, parameters: Mapping[str, Value], companions: Companions) -> Action:
+def _node(setup: Setup, parameters: Mapping[str, Value]) -> Action:
     parameter_files = [setup.params_file] if setup.params_file else []
     if parameters:
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in parameters.items()}
         content = {setup.node: {"ros__parameters": values}}
         parameter_files.append(setup.write_yaml("given_parameters.yaml", content))  # the last file wins
-    respawn = setup.is_true("respawn")
     logger = setup.node.strip("/").replace("/", ".")
     return Node(
         package="canet_ros",
@@ -255,43 +200,41 @@ def _node(setup: Setup, parameters: Mapping[str, Value], companions: Companions)
         ros_arguments=["--log-level", f"{logger}:={setup.arguments['log_level']}"],
         additional_env={**setup.transport, **ends_with_this_process()},
         output="screen",
-        respawn=respawn,
+        respawn=setup.is_true("use_respawn"),
         respawn_delay=2.0,
-        on_exit=None if respawn else functools.partial(_node_ended, companions, setup.standalone),
+        on_exit=lambda event, context: _node_ended(setup, event, context),
     )
 
 
-def _node_ended(
-    companions: Companions, standalone: bool, event: ProcessExited, context: LaunchContext
-) -> list[Action]:
+def _node_ended(setup: Setup, event: ProcessExited, context: LaunchContext) -> list[Action]:
     """End RViz and recorder; if the node failed, let ``ros2 launch`` exit with status 1.
 
     Processes of other launch files keep running; then the status applies when they end.
     """
     failed = event.returncode != 0
-    if context.is_shutdown or not (failed or companions.actions):
+    if context.is_shutdown or setup.is_true("use_respawn") or not (failed or setup.companions):
         return []
     problem = f"the segmentation node ended with status {event.returncode}"
-    if companions.actions:
-        companions.ending = True
+    if setup.companions:
+        setup.ending = True
         problem += "; ending RViz and the recorder"
 
     def fail(*_: object) -> None:
         raise RuntimeError(problem)  # only an exception gives `ros2 launch` a status
 
-    if failed and standalone:
+    if failed and setup.standalone:
         fail()
     log.error(problem)
     if failed:
         # Appended, because the handlers after one that raises are not called.
         context.register_event_handler(OnShutdown(on_shutdown=fail), append=True)
-    return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(a))) for a in companions.actions]
+    return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(a))) for a in setup.companions]
 
 
-def _rviz_config(setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, config: Path) -> Path:
-    template = config / ("canet.rviz" if len(cameras) == 1 else "four_cameras.rviz")
-    view = view_of_cameras(yaml.safe_load(template.read_text()), cameras, image_transport)
-    return setup.write_yaml(template.name, view)
+def _rviz_config(setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, folder: Path) -> Path:
+    name = "canet.rviz" if len(cameras) == 1 else "four_cameras.rviz"
+    template = yaml.safe_load((folder.parent / "config" / name).read_text())
+    return setup.write_yaml(name, view_of_cameras(template, cameras, image_transport))
 
 
 def _rviz(setup: Setup, config: Path) -> Action:
@@ -305,11 +248,11 @@ def _rviz(setup: Setup, config: Path) -> Action:
 
 
 def _recorder(
-    setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, companions: Companions
+    setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, environment: Mapping[str, str]
 ) -> Action:
     topics = recorded_topics(cameras, image_transport)
     use_sim_time, path = setup.is_true("use_sim_time"), _record_path(setup)
-    problem = ros2_bag_problem(setup.environment)
+    problem = ros2_bag_problem(environment)
     if problem:
         log.warning(f"recording with canet record: {problem}")
         command = canet_record_command(topics, path, use_sim_time)
@@ -322,16 +265,14 @@ def _recorder(
         additional_env=setup.transport,
         output="screen",
         sigterm_timeout="30",  # the recorder writes its cache after Ctrl-C
-        on_exit=functools.partial(_recorder_ended, setup.is_true("record_required"), companions),
+        on_exit=lambda event, context: _recorder_ended(setup, event, context),
     )
 
 
-def _recorder_ended(
-    required: bool, companions: Companions, event: ProcessExited, context: LaunchContext
-) -> None:
-    if context.is_shutdown or companions.ending:
+def _recorder_ended(setup: Setup, event: ProcessExited, context: LaunchContext) -> None:
+    if context.is_shutdown or setup.ending:
         return
     problem = f"the recorder ended with status {event.returncode}: recording has stopped"
-    if required:
+    if setup.is_true("record_required"):
         raise RuntimeError(f"{problem}. To continue without it: record_required:=false")  # ends the launch
     log.error(problem)

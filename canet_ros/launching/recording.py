@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -11,16 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
-
-# So that late subscriptions receive the latched messages of up to 100 publishers.
-_LATCHED: dict[str, str | int] = {
-    "history": "keep_last",
-    "depth": 100,
-    "reliability": "reliable",
-    "durability": "transient_local",
-}
-
-_CANET_RECORD_PACKAGES = ("mcap", "rosbags")
 
 MIN_FREE_BYTES = 2**30  # 12 s of raw 1280x720 images at 30 Hz
 
@@ -46,21 +35,14 @@ def recorded_topics(cameras: Sequence[CameraTopics], image_transport: str) -> li
 def latched_topics(cameras: Sequence[CameraTopics]) -> dict[str, dict[str, str | int]]:
     """QoS of the latched topics, in the format of ``ros2 bag record --qos-profile-overrides-path``."""
     topics = [*(f"{camera.results}/label_info" for camera in cameras), "/tf_static"]
-    return {topic: dict(_LATCHED) for topic in topics}
-
-
-def recording_problem(bag: str, environment: Mapping[str, str]) -> str:
-    """Why a recording cannot start, with a remedy; empty if it can.
-
-    Args:
-        bag: folder to create; empty: one in the current folder.
-        environment: of the recorder, with ROS sourced.
-    """
-    problem = ros2_bag_problem(environment)
-    missing = [package for package in _CANET_RECORD_PACKAGES if importlib.util.find_spec(package) is None]
-    if problem and missing:
-        return f"{problem}; canet record, used instead, needs {' and '.join(missing)}"
-    return _folder_problem(bag)
+    # A depth of 100, so that a late subscription receives the latched messages of up to 100 publishers.
+    qos: dict[str, str | int] = {
+        "history": "keep_last",
+        "depth": 100,
+        "reliability": "reliable",
+        "durability": "transient_local",
+    }
+    return {topic: dict(qos) for topic in topics}
 
 
 def is_installed(environment: Mapping[str, str], package: str) -> bool:
@@ -87,7 +69,12 @@ def ros2_bag_problem(environment: Mapping[str, str]) -> str:
     return ""
 
 
-def _folder_problem(bag: str) -> str:
+def folder_problem(bag: str) -> str:
+    """Why a bag cannot be created, with a remedy; empty if it can.
+
+    Args:
+        bag: folder to create; empty: one in the current folder.
+    """
     parent = Path(bag).parent if bag else Path.cwd()
     if bag and os.path.lexists(bag):
         return f"record_path: {bag} already exists: choose a new folder"
@@ -95,13 +82,7 @@ def _folder_problem(bag: str) -> str:
         return f"record_path: folder {parent} does not exist: create it, or mount its disk"
     if not os.access(parent, os.W_OK | os.X_OK):
         return f"record_path: {parent} is not writable by this user"
-    try:
-        free_bytes = shutil.disk_usage(parent).free
-        read_only = bool(os.statvfs(parent).f_flag & os.ST_RDONLY)
-    except OSError as error:
-        return f"record_path: {error}"
-    if read_only:
-        return f"record_path: the disk of {parent} is mounted read-only"
+    free_bytes = shutil.disk_usage(parent).free
     if free_bytes < MIN_FREE_BYTES:
         return (
             f"record_path: the disk of {parent} is nearly full: {free_bytes / 2**20:.0f} MiB free, "

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from xml.sax.saxutils import escape, quoteattr
 
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
 
@@ -24,6 +24,10 @@ _SERVICES = (
     "~/set_parameters_atomically",
     "~/get_type_description",  # since Iron
 )
+_HEAD = """<?xml version="1.0" encoding="UTF-8"?>
+<!-- SPDX-License-Identifier: Apache-2.0 -->
+<!-- Minimal permissions of the segmentation node, written by canet policy. -->
+"""
 _PUBLISHED = ("/rosout", "/parameter_events", "/diagnostics", "~/transition_event")
 
 
@@ -54,32 +58,18 @@ def sros2_policy(
     for camera in cameras:
         subscribed += [transported_topic(camera.image, image_transport), camera.camera_info]
         published += [f"{camera.results}/{name}" for name in results]
-    return "\n".join(
-        (
-            '<?xml version="1.0" encoding="UTF-8"?>',
-            "<!-- SPDX-License-Identifier: Apache-2.0 -->",
-            "<!-- Minimal permissions of the segmentation node, written by canet policy. -->",
-            '<policy version="0.2.0">',
-            "  <enclaves>",
-            f"    <enclave path={quoteattr(enclave)}>",
-            "      <profiles>",
-            f'        <profile ns={quoteattr(namespace)} node="canet">',
-            *_list("topics", 'subscribe="ALLOW"', "topic", subscribed),
-            *_list("topics", 'publish="ALLOW"', "topic", published),
-            *_list("services", 'reply="ALLOW"', "service", _SERVICES),
-            "        </profile>",
-            "      </profiles>",
-            "    </enclave>",
-            "  </enclaves>",
-            "</policy>",
-            "",
-        )
+    root = ET.Element("policy", version="0.2.0")
+    profiles = ET.SubElement(
+        ET.SubElement(ET.SubElement(root, "enclaves"), "enclave", path=enclave), "profiles"
     )
-
-
-def _list(element: str, rule: str, item: str, names: Sequence[str]) -> list[str]:
-    return [
-        f"          <{element} {rule}>",
-        *(f"            <{item}>{escape(name)}</{item}>" for name in names),
-        f"          </{element}>",
-    ]
+    profile = ET.SubElement(profiles, "profile", ns=namespace, node="canet")
+    for kind, access, names in (
+        ("topic", "subscribe", subscribed),
+        ("topic", "publish", published),
+        ("service", "reply", _SERVICES),
+    ):
+        allowed = ET.SubElement(profile, f"{kind}s", {access: "ALLOW"})
+        for name in names:
+            ET.SubElement(allowed, kind).text = name
+    ET.indent(root)
+    return f"{_HEAD}{ET.tostring(root, encoding='unicode')}\n"

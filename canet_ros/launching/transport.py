@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,35 +59,6 @@ def shared_memory_problem() -> str:
         "/dev/shm is full, and ROS may crash with 'Bus error': stop your ROS processes, then "
         "rm /dev/shm/fastdds_* /dev/shm/fastrtps_*; give a container more with --shm-size=512m or --ipc=host"
     )
-
-
-def left_shared_memory(folder: Path = Path("/dev/shm")) -> tuple[int, int]:
-    """Number and bytes of Fast DDS segments left behind by killed processes.
-
-    Segments of other users count as used if their processes cannot be inspected.
-    """
-    mapped: set[str] = set()
-    all_readable = True
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            mapped.update(line.split()[-1] for line in maps.read_text().splitlines() if str(folder) in line)
-        except PermissionError:
-            all_readable = False
-        except OSError:  # just ended
-            continue
-    count = size_bytes = 0
-    for path in [*folder.glob("fastdds_*"), *folder.glob("fastrtps_*")]:
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        just_created = time.time() - status.st_mtime < 60
-        lock = status.st_size == 0  # live segments have one too, which is never mapped
-        if not (lock or just_created or str(path) in mapped) and (
-            all_readable or status.st_uid == os.getuid()
-        ):
-            count, size_bytes = count + 1, size_bytes + status.st_size
-    return count, size_bytes
 
 
 def middleware(environment: Mapping[str, str]) -> str:

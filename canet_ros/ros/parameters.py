@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 from canet_ros.formats import groups_text
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.nearest import with_guess
-from canet_ros.launching.parameter_files import file_problems, parameter_files, read_parameter_file
+from canet_ros.launching.parameter_files import parameter_files, read_parameter_file, section_problem
 from canet_ros.launching.parameter_spec import ParameterSpec, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.model.class_table import ClassTable
@@ -119,10 +119,10 @@ class NodeParameters:
             )
         for file in parameter_files(sys.argv):
             try:
-                problems = file_problems(read_parameter_file(file), self._node.get_fully_qualified_name())
+                problem = section_problem(read_parameter_file(file), self._node.get_fully_qualified_name())
             except ValueError as error:  # rcl accepts more files than we read
-                problems = [str(error)]
-            for problem in problems:
+                problem = str(error)
+            if problem:
                 logger.warning(f"{file}: {problem}")
         return tuple(names)
 

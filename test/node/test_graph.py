@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -208,20 +207,6 @@ def test_one_of_several_nodes(graph: Graph, random_model: Path, tmp_path: Path) 
         misspelt = Report(tmp_path, "--node", "/front/cannet")
     assert "unconfigured" in report.why("/front/canet")["text"]
     assert "running: /front/canet" in misspelt.why("/front/cannet")["text"]
-
-
-def test_a_node_that_hangs(graph: Graph, random_model: Path, tmp_path: Path) -> None:
-    with segmentation_node(random_model, autostart=False) as node:
-        graph.wait_for_state("unconfigured")
-        os.kill(node.pid, signal.SIGSTOP)
-        try:
-            report = Report(tmp_path)
-        finally:
-            os.kill(node.pid, signal.SIGCONT)
-    # What does not answer cannot be discovered either: it is found among the processes.
-    (finding,) = report.of("running nodes")
-    assert f"process {node.pid} is a segmentation node" in finding["text"]
-    assert finding["verdict"] == "note"
 
 
 def test_a_topic_without_pictures_and_results_of_two(

@@ -55,26 +55,6 @@ def test_what_is_wrong_with_an_environment_is_named(variables: dict[str, str], w
     assert words in problem
 
 
-def cyclonedds(settings: str) -> dict[str, str]:
-    return {"CYCLONEDDS_URI": settings, "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
-
-
-def test_a_socket_buffer_that_linux_does_not_grant_cyclonedds_is_named(tmp_path: Path) -> None:
-    element = "<CycloneDDS><Domain><Internal><SocketReceiveBufferSize {}/></Internal></Domain></CycloneDDS>"
-    file = tmp_path / "cyclonedds.xml"
-    file.write_text(element.format("min='99 GiB' max='1MB'"))
-    for settings in (element.format('max="1MB" min="99GB"'), f"file://{file}"):
-        (problem,) = environment_problems(cyclonedds(settings))
-        assert problem.startswith("CYCLONEDDS_URI: Cyclone DDS does not start")
-        assert f"net.core.rmem_max={99 * 2**30}" in problem
-    for fine in ('max="99GB"', 'min="2kB"', 'min="100000B"', 'min="default"'):
-        assert environment_problems(cyclonedds(element.format(fine))) == []
-    assert (
-        environment_problems({"CYCLONEDDS_URI": element.format('min="99GB"')}) == []
-    )  # Fast DDS reads it not
-    assert environment_problems({**cyclonedds(""), profile_variable(): "missing.xml"}) == []
-
-
 def test_an_interface_that_came_later_or_has_another_address_now_is_named() -> None:
     now = interface_addresses()
     if not now:
