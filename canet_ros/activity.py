@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this process is busy with that can take minutes, for whoever is asked why nothing happens."""
+"""Tracks long-running operations of this process, for logs and diagnostics."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _running: list[list[str]] = []
 
 
 @contextmanager
-def doing(what: str) -> Iterator[Callable[[str], None]]:
-    """Say that this is being done meanwhile; yields a function that says it in other words."""
-    entry = [what]
+def doing(description: str) -> Iterator[Callable[[str], None]]:
+    """Register an activity for the duration of the block; yields a function that changes its description."""
+    entry = [description]
     with _lock:
         _running.append(entry)
 
-    def reword(words: str) -> None:
-        entry[0] = words
+    def describe(text: str) -> None:
+        entry[0] = text
 
     try:
-        yield reword
+        yield describe
     finally:
         with _lock:
             _running[:] = [other for other in _running if other is not entry]
 
 
 def now() -> str:
-    """What was begun last and is not done yet; empty: nothing."""
+    """Description of the activity that started last and is still running; empty: none."""
     with _lock:
         return _running[-1][0] if _running else ""

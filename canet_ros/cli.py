@@ -36,7 +36,6 @@ COMMANDS = {
     "doctor": "report what this machine can run, and what is missing",
 }
 
-
 DEBUG_VARIABLE = "CANET_ROS_DEBUG"
 _COMPLETION_VARIABLE = "_ARGCOMPLETE"  # set by argcomplete's shell function
 
@@ -94,10 +93,7 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:  # raised by Python, not by this package
         return missing_package(error.name.partition(".")[0])
     first_line = str(error).strip().partition("\n")[0]
-    if "No usable temporary directory" in first_line:  # Python's own message
-        return f"{first_line}: set TMPDIR to a writable folder"
-    broken = import_problem(error)
-    if broken:
+    if broken := import_problem(error):
         return broken
     if isinstance(error, ValueError):  # of this package; a model mismatch lists one tensor a line
         return str(error)

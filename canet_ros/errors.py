@@ -7,11 +7,11 @@ _REASON_CHARACTERS = 300
 
 
 class EngineError(RuntimeError):
-    """An engine, device or precision that was asked for cannot be had; the message says why and what can."""
+    """A requested engine, device or precision is not available; the message gives the reason and the alternatives."""
 
 
 def in_one_line(error: BaseException) -> str:
-    """Kind and message of what a library threw; OpenVINO's and ONNX Runtime's come in many lines."""
+    """Type and message of an error of a library, in one line; those of OpenVINO and ONNX Runtime have many."""
     lines = [line.strip() for line in str(error).splitlines()]
     text = " ".join(line for line in lines if line and not line.startswith("Exception from"))
     if len(text) > _REASON_CHARACTERS:

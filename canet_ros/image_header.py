@@ -16,6 +16,7 @@ _WITHOUT_LENGTH = {0x01, 0xD8}
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _END, _START_OF_SCAN = 0xD9, 0xDA
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_KIND, _TIFF_ORIENTATION = 256, 257, 254, 274
+_TIFF_INTEGERS = {3: "H", 4: "I"}  # SHORT and LONG
 _TIFF_STARTS = (b"II*\x00", b"MM\x00*")
 
 
@@ -47,9 +48,8 @@ def is_tiff(data: bytes) -> bool:
 def has_several_images(data: bytes) -> bool:
     """Whether a PNG, WebP or TIFF is animated or has pages, of which OpenCV reads only the first. Never raises."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        at = data.find(
-            b"acTL", 33, data.find(b"IDAT")
-        )  # an animated PNG has its frame count before the first frame
+        # An animated PNG has its frame count before the first frame.
+        at = data.find(b"acTL", 33, data.find(b"IDAT"))
         return at > 0 and int.from_bytes(data[at + 4 : at + 8], "big") > 1
     if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
         return bool(data[20] & 2) and data.count(b"ANMF") > 1
@@ -76,36 +76,47 @@ def exif_orientation(data: bytes) -> int:
 
 
 def _tiff_orientation(data: bytes) -> int:
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[:4], "")
     try:
-        (at,) = struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}H", data, at)
-        for entry in range(count):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", data, at + 2 + 12 * entry)
-            if order and (tag, kind) == (_TIFF_ORIENTATION, 3) and 1 <= value <= 8:
-                return int(value)
+        orientation = _tiff_directory(data, _first_directory(data))[0].get(_TIFF_ORIENTATION, 1)
     except struct.error:
-        pass
-    return 1
+        return 1
+    return orientation if is_tiff(data) and 1 <= orientation <= 8 else 1
 
 
 def _tiff_pages(data: bytes) -> int:
     """Number of pages, counted up to two; thumbnails and other reduced copies do not count."""
-    order = "<" if data[:2] == b"II" else ">"
-    pages, seen = 0, set()
+    pages, seen = 0, {0}
     try:
-        (at,) = struct.unpack_from(f"{order}I", data, 4)
-        while at and at not in seen and pages < 2:
+        at = _first_directory(data)
+        while at not in seen and pages < 2:
             seen.add(at)
-            (count,) = struct.unpack_from(f"{order}H", data, at)
-            entries = (
-                struct.unpack_from(f"{order}HHII", data, at + 2 + 12 * entry) for entry in range(count)
-            )
-            pages += not any(tag == _TIFF_KIND and value & 1 for tag, _, _, value in entries)
-            (at,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)
+            entries, at = _tiff_directory(data, at)
+            pages += not entries.get(_TIFF_KIND, 0) & 1
     except struct.error:
         pass
     return pages
+
+
+def _first_directory(data: bytes) -> int:
+    (at,) = struct.unpack_from("<I" if data[:2] == b"II" else ">I", data, 4)
+    return int(at)
+
+
+def _tiff_directory(data: bytes, at: int) -> tuple[dict[int, int], int]:
+    """Integer entries by tag of the directory at an offset, and the offset of the next; 0: none.
+
+    Raises:
+        struct.error: truncated.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    entries = {}
+    for entry in range(count):
+        tag, kind = struct.unpack_from(f"{order}HH", data, at + 2 + 12 * entry)
+        if kind in _TIFF_INTEGERS:
+            (entries[tag],) = struct.unpack_from(f"{order}{_TIFF_INTEGERS[kind]}", data, at + 10 + 12 * entry)
+    (following,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)
+    return entries, following
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
@@ -153,20 +164,10 @@ def _png(data: bytes) -> tuple[int, int]:
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
-    order = "<" if data[:2] == b"II" else ">"
-    found: dict[int, int] = {}
     try:
-        (at,) = struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}H", data, at)
-        for entry in range(min(count, 1000)):
-            tag, kind = struct.unpack_from(f"{order}HH", data, at + 2 + 12 * entry)
-            if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
-                code = {3: "H", 4: "I"}.get(kind)
-                if code is None:
-                    raise HeaderError(f"TIFF whose size is of the unsupported type {kind}")
-                (found[tag],) = struct.unpack_from(f"{order}{code}", data, at + 2 + 12 * entry + 8)
+        entries, _ = _tiff_directory(data, _first_directory(data))
     except struct.error:
         raise HeaderError(f"TIFF of {len(data)} bytes is truncated") from None
-    if set(found) != {_TIFF_WIDTH, _TIFF_HEIGHT}:
+    if not entries.keys() >= {_TIFF_WIDTH, _TIFF_HEIGHT}:
         raise HeaderError("TIFF without a size")
-    return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
+    return entries[_TIFF_WIDTH], entries[_TIFF_HEIGHT]

@@ -11,27 +11,12 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = (
-    "torch",
-    "openvino",
-    "onnxruntime",
-    "tensorrt",
-    "tensorrt-rtx-cu12-libs",
-    "cuda-bindings",
-    "numpy",
-    "opencv-python-headless",
-    "nncf",
-    "rclpy",
+    *("torch", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx-cu12-libs", "cuda-bindings"),
+    *("numpy", "opencv-python-headless", "nncf", "rclpy"),
 )
 _INSTRUCTIONS = (
-    "avx2",
-    "avx512f",
-    "avx512_bf16",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_bf16",
-    "amx_int8",
-    "asimddp",
-    "bf16",
+    *("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8"),
+    *("asimddp", "bf16"),
 )
 
 
@@ -68,9 +53,8 @@ def installed_version(*packages: str) -> str:
 
 
 def usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Number of cores on which this process may run."""
+    return len(os.sched_getaffinity(0))
 
 
 def _processor() -> str:
@@ -87,7 +71,5 @@ def _system() -> str:
     try:
         name = platform.freedesktop_os_release()["PRETTY_NAME"]
     except OSError:
-        name = platform.system()
-    return (
-        f"{name}, {platform.machine()}, Linux {platform.release()}" if platform.system() == "Linux" else name
-    )
+        name = "unknown distribution"
+    return f"{name}, {platform.machine()}, Linux {platform.release()}"

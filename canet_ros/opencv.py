@@ -106,22 +106,25 @@ def _reason(error: Exception) -> str:
 
 
 def in_color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image (H, W) grey or (H, W, 3) BGR, uint8, as (H, W, 3) BGR; the same array where it is that already."""
+    """An image (H, W) grey or (H, W, 3) BGR, uint8, as (H, W, 3) BGR; the same array if it is BGR already."""
     return convert_color(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
 
 
 def require_array(image: object) -> None:
+    """Raise TypeError for anything but an array."""
     if not isinstance(image, np.ndarray):
-        came = (
-            "None: cv2.imread gives that for a file that it cannot read"
-            if image is None
-            else type(image).__name__
-        )
-        raise TypeError(f"expected an image, (H, W, 3) BGR or (H, W) grey, uint8, got {came}")
+        hint = " (cv2.imread returns None for a file that it cannot read)" if image is None else ""
+        kind = type(image).__name__
+        raise TypeError(f"expected an image, (H, W, 3) BGR or (H, W) grey, uint8, got {kind}{hint}")
 
 
 def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
-    """Write the image into ``place`` (h, w, 3), resized and in colour."""
+    """Write the image into ``place`` (h, w, 3), resized and in colour.
+
+    Raises:
+        TypeError: ``image`` is not an array.
+        ValueError: it has another type or shape.
+    """
     require_array(image)
     if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
         raise ValueError(
@@ -130,7 +133,7 @@ def bring_to_size(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
     height, width = place.shape[:2]
     image = in_color(image)
     while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
-        # Two by two is eight times as fast as areas that are no whole number of pixels.
+        # Averaging 2x2 pixels is eight times as fast as averaging areas that are not whole pixels.
         half = image.shape[1] // 2, image.shape[0] // 2
         image = resize(image[: 2 * half[1], : 2 * half[0]], half, cv2.INTER_AREA)
     if image.shape == place.shape:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import signal
 import sys
@@ -22,13 +21,12 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
 from canet_ros.demo.live_view import LiveView
 from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_images
-from canet_ros.files import write_text
+from canet_ros.files import write_json
 from canet_ros.hints import canet_command
 from canet_ros.messages.images import decode_image
 from canet_ros.ros.initialization import init_ros
@@ -123,12 +121,10 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _subscribe(self) -> None:
         # camera_info is small and reliable; it counts frames whose image is lost too.
-        self.create_subscription(
-            CameraInfo, f"{self._camera}/camera_info", self._on_camera_info, _reliable(100)
-        )
+        self.create_subscription(CameraInfo, f"{self._camera}/camera_info", self._on_camera_info, 100)
         for part, topic in TOPICS.items():
             callback = functools.partial(self._on_image, part)
-            self.create_subscription(Image, f"{self._camera}/{topic}", callback, _reliable(10))
+            self.create_subscription(Image, f"{self._camera}/{topic}", callback, 10)
 
     def _spin_until(self, condition: Any, timeout_s: float) -> None:
         limit_s = time.monotonic() + timeout_s
@@ -150,10 +146,6 @@ class Recorder(Node):  # type: ignore[misc]
         self.recording.add(part, nanoseconds(message.header.stamp), frame, now_ns)
         if part == "overlay" and self._view is not None:
             self._view.show(frame)
-
-
-def _reliable(depth: int) -> QoSProfile:
-    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -179,16 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         recorder.record(given.frames)
         summary = summarize(recorder.recording, given.source)
         summary["images"] = write_images(recorder.recording, summary, given.out)
-        text = json.dumps(summary, indent=2) + "\n"
-        write_text(given.out / SUMMARY_FILE, text)
-    except (OSError, RuntimeError, ValueError) as error:
-        try:
-            print(error, flush=True)
-        except OSError:  # the log may be on the full disk; stderr is the terminal
-            print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted")
+        write_json(given.out / SUMMARY_FILE, summary)
+    except (OSError, RuntimeError, ValueError, KeyboardInterrupt) as error:
+        print(str(error) or "interrupted", flush=True)
         return 1
     finally:
         if view is not None:

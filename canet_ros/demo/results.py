@@ -29,19 +29,8 @@ SHEET_ROWS = 6
 MAX_PENDING_FRAMES = 50  # whose mask has not arrived
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass
-class FrameParts:
-    """Images of one frame that have arrived."""
-
-    image: Pixels | None = None
-    labels: Pixels | None = None
-    mask: Pixels | None = None
-    overlay: Pixels | None = None
-
-    def has_overlay(self) -> bool:
-        return self.image is not None and self.overlay is not None
+Parts = dict[str, Pixels]
+"""Images of one frame that have arrived: ``image``, ``labels``, ``mask`` and ``overlay``."""
 
 
 @dataclass
@@ -66,29 +55,31 @@ class Recording:
     published_ns: list[int] = field(default_factory=list)
     arrival_ns: list[int] = field(default_factory=list)
     latency_ms: list[float] = field(default_factory=list)
-    samples: dict[int, FrameParts] = field(default_factory=dict)
+    samples: dict[int, Parts] = field(default_factory=dict)
     confusion: NDArray[np.int64] | None = None
-    _recent: dict[int, FrameParts] = field(default_factory=dict)
+    _recent: dict[int, Parts] = field(default_factory=dict)
 
     def add(self, part: str, stamp_ns: int, pixels: Pixels, now_ns: int) -> None:
-        """Add a part, a field of ``FrameParts``, to the frame with this stamp."""
-        parts = self._recent.setdefault(stamp_ns, FrameParts())
-        setattr(parts, part, pixels)
+        """Add a part, see ``Parts``, to the frame with this stamp."""
+        parts = self._recent.setdefault(stamp_ns, {})
+        parts[part] = pixels
         if part == "mask":
             self.arrival_ns.append(now_ns)
             self.latency_ms.append((now_ns - stamp_ns) * 1e-6)
             self._add_sample(stamp_ns, parts)
-        if part in ("mask", "labels") and parts.mask is not None and parts.labels is not None:
-            self._compare(parts.labels, parts.mask)
+        if part in ("mask", "labels") and "mask" in parts and "labels" in parts:
+            self._compare(parts["labels"], parts["mask"])
         while len(self._recent) > MAX_PENDING_FRAMES:
             self._recent.pop(next(iter(self._recent)))
 
     def is_complete(self) -> bool:
         """Whether mask and overlay of the last published frame have arrived."""
-        parts = self._recent.get(self.published_ns[-1]) if self.published_ns else None
-        return parts is not None and parts.mask is not None and parts.overlay is not None
+        return bool(self.published_ns) and self._recent.get(self.published_ns[-1], {}).keys() >= {
+            "mask",
+            "overlay",
+        }
 
-    def _add_sample(self, stamp_ns: int, parts: FrameParts) -> None:
+    def _add_sample(self, stamp_ns: int, parts: Parts) -> None:
         first_ns = next(iter(self.samples), stamp_ns)
         # 5 % tolerance, because stamps jitter.
         if (stamp_ns - first_ns) * 1e-9 >= (len(self.samples) - 0.05) * SAMPLE_PERIOD_S:
@@ -156,36 +147,29 @@ def write_images(recording: Recording, summary: dict[str, Any], out: Path) -> li
         ValueError: no overlay arrived together with its image.
         OSError: a file cannot be written.
     """
-    samples = [(stamp_ns, parts) for stamp_ns, parts in recording.samples.items() if parts.has_overlay()]
+    samples = [item for item in recording.samples.items() if item[1].keys() >= {"image", "overlay"}]
     if not samples:
         raise ValueError("masks arrived, but no overlay together with its image")
     names = [OVERLAY_FILES.replace("*", f"{index:03d}") for index in range(len(samples))]
     for name, (_, parts) in zip(names, samples):
-        assert parts.overlay is not None
-        write_image(out / name, parts.overlay)
+        write_image(out / name, parts["overlay"])
 
     classes = ClassTable(recording.class_names, recording.class_colors)
     colors = color_lookup_table(classes, "bgr")
-    with_labels = recording.confusion is not None and all(parts.labels is not None for _, parts in samples)
+    with_labels = recording.confusion is not None and all("labels" in parts for _, parts in samples)
     rows = []
     for index in np.linspace(0, len(samples) - 1, min(SHEET_ROWS, len(samples))).round().astype(int):
         stamp_ns, parts = samples[index]
-        images = [in_color(parts.image), parts.overlay]
+        images = [in_color(parts["image"]), parts["overlay"]]
         if with_labels:
-            images.append(colorize(street_to_model_ids(classes.names)[parts.labels], colors))
+            images.append(colorize(street_to_model_ids(classes.names)[parts["labels"]], colors))
         rows.append(SheetRow(f"{(stamp_ns - recording.published_ns[0]) * 1e-9:.1f} s", images))
     columns = ["camera image", "overlay", "ground truth"][: 3 if with_labels else 2]
-    page = contact_sheet(str(summary["model"]), _subtitle(summary), columns, rows, classes)
-    write_image(out / SHEET_FILE, page)
-    return [*names, SHEET_FILE]
-
-
-def _subtitle(summary: dict[str, Any]) -> str:
-    parts = [
-        f"{summary['engine']} {summary['precision']} on {summary['device']} at {summary['resolution']}",
-        f"{summary['fps'] or '-'} frames per second",
-        f"latency {summary['latency_ms']['p50']} ms",
-    ]
+    subtitle = (
+        f"{summary['engine']} {summary['precision']} on {summary['device']} at {summary['resolution']},  "
+        f"{summary['fps'] or '-'} frames per second,  latency {summary['latency_ms']['p50']} ms"
+    )
     if summary["miou"] is not None:
-        parts.append(f"mIoU {summary['miou']:.3f}")
-    return ",  ".join(parts)
+        subtitle += f",  mIoU {summary['miou']:.3f}"
+    write_image(out / SHEET_FILE, contact_sheet(str(summary["model"]), subtitle, columns, rows, classes))
+    return [*names, SHEET_FILE]

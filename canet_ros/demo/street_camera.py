@@ -42,7 +42,6 @@ PREFETCHED_FRAMES = 30
 SETTLING_S = 0.5  # discovery is not simultaneous on both sides
 LAST_FRAME_TIMEOUT_S = 2.0
 LINGER_S = 0.2  # best-effort subscribers do not acknowledge
-CHECK_PERIOD_S = 1.0
 
 # Reliable publishers match both kinds of subscribers: best effort (SensorData, vision nodes) and reliable (RViz).
 CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -57,7 +56,6 @@ class CameraSettings:
         width, height: of the synthetic images, pixels.
         rate: frames per second, Hz.
         frames: number of frames to publish; 0: until the node is stopped or the input ends.
-        publish_truth: whether to publish the ground truth of synthetic images.
         frame_id: of all messages.
         input: image, folder of images, video or rosbag2 to publish instead of synthetic scenes; empty: none.
         wait_for_subscribers: number of image subscribers to wait for before the first frame.
@@ -68,7 +66,6 @@ class CameraSettings:
     height: int = 480
     rate: float = 10.0
     frames: int = 0
-    publish_truth: bool = True
     frame_id: str = "street_camera_optical_frame"
     input: str = ""
     wait_for_subscribers: int = 0
@@ -76,9 +73,6 @@ class CameraSettings:
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1000:
             raise ValueError(f"rate must be above 0 and at most 1000 Hz, not {self.rate:g}")
-        for name in ("frames", "wait_for_subscribers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 class StreetCamera(Node):  # type: ignore[misc]
@@ -96,21 +90,19 @@ class StreetCamera(Node):  # type: ignore[misc]
         self._settings = self._read_parameters()
         self.finished = False
         self._calibration: NDArray[np.float64] | None = None
-        self._has_truth = self._settings.publish_truth and not self._settings.input
         self._frames = prefetch(self._source(), PREFETCHED_FRAMES, "prefetch")
         self._next_frame = next(self._frames, None)  # starts the prefetch
         if self._next_frame is None:
             raise ValueError(f"input {self._settings.input} contains no readable image")
         self._image_publisher = self.create_publisher(Image, "image_raw", CAMERA_QOS)
         self._info_publisher = self.create_publisher(CameraInfo, "camera_info", CAMERA_QOS)
-        if self._has_truth:
+        if not self._settings.input:
             self._truth_publisher = self.create_publisher(Image, "truth", CAMERA_QOS)
         self._published = 0
         self._start_s = 0.0
         # A timer on ROS time would never fire with use_sim_time and no /clock.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1 / self._settings.rate, self._tick, clock=clock)
-        self._check_timer = self.create_timer(CHECK_PERIOD_S, self._check_other_publishers, clock=clock)
 
     def close(self) -> None:
         """Stop the prefetch thread."""
@@ -156,17 +148,6 @@ class StreetCamera(Node):  # type: ignore[misc]
         if self._next_frame is None or self._published == self._settings.frames:
             self._finish()
 
-    def _check_other_publishers(self) -> None:
-        topic = self._image_publisher.topic_name
-        publishers = self.get_publishers_info_by_topic(topic)
-        if len(publishers) > 1:
-            names = sorted({f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers})
-            self.get_logger().warning(
-                f"{len(publishers)} publishers of {topic}, whose images mix: {', '.join(names)}. "
-                "Check whether an earlier demo is still running."
-            )
-            self.destroy_timer(self._check_timer)
-
     def _may_start(self) -> bool:
         if self._published > 0 or self._settings.wait_for_subscribers == 0:
             return True
@@ -179,7 +160,7 @@ class StreetCamera(Node):  # type: ignore[misc]
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings.frame_id)
         # First, so that it has arrived when a subscriber synchronises it with the image.
         self._info_publisher.publish(self._camera_info(header, *image.shape[:2]))
-        if self._has_truth and labels is not None:
+        if labels is not None:
             self._truth_publisher.publish(image_message(labels, "mono8", header))
         encoding = "bgr8" if image.ndim == 3 else "mono8"
         self._image_publisher.publish(image_message(image, encoding, header))
@@ -214,11 +195,9 @@ def main(args: Sequence[str] | None = None) -> int:
         camera = StreetCamera()
         while not (stop.is_set() or camera.finished):
             rclpy.spin_once(camera, timeout_sec=0.1)
-    except RCLError as error:
-        print(f"street_camera: {node_problem(error)}", file=sys.stderr)
-        return 1
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"street_camera: {error}", file=sys.stderr)
+    except (OSError, RuntimeError, ValueError, RCLError) as error:
+        text = node_problem(error) if isinstance(error, RCLError) else error
+        print(f"street_camera: {text}", file=sys.stderr)
         return 1
     finally:
         if camera is not None:

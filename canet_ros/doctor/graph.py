@@ -183,10 +183,11 @@ def _findings(node: Node, running: RunningNode) -> Iterator[Finding]:
     inputs = {topic: _input_problem(node, running, topic) for topic in running.inputs}
     yield _summary(running, inputs, subscribers)
     for topic, (problem, advice) in inputs.items():
-        publishers = _names(node.get_publishers_info_by_topic(topic))
-        mixed = mixed_problem(publishers)
+        publishers = node.get_publishers_info_by_topic(topic)
+        mixed = mixed_problem([_name(publisher) for publisher in publishers])
         verdict = "note" if problem or mixed else "ok"
-        yield Finding(topic, verdict, problem or mixed or f"published by {', '.join(publishers)}", advice)
+        names = ", ".join(_names(publishers))
+        yield Finding(topic, verdict, problem or mixed or f"published by {names}", advice)
     if running.results and not any(subscribers.values()):
         yield Finding("results", "ok", f"those of {name} have no subscriber")
     for topic in running.results:

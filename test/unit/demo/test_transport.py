@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import socket
@@ -18,7 +17,6 @@ from canet_ros.launching.transport import (
     FASTDDS_VARIABLES,
     PROFILE_VARIABLES,
     fastdds_profile,
-    left_shared_memory,
     transport_environment,
     unused_domain_id,
 )
@@ -87,15 +85,3 @@ def test_an_unused_domain_id_has_no_listener():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("", 7400 + 250 * first))
         assert unused_domain_id() != first
-
-
-def test_shared_memory_of_killed_processes_is_counted(tmp_path: Path) -> None:
-    for name in ("fastdds_left", "fastrtps_port7411", "fastdds_used", "fastdds_new", "others"):
-        (tmp_path / name).write_bytes(bytes(4096))
-        os.utime(tmp_path / name, (0, 0) if name != "fastdds_new" else None)
-    lock = tmp_path / "fastdds_used_el"  # lock file of a segment: empty and not mapped
-    lock.touch()
-    os.utime(lock, (0, 0))
-    with (tmp_path / "fastdds_used").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
-        assert left_shared_memory(tmp_path) == (2, 2 * 4096)
-    assert left_shared_memory(tmp_path) == (3, 3 * 4096)
