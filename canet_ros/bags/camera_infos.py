@@ -12,8 +12,8 @@ from canet_ros.bags.frame_processing import FrameResult
 from canet_ros.bags.message_types import MessageError, from_cdr, header, stamp_ns, to_cdr
 from canet_ros.bags.progress import Progress
 from canet_ros.bags.reading import Bag
-from canet_ros.messages.camera_info import outdated_problem
-from canet_ros.messages.images import ImageMessageError, scaled_camera_info
+from canet_ros.messages.camera_info import outdated_problem, scaled_camera_info
+from canet_ros.messages.images import ImageMessageError
 from canet_ros.pipeline.drawing import CAMERA_INFO
 from canet_ros.pipeline.image_files import in_short
 

@@ -8,7 +8,6 @@ any object with the fields of its definition, from rclpy or rosbags.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import re
 from typing import Any
@@ -247,50 +246,6 @@ def encode_compressed(
         raise ImageMessageError(f"cannot encode {encoding} {pixels.shape} as {codec}: {error.err}") from error
     stored = "bgr8" if pixels.ndim == 3 else "mono8" if codec == "jpeg" else ""
     return f"{encoding}; {codec} compressed {stored}", data
-
-
-def scaled_camera_info(info: Any, size: tuple[int, int]) -> Any:
-    """The ``sensor_msgs/CameraInfo`` of the camera's image resized to ``size``, (width, height) in pixels.
-
-    K, P, width, height and the ROI are scaled; D, R and the binning are unchanged. The principal point becomes
-    ``cx * sx``, as in image_proc's resize node, so that the results fit other images resized in ROS; the exact
-    ``(cx + 0.5) * sx - 0.5`` is ``(1 - sx) / 2`` pixels less.
-
-    Raises:
-        ImageMessageError: the camera info has no size (an uncalibrated camera), ``size`` is zero, or the result does
-            not fit into a message.
-    """
-    width, height = size
-    if info.width == 0 or info.height == 0 or width <= 0 or height <= 0:
-        raise ImageMessageError(
-            f"camera info of {info.width}x{info.height} pixels cannot be scaled to {width}x{height}: "
-            "no side may be 0"
-        )
-    # The camera's image is its ROI (all zero: the full sensor), binned.
-    roi = info.roi
-    binning_x, binning_y = max(1, info.binning_x), max(1, info.binning_y)
-    scale_x = width * binning_x / (roi.width or info.width)
-    scale_y = height * binning_y / (roi.height or info.height)
-    scaled = copy.deepcopy(info)
-    scaled.width, scaled.height = _unsigned(info.width * scale_x), _unsigned(info.height * scale_y)
-    with np.errstate(over="ignore", invalid="ignore"):  # invalid K and P are passed on
-        scaled.k = np.asarray(info.k) * np.repeat((scale_x, scale_y, 1.0), 3)
-        scaled.p = np.asarray(info.p) * np.repeat((scale_x, scale_y, 1.0), 4)
-    scaled.roi.x_offset, scaled.roi.y_offset = (
-        _unsigned(roi.x_offset * scale_x),
-        _unsigned(roi.y_offset * scale_y),
-    )
-    scaled.roi.width, scaled.roi.height = _unsigned(roi.width * scale_x), _unsigned(roi.height * scale_y)
-    return scaled
-
-
-def _unsigned(value: float) -> int:
-    """Round to a 32-bit field; the middleware would truncate larger values silently."""
-    if round(value) > 2**32 - 1:
-        raise ImageMessageError(
-            f"camera info with sizes, a ROI or a binning that result in {value:.3g} pixels"
-        )
-    return round(value)
 
 
 def _packed(message: Any, channel_bytes: int, channels: int, code: int | None) -> Pixels:

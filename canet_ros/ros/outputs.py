@@ -16,8 +16,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import Groups
+from canet_ros.messages.camera_info import scaled_camera_info
 from canet_ros.messages.clouds import CloudError
-from canet_ros.messages.images import ImageMessageError, scaled_camera_info
+from canet_ros.messages.images import ImageMessageError
 from canet_ros.messages.points import label_message
 from canet_ros.pipeline.drawing import CAMERA_INFO, ImageOutput
 from canet_ros.pipeline.outputs import COMPRESSED, image_outputs, point_outputs, render

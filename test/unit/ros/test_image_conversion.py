@@ -18,13 +18,8 @@ pytest.importorskip("sensor_msgs.msg")
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from canet_ros.messages.images import (
-    ENCODINGS,
-    ImageMessageError,
-    decode_compressed,
-    decode_image,
-    scaled_camera_info,
-)
+from canet_ros.messages.camera_info import scaled_camera_info
+from canet_ros.messages.images import ENCODINGS, ImageMessageError, decode_compressed, decode_image
 from canet_ros.ros.image_conversion import compressed_message, image_message
 
 HEIGHT, WIDTH = 6, 8

@@ -25,13 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
-from canet_ros.messages.images import (
-    ENCODINGS,
-    ImageMessageError,
-    decode_compressed,
-    decode_image,
-    scaled_camera_info,
-)
+from canet_ros.messages.camera_info import scaled_camera_info
+from canet_ros.messages.images import ENCODINGS, ImageMessageError, decode_compressed, decode_image
 
 # Small, so that a claim over it is met often.
 MAX_PIXELS = 1_000_000
@@ -248,7 +243,7 @@ def fuzz() -> None:
                 and not isinstance(value, type)
             ):
                 setattr(module, name, atheris.instrument_func(value))
-    for name in ("decode_image", "decode_compressed", "scaled_camera_info"):
+    for name in ("decode_image", "decode_compressed"):
         globals()[name] = getattr(conversion, name)
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(SEEDS):
