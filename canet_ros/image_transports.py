@@ -6,6 +6,11 @@ from __future__ import annotations
 import re
 
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+# By image_transport; decoded by messages.video.
+VIDEO_TYPES = {
+    "ffmpeg": "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+    "foxglove": "foxglove_msgs/msg/CompressedVideo",
+}
 # REP 118. Cameras with one grey channel use mono16.
 DEPTH_ENCODINGS = ("16UC1", "32FC1")
 
@@ -14,8 +19,6 @@ _DEPTH = "depth, not camera images"
 # Content by message type.
 _CONTENT_OF_TYPE = {
     "theora_image_transport/msg/Packet": _VIDEO,
-    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": _VIDEO,
-    "foxglove_msgs/msg/CompressedVideo": _VIDEO,
     "h264_msgs/msg/Packet": _VIDEO,
     "point_cloud_interfaces/msg/CompressedPointCloud2": "a compressed point cloud",
 }

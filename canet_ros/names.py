@@ -44,7 +44,7 @@ CPU_ENGINES, GPU_ENGINES = ("openvino",), ("tensorrt",)
 CPU_PRECISIONS = ("fp32", "bf16", "int8")  # fp16 is slower than fp32 on CPUs
 PALETTES = ("dataset", "colorblind")
 MASK_SIZES = ("image", "network")
-TRANSPORTS = ("raw", "compressed")
+TRANSPORTS = ("raw", "compressed", "ffmpeg", "foxglove")
 # Imported networks (network: onnx in model.yaml): kind of the network, inputs and outputs of its graph
 NETWORKS = ("torch", "onnx")
 LAYOUTS = ("NCHW", "NHWC")

@@ -9,9 +9,13 @@ from typing import NamedTuple, Protocol
 
 import zstandard
 
+from canet_ros.image_transports import VIDEO_TYPES
+
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+# In the order of names.TRANSPORTS.
+IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES.values())
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # Limit for a chunk or a message: damaged or malicious data may declare or expand to any size.
 MAX_UNPACKED_BYTES = 2 << 30
@@ -117,7 +121,7 @@ class StorageFile(Protocol):
         counts: messages of each topic; empty if the file is too damaged to count them.
         start_ns, end_ns: first and last time; None without messages.
         in_time_order: whether messages are yielded by log time, else in file order.
-        out_of_order: messages read so far that follow one of a later time in the file.
+        out_of_order: messages read so far, of all streams, that follow one of a later time in the file.
     """
 
     connections: list[Connection]

@@ -8,11 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError, Connection, type_name
+from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE_TYPES, BagError, Connection, type_name
 from canet_ros.bags.message_types import MessageError, from_cdr
 from canet_ros.bags.reading import Bag
-from canet_ros.image_transports import DEPTH_ENCODINGS, transport_content
-from canet_ros.launching.camera_topics import camera_topics
+from canet_ros.image_transports import DEPTH_ENCODINGS, VIDEO_TYPES, transport_content
+from canet_ros.launching.camera_topics import camera_topics, transported_topic
+from canet_ros.messages.video import video_problem
+from canet_ros.names import TRANSPORTS
 from canet_ros.pipeline.drawing import IMAGE_OUTPUTS
 
 _TRUTH = "/truth"  # ground truth of the synthetic camera, recorded by `canet demo --bag`
@@ -47,7 +49,8 @@ def choose_cameras(
 ) -> list[BagCamera]:
     """The cameras of a bag, in the order of its topics.
 
-    If a camera was recorded raw and compressed, the topic with more images is selected; raw if they are equal.
+    If a camera was recorded in several forms, the topic with the most images is selected; if they are equal, raw is
+    preferred to compressed and that to video.
 
     Args:
         topics: those to segment; empty: all that contain images.
@@ -65,9 +68,7 @@ def choose_cameras(
         if len(types) > 1:
             note(f"{topic} has messages of {len(types)} types, {' and '.join(types)}: all are copied")
     candidates = {
-        topic: next(
-            (c for c in several if c.msgtype in (IMAGE, COMPRESSED_IMAGE) and c.encoding == "cdr"), None
-        )
+        topic: next((c for c in several if c.msgtype in IMAGE_TYPES and c.encoding == "cdr"), None)
         for topic, several in by_topic.items()
     }
     if topics:
@@ -103,7 +104,7 @@ def _rejection(several: Sequence[Connection], connection: Connection | None) -> 
         for other in several:
             if content := transport_content(other.msgtype, topic):
                 return f"holds {content}"
-            if type_name(other.msgtype) in (IMAGE, COMPRESSED_IMAGE):
+            if type_name(other.msgtype) in IMAGE_TYPES:
                 if other.encoding == "ros1":
                     return "holds ROS 1 images: convert the bag to ROS 2 first"
                 return f"holds images in the encoding {other.encoding!r}, not cdr"
@@ -112,8 +113,15 @@ def _rejection(several: Sequence[Connection], connection: Connection | None) -> 
         return _RESULT
     if topic.endswith(_TRUTH):
         return "holds the ground truth of a synthetic scene, segmented only if --topics names it"
-    content = transport_content(connection.msgtype, topic)
+    content = _other_content(connection)
     return f"holds {content}" if content else ""
+
+
+def _other_content(connection: Connection) -> str:
+    """Content of a topic that cannot be decoded to images; empty if nothing suggests that."""
+    if connection.msgtype in VIDEO_TYPES.values():
+        return video_problem()
+    return transport_content(connection.msgtype, connection.topic)
 
 
 def _rejected_by_first_message(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
@@ -123,11 +131,11 @@ def _rejected_by_first_message(bag: Bag, cameras: set[Connection]) -> dict[str, 
     for topic, data in bag.first_messages({c for c in cameras if bag.counts.get(c.topic) != 0}):
         with contextlib.suppress(MessageError):
             message = from_cdr(data, msgtypes[topic])
-            described = str(message.encoding if msgtypes[topic] == IMAGE else message.format)
-            encoding = described.partition(";")[0].strip()
-            if encoding in DEPTH_ENCODINGS:
-                left[topic] = f"holds depth ({encoding}, REP 118), not camera images"
-            elif msgtypes[topic] != IMAGE and (
+            described = str(message.encoding if hasattr(message, "encoding") else message.format)
+            depth = [word.strip() for word in described.split(";") if word.strip() in DEPTH_ENCODINGS]
+            if depth:
+                left[topic] = f"holds depth ({depth[0]}, REP 118), not camera images"
+            elif msgtypes[topic] == COMPRESSED_IMAGE and (
                 content := transport_content(
                     msgtypes[topic], format_text=described, data=bytes(message.data[:16])
                 )
@@ -139,16 +147,16 @@ def _rejected_by_first_message(bag: Bag, cameras: set[Connection]) -> dict[str, 
 def _wanted(topics: Sequence[str], candidates: Mapping[str, Connection | None]) -> list[Connection]:
     chosen = []
     for topic in dict.fromkeys(topics):
-        name = topic if topic in candidates else f"/{topic.lstrip('/')}"
-        if name not in candidates:
-            name = f"{name}/compressed"
-        if name not in candidates:
+        absolute = topic if topic in candidates else f"/{topic.lstrip('/')}"
+        forms = [transported_topic(absolute, transport) for transport in TRANSPORTS]
+        name = next((form for form in forms if form in candidates), "")
+        if not name:
             there = ", ".join(other for other, connection in candidates.items() if connection) or "none"
             raise BagError(f"the bag has no topic {topic}; its image topics are: {there}")
         connection = candidates[name]
         if connection is None:
-            raise BagError(f"{topic} holds no images: its type is neither {IMAGE} nor {COMPRESSED_IMAGE}")
-        if content := transport_content(connection.msgtype, name):
+            raise BagError(f"{topic} holds no images: its type is none of {', '.join(IMAGE_TYPES)}")
+        if content := _other_content(connection):
             raise BagError(f"{topic} holds {content}")
         chosen.append(connection)
     return chosen
@@ -160,7 +168,7 @@ def _one_form_per_camera(
     """For each camera the topic with more images."""
     by_camera: dict[str, list[Connection]] = defaultdict(list)
     for connection in connections:
-        by_camera[_camera_name(connection)].append(connection)
+        by_camera[camera_topic(connection)].append(connection)
     twice = {c.stream for forms in by_camera.values() if len(forms) > 1 for c in forms}
     counts: Mapping[str, int] = bag.counts
     if twice and (window != (None, None) or not counts):
@@ -168,23 +176,29 @@ def _one_form_per_camera(
     chosen = []
     for name, forms in by_camera.items():
         # max returns the first of equal ones
-        forms = sorted(forms, key=lambda form: form.msgtype != IMAGE)
+        forms = sorted(forms, key=lambda form: IMAGE_TYPES.index(form.msgtype))
         taken = max(forms, key=lambda form: counts.get(form.topic, 0))
         if len(forms) > 1:
-            raw, compressed = (counts.get(form.topic, 0) for form in forms)
-            note(f"{name} was recorded raw ({raw} images) and compressed ({compressed}); using {taken.topic}")
+            first, *others = [(_transport(form), counts.get(form.topic, 0)) for form in forms]
+            more = "".join(f" and {transport} ({count})" for transport, count in others)
+            note(f"{name} was recorded {first[0]} ({first[1]} images){more}; using {taken.topic}")
         chosen.append(taken)
     return chosen
 
 
-def _camera_name(connection: Connection) -> str:
-    compressed = connection.msgtype == COMPRESSED_IMAGE
-    return connection.topic.removesuffix("/compressed") if compressed else connection.topic
+def _transport(connection: Connection) -> str:
+    return TRANSPORTS[IMAGE_TYPES.index(connection.msgtype)]
+
+
+def camera_topic(connection: Connection) -> str:
+    """The raw image topic of a camera, of which this is a form."""
+    transport = _transport(connection)
+    return connection.topic if transport == "raw" else connection.topic.removesuffix(f"/{transport}")
 
 
 def _with_results(chosen: Sequence[Connection]) -> list[BagCamera]:
     """Results are beside the camera, as those of the node; if cameras share a namespace, under the image topic."""
-    plain = [camera_topics([_camera_name(connection)], "segmentation")[0] for connection in chosen]
+    plain = [camera_topics([camera_topic(connection)], "segmentation")[0] for connection in chosen]
     shared = [topics.results for topics in plain]
     return [
         BagCamera(

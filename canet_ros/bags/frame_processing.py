@@ -20,6 +20,7 @@ from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.options import Options
 from canet_ros.bags.results import image_from_cdr, image_messages
 from canet_ros.formats import parse_groups
+from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.outputs import image_outputs
@@ -89,23 +90,23 @@ class FrameProcessor:
 
     def __call__(
         self,
-        data: bytes,
-        msgtype: str,
+        message: Message,
         turn: FilterTurn | None = None,
         transform: CameraTransform = _IDENTITY,
+        video: VideoFrame | None = None,
     ) -> FrameResult:
         try:
-            return self._made(data, msgtype, turn, transform)
+            return self._made(message, turn, transform, video)
         finally:
             # After an error the next frame must not wait forever.
             if turn is not None and not turn.after.done():
                 turn.after.set_result(turn.before.result())
 
     def _made(
-        self, data: bytes, msgtype: str, turn: FilterTurn | None, transform: CameraTransform
+        self, message: Message, turn: FilterTurn | None, transform: CameraTransform, video: VideoFrame | None
     ) -> FrameResult:
         try:
-            header, image = image_from_cdr(data, msgtype)
+            header, image = image_from_cdr(message.data, message.connection.msgtype, video)
             frame = Frame(image, header_stamp_ns(header), transform, None if turn is None else turn.take)
             to_network = transform.to_network(image)
         except ValueError as error:  # ImageMessageError, or too small for the camera's region
@@ -154,11 +155,12 @@ class FrameProcessorPool:
         """Reset the temporal filter of each camera."""
         self._completed = {}
 
-    def submit(self, message: Message) -> Future[FrameResult]:
+    def submit(self, message: Message, video: VideoFrame | None = None) -> Future[FrameResult]:
+        """Process an image message; ``video`` is the decoded frame of a video message."""
         topic, turn = message.connection.topic, None
         if self._steady:
             # The pool starts frames in order, so the frame that is waited for is already running.
             turn = FilterTurn.behind(self._completed.get(topic))
             self._completed[topic] = turn.after
         transform = self._transforms.get(topic, _IDENTITY)
-        return self._pool.submit(self._make, message.data, message.connection.msgtype, turn, transform)
+        return self._pool.submit(self._make, message, turn, transform, video)

@@ -51,7 +51,7 @@ class McapFile:
         blocks = [b for b in self._blocks_of(streams) if b.start_ns < end_ns and b.end_ns >= start_ns]
         if not self.in_time_order:
             self.losses.add(f"{self._name}: too many messages are out of order; reading in file order")
-        for message in self._ordered(blocks, start_ns, end_ns):
+        for message in self._ordered(blocks, start_ns, end_ns, whole=streams is None):
             if streams is None or message.connection.stream in streams:
                 yield message
 
@@ -86,8 +86,8 @@ class McapFile:
         channels = {number for number, other in self._contents.by_channel.items() if other.stream in streams}
         return [block for block in self.blocks if not channels.isdisjoint(block.counts)]
 
-    def _ordered(self, blocks: Sequence[Block], start_ns: int, end_ns: int) -> Iterator[Message]:
-        """By log time if bounded memory permits, else in file order."""
+    def _ordered(self, blocks: Sequence[Block], start_ns: int, end_ns: int, whole: bool) -> Iterator[Message]:
+        """By log time if bounded memory permits, else in file order. Counts ``out_of_order`` if ``whole``."""
         waiting: list[tuple[int, int, int, Message]] = []
         last = (-1, -1)
         if not self.in_time_order:
@@ -99,7 +99,7 @@ class McapFile:
             limit_ns = blocks[index].start_ns if index < len(blocks) else None
             while waiting and (limit_ns is None or waiting[0][0] < limit_ns):
                 _, offset, number, message = heapq.heappop(waiting)
-                self.out_of_order += (offset, number) < last
+                self.out_of_order += whole and (offset, number) < last
                 last = max(last, (offset, number))
                 yield message
             if index < len(blocks):

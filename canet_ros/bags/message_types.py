@@ -11,14 +11,20 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from canet_ros.bags.bag import Connection
+from canet_ros.image_transports import VIDEO_TYPES
 from canet_ros.model.class_table import ClassTable
 
 LABEL_INFO = "vision_msgs/msg/LabelInfo"
 
-# vision_msgs 4 (ROS 2); rosbags knows the types of the distributions' core alone.
-_VISION_MSGS = {
+# rosbags knows the types of the distributions' core alone. These are of vision_msgs 4 (ROS 2) and of video messages.
+_OTHER_TYPES = {
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
     LABEL_INFO: "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n",
+    VIDEO_TYPES["ffmpeg"]: "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\n"
+    "uint8 flags\nbool is_bigendian\nuint8[] data\n",
+    VIDEO_TYPES[
+        "foxglove"
+    ]: "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
 }
 _MAX_SECONDS = 2**31 - 1
 _BYTES = (Nodetype.SEQUENCE, ((Nodetype.BASE, ("uint8", 0)), 0))
@@ -30,10 +36,10 @@ class MessageError(ValueError):
 
 @functools.lru_cache(maxsize=8)
 def typestore(distribution: str = "humble") -> Any:
-    """The types of a distribution (those of Humble where rosbags does not know it), and vision_msgs'."""
+    """The types of a distribution (those of Humble where rosbags does not know it), and those of ``_OTHER_TYPES``."""
     known = {store.value: store for store in Stores}
     store = get_typestore(known.get(f"ros2_{distribution}", Stores.ROS2_HUMBLE))
-    for name, definition in _VISION_MSGS.items():
+    for name, definition in _OTHER_TYPES.items():
         store.register(get_types_from_msg(definition, name))
     return store
 

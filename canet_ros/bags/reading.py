@@ -81,8 +81,9 @@ class Bag:
             start_ns, end_ns: ``start_ns`` <= log time < ``end_ns``; None: no limit.
             streams: None: all.
         """
-        for file in self.files:
-            file.out_of_order = 0
+        if streams is None:
+            for file in self.files:
+                file.out_of_order = 0
         limits = start_ns or 0, _TIME_LIMIT_NS if end_ns is None else end_ns
         starts = [
             (file.start_ns, number) for number, file in enumerate(self.files) if file.start_ns is not None

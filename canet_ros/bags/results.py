@@ -21,6 +21,7 @@ from canet_ros.messages.images import (
     encode_compressed,
     image_fields,
 )
+from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput
 from canet_ros.pipeline.outputs import render
 
@@ -37,12 +38,20 @@ def result_connection(results: str, output: str, distribution: str) -> Connectio
     return connection(f"{results}/{output}", msgtype, profile("reliable", "volatile", depth=2), distribution)
 
 
-def image_from_cdr(data: bytes, msgtype: str) -> tuple[Any, NDArray[np.uint8]]:
+def image_from_cdr(
+    data: bytes, msgtype: str, video: VideoFrame | None = None
+) -> tuple[Any, NDArray[np.uint8]]:
     """Header and image, (H, W, 3) BGR or (H, W) grey uint8, of an image message in CDR.
+
+    Args:
+        video: the decoded frame of a video message.
 
     Raises:
         ImageMessageError: it cannot be decoded; its attribute ``stamp_ns`` is the header's stamp, if known.
     """
+    if video is not None:
+        pixels, packet = video.pixels(), video.packet
+        return new("std_msgs/msg/Header", stamp=packet.stamp, frame_id=packet.frame_id), pixels
     try:
         message = from_cdr(data, msgtype)
     except MessageError as error:

@@ -14,6 +14,7 @@ from canet_ros.bags.cameras import BagCamera
 from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import image_from_cdr
+from canet_ros.bags.video import VideoTopics
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.pipeline.segmenter import Segmentation, Segmenter
 
@@ -47,15 +48,17 @@ def samples(
         on_skipped: called with the problem of each image that cannot be decoded.
     """
     next_ns = number = 0
+    videos = VideoTopics(bag, {camera.connection.stream})
     for _, message in bag.messages():
         on_message(message.connection.topic, message.log_ns)
         if message.connection.stream != camera.connection.stream:
             continue
         number += 1
+        video = videos.frame(message)
         if (number - 1) % every or message.log_ns < next_ns:
             continue
         try:
-            header, image = image_from_cdr(message.data, message.connection.msgtype)
+            header, image = image_from_cdr(message.data, message.connection.msgtype, video)
         except ImageMessageError as error:
             on_skipped(f"{camera.topic}: skipped an image: {error}")
             continue

@@ -26,6 +26,8 @@ from canet_ros.bags.prefetch import prefetch
 from canet_ros.bags.progress import CameraState, Progress
 from canet_ros.bags.reading import Bag, completed, open_bag
 from canet_ros.bags.results import image_from_cdr, result_connection
+from canet_ros.bags.video import VideoTopics
+from canet_ros.image_transports import VIDEO_TYPES
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
@@ -210,6 +212,7 @@ class _Run:
     def _batches(self, window: tuple[int | None, int | None], done: int) -> Iterator[list[_Step]]:
         """Yield messages in small batches with at most one image each, which is submitted unless already done."""
         seen = dict.fromkeys(self._progress.cameras, (0, -1))
+        videos = VideoTopics(self._bag, self._cameras, *window)
         file = _OutFile(self._options)
         batch: list[_Step] = []
         size = 0
@@ -222,8 +225,9 @@ class _Run:
                 count, slot = seen[step.camera.topic]
                 wanted, slot = self._wanted(count, slot, message.log_ns)
                 seen[step.camera.topic] = count + 1, slot
+                video = videos.frame(message)
                 if wanted and read > done:
-                    step.result = self._work.submit(message)
+                    step.result = self._work.submit(message, video)
             batch.append(step)
             size += len(message.data)
             if step.result is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
@@ -260,7 +264,9 @@ class _Run:
             if result.advice:
                 self._progress.note(f"{step.camera.topic}: {result.advice}")
             stamp = result.stamp_ns
-            state.jumps_back += 0 < stamp < state.last_stamp_ns
+            # B-frames follow later images in the bag.
+            is_video = step.camera.connection.msgtype in VIDEO_TYPES.values()
+            state.jumps_back += not is_video and 0 < stamp < state.last_stamp_ns
             state.last_stamp_ns = stamp
             if CAMERA_INFO in self._options.outputs:
                 self._infos.write_for(step.camera, message.log_ns, result)
@@ -328,9 +334,12 @@ def _load_engine(bag: Bag, camera: BagCamera, transform: CameraTransform, segmen
     """Load the engine whose resolution follows from the camera's first image, because the metadata names it."""
     if not isinstance(segmenter, CameraShapedSegmenter):
         return
-    for _, message in bag.messages(streams={camera.connection.stream}):
+    streams = {camera.connection.stream}
+    videos = VideoTopics(bag, streams)
+    for _, message in bag.messages(streams=streams):
+        video = videos.frame(message)
         with contextlib.suppress(ImageMessageError):
-            _, image = image_from_cdr(message.data, message.connection.msgtype)
+            _, image = image_from_cdr(message.data, message.connection.msgtype, video)
             segmenter.infer([transform.to_network(image)])
             return
 

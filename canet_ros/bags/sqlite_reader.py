@@ -89,7 +89,7 @@ class SqliteFile:
             if (log_ns, number) <= last:
                 continue
             last = log_ns, number
-            self.out_of_order += number < last_id
+            self.out_of_order += streams is None and number < last_id
             last_id = max(last_id, number)
             yield from self._message(number, log_ns, row, streams)
 

@@ -22,7 +22,7 @@ SECTIONS = {
         ParameterSpec(
             "image_topics", ("image_raw",), "Raw image topics of the cameras",
             "/front/image_raw gives /front/segmentation/mask, /front/segmentation/overlay and so on, so each camera "
-            "needs its own namespace. With image_transport compressed, still give the raw topic.",
+            "needs its own namespace. With another image_transport, still give the raw topic.",
             parser=formats.parse_topic, needs_cleanup=True,
         ),
         ParameterSpec(
@@ -32,7 +32,9 @@ SECTIONS = {
         ),
         ParameterSpec(
             "image_transport", "raw", "Transport of the camera images",
-            "compressed subscribes to JPEG, PNG or TIFF images on <topic>/compressed.",
+            "compressed subscribes to JPEG, PNG or TIFF images on <topic>/compressed; ffmpeg and foxglove subscribe to "
+            "video on <topic>/ffmpeg (FFMPEGPacket) and <topic>/foxglove (CompressedVideo), which needs PyAV and the "
+            "package of the messages.",
             choices=TRANSPORTS, needs_cleanup=True,
         ),
     ),

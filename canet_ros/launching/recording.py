@@ -18,7 +18,7 @@ def recorded_topics(cameras: Sequence[CameraTopics], image_transport: str) -> li
     """Topics needed to review a drive, segment it again and evaluate it.
 
     Args:
-        image_transport: ``raw`` or ``compressed``, of the recorded camera images.
+        image_transport: one of ``names.TRANSPORTS``, of the recorded camera images.
     """
     topics = []
     for camera in cameras:

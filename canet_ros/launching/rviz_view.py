@@ -19,7 +19,7 @@ def view_of_cameras(
 
     Args:
         template: config/canet.rviz or config/four_cameras.rviz, parsed.
-        image_transport: of the camera images, ``raw`` or ``compressed``.
+        image_transport: of the camera images, one of ``names.TRANSPORTS``.
     """
     view = copy.deepcopy(template)
     displays = view["Visualization Manager"]["Displays"]

@@ -7,12 +7,12 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from canet_ros.image_transports import transport_content
+from canet_ros.image_transports import VIDEO_TYPES, transport_content
 from canet_ros.launching.camera_topics import camera_topics, transported_topic
 from canet_ros.names import TRANSPORTS
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-MESSAGE_TYPES = {"raw": IMAGE, "compressed": COMPRESSED}
+MESSAGE_TYPES = {"raw": IMAGE, "compressed": COMPRESSED, **VIDEO_TYPES}
 NO_IMAGES = "; there are no image topics"
 _MAX_SUGGESTIONS = 3
 _MIN_SIMILARITY = 0.5
@@ -85,7 +85,7 @@ def topic_hint(present: CameraChoice, others: Sequence[str], existing: Topics, o
     images = {
         topic: types
         for topic, types in existing.items()
-        if {IMAGE, COMPRESSED} & set(types)
+        if set(MESSAGE_TYPES.values()) & set(types)
         and topic not in own
         and not _is_result(topic, existing)
         and not transport_content(next(iter(types)), topic)
@@ -113,12 +113,11 @@ def topic_hint(present: CameraChoice, others: Sequence[str], existing: Topics, o
 
 def _choices(topic: str, images: Topics) -> Iterator[CameraChoice]:
     """Choices that receive the images of a topic."""
-    types = images.get(topic, ())
-    if IMAGE in types:
-        yield CameraChoice(topic, "raw")
-    if COMPRESSED in types:
-        stem = topic.removesuffix("/compressed")
-        yield CameraChoice(stem, "compressed", remapped=topic if stem == topic else "")
+    for transport, message_type in MESSAGE_TYPES.items():
+        if message_type in images.get(topic, ()):
+            stem = topic.removesuffix(f"/{transport}")
+            renamed = transport != "raw" and stem == topic
+            yield CameraChoice(stem, transport, remapped=topic if renamed else "")
 
 
 def _fits(choice: CameraChoice, present: CameraChoice, others: Sequence[str], images: Topics) -> bool:

@@ -99,7 +99,7 @@ def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> Pixels:
     if height == 0 or width == 0:
         raise ImageMessageError(f"image of zero size: width {width}, height {height}")
     if len(message.data) >= width * height:  # else the error is about the length of the data
-        _check_size(width, height, max_pixels)
+        check_size(width, height, max_pixels)
     if encoding in _PACKED:
         return _packed(message, *_PACKED[encoding])
     if encoding in _PLANAR:
@@ -159,7 +159,7 @@ def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Pixels:
         raise ImageMessageError(f"{described} cannot be decoded: {error}") from None
     if width == 0 or height == 0:
         raise ImageMessageError(f"compressed image of zero size: width {width}, height {height}")
-    _check_size(width, height, max_pixels)
+    check_size(width, height, max_pixels)
     try:
         pixels: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError):
@@ -301,7 +301,8 @@ def _depth_problem(encoding: str) -> str:
     )
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise ImageMessageError for an image of more than ``max_pixels``."""
     if width * height > max_pixels:
         raise ImageMessageError(
             f"image of {width}x{height} pixels is larger than max_pixels {max_pixels} allows"

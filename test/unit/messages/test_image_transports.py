@@ -14,8 +14,6 @@ IMAGE = "sensor_msgs/msg/Image"
     ("msgtype", "topic", "format_text", "words"),
     [
         ("theora_image_transport/msg/Packet", "/cam/image_raw/theora", "", "video"),
-        ("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "/cam/image_raw/ffmpeg", "", "FFMPEGPacket"),
-        ("foxglove_msgs/msg/CompressedVideo", "/video", "", "CompressedVideo"),
         ("point_cloud_interfaces/msg/CompressedPointCloud2", "/points/draco", "", "point cloud"),
         (COMPRESSED_IMAGE, "/cam/image_raw/zstd", "zstd", "zstd_image_transport"),
         (COMPRESSED_IMAGE, "/cam/image_raw/zstd", "", "zstd_image_transport"),
@@ -38,6 +36,8 @@ def test_transports_without_images_are_named(msgtype: str, topic: str, format_te
     [
         (IMAGE, "/cam/image_raw", ""),
         (IMAGE, "/zstd", ""),
+        ("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "/cam/image_raw/ffmpeg", ""),
+        ("foxglove_msgs/msg/CompressedVideo", "/video", ""),
         (COMPRESSED_IMAGE, "/cam/image_raw/compressed", ""),
         (COMPRESSED_IMAGE, "/cam/image_raw/compressed", "rgb8; jpeg compressed bgr8"),
         (COMPRESSED_IMAGE, "/cam/zstd", "jpeg"),
