@@ -8,29 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy import get_rmw_implementation_identifier
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from canet_ros.launching.camera_topics import CameraTopics, transported_topic
+from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.messages.camera_info import outdated_problem
-from canet_ros.messages.images import decode_compressed, decode_image
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.drawing import CAMERA_INFO
 from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.temporal_filter import TemporalFilter
-from canet_ros.ros import qos
 from canet_ros.ros.camera_health import CameraSnapshot
-from canet_ros.ros.camera_info import CameraInfoBuffer
+from canet_ros.ros.camera_input import CameraInput
 from canet_ros.ros.cloud_input import CloudInput, CloudTopic
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit, ReceivedFrame
 from canet_ros.ros.outputs import CameraOutputs
-from canet_ros.ros.rclpy_compat import GIVES_MESSAGE_INFO, UnsupportedEventTypeError
 from canet_ros.ros.statistics import Statistics, nanoseconds
+from canet_ros.ros.video_input import VideoMessage
 
 _CAMERA_INFO_GRACE_S = 2.0  # the first camera_info may follow the first images
 
@@ -57,7 +52,7 @@ class Camera:
 
     Args:
         results_before_remapping: prefix of the results without remapping of the image topic.
-        transport: ``raw`` or ``compressed``.
+        transport: one of ``names.TRANSPORTS``.
         intake: receives each frame.
         cloud: source of the points to label.
 
@@ -93,6 +88,7 @@ class Camera:
             topics,
             transport,
             self.statistics,
+            on_received=lambda stamp: self.statistics.receive(stamp, intake.now_ns()),
             on_image=self._admit,
             on_qos_problem=self._on_qos_problem,
             on_unnumbered=lambda: faults.advise(
@@ -179,7 +175,12 @@ class Camera:
     def _admit(self, message: Any) -> None:
         """Put a frame into the camera's slot, unless the node is paused or the rate limit is reached."""
         received_s, intake = time.monotonic(), self._intake
-        self.statistics.receive(message.header.stamp, intake.now_ns())
+        if isinstance(message, VideoMessage) and message.frame.problem:
+            # A subscription begins between keyframes, which is not a fault.
+            log = self._faults.remember if message.frame.waiting else self._faults.report
+            log(self.name, Fault.IMAGE_REFUSED, message.frame.problem)
+            self._count_drop("bad", "dropped: bad", message)
+            return
         if not intake.enabled:
             self._count_drop("paused", "dropped: paused", message)
             return
@@ -207,130 +208,3 @@ class Camera:
         self.statistics.count("qos_problems")
         self._faults.remember(self.name, Fault.QOS_INCOMPATIBLE, problem)
         self._node.get_logger().error(f"{self.name}: {problem}")
-
-
-class CameraInput:
-    """Subscriptions of one camera: image and camera_info.
-
-    Args:
-        transport: ``raw`` or ``compressed``.
-        statistics: counts the images that the middleware lost.
-        on_image: called with each message.
-        on_qos_problem: called with a description of incompatible QoS.
-        on_unnumbered: called once if the middleware does not number messages.
-
-    Attributes:
-        subscribed_since_s: on ``time.monotonic``'s clock; None while not subscribed.
-        numbered: whether the middleware numbers messages, so that lost images can be counted.
-        camera_info_latched: whether the subscription to camera_info is transient local.
-    """
-
-    def __init__(
-        self,
-        node: Node,
-        topics: CameraTopics,
-        transport: str,
-        statistics: Statistics,
-        on_image: Callable[[Any], None],
-        on_qos_problem: Callable[[str], None],
-        on_unnumbered: Callable[[], None],
-    ) -> None:
-        self.image_topic = node.resolve_topic_name(transported_topic(topics.image, transport))
-        self.infos = CameraInfoBuffer()
-        self.subscribed_since_s: float | None = None
-        self._node = node
-        self.camera_info_topic = topics.camera_info
-        self.camera_info_latched = False
-        self.numbered = True
-        self._compressed = transport == "compressed"
-        self._on_image = on_image
-        self._on_qos_problem = on_qos_problem
-        self._statistics = statistics
-        self._on_unnumbered = on_unnumbered
-        self._subscriptions: list[Any] = []
-
-    def subscribe(self) -> None:
-        if self.subscribed_since_s is not None:
-            return
-        self.subscribed_since_s = time.monotonic()
-        image_type = CompressedImage if self._compressed else Image
-        self._subscriptions = [
-            self._subscription(
-                image_type,
-                self.image_topic,
-                self._on_numbered_image if GIVES_MESSAGE_INFO else self._on_image,
-                qos.camera_qos,
-                self._statistics.lose,
-            ),
-            self._camera_info_subscription(),
-        ]
-
-    def unsubscribe(self) -> None:
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
-        self.subscribed_since_s = None
-
-    def follow_camera_info(self) -> None:
-        """Match the durability of camera_info's publisher, so that a latched message is received; queries the graph."""
-        if not self._subscriptions:
-            return
-        if self._latched() != self.camera_info_latched:
-            self._node.destroy_subscription(self._subscriptions.pop())
-            self._subscriptions.append(self._camera_info_subscription())
-
-    def image_qos(self) -> Any | None:
-        """QoS profile of the image subscription, with overrides; None while not subscribed."""
-        return self._subscriptions[0].qos_profile if self._subscriptions else None
-
-    def pixels(self, message: Any, max_pixels: int) -> NDArray[np.uint8]:
-        """Pixels of the message, (H, W, 3) BGR or (H, W) grey uint8.
-
-        Raises:
-            ImageMessageError: the message cannot be decoded, or has more than ``max_pixels``.
-        """
-        convert = decode_compressed if self._compressed else decode_image
-        return convert(message, max_pixels)
-
-    def _on_numbered_image(self, message: Any, info: Any) -> None:
-        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
-        if number is not None:
-            # Without a publisher id (rclpy of Jazzy), numbers of several publishers cannot be told apart.
-            unambiguous = publisher is not None or self._node.count_publishers(self.image_topic) == 1
-            if unambiguous:
-                self._statistics.number(publisher["data"] if publisher else b"", number)
-        elif self.numbered:
-            self.numbered = False
-            self._on_unnumbered()
-        self._on_image(message)
-
-    def _latched(self) -> bool:
-        return qos.is_latched(self._node.get_publishers_info_by_topic(self.camera_info_topic))
-
-    def _camera_info_subscription(self) -> Any:
-        self.camera_info_latched = self._latched()
-        profile = qos.latched_camera_info_qos if self.camera_info_latched else qos.camera_info_qos
-        return self._subscription(CameraInfo, self.camera_info_topic, self.infos.put, profile, None)
-
-    def _subscription(
-        self,
-        message_type: Any,
-        topic: str,
-        callback: Callable[..., None],
-        profile: Callable[[], Any],
-        on_lost: Callable[[int], None] | None,
-    ) -> Any:
-        def create(on_lost: Callable[[int], None] | None) -> Any:
-            return self._node.create_subscription(
-                message_type,
-                topic,
-                callback,
-                profile(),
-                event_callbacks=qos.subscription_events(topic, self._on_qos_problem, on_lost),
-                qos_overriding_options=qos.overrides(profile is qos.latched_camera_info_qos),
-            )
-
-        try:
-            return create(on_lost)
-        except UnsupportedEventTypeError:
-            return create(None)

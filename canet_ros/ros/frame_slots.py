@@ -17,7 +17,7 @@ class ReceivedFrame:
     """A received camera message.
 
     Attributes:
-        message: ``Image`` or ``CompressedImage``.
+        message: ``Image``, ``CompressedImage`` or ``VideoMessage``.
         received_s: on ``time.monotonic``'s clock, which never runs backwards.
     """
 

@@ -34,6 +34,11 @@ def camera_qos() -> QoSProfile:
     return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=1)
 
 
+def video_qos() -> QoSProfile:
+    """As camera_qos, but deep, because every packet matters: later ones cannot be decoded without it."""
+    return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=100)
+
+
 def camera_info_qos() -> QoSProfile:
     """Sensor data, deep enough for the camera_info of a frame in inference."""
     return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=10)

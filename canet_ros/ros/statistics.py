@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-# Durations of a frame. transport: from its stamp to its arrival; wait: in its slot; convert: to pixels; inference;
-# publish: from masks to messages; age: from its stamp to its results; encode: of each compressed result.
-STAGES = ("transport", "wait", "convert", "inference", "publish", "age", "encode")
+# Durations of a frame. transport: from its stamp to its arrival; decode: of video; wait: in its slot; convert: to
+# pixels; inference; publish: from masks to messages; age: from its stamp to its results; encode: of each compressed
+# result.
+STAGES = ("transport", "decode", "wait", "convert", "inference", "publish", "age", "encode")
 # Why received frames were not segmented: replaced by a newer one, over max_rate, over max_age, not decodable, paused by
 # ~/enable, no subscriber left or node stopped, failed inference.
 DROPS = ("replaced", "over_rate", "too_old", "bad", "paused", "unwanted", "failed")
@@ -84,9 +85,11 @@ class Statistics:
         if gap:
             self.count("missing", gap)
 
-    def number(self, publisher: bytes, number: int) -> None:
-        """Record the sequence number of an image at its publisher; see ``Losses``."""
-        self._lose(self._losses.add_number(publisher, number))
+    def number(self, publisher: bytes, number: int) -> int:
+        """Record the sequence number of an image at its publisher; return as ``Losses.add_number``."""
+        lost = self._losses.add_number(publisher, number)
+        self._lose(lost)
+        return lost
 
     def lose(self, number: int) -> None:
         """Count images that the middleware reports as lost."""

@@ -19,8 +19,8 @@ from canet_ros.launching.camera_topics import CameraTopics, camera_topics
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_transform import CameraTransform, Region
-from canet_ros.ros.camera import CameraInput
 from canet_ros.ros.camera_info import CameraInfoBuffer
+from canet_ros.ros.camera_input import CameraInput
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.label_info import class_map
 from canet_ros.ros.rclpy_compat import RCLError
@@ -236,11 +236,13 @@ def test_images_without_numbers_are_said_once_to_be_uncounted() -> None:
         topics=camera_topics(["/front/image_raw"], "segmentation")[0],
         transport="raw",
         statistics=Statistics(),
+        on_received=lambda _: None,
         on_image=lambda _: told.append("image"),
         on_qos_problem=told.append,
         on_unnumbered=lambda: told.append("unnumbered"),
     )
+    image = SimpleNamespace(header=SimpleNamespace(stamp=None))
     for _ in range(2):  # as rclpy gives it on Cyclone DDS
-        camera_input._on_numbered_image(None, {"publication_sequence_number": None})
+        camera_input._on_numbered_message(image, {"publication_sequence_number": None})
     assert told == ["unnumbered", "image", "image"]
     assert not camera_input.numbered
