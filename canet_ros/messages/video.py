@@ -27,6 +27,7 @@ _DECODERS = {
     r"vp9": "vp9",
     r"vp8|vpx": "vp8",
 }
+_STARTING = "the stream begins between keyframes"
 _MAX_DELAY = 32  # packets; H.264 and H.265 reorder at most 16 frames
 _HEADER_BYTES = (
     64  # of a unit of H.264; SPS up to the length of frame_num, and the beginning of a slice's header
@@ -84,14 +85,14 @@ class VideoFrame:
     Attributes:
         number: of the packet, from 0.
         problem: why there is no image; empty: there is one.
-        waiting: the packet was skipped, because decoding begins at a keyframe.
+        starting: the packet precedes the first keyframe, which is not a fault.
     """
 
     number: int
     packet: VideoPacket
     decoded: Any = None
     problem: str = ""
-    waiting: bool = False
+    starting: bool = False
 
     def pixels(self, max_pixels: int = MAX_PIXELS) -> Pixels:
         """The image, (H, W, 3) BGR uint8.
@@ -120,7 +121,7 @@ class VideoDecoder:
         self._pending: dict[int, VideoPacket] = {}
         self._count = 0
         self._frame_numbers = FrameNumbers()
-        self._waiting = "the stream begins between keyframes"  # for a keyframe, and why; empty: not
+        self._waiting = _STARTING  # for a keyframe, and why; empty: not
 
     def decode(self, packet: VideoPacket) -> list[VideoFrame]:
         """Decode a packet; returns the frames that are complete now, of this packet or of earlier ones."""
@@ -136,7 +137,7 @@ class VideoDecoder:
             frames += self.flush("a packet was lost")
         if self._waiting and not packet.keyframe:
             problem = f"waiting for a keyframe: {self._waiting}"
-            return [*frames, VideoFrame(number, packet, problem=problem, waiting=True)]
+            return [*frames, VideoFrame(number, packet, problem=problem, starting=self._waiting == _STARTING)]
         self._waiting = ""
         self._pending[number] = packet
         try:

@@ -176,8 +176,7 @@ class Camera:
         """Put a frame into the camera's slot, unless the node is paused or the rate limit is reached."""
         received_s, intake = time.monotonic(), self._intake
         if isinstance(message, VideoMessage) and message.frame.problem:
-            # A subscription begins between keyframes, which is not a fault.
-            log = self._faults.remember if message.frame.waiting else self._faults.report
+            log = self._faults.remember if message.frame.starting else self._faults.report
             log(self.name, Fault.IMAGE_REFUSED, message.frame.problem)
             self._count_drop("bad", "dropped: bad", message)
             return

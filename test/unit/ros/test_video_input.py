@@ -16,7 +16,6 @@ from video_streams import ffmpeg_message, number_of, stream
 from waiting import wait_until
 
 from canet_ros.messages.video import VideoDecoder, VideoPacket
-from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.statistics import Statistics
 from canet_ros.ros.video_input import VideoInput, VideoMessage, video_message_type
 
@@ -30,7 +29,7 @@ def start() -> Iterator[Start]:
 
     def begin() -> tuple[VideoInput, list[VideoMessage]]:
         messages: list[VideoMessage] = []
-        running.append(VideoInput("/front", messages.append, STATISTICS, FaultLog(None)))
+        running.append(VideoInput(messages.append, STATISTICS))
         return running[-1], messages
 
     yield begin
@@ -59,8 +58,8 @@ def test_after_a_loss_decoding_resumes_at_a_keyframe(start: Start) -> None:
     for number, packet in enumerate(packets("libvpx-vp9", 4)):
         video.put(packet, after_loss=number == 4)
     wait_until(lambda: len(messages) == 24, "24 frames")
-    waiting = [message.frame.waiting for message in messages]
-    assert waiting == [False] * 4 + [True] * 5 + [False] * 15
+    problems = [message.frame.problem for message in messages]
+    assert problems == [""] * 4 + ["waiting for a keyframe: a packet was lost"] * 5 + [""] * 15
 
 
 def test_packets_that_arrive_faster_than_they_are_decoded(
@@ -84,6 +83,26 @@ def test_packets_that_arrive_faster_than_they_are_decoded(
     stuck.set()
     wait_until(lambda: len(messages) == 125, "an outcome of each packet")
     assert [number_of(m.frame.pixels()) for m in messages if not m.frame.problem][-15:] == list(range(10, 25))
+
+
+def test_an_unexpected_error_costs_the_packets_up_to_the_next_keyframe(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = VideoDecoder.decode
+
+    def fail(self: VideoDecoder, packet: VideoPacket) -> Any:
+        if packet.stamp.nanosec == 12:
+            raise RuntimeError("codec")
+        return decode(self, packet)
+
+    monkeypatch.setattr(VideoDecoder, "decode", fail)
+    video, messages = start()
+    for packet in packets("libx264"):
+        video.put(packet, after_loss=False)
+    wait_until(lambda: len(messages) == 25, "25 frames")
+    assert messages[12].frame.problem == "RuntimeError: codec"
+    shown = [number_of(m.frame.pixels()) for m in messages if not m.frame.problem]
+    assert shown == [*range(12), *range(20, 25)]
 
 
 def test_a_missing_package_is_named_with_its_apt_package(monkeypatch: pytest.MonkeyPatch) -> None:
