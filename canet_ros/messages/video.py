@@ -120,7 +120,7 @@ class VideoDecoder:
         self._context: Any = None
         self._pending: dict[int, VideoPacket] = {}
         self._count = 0
-        self._frame_numbers = FrameNumbers()
+        self._frame_numbers = _FrameNumbers()
         self._waiting = _STARTING  # for a keyframe, and why; empty: not
 
     def decode(self, packet: VideoPacket) -> list[VideoFrame]:
@@ -182,7 +182,7 @@ class VideoDecoder:
         return VideoFrame(number, self._pending.pop(number), problem="the decoder returned no image")
 
 
-class FrameNumbers:
+class _FrameNumbers:
     """Finds lost packets of H.264 by frame_num, which FFmpeg conceals."""
 
     def __init__(self) -> None:
