@@ -34,7 +34,7 @@ MINUTES ?= 60
 help:
 	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; images in demo_output/"
 	@echo "make test [ROS_DISTRO=kilted]       unit, node and command tests on Jazzy's wheels; or the ROS tests on Kilted's"
-	@echo "make test-all                       these and test/nightly: documentation, Ray, soak; half an hour"
+	@echo "make test-all                       these and test/nightly: documentation, Ray, soak"
 	@echo "make coverage                       make test, and which lines and branches it reaches; under 90 % fails"
 	@echo "make soak [MINUTES=60]              the node for long with changes and faults; fails where anything drifts"
 	@echo "make mutation                       whether quick tests notice changed code; 85 % must be noticed; half an hour"

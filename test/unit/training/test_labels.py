@@ -120,7 +120,7 @@ def test_valid_labels_cause_no_warning(tmp_path: Path, train: Run, evaluate: Run
     assert not evaluate()[1]
 
 
-def test_a_class_that_further_folders_have_is_not_missing(tmp_path: Path, train: Run) -> None:
+def test_labels_of_further_folders_count(tmp_path: Path, train: Run) -> None:
     write(tmp_path / "train", [ids(0)] * 2)
     write(tmp_path / "val", [ids(0, 1)])
     write(tmp_path / "extra", [ids(0, 1, 7)] * 2)
@@ -128,17 +128,13 @@ def test_a_class_that_further_folders_have_is_not_missing(tmp_path: Path, train:
     assert status == 0
     assert not [line for line in lines if "lesion" in line]
     (line,) = [line for line in lines if "ids" in line]
-    assert line == f"{tmp_path / 'extra' / 'labels'}: ignoring ids outside of the class table: 7 (32.8%)"
-
-
-def test_further_folders_without_an_id_are_refused(tmp_path: Path, train: Run) -> None:
-    write(tmp_path / "train", [ids(0, 1)] * 2)
-    write(tmp_path / "val", [ids(0, 1)])
+    assert line.startswith(str(tmp_path / "extra" / "labels"))
+    assert "7 (32.8%)" in line
     write(tmp_path / "extra", [ids(9)] * 2)
-    status, (*_, line), _ = train(2, "--extra-data", f"{tmp_path / 'extra'}:1")
+    status, (*_, line), _ = train(2, "--extra-data", f"{tmp_path / 'extra'}:1", "--out", str(tmp_path / "no"))
     assert status == 1
-    assert f"{tmp_path / 'extra' / 'labels'}: no pixel of the 2 label images" in line
-    assert "they contain 9 (100.0%)" in line
+    assert str(tmp_path / "extra" / "labels") in line
+    assert "9 (100.0%)" in line
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -164,24 +160,44 @@ def encoded(image: Labels, suffix: str = ".png") -> bytes:
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        (palette_png(8), "got palette indices"),
-        (palette_png(1), "got palette indices"),
-        (encoded(cv2.cvtColor(ids(0, 1), cv2.COLOR_GRAY2BGR)), "got RGB colours"),
-        (encoded(cv2.cvtColor(ids(0, 1), cv2.COLOR_GRAY2BGRA)), "got RGB colours"),
-        (encoded(ids(0, 1), ".jpg"), "is not a PNG despite its name"),
+        (palette_png(8), "palette indices"),
+        (palette_png(1), "palette indices"),
+        (encoded(cv2.cvtColor(ids(0, 1), cv2.COLOR_GRAY2BGR)), "RGB colours"),
+        (encoded(ids(0, 1).astype(np.uint16)), "expected 8 bits a pixel, got 16"),
+        (encoded(ids(0, 1)[:-2]), "sizes must agree"),
+        (encoded(ids(0, 1), ".jpg"), "is not a PNG"),
     ],
-)  # fmt: skip
-def test_labels_that_are_not_grey_pngs(
-    file: bytes, words: str, tmp_path: Path, train: Run, evaluate: Run
-) -> None:
+)
+def test_labels_in_another_format(file: bytes, words: str, tmp_path: Path, train: Run, evaluate: Run) -> None:
+    """Labels of val are checked before the first epoch, too."""
     for split in ("train", "val"):
         write(tmp_path / split, [ids(0, 1)] * 2)
+    valid = (tmp_path / "train" / "labels" / "1.png").read_bytes()
+    for split, run in (("train", train), ("val", train), ("val", evaluate)):
         (tmp_path / split / "labels" / "1.png").write_bytes(file)
-    for run in (train, evaluate):
         status, (line,), _ = run()
         assert status == 1
         assert words in line
-        assert "1.png" in line
+        assert str(tmp_path / split / "labels" / "1.png") in line
+        (tmp_path / "train" / "labels" / "1.png").write_bytes(valid)
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
+@pytest.mark.parametrize("foreign", ["train", "val"])
+def test_labels_of_another_class_table(foreign: str, tmp_path: Path, train: Run) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split, [ids(200) if split == foreign else ids(0, 1)] * 2)
+    status, (*_, line), _ = train()
+    assert status == 1
+    assert str(tmp_path / foreign) in line
+    assert "200" in line
+
+
+def test_evaluating_without_known_labels_is_refused(tmp_path: Path, evaluate: Run) -> None:
+    write(tmp_path / "val", [ids(255)])
+    status, lines, _ = evaluate()
+    assert status == 1
+    assert "has an id of the 2 classes (0 to 1)" in lines[-1]
 
 
 # Images with an EXIF orientation
@@ -205,15 +221,15 @@ def with_orientation(image: Labels, orientation: int, suffix: str = ".jpg", orde
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_that_of_opencv(orientation: int, order: str, suffix: str) -> None:
+def test_the_orientation_is_that_of_opencv(order: str, suffix: str) -> None:
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[: HEIGHT // 2, : WIDTH // 4] = 255
-    file = with_orientation(image, orientation, suffix, order)
-    assert exif_orientation(file) == orientation
-    read = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
-    same = read.shape == image.shape and np.abs(read.astype(int) - image).mean() < 5
-    assert same == (orientation == 1)
+    for orientation in range(1, 9):
+        file = with_orientation(image, orientation, suffix, order)
+        assert exif_orientation(file) == orientation
+        read = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+        same = read.shape == image.shape and np.abs(read.astype(int) - image).mean() < 5
+        assert same == (orientation == 1), orientation
 
 
 @pytest.mark.parametrize(

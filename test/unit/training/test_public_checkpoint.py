@@ -143,16 +143,3 @@ def test_every_mismatch_is_named(weights: dict[str, Tensor], tmp_path: Path) -> 
         "head.conv.weight is (11, 256, 3, 3), expected (19, 256, 3, 3)",
     ):
         assert line in str(caught.value)
-
-
-class Harmful:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return exec, ("open('harm.txt', 'w')",)
-
-
-def test_nothing_in_the_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": Harmful()}, tmp_path / "canet.pth")
-    with pytest.raises(ModelError, match="contains more than tensors"):
-        import_public_checkpoint(tmp_path / "canet.pth", "x", CLASSES)
-    assert not (tmp_path / "harm.txt").exists()
