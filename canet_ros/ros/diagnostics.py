@@ -27,6 +27,7 @@ class NodeSnapshot:
     """State of the node from which the statuses are made.
 
     Attributes:
+        model_fault: why the last requested model is not used.
         node_fault: the last exception of a callback.
         clock_missing: whether use_sim_time is set and /clock has no publisher.
         bond: status of the bond with a lifecycle manager, as text.
@@ -36,6 +37,7 @@ class NodeSnapshot:
     conditions: Conditions
     engine: EngineSnapshot
     cameras: tuple[CameraSnapshot, ...]
+    model_fault: ReportedFault
     node_fault: ReportedFault
     clock_missing: bool
     bond: str
@@ -104,9 +106,14 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
             )
     values |= {name: counts.get(name, 0) for name in ("batches", "frames", "failures")}
     values |= _percentiles(statistics, ("inference",))
-    values |= {"doing": node.engine.activity, "bond": node.bond}
+    values |= {"doing": node.engine.activity or node.engine.switching, "bond": node.bond}
     values |= {"unknown_parameters": ", ".join(node.unknown_parameters)}
-    faults = (node.conditions.engine_fault, node.conditions.inference_fault, node.node_fault)
+    faults = (
+        node.conditions.engine_fault,
+        node.conditions.inference_fault,
+        node.node_fault,
+        node.model_fault,
+    )
     fault = next((fault for fault in faults if fault.text), ReportedFault())
     values |= {"last_error": fault.text, "fault": fault.kind.value}
     level, text = engine_verdict(node)
@@ -117,7 +124,7 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     """Level and message of the engine; the most severe condition wins.
 
     ERROR: the model could not be loaded, the last inference or a callback failed.
-    WARN: the model is loading, or the node is not active.
+    WARN: the model is loading, another requested model is not used, or the node is not active.
     """
     conditions, engine = node.conditions, node.engine
     if conditions.engine_fault.text:
@@ -134,7 +141,8 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
         return Level.ERROR, node.node_fault.text
     if node.clock_missing:
         return Level.WARN, CLOCK_MISSING
-    return Level.OK, "segmenting"
+    text = "; ".join(filter(None, ("segmenting", engine.switching, node.model_fault.text)))
+    return Level.WARN if node.model_fault.text else Level.OK, text
 
 
 def camera_status(camera: CameraSnapshot, node: Conditions) -> DiagnosticStatus:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads, self-tests, runs and monitors the engine."""
+"""Loads, self-tests, runs, monitors and switches the engine."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from canet_ros import activity
+from canet_ros.engines.engine import is_out_of_memory
 from canet_ros.errors import EngineError
 from canet_ros.model.class_table import ClassTable
-from canet_ros.model.model_folder import ModelError, find_model, load_spec, shipped_model
+from canet_ros.model.model_folder import ModelError
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.drawing import Style
-from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
 from canet_ros.pipeline.self_test import self_test
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import LatestSlots
-from canet_ros.ros.model_loader import LoadedModel, ModelLoader, ModelRequest
+from canet_ros.ros.model_loader import LoadedModel, ModelLoader, ModelRequest, available_mb, resident_mb
 from canet_ros.ros.parameters import NodeParameters
 from canet_ros.ros.run_node import STATUS_BROKEN, BrokenProcessError
 from canet_ros.ros.statistics import Statistics
@@ -38,12 +40,14 @@ class EngineSnapshot:
 
     Attributes:
         segmenter: None while no model is loaded.
-        activity: long-running operation, as text; empty: none.
+        activity: long-running operation that masks wait for, as text; empty: none.
+        switching: the same for a model that is loaded beside the one in use.
         self_test: result of the model's self-test, as text.
     """
 
     segmenter: Segmenter | None
     activity: str
+    switching: str
     self_test: str
     statistics: Statistics
 
@@ -55,7 +59,7 @@ class EngineSupervisor:
     fails for the whole process.
 
     Args:
-        on_ready: called with the classes when an engine starts to work.
+        on_classes: called with the classes of a model before its first mask, in the inference thread.
         on_change: called when diagnostics change.
         on_failure: called when the engine cannot be loaded.
     """
@@ -67,7 +71,7 @@ class EngineSupervisor:
         intake: FrameIntake,
         faults: FaultLog,
         logger: Any,
-        on_ready: Callable[[ClassTable], None],
+        on_classes: Callable[[ClassTable], None],
         on_change: Callable[[], None],
         on_failure: Callable[[], None],
     ) -> None:
@@ -76,22 +80,25 @@ class EngineSupervisor:
         self._intake = intake
         self._faults = faults
         self._logger = logger
-        self._on_ready = on_ready
+        self._on_classes = on_classes
         self._on_change = on_change
         self._on_failure = on_failure
         self.statistics = Statistics()
         self._loader = ModelLoader(self._load)
-        self._loaded: LoadedModel | None = None
+        self._loaded: LoadedModel | None = None  # handed to the worker, or ready for the next activation
+        self._model = ""  # value of the parameter that the last request followed
         self._worker: InferenceWorker | None = None
         self._encoder: Encoder | None = None
         self._logged_loading_s = self._ticked_s = 0.0
 
     def snapshot(self) -> EngineSnapshot:
-        loaded = self._loaded
+        loading, beside = self._loader.activity(), self._worker is not None
+        model = (self._worker.model if self._worker else None) or self._loaded
         return EngineSnapshot(
-            segmenter=loaded.segmenter if loaded else None,
-            activity=self._loader.activity() or activity.now(),
-            self_test=loaded.self_test if loaded else "",
+            segmenter=model.segmenter if model else None,
+            activity="" if beside and loading else loading or activity.now(),
+            switching=loading if beside else "",
+            self_test=model.self_test if model else "",
             statistics=self.statistics,
         )
 
@@ -109,37 +116,43 @@ class EngineSupervisor:
         """
         self._settings.check_together()
         choice = self._settings.segmenter_choice()
-        folder = find_model(choice.model or shipped_model(choice.architecture, choice.backbone))
-        self._settings.check_groups(load_spec(folder).classes)
+        folder, spec = choice.find()
+        self._settings.check_groups(spec.classes)
         files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
         return ModelRequest(
             choice,
             max_batch=len(self._cameras),
             files=tuple((str(path), status.st_mtime_ns, status.st_size) for path, status in files),
+            classes=spec.classes,
+            image_shape=self._worker.image_shape if self._worker else None,
         )
 
     def start(self, request: ModelRequest) -> None:
         """Load the model and start inference; at once if the model is still loaded."""
         self._logged_loading_s = self._ticked_s = time.monotonic()
         self._intake.slots = LatestSlots()
+        self._model = request.choice.model
+        self._faults.remember("model")
+        if self._loaded is not None and self._loaded.request == request:
+            self._start_worker(self._loaded)
+            return
+        self._loaded = None  # two models at once may not fit on the device
         self._loader.request(request)
-        if self._loader.outcome() is None:
-            self._loaded = None  # two models at once may not fit on the device
-        else:
-            self._check_loading(self._ticked_s)
+        self._check_loading(self._ticked_s)
 
     def tick(self, inference_timeout_s: float) -> None:
-        """Check for a loaded model and a broken engine.
+        """Check for a loaded model, another requested model and a broken engine.
 
         Raises:
             BrokenProcessError: the engine hangs, or every inference fails.
         """
         now_s = time.monotonic()
         elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
-        if self._worker is None or self._loaded is None:
+        self._follow_model()
+        if self._worker is None:
             self._check_loading(now_s)
             return
-        if self._loaded.problem:
+        if self._loaded is not None and self._loaded.problem:
             self._give_up(self._loaded.problem, self._loaded.problem)
             return
         fault = self._worker.fault(elapsed_s, inference_timeout_s)
@@ -148,6 +161,7 @@ class EngineSupervisor:
             self._faults.remember("engine", Fault.ENGINE_BROKEN, f"the process ends: {fault}")
             self._on_change()
             raise BrokenProcessError(fault)
+        self._check_switch(self._worker)
 
     def stop(self, timeout_s: float) -> bool:
         """End the threads; return whether all ended in time. The others are abandoned."""
@@ -167,11 +181,61 @@ class EngineSupervisor:
         self._loaded = None
         self._loader.forget()
 
+    def _follow_model(self) -> None:
+        """Request the model that the live parameter names; it is loaded beside the one in use."""
+        if self._settings.value("model") == self._model:
+            return
+        self._model = self._settings.value("model")
+        self._faults.remember("model")
+        try:
+            request = self.request()
+        except (ModelError, ValueError) as error:
+            if self._worker is not None:
+                self._keep(error)
+            else:
+                self._give_up(str(error), str(error))
+            return
+        if self._loaded is not None and self._loaded.request == request:
+            self._loader.forget()
+        else:
+            self._loader.request(request)
+        self._on_change()
+
+    def _check_switch(self, worker: InferenceWorker) -> None:
+        """Hand a model that was loaded beside the one in use to the worker; without success keep the one in use."""
+        outcome = self._loader.outcome()
+        if outcome is None or outcome is self._loaded:
+            return
+        try:
+            if not isinstance(outcome, LoadedModel):
+                raise outcome
+            self._settings.check_groups(outcome.request.classes)
+        except BaseException as error:  # a driver or an engine can raise anything
+            self._keep(error)
+            return
+        self._use(outcome, worker)
+
+    def _keep(self, error: BaseException) -> None:
+        """Keep the model in use, and report why the requested one is not used."""
+        wanted, self._model = self._model, self._loaded.request.choice.model if self._loaded else self._model
+        reason = str(error) or type(error).__name__
+        if is_out_of_memory(error):
+            reason += "; two models do not fit into memory: deactivate the node, set model, activate it"
+        self._faults.remember("model", Fault.MODEL_KEPT, f"model {wanted!r} is not used: {reason}")
+        self._logger.error(f"keeping model {self._model!r}: {self._faults.last('model').text}")
+        self._loader.forget()
+        self._settings.set_model(self._model)
+        self._on_change()
+
     def _load(self, request: ModelRequest) -> LoadedModel:
         """Runs in the loader's thread."""
-        choice = request.choice
+        choice, in_use, before_mb = request.choice, self._loaded, resident_mb()
+        if in_use is not None and available_mb() < in_use.memory_mb:
+            raise MemoryError(
+                f"{available_mb():.0f} MB of memory are available, and the model in use takes {in_use.memory_mb:.0f} MB"
+            )
         segmenter = Segmenter.load(
-            choice.model or shipped_model(choice.architecture, choice.backbone),
+            choice.find()[0],
             device=choice.device,
             engine=choice.engine,
             precision=choice.precision,
@@ -182,8 +246,11 @@ class EngineSupervisor:
         if isinstance(segmenter, CameraShapedSegmenter):
             loaded.self_test = "pending: runs at the first image"
             segmenter.on_new_engine = functools.partial(self._self_test_for_camera, loaded)
+            if request.image_shape is not None:
+                segmenter.segment_batch([np.zeros((*request.image_shape, 3), np.uint8)])
         else:
             self._run_self_test(loaded, segmenter)
+        loaded.memory_mb = max(resident_mb() - before_mb, in_use.memory_mb if in_use else 0.0)
         return loaded
 
     def _self_test_for_camera(self, loaded: LoadedModel, segmenter: Segmenter) -> None:
@@ -209,10 +276,7 @@ class EngineSupervisor:
                 self._logged_loading_s = now_s
                 self._logger.info(self._loader.activity())
         elif isinstance(outcome, LoadedModel):
-            if outcome is not self._loaded:
-                self._loaded = outcome
-                self._logger.info(f"{_engine_text(outcome.segmenter)}, loaded in {outcome.took_s:.1f} s")
-            self._start_worker(outcome.segmenter)
+            self._start_worker(outcome)
         else:
             expected = isinstance(outcome, (ModelError, EngineError, ValueError))
             text = str(outcome) if expected else "".join(traceback.format_exception(outcome)).strip()
@@ -224,25 +288,27 @@ class EngineSupervisor:
         self.release()
         self._on_failure()
 
-    def _start_worker(self, segmenter: Segmenter) -> None:
-        classes = recolored(segmenter.spec.classes, self._settings.value("palette"))
-        self._on_ready(classes)
-        for camera in self._cameras.values():
-            camera.ood_monitor = OodMonitor(segmenter.spec.familiar)
-            camera.temporal_filter.forget()
+    def _start_worker(self, model: LoadedModel) -> None:
         self._encoder = Encoder(self._faults)
         self._worker = InferenceWorker(
             intake=self._intake,
             cameras=self._cameras,
-            segmenter=segmenter,
             encoder=self._encoder,
-            style=Style(classes, self._settings.value("legend")),
             at_network_size=self._settings.value("mask_size") == "network",
             live=self._settings.live,
             statistics=self.statistics,
             faults=self._faults,
+            on_classes=self._on_classes,
         )
-        self._on_change()
+        self._use(model, self._worker)
+
+    def _use(self, model: LoadedModel, worker: InferenceWorker) -> None:
+        if model is not self._loaded:
+            self._logger.info(f"{_engine_text(model.segmenter)}, loaded in {model.took_s:.1f} s")
+        self._loaded = model
+        self._settings.known_classes = model.request.classes.names
+        classes = recolored(model.request.classes, self._settings.value("palette"))
+        worker.use(model, Style(classes, self._settings.value("legend")))
 
 
 def _engine_text(segmenter: Segmenter) -> str:

@@ -19,6 +19,7 @@ class Fault(enum.Enum):
     NOT_CONFIGURED = "not_configured"
     NOT_ACTIVATED = "not_activated"
     MODEL_NOT_LOADED = "model_not_loaded"
+    MODEL_KEPT = "model_kept"
     ENGINE_BROKEN = "engine_broken"
     INFERENCE_FAILED = "inference_failed"
     BATCH_REDUCED = "batch_reduced"

@@ -39,7 +39,7 @@ class LatestSlots(Generic[Item]):
     def __init__(self) -> None:
         self._items: dict[str, Item] = {}
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._woken = False
 
     def put(self, source: str, item: Item, admits: Callable[[], bool] | None = None) -> PutResult:
         """Store an item.
@@ -57,13 +57,18 @@ class LatestSlots(Generic[Item]):
             return PutResult.REPLACED_OLDER if waiting else PutResult.STORED
 
     def take_all(self) -> dict[str, Item] | None:
-        """Wait for items and empty all slots at once; None: closed."""
+        """Wait for items and empty all slots at once; empty after ``wake``, None: closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
-            if self._closed:
-                return None
+            self._changed.wait_for(lambda: self._items or self._woken or self._closed)
+            self._woken = False
             items, self._items = self._items, {}
-            return items
+            return None if self._closed else items
+
+    def wake(self) -> None:
+        """Make ``take_all`` return, also without items."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
 
     @property
     def closed(self) -> bool:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from canet_ros import activity
+from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.parameters import SegmenterChoice
 
@@ -19,27 +22,45 @@ class ModelRequest:
 
     Attributes:
         files: the model's files with their times and sizes, so that a retrained model counts as another one.
+        classes: of the model.
+        image_shape: (H, W) of the cameras' images, for which a model of the camera's shape is prepared; None: unknown.
     """
 
     choice: SegmenterChoice
     max_batch: int
     files: tuple[tuple[str, int, int], ...]
+    classes: ClassTable
+    image_shape: tuple[int, int] | None = field(default=None, compare=False)
 
 
-@dataclass
+@dataclass(eq=False)
 class LoadedModel:
     """A model that is ready to run.
 
     Attributes:
         self_test: result of the model's self-test, as text.
         problem: why it must not be used; empty: it may. An engine made for the camera's shape is tested late.
+        memory_mb: growth of the process while it was loaded.
     """
 
     request: ModelRequest
     segmenter: Segmenter
     self_test: str = ""
     problem: str = ""
+    memory_mb: float = 0.0
     took_s: float = 0.0
+
+
+def resident_mb() -> float:
+    """Memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def available_mb() -> float:
+    """Memory of the machine that processes can get without swapping."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 / 1e6
 
 
 class ModelLoader:

@@ -80,7 +80,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._intake,
             self._faults,
             self.get_logger(),
-            on_ready=self._publish_classes,
+            on_classes=self._publish_classes,
             on_change=lambda: self._diagnostics.publish(),
             on_failure=lambda: self.trigger_deactivate(),
         )
@@ -183,6 +183,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._cameras.follow(live)
 
     def _publish_classes(self, classes: ClassTable) -> None:
+        """Publish the classes of the masks that follow; runs in the inference thread."""
         self._settings.publish_classes(classes)
         if self._label_info is not None:
             partial = [c.name for c in self._cameras.by_name.values() if c.transform.leaves_unlabelled]
@@ -204,6 +205,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             conditions,
             engine,
             cameras=self._cameras.snapshots(),
+            model_fault=self._faults.last("model"),
             node_fault=self._faults.last("node"),
             clock_missing=self._clock_missing,
             bond=self._bond.status,

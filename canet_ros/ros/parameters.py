@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,14 @@ from canet_ros.launching.parameter_files import parameter_files, read_parameter_
 from canet_ros.launching.parameter_spec import ParameterSpec, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.model.class_table import ClassTable
-from canet_ros.model.model_folder import available_models
+from canet_ros.model.model_folder import (
+    ModelError,
+    ModelSpec,
+    available_models,
+    find_model,
+    load_spec,
+    shipped_model,
+)
 from canet_ros.pipeline.camera_transform import CameraTransform, read_camera_transforms
 from canet_ros.pipeline.class_groups import unknown_classes_problem
 from canet_ros.ros.cloud_input import CloudTopic
@@ -53,6 +61,11 @@ class SegmenterChoice:
     engine: str
     precision: str
 
+    def find(self) -> tuple[Path, ModelSpec]:
+        """Folder and description of the model; raises ModelError if it is missing or invalid."""
+        folder = find_model(self.model or shipped_model(self.architecture, self.backbone))
+        return folder, load_spec(folder)
+
 
 class NodeParameters:
     """Declares the table's parameters on a node and validates changes.
@@ -62,6 +75,7 @@ class NodeParameters:
 
     Attributes:
         lifecycle_state: ``unconfigured``, ``inactive``, ``active`` or ``finalized``; updated by the node.
+        known_classes: names of the classes of the model in use.
     """
 
     def __init__(self, node: Node) -> None:
@@ -69,8 +83,7 @@ class NodeParameters:
         self._node = node
         self._declared = False
         self._setting_from_model = False
-        # Of the requested model; class_names follow when it is loaded.
-        self._known_classes: tuple[str, ...] = ()
+        self.known_classes: tuple[str, ...] = ()
         self._start_problems: dict[str, str] = {}
         node.add_on_set_parameters_callback(self._check_change)
         for spec in PARAMETERS:
@@ -168,8 +181,7 @@ class NodeParameters:
         return clouds
 
     def check_groups(self, classes: ClassTable) -> None:
-        """Raise ValueError if a group names an unknown class; later changes are checked against these classes too."""
-        self._known_classes = classes.names
+        """Raise ValueError if a group names a class that is not among these."""
         problem = unknown_classes_problem(self.live().groups, classes.names)
         if problem:
             raise ValueError(problem)
@@ -181,6 +193,9 @@ class NodeParameters:
         """Set the model's classes as ``class_names`` and ``class_colors`` ("#rrggbb")."""
         colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in classes.colors]
         self._publish_from_model(list(classes.names), colors)
+
+    def set_model(self, model: str) -> None:
+        self._node.set_parameters([Parameter("model", Parameter.Type.STRING, model)])
 
     def _publish_from_model(self, names: list[str], colors: list[str]) -> None:
         self._setting_from_model = True
@@ -254,13 +269,22 @@ class NodeParameters:
         except ValueError as error:
             return str(error)
         problem = None
+        if name == "model" and self.lifecycle_state == "active":
+            problem = self._model_problem(value)
         if name == "image_topics":
             problem = self._topics_problem(value)
         if problem is None and name == "groups" and self.lifecycle_state == "active":
-            problem = unknown_classes_problem(spec.read(value), self._known_classes)
+            problem = unknown_classes_problem(spec.read(value), self.known_classes)
         if problem is None and self._declared:
             problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
         return problem
+
+    def _model_problem(self, model: str) -> str | None:
+        try:
+            self.check_groups(replace(self.segmenter_choice(), model=model).find()[1].classes)
+        except (ModelError, ValueError) as error:
+            return f"model: {error}"
+        return None
 
     def _topics_problem(self, names: Sequence[str]) -> str | None:
         try:

@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from canet_ros import activity
 from canet_ros.messages.images import ImageMessageError
+from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.drawing import Style
+from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.process import Frame, ProcessOptions
-from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+from canet_ros.pipeline.segmenter import Segmentation
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import ReceivedFrame
+from canet_ros.ros.model_loader import LoadedModel
 from canet_ros.ros.outputs import Result, needs_inference
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s, nanoseconds
@@ -46,32 +49,39 @@ class InferenceWorker:
     """One thread for all cameras: the new frames form one batch, so that no camera waits for another.
 
     ``fault`` is its watchdog; call it several times a second.
+
+    Args:
+        on_classes: called in the thread with a model's classes, before that model's first mask.
+
+    Attributes:
+        model: in use; None until the thread has begun.
+        image_shape: (H, W) of the last image after the camera transform; None: none so far.
     """
 
     def __init__(
         self,
         intake: FrameIntake,
         cameras: Mapping[str, Camera],
-        segmenter: Segmenter,
         encoder: Encoder,
-        style: Style,
         at_network_size: bool,
         live: Callable[[], LiveSettings],
         statistics: Statistics,
         faults: FaultLog,
+        on_classes: Callable[[ClassTable], None],
     ) -> None:
         self._slots = intake.slots
         self._cameras = cameras
-        self._segmenter = segmenter
-        segmenter.begin()
         self._encoder = encoder
-        self._style = style
         self._at_network_size = at_network_size
         self._live = live
         self._now_ns = intake.now_ns
         self._statistics = statistics
         self._faults = faults
         self._frame_log = intake.frame_log
+        self._on_classes = on_classes
+        self.model: LoadedModel | None = None
+        self._next: tuple[LoadedModel, Style] | None = None
+        self.image_shape: tuple[int, int] | None = None
         self._stopping = threading.Event()
         # Frames in inference, by camera; a batch is known by its identity.
         self._batch: Mapping[str, ReceivedFrame] | None = None
@@ -82,6 +92,11 @@ class InferenceWorker:
         # A daemon, so that a long inference cannot keep the process alive.
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
+
+    def use(self, model: LoadedModel, style: Style) -> None:
+        """Use this model from the next batch on. The first one is required before any frame."""
+        self._next = model, style
+        self._slots.wake()
 
     def stop(self, timeout_s: float) -> bool:
         """Stop publishing and wait for the thread; return whether it ended. Otherwise its engine must not be reused."""
@@ -113,8 +128,20 @@ class InferenceWorker:
     def _run(self) -> None:
         while (frames := self._slots.take_all()) is not None:
             self._batch = frames
-            self._serve(frames)
+            if self._next is not None:
+                self._switch(*self._next)
+            if frames:
+                self._serve(frames)
             self._batch = None
+
+    def _switch(self, model: LoadedModel, style: Style) -> None:
+        self._next = None
+        self.model, self._segmenter, self._style = model, model.segmenter, style
+        self._segmenter.begin()
+        for camera in self._cameras.values():
+            camera.ood_monitor = OodMonitor(self._segmenter.spec.familiar)
+            camera.temporal_filter.forget()
+        self._on_classes(style.classes)
 
     def _serve(self, frames: Mapping[str, ReceivedFrame]) -> None:
         live = self._live()
@@ -156,6 +183,7 @@ class InferenceWorker:
         try:
             pixels = camera.input.pixels(frame.message, live.max_pixels)
             transformed = camera.transform.to_network(pixels)
+            self.image_shape = transformed.shape[0], transformed.shape[1]
             problem = self._segmenter.shape_problem(transformed)
             if problem:
                 raise ImageMessageError(problem)

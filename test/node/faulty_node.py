@@ -2,7 +2,8 @@
 """The segmentation node with an engine that fails as the file $CANET_TEST_FAULT says, read for every inference.
 
 hang, raise, exit (SystemExit), nan, shape, class (an unknown id), memory (for more than one image at once); and while
-it is loaded: slow, build (slow, with an activity), broken, surprise. Other texts: no fault. "raise 3" fails 3 times.
+it is loaded: slow, build (slow, with an activity), broken, full (no memory), surprise. Other texts: no fault. "raise 3"
+fails 3 times.
 """
 
 import os
@@ -42,6 +43,8 @@ def faulty_init(self, request):
         cache.replace_derived_file("test-build", lambda path: (wait_while("build"), path.write_text("built")))
     elif found == "broken":
         raise EngineError("the driver is too old")
+    elif found == "full":
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
     elif found == "surprise":
         raise OSError("libsomething.so: cannot open shared object file")
     _init(self, request)

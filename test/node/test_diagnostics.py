@@ -81,8 +81,9 @@ class Health:
         )
         return NodeSnapshot(
             conditions,
-            EngineSnapshot(self.segmenter, self.doing, self.self_test, self.engine),
+            EngineSnapshot(self.segmenter, self.doing, "", self.self_test, self.engine),
             cameras=(self.camera.snapshot(self.watch.topic_problem, self.watch.rivals()),),
+            model_fault=self.faults.last("model"),
             node_fault=self.faults.last("node"),
             clock_missing=self.clock_missing,
             bond="formed",
