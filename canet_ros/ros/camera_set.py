@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from canet_ros.launching.camera_topics import camera_topics
@@ -46,20 +47,22 @@ class CameraSet:
         """
         settings, node = self._settings, self._node
         settings.check_together()
-        _require_none(qos.override_problems(settings.overrides(of_qos=True)))
         transport, results_name = settings.value("image_transport"), settings.value("results_name")
         names = settings.value("image_topics")
         cameras = camera_topics([node.resolve_topic_name(name) for name in names], results_name)
         given = [node.resolve_topic_name(name, only_expand=True) for name in names]
         for topics, before_remapping, cloud in zip(cameras, given, settings.clouds(len(cameras))):
             results = camera_topics([before_remapping], results_name)[0].results
-            camera = Camera(node, topics, results, transport, self._intake, self._faults, cloud)
-            self._cameras[topics.image] = camera
+            try:
+                camera = Camera(node, topics, results, transport, self._intake, self._faults, cloud)
+                self._cameras[topics.image] = camera
+                camera.outputs.follow_groups(settings.live().groups)
+                # Invalid qos_overrides fail now, not when results get their first subscriber.
+                camera.input.subscribe()
+                camera.input.unsubscribe()
+            except (ParameterException, RuntimeError) as error:
+                raise ValueError(f"qos_overrides of {topics.image}: {error}") from error
             self._watches[topics.image] = CameraWatch(node, camera, transport, self._interfaces)
-            camera.outputs.follow_groups(settings.live().groups)
-            # Invalid subscription options fail now, not when results get their first subscriber.
-            camera.input.subscribe()
-            camera.input.unsubscribe()
             node.get_logger().info(f"{topics.image} ({transport}): results under {topics.results}/")
         known = [name for name in node.get_parameters_by_prefix("") if name.startswith("qos_overrides.")]
         _require_none(

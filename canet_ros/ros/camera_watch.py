@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.node import Node
@@ -14,7 +13,6 @@ from canet_ros.image_transports import transport_content
 from canet_ros.launching.network import late_interfaces
 from canet_ros.launching.topic_hints import (
     MESSAGE_TYPES,
-    NO_IMAGES,
     CameraChoice,
     suffix_warning,
     topic_hint,
@@ -22,14 +20,7 @@ from canet_ros.launching.topic_hints import (
 from canet_ros.ros.camera import Camera
 from canet_ros.ros.camera_health import TopicState, mixed_problem, topic_state
 
-
-@dataclass(frozen=True)
-class _Finding:
-    """State of the topic; two findings are equal if the log need not repeat them."""
-
-    state: TopicState = TopicState.PUBLISHED
-    hints: tuple[str, ...] = ()
-    text: str = field(default="", compare=False)
+_AS_EXPECTED = (TopicState.PUBLISHED, "")
 
 
 class CameraWatch:
@@ -49,7 +40,7 @@ class CameraWatch:
         self._interfaces = interfaces
         self._present = CameraChoice(camera.name, transport)
         self._type = MESSAGE_TYPES[transport]
-        self._finding = self._logged_finding = _Finding()
+        self._found = self._logged = _AS_EXPECTED
         self._found_s = time.monotonic()
         self._other_nodes: tuple[str, ...] = ()
         self._cameras: tuple[str, ...] = ()
@@ -61,20 +52,20 @@ class CameraWatch:
         """Check now; a problem is logged once it has lasted for ``stale_after_s``."""
         topic, now_s = self._camera.input.image_topic, time.monotonic()
         publishers = self._node.get_publishers_info_by_topic(topic)
-        finding = self._find(publishers, stale_after_s)
-        if finding != self._finding:
-            self._found_s = now_s
-        self._finding, self.topic_problem = finding, finding.text
-        immediate = finding.state in (TopicState.PUBLISHED, TopicState.SILENT)
-        if finding != self._logged_finding and (immediate or now_s - self._found_s >= stale_after_s):
-            self._node.get_logger().warning(f"{topic}: {finding.text or self._recovery()}")
-            self._logged_finding = finding
+        state, text, hint = self._find(publishers, stale_after_s)
+        if (state, hint) != self._found:
+            self._found, self._found_s = (state, hint), now_s
+        self.topic_problem = text + hint
+        settled = state in (TopicState.PUBLISHED, TopicState.SILENT) or now_s - self._found_s >= stale_after_s
+        if settled and self._found != self._logged:
+            self._node.get_logger().warning(f"{topic}: {self.topic_problem or self._recovery()}")
+            self._logged = self._found
         self._check_rivals(publishers)
 
     def reset(self) -> None:
         """Start afresh when the node is activated."""
         self.topic_problem = ""
-        self._finding = self._logged_finding = _Finding()
+        self._found = self._logged = _AS_EXPECTED
         self._found_s = time.monotonic()
 
     def rivals(self) -> str:
@@ -86,39 +77,38 @@ class CameraWatch:
         return f"{mixed} (a killed publisher counts for another 20 s)" if mixed else ""
 
     def _recovery(self) -> str:
-        if self._logged_finding.state is TopicState.SILENT:
+        if self._logged[0] is TopicState.SILENT:
             return "images resumed"
         subscribed = self._camera.input.subscribed_since_s is not None
         return f"publisher is back{'; images resumed' if subscribed else ''}"
 
-    def _find(self, publishers: list[Any], stale_after_s: float) -> _Finding:
+    def _find(self, publishers: list[Any], stale_after_s: float) -> tuple[TopicState, str, str]:
+        """State of the topic, its description, and a hint whose change is worth another line in the log."""
         topic = self._camera.input.image_topic
         silent_s = self._camera.silent_s()
         requested = self._camera.input.image_qos()
         state, reason = topic_state(publishers, (self._type,), () if requested is None else (requested,))
+        silent = silent_s is not None and silent_s > stale_after_s
         if state is TopicState.NO_PUBLISHER:
-            hint = self._hint()
-            late = late_interfaces(self._interfaces)
-            # Log again only for these hints: the first hint may precede the discovery of other topics.
-            hints = tuple(words for words in ("image_transport", NO_IMAGES) if words in hint)
-            text = f"no publisher of {topic}"
-            if silent_s is not None and silent_s > stale_after_s:
-                text += f"; no image received for {silent_s:.1f} s"
-            return _Finding(state, (*hints, late), f"{text}{hint}{late}")
+            text = f"no publisher of {topic}" + (
+                f"; no image received for {silent_s:.1f} s" if silent else ""
+            )
+            return state, text, self._hint() + late_interfaces(self._interfaces)
         if state is TopicState.WRONG_TYPE:
             content = transport_content(publishers[0].topic_type, topic)
             if content:
-                text = (
-                    f"{topic} carries {content}: convert it to images with image_transport's republish node"
+                return (
+                    state,
+                    f"{topic} carries {content}: convert it with image_transport's republish node",
+                    "",
                 )
-                return _Finding(state, text=text)
-            return _Finding(state, text=f"{topic} carries {reason}, not {self._type}{self._hint()}")
+            return state, f"{topic} carries {reason}, not {self._type}", self._hint()
         if state is TopicState.QOS_MISMATCH:
-            return _Finding(state, text=f"QoS of the publisher of {topic} is incompatible: {reason}")
-        if silent_s is not None and silent_s > stale_after_s:
+            return state, f"QoS of the publisher of {topic} is incompatible: {reason}", ""
+        if silent:
             text = f"no image received on {topic} for {silent_s:.1f} s, although it has a publisher"
-            return _Finding(TopicState.SILENT, text=text)
-        return _Finding()
+            return TopicState.SILENT, text, ""
+        return *_AS_EXPECTED, ""
 
     def _hint(self) -> str:
         node = self._node

@@ -36,8 +36,11 @@ from canet_ros.ros.cloud_input import CloudTopic
 from canet_ros.ros.rclpy_compat import given_parameters
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
-_FROM_MODEL = ("class_names", "class_colors")
-_MODELS = "available_models"
+_READ_ONLY = {
+    "class_names": "Of the loaded model, in the order of class ids; read-only",
+    "class_colors": "Of the loaded model, in the order of class ids; read-only",
+    "available_models": "Valid names for 'model', besides the path of a model folder; read-only",
+}
 # Parameters of every node; whether rclpy declares them depends on the distribution.
 _OF_RCLPY = ("use_sim_time", "start_type_description_service", "enable_logger_service")
 
@@ -82,27 +85,20 @@ class NodeParameters:
         self.lifecycle_state = "unconfigured"
         self._node = node
         self._declared = False
-        self._setting_from_model = False
+        self._setting_read_only = False
         self.known_classes: tuple[str, ...] = ()
         self._start_problems: dict[str, str] = {}
         node.add_on_set_parameters_callback(self._check_change)
         for spec in PARAMETERS:
             self._declare(spec)
-        for name in _FROM_MODEL:
-            about = "Of the loaded model, in the order of class ids; read-only"
-            node.declare_parameter(
-                name, [], ParameterDescriptor(description=about, dynamic_typing=True), ignore_override=True
-            )
-        about = "Valid names for 'model', besides the path of a model folder; read-only"
-        node.declare_parameter(
-            _MODELS,
-            list(available_models()) or [""],
-            ParameterDescriptor(description=about, read_only=True),
-            ignore_override=True,
-        )
+        for name, about in _READ_ONLY.items():
+            descriptor = ParameterDescriptor(description=about, dynamic_typing=True)
+            node.declare_parameter(name, [], descriptor, ignore_override=True)
         self._node.set_parameters(as_declared(map(self._node.get_parameter, _SPECS)))
         self._declared = True
-        self._publish_from_model([], [])
+        self._set_read_only(
+            class_names=[], class_colors=[], available_models=list(available_models()) or [""]
+        )
 
     def overrides(self, of_qos: bool) -> dict[str, Any]:
         """Values given at start (file, launch or ``-p``): those of ``qos_overrides``, or all others."""
@@ -192,22 +188,19 @@ class NodeParameters:
     def publish_classes(self, classes: ClassTable) -> None:
         """Set the model's classes as ``class_names`` and ``class_colors`` ("#rrggbb")."""
         colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in classes.colors]
-        self._publish_from_model(list(classes.names), colors)
+        self._set_read_only(class_names=list(classes.names), class_colors=colors)
 
     def set_model(self, model: str) -> None:
         self._node.set_parameters([Parameter("model", Parameter.Type.STRING, model)])
 
-    def _publish_from_model(self, names: list[str], colors: list[str]) -> None:
-        self._setting_from_model = True
+    def _set_read_only(self, **values: list[str]) -> None:
+        self._setting_read_only = True
         try:
             self._node.set_parameters(
-                [
-                    Parameter(name, Parameter.Type.STRING_ARRAY, values)
-                    for name, values in zip(_FROM_MODEL, (names, colors))
-                ]
+                [Parameter(name, Parameter.Type.STRING_ARRAY, value) for name, value in values.items()]
             )
         finally:
-            self._setting_from_model = False
+            self._setting_read_only = False
 
     def _declare(self, spec: ParameterSpec) -> None:
         default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
@@ -256,11 +249,10 @@ class NodeParameters:
         return SetParametersResult(successful=True)
 
     def _problem(self, name: str, value: Any) -> str | None:
-        if self._declared and not self._setting_from_model and is_unchanged(self._node, name, value):
+        if self._declared and not self._setting_read_only and self._is_unchanged(name, value):
             return None
-        if name in _FROM_MODEL:
-            allowed = self._setting_from_model or not self._declared
-            return None if allowed else f"{name} is read-only: it is defined by the model"
+        if name in _READ_ONLY:
+            return f"{name} is read-only" if self._declared and not self._setting_read_only else None
         spec = _SPECS.get(name)
         if spec is None:
             return None
@@ -279,6 +271,10 @@ class NodeParameters:
             problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
         return problem
 
+    def _is_unchanged(self, name: str, value: Any) -> bool:
+        current = self._node.get_parameter(name).value if self._node.has_parameter(name) else None
+        return current is not None and _comparable(current) == _comparable(value)
+
     def _model_problem(self, model: str) -> str | None:
         try:
             self.check_groups(replace(self.segmenter_choice(), model=model).find()[1].classes)
@@ -294,27 +290,9 @@ class NodeParameters:
         return None
 
 
-def is_unchanged(node: Node, name: str, value: Any) -> bool:
-    """Whether the parameter already has this value."""
-    current = node.get_parameter(name).value if node.has_parameter(name) else None
-    return _comparable(current) == _comparable(value) and current is not None
-
-
 def _comparable(value: Any) -> Any:
     """Value for comparison: parameter arrays are ``array.array`` or lists, and True differs from 1."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else (type(value), value)
-
-
-def changes(node: Node, parameters: Iterable[Any]) -> list[Any]:
-    """The parameters ``as_declared``, without unchanged read-only ones, which rclpy would refuse."""
-    return [
-        parameter
-        for parameter in as_declared(parameters)
-        if not (
-            is_unchanged(node, parameter.name, parameter.value)
-            and node.describe_parameter(parameter.name).read_only
-        )
-    ]
 
 
 def as_declared(parameters: Iterable[Any]) -> list[Any]:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
@@ -18,15 +17,7 @@ _STRONGER_AND_WEAKER = {
     QoSPolicyKind.RELIABILITY: ("reliable", "best_effort"),
     QoSPolicyKind.DURABILITY: ("transient_local", "volatile"),
 }
-# Valid values of an override.
-_VALUES = {
-    QoSPolicyKind.HISTORY: HistoryPolicy,
-    QoSPolicyKind.RELIABILITY: ReliabilityPolicy,
-    QoSPolicyKind.DURABILITY: DurabilityPolicy,
-}
 _KINDS = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
-_OVERRIDE = re.compile(r"qos_overrides\.(?P<topic>[^.]+)\.(?P<entity>[^.]+)\.(?P<policy>[^.]+)")
-_LARGEST_DEPTH = 10_000
 
 
 def camera_qos() -> QoSProfile:
@@ -79,49 +70,19 @@ def overrides(latched: bool = False) -> QoSOverridingOptions:
     return QoSOverridingOptions(_KINDS[:2] if latched else _KINDS)
 
 
-def override_problems(overrides: Mapping[str, Any]) -> list[str]:
-    """Invalid names and values among ``qos_overrides...`` parameters, with valid ones; topics are not checked."""
-    return [problem for name, value in overrides.items() if (problem := _override_problem(name, value))]
-
-
 def unknown_override_problem(name: str, declared: Iterable[str]) -> str:
     """Message for an override of a topic that the node does not have, with the closest name."""
     return f"{name}: the node has no such topic in this role{did_you_mean(name, declared)}"
-
-
-def _override_problem(name: str, value: Any) -> str:
-    match = _OVERRIDE.fullmatch(name)
-    if match is None:
-        return f"{name}: expected qos_overrides.<topic>.<publisher or subscription>.<policy>"
-    if match["entity"].partition("_")[0] not in ("publisher", "subscription"):
-        return f"{name}: expected publisher or subscription, got {match['entity']!r}"
-    policies = {kind.name.lower(): kind for kind in _KINDS}
-    kind = policies.get(match["policy"])
-    if kind is None:
-        return f"{name}: expected one of {', '.join(policies)}, got {match['policy']!r}"
-    if kind == QoSPolicyKind.DEPTH:
-        fits = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_DEPTH
-        expected = f"an integer from 1 to {_LARGEST_DEPTH}"
-    else:
-        # Humble's enumerations also contain names of older distributions.
-        names = [policy.lower() for policy in _VALUES[kind].__members__ if "QOS_POLICY" not in policy]
-        values = [policy for policy in names if policy != "unknown"]
-        fits = isinstance(value, str) and value.lower() in values
-        expected = f"one of {', '.join(values)}"
-    return "" if fits else f"{name}: expected {expected}, got {value!r}"
 
 
 def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEventCallbacks:
     """Report subscribers of an absolute topic whose requested QoS exceeds the offered QoS."""
 
     def on_incompatible(event: Any) -> None:
-        policy = QoSPolicyKind(event.last_policy_kind)
-        stronger, weaker = _STRONGER_AND_WEAKER.get(
-            policy, ("that of the subscriber", "that of the publisher")
-        )
+        policy, stronger, weaker = _mismatch(event)
         report(
-            f"a subscriber of {topic} receives nothing: its {policy.name.lower()} is incompatible with this publisher; "
-            f"change it to {weaker}, or set qos_overrides.{topic}.publisher.{policy.name.lower()} to {stronger}"
+            f"a subscriber of {topic} receives nothing: its {policy} is incompatible with this publisher; "
+            f"change it to {weaker}, or set qos_overrides.{topic}.publisher.{policy} to {stronger}"
         )
 
     return PublisherEventCallbacks(incompatible_qos=on_incompatible)
@@ -137,19 +98,23 @@ def subscription_events(
     """
 
     def on_incompatible(event: Any) -> None:
-        policy = QoSPolicyKind(event.last_policy_kind)
-        stronger, weaker = _STRONGER_AND_WEAKER.get(
-            policy, ("that of the subscription", "that of the publisher")
-        )
+        policy, stronger, weaker = _mismatch(event)
         report(
-            f"nothing received from a publisher of {topic}: its {policy.name.lower()} is incompatible with this "
-            f"subscription; set qos_overrides.{topic}.subscription.{policy.name.lower()} to {weaker}, or change the "
-            f"publisher to {stronger}"
+            f"nothing received from a publisher of {topic}: its {policy} is incompatible with this subscription; "
+            f"set qos_overrides.{topic}.subscription.{policy} to {weaker}, or change the publisher to {stronger}"
         )
 
     return SubscriptionEventCallbacks(
         incompatible_qos=on_incompatible,
         message_lost=None if lost is None else lambda event: lost(event.total_count_change),
+    )
+
+
+def _mismatch(event: Any) -> tuple[str, str, str]:
+    """The incompatible policy, and the values that a publisher must offer and a subscription request."""
+    policy = QoSPolicyKind(event.last_policy_kind)
+    return policy.name.lower(), *_STRONGER_AND_WEAKER.get(
+        policy, ("that of the subscriber", "that of the publisher")
     )
 
 
