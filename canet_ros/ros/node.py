@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -26,7 +27,7 @@ from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.manager_bond import ManagerBond
-from canet_ros.ros.parameters import NodeParameters, as_declared
+from canet_ros.ros.parameters import NodeParameters, changes
 from canet_ros.ros.rclpy_compat import destroy_state_machine
 from canet_ros.ros.run_node import run_node
 
@@ -220,12 +221,13 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._clock_missing = missing
 
     def set_parameters(self, parameter_list: Iterable[Any]) -> Any:
-        """Set parameters one by one, as rclpy does, but accept integers for doubles."""
-        return super().set_parameters(as_declared(parameter_list))
+        """Set parameters one by one; see ``set_parameters_atomically``."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
 
     def set_parameters_atomically(self, parameter_list: Iterable[Any]) -> Any:
-        """Set parameters together, as rclpy does, but accept integers for doubles."""
-        return super().set_parameters_atomically(as_declared(parameter_list))
+        """Set parameters like rclpy, but accept integers for doubles and unchanged values of read-only parameters."""
+        changed = changes(self, parameter_list)
+        return super().set_parameters_atomically(changed) if changed else SetParametersResult(successful=True)
 
     def on_callback_error(self, error: Exception) -> None:
         """Report and count an exception of a callback; the node continues."""

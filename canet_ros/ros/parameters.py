@@ -249,7 +249,7 @@ class NodeParameters:
         return SetParametersResult(successful=True)
 
     def _problem(self, name: str, value: Any) -> str | None:
-        if self._declared and not self._setting_read_only and self._is_unchanged(name, value):
+        if self._declared and not self._setting_read_only and is_unchanged(self._node, name, value):
             return None
         if name in _READ_ONLY:
             return f"{name} is read-only" if self._declared and not self._setting_read_only else None
@@ -271,10 +271,6 @@ class NodeParameters:
             problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
         return problem
 
-    def _is_unchanged(self, name: str, value: Any) -> bool:
-        current = self._node.get_parameter(name).value if self._node.has_parameter(name) else None
-        return current is not None and _comparable(current) == _comparable(value)
-
     def _model_problem(self, model: str) -> str | None:
         try:
             self.check_groups(replace(self.segmenter_choice(), model=model).find()[1].classes)
@@ -290,9 +286,25 @@ class NodeParameters:
         return None
 
 
+def is_unchanged(node: Node, name: str, value: Any) -> bool:
+    """Whether the parameter already has this value."""
+    current = node.get_parameter(name).value if node.has_parameter(name) else None
+    return current is not None and _comparable(current) == _comparable(value)
+
+
 def _comparable(value: Any) -> Any:
     """Value for comparison: parameter arrays are ``array.array`` or lists, and True differs from 1."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else (type(value), value)
+
+
+def changes(node: Node, parameters: Iterable[Any]) -> list[Any]:
+    """The parameters ``as_declared``, without unchanged read-only ones, which rclpy would refuse."""
+    return [
+        parameter
+        for parameter in as_declared(parameters)
+        if not is_unchanged(node, parameter.name, parameter.value)
+        or not node.describe_parameter(parameter.name).read_only
+    ]
 
 
 def as_declared(parameters: Iterable[Any]) -> list[Any]:

@@ -118,9 +118,7 @@ def test_topics_change_after_cleanup_only(graph: Graph, node: Process) -> None:
     assert graph.set_parameter("image_topics", ["/camera/image_raw"]).successful
 
 
-def test_a_model_that_cannot_be_had_fails_the_activation_only(
-    graph: Graph, node: Process, random_model: Path
-) -> None:
+def test_a_missing_model_fails_the_activation_only(graph: Graph, node: Process, random_model: Path) -> None:
     graph.change_state("configure")
     assert graph.set_parameter("model", "/no/such/model").successful
     before = len(node.output())
@@ -131,26 +129,6 @@ def test_a_model_that_cannot_be_had_fails_the_activation_only(
     assert graph.set_parameter("model", str(random_model)).successful
     assert graph.change_state("activate")
     segmented(graph)
-
-
-def test_start_values_that_are_refused_are_named_and_can_be_mended(random_model: Path, graph: Graph) -> None:
-    node = "/mended/canet"
-    with segmentation_node(
-        random_model, namespace="/mended", backbone="resnet1", overlay_alpha=3.0
-    ) as process:
-        process.wait_for_output("not configured")
-        assert "backbone: expected one of mobilenet_v2, resnet18" in process.output()
-        assert "overlay_alpha: expected a number from 0 to 1" in process.output()
-        assert graph.state(node) == "unconfigured"
-        assert graph.set_parameter("backbone", "resnet18", node).successful
-        assert not graph.change_state("configure", node)
-        assert graph.set_parameter("overlay_alpha", 0.3, node).successful
-        assert graph.change_state("configure", node)
-        # An idle node ends as quietly as a busy one.
-        before = len(process.output())
-        process.signal(signal.SIGINT)
-        assert process.wait(2) == 0
-        assert process.output()[before:] == ""
 
 
 def test_fifty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None:

@@ -349,7 +349,7 @@ def test_parameters_that_change_at_any_time(graph: Graph, front: Camera) -> None
         ("image_topics", ["/other/image_raw"], "deactivate and clean up canet first"),
         ("image_topics", ["/front/a", "/front/b"], "would both publish under /front/segmentation/"),
         ("autostart", False, "read once, when the node starts"),
-        ("class_names", ["a", "b"], "defined by the model"),
+        ("class_names", ["a", "b"], "class_names is read-only"),
     ],
 )
 def test_refusals_say_why(graph: Graph, node: Process, name: str, value: Any, reason: str) -> None:
