@@ -31,6 +31,7 @@ _DAMAGE = (
     sqlite3.DatabaseError,
     UnicodeDecodeError,
 )  # the latter for names that are not text
+_Row = tuple[int, int, object, object]  # time, id, topic id, data
 _WITH_TIME = "typeof(timestamp) = 'integer' AND timestamp >= 0"
 
 
@@ -85,63 +86,74 @@ class SqliteFile:
 
     def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
         last, last_id = (-1, 0), -1
-        for log_ns, number, row in self._found(start_ns, end_ns, streams):
+        for log_ns, number, topic, data in self._rows_by_time(start_ns, end_ns, streams):
             if (log_ns, number) <= last:
                 continue
             last = log_ns, number
             self.out_of_order += streams is None and number < last_id
             last_id = max(last_id, number)
-            yield from self._message(number, log_ns, row, streams)
+            if (message := self._message(number, log_ns, topic, data, streams)) is not None:
+                yield message
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        for log_ns, number, row in self._found(0, before_ns, {stream}, newest_first=True):
-            yield from self._message(number, log_ns, row, {stream})
+        for row in self._rows_by_time(0, before_ns, {stream}, newest_first=True):
+            log_ns, number, topic, data = row
+            if (message := self._message(number, log_ns, topic, data, {stream})) is not None:
+                yield message
 
-    def _found(
+    def _rows_by_time(
         self, start_ns: int, end_ns: int, streams: Streams, newest_first: bool = False
-    ) -> Iterator[tuple[int, int, tuple[int, bytes] | None]]:
-        """Yield time, row id, and topic and data, by time; starts over if the database turns out to be damaged."""
+    ) -> Iterator[_Row]:
+        """Yield rows by time; starts over if the database turns out to be damaged."""
         if not self._damaged:
             topics = [
                 number for number, c in self._by_topic.items() if streams is None or c.stream in streams
             ]
-            of = "" if streams is None else f"AND topic_id IN ({', '.join(map(str, topics))})"
-            order = "timestamp DESC, id DESC" if newest_first else "timestamp, id"
-            # Times and numbers first: a file without an index of times is sorted by them alone.
-            query = f"SELECT timestamp, id FROM messages WHERE {_WITH_TIME} {of} "
-            query += f"AND timestamp >= ? AND timestamp < ? ORDER BY {order}"
+            condition = _WITH_TIME
+            if streams is not None:
+                condition += f" AND topic_id IN ({', '.join(map(str, topics))})"
             limits = min(start_ns, _LAST_NS), min(end_ns, _LAST_NS)
-            if end_ns > _LAST_NS:
-                query = query.replace("timestamp < ?", "timestamp <= ?")
+            condition += f" AND timestamp >= ? AND timestamp {'<=' if end_ns > _LAST_NS else '<'} ?"
+            order = "timestamp DESC, id DESC" if newest_first else "timestamp, id"
+            query = f"SELECT timestamp, id, topic_id, data FROM messages WHERE {condition} ORDER BY {order}"
+            execute = self._database.execute
             try:
-                for log_ns, number in self._database.execute(query, limits):
-                    yield log_ns, number, self._row(number)
+                plan = " ".join(row[3] for row in execute(f"EXPLAIN QUERY PLAN {query}", limits))
+                if "TEMP B-TREE" not in plan:
+                    yield from execute(query, limits)
+                    return
+                # Without an index of times SQLite would sort all data; times and ids alone fit into memory.
+                for log_ns, number in execute(query.replace(", topic_id, data", ""), limits):
+                    yield log_ns, number, *self._row(number)
                 return
             except _DAMAGE as error:
                 self._salvage(error)
         for log_ns, number in reversed(self._salvaged_rows()) if newest_first else self._salvaged_rows():
             if start_ns <= log_ns < end_ns:
                 try:
-                    yield log_ns, number, self._row(number)
+                    yield log_ns, number, *self._row(number)
                 except _DAMAGE:
-                    yield log_ns, number, None
+                    yield log_ns, number, None, None
 
-    def _row(self, number: int) -> tuple[int, bytes] | None:
+    def _row(self, number: int) -> tuple[object, object]:
         query = "SELECT topic_id, data FROM messages WHERE id = ?"
-        return self._database.execute(query, (number,)).fetchone()  # type: ignore[no-any-return]
+        return self._database.execute(query, (number,)).fetchone() or (None, None)
 
     def _message(
-        self, number: int, log_ns: int, row: tuple[int, bytes] | None, streams: Streams
-    ) -> Iterator[Message]:
-        topic, data = row or (None, None)
-        connection = self._by_topic.get(topic) if topic is not None else None
+        self, number: int, log_ns: int, topic: object, data: object, streams: Streams
+    ) -> Message | None:
+        """The message of a row; None: it is not of these streams, or lost."""
+        connection = self._by_topic.get(topic)  # type: ignore[call-overload]
         if connection is None or not isinstance(data, bytes):
             self.losses.add(f"{self._name}: rows without a known topic, or without data", number, 1)
-        elif streams is None or connection.stream in streams:
-            try:
-                yield Message(connection, log_ns, log_ns, 0, message_bytes(data, connection))
-            except (zstandard.ZstdError, MemoryError):
-                self.losses.add(f"{self._name}: messages whose compression is damaged", number, 1)
+            return None
+        if streams is not None and connection.stream not in streams:
+            return None
+        try:
+            return Message(connection, log_ns, log_ns, 0, message_bytes(data, connection))
+        except (zstandard.ZstdError, MemoryError):
+            self.losses.add(f"{self._name}: messages whose compression is damaged", number, 1)
+            return None
 
     def _connect(self, path: Path, work: Path) -> sqlite3.Connection:
         path = path.resolve()
