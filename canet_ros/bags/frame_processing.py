@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +35,13 @@ class FrameResult:
     """Results of one frame, or why it cannot be decoded.
 
     Attributes:
-        stamp_ns, frame_id: of its header.
+        header: std_msgs/Header of its message.
         size: (width, height) of the results.
         results: CDR by output.
         advice: what would give better results; empty: nothing.
     """
 
-    stamp_ns: int = 0
-    frame_id: str = ""
+    header: Any = None
     size: tuple[int, int] = (0, 0)
     results: Mapping[str, bytes] = field(default_factory=dict)
     problem: str = ""
@@ -116,7 +116,7 @@ class FrameProcessor:
         results = image_messages(header, drawing, self._outputs, options.outputs, options.jpeg_quality)
         height, width = drawing.segmentation.mask.shape
         advice = squeeze_warning(self._segmenter.resolution, (to_network.shape[1], to_network.shape[0]))
-        return FrameResult(frame.stamp_ns, str(header.frame_id), (width, height), results, advice=advice)
+        return FrameResult(header, (width, height), results, advice=advice)
 
     def _segment(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
         with self._engine_is_free:

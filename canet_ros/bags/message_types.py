@@ -106,12 +106,8 @@ def header(stamp_ns: int, frame_id: str = "") -> Any:
     return new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
 
-def stamp_ns(message: Any) -> int:
-    """The stamp of a message's header; 0: not set by the driver."""
-    return header_stamp_ns(message.header)
-
-
 def header_stamp_ns(head: Any) -> int:
+    """The stamp of a ``std_msgs/Header``; 0: not set by the driver."""
     return int(head.stamp.sec) * 10**9 + int(head.stamp.nanosec)
 
 

@@ -17,20 +17,17 @@ class CameraState:
     Attributes:
         segmented, undecodable: numbers of images.
         last_stamp_ns, jumps_back: of the images' headers.
-        infos: newest camera_info messages: stamp and CDR.
-        waiting: images whose camera_info was not read yet: stamp, frame_id, size of the results.
-        without_info: number of images without one.
-        outdated: number of images whose camera_info is outdated, and the first such problem.
+        without_info: number of images without camera_info.
+        outdated: number of images whose camera_info is outdated; ``outdated_problem`` is the first such problem.
     """
 
     segmented: int = 0
     undecodable: int = 0
     last_stamp_ns: int = -1
     jumps_back: int = 0
-    infos: list[tuple[int, bytes]] = field(default_factory=list)
-    waiting: list[tuple[int, str, tuple[int, int]]] = field(default_factory=list)
     without_info: int = 0
-    outdated: tuple[int, str] = (0, "")
+    outdated: int = 0
+    outdated_problem: str = ""
 
 
 @dataclass
@@ -64,12 +61,9 @@ class Progress:
         self.notes[sentence] = None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything except what a resumed run restores from the messages that it skips."""
+        """Everything except what a resumed run finds again."""
         values = asdict(self)
-        for name in ("losses", "next_label_ns"):
-            del values[name]
-        for state in values["cameras"].values():
-            del state["infos"], state["waiting"]
+        del values["losses"], values["next_label_ns"]
         return values
 
     @classmethod

@@ -19,7 +19,7 @@ from canet_ros.bags.camera_infos import CameraInfos
 from canet_ros.bags.cameras import BagCamera, choose_cameras
 from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult
 from canet_ros.bags.latched import latched
-from canet_ros.bags.message_types import label_info, stamp_in
+from canet_ros.bags.message_types import header_stamp_ns, label_info, stamp_in
 from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, check_paths, input_files, writing_to
 from canet_ros.bags.prefetch import prefetch
@@ -263,7 +263,7 @@ class _Run:
             state.segmented += 1
             if result.advice:
                 self._progress.note(f"{step.camera.topic}: {result.advice}")
-            stamp = result.stamp_ns
+            stamp = header_stamp_ns(result.header)
             # B-frames follow later images in the bag.
             is_video = step.camera.connection.msgtype in VIDEO_TYPES.values()
             state.jumps_back += not is_video and 0 < stamp < state.last_stamp_ns

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scale a camera_info, and check its age against its image. Does not need ROS."""
+"""Find the camera_info of an image, and scale it. Does not need ROS."""
 
 from __future__ import annotations
 
 import copy
+import threading
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,34 @@ import numpy as np
 from canet_ros.messages.images import ImageMessageError
 
 _MAX_GAP_NS = 1_000_000_000
+
+
+class CameraInfoBuffer:
+    """The last camera_info messages of a topic, searched by stamp. Thread-safe."""
+
+    LENGTH = 60  # two seconds at 30 Hz
+
+    def __init__(self) -> None:
+        self._infos: deque[Any] = deque(maxlen=self.LENGTH)
+        self._lock = threading.Lock()
+
+    def put(self, info: Any) -> None:
+        with self._lock:
+            self._infos.append(info)
+
+    def exact(self, stamp: Any) -> Any | None:
+        """The newest camera_info with this stamp, a ``builtin_interfaces/Time``; None: not received."""
+        with self._lock:
+            infos = list(self._infos)
+        wanted = (stamp.sec, stamp.nanosec)
+        same = (i for i in reversed(infos) if (i.header.stamp.sec, i.header.stamp.nanosec) == wanted)
+        return next(same, None)
+
+    def match(self, stamp: Any) -> Any | None:
+        """The camera_info with the same stamp, else the last one received; None: none was received."""
+        info = self.exact(stamp)
+        with self._lock:
+            return self._infos[-1] if info is None and self._infos else info
 
 
 def outdated_problem(info_ns: int, image_ns: int) -> str:

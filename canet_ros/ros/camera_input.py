@@ -13,10 +13,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from canet_ros.launching.camera_topics import CameraTopics, transported_topic
+from canet_ros.messages.camera_info import CameraInfoBuffer
 from canet_ros.messages.images import decode_compressed, decode_image
 from canet_ros.messages.video import VideoPacket
 from canet_ros.ros import qos
-from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.rclpy_compat import GIVES_MESSAGE_INFO, UnsupportedEventTypeError
 from canet_ros.ros.statistics import Statistics
 from canet_ros.ros.video_input import VideoInput, VideoMessage, video_message_type

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE
-from canet_ros.bags.message_types import MessageError, from_cdr, header, new, stamp_ns, to_cdr
+from canet_ros.bags.message_types import MessageError, from_cdr, header, header_stamp_ns, new, to_cdr
 from canet_ros.bags.results import image_from_cdr
 
 STRINGS = {
@@ -41,7 +41,7 @@ def test_strings_are_those_that_rclpy_takes(kind: str) -> None:
             serialization.deserialize_message(data, message_type),
         )
         assert (message.header.frame_id, message.format) == (expected.header.frame_id, expected.format)
-        assert (stamp_ns(message), bytes(message.data)) == (5_000_000_006, b"\1\2\3")
+        assert (header_stamp_ns(message.header), bytes(message.data)) == (5_000_000_006, b"\1\2\3")
         # What is written of it is plain.
         again = serialization.deserialize_message(to_cdr(message, COMPRESSED_IMAGE), message_type)
         assert again == expected

@@ -16,10 +16,9 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
 from canet_ros.launching.camera_topics import CameraTopics, camera_topics
-from canet_ros.messages.camera_info import outdated_problem
+from canet_ros.messages.camera_info import CameraInfoBuffer, outdated_problem
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_transform import CameraTransform, Region
-from canet_ros.ros.camera_info import CameraInfoBuffer
 from canet_ros.ros.camera_input import CameraInput
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.label_info import class_map
