@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from canet_ros.model.class_table import ClassTable, load_class_table
     from canet_ros.model.model_folder import ModelError
     from canet_ros.opencv import ImageFileError as ImageError
-    from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+    from canet_ros.pipeline.segmentation import Segmentation
+    from canet_ros.pipeline.segmenter import Segmenter
 
 # Importing OpenVINO or NNCF tells Intel of it over the network, unless this package cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -40,7 +41,7 @@ _MODULES = {
     "EngineError": "errors",
     "ImageError": "opencv",
     "ModelError": "model.model_folder",
-    "Segmentation": "pipeline.segmenter",
+    "Segmentation": "pipeline.segmentation",
     "Segmenter": "pipeline.segmenter",
     "load_class_table": "model.class_table",
 }

@@ -26,7 +26,8 @@ from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.outputs import image_outputs
 from canet_ros.pipeline.process import Frame, process
-from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+from canet_ros.pipeline.segmentation import Segmentation
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.temporal_filter import TemporalFilter
 
 

@@ -16,7 +16,8 @@ from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import image_from_cdr
 from canet_ros.bags.video import VideoTopics
 from canet_ros.messages.images import ImageMessageError
-from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+from canet_ros.pipeline.segmentation import Segmentation
+from canet_ros.pipeline.segmenter import Segmenter
 
 SECOND_NS = 10**9
 

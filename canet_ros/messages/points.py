@@ -17,7 +17,7 @@ from canet_ros.messages.clouds import CloudError, Points, cloud_xyz, depth_value
 from canet_ros.messages.compressed_depth import compressed_depth_values
 from canet_ros.messages.projection import Projection, camera_projection
 from canet_ros.model.class_table import UNLABELLED
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 
 _FLOAT32, _UINT32 = 7, 6
 # Fields of a labelled cloud: name, offset, datatype. PCL and RViz read x, y, z, rgb and label in this layout.

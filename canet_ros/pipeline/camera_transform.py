@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from canet_ros.formats import Resolution, parse_region, parse_rotation
 from canet_ros.model.class_table import UNLABELLED
 from canet_ros.opencv import Pixels, read_image, rotate
-from canet_ros.pipeline.segmenter import Segmentation, resize_nearest
+from canet_ros.pipeline.segmentation import Segmentation, resize_nearest
 
 _ROTATIONS = {0: None, 90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _BACK = {90: 270, 180: 180, 270: 90}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import in_color, resize
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, draw_legend, overlay
 
 CAMERA_INFO, LABEL_INFO = "camera_info", "label_info"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from canet_ros.model.model_folder import Resolution
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.drawing import RenderInput, Style
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 
 Segment = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segmentation]]
 

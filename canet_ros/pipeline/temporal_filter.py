@@ -8,7 +8,7 @@ import io
 import cv2
 import numpy as np
 
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 
 # Of 255: a class of which the network is this sure is shown at once.
 SURE = 150

@@ -23,7 +23,7 @@ from canet_ros.messages.points import label_message
 from canet_ros.pipeline.drawing import CAMERA_INFO, ImageOutput
 from canet_ros.pipeline.outputs import COMPRESSED, image_outputs, point_outputs, render
 from canet_ros.pipeline.process import Frame, ProcessOptions, postprocess
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder

@@ -19,7 +19,7 @@ from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.drawing import Style
 from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.process import Frame, ProcessOptions
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault, FaultLog

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from canet_ros.model.model_folder import load_network
 from canet_ros.opencv import bring_to_size
-from canet_ros.pipeline.segmenter import resize_nearest
+from canet_ros.pipeline.segmentation import resize_nearest
 from canet_ros.training.dataset import LabelledImage
 
 if TYPE_CHECKING:  # torch fits temperatures; evaluating on other engines takes none

@@ -29,7 +29,7 @@ from canet_ros.model.model_folder import SPEC_FILE, ModelSpec, save_model
 from canet_ros.model.network_export import write_network
 from canet_ros.network import SegmentationNetwork
 from canet_ros.opencv import bring_to_size
-from canet_ros.pipeline.segmenter import resize_nearest
+from canet_ros.pipeline.segmentation import resize_nearest
 from canet_ros.training.checkpoint import resume, save_checkpoint
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import LabelledImage, ignore_warning, to_stderr

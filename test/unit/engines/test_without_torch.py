@@ -25,7 +25,8 @@ from canet_ros.model.model_folder import (
     load_spec,
 )
 from canet_ros.model.network_export import write_network
-from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+from canet_ros.pipeline.segmentation import Segmentation
+from canet_ros.pipeline.segmenter import Segmenter
 
 CANET = BLOCKED + "from canet_ros.cli import main; sys.exit(main())"
 MODEL = "canet_lite-mobilenet_v2-camvid"

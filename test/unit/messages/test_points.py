@@ -13,7 +13,7 @@ import pytest
 from canet_ros.messages.clouds import CloudError, cloud_xyz, depth_values
 from canet_ros.messages.points import labelled_depths, labelled_points, visible_points
 from canet_ros.messages.projection import camera_projection, rigid_transform
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.simulation import StreetDrive
 
 IDENTITY = rigid_transform([0, 0, 0, 0, 0, 0, 1])

@@ -14,7 +14,7 @@ from canet_ros.messages.points import LabelledPoints, label_message, labelled_de
 from canet_ros.messages.projection import camera_projection, rigid_transform
 from canet_ros.model.class_table import load_class_table
 from canet_ros.pipeline.outputs import point_outputs
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 
 TABLE = np.stack([np.arange(256)] * 3, 1).astype(np.uint8)
 CLASSES = load_class_table("camvid")

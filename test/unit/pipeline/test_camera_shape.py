@@ -11,7 +11,8 @@ import pytest
 
 from canet_ros.pipeline.camera_shape import camera_resolution, squeeze, squeeze_warning
 from canet_ros.pipeline.camera_transform import CameraTransform, Region, read_camera_transforms
-from canet_ros.pipeline.segmenter import Segmentation, Segmenter
+from canet_ros.pipeline.segmentation import Segmentation
+from canet_ros.pipeline.segmenter import Segmenter
 
 OWN = (480, 360)
 SIZES = [

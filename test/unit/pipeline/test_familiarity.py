@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from canet_ros.pipeline.ood_monitor import OodMonitor, figures, in_distribution_range
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 
 SHAPE = (30, 40)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from canet_ros.pipeline.segmenter import Segmentation
+from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.temporal_filter import LONGEST_GAP_NS, MOVED_PX, SURE, TemporalFilter
 from canet_ros.simulation import StreetDrive
 
