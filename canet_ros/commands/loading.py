@@ -10,6 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from canet_ros.engines import Engine
+from canet_ros.formats import CAMERA
+from canet_ros.model.model_folder import find_model, load_spec
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
 
@@ -17,9 +19,14 @@ DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 
 
 def add_model_arguments(
-    parser: argparse.ArgumentParser, model: str | None = DEFAULT_MODEL, resolution: str = ""
+    parser: argparse.ArgumentParser, model: str | None = DEFAULT_MODEL, keep_aspect_ratio: bool = False
 ) -> None:
-    """Add the options with these defaults; ``--model`` is required if its default is None."""
+    """Add the options.
+
+    Args:
+        model: the default; ``--model`` is required if it is None.
+        keep_aspect_ratio: makes ``camera`` the default of ``--resolution``, for networks that take any size.
+    """
     default = f" (default: {model})" if model else ""
     parser.add_argument(
         "--model", default=model, required=model is None, help=f"name or model folder{default}"
@@ -29,10 +36,10 @@ def add_model_arguments(
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
     parser.add_argument(
         "--resolution",
-        default=resolution,
+        default=None if keep_aspect_ratio else "",
         metavar="WxH",
         help="size of the network's input; camera: the images' aspect ratio; '': that of the model "
-        f"(default: {resolution or 'that of the model'})",
+        f"(default: {'camera, if the network takes any size' if keep_aspect_ratio else 'that of the model'})",
     )
 
 
@@ -44,12 +51,17 @@ def load_segmenter(
     Args:
         model: overrides ``--model``.
     """
+    folder = find_model(arguments.model if model is None else model)
+    resolution = arguments.resolution
+    if resolution is None:
+        network = load_spec(folder).onnx
+        resolution = CAMERA if network is None or network.free_size else ""
     segmenter = Segmenter.load(
-        arguments.model if model is None else model,
+        folder,
         arguments.device,
         arguments.engine,
         arguments.precision,
-        arguments.resolution,
+        resolution,
         streams=streams,
     )
     print_fallback_reasons(segmenter.engine)

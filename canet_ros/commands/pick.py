@@ -14,7 +14,6 @@ from canet_ros.commands import add_topics_argument, local_path, number
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.report import status_of
 from canet_ros.files import require_new
-from canet_ros.formats import CAMERA
 from canet_ros.labels.formats import FORMATS
 from canet_ros.training.dataset import find_labelled_images
 
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_label_force_arguments(parser)
     add_topics_argument(parser)
-    add_model_arguments(parser, resolution=CAMERA)
+    add_model_arguments(parser, keep_aspect_ratio=True)
 
 
 def add_label_force_arguments(parser: argparse.ArgumentParser) -> None:

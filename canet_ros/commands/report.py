@@ -16,7 +16,6 @@ from canet_ros.commands import add_force_argument, add_topics_argument, local_pa
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.segment_bag import DAMAGED
 from canet_ros.files import require_writable, write_text
-from canet_ros.formats import CAMERA
 from canet_ros.pipeline.visualization import color_lookup_table
 
 
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="maximum number of images per camera, evenly spaced (default: 300)",
     )
     add_topics_argument(parser)
-    add_model_arguments(parser, resolution=CAMERA)
+    add_model_arguments(parser, keep_aspect_ratio=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from canet_ros.commands import add_force_argument, local_path
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.pipeline_arguments import add_pipeline_arguments, pipeline_values
 from canet_ros.files import require_new, require_writable, write_image
-from canet_ros.formats import CAMERA, parse_groups
+from canet_ros.formats import parse_groups
 from canet_ros.hints import pip_install
 from canet_ros.opencv import Pixels
 from canet_ros.pipeline.camera_shape import squeeze_warning
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_force_argument(parser)
     add_pipeline_arguments(parser, "each input; --steady applies to videos")
-    add_model_arguments(parser, resolution=CAMERA)
+    add_model_arguments(parser, keep_aspect_ratio=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from canet_ros.commands.pipeline_arguments import (
     pipeline_values,
 )
 from canet_ros.files import require_writable, write_json
-from canet_ros.formats import CAMERA, parse_groups
+from canet_ros.formats import parse_groups
 from canet_ros.machine import usable_cores
 from canet_ros.model.model_folder import find_model
 from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS, OUTPUTS
@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=local_path, metavar="FILE", help="write a summary as JSON")
     add_pipeline_arguments(parser, "each of --topics")
     add_parameter_arguments(parser, ("mask_size", "jpeg_quality"))
-    add_model_arguments(parser, resolution=CAMERA)
+    add_model_arguments(parser, keep_aspect_ratio=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -204,7 +204,7 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
 
 
 @functools.lru_cache(maxsize=1)
-def _segmenter(flags: tuple[tuple[str, str], ...], streams: int) -> Segmenter:
+def _segmenter(flags: tuple[tuple[str, Any], ...], streams: int) -> Segmenter:
     # Each image is processed by one thread, and there are as many threads as cores.
     cv2.setNumThreads(1)
     return load_segmenter(argparse.Namespace(**dict(flags)), streams=streams)
