@@ -10,6 +10,10 @@ class EngineError(RuntimeError):
     """A requested engine, device or precision is not available; the message gives the reason and the alternatives."""
 
 
+class ModelError(ValueError):
+    """A model that is not there, or is broken; the message says what to do."""
+
+
 def in_one_line(error: BaseException) -> str:
     """Type and message of an error of a library, in one line; those of OpenVINO and ONNX Runtime have many."""
     lines = [line.strip() for line in str(error).splitlines()]

@@ -48,7 +48,8 @@ def plain_masks(folder: Path, resolution: Resolution) -> Masks:
 
 def _onnx_masks(folder: Path, spec: ModelSpec, resolution: Resolution) -> Masks:
     from canet_ros.model.onnx_file import read_onnx
-    from canet_ros.model.onnx_network import onnx_runner, pixels_to_logits, pixels_to_output
+    from canet_ros.model.onnx_network import pixels_to_logits, pixels_to_output
+    from canet_ros.model.onnx_runner import onnx_runner
 
     assert spec.onnx is not None
     network, has_logits = read_onnx(folder / MODEL_FILE), spec.onnx.gives != "ids"

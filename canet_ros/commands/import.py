@@ -25,8 +25,8 @@ from canet_ros.model.model_folder import (
     parse_resolution,
     save_model,
     save_spec,
-    write_weights,
 )
+from canet_ros.model.weights import write_weights
 from canet_ros.names import BACKBONES, CHANNEL_ORDERS, LAYOUTS, ONNX_OUTPUTS
 from canet_ros.opencv import read_image
 from canet_ros.pipeline.segmenter import Segmenter

@@ -3,11 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,10 +21,6 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
 }
 _VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
-_COLOR = re.compile(r"\x1b\[[0-9;]*m")
-_LOG_PREFIX = re.compile(r"^.*?\[[EFW]:onnxruntime[^\]]*\]\s*")
-_TELLING = re.compile(r"error|fail|require|cannot|not found|unable", re.IGNORECASE)
-_REASON_CHARACTERS = 400
 
 
 class OnnxRuntimeEngine:
@@ -66,11 +57,7 @@ class OnnxRuntimeEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         providers = [(PROVIDERS[kind], _options(kind, index)) for kind in kinds]
-
-        def start_session() -> Any:
-            return onnxruntime.InferenceSession(str(graph), options, providers=providers)
-
-        self._session = start_session()
+        self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
         # Whatever does not load is left out without an exception, and what fails later moves to the CPU.
         if hasattr(self._session, "disable_fallback"):
             self._session.disable_fallback()
@@ -81,7 +68,7 @@ class OnnxRuntimeEngine:
             names = " and ".join(PROVIDERS[kind] for kind in lacking)
             raise EngineError(
                 f"device {request.device!r}: ONNX Runtime {onnxruntime.__version__} cannot start {names} and "
-                f"would run on the CPU: {_said_by(start_session)}"
+                "would run on the CPU; its own error is in the log above"
             )
         self._one_by_one = self._session.get_inputs()[0].shape[0] == 1
         largest = request.max_batch if self.device != "cpu" else 1
@@ -148,32 +135,6 @@ def _index(device: str) -> int:
     if not number.isdecimal():
         raise EngineError(f"device {device!r}: expected cuda or cuda:N")
     return int(number)
-
-
-def _said_by(start_session: Callable[[], object]) -> str:
-    """Why a provider does not load. ONNX Runtime writes that to stderr alone: it is started once more, to be heard."""
-    with os.fdopen(os.memfd_create("heard"), "w+") as heard:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        kept = [(number, os.dup(number)) for number in (1, 2)]
-        try:
-            for number, _ in kept:
-                os.dup2(heard.fileno(), number)
-            with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
-                start_session()
-        except Exception as error:
-            heard.write(f"\n{in_one_line(error)}\n")
-        finally:
-            for number, copy in kept:
-                os.dup2(copy, number)
-                os.close(copy)
-        heard.flush()
-        heard.seek(0)
-        text = heard.read()
-    sys.stderr.write(text)  # other threads may have written meanwhile
-    lines = [_LOG_PREFIX.sub("", line).strip(" *") for line in _COLOR.sub("", text).splitlines()]
-    told = " ".join(line for line in lines if _TELLING.search(line))
-    return told[:_REASON_CHARACTERS] or "it gives no reason"
 
 
 def _options(kind: str, index: int) -> dict[str, Any]:

@@ -42,11 +42,9 @@ def cache_folder() -> Path:
     """
     if own := os.environ.get("CANET_ROS_CACHE"):
         return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "canet_ros"
     try:
-        return Path.home() / ".cache" / "canet_ros"
-    except RuntimeError:  # a container's user that is in no passwd
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "canet_ros"
+    except RuntimeError:  # a container's user without an entry in passwd
         raise OSError(
             "there is no home folder; set CANET_ROS_CACHE to a folder that can be written"
         ) from None
@@ -54,7 +52,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def substituted() -> Iterator[list[str]]:
-    """Inside, what the cache cannot take comes into a folder of its own, which goes at the end.
+    """Inside, what the cache cannot take goes into a temporary folder, which is removed at the end.
 
     Yields:
         Sentences that say what could not be kept and why; filled as it happens.
@@ -69,63 +67,35 @@ def substituted() -> Iterator[list[str]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def derived_file(name: str, build: Callable[[Path], None]) -> Path:
+def derived_file(name: str, build: Callable[[Path], None], anew: bool = False) -> Path:
     """The file ``name`` of the cache; ``build`` writes it to the path it is given if it is missing or broken.
 
     Processes that ask at the same time wait for the one that builds. A file counts only with its checksum beside it,
     which is written last: what a crash or a full disk left behind is built again.
+
+    Args:
+        anew: build it in any case, and in the cache or not at all.
 
     Raises:
         OSError: the cache cannot be written, and ``substituted`` is not in force or finds no place either.
     """
     try:
         path = cache_folder() / name
-        if not is_complete(path):
+        if anew or not is_complete(path):
             with locked(path):
-                if not is_complete(path):  # another process may have built it meanwhile
+                if anew or not is_complete(path):  # another process may have built it meanwhile
                     _write(path, build)
         return path
     except OSError as error:
-        return _substitute_file(name, build, error)
-
-
-def replace_derived_file(name: str, build: Callable[[Path], None]) -> Path:
-    """As ``derived_file``, built anew in any case, and in the cache or not at all."""
-    path = cache_folder() / name
-    with locked(path):
-        _write(path, build)
-    return path
+        if anew or (substitute := _substitute.get()) is None:
+            raise
+        return _substitute_file(substitute, name, build, error)
 
 
 def forget_derived_file(path: Path) -> None:
     """Let the next ``derived_file`` build it again, if the cache can be written."""
     with contextlib.suppress(OSError):
         _checksum_file(path).unlink()
-
-
-@contextlib.contextmanager
-def derived_folder(name: str) -> Iterator[Path | None]:
-    """The folder ``name`` of the cache, locked against other processes; None: it cannot be written.
-
-    None only under ``substituted``, which then says so.
-
-    Raises:
-        OSError: it cannot be written, and ``substituted`` is not in force.
-    """
-    with contextlib.ExitStack() as stack:
-        folder = None
-        try:
-            folder = cache_folder() / name
-            stack.enter_context(locked(folder))
-            folder.mkdir(exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            if (substitute := _substitute.get()) is None:
-                raise
-            _remark(substitute, error)
-            folder = None
-        yield folder
 
 
 def derived_file_there(name: str) -> Path | None:
@@ -139,7 +109,7 @@ def derived_file_there(name: str) -> Path | None:
 def is_complete(path: Path) -> bool:
     """Whether a derived file is there and is what was written."""
     try:
-        return _checksum_file(path).read_text(encoding="ascii") == sha256(path)
+        return checksum(path) == sha256(path)
     except (OSError, ValueError):  # not there, not a file, not to be read, not ASCII
         return False
 
@@ -151,7 +121,7 @@ def checksum(path: Path) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from building the same file or folder of the cache meanwhile.
+    """Keep other processes from building the same file of the cache meanwhile.
 
     Raises:
         OSError: there is no place for the lock, or another process has held it for ``LOCK_TIMEOUT_S``.
@@ -161,9 +131,8 @@ def locked(path: Path) -> Iterator[None]:
         deadline_s = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             try:
-                fcntl.flock(
-                    file, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # released when the file closes, also by a crash
+                # Released when the file closes, also by a crash.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline_s:
@@ -174,11 +143,8 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _substitute_file(name: str, build: Callable[[Path], None], why: OSError) -> Path:
+def _substitute_file(substitute: _Substitute, name: str, build: Callable[[Path], None], why: OSError) -> Path:
     """A file outside of the cache, in the first place that has room; raises ``why`` where there is none."""
-    substitute = _substitute.get()
-    if substitute is None:
-        raise why
     for folder in substitute.folders:
         if is_complete(folder / name):
             return folder / name
@@ -191,19 +157,15 @@ def _substitute_file(name: str, build: Callable[[Path], None], why: OSError) -> 
             _write(path, build)
         except OSError:
             continue
-        _remark(substitute, why)
+        where = why.filename or os.environ.get("CANET_ROS_CACHE") or "the cache"
+        remark = (
+            f"not kept for the next start: cannot write {where} ({why.strerror or why}); "
+            "set CANET_ROS_CACHE to a folder that can be written"
+        )
+        if remark not in substitute.remarks:
+            substitute.remarks.append(remark)
         return path
     raise why
-
-
-def _remark(substitute: _Substitute, why: OSError) -> None:
-    where = why.filename or os.environ.get("CANET_ROS_CACHE") or "the cache"
-    remark = (
-        f"not kept for the next start: cannot write {where} ({why.strerror or why}); "
-        "set CANET_ROS_CACHE to a folder that can be written"
-    )
-    if remark not in substitute.remarks:
-        substitute.remarks.append(remark)
 
 
 def _write(path: Path, build: Callable[[Path], None]) -> None:
@@ -217,16 +179,12 @@ def _write(path: Path, build: Callable[[Path], None]) -> None:
             build(new)
         checksum = Path(folder) / "checksum"
         checksum.write_text(sha256(new), encoding="ascii")
-        _move(new, path)
-        _move(checksum, _checksum_file(path))
-
-
-def _move(source: Path, target: Path) -> None:
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    if target.is_dir():  # whoever put it there: the place is ours
-        shutil.rmtree(target)
-    os.replace(source, target)
+        for source, target in ((new, path), (checksum, _checksum_file(path))):
+            with source.open("rb") as file:
+                os.fsync(file.fileno())
+            if target.is_dir():  # whoever put it there: the place is ours
+                shutil.rmtree(target)
+            os.replace(source, target)
 
 
 def _checksum_file(path: Path) -> Path:

@@ -21,53 +21,24 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from canet_ros.model.onnx_file import names_read, subgraphs
+from canet_ros.errors import EngineError
+from canet_ros.model.onnx_graph import constants_of, names_read, operators, set_nodes, subgraphs
 
 # Kept in fp32: what sums over many pixels, and what grows beyond 65504 or shrinks below 6e-8 on its way.
-_WIDE_OPERATORS = frozenset(
-    (
-        "AveragePool",
-        "CumSum",
-        "Div",
-        "Erf",
-        "Exp",
-        "GlobalAveragePool",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "Log",
-        "LogSoftmax",
-        "LpNormalization",
-        "MeanVarianceNormalization",
-        "Pow",
-        "Reciprocal",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceMean",
-        "ReduceProd",
-        "ReduceSum",
-        "ReduceSumSquare",
-        "Sigmoid",
-        "Softmax",
-        "Softplus",
-        "Sqrt",
-        # fp32 scales: TensorRT multiplies in int8 through the casts, and converts scales of fp16 back with a warning.
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "QuantizeLinear",
-    )
+_WIDE_OPERATORS = operators(
+    "AveragePool CumSum Div Erf Exp GlobalAveragePool GroupNormalization InstanceNormalization LayerNormalization "
+    "Log LogSoftmax LpNormalization MeanVarianceNormalization Pow Reciprocal ReduceL1 ReduceL2 ReduceLogSum "
+    "ReduceLogSumExp ReduceMean ReduceProd ReduceSum ReduceSumSquare Sigmoid Softmax Softplus Sqrt "
+    # fp32 scales: TensorRT multiplies in int8 through the casts, and converts scales of fp16 back with a warning.
+    "DequantizeLinear DynamicQuantizeLinear QuantizeLinear"
 )
 # Normalisation of pixels and the way from logits to classes, by the names that our ends give their nodes.
 _WIDE_SCOPES = ("/pixels/", "/classes/")
 # Inputs that are fp32 whatever the others are.
 _ALWAYS_FP32 = {"Resize": (1, 2), "Upsample": (1,), "BatchNormalization": (1, 2, 3, 4)}
-_ARITHMETIC = frozenset(("Add", "Sub", "Mul", "Max", "Min", "Clip", "PRelu", "Greater", "Less"))
+_ARITHMETIC = operators("Add Sub Mul Max Min Clip PRelu Greater Less")
 # Operators that hand on what they read.
-_MOVES = frozenset(
-    ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
-)
+_MOVES = operators("Expand Flatten Gather Identity Reshape Slice Squeeze Transpose Unsqueeze")
 
 
 def half(model: Any) -> Any:
@@ -129,7 +100,8 @@ def half(model: Any) -> Any:
                 casts.add(f"{name}|half")
             else:
                 halves.add(name)
-    return _finished(model, nodes)
+    set_nodes(graph, nodes)
+    return model
 
 
 def for_tensorrt(model: Any) -> Any:
@@ -137,7 +109,8 @@ def for_tensorrt(model: Any) -> Any:
     model = _with_initializers(model)
     _make_symmetric(model.graph)
     _cast_at_the_ends(model.graph)
-    return _finished(model, list(model.graph.node))
+    set_nodes(model.graph, list(model.graph.node))
+    return model
 
 
 def _is_wide(node: Any, values: dict[str, Any]) -> bool:
@@ -157,78 +130,49 @@ def _is_wide(node: Any, values: dict[str, Any]) -> bool:
 
 
 def _make_symmetric(graph: Any) -> None:
-    """Zero points of 0 in INT8 instead of what 8-bit numbers began at: the range stays, its steps double at most."""
-    values = {value.name: value for value in graph.initializer}
+    """INT8 where 8-bit activations are unsigned: their range stays, its steps double.
 
-    def constant(name: str) -> NDArray[Any]:
-        return np.asarray(numpy_helper.to_array(values[name]))
+    Raises:
+        EngineError: 8-bit numbers that do not begin at 0, or unsigned weights.
+    """
+    values = constants_of(graph)
+    makers = {name: node.op_type for node in graph.node for name in node.output}
 
     def add(name: str, numbers: NDArray[Any]) -> str:
         if name not in values:
-            values[name] = numpy_helper.from_array(numbers, name)
-            graph.initializer.append(values[name])
+            values[name] = numbers
+            graph.initializer.append(numpy_helper.from_array(numbers, name))
         return name
 
-    def per_channel(node: Any, numbers: NDArray[Any], rank: int) -> NDArray[Any]:
-        """One number, or one a channel, in a shape that broadcasts over a tensor of this rank."""
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-        return (
-            numbers
-            if numbers.size == 1 or rank == 1
-            else numbers.reshape([-1 if side == axis % rank else 1 for side in range(rank)])
-        )
-
-    makers = {name: node.op_type for node in graph.node for name in node.output}
     for node in list(graph.node):
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         stored, scale, zero = (*node.input, "")[:3]
-        if not {scale, zero} <= {*values, ""}:
-            continue  # computed in the graph: TensorRT's parser says what it thinks of it
-        is_weight = node.op_type == "DequantizeLinear" and stored in values
-        numbers = constant(stored) if is_weight else np.zeros(0, np.uint8)
-        first = constant(zero) if zero else np.zeros(constant(scale).shape, numbers.dtype)
-        if first.dtype == np.int32:  # a bias: TensorRT takes no such numbers, but floats
-            add(
-                node.output[0],
-                (numbers * per_channel(node, constant(scale), numbers.ndim)).astype(np.float32),
-            )
-            graph.node.remove(node)
-            continue
-        if first.dtype not in (np.int8, np.uint8) or (first.dtype == np.int8 and zero and not first.any()):
-            continue
-        limits, first = np.iinfo(first.dtype), first.astype(int)
-        # Of signed numbers -128 is left unused, as in all symmetric scales.
-        factor = (np.maximum(limits.max - first, first - limits.min) / 127).astype(np.float32)
-        if is_weight:
-            moved = numbers.astype(int) - per_channel(node, first, numbers.ndim)
-            moved = np.round(moved / per_channel(node, factor, numbers.ndim)).clip(-127, 127)
-            stored = add(f"{stored}|symmetric", moved.astype(np.int8))
-        elif node.op_type == "QuantizeLinear" and makers.get(stored) not in (
-            "Clip",
-            "Max",
-            "Relu",
-            "Sigmoid",
+        first = values.get(zero)
+        if (
+            first is None
+            or scale not in values
+            or first.any()
+            or (stored in values and first.dtype != np.int8)
         ):
+            raise EngineError(
+                f"TensorRT takes symmetric int8 alone, and {node.name or node.output[0]} is not: quantise the network "
+                "with symmetric weights and activations, or export it in floats"
+            )
+        if first.dtype == np.int8:
+            continue
+        if node.op_type == "QuantizeLinear" and makers.get(stored) not in ("Clip", "Max", "Relu", "Sigmoid"):
             # Tools leave out a ReLU where the range that is rounded to begins at 0.
-            least = constant(scale) * (limits.min - first)
-            if least.size == 1:
-                clipped = f"{stored}|{scale}|clipped"
-                if clipped not in makers:
-                    # Not Clip: TensorRT gives it an upper bound that half precision cannot hold, and warns.
-                    makers[clipped] = "Max" if least.any() else "Relu"
-                    bounds = (
-                        [add(f"{clipped}|least", np.asarray(least, np.float32).reshape(()))]
-                        if least.any()
-                        else []
-                    )
-                    place = list(graph.node).index(node)
-                    limited = helper.make_node(makers[clipped], [stored, *bounds], [clipped], clipped)
-                    graph.node.insert(place, limited)
-                stored = clipped
+            clipped = f"{stored}|{scale}|clipped"
+            if values[scale].size == 1 and clipped not in makers:
+                # Not Clip: TensorRT gives it an upper bound that half precision cannot hold, and warns.
+                makers[clipped] = "Relu"
+                place = list(graph.node).index(node)
+                graph.node.insert(place, helper.make_node("Relu", [stored], [clipped], clipped))
+            stored = clipped if clipped in makers else stored
         node.input[:] = [
             stored,
-            add(f"{scale}|{zero}|symmetric", constant(scale) * factor),
+            add(f"{scale}|{zero}|symmetric", values[scale] * np.float32(255 / 127)),
             add(f"{scale}|{zero}|zero", np.zeros(first.shape, np.int8)),
         ]
 
@@ -286,20 +230,3 @@ def _with_initializers(model: Any) -> Any:
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     return copy
-
-
-def _finished(model: Any, nodes: list[Any]) -> Any:
-    """The model with these nodes, less what nothing reads."""
-    graph = model.graph
-    needed = {value.name for value in graph.output}
-    kept: list[Any] = []
-    for node in reversed(nodes):
-        if any(name in needed for name in node.output):
-            kept.append(node)
-            needed.update(names_read(node))
-    weights = [value for value in graph.initializer if value.name in needed]
-    nodes = kept[::-1]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(weights)
-    return model

@@ -55,7 +55,8 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
         write_onnx_network(folder, spec, resolution, path)
         return
     from canet_ros.model.graph_ends import deployment_model
-    from canet_ros.model.network_file import fold_batch_norms, load_network_file, round_network
+    from canet_ros.model.network_file import load_network_file
+    from canet_ros.model.network_graph import fold_batch_norms, round_network
 
     network = load_network_file(network_file(folder), folder, spec, resolution)
     if precision in ("bf16", "fp16"):
@@ -111,6 +112,8 @@ def _code_hash() -> str:
             "int8_scales",
             "network_export",
             "network_file",
+            "network_graph",
+            "onnx_graph",
             "onnx_network",
             "deployment_module",
             "quantization",

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from canet_ros.model.export import INPUT, OPSET, OUTPUTS
 from canet_ros.model.model_folder import ModelSpec, Resolution
-from canet_ros.model.network_file import IMAGE, LOGITS, Network, as_initializers, pixel_offset
-from canet_ros.model.onnx_network import Nodes
+from canet_ros.model.network_graph import IMAGE, LOGITS, Network, as_initializers, pixel_offset
+from canet_ros.model.onnx_graph import Nodes
 
 _CANDIDATES = 3
 

@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from safetensors import SafetensorError
 
-from canet_ros.files import atomic_write, sha256, write_text
+from canet_ros.errors import ModelError as ModelError
+from canet_ros.files import sha256, write_text
 from canet_ros.formats import Resolution as Resolution
 from canet_ros.formats import parse_resolution as parse_resolution
 from canet_ros.hints import canet_command
 from canet_ros.model.class_table import ClassTable, parse_class_table
-from canet_ros.model.onnx_interface import OnnxInterface, parse_onnx_interface, three_floats
-from canet_ros.model.untrusted import read_yaml, require_file
+from canet_ros.model.onnx_interface import OnnxInterface, floats, parse_onnx_interface
+from canet_ros.model.untrusted import read_yaml
+from canet_ros.model.weights import hash_weights, read_weights, require_fit, require_hash, write_weights
 from canet_ros.names import NETWORKS
 from canet_ros.share import share_folders
 
-if (
-    TYPE_CHECKING
-):  # torch is imported where a network is needed: engines with exported graphs start without it
+if TYPE_CHECKING:  # engines with exported graphs start without torch
     from torch import Tensor
 
     from canet_ros.network import SegmentationNetwork
@@ -50,16 +49,19 @@ _OUTSIDE_THE_GRAPH = (
 )
 
 _ENTRIES = (
-    *("name", "classes", "resolution", "training", "metrics", "weights_sha256", "temperature", "familiar"),
-    *("network", "input", "output", "architecture", "backbone", "hidden_channels", "fusion", "head"),
-    *("mean", "std"),
+    *(
+        "name",
+        "classes",
+        "resolution",
+        "training",
+        "metrics",
+        "weights_sha256",
+        "temperature",
+        "familiar",
+        "network",
+    ),
+    *("input", "output", "architecture", "backbone", "hidden_channels", "fusion", "head", "mean", "std"),
 )
-_MAX_WEIGHTS_BYTES = 2**30
-_MAX_HEADER_BYTES = 2**20
-
-
-class ModelError(ValueError):
-    """A model that is not there, or is broken; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,11 @@ def load_spec(folder: Path) -> ModelSpec:
             "training": _mapping(raw, "training"),
             "metrics": _mapping(raw, "metrics"),
             "weights_sha256": str(raw.get("weights_sha256") or ""),
-            "temperature": _temperature(raw.get("temperature", 1.0)),
-            "familiar": {name: _range(name, value) for name, value in _mapping(raw, "familiar").items()},
+            "temperature": floats("temperature", [raw.get("temperature", 1.0)], 1, "a number")[0],
+            "familiar": {
+                name: floats(f"familiar: {name}", value, 2, "[lowest, highest]")
+                for name, value in _mapping(raw, "familiar").items()
+            },
         }
         if network == "onnx":
             interface = parse_onnx_interface(raw)
@@ -204,8 +209,8 @@ def load_spec(folder: Path) -> ModelSpec:
             hidden_channels=_hidden_channels(raw),
             fusion=str(raw["fusion"]),
             head=str(raw.get("head", "bilinear")),
-            mean=three_floats(raw, "mean"),
-            std=three_floats(raw, "std"),
+            mean=floats("mean", raw["mean"]),
+            std=floats("std", raw["std"]),
         )
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
@@ -221,30 +226,26 @@ def load_network(folder: Path) -> tuple[ModelSpec, SegmentationNetwork]:
     Raises:
         ModelError: a file is missing or broken, or a tensor's name or shape does not fit the spec.
     """
-    from safetensors.torch import load_file
+    import torch
 
     spec = load_spec(folder)
     if spec.onnx is not None:
         raise ModelError(
             f"model {spec.name} is an ONNX network: this takes one in PyTorch, made by 'canet train'"
         )
-    found = _check_weights(folder)
     path = folder / WEIGHTS_FILE
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
+    found = hash_weights(path)
+    weights = read_weights(path)
     try:
         network = spec.build_network()
     except ValueError as error:
         raise ModelError(f"{folder / SPEC_FILE}: {error}") from error
     expected = network.state_dict()
-    problems = weight_mismatches(expected, weights) or _wrong_numbers(expected, weights)
-    if problems:
-        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-        raise ModelError(f"{path} does not fit its {SPEC_FILE}: {'; '.join(problems[:5])}{more}")
-    _require_hash(path, spec, found)
-    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in weights.items()})
+    require_fit(path, SPEC_FILE, expected, weights)
+    require_hash(path, spec.weights_sha256, found)
+    network.load_state_dict(
+        {name: torch.from_numpy(numbers).to(expected[name].dtype) for name, numbers in weights.items()}
+    )
     return spec, network.eval()
 
 
@@ -254,61 +255,8 @@ def require_weights(folder: Path, spec: ModelSpec) -> str:
     Raises:
         ModelError: they are missing, broken, or not those that model.yaml was written for.
     """
-    found = _check_weights(folder)
-    _require_hash(folder / WEIGHTS_FILE, spec, found)
-    return found
-
-
-def _require_hash(path: Path, spec: ModelSpec, found: str) -> None:
-    if spec.weights_sha256 and found != spec.weights_sha256:
-        raise ModelError(
-            f"{path} is not the file that {SPEC_FILE} was written for (SHA-256 {found[:12]}..., expected "
-            f"{spec.weights_sha256[:12]}...): copy the whole model folder again"
-        )
-
-
-def weight_mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """A line for every tensor that is missing, left over, or of another shape."""
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is not in this network" for name in found if name not in expected]
-    problems += [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    return problems
-
-
-def _wrong_numbers(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """A line for every tensor whose numbers are of another kind, none (NaN), infinite, or a negative variance."""
-    problems = []
-    for name, tensor in found.items():
-        if tensor.is_complex() or tensor.is_floating_point() != expected[name].is_floating_point():
-            problems.append(f"{name} is of {tensor.dtype}, expected {expected[name].dtype}")
-        elif tensor.is_floating_point():
-            numbers = tensor.float()
-            if not numbers.isfinite().all():
-                problems.append(f"{name} holds what is not a number, or infinite")
-            elif name.endswith("running_var") and (numbers < 0).any():
-                problems.append(f"{name} holds a negative variance")
-    return problems
-
-
-def _check_weights(folder: Path) -> str:
-    """SHA-256 of the weights' file, hex, after a look at its size and its header."""
-    path = folder / WEIGHTS_FILE
-    try:
-        require_file(path, _MAX_WEIGHTS_BYTES)
-        with path.open("rb") as file:
-            if int.from_bytes(file.read(8), "little") > _MAX_HEADER_BYTES:
-                raise ValueError("its header is too long")
-        found = sha256(path)
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path} is missing: copy the whole model folder, or train with '{canet_command('train')}'"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
+    found = hash_weights(folder / WEIGHTS_FILE)
+    require_hash(folder / WEIGHTS_FILE, spec.weights_sha256, found)
     return found
 
 
@@ -352,17 +300,6 @@ def save_spec(folder: Path, spec: ModelSpec) -> None:
     write_text(folder / SPEC_FILE, "# SPDX-License-Identifier: Apache-2.0\n" + text)
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors; raises OSError where it cannot."""
-    from safetensors.torch import save_file
-
-    with atomic_write(path) as new:
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-
-
 def graph_hash(folder: Path) -> str:
     """SHA-256 of the weights and of what shapes the graph, hex: the key of everything that is derived from the model.
 
@@ -375,7 +312,7 @@ def graph_hash(folder: Path) -> str:
     shape = {one.name: getattr(spec, one.name) for one in fields(spec) if one.name not in _OUTSIDE_THE_GRAPH}
     digest = hashlib.sha256(repr((len(spec.classes), shape)).encode())
     for path in _weight_files(folder):
-        digest.update((_check_weights(folder) if path.name == WEIGHTS_FILE else sha256(path)).encode())
+        digest.update((hash_weights(path) if path.name == WEIGHTS_FILE else sha256(path)).encode())
     return digest.hexdigest()
 
 
@@ -408,26 +345,11 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ours)
 
 
-def _range(name: str, values: Any) -> tuple[float, float]:
-    try:
-        lowest, highest = (float(value) for value in values)
-    except (TypeError, ValueError):
-        raise ValueError(f"familiar: {name}: expected [lowest, highest], got {values!r}") from None
-    return lowest, highest
-
-
 def _hidden_channels(raw: Mapping[str, Any]) -> Mapping[int, int]:
     channels: Mapping[Any, Any] = _mapping(raw, "hidden_channels")
     if not all(type(number) is int for number in (*channels, *channels.values())):
         raise ValueError(f"hidden_channels: expected numbers of blocks and of channels, got {dict(channels)}")
     return channels
-
-
-def _temperature(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"temperature: expected a number, got {value!r}") from None
 
 
 def _refuse_misspelt(raw: Mapping[str, Any]) -> None:

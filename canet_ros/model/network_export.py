@@ -56,14 +56,8 @@ def write_network_to(folder: Path, path: Path) -> None:
     """The same, to any file; raises ModelError if the model is broken."""
     import onnx
 
-    from canet_ros.model.network_file import (
-        IMAGE,
-        LOGITS,
-        describe,
-        fold_constants,
-        identity,
-        point_into_weights,
-    )
+    from canet_ros.model.network_file import describe, identity, point_into_weights
+    from canet_ros.model.network_graph import IMAGE, LOGITS, fold_constants
 
     spec, network = load_network(folder)
     to_onnx(

@@ -7,15 +7,15 @@ be whole numbers, and a network may see few of its classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from canet_ros.model.onnx_file import opset_of
+from canet_ros.model.onnx_graph import attribute_of, operators
 
 
 class Kind(Enum):
@@ -23,14 +23,14 @@ class Kind(Enum):
 
     LOGITS = "logits"
     PROBABILITIES = "probabilities"
-    LOG_PROBABILITIES = "log-probabilities"
-    SCORES = "scores without a known threshold"  # their order counts: logits behind a ReLU, probabilities times 255
+    SCORES = (
+        "scores without a known threshold"  # their order counts: logits behind a ReLU, logarithms, 255 * p
+    )
     IDS = "class ids"
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class OutputEvidence:
+class OutputEvidence(NamedTuple):
     """What the graph says about an output.
 
     Attributes:
@@ -43,102 +43,56 @@ class OutputEvidence:
 
 
 _UNKNOWN = OutputEvidence(Kind.UNKNOWN)
-_PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid", "Hardmax"))
-_LOGITS = frozenset(
-    (
-        "BatchNormalization",
-        "Conv",
-        "ConvInteger",
-        "ConvTranspose",
-        "Einsum",
-        "Elu",
-        "Gemm",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LeakyRelu",
-        "MatMul",
-        "MatMulInteger",
-        "PRelu",
-        "QLinearConv",
-        "QLinearMatMul",
-        "Tanh",
-    )
-)
-_SCORES = frozenset(("Relu", "Softplus", "ThresholdedRelu"))
-_COMPARISONS = frozenset(
-    ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor")
-)
+
+
+_CONVOLUTIONS = operators("Conv ConvInteger ConvTranspose QLinearConv")
+_ARITHMETIC = operators("Add Div Mul Sub")
+_ROUNDING = operators("Ceil Floor Round")
+# What operators give, whatever they read.
+_KINDS = {
+    **dict.fromkeys(operators("Softmax Sigmoid HardSigmoid Hardmax"), Kind.PROBABILITIES),
+    **dict.fromkeys(
+        _CONVOLUTIONS
+        | operators(
+            "BatchNormalization Einsum Elu Gemm InstanceNormalization LayerNormalization LeakyRelu MatMul "
+            "MatMulInteger PRelu QLinearMatMul Tanh"
+        ),
+        Kind.LOGITS,
+    ),
+    **dict.fromkeys(operators("LogSoftmax Relu Softplus ThresholdedRelu"), Kind.SCORES),
+    **dict.fromkeys(
+        operators("And ArgMax ArgMin Equal Greater GreaterOrEqual Less LessOrEqual Not Or Xor"), Kind.IDS
+    ),
+}
+# Operators over classes, and their axis where the node does not name it.
+_DEFAULT_AXIS = {"Softmax": -1, "ArgMax": 0, "ArgMin": 0, "TopK": -1}
 # Operators behind which the numbers of their first input are what they were.
-_TRANSPARENT = frozenset(
-    (
-        "AveragePool",
-        "Cast",
-        "CastLike",
-        "CenterCropPad",
-        "DepthToSpace",
-        "DequantizeLinear",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "MaxPool",
-        "Pad",
-        "QuantizeLinear",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Upsample",
-    )
+_TRANSPARENT = operators(
+    "AveragePool Cast CastLike CenterCropPad DepthToSpace DequantizeLinear Dropout Expand Flatten GatherElements "
+    "GatherND Identity MaxPool Pad QuantizeLinear Reshape Resize Slice Split Squeeze Tile Transpose Unsqueeze Upsample"
 )
-_ALIKE = frozenset(("Concat", "Max", "Mean", "Min"))  # all of whose inputs must be of one kind
-_ARITHMETIC = frozenset(("Add", "Div", "Mul", "Sub"))
-_ROUNDING = frozenset(("Ceil", "Floor", "Round"))
 # Between a channel axis and the convolution that has it: element by element, at most another height and width.
-_KEEPS_CHANNELS = (_PROBABILITIES | _SCORES | _ARITHMETIC | _ROUNDING) | frozenset(
-    (
-        "BatchNormalization",
-        "Cast",
-        "Clip",
-        "DequantizeLinear",
-        "Dropout",
-        "Elu",
-        "Exp",
-        "Identity",
-        "InstanceNormalization",
-        "LeakyRelu",
-        "Log",
-        "LogSoftmax",
-        "QuantizeLinear",
-        "Resize",
-        "Tanh",
-        "Upsample",
-    )
+_KEEPS_CHANNELS = (_ARITHMETIC | _ROUNDING) | operators(
+    "BatchNormalization Cast Clip DequantizeLinear Dropout Elu Exp HardSigmoid Hardmax Identity InstanceNormalization "
+    "LeakyRelu Log LogSoftmax QuantizeLinear Relu Resize Sigmoid Softmax Softplus Tanh ThresholdedRelu Upsample"
 )
-_CONVOLUTIONS = frozenset(("Conv", "ConvInteger", "ConvTranspose", "QLinearConv"))
 
 
 class GraphEvidence:
     """Reads a graph (onnx.ModelProto) of which shapes are inferred as far as they can be."""
 
     def __init__(self, network: Any) -> None:
+        graph = network.graph
         self._opset = opset_of(network)
-        self._producers = {name: node for node in network.graph.node for name in node.output if name}
+        self._producers = {name: node for node in graph.node for name in node.output if name}
         self._consumers: dict[str, list[Any]] = {}
-        for node in network.graph.node:
+        for node in graph.node:
             for name in node.input:
                 self._consumers.setdefault(name, []).append(node)
-        self._initializers = {tensor.name: tensor for tensor in network.graph.initializer}
-        values = (*network.graph.value_info, *network.graph.input, *network.graph.output)
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._shapes = {
             value.name: [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
-            for value in values
+            for value in (*graph.value_info, *graph.input, *graph.output)
         }
 
     def output(self, name: str) -> OutputEvidence:
@@ -147,57 +101,48 @@ class GraphEvidence:
         if node is None:
             return _UNKNOWN
         operator = node.op_type
-        if operator == "Softmax":
-            axis = _attribute(node, "axis", -1 if self._opset >= 13 else 1)
-            return OutputEvidence(Kind.PROBABILITIES, self._side(node.input[0], axis))
-        if operator in _PROBABILITIES:
-            return OutputEvidence(Kind.PROBABILITIES)
-        if operator == "LogSoftmax":
-            return OutputEvidence(Kind.LOG_PROBABILITIES)
-        if operator in _LOGITS:
-            return OutputEvidence(Kind.LOGITS)
-        if operator in _SCORES:
-            return OutputEvidence(Kind.SCORES)
-        if operator in _COMPARISONS:
-            return OutputEvidence(Kind.IDS, 2)
-        if operator in ("ArgMax", "ArgMin"):
-            return OutputEvidence(Kind.IDS, self._side(node.input[0], _attribute(node, "axis", 0)))
         if operator == "TopK":
-            if name == node.output[0]:
-                return self.output(node.input[0])
-            return OutputEvidence(Kind.IDS, self._side(node.input[0], _attribute(node, "axis", -1)))
-        if operator == "Where":
-            return self._choice(node)
-        if operator == "Gather":
-            table = self._constant(node.input[0])
-            if table is None:
-                return self.output(node.input[0])
-            chosen = self.output(node.input[1])
-            return chosen if chosen.kind is not Kind.IDS else OutputEvidence(Kind.IDS, _count(table))
+            values = name == node.output[0]
+            return self.output(node.input[0]) if values else OutputEvidence(Kind.IDS, self._classes(node))
+        if operator in _KINDS:
+            kind = _KINDS[operator]
+            known = 2 if kind is Kind.IDS else None  # a comparison
+            return OutputEvidence(kind, self._classes(node) if operator in _DEFAULT_AXIS else known)
         if operator in _TRANSPARENT:
             return self.output(node.input[0])
-        if operator in _ALIKE:
-            alike = {self.output(name) for name in node.input if self._constant(name) is None}
-            cut = operator in ("Max", "Min") and any(self._constant(name) is not None for name in node.input)
-            if len(alike) != 1:
-                return _UNKNOWN
-            (found,) = alike
-            return OutputEvidence(Kind.SCORES) if cut and found.kind is Kind.LOGITS else found
-        return self._of_numbers(node)
+        if operator == "Gather":
+            table = self._constant(node.input[0])
+            found = self.output(node.input[0 if table is None else 1])
+            chosen = table is not None and found.kind is Kind.IDS
+            return OutputEvidence(Kind.IDS, _count(table)) if chosen else found
+        numbers = [(read, self._constant(read)) for read in node.input[operator == "Where" :] if read]
+        constants = [value for _, value in numbers if value is not None]
+        inputs = [self.output(read) for read, value in numbers if value is None]
+        if operator == "Where":
+            if not inputs:
+                return OutputEvidence(Kind.IDS, _count(*constants))
+            kinds = {found.kind for found in inputs}
+            return OutputEvidence(kinds.pop()) if len(kinds) == 1 else _UNKNOWN
+        return self._of_numbers(node, inputs, constants) if inputs else _UNKNOWN
 
-    def _of_numbers(self, node: Any) -> OutputEvidence:
-        """Behind an operator that changes the numbers."""
-        operator = node.op_type
-        inputs = [self.output(name) for name in node.input if self._constant(name) is None]
-        kind = inputs[0].kind if inputs else Kind.UNKNOWN
+    def _of_numbers(
+        self, node: Any, inputs: list[OutputEvidence], constants: list[NDArray[Any]]
+    ) -> OutputEvidence:
+        """Behind an operator that changes the numbers of its ``inputs``."""
+        operator, (kind, classes) = node.op_type, inputs[0]
+        if operator in ("Concat", "Max", "Mean", "Min"):
+            if len(set(inputs)) > 1:
+                return _UNKNOWN
+            cut = operator in ("Max", "Min") and constants and kind is Kind.LOGITS
+            return OutputEvidence(Kind.SCORES) if cut else inputs[0]
         if operator == "Clip":
-            low = self._constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+            low = self._constant(node.input[1]) if len(node.input) > 1 else None
             cut = kind is Kind.LOGITS and low is not None and float(low.min()) >= 0
             return OutputEvidence(Kind.SCORES) if cut else inputs[0]
-        if operator == "Log":
-            return OutputEvidence(Kind.LOG_PROBABILITIES if kind is Kind.PROBABILITIES else Kind.SCORES)
-        if operator == "Exp":
-            return OutputEvidence(Kind.PROBABILITIES if kind is Kind.LOG_PROBABILITIES else Kind.SCORES)
+        if operator in ("Exp", "Log"):
+            source = self._producers.get(node.input[0])
+            of_log = operator == "Exp" and source is not None and source.op_type == "LogSoftmax"
+            return OutputEvidence(Kind.PROBABILITIES if of_log else Kind.SCORES)
         if operator in _ROUNDING:
             return OutputEvidence(Kind.IDS, 2) if kind is Kind.PROBABILITIES else inputs[0]
         if operator not in _ARITHMETIC:
@@ -207,25 +152,16 @@ class GraphEvidence:
             return OutputEvidence(Kind.LOGITS) if logits else _UNKNOWN
         if kind is Kind.PROBABILITIES:  # times 255, or 1 - p
             return OutputEvidence(Kind.SCORES) if operator in ("Mul", "Div") else _UNKNOWN
-        if operator == "Mul" and inputs and inputs[0] == OutputEvidence(Kind.IDS, 2):  # 0 and 255
-            factor = next(c for c in map(self._constant, node.input) if c is not None)
-            return OutputEvidence(Kind.IDS, _count(factor))
-        return replace(inputs[0], classes=None) if inputs else _UNKNOWN
-
-    def _choice(self, node: Any) -> OutputEvidence:
-        chosen = [self._constant(name) for name in node.input[1:]]
-        constants = [value for value in chosen if value is not None]
-        if len(constants) == 2:
-            return OutputEvidence(Kind.IDS, _count(np.concatenate([value.ravel() for value in constants])))
-        found = {self.output(name) for name, value in zip(node.input[1:], chosen) if value is None}
-        return replace(found.pop(), classes=None) if len(found) == 1 else _UNKNOWN
+        if operator == "Mul" and (kind, classes) == (Kind.IDS, 2) and constants:  # 0 and 255
+            return OutputEvidence(Kind.IDS, _count(*constants))
+        return OutputEvidence(kind)
 
     def output_layout(self, name: str) -> str | None:
         """NCHW or NHWC, by the convolution that made the channels; None where the graph does not tell."""
         permutations = []
         while (node := self._producers.get(name)) is not None and node.op_type not in _CONVOLUTIONS:
             if node.op_type == "Transpose":
-                permutations.append(_attribute(node, "perm", [3, 2, 1, 0]))
+                permutations.append(attribute_of(node, "perm", [3, 2, 1, 0]))
             elif node.op_type not in _KEEPS_CHANNELS:
                 return None
             name = next((read for read in node.input if self._constant(read) is None), "")
@@ -244,7 +180,7 @@ class GraphEvidence:
         axis = 1
         for node in reversed(nodes):
             if node.op_type == "Transpose":
-                axis = _attribute(node, "perm", [3, 2, 1, 0])[axis]
+                axis = attribute_of(node, "perm", [3, 2, 1, 0])[axis]
         return {1: "NCHW", 3: "NHWC"}.get(axis)
 
     def takes_bytes(self, name: str) -> bool:
@@ -264,21 +200,17 @@ class GraphEvidence:
         """The nodes that the input goes through one after another, up to the first that has learned weights."""
         nodes: list[Any] = []
         while len(consumers := self._consumers.get(name, [])) == 1:
-            nodes += consumers
-            operator = consumers[0].op_type
-            if operator not in _ARITHMETIC and operator not in (
-                "Cast",
-                "Identity",
-                "Transpose",
-                "Pad",
-                "Clip",
-            ):
+            (node,) = consumers
+            nodes.append(node)
+            if node.op_type not in {*_ARITHMETIC, "Cast", "Clip", "Identity", "Pad", "Transpose"}:
                 break
-            name = consumers[0].output[0]
+            name = node.output[0]
         return nodes
 
-    def _side(self, name: str, axis: int) -> int | None:
-        shape = self._shapes.get(name, [])
+    def _classes(self, node: Any) -> int | None:
+        """Size of the axis that an operator goes over."""
+        default = 1 if node.op_type == "Softmax" and self._opset < 13 else _DEFAULT_AXIS[node.op_type]
+        axis, shape = attribute_of(node, "axis", default), self._shapes.get(node.input[0], [])
         return shape[axis] if -len(shape) <= axis < len(shape) else None
 
     def _constant(self, name: str) -> NDArray[Any] | None:
@@ -296,11 +228,9 @@ class GraphEvidence:
         return np.asarray(numpy_helper.to_array(value) if attribute.name == "value" else value)
 
 
-def _attribute(node: Any, name: str, default: Any) -> Any:
-    found = [attribute for attribute in node.attribute if attribute.name == name]
-    return helper.get_attribute_value(found[0]) if found else default
-
-
-def _count(ids: NDArray[Any]) -> int | None:
+def _count(*ids: NDArray[Any] | None) -> int | None:
     """How many classes there are where the highest id is one of these."""
-    return int(ids.max()) + 1 if ids.size and np.isfinite(ids.max()) else None
+    highest = max(
+        (float(values.max()) for values in ids if values is not None and values.size), default=np.nan
+    )
+    return int(highest) + 1 if np.isfinite(highest) else None

@@ -19,11 +19,11 @@ from canet_ros.model.onnx_network import (
     channels_and_size,
     graph_inputs,
     is_float,
-    onnx_runner,
     pixels_to_output,
     sides_of_ids,
     words,
 )
+from canet_ros.model.onnx_runner import onnx_runner
 from canet_ros.names import LAYOUTS, ONNX_OUTPUTS
 from canet_ros.opencv import bring_to_size
 
@@ -60,7 +60,7 @@ def find_interface(
     values, results = graph_inputs(network), list(network.graph.output)
     if not values or not all(value.type.HasField("tensor_type") for value in (*values, *results)):
         raise ModelError(
-            "the graph has inputs or outputs that are no tensors: export it with an image as its input"
+            "the graph has inputs or outputs that are not tensors: export it with an image as its input"
         )
     if not results:
         raise ModelError("the graph has no output")
@@ -69,14 +69,56 @@ def find_interface(
     result = _one(results, answers.output, "output", missing)
     if value is None or result is None:
         raise _open_questions(missing)
+    evidence = _evidence(network)
+    by_graph = evidence.input_layout(value.name)
+    batch, layout, size = _input_shape(value, answers.input_layout, by_graph, missing)
+    free_size, size = size is None, answers.resolution or size
+    if size is None:
+        missing.append("--resolution WIDTHxHEIGHT, for the network takes any size")
+    else:
+        parse_resolution(f"{size[0]}x{size[1]}")
+    if answers.color is None:
+        missing.append("--color rgb or bgr, the order of the input's channels")
     kind = value.type.tensor_type.elem_type
+    scale, mean, std = _normalisation(answers, kind, evidence.takes_bytes(value.name), missing)
+    if size is None or classes is None or missing:
+        raise _open_questions(missing)
+    interface = OnnxInterface(
+        input=value.name,
+        output=result.name,
+        input_layout=layout,
+        color=answers.color or "",
+        scale=scale,
+        mean=mean,
+        std=std,
+        free_size=free_size,
+        free_batch=batch is None,
+        gives=answers.gives or "logits",
+        output_layout=answers.output_layout or "NCHW",
+    )
+    free_batch, found = _try(network, interface, size, image)
+    interface = replace(interface, free_batch=free_batch)
+    if free_size:
+        # Exporters declare free sides also where the graph has one size written into it.
+        other = (size[0] + 64, size[1] + 64)  # of networks that take multiples of 64 at most
+        try:
+            _try(network, interface, other, image)
+        except ModelError:
+            interface = replace(interface, free_size=False)
+    floats = is_float(result.type.tensor_type.elem_type)
+    return _with_output(interface, evidence, classes, answers, found, floats), size
+
+
+def _input_shape(
+    value: Any, asked: str | None, by_graph: str | None, missing: list[str]
+) -> tuple[int | None, str, Resolution | None]:
+    """Batch, layout and (width, height) of the input; None where the first or the last are free."""
     dims = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
     if len(dims) != 4:
         raise ModelError(
             f"the input {value.name!r} is {words(dims)}: an image has 4 dimensions, B, C, H and W"
         )
-    evidence = _evidence(network)
-    layout = answers.input_layout or _layout(dims, 3) or evidence.input_layout(value.name)
+    layout = asked or _layout(dims, 3) or by_graph
     channels = [dims[side] for side, name in ((1, "NCHW"), (3, "NHWC")) if layout in (None, name)]
     if not {None, 3} & set(channels):
         raise ModelError(
@@ -91,35 +133,7 @@ def find_interface(
         raise ModelError(
             f"the input {value.name!r} takes {batch} images at once: export it with a batch of 1 or any"
         )
-    size = answers.resolution or ((width, height) if width and height else None)
-    if size is None:
-        missing.append("--resolution WIDTHxHEIGHT, for the network takes any size")
-    else:
-        parse_resolution(f"{size[0]}x{size[1]}")
-    if answers.color is None:
-        missing.append("--color rgb or bgr, the order of the input's channels")
-    scale, mean, std = _normalisation(answers, kind, evidence.takes_bytes(value.name), missing)
-    if size is None or classes is None or missing:
-        raise _open_questions(missing)
-    interface = OnnxInterface(
-        input=value.name,
-        output=result.name,
-        input_layout=layout,
-        color=answers.color or "",
-        scale=scale,
-        mean=mean,
-        std=std,
-        free_size=not (width and height),
-        free_batch=batch is None,
-        gives=answers.gives or "logits",
-        output_layout=answers.output_layout or "NCHW",
-    )
-    free_batch, found = _try(network, interface, size, image)
-    interface = replace(interface, free_batch=free_batch)
-    if interface.free_size:
-        interface = replace(interface, free_size=_runs_at_another_size(network, interface, size, image))
-    floats = is_float(result.type.tensor_type.elem_type)
-    return _with_output(interface, evidence, classes, answers, found, floats), size
+    return batch, layout, (width, height) if width and height else None
 
 
 def _evidence(network: Any) -> GraphEvidence:
@@ -182,15 +196,13 @@ def _normalisation(
     scale = 1.0 if scale is None else scale
     most = 255 * abs(scale)
     of_three = f"--mean {' '.join(f'{x:g}' for x in mean)} --std {' '.join(f'{x:g}' for x in std)}"
-    if most and (max(map(abs, mean)) > 1.001 * most or max(std) > 1.001 * max(most, 1)):
+    too_large = most and (max(map(abs, mean)) > 1.001 * most or max(std) > 1.001 * max(most, 1))
+    too_small = most > 2 and all(0 < value < 1 for value in mean) and max(std) < 1
+    if too_large or too_small:
+        than, right, pixels = ("larger", "1", "0 to 255") if too_large else ("smaller", "1/255", "0 to 1")
         raise ValueError(
-            f"{of_three}: with a scale of {scale:g} pixels are 0 to {most:g}, and these are of larger ones: give "
-            "--scale 1 for a mean and std of pixels of 0 to 255"
-        )
-    if most > 2 and all(0 < value < 1 for value in mean) and max(std) < 1:
-        raise ValueError(
-            f"{of_three}: with a scale of {scale:g} pixels are 0 to {most:g}, and these are of smaller ones: give "
-            "--scale 1/255 for a mean and std of pixels of 0 to 1"
+            f"{of_three}: with a scale of {scale:g} pixels are 0 to {most:g}, and these are of {than} ones: give "
+            f"--scale {right} for a mean and std of pixels of {pixels}"
         )
     if takes_bytes and floats and 0 < most <= 2:
         raise ValueError(
@@ -218,18 +230,6 @@ def _try(
             pass
     run = onnx_runner(pixels_to_output(network, replace(interface, free_batch=False), resolution))
     return False, run({INPUT: images[:1]})
-
-
-def _runs_at_another_size(
-    network: Any, interface: OnnxInterface, resolution: Resolution, image: NDArray[np.uint8]
-) -> bool:
-    """Exporters declare free sides also where the graph has one size written into it."""
-    other = (resolution[0] + 64, resolution[1] + 64)  # of networks that take multiples of 64 at most
-    try:
-        _try(network, interface, other, image)
-    except ModelError:
-        return False
-    return True
 
 
 def _with_output(
@@ -301,20 +301,19 @@ def _gives(
     kind = of_graph.kind
     if kind is Kind.IDS:
         return "ids" if one_channel else "probabilities"  # of each class 0 or 1
-    if kind is Kind.UNKNOWN and not floats and one_channel:
-        return "ids"
     if floats and kind in (Kind.LOGITS, Kind.PROBABILITIES):
-        return "logits" if kind is Kind.LOGITS else "probabilities"
-    if not one_channel and kind is not Kind.UNKNOWN and (floats or kind is not Kind.PROBABILITIES):
-        return "logits"  # whose order is right
+        return str(kind.value)
     if kind is Kind.UNKNOWN:
         in_range = found.min() >= 0 and found.max() <= 1 + 1e-3
-        if not one_channel and in_range and np.allclose(found.sum(axis=1), 1, atol=1e-3):
-            return "probabilities"
-        if not one_channel and in_range and np.allclose(found.sum(axis=3), 1, atol=1e-3):
-            return "probabilities"
-        if found.min() < 0 < found.max() or not (one_channel or in_range):
+        if one_channel and not floats:
+            return "ids"
+        if not one_channel and in_range:
+            if any(np.allclose(found.sum(axis=axis), 1, atol=1e-3) for axis in (1, 3)):
+                return "probabilities"
+        elif not one_channel or found.min() < 0 < found.max():
             return "logits"
+    elif not one_channel and (floats or kind is not Kind.PROBABILITIES):
+        return "logits"  # whose order is right
     numbers = f"{'floats' if floats else 'whole numbers'} of {found.min():g} to {found.max():g} on the image"
     raise _open_questions(
         [

@@ -46,14 +46,10 @@ class OnnxInterface:
     output_layout: str = "NCHW"
 
     def __post_init__(self) -> None:
-        for what, value, choices in (
-            ("input: layout", self.input_layout, LAYOUTS),
-            ("input: color", self.color, CHANNEL_ORDERS),
-            ("output: gives", self.gives, ONNX_OUTPUTS),
-            ("output: layout", self.output_layout, LAYOUTS),
-        ):
-            if value not in choices:
-                raise ValueError(f"{what} {value!r}: choose one of {', '.join(choices)}")
+        require_choice("input: layout", self.input_layout, LAYOUTS)
+        require_choice("input: color", self.color, CHANNEL_ORDERS)
+        require_choice("output: gives", self.gives, ONNX_OUTPUTS)
+        require_choice("output: layout", self.output_layout, LAYOUTS)
         if not all(map(math.isfinite, (self.scale, *self.mean, *self.std))) or self.scale == 0:
             raise ValueError("input: scale, mean and std must be numbers, and scale not 0")
         if min(self.std) <= 0:
@@ -84,32 +80,35 @@ def parse_onnx_interface(raw: Mapping[str, Any]) -> OnnxInterface:
         KeyError, TypeError, ValueError: an entry is missing or is not what it should be.
     """
     taken, given = raw["input"], raw["output"]
+    for side in ("size", "batch"):
+        require_choice(f"input: {side}", taken.get(side, "fixed"), ("fixed", "free"))
     return OnnxInterface(
         input=str(taken["name"]),
         output=str(given["name"]),
         input_layout=str(taken["layout"]),
         color=str(taken["color"]),
         scale=float(taken["scale"]),
-        mean=three_floats(taken, "mean"),
-        std=three_floats(taken, "std"),
-        free_size=_is_free(taken, "size"),
-        free_batch=_is_free(taken, "batch"),
+        mean=floats("mean", taken["mean"]),
+        std=floats("std", taken["std"]),
+        free_size=taken.get("size") == "free",
+        free_batch=taken.get("batch") == "free",
         gives=str(given["gives"]),
         output_layout=str(given.get("layout", "NCHW")),
     )
 
 
-def three_floats(entries: Mapping[str, Any], name: str) -> Triple:
-    """Exactly three numbers; raises KeyError or ValueError."""
+def require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{what} {value!r}: choose one of {', '.join(choices)}")
+
+
+def floats(what: str, values: Any, count: int = 3, expected: str = "three numbers") -> Any:
+    """A tuple of exactly ``count`` numbers; raises ValueError."""
     try:
-        first, second, third = (float(value) for value in entries[name])
+        numbers = tuple(float(value) for value in values)
+        if len(numbers) == count:
+            return numbers
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected three numbers, got {entries[name]!r}") from None
-    return first, second, third
-
-
-def _is_free(taken: Mapping[str, Any], side: str) -> bool:
-    value = str(taken.get(side, "fixed"))
-    if value not in ("fixed", "free"):
-        raise ValueError(f"input: {side} {value!r}: choose fixed or free")
-    return value == "free"
+        pass
+    raise ValueError(f"{what}: expected {expected}, got {(values[0] if count == 1 else values)!r}")

@@ -112,7 +112,7 @@ def calibrate(folder: Path, resolution: Resolution, images: Sequence[NDArray[np.
         )
         onnx.save(quantized, path)
 
-    return cache.replace_derived_file(derived_name(folder, resolution, "int8.onnx"), quantize)
+    return cache.derived_file(derived_name(folder, resolution, "int8.onnx"), quantize, anew=True)
 
 
 def round_in_one_operation(model: Any) -> None:

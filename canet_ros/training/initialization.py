@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from canet_ros.model.model_folder import SPEC_FILE, ModelError, load_network, weight_mismatches
+from canet_ros.model.model_folder import SPEC_FILE, ModelError, load_network
+from canet_ros.model.weights import weight_mismatches
 from canet_ros.network import SegmentationNetwork
 
 # Layers of ImageNet files after the backbone: classifiers, and MobileNetV2's last 1x1 convolution.

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from canet_ros.model.class_table import ClassTable
-from canet_ros.model.model_folder import ModelError, ModelSpec, weight_mismatches
+from canet_ros.model.model_folder import ModelError, ModelSpec
+from canet_ros.model.weights import weight_mismatches
 from canet_ros.network import SegmentationNetwork
 from canet_ros.training.initialization import load_weights_file
 

@@ -56,7 +56,8 @@ def _load_onnx_teacher(folder: Path, spec: ModelSpec, config: TrainingConfig) ->
     """A teacher that runs on the CPU, at the crop's size or at the fixed size of the network."""
     from canet_ros.model.onnx_file import read_onnx
     from canet_ros.model.onnx_interface import INPUT
-    from canet_ros.model.onnx_network import onnx_runner, pixels_to_logits
+    from canet_ros.model.onnx_network import pixels_to_logits
+    from canet_ros.model.onnx_runner import onnx_runner
 
     assert spec.onnx is not None
     width, height = config.crop if spec.onnx.free_size else spec.resolution

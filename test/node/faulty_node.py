@@ -40,7 +40,9 @@ def faulty_init(self, request):
     if found == "slow":
         wait_while("slow")
     elif found == "build":
-        cache.replace_derived_file("test-build", lambda path: (wait_while("build"), path.write_text("built")))
+        cache.derived_file(
+            "test-build", lambda path: (wait_while("build"), path.write_text("built")), anew=True
+        )
     elif found == "broken":
         raise EngineError("the driver is too old")
     elif found == "full":

@@ -108,7 +108,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 @pytest.mark.parametrize("package", ["openvino", "onnxruntime"])
-def test_a_package_that_does_not_import_is_fallback_reasons(
+def test_a_package_that_does_not_import_falls_back(
     random_model: Path, tmp_path: Path, warm_cache: None, package: str, fault: str
 ) -> None:
     (tmp_path / package).mkdir()
@@ -125,7 +125,7 @@ def test_a_package_that_does_not_import_is_fallback_reasons(
         assert found["engine"] == "openvino"
 
 
-def test_an_engine_that_does_not_compile_is_fallback_reasons(
+def test_an_engine_that_does_not_compile_falls_back(
     random_model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import openvino
@@ -337,17 +337,10 @@ class FakeSession:
 
     loads: tuple[str, ...] = ()
     options: dict[str, Any]
-    why = (
-        "\x1b[1;31m2026-11-24 [E:onnxruntime:Default, provider_bridge_ort.cc:2251 TryGetProviderInfo_CUDA] FAIL : "
-        "Failed to load library libonnxruntime_providers_cuda.so with error: libcudnn.so.9: cannot open shared "
-        "object file\x1b[m\n"
-    )
 
     def __init__(self, path: str, options: object, providers: list[tuple[str, dict[str, Any]]]) -> None:
         self._providers = [name for name, _ in providers if name in (*self.loads, "CPUExecutionProvider")]
         type(self).options = dict(providers)["CUDAExecutionProvider"] if len(providers) > 1 else {}
-        if len(self._providers) < len(providers):
-            os.write(2, self.why.encode())
 
     def get_inputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(shape=["batch", 120, 160, 3])]
@@ -397,16 +390,9 @@ def test_bound_memory_gives_the_same_masks(random_model: Path, own_cache: Path) 
             np.testing.assert_array_equal(bound, plain)
 
 
-def test_landing_on_the_cpu_is_refused_with_onnx_runtimes_own_reason(
-    random_model: Path, gpu_build: type[FakeSession], capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(EngineError) as raised:
+def test_landing_on_the_cpu_is_refused(random_model: Path, gpu_build: type[FakeSession]) -> None:
+    with pytest.raises(EngineError, match=r"cannot start CUDAExecutionProvider .*the log above"):
         create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cuda"))
-    assert "CUDAExecutionProvider" in str(raised.value)
-    assert "libcudnn.so.9: cannot open shared object file" in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert "\x1b" not in str(raised.value)
-    assert "libcudnn" in capfd.readouterr().err, "what other threads wrote meanwhile must not be lost"
 
 
 def test_auto_lands_on_the_cpu_and_the_device_says_so(
@@ -414,7 +400,7 @@ def test_auto_lands_on_the_cpu_and_the_device_says_so(
 ) -> None:
     engine = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "auto"))
     assert (engine.device, engine.precision) == ("cpu", "fp32")
-    assert "libcudnn.so.9" in engine.fallback_reasons[0]
+    assert "cannot start CUDAExecutionProvider" in engine.fallback_reasons[0]
     assert "CPUExecutionProvider" in engine.reason
 
 

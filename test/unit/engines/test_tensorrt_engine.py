@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from canet_ros import activity
-from canet_ros.engines import EngineRequest, create_engine, tensorrt_engine
+from canet_ros.engines import EngineRequest, create_engine, tensorrt_plan
 from canet_ros.errors import EngineError
 from canet_ros.model import cache
 from canet_ros.model.deployment import deployment_graph
@@ -377,9 +377,9 @@ def test_diagnostics_know_that_it_builds(
     random_model: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = []
-    build = tensorrt_engine.build_plan
+    build = tensorrt_plan.build_plan
     monkeypatch.setattr(
-        tensorrt_engine, "build_plan", lambda *args: heard.append(activity.now()) or build(*args)
+        tensorrt_plan, "build_plan", lambda *args: heard.append(activity.now()) or build(*args)
     )
     engine_for(random_model)
     assert heard == [activity.BUILDING]

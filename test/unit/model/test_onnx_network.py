@@ -757,7 +757,7 @@ def test_what_is_no_onnx_file_and_what_is_too_large(
     for content in (b"", b"no graph at all", bytes(1000)):
         (tmp_path / "x.onnx").write_bytes(content)
         assert main(["import", str(tmp_path / "x.onnx"), "--out", str(tmp_path / "model")]) == 1
-        assert "x.onnx is no readable ONNX file" in capsys.readouterr().err
+        assert "x.onnx is not a readable ONNX file" in capsys.readouterr().err
     file = export(Network(4), tmp_path / "net.onnx")
     monkeypatch.setattr("canet_ros.model.onnx_file.MAX_BYTES", 1000)
     assert main(["import", str(file), "--out", str(tmp_path / "model")]) == 1

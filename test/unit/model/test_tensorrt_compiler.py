@@ -14,8 +14,7 @@ import pytest
 from test_dialects import ENDINGS
 from test_onnx_network import RGB, export, imported
 
-from canet_ros import activity
-from canet_ros.engines.tensorrt_engine import Target, build_plan, log_of
+from canet_ros.engines.tensorrt_plan import Target, build_plan, log_of
 from canet_ros.errors import EngineError
 from canet_ros.model.deployment import deployment_graph
 from canet_ros.model.model_folder import Resolution, available_models, find_model
@@ -49,7 +48,7 @@ def test_shipped_models_compile_for_every_generation(
 ) -> None:
     graph = deployment_graph(find_model(model), size, "tensorrt", precision).read_bytes()
     log = log_of(trt)
-    plan, _ = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
+    plan = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
     assert len(plan) > 1e6
     assert log.warnings == log.errors == []
     assert "WARNING" not in "".join(capfd.readouterr())  # the compiler's own, beside the logger
@@ -97,35 +96,3 @@ def test_other_dialects_are_refused_with_the_parsers_reason(dialect: str) -> Non
     graph = deployment_graph(find_model(SHIPPED[0]), (160, 120), dialect, "fp32").read_bytes()
     with pytest.raises(EngineError, match=r"parser refuses the graph: /Reshape \(Reshape\): .*UInt8"):
         build_plan(trt, log_of(trt), graph, Target(1, "fp32", generations=((8, 6),)))
-
-
-def test_a_build_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    graph = deployment_graph(find_model(SHIPPED[0]), (160, 120), "tensorrt", "fp16").read_bytes()
-    said: list[str] = []
-    percent = activity.doing
-
-    def listening(what: str) -> object:
-        return _Listening(percent(what), said)
-
-    monkeypatch.setattr(activity, "doing", listening)
-    build_plan(trt, log_of(trt), graph, Target(1, "fp16", generations=((8, 6),)))
-    assert said
-    assert all(words.startswith(activity.BUILDING) and words.endswith("%") for words in said)
-    assert activity.now() == ""
-
-
-class _Listening:
-    def __init__(self, inner: object, said: list[str]) -> None:
-        self.inner, self.said = inner, said
-
-    def __enter__(self) -> object:
-        reword = self.inner.__enter__()  # type: ignore[attr-defined]
-
-        def both(words: str) -> None:
-            reword(words)
-            self.said.append(activity.now())
-
-        return both
-
-    def __exit__(self, *error: object) -> object:
-        return self.inner.__exit__(*error)  # type: ignore[attr-defined]

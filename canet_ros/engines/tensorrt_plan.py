@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds TensorRT plans: a graph in TensorRT's dialect, compiled for a GPU.
+
+The module is ``tensorrt`` (8.6 of JetPack 6.0, 10 and 11), or TensorRT for RTX (``tensorrt_rtx_bindings``) where only
+that is installed. What of this ran, and what was only compiled: docs/jetson.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from canet_ros.engines.cuda_driver import Cuda
+from canet_ros.engines.engine import EngineRequest
+from canet_ros.errors import EngineError
+from canet_ros.hints import canet_command, engine_module
+from canet_ros.model import cache
+from canet_ros.model.deployment import deployment_graph
+from canet_ros.model.export import derived_name
+
+_LEAST_RELEASE = (8, 6)
+_WORKSPACE_BYTES = 1 << 30  # of a Jetson's memory, which its CPU shares
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan is built for.
+
+    Attributes:
+        max_batch: images per call, from 1.
+        precision: fp32, fp16 or int8.
+        dla: number of the DLA core that runs what it can; None: the GPU alone.
+        generations: compute capabilities, as (8, 6), for which TensorRT for RTX builds, which then needs no GPU;
+            TensorRT builds for the GPU in use.
+    """
+
+    max_batch: int
+    precision: str
+    dla: int | None = None
+    generations: tuple[tuple[int, int], ...] = ()
+
+
+def tensorrt_module() -> ModuleType:
+    """TensorRT's Python module.
+
+    Raises:
+        EngineError: it is too old.
+        ModuleNotFoundError: it is not installed.
+    """
+    module = importlib.import_module(engine_module("tensorrt"))
+    if _release(module) < _LEAST_RELEASE:
+        raise EngineError(f"TensorRT {module.__version__} is too old: 8.6 or newer is needed (JetPack 6)")
+    return module
+
+
+def build_plan(
+    trt: Any,
+    log: Any,
+    graph: bytes,
+    target: Target,
+    detailed: bool = False,
+) -> bytes:
+    """Compile a graph in TensorRT's dialect.
+
+    Args:
+        trt, log: the module and a logger of ``log_of``.
+        graph: the ONNX file; its input is (B, h, w, 3) uint8 with a free or a fixed B.
+        detailed: whether the plan keeps the names and types of its layers, which the log then lists.
+
+    Returns:
+        The serialised plan.
+
+    Raises:
+        EngineError: the parser refuses the graph; the message has its reason.
+        RuntimeError: the builder fails; the message has TensorRT's.
+    """
+    builder = trt.Builder(log)
+    flags = trt.NetworkDefinitionCreationFlag
+    # Types stand in the graph. TensorRT 8 has no such networks and chooses by flags, as do networks for a DLA.
+    typed = hasattr(flags, "STRONGLY_TYPED") and target.dla is None
+    kind = 1 << int(flags.STRONGLY_TYPED) if typed else 0
+    if hasattr(flags, "EXPLICIT_BATCH") and _release(trt) < (10,):
+        kind |= 1 << int(flags.EXPLICIT_BATCH)
+    network = builder.create_network(kind)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        error = parser.get_error(0)
+        reason = " ".join(error.desc().split())
+        raise EngineError(
+            f"TensorRT's parser refuses the graph: {error.node_name()} ({error.node_operator()}): {reason}"
+        )
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
+    # Its numbers are as coarse as those of fp16, and what the graph keeps in fp32 is meant.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if not typed:
+        _allow_types(trt, config, target)
+    if target.dla is not None:
+        _use_dla(trt, config, network, target.dla)
+    pixels = network.get_input(0)
+    if pixels.shape[0] == -1:
+        rest = tuple(pixels.shape)[1:]
+        profile = builder.create_optimization_profile()
+        profile.set_shape(pixels.name, (1, *rest), (target.max_batch, *rest), (target.max_batch, *rest))
+        config.add_optimization_profile(profile)
+    if hasattr(config, "set_compute_capability"):
+        names = [f"SM{major}{minor}" for major, minor in target.generations]
+        ahead = [getattr(trt.ComputeCapability, name, None) for name in names]
+        if ahead and None not in ahead:
+            config.num_compute_capabilities = len(ahead)
+            for place, generation in enumerate(ahead):
+                config.set_compute_capability(generation, place)
+    if detailed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise RuntimeError(f"TensorRT builds no plan: {log.why()}")
+    return bytes(plan)
+
+
+def _allow_types(trt: Any, config: Any, target: Target) -> None:
+    wanted = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[target.precision]
+    for name in wanted:
+        if not hasattr(trt.BuilderFlag, name):
+            raise EngineError(
+                f"this TensorRT ({trt.__version__}) builds nothing in {target.precision} for a DLA"
+            )
+        config.set_flag(getattr(trt.BuilderFlag, name))
+
+
+def _use_dla(trt: Any, config: Any, network: Any, core: int) -> None:
+    """Run on a DLA what it can run, and the rest on the GPU."""
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    pixels = network.get_input(0)
+    pixels.shape = (1, *tuple(pixels.shape)[1:])  # it takes no free dimension
+
+
+def plan_file(trt: Any, log: Any, request: EngineRequest, target: Target, cuda: Cuda) -> Path:
+    """The plan in the cache, built if it is not there; raises as ``build_plan``, and EngineError as ``require_own``.
+
+    A plan holds code for the GPU and is loaded without a check, so that it comes from our own cache alone.
+    """
+    graph = deployment_graph(request.folder, request.resolution, "tensorrt", target.precision)
+    device = f"{version_of(trt)} {cuda.device_name} {cuda.capability} {cuda.driver_version}"
+    fingerprint = hashlib.sha256(f"{device} {target} {cache.checksum(graph)}".encode()).hexdigest()
+    suffix = f"{target.precision}-tensorrt-{fingerprint[:8]}.plan"
+    name = derived_name(request.folder, request.resolution, suffix)
+    if request.prebuilt_only and cache.derived_file_there(name) is None:
+        width, height = request.resolution
+        command = canet_command(
+            f"export --engine tensorrt --model {request.folder} --resolution {width}x{height} "
+            f"--precision {target.precision} --max-batch {target.max_batch}"
+        )
+        raise EngineError(f"no plan was built ahead for {cuda.device_name}; run: {command}")
+
+    def build(path: Path) -> None:
+        path.write_bytes(build_plan(trt, log, graph.read_bytes(), target))
+
+    plan = cache.derived_file(name, build)
+    require_own(plan)
+    return plan
+
+
+def require_own(plan: Path) -> None:
+    """Refuse a plan that somebody else may have written.
+
+    Raises:
+        EngineError: its file or folder belongs to another user than this one or root, or everyone can write it.
+    """
+    for path in (plan, plan.parent):
+        found = path.stat()
+        if found.st_uid not in (os.geteuid(), 0) or found.st_mode & stat.S_IWOTH:
+            raise EngineError(
+                f"{path} can be written by others, and a plan is code: chmod o-w it, or set CANET_ROS_CACHE to "
+                "a folder of your own"
+            )
+
+
+def log_of(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Keeps warnings and errors: TensorRT's functions return nothing but success."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.warnings: list[str] = []
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(message)
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(message)
+
+        def why(self) -> str:
+            return "; ".join(self.errors[-2:]) or "it gives no reason"
+
+    return Log()
+
+
+def version_of(trt: Any) -> str:
+    return f"TensorRT {'for RTX ' if 'rtx' in trt.__name__ else ''}{trt.__version__}"
+
+
+def _release(trt: Any) -> tuple[int, ...]:
+    # TensorRT for RTX counts from 1, and is younger than 10.
+    return (10,) if "rtx" in trt.__name__ else tuple(int(part) for part in trt.__version__.split(".")[:2])
