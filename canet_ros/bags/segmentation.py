@@ -31,9 +31,10 @@ from canet_ros.image_transports import VIDEO_TYPES
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
+from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO
-from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 
 LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256

@@ -13,7 +13,8 @@ from canet_ros.engines import Engine
 from canet_ros.formats import CAMERA
 from canet_ros.model.model_folder import find_model, load_spec
 from canet_ros.names import ENGINES, PRECISIONS
-from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
+from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
+from canet_ros.pipeline.segmenter import Segmenter
 
 DEFAULT_MODEL = "canet-mobilenet_v2-camvid"
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
@@ -13,9 +12,8 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros import activity
 from canet_ros.engines import Engine, EngineRequest, create_engine
-from canet_ros.engines.engine import UNLIMITED, is_out_of_memory, require_result
+from canet_ros.engines.engine import is_out_of_memory, require_result
 from canet_ros.errors import EngineError, in_one_line
 from canet_ros.model.class_table import UNLABELLED
 from canet_ros.model.model_folder import (
@@ -27,7 +25,7 @@ from canet_ros.model.model_folder import (
     parse_resolution,
 )
 from canet_ros.opencv import bring_to_size, read_image, require_array
-from canet_ros.pipeline.camera_shape import CAMERA, camera_resolution
+from canet_ros.pipeline.camera_shape import CAMERA
 from canet_ros.pipeline.segmentation import Segmentation
 
 ImageOrPath = NDArray[np.uint8] | str | os.PathLike[str]
@@ -80,6 +78,8 @@ class Segmenter:
         folder = find_model(model)
         spec, hash_before = load_spec(folder), graph_hash(folder)
         if resolution == CAMERA:
+            from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
+
             spec.require_free_size()
             any_size = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch, streams)
             return CameraShapedSegmenter(
@@ -203,100 +203,8 @@ class Segmenter:
         return masks, confidences
 
 
-class CameraShapedSegmenter(Segmenter):
-    """A segmenter whose resolution and engine follow from the shape of the first image that it gets.
-
-    Until then ``engine`` says so and ``resolution`` is the model's own. An image of another shape gets an engine of
-    its own, which takes seconds: who cannot wait asks ``shape_problem`` first.
-
-    Args:
-        build: makes the engine for a resolution; raises as ``load``.
-
-    Attributes:
-        on_new_engine: called with a segmenter of each new engine before its first use; raises EngineError to reject
-            it. The engine of a rejected shape is not made again.
-    """
-
-    def __init__(
-        self, spec: ModelSpec, build: Callable[[Resolution], Engine], folder: Path, graph_hash: str
-    ) -> None:
-        super().__init__(spec, _EngineToCome(), spec.resolution, folder, graph_hash)
-        self._build = build
-        self.on_new_engine: Callable[[Segmenter], None] = _accept
-        self._segmenters: dict[Resolution, Segmenter | EngineError] = {}
-        self._building = threading.Lock()
-        self._chosen = False
-
-    @property
-    def resolution_text(self) -> str:
-        return f"{super().resolution_text} for the camera" if self._chosen else "that of the first image"
-
-    def begin(self) -> None:
-        self._chosen = False
-
-    def shape_problem(self, image: NDArray[np.uint8]) -> str:
-        fitting = self._fitting(image)
-        if not self._chosen:
-            self.resolution, self._chosen = fitting, True
-        if fitting == self.resolution:
-            return ""
-        width, height = self.resolution
-        return (
-            f"an image of {image.shape[1]}x{image.shape[0]} has not the shape of the first that came, for which the "
-            f"resolution {width}x{height} was chosen: give cameras of other shapes a node of their own, or a "
-            "resolution; or deactivate and activate after a change"
-        )
-
-    def infer(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
-        shapes = {self._fitting(image) for image in images}
-        if len(shapes) > 1:
-            raise ValueError("with resolution 'camera' the images of a batch must have one shape")
-        for resolution in shapes:
-            with self._building:
-                if resolution not in self._segmenters:
-                    with activity.doing("loading the engine for the shape of the camera's images"):
-                        self._segmenters[resolution] = self._verified(resolution)
-            segmenter = self._segmenters[resolution]
-            if isinstance(segmenter, EngineError):
-                raise segmenter
-            self.engine, self.resolution, self._chosen = segmenter.engine, resolution, True
-            return segmenter.infer(images)
-        return []
-
-    def _verified(self, resolution: Resolution) -> Segmenter | EngineError:
-        segmenter = Segmenter(self.spec, self._build(resolution), resolution, self.folder, self.graph_hash)
-        try:
-            self.on_new_engine(segmenter)
-        except EngineError as error:
-            return error
-        return segmenter
-
-    def _fitting(self, image: NDArray[np.uint8]) -> Resolution:
-        require_array(image)
-        if image.ndim < 2 or image.size == 0:
-            raise ValueError(f"expected an image, got {image.dtype} {image.shape}")
-        return camera_resolution(self.spec.resolution, (image.shape[1], image.shape[0]))
-
-
 def _array(image: object) -> NDArray[np.uint8]:
     if isinstance(image, (str, os.PathLike)):
         return read_image(Path(image))
     require_array(image)
     return image  # type: ignore[return-value]
-
-
-def _accept(segmenter: Segmenter) -> None:
-    """Every engine is taken as right."""
-
-
-class _EngineToCome:
-    """In an engine's place until the shape of the camera is known."""
-
-    name = device = precision = "none yet"
-    reason = "made when the first image shows the camera's shape"
-    fallback_reasons: tuple[str, ...] = ()
-    most_at_once = UNLIMITED
-    streams = 1
-
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        raise EngineError("there is no engine before the first image")

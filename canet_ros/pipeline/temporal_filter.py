@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import io
-
 import cv2
 import numpy as np
 
@@ -37,27 +35,6 @@ class TemporalFilter:
     def forget(self) -> None:
         """The next image is shown as it is."""
         self._shown = None
-
-    def to_bytes(self) -> bytes:
-        """What the next image depends on; 4 bytes a pixel of the network's resolution."""
-        if self._shown is None or self._before is None:
-            return b""
-        file = io.BytesIO()
-        planes = (self._shown.mask, self._shown.confidence, self._before.mask, self._before.confidence)
-        np.savez(file, stamp_ns=np.int64(self._stamp_ns), planes=np.stack(planes))
-        return file.getvalue()
-
-    @classmethod
-    def from_bytes(cls, stored: bytes) -> TemporalFilter:
-        """The one that ``to_bytes`` stored."""
-        temporal_filter = cls()
-        if stored:
-            with np.load(io.BytesIO(stored)) as arrays:
-                planes = arrays["planes"]
-                temporal_filter._stamp_ns = int(arrays["stamp_ns"])
-            temporal_filter._shown = Segmentation(planes[0], planes[1])
-            temporal_filter._before = Segmentation(planes[2], planes[3])
-        return temporal_filter
 
     def __call__(self, found: Segmentation, stamp_ns: int) -> Segmentation:
         """What is shown of an image of this stamp; images without a stamp all have 0."""

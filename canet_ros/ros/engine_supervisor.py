@@ -18,8 +18,9 @@ from canet_ros.errors import EngineError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError
 from canet_ros.model.palette import recolored
+from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
 from canet_ros.pipeline.drawing import Style
-from canet_ros.pipeline.segmenter import CameraShapedSegmenter, Segmenter
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.self_test import self_test
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
