@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO on CPUs and Intel GPUs."""
+"""OpenVINO on CPUs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from canet_ros.model.int8_scales import has_scales
 from canet_ros.model.openvino_core import openvino_core
 from canet_ros.model.quantization import quantized_graph, round_in_one_operation
 
-_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoEngine:
@@ -34,16 +34,19 @@ class OpenVinoEngine:
     """
 
     name = "openvino"
+    device = "cpu"
     streams = 1
 
     def __init__(self, request: EngineRequest) -> None:
+        if request.device not in ("auto", "cpu"):
+            raise EngineError(f"device {request.device!r}: the openvino engine runs on cpu")
         core = openvino_core()
-        self.device, device = _device(request.device, core)
-        self.precision, self.reason = _precision(request, device, core)
+        best_float = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
+        self.precision, self.reason = _precision(request, best_float)
         # int8 layers stay int8; the precision here is for the layers that calibration left alone.
-        rest = _best_float(device, core) if self.precision == "int8" else self.precision
+        rest = best_float if self.precision == "int8" else self.precision
         hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[rest]}
-        if request.streams and device == "CPU":
+        if request.streams:
             self.streams = request.streams
             # Threads that are not bound to cores give way to those that decode and encode.
             hints |= {
@@ -51,9 +54,7 @@ class OpenVinoEngine:
                 "INFERENCE_NUM_THREADS": self.streams,
                 "ENABLE_CPU_PINNING": False,
             }
-        fingerprint = (
-            f"{openvino.get_version()} {core.get_property(device, 'FULL_DEVICE_NAME')} {device} {hints}"
-        )
+        fingerprint = f"{openvino.get_version()} {core.get_property('CPU', 'FULL_DEVICE_NAME')} {hints}"
         quantized = quantized_graph(request.folder, request.resolution) if self.precision == "int8" else None
         if quantized:
             fingerprint += cache.checksum(quantized)
@@ -68,8 +69,8 @@ class OpenVinoEngine:
             model.reshape([1, height, width, 3])
             if not quantized and any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
                 # A network that came quantised: of signed 8-bit activations OpenVINO's own int8 makes other masks.
-                return core.compile_model(model, device, {**hints, "LP_TRANSFORMS_MODE": False})
-            return core.compile_model(model, device, hints)
+                return core.compile_model(model, "CPU", {**hints, "LP_TRANSFORMS_MODE": False})
+            return core.compile_model(model, "CPU", hints)
 
         def write_compiled(path: Path) -> None:
             stream = io.BytesIO()  # without one, OpenVINO 2024 gives bytes, newer ones a stream
@@ -80,12 +81,12 @@ class OpenVinoEngine:
             blob = cache.derived_file(
                 derived_name(request.folder, request.resolution, suffix), write_compiled
             )
-        except (OSError, RuntimeError):  # no place for it, or a device whose compiled form cannot be exported
+        except (OSError, RuntimeError):  # no place for it, or a compiled form that cannot be exported
             compiled = compile_graph()
         else:
             try:
-                compiled = core.import_model(blob.read_bytes(), device, hints)
-            except RuntimeError:  # of another driver, or of a machine with another processor of the same name
+                compiled = core.import_model(blob.read_bytes(), "CPU", hints)
+            except RuntimeError:  # of a machine with another processor of the same name
                 cache.forget_derived_file(blob)
                 compiled = compile_graph()
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -109,42 +110,20 @@ class OpenVinoEngine:
         return masks, confidences
 
 
-def _device(wanted: str, core: Any) -> tuple[str, str]:
-    """Our name and OpenVINO's for the device."""
-    if wanted in ("auto", "cpu"):
-        return "cpu", "CPU"
-    name = wanted.upper().replace(":", ".")
-    if name.split(".")[0] != "GPU":
-        raise EngineError(f"device {wanted!r}: OpenVINO has none of CUDA; choose cpu, or gpu for Intel's")
-    if not any(found.split(".")[0] == "GPU" for found in core.available_devices):
-        raise EngineError(
-            f"device {wanted!r}: OpenVINO finds no Intel GPU here, only {core.available_devices}"
-        )
-    return wanted, name
-
-
-def _best_float(device: str, core: Any) -> str:
-    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    return "bf16" if "BF16" in able else "fp16" if "FP16" in able and device != "CPU" else "fp32"
-
-
-def _precision(request: EngineRequest, device: str, core: Any) -> tuple[str, str]:
+def _precision(request: EngineRequest, best_float: str) -> tuple[str, str]:
     wanted = request.precision
-    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     version = ".".join(openvino.get_version().split("-")[0].split(".")[:2])
     if wanted == "auto":
-        why = f"OpenVINO {version}: fastest on this {device.split('.')[0]}"
-        if device == "CPU" and cpu_multiplies_int8() and has_scales(request.folder):
+        why = f"OpenVINO {version}: fastest on this CPU"
+        if cpu_multiplies_int8() and has_scales(request.folder):
             try:
                 quantized_graph(request.folder, request.resolution)
+                return "int8", f"{why}, by the model's own scales"
             except EngineError as error:
                 why += f" but for int8 ({error})"
-            else:
-                return "int8", f"{why}, by the model's own scales"
-        best = _best_float(device, core)
-        return best, f"{why}, which {f'computes in {best}' if best != 'fp32' else 'has no bf16'}"
-    if wanted == "bf16" and "BF16" not in able:
+        return best_float, f"{why}, which {'has no bf16' if best_float == 'fp32' else 'computes in bf16'}"
+    if wanted == "bf16" and best_float != "bf16":
         raise EngineError("precision bf16: this CPU has none; use fp32, or int8 after a calibration")
-    if wanted == "fp16" and device == "CPU":
+    if wanted == "fp16":
         raise EngineError("precision fp16: slow on a CPU; use bf16 or fp32 there")
     return wanted, f"OpenVINO {version}, precision as asked"

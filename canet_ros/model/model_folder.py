@@ -202,11 +202,14 @@ def load_spec(folder: Path) -> ModelSpec:
         if network == "onnx":
             interface = parse_onnx_interface(raw)
             return ModelSpec(**common, architecture="onnx", backbone="", fusion="", head="", onnx=interface)
+        channels: Mapping[Any, Any] = _mapping(raw, "hidden_channels")
+        if not all(type(number) is int for number in (*channels, *channels.values())):
+            raise ValueError(f"hidden_channels: expected numbers of blocks and of channels, got {channels}")
         return ModelSpec(
             **common,
             architecture=str(raw["architecture"]),
             backbone=str(raw["backbone"]),
-            hidden_channels=_hidden_channels(raw),
+            hidden_channels=channels,
             fusion=str(raw["fusion"]),
             head=str(raw.get("head", "bilinear")),
             mean=floats("mean", raw["mean"]),
@@ -247,17 +250,6 @@ def load_network(folder: Path) -> tuple[ModelSpec, SegmentationNetwork]:
         {name: torch.from_numpy(numbers).to(expected[name].dtype) for name, numbers in weights.items()}
     )
     return spec, network.eval()
-
-
-def require_weights(folder: Path, spec: ModelSpec) -> str:
-    """SHA-256 of the weights, hex.
-
-    Raises:
-        ModelError: they are missing, broken, or not those that model.yaml was written for.
-    """
-    found = hash_weights(folder / WEIGHTS_FILE)
-    require_hash(folder / WEIGHTS_FILE, spec.weights_sha256, found)
-    return found
 
 
 def save_model(folder: Path, spec: ModelSpec, network: SegmentationNetwork, half: bool = True) -> None:
@@ -343,13 +335,6 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS_FILE]
     ours = (SPEC_FILE, INT8_FILE, "selftest.png", "selftest_mask.png")
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ours)
-
-
-def _hidden_channels(raw: Mapping[str, Any]) -> Mapping[int, int]:
-    channels: Mapping[Any, Any] = _mapping(raw, "hidden_channels")
-    if not all(type(number) is int for number in (*channels, *channels.values())):
-        raise ValueError(f"hidden_channels: expected numbers of blocks and of channels, got {dict(channels)}")
-    return channels
 
 
 def _refuse_misspelt(raw: Mapping[str, Any]) -> None:

@@ -26,7 +26,6 @@ from canet_ros.model.model_folder import (
     ModelError,
     ModelSpec,
     Resolution,
-    require_weights,
 )
 from canet_ros.model.network_graph import (
     IMAGE,
@@ -38,7 +37,7 @@ from canet_ros.model.network_graph import (
     fold_normalisation,
 )
 from canet_ros.model.untrusted import require_file
-from canet_ros.model.weights import read_weights, require_fit
+from canet_ros.model.weights import hash_weights, read_weights, require_fit, require_hash
 
 _IDENTITY = "made_for"
 _MEAN_INPUT = "mean_input|"  # before a convolution's name: mean of each input channel, float32 in base64
@@ -47,15 +46,15 @@ _MAX_BYTES = 2**24
 
 def identity(folder: Path, spec: ModelSpec) -> str:
     """What a network file was written for: the model's architecture and the SHA-256 of its weights."""
-    parts = (
-        spec.architecture,
-        spec.backbone,
-        spec.fusion,
-        spec.head,
-        len(spec.classes),
-        *spec.hidden_channels.items(),
-    )
-    return f"{require_weights(folder, spec)} {parts}"
+    parts = (spec.architecture, spec.backbone, spec.fusion, spec.head, len(spec.classes))
+    return f"{_require_weights(folder, spec)} {(*parts, *spec.hidden_channels.items())}"
+
+
+def _require_weights(folder: Path, spec: ModelSpec) -> str:
+    """SHA-256 of the weights, hex; raises ModelError if they are not those that model.yaml was written for."""
+    found = hash_weights(folder / WEIGHTS_FILE)
+    require_hash(folder / WEIGHTS_FILE, spec.weights_sha256, found)
+    return found
 
 
 def is_current(path: Path, folder: Path, spec: ModelSpec) -> bool:
@@ -74,7 +73,7 @@ def load_network_file(path: Path, folder: Path, spec: ModelSpec, resolution: Res
         ModelError: the file is broken, or does not fit the weights in ``folder``.
     """
     model = _read(path)
-    require_weights(folder, spec)
+    _require_weights(folder, spec)
     weights = read_weights(folder / WEIGHTS_FILE)
     expected = {
         value.name: SimpleNamespace(shape=value.dims)
