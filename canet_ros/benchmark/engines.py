@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time per batch of every engine, precision, size and batch, in turns, beside PyTorch as it is usually written."""
+"""Time per batch of engines, precisions, sizes and batches, interleaved, with plain PyTorch as the baseline."""
 
 from __future__ import annotations
 
@@ -56,22 +56,24 @@ def measure_engines(
     rounds: int,
     images: Sequence[LabelledImage] = (),
     limit_s: float = math.inf,
-    keep: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+    save: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
-    """Measure cases of one size in turns, so that whatever else the machine does meets all of them alike.
+    """Measure the cases of each size interleaved, so that other load on the machine affects all of them alike.
 
-    Every size begins with its models in plain PyTorch (or, if they came as ONNX, plain ONNX Runtime): fp32, batch 1,
-    upsampling and argmax at full size; without PyTorch, that row is missing and the first case is the reference. The
-    rounds of a size end after ``limit_s`` seconds, at least one being measured.
-    ``keep`` is given all rows that there are, as soon as there is one more.
+    The baseline of a size is each model in plain PyTorch (ONNX models: plain ONNX Runtime), fp32, batch 1, upsampling
+    and argmax at full size; without PyTorch the first case is the baseline.
+
+    Args:
+        images: labelled images for agreement and mIoU.
+        limit_s: time limit for the rounds of a size; at least one round is measured.
+        save: called with all rows after each new one.
 
     Returns:
-        Per case: what it is, rounds measured, milliseconds, frames per second, GFLOP/s and their share of the peak, its
-        time per image over plain PyTorch's (of the first model), and with ``images`` agreement with fp32 and mIoU.
-        A case that cannot be had holds ``error``.
+        Per case: its description, rounds, milliseconds, images per second, GFLOP/s and their fraction of the peak, time
+        per image relative to the baseline of the first model, and with ``images`` agreement with fp32 and mIoU. A case
+        that is not available has ``error`` instead.
     """
     rows: list[dict[str, Any]] = []
-    peaks: dict[tuple[str, str], float | None] = {}
     for resolution in dict.fromkeys(case.resolution for case in cases):
         timed = _prepare([case for case in cases if case.resolution == resolution], rows)
         title = f"{resolution[0]}x{resolution[1]}"
@@ -82,11 +84,8 @@ def measure_engines(
         for one, seconds in zip(timed, durations_s):
             figures, batch = one.figures, one.case.batch
             median_ms, p95_ms = 1e3 * np.percentile(seconds, (50, 95))
-            kind = (figures["precision"], figures["device"])
-            if kind not in peaks:
-                peaks[kind] = peak_gflops(*kind)
             gflops = float(batch * figures["gflop"] / median_ms * 1e3) if figures["gflop"] else None
-            peak = peaks[kind]
+            peak = peak_gflops(figures["precision"], figures["device"])
             figures |= {
                 "rounds": len(seconds),
                 "median_ms": float(median_ms),
@@ -99,10 +98,10 @@ def measure_engines(
                 "over_plain": float(median_ms / batch / reference_ms),
             }
             rows.append(figures)
-            keep(rows)
+            save(rows)
             if images and figures["engine"] not in (PLAIN, PLAIN_ONNX) and batch == 1:
                 figures |= _accuracy(one.case, images)
-                keep(rows)
+                save(rows)
     return rows
 
 
@@ -148,7 +147,7 @@ def _description(case: Case) -> dict[str, Any]:
 
 
 def _scenes(case: Case) -> NDArray[np.uint8]:
-    """Drawn images, (batch, h, w, 3)."""
+    """Synthetic images, (batch, h, w, 3)."""
     drives = [StreetDrive(seed, 640, 480) for seed in range(case.batch)]
     return np.stack([cv2.resize(drive.frame(0).image, case.resolution) for drive in drives])
 
@@ -162,7 +161,7 @@ def time_in_turns(
         run()
     for _ in tqdm(range(rounds), desc=title, unit="round", disable=None):
         for run, durations in zip(runs, durations_s):
-            run()  # Not timed: caches hold the engine before, and PyTorch's threads may still be spinning.
+            run()  # not timed: fills the caches, while threads of the previous engine may still be spinning
             start_s = time.perf_counter()
             run()
             durations.append(time.perf_counter() - start_s)
@@ -172,7 +171,7 @@ def time_in_turns(
 
 
 def _accuracy(case: Case, images: Sequence[LabelledImage]) -> Mapping[str, float]:
-    """Share of pixels that agree with fp32 in PyTorch (else, and of ONNX networks, OpenVINO), and mIoU of both."""
+    """Fraction of pixels that agree with fp32 in PyTorch (ONNX models: another engine), and mIoU of both."""
     spec = load_spec(case.model)
     usable = (*(["torch"] if spec.onnx is None else []), "openvino", "onnxruntime")
     exact = next((engine for engine in usable if find_spec(engine)), "onnxruntime")

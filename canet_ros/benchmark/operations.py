@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ def count_gflop(network: nn.Module, resolution: Resolution) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
+@functools.cache
 def peak_gflops(precision: str, device: str = "cpu") -> float | None:
     """Peak GFLOP/s of a matrix product (a multiply-add counts as two); None for int8, and without PyTorch."""
     if find_spec("torch") is None:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that is worth measuring on a machine that we do not have, in one command: a folder with a page and a JSON.
+"""``canet benchmark --report``: all measurements of a device, written as a Markdown page and JSON.
 
-Each step is a process of its own with a time limit: what a device cannot do, or dies of, costs its step alone.
+Each step is a process of its own with a time limit, so a step that fails or crashes does not end the others.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import signal
@@ -31,15 +30,15 @@ from canet_ros.pipeline.self_test import AGREEMENT, AGREEMENT_OF_INT8
 from canet_ros.simulation import write_scenes
 
 SIZES = ("480x360", "1024x512", "1280x720")
-SCENES = {"train": 12, "val": 4}  # drawn images: to train on, and to compare engines on
-REPEATED = 2  # times that those to train on come again in an epoch
+SCENES = {"train": 12, "val": 4}  # synthetic images: to train on, and to compare engines on
+REPEATED = 2  # repetitions of the training images in an epoch
 POLL_S = 0.05
-POWER_EVERY_S = 1.0  # asking takes a driver tens of milliseconds
+POWER_EVERY_S = 1.0  # a query takes the driver tens of milliseconds
 
 
 @dataclass(frozen=True)
 class Step:
-    """One measurement: arguments of ``canet``, and the JSON file that they write, of JSON lines the last counting."""
+    """One measurement: arguments of ``canet``, and the JSON file that they write (of JSON lines, the last counts)."""
 
     name: str
     arguments: tuple[str, ...]
@@ -48,7 +47,7 @@ class Step:
 
 
 def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> list[Step]:
-    """What is measured, within about ``minutes``: the limits of the steps add up to it."""
+    """The measurements; their time limits add up to about ``minutes``."""
 
     def step(name: str, share: float, arguments: Sequence[str], file: Path | None = None) -> Step:
         return Step(name, tuple(arguments), share * minutes * 60, file)
@@ -57,7 +56,7 @@ def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> lis
         file = scratch / f"{engine}-{size}-{batch}.json"
         where = ("--model", model, "--device", device, "--resolution", size, "--batch", batch)
         which = ("--engine", engine, "--precision", *(("auto",) if engine == "auto" else PRECISIONS))
-        # A third of its time for the rounds, the rest to load, compile and compare; else a slow device has no figures.
+        # A third of the time for the rounds, the rest to load, compile and compare.
         rounds = ("--rounds", "10", "--minutes", f"{share * minutes / 3:.2g}")
         arguments = ("benchmark", *where, *which, *rounds, "--json", str(file), *more)
         return step(f"{engine}, {size}, batch {batch}", share, arguments, file)
@@ -65,14 +64,7 @@ def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> lis
     data = ("--data", str(scratch / "scenes"))
     node, doctor = scratch / "node.json", scratch / "doctor.json"
     train = (
-        "train",
-        *data,
-        "--name",
-        "throughput",
-        "--out",
-        str(scratch / "run"),
-        "--device",
-        _plain(device),
+        *("train", *data, "--name", "throughput", "--out", str(scratch / "run"), "--device", _plain(device)),
         # The second epoch counts: the first waits for processes, kernels and memory.
         *("--epochs", "2", "--val-every", "9", "--extra-data", f"{scratch / 'scenes' / 'train'}:{REPEATED}"),
     )
@@ -80,25 +72,25 @@ def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> lis
     small = ("--model", model, "--resolution", SIZES[0])
     return [
         step("doctor", 0.08, ("doctor", "--json", str(doctor)), doctor),
-        step("calibration of int8", 0.08, ("export", *small, "--calibrate", "--pictures", "20")),
-        step("TensorRT, built from nothing", 0.14, ("export", *small, *tensorrt)),
+        step("int8 calibration", 0.08, ("export", *small, "--calibrate", "--pictures", "20")),
+        step("TensorRT build", 0.14, ("export", *small, *tensorrt)),
         *(engines(engine, SIZES[0], "1", 0.06, *data) for engine in ENGINES),
         *(engines(engine, size, "1", 0.03) for size in SIZES[1:] for engine in ENGINES),
         *(engines("auto", size, "4", 0.03) for size in SIZES[:2]),
-        step("the node, through DDS", 0.08, ("benchmark", *small, "--node", "--json", str(node)), node),
+        step("node over DDS", 0.08, ("benchmark", *small, "--node", "--json", str(node)), node),
         step("training", 0.08, train, scratch / "run" / "history.jsonl"),
     ]
 
 
 def measure_everything(model: str, device: str, out: Path, minutes: float) -> dict[str, Any]:
-    """Run all steps; writes ``report.json`` and ``report.md`` into ``out``, after each step what is known by then.
+    """Run all steps; writes ``report.json`` and ``report.md`` into ``out`` after each step.
 
     Args:
         device: auto, cpu, cuda or cuda:N.
 
     Returns:
-        The machine, and per step its seconds, the largest memory of its process (MB), mean and largest power (W) where
-        a tool tells, its figures, and what went wrong.
+        The machine, and per step its seconds, peak memory of its process (MB), mean and maximum power (W; None:
+        unknown), figures and error.
     """
     scratch = out / "steps"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -109,7 +101,7 @@ def measure_everything(model: str, device: str, out: Path, minutes: float) -> di
     environment = {
         **transport_environment(),
         "ROS_DOMAIN_ID": str(unused_domain_id()),
-        # An empty cache, or what was built last time would not be measured.
+        # An empty cache, so that building engines is measured.
         "CANET_ROS_CACHE": str(scratch / "cache"),
     }
     steps = planned_steps(model, device, scratch, minutes)
@@ -122,37 +114,32 @@ def measure_everything(model: str, device: str, out: Path, minutes: float) -> di
             report["steps"].append(run_step(step, environment, log))
             write_json(out / "report.json", report)
             write_text(out / "report.md", page(report))
-    for folder in ("cache", "run", "scenes"):  # a hundred megabytes that nobody reads
+    for folder in ("cache", "run", "scenes"):  # a hundred megabytes
         shutil.rmtree(scratch / folder, ignore_errors=True)
     return report
 
 
 def limit_s(steps: Sequence[Step], left_s: float) -> float:
-    """Of the first of the steps that are left: what was planned, and its part of what earlier ones did not take."""
+    """Time limit of the first remaining step: as planned, plus its share of the time that earlier steps left over."""
     return steps[0].limit_s * max(1.0, left_s / sum(step.limit_s for step in steps))
 
 
 def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, Any]:
-    """Run one step until its limit: what it took, its figures, and ``error`` where it failed."""
+    """Run one step until its limit; return its resources, figures and, if it failed, ``error``."""
     start_s = time.monotonic()
     memory_mb = 0.0
     power_w: list[float] = []
-    with ChildProcess(
-        step.name, [sys.executable, "-m", "canet_ros.cli", *step.arguments], environment, log
-    ) as process:
-        late, ask_power_s = False, start_s
-        while process.status() is None:
+    command = [sys.executable, "-m", "canet_ros.cli", *step.arguments]
+    with ChildProcess(step.name, command, environment, log) as process:
+        next_power_s = start_s
+        while process.status() is None and time.monotonic() - start_s <= step.limit_s:
             memory_mb = max(memory_mb, _peak_memory_mb(process.pid))
-            if time.monotonic() >= ask_power_s:
-                ask_power_s = time.monotonic() + POWER_EVERY_S
+            if time.monotonic() >= next_power_s:
+                next_power_s = time.monotonic() + POWER_EVERY_S
                 power_w += _power_w()
-            if time.monotonic() - start_s > step.limit_s:
-                late = True
-                # The demo and the benchmark end their own processes first.
-                stop([process], grace_s=20)
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_S)
+            time.sleep(POLL_S)
+        late = process.status() is None
+        stop([process], grace_s=20)  # the demo and the benchmark end their own processes first
     found: dict[str, Any] = {
         "name": step.name,
         "command": " ".join(("canet", *step.arguments)),
@@ -161,7 +148,7 @@ def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, An
         "power_w": {"mean": sum(power_w) / len(power_w), "max": max(power_w)} if power_w else None,
     }
     if late:
-        found["error"] = f"not done within {step.limit_s:.0f} s: a greater --minutes gives all steps more"
+        found["error"] = f"not done within {step.limit_s:.0f} s: increase --minutes"
     elif status := process.status():
         last_line = (process.output().strip().splitlines() or [f"exit status {status}"])[-1]
         found["error"] = f"ended by {signal.Signals(-status).name}" if status < 0 else last_line
@@ -182,20 +169,11 @@ def page(report: dict[str, Any]) -> str:
         lines.append(f"- {key}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
     lines += ["", "| step | s | memory, MB | power, W | |", "| --- " * 5 + "|"]
     for step in report["steps"]:
-        power = (
-            ""
-            if step["power_w"] is None
-            else f"{step['power_w']['mean']:.0f} (max {step['power_w']['max']:.0f})"
-        )
-        cells = (
-            step["name"],
-            f"{step['seconds']:.0f}",
-            f"{step['memory_mb']:.0f}",
-            power,
-            step.get("error", ""),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Memory is that of the step's first process; the node's own stands below."]
+        watts = step["power_w"]
+        power = f"{watts['mean']:.0f} (max {watts['max']:.0f})" if watts else ""
+        figures = f"{step['seconds']:.0f} | {step['memory_mb']:.0f} | {power}"
+        lines.append(f"| {step['name']} | {figures} | {step.get('error', '')} |")
+    lines += ["", "Memory is that of the step's first process; that of the node is listed below."]
     for step in report["steps"]:
         figures = step.get("figures", {})
         if "findings" in figures:
@@ -209,10 +187,10 @@ def page(report: dict[str, Any]) -> str:
                 "",
                 "## Training",
                 "",
-                f"{images_per_s:.1f} images a second, in epoch {figures['epoch']}",
+                f"{images_per_s:.1f} images per second, in epoch {figures['epoch']}",
             ]
         if "node" in figures:
-            lines += ["", "## The node", "", "```json", json.dumps(figures["node"], indent=2), "```"]
+            lines += ["", "## Node", "", "```json", json.dumps(figures["node"], indent=2), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -227,7 +205,9 @@ def _engine_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
         shares = ["" if row.get(key) is None else f"{row[key]:.4f}" for key in ("agreement", "miou")]
         least = AGREEMENT_OF_INT8 if row["precision"] == "int8" else AGREEMENT
         if shares[0]:
-            shares[0] += "" if row["agreement"] >= least else f" (not the masks of fp32: {least} is needed)"
+            shares[0] += (
+                "" if row["agreement"] >= least else f" (not the masks of fp32: at least {least} expected)"
+            )
         times = [str(row["rounds"]), *(f"{row[key]:.1f}" for key in ("median_ms", "p95_ms", "fps"))]
         lines.append(f"| {' | '.join((row['engine'], row['precision'], row['device'], *times, *shares))} |")
     refused = [row for row in rows if "error" in row]
@@ -244,14 +224,14 @@ def _peak_memory_mb(pid: int) -> float:
 
 
 def _power_w() -> list[float]:
-    """What GPU (nvidia-smi) or Jetson (its power monitor, INA3221) draw now; empty where nothing tells."""
+    """Power of the GPU (nvidia-smi) or the Jetson (its monitor INA3221), one value; empty: unknown."""
     try:
         if shutil.which("nvidia-smi"):
             query = ["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits"]
             answer = subprocess.run(query, capture_output=True, text=True, timeout=5).stdout
             return [sum(float(line) for line in answer.split())]
         rails = Path("/sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in1_input")
-        # Volts and amperes come in thousandths.
+        # In mV and mA.
         watts = [int(r.read_text()) * int(r.with_name("curr1_input").read_text()) / 1e6 for r in rails]
         return [sum(watts)] if watts else []
     except (OSError, ValueError, subprocess.TimeoutExpired):
@@ -259,7 +239,7 @@ def _power_w() -> list[float]:
 
 
 def _plain(device: str) -> str:
-    """A device as PyTorch names it: training has no ``auto``."""
+    """The device for training, which has no ``auto``."""
     if device != "auto":
         return device
     if find_spec("torch") is None:

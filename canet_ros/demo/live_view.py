@@ -34,6 +34,9 @@ class LiveView:
     Args:
         port: 0 selects a free port.
 
+    Attributes:
+        address: URL of the page.
+
     Raises:
         OSError: the port is in use.
     """
@@ -50,12 +53,9 @@ class LiveView:
             if error.errno == errno.EADDRINUSE:
                 raise OSError(f"--view {port}: the port is in use; 0 takes a free one") from error
             raise
+        self.address = f"http://{HOST}:{self._server.server_port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
-
-    @property
-    def address(self) -> str:
-        return f"http://{HOST}:{self._server.server_port}/"
 
     def show(self, frame: NDArray[np.uint8]) -> None:
         """Set the newest frame, (H, W, 3) BGR or (H, W) uint8; it must not be modified afterwards."""
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             self.send_error(403, "Unknown host name")
         elif self.path == "/":
-            self._begin("text/html; charset=utf-8", len(_PAGE))
+            self._begin("text/html; charset=utf-8")
             self.wfile.write(_PAGE)
         elif self.path == "/stream":
             self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
@@ -115,17 +115,13 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def _begin(self, content_type: str, length: int | None = None) -> None:
+    def _begin(self, content_type: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", content_type)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
         self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
         # Other origins may neither embed the images nor frame the page.
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        policy = "default-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-        self.send_header("Content-Security-Policy", policy)
+        self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
         self.end_headers()
 
     def _stream(self) -> None:

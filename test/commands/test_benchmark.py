@@ -137,7 +137,7 @@ def test_a_report_says_how_fast_training_is(tmp_path: Path) -> None:
     step = report.Step("training", ("models",), 30, tmp_path / "history.jsonl")
     found = report.run_step(step, dict(os.environ), tmp_path / "log")
     page = report.page({"machine": {"processor": "any"}, "model": "m", "steps": [found]})
-    assert "## Training\n\n9.0 images a second, in epoch 2\n" in page
+    assert "## Training\n\n9.0 images per second, in epoch 2\n" in page
 
 
 def test_a_report_says_which_masks_are_not_those_of_fp32() -> None:
@@ -161,7 +161,7 @@ def test_a_report_says_which_masks_are_not_those_of_fp32() -> None:
     step = {"name": "engines", "seconds": 1, "memory_mb": 1, "power_w": None, "figures": {"engines": rows}}
     page = report.page({"machine": {"processor": "any"}, "model": "m", "steps": [step]})
     (tensorrt,) = [line for line in page.splitlines() if line.startswith("| tensorrt")]
-    assert "0.9100 (not the masks of fp32: 0.97 is needed)" in tensorrt
+    assert "0.9100 (not the masks of fp32: at least 0.97 expected)" in tensorrt
     assert page.count("not the masks") == 1
     assert "- openvino fp16: no such device" in page
 
