@@ -12,6 +12,16 @@ from numpy.typing import NDArray
 
 from canet_ros.simulation.shapes import Colour, StreetClass
 
+_NEUTRAL: Colour = (1.0, 1.0, 1.0)
+# Colours of zenith, horizon and clouds; cloudiness; direct and ambient light; tint.
+_WEATHERS: dict[str, tuple[Colour, Colour, Colour, float, float, float, Colour]] = {
+    "clear": ((226, 176, 122), (246, 232, 214), (250, 248, 246), 0.25, 0.75, 0.5, _NEUTRAL),
+    "bright": ((250, 244, 236), (253, 252, 250), (255, 255, 255), 0.5, 0.75, 0.5, _NEUTRAL),
+    "overcast": ((226, 220, 216), (242, 240, 238), (196, 190, 186), 0.8, 0.0, 0.95, _NEUTRAL),
+    "low sun": ((206, 170, 140), (176, 214, 246), (190, 210, 244), 0.4, 0.7, 0.42, (0.86, 0.98, 1.1)),
+    "dusk": ((150, 132, 118), (178, 172, 166), (96, 88, 84), 0.85, 0.0, 0.5, (1.06, 1.0, 0.97)),
+}
+
 
 @dataclass(frozen=True)
 class Appearance:
@@ -63,30 +73,16 @@ class Appearance:
 
 
 def make_appearance(seed: int) -> Appearance:
-    """Appearance of a seed (0 or more): clear, bright, overcast, low sun or dusk."""
+    """Appearance of a seed (0 or more)."""
     rng = np.random.default_rng([seed, 3])
-    weather = str(
-        rng.choice(["clear", "bright", "overcast", "low sun", "dusk"], p=[0.25, 0.32, 0.2, 0.15, 0.08])
-    )
+    weather = str(rng.choice([*_WEATHERS], p=[0.25, 0.32, 0.2, 0.15, 0.08]))
     elevation = np.radians(rng.uniform(8, 18) if weather == "low sun" else rng.uniform(25, 60))
     azimuth = rng.uniform(0, 2 * np.pi)
     sun = (np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth))
-    strength, ambient, cloudiness, gain = 0.75, 0.5, 0.25, float(rng.uniform(0.9, 1.25))
-    zenith: Colour = (226, 176, 122)
-    horizon: Colour = (246, 232, 214)
-    cloud: Colour = (250, 248, 246)
-    tint: Colour = (1.0, 1.0, 1.0)
-    if weather == "bright":
-        zenith, horizon, cloud, cloudiness = (250, 244, 236), (253, 252, 250), (255, 255, 255), 0.5
-    elif weather == "overcast":
-        zenith, horizon, cloud, cloudiness = (226, 220, 216), (242, 240, 238), (196, 190, 186), 0.8
-        strength, ambient = 0.0, 0.95
-    elif weather == "low sun":
-        zenith, horizon, cloud, cloudiness = (206, 170, 140), (176, 214, 246), (190, 210, 244), 0.4
-        strength, ambient, tint = 0.7, 0.42, (0.86, 0.98, 1.1)
-    elif weather == "dusk":
-        zenith, horizon, cloud, cloudiness = (150, 132, 118), (178, 172, 166), (96, 88, 84), 0.85
-        strength, ambient, gain, tint = 0.0, 0.5, float(rng.uniform(0.85, 1.05)), (1.06, 1.0, 0.97)
+    gain = rng.uniform(0.9, 1.25)
+    if weather == "dusk":
+        gain = rng.uniform(0.85, 1.05)
+    zenith, horizon, cloud, cloudiness, strength, ambient, tint = _WEATHERS[weather]
     return Appearance(
         sun=(float(sun[0]), float(sun[1]), float(sun[2])),
         sun_strength=strength,
@@ -96,7 +92,7 @@ def make_appearance(seed: int) -> Appearance:
         cloud=cloud,
         cloudiness=cloudiness,
         visibility_m=float(rng.uniform(160, 900)),
-        gain=gain,
+        gain=float(gain),
         contrast=float(rng.uniform(0.85, 1.2)),
         tint=tint,
         blur_px=float(rng.uniform(0.4, 1.0)),
@@ -140,33 +136,20 @@ def paint_sky(
     canvas = np.zeros((height, width, 4), np.uint8)
     canvas[..., :3] = np.clip(sky, 0, 255)
     canvas[..., 3] = StreetClass.SKY
-    _paint_skyline(canvas, rng, appearance, horizon_px, focal_px)
-    return canvas
-
-
-def _paint_skyline(
-    canvas: NDArray[np.uint8],
-    rng: np.random.Generator,
-    appearance: Appearance,
-    horizon_px: int,
-    focal_px: float,
-) -> None:
     u = 0.0
-    while u < canvas.shape[1]:
+    while u < width:  # distant trees and buildings
         wide = focal_px * float(rng.uniform(0.02, 0.07))
         top = horizon_px - focal_px * float(rng.uniform(0.012, 0.04))
         green = rng.random() < 0.5
-        colour = 0.6 * np.array(appearance.horizon) + 0.4 * np.array((50, 66, 58) if green else (84, 90, 100))
-        label = StreetClass.TREE if green else StreetClass.BUILDING
-        fill = (float(colour[0]), float(colour[1]), float(colour[2]), float(label))
+        colour = 0.6 * horizon.astype(float) + 0.4 * np.array((50, 66, 58) if green else (84, 90, 100))
+        fill = [*colour.tolist(), float(StreetClass.TREE if green else StreetClass.BUILDING)]
         if green:
-            middle = (int(u + wide / 2), horizon_px)
-            cv2.ellipse(
-                canvas, middle, (int(wide * 0.7) + 1, int(horizon_px - top) + 1), 0, 180, 360, fill, -1
-            )
+            middle, axes = (int(u + wide / 2), horizon_px), (int(wide * 0.7) + 1, int(horizon_px - top) + 1)
+            cv2.ellipse(canvas, middle, axes, 0, 180, 360, fill, -1)
         else:
             cv2.rectangle(canvas, (int(u), int(top)), (int(u + wide), horizon_px), fill, -1)
         u += wide
+    return canvas
 
 
 class Lens:

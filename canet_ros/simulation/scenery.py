@@ -53,7 +53,16 @@ def building(
             front, [0, length_m, height - 0.7, height], shaded(colour, float(rng.uniform(0.6, 1.3)))
         )
     else:
-        _roof(shell, rng, side, (x_front, length_m, height, depth), colour)
+        rise = depth / 2 * float(rng.uniform(0.6, 0.95))
+        eave, ridge, top = side * (x_front - 0.3), side * (x_front + depth / 2), height + rise
+        pitch = [(eave, height, 0), (eave, height, length_m), (ridge, top, length_m), (ridge, top, 0)]
+        gable = [(side * x_front, height, 0), (ridge, top, 0), (side * (x_front + depth), height, 0)]
+        shell.polygons(pitch, pick(rng, _SLATES), (-side * rise, depth / 2, 0))
+        shell.polygons(gable, shaded(colour, 0.9), (0, 0, -1))
+        gutter = Wall((eave, 0.0), (0, 1), (-side, 0, 0))
+        shell.rectangles(gutter, [0, length_m, height - 0.25, height], shaded(colour, 1.25))
+        for s in rng.uniform(0.5, length_m - 1.2, int(rng.integers(0, 3))):  # chimneys
+            shell.box((ridge - 0.4, top - 0.8, s), (ridge + 0.4, top + 1.3, s + 0.7), shaded(colour, 0.8))
     panes, trim = Sketch(StreetClass.BUILDING), Sketch(StreetClass.BUILDING)
     for wall, width in ((end, depth), (front, length_m)):
         shop = style == "shop" and wall is front
@@ -67,26 +76,6 @@ def building(
             panes.rectangles(wall, [at, at + 1.0, 0, 2.2], pick(rng, PAINTS))
     low_detail = Solid([*shell.patches, *panes.patches])
     return Solid([*shell.patches, *panes.patches, *trim.patches], low_detail)
-
-
-def _roof(
-    shell: Sketch,
-    rng: np.random.Generator,
-    side: int,
-    sizes_m: tuple[float, float, float, float],
-    colour: Colour,
-) -> None:
-    x_front, length, height, depth = sizes_m
-    rise = depth / 2 * float(rng.uniform(0.6, 0.95))
-    eave, ridge, top, low = side * (x_front - 0.3), side * (x_front + depth / 2), height + rise, height - 0.25
-    pitch = [(eave, height, 0), (eave, height, length), (ridge, top, length), (ridge, top, 0)]
-    gable = [(side * x_front, height, 0), (ridge, top, 0), (side * (x_front + depth), height, 0)]
-    shell.polygons(pitch, pick(rng, _SLATES), (-side * rise, depth / 2, 0))
-    shell.polygons(gable, shaded(colour, 0.9), (0, 0, -1))
-    gutter = Wall((eave, 0.0), (0, 1), (-side, 0, 0))
-    shell.rectangles(gutter, [0, length, low, height], shaded(colour, 1.25))
-    for s in rng.uniform(0.5, length - 1.2, int(rng.integers(0, 3))):
-        shell.box((ridge - 0.4, top - 0.8, s), (ridge + 0.4, top + 1.3, s + 0.7), shaded(colour, 0.8))
 
 
 def _windows(
@@ -159,28 +148,16 @@ def tree(rng: np.random.Generator, height_m: float, bare: bool) -> Solid:
             sketch.polygons(trunk, _BARK)
             for lump in lumps:
                 sketch.polygons(lump, shaded(leaf, 0.7))
-            _leaves(sketch, rng, at, (radius, crown_m), leaf, count, size_m)
+            for factor, lift in ((0.45, -0.06), (1.0, 0.02), (0.6, 0.0), (1.45, 0.08)):
+                lump, angle = at[rng.integers(6, size=count)], rng.uniform(0, 2 * np.pi, count)
+                spread = np.sqrt(rng.random(count)) * 0.62
+                x = lump[:, 0] + np.cos(angle) * spread * radius
+                y = lump[:, 1] + np.sin(angle) * spread * crown_m * 0.5 + lift * crown_m
+                size = size_m * rng.uniform(0.6, 1.4, (count, 1))
+                turn = rng.uniform(0, np.pi, (count, 1)) + np.arange(4) * np.pi / 2
+                spots = [x[:, None] + size * np.cos(turn), y[:, None] + 0.7 * size * np.sin(turn), 0 * turn]
+                sketch.polygons(np.stack(spots, axis=2), shaded(leaf, factor))
     return Solid(near.patches, Solid(far.patches))
-
-
-def _leaves(
-    sketch: Sketch,
-    rng: np.random.Generator,
-    lumps: NDArray[np.float64],
-    crown_m: tuple[float, float],
-    leaf: Colour,
-    count: int,
-    size_m: float,
-) -> None:
-    for factor, lift in ((0.45, -0.06), (1.0, 0.02), (0.6, 0.0), (1.45, 0.08)):
-        lump, angle = lumps[rng.integers(6, size=count)], rng.uniform(0, 2 * np.pi, count)
-        reach = np.sqrt(rng.random(count)) * 0.62
-        x = lump[:, 0] + np.cos(angle) * reach * crown_m[0]
-        y = lump[:, 1] + np.sin(angle) * reach * crown_m[1] * 0.5 + lift * crown_m[1]
-        size = size_m * rng.uniform(0.6, 1.4, (count, 1))
-        turn = rng.uniform(0, np.pi, (count, 1)) + np.arange(4) * np.pi / 2
-        spots = [x[:, None] + size * np.cos(turn), y[:, None] + 0.7 * size * np.sin(turn), 0 * turn]
-        sketch.polygons(np.stack(spots, axis=2), shaded(leaf, factor))
 
 
 def _boughs(

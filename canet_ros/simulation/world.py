@@ -220,12 +220,9 @@ def _lay_road(road: Sketch, pavement: Sketch, street: Street) -> None:
 
 def _paint_marks(road: Sketch, rng: np.random.Generator, street: Street) -> None:
     # Patches of tarmac, zebra crossing, lane marks.
+    low, high = [0.5 - street.edge_m(-1), 0, 0.5, 0.8], [street.edge_m(1) - 2, BLOCK_M - 8, 1.6, 8]
     for _ in range(int(rng.integers(1, 5))):
-        x, s = (
-            float(rng.uniform(0.5 - street.edge_m(-1), street.edge_m(1) - 2)),
-            float(rng.uniform(0, BLOCK_M - 8)),
-        )
-        wide, long = float(rng.uniform(0.5, 1.6)), float(rng.uniform(0.8, 8))
+        x, s, wide, long = rng.uniform(low, high).tolist()
         road.strip(x, x + wide, s, s + long, shaded(street.tarmac, float(rng.choice([0.8, 0.88, 1.1]))))
     if rng.random() < 0.2:
         for x in np.arange(0.4 - street.edge_m(-1), street.edge_m(1) - 0.6, 1.1):
@@ -234,14 +231,10 @@ def _paint_marks(road: Sketch, rng: np.random.Generator, street: Street) -> None
         for s in np.arange(0, BLOCK_M, 6):
             road.strip(lane * LANE_M - 0.06, lane * LANE_M + 0.06, s, s + (3.8 if lane == 0 else 2.0), _MARK)
     for side in (-1, 1):
-        lines: tuple[float, ...] = (0.4,)
-        if street.parks(side):
-            lines = (0.0,)
-        elif street.yellow_lines:
-            lines = (0.32, 0.55)
-        for inset in lines:
+        yellow = street.yellow_lines and not street.parks(side)
+        for inset in (0.32, 0.55) if yellow else (0.0,) if street.parks(side) else (0.4,):
             x = side * (street.carriageway_m - inset)
-            road.strip(x - 0.05, x + 0.05, 0, BLOCK_M, _YELLOW if len(lines) == 2 else _MARK)
+            road.strip(x - 0.05, x + 0.05, 0, BLOCK_M, _YELLOW if yellow else _MARK)
 
 
 def _lay_side_street(road: Sketch, pavement: Sketch, street: Street, side: int, s: float) -> None:
