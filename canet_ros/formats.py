@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -26,11 +26,7 @@ MAX_GROUPS = 64
 _MAX_GROUPS_LENGTH = 10_000
 _MIN_REGION_SIDE = 16
 _REGION = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|dla(:\d+)?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-# The rule of rmw_validate_full_topic_name.
-_TOPIC = re.compile(r"(~/|/)?[A-Za-z_{][A-Za-z0-9_{}]*(/[A-Za-z_{][A-Za-z0-9_{}]*)*")
-_RELATIVE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 _GROUPS_EXAMPLE = "{drivable: [road], people: [pedestrian, bicyclist]}"
 
 
@@ -99,36 +95,27 @@ def parse_pose(text: str) -> tuple[float, ...] | None:
     return values
 
 
-def parse_device(text: str) -> str:
-    """Return ``text``; raise ValueError unless it is auto, cpu, cuda or cuda:N."""
-    if not _DEVICE.fullmatch(text):
-        raise ValueError(f"expected auto, cpu, cuda, cuda:N or dla:N, got {text!r}")
-    return text
+def _matching(pattern: str, expectation: str) -> Callable[[str], str]:
+    """A parser that returns a text unchanged if it matches, and raises ValueError with the expectation otherwise."""
+
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expectation}, got {text!r}")
+        return text
+
+    return parse
 
 
-def parse_topic(text: str) -> str:
-    """Return ``text``; raise ValueError unless it is a topic name: absolute, relative, or under ``~/``."""
-    if not _TOPIC.fullmatch(text):
-        raise ValueError(
-            f"{text!r} cannot name a topic: expected letters, digits and underscores between slashes, "
-            "for example /front/image_raw"
-        )
-    return text
-
-
-def parse_optional_topic(text: str) -> str:
-    """``parse_topic``, which also allows empty text: no topic."""
-    return parse_topic(text) if text else text
-
-
-def parse_results_name(text: str) -> str:
-    """Return ``text``; raise ValueError unless it is a relative name of one part or more."""
-    if not _RELATIVE_NAME.fullmatch(text):
-        raise ValueError(
-            f"results_name: expected a relative name of letters, digits and underscores like 'segmentation' or "
-            f"'vision/segmentation', got {text!r}"
-        )
-    return text
+parse_device = _matching(r"auto|cpu|cuda(:\d+)?|dla(:\d+)?", "auto, cpu, cuda, cuda:N or dla:N")
+# The rule of rmw_validate_full_topic_name.
+_TOPIC = r"(~/|/)?[A-Za-z_{][A-Za-z0-9_{}]*(/[A-Za-z_{][A-Za-z0-9_{}]*)*"
+_TOPIC_EXAMPLE = "letters, digits and underscores between slashes like /front/image_raw"
+parse_topic = _matching(_TOPIC, f"a topic of {_TOPIC_EXAMPLE}")
+parse_optional_topic = _matching(f"({_TOPIC})?", f"a topic of {_TOPIC_EXAMPLE}")
+parse_results_name = _matching(
+    r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*",
+    "a relative name of letters, digits and underscores like 'segmentation' or 'vision/segmentation'",
+)
 
 
 @functools.lru_cache(maxsize=16)

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from canet_ros.formats import parse_results_name
-
 
 @dataclass(frozen=True)
 class CameraTopics:
@@ -31,9 +29,8 @@ def camera_topics(image_topics: Sequence[str], results_name: str) -> tuple[Camer
         results_name: namespace of the results in that of the image: ``segmentation`` or ``vision/segmentation``.
 
     Raises:
-        ValueError: the name is invalid, or the results of two cameras would have the same names.
+        ValueError: the results of two cameras would have the same names.
     """
-    parse_results_name(results_name)
     cameras: dict[str, CameraTopics] = {}
     for image in image_topics:
         namespace = image.rpartition("/")[0]
