@@ -17,6 +17,7 @@ from canet_ros.cli import COMMANDS
 from canet_ros.launching.arguments import OWN_ARGUMENTS
 from canet_ros.launching.parameter_spec import ParameterSpec
 from canet_ros.launching.parameter_table import PARAMETERS, SECTIONS
+from canet_ros.messages.results import MESSAGE_OUTPUTS
 from canet_ros.model.class_table import load_class_table
 from canet_ros.model.model_folder import ModelSpec, save_model
 from canet_ros.pipeline.drawing import IMAGE_OUTPUTS
@@ -146,6 +147,10 @@ def _topics() -> list[str]:
     lines += [
         f"topic {prefix}/{name} sensor_msgs/PointCloud2 x y z rgb label confidence"
         for name in ("points", "groups/<name>/points", "groups/<name>/points_outside")
+    ]
+    lines += [
+        f"topic {prefix}/{name} {output.msgtype.replace('/msg', '')}"
+        for name, output in MESSAGE_OUTPUTS.items()
     ]
     return [*lines, f"topic {prefix}/camera_info sensor_msgs/CameraInfo"]
 

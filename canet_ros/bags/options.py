@@ -21,7 +21,7 @@ class Options(PipelineOptions):
         split_bytes, split_ns: amount of IN's messages per file of OUT; 0: split as IN is.
         only_results: leave out the source's own messages.
         outputs: names of ``drawing.OUTPUTS``, and of groups.
-        mask_size: ``image`` or ``network``.
+        mask_size, jpeg_quality, min_object_area, shares_smoothing: the node's parameters of these names.
     """
 
     topics: tuple[str, ...] = ()
@@ -35,3 +35,5 @@ class Options(PipelineOptions):
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     mask_size: str = "image"
     jpeg_quality: int = 80
+    min_object_area: int = 100
+    shares_smoothing: float = 0.5

@@ -21,6 +21,7 @@ from canet_ros.messages.images import (
     encode_compressed,
     image_fields,
 )
+from canet_ros.messages.results import MESSAGE_OUTPUTS
 from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput
 from canet_ros.pipeline.outputs import render
@@ -33,6 +34,8 @@ def result_connection(results: str, output: str, distribution: str) -> Connectio
         return connection(f"{results}/{output}", LABEL_INFO_TYPE, qos, distribution)
     if output == CAMERA_INFO:
         msgtype = CAMERA_INFO_TYPE
+    elif output in MESSAGE_OUTPUTS:
+        msgtype = MESSAGE_OUTPUTS[output].msgtype
     else:
         msgtype = COMPRESSED_IMAGE if output.endswith("/compressed") else IMAGE
     return connection(f"{results}/{output}", msgtype, profile("reliable", "volatile", depth=2), distribution)
@@ -60,14 +63,14 @@ def image_from_cdr(
     return message.header, image
 
 
-def image_messages(
+def frame_messages(
     header: Any,
     drawing: RenderInput,
     image_outputs: Mapping[str, ImageOutput],
     outputs: Sequence[str],
     jpeg_quality: int,
 ) -> dict[str, bytes]:
-    """CDR of the outputs that are images.
+    """CDR of the outputs that are rendered from one frame.
 
     Args:
         header: std_msgs/Header of the camera's message, which every result carries.
@@ -82,4 +85,7 @@ def image_messages(
             text, data = encode_compressed(pixels, output.encoding, output.codec, jpeg_quality)
             message = new(COMPRESSED_IMAGE, header=header, format=text, data=data.reshape(-1))
             messages[f"{name}/compressed"] = to_cdr(message, COMPRESSED_IMAGE)
+    for name in MESSAGE_OUTPUTS.keys() & outputs:
+        msgtype, build = MESSAGE_OUTPUTS[name]
+        messages[name] = to_cdr(build(new, header, drawing), msgtype)
     return messages

@@ -11,8 +11,7 @@ from canet_ros.formats import parse_groups
 from canet_ros.launching.arguments import launch_arguments, parameters_in_use, unknown_arguments
 from canet_ros.launching.camera_topics import absolute_topic, camera_topics
 from canet_ros.launching.sros2_policy import sros2_policy
-from canet_ros.pipeline.drawing import OUTPUTS
-from canet_ros.pipeline.outputs import point_outputs
+from canet_ros.pipeline.outputs import output_names, point_outputs
 
 _NAME = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 
@@ -40,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     file = given.get("params_file", "")
     in_use = parameters_in_use(given, Path(file).expanduser().read_text() if file else "", node)
     images = [absolute_topic(topic, node) for topic in in_use["image_topics"]]
-    groups = [f"groups/{name}" for name in parse_groups(in_use["groups"])]
-    results = [*OUTPUTS, *groups, *(f"{name}/compressed" for name in groups)]
+    groups = parse_groups(in_use["groups"])
+    results = [*output_names(groups)]
     if not arguments.enclave.startswith("/"):
         raise ValueError(f"--enclave {arguments.enclave!r}: expected an absolute name like /canet")
     clouds, depths = (
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("cloud_topics", "depth_topics")
     )
     if clouds or depths:
-        results += point_outputs(parse_groups(in_use["groups"]))
+        results += point_outputs(groups)
     if sum(map(bool, in_use["cloud_extrinsics"])) < len(clouds):
         clouds += ["/tf", "/tf_static"]
     for name in (namespace, arguments.enclave):

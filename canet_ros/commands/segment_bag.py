@@ -28,7 +28,7 @@ from canet_ros.formats import parse_groups
 from canet_ros.machine import usable_cores
 from canet_ros.model.model_folder import find_model
 from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS, OUTPUTS
-from canet_ros.pipeline.outputs import COMPRESSED
+from canet_ros.pipeline.outputs import COMPRESSED, output_names
 from canet_ros.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ Outcome = Union[dict[str, Any], "BagError"]
 DAMAGED = 3
 # Each stream holds the network's memory for one image.
 MAX_STREAMS = 8
+_PARAMETERS = ("mask_size", "jpeg_quality", "min_object_area", "shares_smoothing")
 
 
 def _location(text: str) -> Location:
@@ -120,7 +121,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help=f"results to write, of {', '.join(OUTPUTS)} (default: {' '.join(DEFAULT_OUTPUTS)})",
+        help=f"results to write, of {', '.join(OUTPUTS)}, with --groups also groups/NAME, groups/NAME/compressed and "
+        f"objects (default: {' '.join(DEFAULT_OUTPUTS)}, and of groups all groups/NAME/compressed)",
     )
     parser.add_argument("--resume", action="store_true", help="continue after the last finished file of OUT")
     add_force_argument(parser)
@@ -136,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=local_path, metavar="FILE", help="write a summary as JSON")
     add_pipeline_arguments(parser, "each of --topics")
-    add_parameter_arguments(parser, ("mask_size", "jpeg_quality"))
+    add_parameter_arguments(parser, _PARAMETERS)
     add_model_arguments(parser, keep_aspect_ratio=True)
 
 
@@ -296,7 +298,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
     outputs = _words(arguments.outputs) or DEFAULT_OUTPUTS
     groups = [f"groups/{name}" for name in parse_groups(arguments.groups)]
-    known = [*OUTPUTS, *groups, *(f"{group}{COMPRESSED}" for group in groups)]
+    known = output_names(parse_groups(arguments.groups))
     unknown = [name for name in outputs if name not in known]
     if unknown:
         raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(known)}")
@@ -319,8 +321,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         split_ns=round(arguments.split_duration * 1e9),
         only_results=arguments.only_results,
         outputs=tuple(dict.fromkeys(outputs)),
-        mask_size=arguments.mask_size,
-        jpeg_quality=arguments.jpeg_quality,
+        **{name: getattr(arguments, name) for name in _PARAMETERS},
         **pipeline_values(arguments),
     )
 

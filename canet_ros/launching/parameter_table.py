@@ -132,6 +132,15 @@ SECTIONS = {
             parser=formats.parse_groups, live=True,
         ),
         ParameterSpec(
+            "min_object_area", 100, "Minimum area of an object on the topic objects, pixels of the mask",
+            "Objects are connected components of groups: those that touch are one. Requires groups and vision_msgs.",
+            minimum=1, maximum=100_000_000, live=True,
+        ),
+        ParameterSpec(
+            "shares_smoothing", 0.5, "Time constant of the smoothed class shares on the topic shares, s; 0: none",
+            "A change has come through to 63 % after this time.", minimum=0.0, maximum=3600.0, live=True,
+        ),
+        ParameterSpec(
             "min_confidence", 0.0, "Pixels with lower confidence become unlabelled (255)",
             "Applies to mask, color_mask, overlay and groups.", minimum=0.0, maximum=1.0, live=True,
         ),

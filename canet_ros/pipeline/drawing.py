@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canet_ros.formats import Groups
 from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import in_color, resize
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, draw_legend, overlay
 
-CAMERA_INFO, LABEL_INFO = "camera_info", "label_info"
+CAMERA_INFO, LABEL_INFO, SHARES, OBJECTS = "camera_info", "label_info", "shares", "objects"
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,34 @@ class Style:
 
 
 @dataclass(frozen=True)
+class ProcessOptions:
+    """Options of the processing; see the node's parameters of these names."""
+
+    style: Style
+    at_network_size: bool = False
+    min_confidence: float = 0.0
+    overlay_alpha: float = 0.5
+    groups: Groups = field(default_factory=dict)
+    min_object_area: int = 100
+    organized_points: bool = False
+
+
+@dataclass(frozen=True)
 class RenderInput:
-    """Input of an image output's ``render``.
+    """What the outputs are rendered from.
 
     Attributes:
         image: of the camera, (H, W, 3) BGR or (H, W) grey, uint8, at its own size.
         segmentation: at the size of the results; pixels of low confidence are unlabelled.
         scratch: buffer of the mask's shape, for images that are copied into their message at once.
+        shares: computes the share of each class, see ``class_shares``; call it once.
     """
 
     image: NDArray[np.uint8]
     segmentation: Segmentation
-    style: Style
-    overlay_alpha: float
+    options: ProcessOptions
     scratch: NDArray[np.uint8]
+    shares: Callable[[], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -73,8 +88,8 @@ class ImageOutput:
 
 
 def _overlay(given: RenderInput) -> NDArray[np.uint8]:
-    mask, style = given.segmentation.mask, given.style
-    image = overlay(_as_bgr(given.image, mask.shape), mask, style.bgr_table, given.overlay_alpha)
+    mask, style = given.segmentation.mask, given.options.style
+    image = overlay(_as_bgr(given.image, mask.shape), mask, style.bgr_table, given.options.overlay_alpha)
     if style.legend:
         draw_legend(image, style.classes)
     return image
@@ -84,17 +99,18 @@ def _overlay(given: RenderInput) -> NDArray[np.uint8]:
 IMAGE_OUTPUTS = {
     "mask": ImageOutput(lambda given: given.segmentation.mask, "mono8", "png"),
     "color_mask": ImageOutput(
-        lambda given: colorize(given.segmentation.mask, given.style.rgb_table), "rgb8", "png"
+        lambda given: colorize(given.segmentation.mask, given.options.style.rgb_table), "rgb8", "png"
     ),
     "overlay": ImageOutput(_overlay, "bgr8", "jpeg"),
     "confidence": ImageOutput(lambda given: given.segmentation.confidence, "mono8"),
 }
-# Topics of a camera in a segmented bag.
+# Topics of a camera in a segmented bag, without those of groups.
 OUTPUTS = (
     *IMAGE_OUTPUTS,
     *(f"{name}/compressed" for name, output in IMAGE_OUTPUTS.items() if output.codec),
     CAMERA_INFO,
     LABEL_INFO,
+    SHARES,
 )
 DEFAULT_OUTPUTS = ("mask/compressed", "overlay/compressed", CAMERA_INFO, LABEL_INFO)
 

@@ -10,8 +10,7 @@ from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_transform import CameraTransform, read_camera_transforms
 from canet_ros.pipeline.class_groups import unknown_classes_problem
-from canet_ros.pipeline.drawing import Style
-from canet_ros.pipeline.process import ProcessOptions
+from canet_ros.pipeline.drawing import ProcessOptions, Style
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,22 @@ class PipelineOptions:
     legend: bool = False
     palette: str = "dataset"
 
-    def process_options(self, classes: ClassTable, at_network_size: bool = False) -> ProcessOptions:
+    def process_options(
+        self, classes: ClassTable, at_network_size: bool = False, min_object_area: int = 1
+    ) -> ProcessOptions:
         """Options for ``process`` with a model of these classes.
 
         Raises:
             ValueError: a group names a class that the model does not have.
         """
-        problem = unknown_classes_problem(parse_groups(self.groups), classes.names)
+        groups = parse_groups(self.groups)
+        problem = unknown_classes_problem(groups, classes.names)
         if problem:
             raise ValueError(problem)
         style = Style(recolored(classes, self.palette), self.legend)
-        return ProcessOptions(style, at_network_size, self.min_confidence, self.overlay_alpha)
+        return ProcessOptions(
+            style, at_network_size, self.min_confidence, self.overlay_alpha, groups, min_object_area
+        )
 
     def camera_transforms(self, cameras: int) -> list[CameraTransform]:
         """One per camera; raises ValueError if a list has more entries, or an ignore mask cannot be read."""

@@ -14,7 +14,7 @@ from canet_ros.formats import Groups
 from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import look_up
 from canet_ros.pipeline.class_groups import membership_table
-from canet_ros.pipeline.drawing import IMAGE_OUTPUTS, ImageOutput, RenderInput
+from canet_ros.pipeline.drawing import IMAGE_OUTPUTS, OBJECTS, OUTPUTS, ImageOutput, RenderInput
 
 COMPRESSED, POINTS = "/compressed", "points"
 
@@ -58,6 +58,12 @@ def _belong(members: tuple[str, ...], outside: bool, classes: ClassTable) -> NDA
     return np.equal(membership_table(members, classes), 0 if outside else 255)
 
 
+def output_names(groups: Groups) -> tuple[str, ...]:
+    """All results of a camera that need no cloud."""
+    of_groups = [f"groups/{name}{form}" for name in groups for form in ("", COMPRESSED)]
+    return (*OUTPUTS, *of_groups, OBJECTS) if groups else OUTPUTS
+
+
 def render(
     drawing: RenderInput, outputs: Mapping[str, ImageOutput], wanted: Collection[str]
 ) -> Iterator[RenderedOutput]:
@@ -70,5 +76,5 @@ def render(
 
 def _draw_group(members: tuple[str, ...], drawing: RenderInput) -> NDArray[np.uint8]:
     # Allocating memory takes longer than the lookup, so scratch memory is reused.
-    table = membership_table(members, drawing.style.classes)
+    table = membership_table(members, drawing.options.style.classes)
     return look_up(drawing.segmentation.mask, table, drawing.scratch)

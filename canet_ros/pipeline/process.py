@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,21 +12,11 @@ from numpy.typing import NDArray
 
 from canet_ros.model.model_folder import Resolution
 from canet_ros.pipeline.camera_transform import CameraTransform
-from canet_ros.pipeline.drawing import RenderInput, Style
+from canet_ros.pipeline.class_shares import class_shares
+from canet_ros.pipeline.drawing import ProcessOptions, RenderInput
 from canet_ros.pipeline.segmentation import Segmentation
 
 Segment = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segmentation]]
-
-
-@dataclass(frozen=True)
-class ProcessOptions:
-    """Options of the processing; see the node's parameters of these names."""
-
-    style: Style
-    at_network_size: bool = False
-    min_confidence: float = 0.0
-    overlay_alpha: float = 0.5
-    organized_points: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,12 +25,14 @@ class Frame:
 
     Attributes:
         temporal_filter: filters a segmentation, given the stamp in ns; None: no filter.
+        share_filter: smooths the share of each class, given the stamp in ns; None: no smoothing.
     """
 
     image: NDArray[np.uint8]
     stamp_ns: int
     transform: CameraTransform
     temporal_filter: Callable[[Segmentation, int], Segmentation] | None = None
+    share_filter: Callable[[NDArray[np.float32], int], NDArray[np.float32]] | None = None
 
     def results_size(self, resolution: Resolution, at_network_size: bool) -> Resolution:
         """(width, height) of the results for a network of this resolution."""
@@ -80,4 +73,13 @@ def postprocess(
     placed = frame.transform.to_camera(sure, (frame.image.shape[1], frame.image.shape[0]), size)
     if scratch is None or scratch.shape != size[::-1]:
         scratch = np.empty(size[::-1], np.uint8)
-    return RenderInput(frame.image, placed, options.style, options.overlay_alpha, scratch)
+    shares = functools.partial(_shares, frame, sure, len(options.style.classes))
+    return RenderInput(frame.image, placed, options, scratch, shares)
+
+
+def _shares(frame: Frame, found: Segmentation, classes: int) -> NDArray[np.float32]:
+    """Shares of the classes inside the camera's region, from the segmentation at the network's resolution."""
+    (height, width), (image_height, image_width) = found.mask.shape, frame.image.shape[:2]
+    counted = frame.transform.counted((image_width, image_height), (width, height))
+    shares = class_shares(found.mask, counted, classes)
+    return shares if frame.share_filter is None else frame.share_filter(shares, frame.stamp_ns)

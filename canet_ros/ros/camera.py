@@ -14,6 +14,7 @@ from rclpy.node import Node
 from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.pipeline.camera_transform import CameraTransform
+from canet_ros.pipeline.class_shares import ShareFilter
 from canet_ros.pipeline.drawing import CAMERA_INFO
 from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.temporal_filter import TemporalFilter
@@ -59,6 +60,7 @@ class Camera:
     Attributes:
         transform: camera transform; changes only between inferences.
         temporal_filter: of the masks.
+        share_filter: smooths the shares of the classes.
         ood_monitor: warns about unfamiliar input.
         camera_info_problem: a camera_info that a subscriber needs is missing or outdated; empty: neither.
     """
@@ -77,6 +79,7 @@ class Camera:
         self.transform = CameraTransform()
         self.ood_monitor = OodMonitor({})
         self.temporal_filter = TemporalFilter()
+        self.share_filter = ShareFilter()
         self.statistics = Statistics()
         self.rate_limit = RateLimit()
         self.camera_info_problem = ""

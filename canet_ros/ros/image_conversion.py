@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import array
+import functools
+import importlib
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,21 @@ def points_message(points: NDArray[Any], header: Any) -> PointCloud2:
     message.point_step, message.row_step = points.itemsize, width * points.itemsize
     message.data = _byte_array(points.reshape(-1).view(np.uint8))
     return message
+
+
+@functools.lru_cache(maxsize=64)
+def message_class(msgtype: str) -> Any:
+    """The class of ``package/msg/Name``; raises what the import of its package raises."""
+    package, _, name = msgtype.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), name)
+
+
+def new_message(msgtype: str, **fields: Any) -> Any:
+    """A message of ``package/msg/Name``, for ``messages.results``."""
+    values = {
+        key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in fields.items()
+    }
+    return message_class(msgtype)(**values)
 
 
 def _byte_array(pixels: NDArray[np.uint8]) -> array.array[int]:

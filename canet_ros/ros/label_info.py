@@ -41,7 +41,7 @@ class LabelInfoTopics:
         if LabelInfo is None:
             log = node.get_logger().warning if "broken" in _IMPORT_PROBLEM else node.get_logger().info
             log(
-                f"no label_info topics: {_IMPORT_PROBLEM}; class_names and class_colors give the same information"
+                f"neither label_info nor objects: {_IMPORT_PROBLEM}; class_names and class_colors replace label_info"
             )
             return
         self._publishers = {

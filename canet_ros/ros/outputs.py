@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -20,15 +21,22 @@ from canet_ros.messages.camera_info import scaled_camera_info
 from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.messages.points import label_message
-from canet_ros.pipeline.drawing import CAMERA_INFO, ImageOutput
+from canet_ros.messages.results import MESSAGE_OUTPUTS
+from canet_ros.pipeline.drawing import CAMERA_INFO, OBJECTS, ImageOutput, ProcessOptions
 from canet_ros.pipeline.outputs import COMPRESSED, image_outputs, point_outputs, render
-from canet_ros.pipeline.process import Frame, ProcessOptions, postprocess
+from canet_ros.pipeline.process import Frame, postprocess
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault
-from canet_ros.ros.image_conversion import compressed_message, image_message, points_message
+from canet_ros.ros.image_conversion import (
+    compressed_message,
+    image_message,
+    message_class,
+    new_message,
+    points_message,
+)
 from canet_ros.ros.statistics import Statistics
 
 
@@ -96,7 +104,12 @@ class CameraOutputs:
         if groups == self._groups:
             return
         images, points = image_outputs(groups), {} if self._clouds is None else point_outputs(groups)
-        types = {CAMERA_INFO: CameraInfo, **_message_types(images), **dict.fromkeys(points, PointCloud2)}
+        types = {
+            CAMERA_INFO: CameraInfo,
+            **_image_types(images),
+            **dict.fromkeys(points, PointCloud2),
+            **_other_types(groups),
+        }
         remaining = {name: publisher for name, publisher in self._publishers.items() if name in types}
         new = {name: self._create(name, kind) for name, kind in types.items() if name not in remaining}
         with self._publishing:
@@ -139,6 +152,8 @@ class CameraOutputs:
                     task = functools.partial(self._encode, name, output, pixels, result.header, jpeg_quality)
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
+            for name in wanted & MESSAGE_OUTPUTS.keys():
+                self._send(name, MESSAGE_OUTPUTS[name].build(new_message, result.header, drawing))
             if result.cloud is not None:
                 self._publish_clouds(self.clouds_in(wanted), result, drawing.segmentation, options)
         if CAMERA_INFO in wanted and result.camera_info is not None:
@@ -216,7 +231,17 @@ class CameraOutputs:
         return f"{self._prefix}/{name}"
 
 
-def _message_types(outputs: Mapping[str, ImageOutput]) -> dict[str, Any]:
+def _other_types(groups: Groups) -> dict[str, Any]:
+    """Types of the outputs that are neither images nor clouds; vision_msgs may be missing."""
+    types = {}
+    for name, output in MESSAGE_OUTPUTS.items():
+        if groups or name != OBJECTS:
+            with contextlib.suppress(Exception):  # of a broken installation; ``label_info`` logs it
+                types[name] = message_class(output.msgtype)
+    return types
+
+
+def _image_types(outputs: Mapping[str, ImageOutput]) -> dict[str, Any]:
     types: dict[str, Any] = dict.fromkeys(outputs, Image)
     return types | {
         f"{name}{COMPRESSED}": CompressedImage for name, output in outputs.items() if output.codec

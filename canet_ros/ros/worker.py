@@ -16,9 +16,9 @@ from canet_ros import activity
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_shape import squeeze_warning
-from canet_ros.pipeline.drawing import Style
+from canet_ros.pipeline.drawing import ProcessOptions, Style
 from canet_ros.pipeline.ood_monitor import OodMonitor
-from canet_ros.pipeline.process import Frame, ProcessOptions
+from canet_ros.pipeline.process import Frame
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.ros.camera import Camera, FrameIntake
 from canet_ros.ros.encoder import Encoder
@@ -231,7 +231,10 @@ class InferenceWorker:
             if not live.steady:
                 job.camera.temporal_filter.forget()
         temporal_filter = job.camera.temporal_filter if live.steady else None
-        frame = Frame(job.pixels, nanoseconds(job.header.stamp), job.camera.transform, temporal_filter)
+        share_filter = job.camera.share_filter
+        share_filter.time_constant_s = live.shares_smoothing
+        stamp_ns = nanoseconds(job.header.stamp)
+        frame = Frame(job.pixels, stamp_ns, job.camera.transform, temporal_filter, share_filter)
         size = frame.results_size(self._segmenter.resolution, self._at_network_size)
         info = job.camera.camera_info(job.header.stamp, job.wanted)
         cloud = None
@@ -239,7 +242,13 @@ class InferenceWorker:
             cloud = job.camera.clouds.take(job.header.stamp, live.sync_slop)
         result = Result(job.header, frame, segmentation, info, size, cloud)
         options = ProcessOptions(
-            self._style, self._at_network_size, live.min_confidence, live.overlay_alpha, live.organized_points
+            self._style,
+            self._at_network_size,
+            live.min_confidence,
+            live.overlay_alpha,
+            live.groups,
+            live.min_object_area,
+            live.organized_points,
         )
         job.camera.outputs.publish(job.wanted, result, options, live.jpeg_quality, self._encoder)
         job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3

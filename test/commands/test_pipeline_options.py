@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -22,6 +24,7 @@ from drives import (
     results_of,
     write_bag,
 )
+from waiting import wait_until
 
 from canet_ros.cli import main
 from canet_ros.simulation import StreetDrive
@@ -31,7 +34,7 @@ PERIOD_NS = 33_000_000
 GROUPS = "{drivable: [road, pavement], people: [pedestrian, bicyclist]}"
 OUTPUTS = (
     "mask", "mask/compressed", "color_mask", "overlay", "overlay/compressed", "confidence", "camera_info",
-    "groups/drivable", "groups/people", "groups/people/compressed",
+    "groups/drivable", "groups/people", "groups/people/compressed", *(["objects"] if find_spec("vision_msgs") else []),
 )  # fmt: skip
 
 
@@ -66,6 +69,7 @@ def test_node_and_bag_publish_the_same_bytes(
     from rclpy.serialization import deserialize_message
     from ros_graph import Graph, segmentation_node
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+    from std_msgs.msg import Float32MultiArray
 
     recorded = []
     for index, frame in enumerate(street(6)):
@@ -74,14 +78,10 @@ def test_node_and_bag_publish_the_same_bytes(
             Recorded("/camera/camera_info", INFO, time, drives.camera_info(320, 240, time)),
             Recorded("/camera/image_raw", IMAGE, time + 1, drives.image(frame, time)),
         ]
-    kinds = {
-        name: CameraInfo
-        if name == "camera_info"
-        else CompressedImage
-        if name.endswith("/compressed")
-        else Image
-        for name in OUTPUTS
-    }
+    kinds = {name: CompressedImage if name.endswith("/compressed") else Image for name in OUTPUTS}
+    kinds["camera_info"] = CameraInfo
+    if "objects" in kinds:
+        kinds["objects"] = import_module("vision_msgs.msg").Detection2DArray
     by_node: dict[str, list[object]] = {name: [] for name in OUTPUTS}
     graph = Graph()
     try:
@@ -90,7 +90,7 @@ def test_node_and_bag_publish_the_same_bytes(
         parameters = {
             "min_confidence": 0.4, "groups": f"'{GROUPS}'", "regions": ["20,40,280,160"], "rotations": [90],
             "ignore_masks": [str(ignored)], "resolution": "camera", "steady": True, "overlay_alpha": 0.7,
-            "jpeg_quality": 60, "mask_size": mask_size, "max_age": 0.0,
+            "jpeg_quality": 60, "mask_size": mask_size, "max_age": 0.0, "min_object_area": 30, "shares_smoothing": 0.2,
         }  # fmt: skip
         with segmentation_node(sharp_model, **parameters):
             graph.wait_for_state("active")
@@ -98,6 +98,9 @@ def test_node_and_bag_publish_the_same_bytes(
             infos.publish(deserialize_message(drives.camera_info(320, 240, 0), CameraInfo))
             for listener in listeners.values():
                 graph.connect(camera, listener, size=(320, 240))
+            shares = graph.listen(Float32MultiArray, "/camera/segmentation/shares")  # has no stamp
+            wait_until(lambda: camera.send(street(1)[0]) and shares.messages, "the shares")
+            count = len(shares.wait_for(1))
             for message in recorded:
                 is_info = message.msgtype == INFO
                 published = deserialize_message(message.data, CameraInfo if is_info else Image)
@@ -106,12 +109,14 @@ def test_node_and_bag_publish_the_same_bytes(
                     stamp = Time(sec=published.header.stamp.sec, nanosec=published.header.stamp.nanosec)
                     for name, listener in listeners.items():
                         by_node[name].append(listener.wait_for_stamp(stamp))
+                    count = len(shares.wait_for(count + 1))
     finally:
         graph.close()
     source, out = bag_of(tmp_path / "in", recorded), tmp_path / "out"
     options = ["--min-confidence", 0.4, "--groups", GROUPS, "--regions", "20,40,280,160", "--rotations", 90]
     options += ["--ignore-masks", ignored, "--resolution", "camera", "--steady", "--alpha", 0.7]
-    options += ["--jpeg-quality", 60, "--mask-size", mask_size, "--outputs", *OUTPUTS]
+    options += ["--jpeg-quality", 60, "--mask-size", mask_size, "--min-object-area", 30]
+    options += ["--shares-smoothing", 0.2, "--outputs", *OUTPUTS, "shares"]
     arguments = ["segment-bag", source, out, "--model", sharp_model, *EXACT, *options]
     assert main([*map(str, arguments)]) == 0
     in_bag = read_bag(out)
@@ -120,6 +125,14 @@ def test_node_and_bag_publish_the_same_bytes(
         found = [deserialize_message(m.data, kinds[name]) for m in in_bag if m.topic == topic]
         assert len(found) == 6
         assert found == by_node[name], name
+    found = [
+        deserialize_message(m.data, Float32MultiArray)
+        for m in in_bag
+        if m.topic == "/camera/segmentation/shares"
+    ]
+    assert found == shares.messages[-6:]
+    assert all(0 < sum(message.data) < 1 for message in found), "unsure pixels have no class"
+    assert len({tuple(message.data) for message in found}) == 6
     masks = [m.data for m in results_of(in_bag, "/camera/segmentation/mask")]
     assert all(0 < np.count_nonzero(mask == 255) < mask.size for mask in masks)
 

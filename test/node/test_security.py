@@ -112,7 +112,7 @@ def test_a_policy_allows_what_the_node_does_and_nothing_else(
         )
     )
     if LabelInfo is None:  # it comes with vision_msgs
-        allowed["publish"] -= {name for name in allowed["publish"] if name.endswith("/label_info")}
+        allowed["publish"] -= {n for n in allowed["publish"] if n.endswith(("/label_info", "/objects"))}
     if Bond is None:  # it comes with bondpy
         for right in ("publish", "subscribe"):
             allowed[right].remove("/robot/bond")

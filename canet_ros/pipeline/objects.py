@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connected components of groups of classes. Touching objects of a group are one component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from canet_ros.opencv import look_up
+from canet_ros.pipeline.class_groups import membership_table
+from canet_ros.pipeline.drawing import RenderInput
+
+
+@dataclass(frozen=True)
+class Component:
+    """A connected component of a group, in pixels of the mask.
+
+    Attributes:
+        x, y: left and upper edge of its box.
+        centre: mean column and row of its pixels.
+        confidence: mean of its pixels, 0..1.
+    """
+
+    group: str
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    centre: tuple[float, float]
+    confidence: float
+
+
+def components(drawing: RenderInput) -> list[Component]:
+    """Components of ``min_object_area`` pixels or more, by group in the order of ``groups``, the largest first."""
+    options, found = drawing.options, []
+    for group, members in options.groups.items():
+        table = membership_table(members, options.style.classes)
+        inside = look_up(drawing.segmentation.mask, table, drawing.scratch)
+        left, top, width, height = cv2.boundingRect(inside)  # smaller is faster
+        part = np.s_[top : top + height, left : left + width]
+        confidence = drawing.segmentation.confidence[part]
+        if not width:
+            continue
+        count, labels, boxes, centres = cv2.connectedComponentsWithStats(inside[part])
+        areas = boxes[:, cv2.CC_STAT_AREA]
+        large = [
+            label for label in range(1, count) if areas[label] >= options.min_object_area
+        ]  # 0: background
+        for label in sorted(large, key=lambda label: -areas[label]):
+            x, y, width, height, area = map(int, boxes[label])
+            box = np.s_[y : y + height, x : x + width]
+            mean = cv2.mean(confidence[box], np.equal(labels[box], label).view(np.uint8))[0] / 255
+            centre = float(centres[label][0]) + left, float(centres[label][1]) + top
+            found.append(Component(group, x + left, y + top, width, height, area, centre, mean))
+    return found
