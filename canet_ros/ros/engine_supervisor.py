@@ -133,6 +133,7 @@ class EngineSupervisor:
         self._logged_loading_s = self._ticked_s = time.monotonic()
         self._intake.slots = LatestSlots()
         self._model = request.choice.model
+        self._settings.known_classes = request.classes.names
         self._faults.remember("model")
         if self._loaded is not None and self._loaded.request == request:
             self._start_worker(self._loaded)

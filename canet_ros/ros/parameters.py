@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -83,38 +82,30 @@ class NodeParameters:
 
     def __init__(self, node: Node) -> None:
         self.lifecycle_state = "unconfigured"
-        self._node = node
-        self._declared = False
-        self._setting_read_only = False
         self.known_classes: tuple[str, ...] = ()
+        self._node = node
+        self._setting_read_only = False
         self._start_problems: dict[str, str] = {}
-        node.add_on_set_parameters_callback(self._check_change)
         for spec in PARAMETERS:
             self._declare(spec)
         for name, about in _READ_ONLY.items():
             descriptor = ParameterDescriptor(description=about, dynamic_typing=True)
             node.declare_parameter(name, [], descriptor, ignore_override=True)
-        self._node.set_parameters(as_declared(map(self._node.get_parameter, _SPECS)))
-        self._declared = True
+        node.add_on_set_parameters_callback(self._check_change)
         self._set_read_only(
             class_names=[], class_colors=[], available_models=list(available_models()) or [""]
         )
 
-    def overrides(self, of_qos: bool) -> dict[str, Any]:
-        """Values given at start (file, launch or ``-p``): those of ``qos_overrides``, or all others."""
-        return {
-            name: parameter.value
-            for name, parameter in given_parameters(self._node).items()
-            if name.startswith("qos_overrides.") is of_qos
-        }
-
     def undeclared(self, of_qos: bool) -> list[str]:
-        """Names among ``overrides`` that the node does not have."""
+        """Names given at start that the node does not have: those of ``qos_overrides``, or all others."""
         return sorted(
             name
-            for name in self.overrides(of_qos)
+            for name in given_parameters(self._node)
+            if name.startswith("qos_overrides.") is of_qos
             # A mapping in a parameter file becomes groups.<name>.
-            if name not in _OF_RCLPY and not name.startswith("groups.") and not self._node.has_parameter(name)
+            and not name.startswith("groups.")
+            and name not in _OF_RCLPY
+            and not self._node.has_parameter(name)
         )
 
     def warn_about_unknown(self) -> tuple[str, ...]:
@@ -203,87 +194,62 @@ class NodeParameters:
             self._setting_read_only = False
 
     def _declare(self, spec: ParameterSpec) -> None:
-        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
-        given = self._groups_of_file() if spec.name == "groups" else ""
+        value: Any = spec.default
         try:
-            self._node.declare_parameter(
-                spec.name, given or default, _descriptor(spec), ignore_override=self._is_given_empty(spec)
-            )
-        except InvalidParameterValueException:
-            # The text of the exception differs between distributions, and rclpy checks ranges before our callback.
-            overrides = given_parameters(self._node)
-            value = given or (overrides[spec.name].value if spec.name in overrides else default)
-            problem = self._problem(spec.name, value) or f"{spec.name}: expected {spec.expectation}"
-            self._start_problems[spec.name] = problem
-            self._node.declare_parameter(spec.name, default, _descriptor(spec), ignore_override=True)
+            value = self._start_value(spec)
+        except ValueError as error:
+            self._start_problems[spec.name] = str(error)
+        value = list(value) if isinstance(value, tuple) else value
+        self._node.declare_parameter(spec.name, value, _descriptor(spec), ignore_override=True)
 
-    def _is_given_empty(self, spec: ParameterSpec) -> bool:
-        """Whether an empty list was given, which rcl passes on without a value."""
-        if (
-            spec.name not in given_parameters(self._node)
-            or given_parameters(self._node)[spec.name].value is not None
-        ):
-            return False
-        try:
-            return spec.check(None) == spec.default
-        except ValueError:
-            return False
-
-    def _groups_of_file(self) -> str:
-        """Groups given as a mapping in a parameter file, which rcl turns into parameters ``groups.<name>``."""
-        named = {
-            n.partition(".")[2]: p.value
-            for n, p in given_parameters(self._node).items()
-            if n.startswith("groups.")
-        }
-        return groups_text(named) if named else ""
+    def _start_value(self, spec: ParameterSpec) -> Any:
+        """The value given at start, or the default; raises ValueError if it is invalid."""
+        given = {name: parameter.value for name, parameter in given_parameters(self._node).items()}
+        if spec.name == "groups":  # a mapping in a parameter file becomes parameters groups.<name>
+            named = {name.partition(".")[2]: v for name, v in given.items() if name.startswith("groups.")}
+            given |= {"groups": groups_text(named)} if named else {}
+        if spec.name not in given:
+            return spec.default
+        value = spec.check(given[spec.name])
+        if spec.name == "image_topics":
+            self._check_topics(value)
+        return value
 
     def _check_change(self, parameters: Sequence[Any]) -> SetParametersResult:
         for parameter in parameters:
             refusal = self._problem(parameter.name, parameter.value)
             if refusal:
                 return SetParametersResult(successful=False, reason=refusal)
-        if self._declared:
-            for parameter in parameters:
-                self._start_problems.pop(parameter.name, None)
+        for parameter in parameters:
+            self._start_problems.pop(parameter.name, None)
         return SetParametersResult(successful=True)
 
     def _problem(self, name: str, value: Any) -> str | None:
-        if self._declared and not self._setting_read_only and is_unchanged(self._node, name, value):
+        spec = _SPECS.get(name)
+        if self._setting_read_only or is_unchanged(self._node, name, value):
             return None
         if name in _READ_ONLY:
-            return f"{name} is read-only" if self._declared and not self._setting_read_only else None
-        spec = _SPECS.get(name)
+            return f"{name} is read-only"
         if spec is None:
             return None
         try:
             spec.check(value)
-        except ValueError as error:
+            if name == "image_topics":
+                self._check_topics(value)
+            if name == "model" and self.lifecycle_state == "active":
+                self.check_groups(replace(self.segmenter_choice(), model=value).find()[1].classes)
+        except (ModelError, ValueError) as error:
             return str(error)
-        problem = None
-        if name == "model" and self.lifecycle_state == "active":
-            problem = self._model_problem(value)
-        if name == "image_topics":
-            problem = self._topics_problem(value)
+        problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
         if problem is None and name == "groups" and self.lifecycle_state == "active":
             problem = unknown_classes_problem(spec.read(value), self.known_classes)
-        if problem is None and self._declared:
-            problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
         return problem
 
-    def _model_problem(self, model: str) -> str | None:
-        try:
-            self.check_groups(replace(self.segmenter_choice(), model=model).find()[1].classes)
-        except (ModelError, ValueError) as error:
-            return f"model: {error}"
-        return None
-
-    def _topics_problem(self, names: Sequence[str]) -> str | None:
+    def _check_topics(self, names: Any) -> None:
         try:
             camera_topics([self._node.resolve_topic_name(name) for name in names], "segmentation")
         except Exception as error:  # rclpy raises several types for invalid topics
-            return f"image_topics: {error}"
-        return None
+            raise ValueError(f"image_topics: {error}") from error
 
 
 def is_unchanged(node: Node, name: str, value: Any) -> bool:
@@ -298,30 +264,22 @@ def _comparable(value: Any) -> Any:
 
 
 def changes(node: Node, parameters: Iterable[Any]) -> list[Any]:
-    """The parameters ``as_declared``, without unchanged read-only ones, which rclpy would refuse."""
+    """The parameters with integers as doubles where declared, without unchanged read-only ones, which rclpy refuses."""
     return [
-        parameter
-        for parameter in as_declared(parameters)
+        _as_declared(parameter)
+        for parameter in parameters
         if not is_unchanged(node, parameter.name, parameter.value)
         or not node.describe_parameter(parameter.name).read_only
     ]
 
 
-def as_declared(parameters: Iterable[Any]) -> list[Any]:
-    """The same parameters, with integers converted where a double is declared."""
-    return [
-        Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
-        if parameter.type_ == Parameter.Type.INTEGER and _is_double(parameter)
-        else parameter
-        for parameter in parameters
-    ]
-
-
-def _is_double(parameter: Any) -> bool:
+def _as_declared(parameter: Any) -> Any:
     spec = _SPECS.get(parameter.name)
-    if spec is None or not isinstance(spec.default, float):
-        return False
-    return spec.minimum <= int(parameter.value) <= spec.maximum  # else refused, with the value as given
+    if parameter.type_ != Parameter.Type.INTEGER or spec is None or not isinstance(spec.default, float):
+        return parameter
+    if not spec.minimum <= parameter.value <= spec.maximum:
+        return parameter  # it is refused, with the value as given
+    return Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
 
 
 def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) -> str | None:

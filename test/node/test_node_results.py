@@ -36,6 +36,7 @@ from std_srvs.srv import SetBool
 
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
+from canet_ros.ros.fault_log import Fault
 from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros
@@ -266,18 +267,19 @@ def test_bad_images_are_named_once_and_the_next_good_one_works(
         "data of": lambda: broken(data=broken().data[:1000]),
         "image of zero size": lambda: broken(width=0),
     }
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+    diagnostics.wait_for(1)
     before = len(node.output())
-    for make in bad.values():
+    for text, make in bad.items():
         for _ in range(4):
             front.publish(make())
             time.sleep(0.05)
+        wait_until(lambda text=text: text in health(diagnostics, "/front/image_raw")["last_error"], text)
         stamp = front.send(image)
         np.testing.assert_array_equal(pixels_of(masks.wait_for_stamp(stamp)), segmenter(image).mask)
-    errors = [line for line in node.output()[before:].splitlines() if "ERROR" in line]
-    assert len(errors) == len(bad)
-    for text, line in zip(bad, errors):
-        assert text in line
-        assert "/front/image_raw" in line
+    assert health(diagnostics, "/front/image_raw")["fault"] == Fault.IMAGE_REFUSED.value
+    (line,) = [line for line in node.output()[before:].splitlines() if "ERROR" in line]
+    assert "/front/image_raw: image encoding 'purple8' is not supported" in line
 
 
 def test_enable_pauses_and_resumes(graph: Graph, front: Camera) -> None:

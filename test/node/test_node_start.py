@@ -93,7 +93,7 @@ def test_refused_values_keep_the_node_unconfigured_until_they_are_set(
         "image_topics: []": "image_topics: expected a list of texts",
         "overlay_alpha: []": "overlay_alpha: expected a number from 0 to 1, got []",
         "groups: {people: []}": "groups: people: expected a list of class names",
-        "max_rate: .inf": "max_rate: expected a number from 0 to 1000, got .inf",
+        "max_rate: .inf": "max_rate: expected a number from 0 to 1000, got inf",
         "backbone: resnet1": "backbone: expected one of mobilenet_v2, resnet18",
     }
     file = tmp_path / "my.yaml"
