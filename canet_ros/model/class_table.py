@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from canet_ros.model.untrusted import read_yaml
@@ -85,13 +84,12 @@ def load_class_table(name_or_path: str) -> ClassTable:
     """
     shipped = resources.files("canet_ros") / "classes"
     known = sorted(entry.name[: -len(".yaml")] for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
+    path = Path(name_or_path)
     if name_or_path in known:
-        return parse_class_table(
-            yaml.safe_load((shipped / f"{name_or_path}.yaml").read_text(encoding="utf-8"))
-        )
-    if not Path(name_or_path).is_file():
+        path = Path(str(shipped / f"{name_or_path}.yaml"))
+    elif not path.is_file():
         raise ValueError(f"no class table {name_or_path!r}: give a YAML file or one of {', '.join(known)}")
     try:
-        return parse_class_table(read_yaml(Path(name_or_path)))
+        return parse_class_table(read_yaml(path))
     except ValueError as error:
         raise ValueError(f"{name_or_path}: {error}") from error

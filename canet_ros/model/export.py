@@ -99,27 +99,9 @@ def save_onnx(model: Any, path: Path) -> None:
 
 @lru_cache
 def _code_hash() -> str:
-    """Of the code that decides what is derived, so that an upgrade of the package builds anew."""
-    folder = Path(__file__).resolve().parent
-    sources = sorted((folder.parent / "network").glob("*.py"))
-    sources += [
-        folder / f"{name}.py"
-        for name in (
-            "deployment",
-            "dialects",
-            "export",
-            "graph_ends",
-            "int8_scales",
-            "network_export",
-            "network_file",
-            "network_graph",
-            "onnx_graph",
-            "onnx_network",
-            "deployment_module",
-            "quantization",
-            "rounding",
-        )
-    ]
+    """Of the code that decides what is derived, so that an upgrade of the package builds it again."""
+    package = Path(__file__).resolve().parents[1]
+    sources = sorted(path for part in ("model", "network") for path in (package / part).glob("*.py"))
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())

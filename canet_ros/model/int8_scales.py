@@ -39,10 +39,12 @@ def extract_scales(plain: onnx.ModelProto, quantized: onnx.ModelProto) -> Scales
     Raises:
         ScalesError: the quantised graph is not the plain one with QuantizeLinear and DequantizeLinear in between.
     """
-    values = _initializers(quantized)
+    from canet_ros.model.onnx_graph import constants_of
+
+    values = constants_of(quantized.graph)
     makers = {output: node for node in quantized.graph.node for output in node.output}
     nodes = {node.name: node for node in quantized.graph.node}
-    plain_values = _initializers(plain)
+    plain_values = constants_of(plain.graph)
     scales: Scales = {}
     for node in plain.graph.node:
         twin = nodes.get(node.name)
@@ -83,8 +85,10 @@ def apply_scales(plain: onnx.ModelProto, scales: Scales) -> onnx.ModelProto:
     """
     from onnx import helper, numpy_helper
 
+    from canet_ros.model.onnx_graph import constants_of, set_nodes
+
     graph = plain.graph
-    values = _initializers(plain)
+    values = constants_of(graph)
     nodes = {node.name: node for node in graph.node}
     added: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]] = {}
     for key, numbers in _behind_concatenations(graph, scales).items():
@@ -108,12 +112,8 @@ def apply_scales(plain: onnx.ModelProto, scales: Scales) -> onnx.ModelProto:
             pieces = _activation(tensor, numbers, kind, out)
         node.input[place] = out
         added.setdefault(out, pieces)
-    _insert(graph, [node for new, _ in added.values() for node in new])
     graph.initializer.extend(value for _, new in added.values() for value in new)
-    used = {tensor for node in graph.node for tensor in node.input}
-    kept = [value for value in graph.initializer if value.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    set_nodes(graph, _inserted(graph, [node for new, _ in added.values() for node in new]))
     return helper.make_model(
         graph, opset_imports=list(plain.opset_import), ir_version=plain.ir_version, producer_name="canet_ros"
     )
@@ -183,16 +183,6 @@ def _behind_concatenations(graph: onnx.GraphProto, scales: Scales) -> Scales:
     return moved
 
 
-def _initializers(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    from onnx import numpy_helper
-
-    values = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return values
-
-
 def _weight(
     weight: NDArray[np.float32], scale: NDArray[np.float32], op_type: str, out: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -234,8 +224,8 @@ def _activation(
     return nodes, [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
 
 
-def _insert(graph: onnx.GraphProto, added: list[onnx.NodeProto]) -> None:
-    """Put nodes where what they read has been made: a graph's nodes are in order."""
+def _inserted(graph: onnx.GraphProto, added: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The graph's nodes with others where what they read has been made: a graph's nodes are in order."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in added:
         readers.setdefault(node.input[0], []).append(node)
@@ -250,9 +240,8 @@ def _insert(graph: onnx.GraphProto, added: list[onnx.NodeProto]) -> None:
     for tensor in list(readers):
         if tensor not in made:  # the graph's inputs, and weights
             place(tensor)
-    for node in list(graph.node):
+    for node in graph.node:
         ordered.append(node)
         for output in node.output:
             place(output)
-    del graph.node[:]
-    graph.node.extend(ordered)
+    return ordered

