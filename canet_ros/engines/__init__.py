@@ -26,7 +26,7 @@ def create_engine(request: EngineRequest) -> Engine:
     tried first and why it did not start.
 
     Raises:
-        EngineError: none that was asked for starts; the message says why, in one line.
+        EngineError: no requested engine starts; the message gives the reason in one line.
         ModelError: the model is broken.
     """
     if request.engine not in ("auto", *ENGINES):
@@ -105,7 +105,7 @@ def _build(request: EngineRequest, spec: ModelSpec) -> Engine:
     except (EngineError, ModelError):
         raise
     except ModuleNotFoundError as error:
-        raise EngineError(f"engine {name}: {error}") from error  # it says what to install
+        raise EngineError(f"engine {name}: {error}") from error  # the message names the package to install
     except (Exception, SystemExit) as error:  # a package, a driver or a disk can throw anything
         size = "" if spec.onnx is None else f" with {spec.name} at {'x'.join(map(str, request.resolution))}"
         raise EngineError(f"engine {name} does not start{size}: {in_one_line(error)}") from error

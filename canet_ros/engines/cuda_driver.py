@@ -35,7 +35,7 @@ class Cuda:
             ) from error
         try:
             self.call("cuInit", 0)
-        except Exception as error:  # also where there is no driver at all
+        except Exception as error:  # also without any driver
             raise EngineError(f"CUDA's driver does not start: {in_one_line(error)}") from error
         count = self.call("cuDeviceGetCount")
         if index >= count:
@@ -78,7 +78,7 @@ class Cuda:
 
 @dataclass
 class Buffers:
-    """Streams and memory, given back in the opposite order."""
+    """Streams and memory, released in reverse order."""
 
     cuda: Cuda
     _ends: list[tuple[str, Any]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Buffers:
         return int(address)
 
     def on_host(self, size: int) -> NDArray[np.uint8]:
-        """Pinned, so that copies run beside the CPU."""
+        """Pinned memory, so that copies overlap with the CPU."""
         address = int(self.cuda.call("cuMemHostAlloc", size, 0))
         self.at_end("cuMemFreeHost", address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine is, and what a user may ask of one."""
+"""The engine protocol, and the request for an engine."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Run = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What a user asks for; ``auto`` leaves a choice to the engine.
+    """A requested engine; ``auto`` leaves a choice to the engine.
 
     Attributes:
         folder: the model's folder.
         resolution: (width, height) of the network's input.
         engine, device, precision: as the node's parameters of the same names.
-        max_batch: images per call that a GPU prepares for; more are possible and slow the first time.
-        streams: calls that will go on at the same time, for most images a second: an engine on a CPU that can gives
-            each a core of its own. 0: one call at a time, on all cores, for the shortest time of each.
-        prebuilt_only: whether TensorRT is refused where no plan was built ahead; by $CANET_ROS_TENSORRT=prebuilt.
+        max_batch: images per call that a GPU prepares for; more are possible, and slow the first time.
+        streams: concurrent calls, for throughput: an engine on a CPU may give each a core of its own. 0: one call at a
+            time, on all cores, for latency.
+        prebuilt_only: refuse TensorRT where no plan has been built; set by $CANET_ROS_TENSORRT=prebuilt.
     """
 
     folder: Path
@@ -72,20 +72,20 @@ class Engine(Protocol):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host ran out of memory, in the words of PyTorch, CUDA, ONNX Runtime or Python."""
+    """Whether a device or the host ran out of memory, by the messages of PyTorch, CUDA, ONNX Runtime and Python."""
     text = f"{type(error).__name__} {error}".lower()
     words = ("outofmemory", "out of memory", "out_of_memory", "failed to allocate", "bad_alloc")
     return isinstance(error, MemoryError) or any(word in text for word in words)
 
 
 def warm_up(run: Run, resolution: Resolution, max_batch: int) -> tuple[int, tuple[str, ...]]:
-    """Let an engine prepare for every number of images up to ``max_batch``, as far as the device's memory goes.
+    """Run an engine with every batch size up to ``max_batch``, as far as the device's memory allows.
 
     Returns:
-        How many images go at once, and a sentence if that is fewer than wanted.
+        The largest batch size, and a fallback reason if it is smaller than requested.
 
     Raises:
-        EngineError: not even one image fits, or the results are none.
+        EngineError: not even one image fits, or the engine returns invalid results.
     """
     width, height = resolution
     for batch in range(1, max_batch + 1):
@@ -102,11 +102,11 @@ def warm_up(run: Run, resolution: Resolution, max_batch: int) -> tuple[int, tupl
 
 
 def require_result(result: Any, images: NDArray[np.uint8]) -> None:
-    """Refuse what cannot be the class ids and the confidence of images (B, h, w, 3).
+    """Check that a result can be class ids and confidence of images (B, h, w, 3).
 
     Raises:
         EngineError: a plane of another type or shape, or a confidence of 0: the most probable class has at least 1/255,
-            and numbers that are none (NaN) come out as 0.
+            and NaN comes out as 0.
     """
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise EngineError(f"returned {type(result).__name__}, expected mask and confidence")

@@ -49,7 +49,7 @@ class TensorRtEngine:
         self.fallback_reasons += (*remarks, *self._execution.remarks)
 
     def _started(self, request: EngineRequest, target: Target, cuda: Cuda) -> bool:
-        """Whether plan and memory are there; not where they do not fit into the GPU's memory, but fewer images may."""
+        """Whether the engine started; False if this batch size exceeds the GPU's memory, and a smaller one may fit."""
         log = log_of(self._trt)
         try:
             for _ in range(2):

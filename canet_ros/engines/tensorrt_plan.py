@@ -144,7 +144,7 @@ def _use_dla(trt: Any, config: Any, network: Any, core: int) -> None:
 
 
 def plan_file(trt: Any, log: Any, request: EngineRequest, target: Target, cuda: Cuda) -> Path:
-    """The plan in the cache, built if it is not there; raises as ``build_plan``, and EngineError as ``require_own``.
+    """The plan in the cache, built if missing; raises as ``build_plan``, and EngineError as ``require_own``.
 
     A plan holds code for the GPU and is loaded without a check, so that it comes from our own cache alone.
     """
@@ -170,7 +170,7 @@ def plan_file(trt: Any, log: Any, request: EngineRequest, target: Target, cuda: 
 
 
 def require_own(plan: Path) -> None:
-    """Refuse a plan that somebody else may have written.
+    """Refuse a plan that another user may have written.
 
     Raises:
         EngineError: its file or folder belongs to another user than this one or root, or everyone can write it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files derived from a model: built once, whole or not at all, whoever asks first."""
+"""Cache of files derived from a model: built once across processes, and written atomically."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOCK_POLL_S = 0.05
 
 @dataclass
 class _Substitute:
-    """Where files go while the cache cannot be written, and the sentences that say so."""
+    """Temporary folders that replace a cache that cannot be written, and the remarks about it."""
 
     remarks: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
@@ -52,10 +52,10 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def substituted() -> Iterator[list[str]]:
-    """Inside, what the cache cannot take goes into a temporary folder, which is removed at the end.
+    """Fall back to a temporary folder, removed at the end, while the cache cannot be written.
 
     Yields:
-        Sentences that say what could not be kept and why; filled as it happens.
+        Remarks that name what could not be cached and why; filled as it happens.
     """
     substitute = _Substitute()
     token = _substitute.set(substitute)
@@ -70,11 +70,11 @@ def substituted() -> Iterator[list[str]]:
 def derived_file(name: str, build: Callable[[Path], None], anew: bool = False) -> Path:
     """The file ``name`` of the cache; ``build`` writes it to the path it is given if it is missing or broken.
 
-    Processes that ask at the same time wait for the one that builds. A file counts only with its checksum beside it,
-    which is written last: what a crash or a full disk left behind is built again.
+    Concurrent processes wait for the one that builds. A file is valid only with its checksum file, which is written
+    last: what a crash or a full disk leaves behind is built again.
 
     Args:
-        anew: build it in any case, and in the cache or not at all.
+        anew: always build it, and only in the cache.
 
     Raises:
         OSError: the cache cannot be written, and ``substituted`` is not in force or finds no place either.
@@ -99,7 +99,7 @@ def forget_derived_file(path: Path) -> None:
 
 
 def derived_file_there(name: str) -> Path | None:
-    """The file ``name`` of the cache, if it is there and whole."""
+    """The file ``name`` of the cache, if it exists and is valid."""
     with contextlib.suppress(OSError):
         if is_complete(path := cache_folder() / name):
             return path
@@ -107,10 +107,10 @@ def derived_file_there(name: str) -> Path | None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a derived file is there and is what was written."""
+    """Whether a derived file exists and matches its checksum."""
     try:
         return checksum(path) == sha256(path)
-    except (OSError, ValueError):  # not there, not a file, not to be read, not ASCII
+    except (OSError, ValueError):  # missing, a folder, unreadable, or not ASCII
         return False
 
 
@@ -124,7 +124,7 @@ def locked(path: Path) -> Iterator[None]:
     """Keep other processes from building the same file of the cache meanwhile.
 
     Raises:
-        OSError: there is no place for the lock, or another process has held it for ``LOCK_TIMEOUT_S``.
+        OSError: the lock file cannot be created, or another process has held it for ``LOCK_TIMEOUT_S``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as file:
@@ -144,7 +144,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _substitute_file(substitute: _Substitute, name: str, build: Callable[[Path], None], why: OSError) -> Path:
-    """A file outside of the cache, in the first place that has room; raises ``why`` where there is none."""
+    """A file outside of the cache, in the first folder with room; raises ``why`` if there is none."""
     for folder in substitute.folders:
         if is_complete(folder / name):
             return folder / name
@@ -170,7 +170,7 @@ def _substitute_file(substitute: _Substitute, name: str, build: Callable[[Path],
 
 def _write(path: Path, build: Callable[[Path], None]) -> None:
     prefix = f"building-{path.name}-"
-    # Left by processes that were ended; whoever builds this file has its lock. Eight: as many as tempfile adds.
+    # Leftovers of killed processes; the builder of this file holds its lock. tempfile adds eight characters.
     for left in path.parent.glob(f"{glob.escape(prefix)}????????"):
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
@@ -182,7 +182,7 @@ def _write(path: Path, build: Callable[[Path], None]) -> None:
         for source, target in ((new, path), (checksum, _checksum_file(path))):
             with source.open("rb") as file:
                 os.fsync(file.fileno())
-            if target.is_dir():  # whoever put it there: the place is ours
+            if target.is_dir():  # the cache owns this path
                 shutil.rmtree(target)
             os.replace(source, target)
 

@@ -80,7 +80,7 @@ def load_class_table(name_or_path: str) -> ClassTable:
     """The class table of a shipped data set (``camvid``), or of a YAML file.
 
     Raises:
-        ValueError: there is no such table, or the file is not one.
+        ValueError: no such table exists, or the file is not a class table.
     """
     shipped = resources.files("canet_ros") / "classes"
     known = sorted(entry.name[: -len(".yaml")] for entry in shipped.iterdir() if entry.name.endswith(".yaml"))

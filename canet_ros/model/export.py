@@ -67,7 +67,7 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
 
 
 def network_file(folder: Path) -> Path:
-    """``network.onnx`` of a model; where its folder has none for these weights, one that PyTorch writes to the cache.
+    """``network.onnx`` of a model; if its folder has none for these weights, PyTorch writes one to the cache.
 
     Raises:
         ModelError: the model is broken, or needs PyTorch, which is missing.

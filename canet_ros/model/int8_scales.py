@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What int8 needs beside the weights, in the model's folder: small, made once at release, for any resolution.
+"""Scales for int8 in the model's folder: small, made once per release, for any resolution.
 
 ``int8.safetensors`` holds the scales of weights and activations and the corrected biases that calibration found, each
 under the name of the node of the exported graph that uses it. Nodes are named after the network's modules, whatever the
@@ -23,14 +23,14 @@ from canet_ros.model.model_folder import INT8_FILE, weights_file
 if TYPE_CHECKING:  # onnx belongs to an extra
     import onnx
 
-# Numbers are symmetric, so that a scale is all there is to say: one, or one a channel.
+# Quantisation is symmetric, so a scale (one, or one per channel) is sufficient.
 SIGNED, UNSIGNED, WEIGHT, BIAS = "int8", "uint8", "weight", "bias"
 
 Scales = dict[str, NDArray[np.float32]]
 
 
 class ScalesError(ValueError):
-    """Scales that do not fit a graph or a model; the message says why."""
+    """Scales that do not fit a graph or a model; the message gives the reason."""
 
 
 def extract_scales(plain: onnx.ModelProto, quantized: onnx.ModelProto) -> Scales:
@@ -144,7 +144,7 @@ def load_scales(folder: Path) -> Scales | None:
     """The scales in a model's folder; None if it has none.
 
     Raises:
-        ScalesError: the file is broken, or of other weights than lie beside it.
+        ScalesError: the file is broken, or belongs to other weights.
     """
     if not has_scales(folder):
         return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model is a folder: ``model.yaml`` says what it is, ``weights.safetensors`` holds the state dict.
+"""A model is a folder: ``model.yaml`` describes it, ``weights.safetensors`` holds the state dict.
 
-With ``network: onnx`` it is somebody else's network, and ``model.onnx`` holds graph and weights.
+With ``network: onnx`` the network is imported, and ``model.onnx`` holds graph and weights.
 Loading never executes anything from the files, and every tensor's name and shape is checked.
 """
 
@@ -42,7 +42,7 @@ NETWORK_FILE = "network.onnx"
 INT8_FILE = "int8.safetensors"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Of ModelSpec; whatever else there is, a new field too, takes part in ``graph_hash``.
+# Fields of ModelSpec that are not part of ``graph_hash``; any other field, also a new one, is.
 _OUTSIDE_THE_GRAPH = (
     *("name", "classes", "resolution", "training", "metrics", "familiar", "weights_sha256"),
     "hidden_channels",  # the weights have them in their shapes
@@ -74,10 +74,10 @@ class ModelSpec:
         training: where the weights come from: data, licence, command line.
         metrics: measured figures.
         temperature: what the logits are divided by before the softmax, so that confidences are true.
-        weights_sha256: of the file of the weights, hex; empty: not said, and not checked.
-        familiar: (lowest, highest) of each figure of ``ood_monitor`` on roads that the model knows; empty: unknown.
+        weights_sha256: of the weights' file, hex; empty: not checked.
+        familiar: (lowest, highest) of each figure of ``ood_monitor`` on in-distribution images; empty: unknown.
         hidden_channels: of the backbone's blocks, by number, that have fewer than the paper gives them.
-        onnx: of a network that is not ours; its architecture is called onnx, and what says more of ours is empty.
+        onnx: of an imported ONNX network; its architecture is ``onnx``, and the fields of our architectures are empty.
     """
 
     name: str
@@ -140,7 +140,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     """The folder of a model given by its name under models/ or by its path.
 
     Raises:
-        ModelError: there is no such model; the message lists those there are.
+        ModelError: no such model exists; the message lists the available ones.
     """
     as_path = Path(name_or_path).expanduser()
     if (as_path / SPEC_FILE).is_file():
@@ -324,7 +324,7 @@ def _mapping(raw: Mapping[str, Any], entry: str) -> Mapping[str, Any]:
 
 
 def weights_file(folder: Path) -> Path:
-    """Where a model's weights lie, for the most part: an ONNX network may have more of them beside its file."""
+    """The main file of a model's weights; an ONNX network may have further ones next to it."""
     own = folder / MODEL_FILE
     return own if own.is_file() else folder / WEIGHTS_FILE
 

@@ -95,7 +95,7 @@ def _name_weights(graph: Any) -> None:
 
 def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor], path: Path, **options: Any) -> None:
     """Write a module as ONNX; ``inputs`` by name, ``options`` as torch.onnx.export has them."""
-    # torch.export's exporter takes more packages and PyTorch 2.5; where there is a choice, take the older one.
+    # The exporter of torch.export requires more packages and PyTorch 2.5; prefer the older one.
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False
     with warnings.catch_warnings(), torch.inference_mode():

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``network.onnx`` of a model's folder: the network from normalised RGB images to coarse logits, without PyTorch.
 
-The file holds the graph alone, free in batch, height and width, with batch norms as nodes. Weights are external data:
-they lie in ``weights.safetensors`` beside it, where other tools find them by offset. This module reads them by name, so
-that no path or offset of the file is ever followed. Nodes are named after the network's modules; int8 scales refer to
-those names.
+The file holds the graph alone, free in batch, height and width, with batch norms as nodes. Weights are external data
+in ``weights.safetensors`` next to it, where other tools find them by offset. This module reads them by name, and
+follows no path or offset of the file. Nodes are named after the network's modules; int8 scales refer to these names.
 """
 
 from __future__ import annotations
@@ -58,10 +57,10 @@ def _require_weights(folder: Path, spec: ModelSpec) -> str:
 
 
 def is_current(path: Path, folder: Path, spec: ModelSpec) -> bool:
-    """Whether there is a network file that was written for the model as it is now.
+    """Whether a network file exists that was written for the model in its present state.
 
     Raises:
-        ModelError: the file is there and broken.
+        ModelError: the file exists and is broken.
     """
     return path.is_file() and _metadata(_read(path)).get(_IDENTITY) == identity(folder, spec)
 
@@ -96,7 +95,7 @@ def load_network_file(path: Path, folder: Path, spec: ModelSpec, resolution: Res
         nodes, values = _with_weights(model.graph, weights)
     except ModelError:
         raise
-    except Exception as error:  # onnx raises what it pleases about a graph that is none
+    except Exception as error:  # onnx raises many kinds for an invalid graph
         raise ModelError(
             f"{path} is not a network of this package ({' '.join(str(error).split())[:300]})"
         ) from error

@@ -45,7 +45,7 @@ def pixel_offset(spec: ModelSpec) -> NDArray[np.float32]:
 
 
 def fold_normalisation(node: Any, values: Values, spec: ModelSpec) -> None:
-    """Let a convolution over normalised RGB take BGR pixels less their rounded mean: there is less to compute."""
+    """Let a convolution over normalised RGB take BGR pixels less their rounded mean, which computes less."""
     std = 255 * np.array(spec.std[::-1], np.float32)
     offset = (255 * np.array(spec.mean[::-1], np.float32) - pixel_offset(spec)) / std
     weight = values[node.input[1]][:, ::-1]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the graph of a network that is not ours says about its input and its output, whatever values an image gives.
+"""What the graph of an imported ONNX network determines about its input and output, independent of any image.
 
-Values of one image decide nothing that the graph decides: a saturated Sigmoid gives 0 and 1 alone, logits may happen to
-be whole numbers, and a network may see few of its classes.
+The graph takes precedence over the values of a test image: a saturated Sigmoid gives 0 and 1 alone, logits may happen
+to be integers, and an image may show few of the classes.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Kind(Enum):
 
 
 class OutputEvidence(NamedTuple):
-    """What the graph says about an output.
+    """What the graph determines about an output.
 
     Attributes:
-        kind: what the numbers are; ``Kind.UNKNOWN`` where operators do not tell.
-        classes: how many classes the ids are chosen from, or the Softmax goes over; None where the graph does not tell.
+        kind: what the numbers are; ``Kind.UNKNOWN`` if the operators do not determine it.
+        classes: number of classes that the ids are chosen from, or that the Softmax covers; None: not determined.
     """
 
     kind: Kind
@@ -48,7 +48,7 @@ _UNKNOWN = OutputEvidence(Kind.UNKNOWN)
 _CONVOLUTIONS = operators("Conv ConvInteger ConvTranspose QLinearConv")
 _ARITHMETIC = operators("Add Div Mul Sub")
 _ROUNDING = operators("Ceil Floor Round")
-# What operators give, whatever they read.
+# Operators whose output kind does not depend on their input.
 _KINDS = {
     **dict.fromkeys(operators("Softmax Sigmoid HardSigmoid Hardmax"), Kind.PROBABILITIES),
     **dict.fromkeys(
@@ -157,7 +157,7 @@ class GraphEvidence:
         return OutputEvidence(kind)
 
     def output_layout(self, name: str) -> str | None:
-        """NCHW or NHWC, by the convolution that made the channels; None where the graph does not tell."""
+        """NCHW or NHWC, by the convolution that made the channels; None: not determined."""
         permutations = []
         while (node := self._producers.get(name)) is not None and node.op_type not in _CONVOLUTIONS:
             if node.op_type == "Transpose":
@@ -173,7 +173,7 @@ class GraphEvidence:
         return {1: "NCHW", 3: "NHWC"}.get(axis)
 
     def input_layout(self, name: str) -> str | None:
-        """NCHW or NHWC, by the convolution that takes the channels; None where the graph does not tell."""
+        """NCHW or NHWC, by the convolution that takes the channels; None: not determined."""
         nodes = self._from_input(name)
         if not nodes or nodes[-1].op_type not in _CONVOLUTIONS:
             return None
@@ -229,7 +229,7 @@ class GraphEvidence:
 
 
 def _count(*ids: NDArray[Any] | None) -> int | None:
-    """How many classes there are where the highest id is one of these."""
+    """Number of classes, given the possible ids."""
     highest = max(
         (float(values.max()) for values in ids if values is not None and values.size), default=np.nan
     )

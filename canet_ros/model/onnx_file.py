@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads an ONNX network from elsewhere, and refuses by name what engines cannot run or must not touch."""
+"""Reads an ONNX network to import, and refuses by name what engines cannot run or must not touch."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def read_onnx(path: Path) -> Any:
         _repair(model)
         onnx.checker.check_model(model)
         return onnx.inliner.inline_local_functions(model) if model.functions else model
-    except Exception as error:  # the checker's, and whatever a broken file leads to
+    except Exception as error:  # the checker's, and others for broken files
         raise ModelError(f"{path} is not valid ONNX: {' '.join(str(error).split())}") from error
 
 
 def opset_of(model: Any) -> int:
-    """Version of ONNX's own operators; 0 where the file names none."""
+    """Version of ONNX's own operators; 0 if the file names none."""
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 def _repair(model: Any) -> None:
-    """Mend what converters leave and ONNX Runtime takes, and the checker would refuse."""
+    """Repair what converters leave behind: ONNX Runtime accepts it, the checker would not."""
     graph = model.graph
     if 0 < model.ir_version < 4:
         model.ir_version = 4  # from here on weights need not be inputs too
@@ -72,7 +72,7 @@ def _repair(model: Any) -> None:
             for _ in range(4):
                 shape.dim.add()
         for dim in shape.dim:
-            if dim.dim_value <= 0:  # PaddlePaddle's word for any
+            if dim.dim_value <= 0:  # PaddlePaddle writes -1 for a free size
                 dim.ClearField("dim_value")
     producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     before = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find out how a network that is not ours takes images and gives classes: from its graph, and from one image."""
+"""Determines how an ONNX network takes images and gives classes, from its graph and from one image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from canet_ros.opencv import bring_to_size
 
 @dataclass(frozen=True)
 class Answers:
-    """What the user said of the network; None where it is to be found out. As ``OnnxInterface`` has them."""
+    """What the user specified about the network, as in ``OnnxInterface``; None: to be determined."""
 
     input: str | None = None
     input_layout: str | None = None
@@ -50,12 +50,12 @@ def find_interface(
     """The interface and the resolution (width, height) of a graph (onnx.ModelProto).
 
     Args:
-        classes: how many; None if nobody said.
+        classes: number of classes; None: not specified.
         image: (H, W, 3) BGR uint8 of any size, to try the network on.
 
     Raises:
         ModelError: it takes or gives something else than images and classes, or does not run.
-        ValueError: the graph leaves something open; the message names all options that say it.
+        ValueError: the graph leaves something open; the message names all options that specify it.
     """
     values, results = graph_inputs(network), list(network.graph.output)
     if not values or not all(value.type.HasField("tensor_type") for value in (*values, *results)):
@@ -139,12 +139,12 @@ def _input_shape(
 def _evidence(network: Any) -> GraphEvidence:
     try:
         return GraphEvidence(onnx.shape_inference.infer_shapes(network))
-    except Exception:  # what stops the inference of shapes may still run
+    except Exception:  # a graph whose shapes cannot be inferred may still run
         return GraphEvidence(network)
 
 
 def _one(values: Sequence[Any], name: str | None, what: str, missing: list[str]) -> Any | None:
-    """The value that was asked for, or the only one."""
+    """The requested value, or the only one."""
     names = ", ".join(value.name for value in values)
     if name is None and len(values) == 1:
         return values[0]
@@ -240,7 +240,7 @@ def _with_output(
     found: NDArray[np.float32],
     floats: bool,
 ) -> OnnxInterface:
-    """The interface, completed by what the graph says about its output and, where it does not, by what came out."""
+    """The interface, completed by what the graph and, where it leaves it open, the result determine."""
     if np.isnan(found).any():
         raise ModelError(
             f"the output {interface.output!r} is not a number (NaN) on the image: are scale, mean and std right?"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a network that is not ours takes images and gives classes: what model.yaml says where ``network: onnx``."""
+"""How an imported ONNX network takes images and gives classes: entries of model.yaml with ``network: onnx``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTPUTS = ("mask", "confidence")
 
 @dataclass(frozen=True)
 class OnnxInterface:
-    """What is between pixels and the graph of ``model.onnx``, and between that and classes.
+    """What lies between pixels and the graph of ``model.onnx``, and between that and classes.
 
     Attributes:
         input, output: names of the graph's tensors.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that is not ours between our own ends, in one graph: uint8 images in, class ids and confidence out.
+"""An imported ONNX network as a deployment graph: uint8 images in, class ids and confidence out.
 
-The ends are ONNX operators of the model's own opset, written here node by node: composing takes no PyTorch, and the
-result is what every engine reads. Logits go to full size with all their classes (``ClassesAtFullSize``, which takes
-only the best few of each cell there, holds for trained networks; of others we know nothing).
+Pre- and post-processing are ONNX operators of the model's own opset, written here node by node without PyTorch. Logits
+are upsampled with all their classes: ``ClassesAtFullSize``, which takes only the best few of each cell, is verified
+for our own networks alone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from canet_ros.model.onnx_graph import Nodes, live_nodes, names_read, subgraphs
 from canet_ros.model.onnx_interface import INPUT, OUTPUTS, OnnxInterface
 from canet_ros.model.onnx_runner import onnx_runner
 
-_NETWORK = "network/"  # before every name of the user's graph, so that none is one of ours
-UNKNOWN_CLASS = 255  # where a network gives an id that its class table does not have
+_NETWORK = "network/"  # prefix of every name of the imported graph, so that none collides with ours
+UNKNOWN_CLASS = 255  # for ids that the class table does not have
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
@@ -81,7 +81,7 @@ def pixels_to_logits(network: Any, interface: OnnxInterface, classes: int, resol
 
 
 def pixels_to_output(network: Any, interface: OnnxInterface, resolution: Resolution) -> Any:
-    """The graph up to whatever the network gives, as float32."""
+    """The graph up to the network's output, as float32."""
     graph = _Graph(network, interface, resolution)
     output = graph.add("Cast", graph.output, to=TensorProto.FLOAT)
     return graph.model({"output": output}, TensorProto.FLOAT, None)
@@ -289,7 +289,7 @@ def _classes_at_full_size(
             below = add("Div", below, np.array(temperature, np.float32))
         share = add("Reciprocal", add.reduce("ReduceSum", add("Exp", below), keepdims=0))
     share = add("Add", add("Mul", share, np.array(255, np.float32)), np.array(0.5, np.float32))
-    # Not 0, which says that a number is none.
+    # Not 0, which marks NaN.
     share = add("Clip", share, np.array(1, np.float32), np.array(255, np.float32))
     return mask, add("Cast", share, to=TensorProto.UINT8)
 

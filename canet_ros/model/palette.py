@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class colours that colour-blind people can tell apart too."""
+"""Class colours that colour-blind people can distinguish."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recolored(classes: ClassTable, palette: str) -> ClassTable:
             with normal sight, protanopia and deuteranopia alike, each as near as can be to the class's own.
 
     Raises:
-        ValueError: there is no such palette.
+        ValueError: no such palette exists.
     """
     if palette not in PALETTES:
         raise ValueError(f"unknown palette {palette!r}: choose one of {', '.join(PALETTES)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that came from somebody else, read with a bound on memory and time. Nothing in them is executed."""
+"""Reads untrusted files with bounded memory and time. Nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def require_file(path: Path, max_bytes: int) -> int:
     """Size of a file in bytes; a link is followed.
 
     Raises:
-        OSError: it is not there.
+        OSError: it does not exist.
         ValueError: it is a folder, a pipe or a device, or larger than ``max_bytes``.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     if status.st_size > max_bytes:
         raise ValueError(f"it has {status.st_size} bytes, expected at most {max_bytes}")
     return status.st_size
@@ -33,7 +33,7 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no YAML, names a type, is too large, too deep, or stands for too many values by its aliases.
+        ValueError: it is not YAML, names a type, is too large, too deep, or expands to too many values by its aliases.
     """
     require_file(path, MAX_YAML_BYTES)
     try:
@@ -48,7 +48,7 @@ def read_yaml(path: Path) -> Any:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{error.problem or error.context or 'no YAML'}") from error
     except UnicodeDecodeError as error:
-        raise ValueError("it is no UTF-8 text") from error
+        raise ValueError("it is not UTF-8 text") from error
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except (
@@ -58,7 +58,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _count_values(node: yaml.Node | None, known: dict[int, int], above: set[int]) -> int:
-    """Values that a node stands for, those behind aliases each time anew; an alias is the same node again."""
+    """Number of values that a node expands to; an alias is the same node again."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
     if id(node) in above:

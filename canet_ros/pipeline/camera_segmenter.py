@@ -24,8 +24,8 @@ from canet_ros.pipeline.segmenter import Segmenter
 class CameraShapedSegmenter(Segmenter):
     """A segmenter whose resolution and engine follow from the shape of the first image that it gets.
 
-    Until then ``engine`` says so and ``resolution`` is the model's own. An image of another shape gets an engine of
-    its own, which takes seconds: who cannot wait asks ``shape_problem`` first.
+    Until then ``engine`` is a placeholder and ``resolution`` is the model's own. An image of another shape gets its
+    own engine, which takes seconds; ``shape_problem`` tells in advance.
 
     Args:
         build: makes the engine for a resolution; raises as ``load``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network's input in the camera's shape: a squeezed image costs accuracy, more on wider cameras."""
+"""Input resolutions in the camera's aspect ratio: a squeezed image costs accuracy, more on wider cameras."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def squeeze(resolution: Resolution, size: Resolution) -> float:
 
 @functools.lru_cache(maxsize=64)
 def squeeze_warning(resolution: Resolution, size: Resolution) -> str:
-    """What to say of images that are squeezed by more than 10 %, with what would fit; empty: they are not."""
+    """Warning about images that are squeezed by more than 10 %, with a resolution that fits; empty: they are not."""
     if squeeze(resolution, size) <= TOLERATED_SQUEEZE:
         return ""
     fitting = camera_resolution(resolution, size)
     if squeeze(fitting, size) > TOLERATED_SQUEEZE or max(fitting) > MAX_SIDE:
-        return ""  # tiny, or a strip: nothing that could be asked for keeps its shape
+        return ""  # tiny, or a strip: no possible resolution keeps its shape
     return (
         f"images of {_text(size)} are squeezed into {_text(resolution)}, which costs accuracy: resolution "
         f"{_text(fitting)}, or 'camera', keeps their shape at the same cost"

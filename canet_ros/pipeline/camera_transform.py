@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network gets to see of a camera's image, and where its answer lies in it."""
+"""Crop and rotation between a camera's image and the network, and back."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class CameraTransform:
-    """How a camera is looked at; the default is: as it comes.
+    """Rotation, region and ignored pixels of a camera; the default is the identity.
 
     Attributes:
         rotation: degrees clockwise that bring the image upright: 0, 90, 180 or 270.
-        region: the only part that the network sees; None: all.
+        region: the part that the network sees; None: all.
         ignored: (H, W) uint8, scaled to the image: pixels that are not 0 get no class.
     """
 
@@ -65,11 +65,11 @@ class CameraTransform:
 
     @property
     def leaves_unlabelled(self) -> bool:
-        """Whether results hold pixels without a class: those that the network does not see, or that are ignored."""
+        """Whether results have pixels without a class: outside of the region, or ignored."""
         return self.region is not None or self.ignored is not None
 
     def to_network(self, image: Pixels) -> Pixels:
-        """What the network sees of an image: the region, upright.
+        """The network's part of an image: the region, upright.
 
         Raises:
             ValueError: the image is too small for the region.
@@ -86,7 +86,7 @@ class CameraTransform:
         return round(size[0] * width / self.region.width), round(size[1] * height / self.region.height)
 
     def to_camera(self, found: Segmentation, size: Resolution, wanted: Resolution) -> Segmentation:
-        """The segmentation of what was seen, on the whole image.
+        """Place the segmentation of the network's part on the whole image.
 
         Args:
             size: of the camera's image, (width, height).
@@ -108,7 +108,7 @@ class CameraTransform:
             return None
         return self._counted(size, resolution)
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - a view lives as long as the node is active
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - a transform lives as long as the node is active
     def _counted(self, size: Resolution, resolution: Resolution) -> NDArray[np.bool_]:
         assert self.ignored is not None
         return np.equal(resize_nearest(self.to_network(resize_nearest(self.ignored, size)), resolution), 0)
@@ -137,7 +137,7 @@ class CameraTransform:
 def read_camera_transforms(
     cameras: int, ignore_masks: Sequence[str], regions: Sequence[str], rotations: Sequence[int]
 ) -> list[CameraTransform]:
-    """One view for each camera; lists that are too short say nothing of the last cameras.
+    """One transform per camera; cameras without an entry get the default.
 
     Raises:
         ValueError: a list is too long, a value is wrong, or a mask cannot be read.

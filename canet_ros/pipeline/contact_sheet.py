@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images, overlays and truth of a run on one page."""
+"""Images, overlays and ground truth of a run on one page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FONT = cv2.FONT_HERSHEY_DUPLEX
 
 @dataclass(frozen=True)
 class SheetRow:
-    """Images (H, W, 3) BGR uint8 from left to right, one for each column, and what is written on the first."""
+    """Images (H, W, 3) BGR uint8 from left to right, one for each column, and the caption on the first."""
 
     caption: str
     images: Sequence[Pixels]
@@ -34,7 +34,7 @@ def contact_sheet(
     """A page (H, W, 3) BGR uint8: title, column headings, rows of images, and the classes with their colours.
 
     Raises:
-        ValueError: there are no rows, or a row has another number of images than there are columns.
+        ValueError: no rows, or a row whose number of images is not that of the columns.
     """
     if not rows or any(len(row.images) != len(columns) for row in rows):
         raise ValueError(f"a contact sheet needs rows of {len(columns)} images")

@@ -31,8 +31,8 @@ class ImageSource:
     """What an input holds.
 
     Attributes:
-        count: how many images, as far as the file says; for a progress bar.
-        rate_hz: frames per second of a video; 0 where there is no rate.
+        count: number of images according to the file; for a progress bar.
+        rate_hz: frames per second of a video; 0: unknown.
         images: read one by one.
     """
 
@@ -46,11 +46,11 @@ def open_images(path: Path, warn: Callable[[str], None], name: str = "") -> Imag
 
     Args:
         path: file or folder.
-        warn: told about each image that is skipped because it cannot be read, and of a video that ends early.
+        warn: called for each image that cannot be read, which is skipped, and for a video that ends early.
         name: of a file's images, instead of its own.
 
     Raises:
-        ValueError: there is nothing of the kind at the path.
+        ValueError: the path has no images.
     """
     files = find_files(path)
     if is_video(files[0]):
@@ -60,7 +60,7 @@ def open_images(path: Path, warn: Callable[[str], None], name: str = "") -> Imag
 
 def find_files(path: Path) -> list[Path]:
     """The file itself, or the images in a folder by name; raises as ``open_images``."""
-    if not path.exists() and not path.is_symlink():  # a link to nothing is told of when it is read
+    if not path.exists() and not path.is_symlink():  # a dangling link is reported when it is read
         raise ValueError(f"input {path} does not exist")
     if not path.is_dir():
         return [path]
@@ -78,7 +78,7 @@ def differences_from_file(files: Iterable[Path]) -> list[str]:
     for file in files:
         suffix = file.suffix.lower()
         if suffix in (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg"):
-            with contextlib.suppress(OSError), file.open("rb") as opened:  # told when it is read
+            with contextlib.suppress(OSError), file.open("rb") as opened:  # reported when it is read
                 data = opened.read(2**17 if suffix.startswith(".j") else -1)
                 several += [str(file)] * has_several_images(data)
                 turned += [str(file)] * (exif_orientation(data) != 1)
@@ -102,15 +102,15 @@ def in_short(names: Sequence[str], most: int = 3) -> str:
 
 
 def is_video(file: Path) -> bool:
-    """By its name: whatever is no image must be a video."""
+    """By its suffix: any file that is not an image is taken as a video."""
     return file.suffix.lower() not in IMAGE_SUFFIXES
 
 
 def distinct_names(files: Sequence[Path]) -> dict[Path, str]:
-    """Names of files for what is made of them, no two alike: as short as tells all of them apart.
+    """Distinct names for the outputs of files, as short as possible.
 
     Without suffix (``1``); with it (``1.png``); in the folder's name without (``front/1``) and with (``front/1.png``),
-    and so on upwards. A file that comes twice is there once. A video's frames are ``<name>_000000`` and so on.
+    and so on upwards. A file given twice is listed once. A video's frames are ``<name>_000000`` and so on.
     """
     by_place = {file.resolve(): file for file in files}
     depth = 1
@@ -144,7 +144,7 @@ def _read_files(files: list[Path], warn: Callable[[str], None], name: str) -> It
 def _open_video(path: Path, warn: Callable[[str], None], name: str) -> ImageSource:
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
-        raise ValueError(f"input {path} is no image or video that OpenCV can read")
+        raise ValueError(f"input {path} is not an image or video that OpenCV can read")
     count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def frames() -> Iterator[NamedImage]:
@@ -155,7 +155,7 @@ def _open_video(path: Path, warn: Callable[[str], None], name: str) -> ImageSour
                 break
             yield NamedImage(f"{name}_{index:06d}", np.asarray(image, np.uint8))
             index += 1
-        # Some containers only estimate how many there are.
+        # Some containers only estimate the number of frames.
         if index < max(1, 0.98 * count):
             warn(f"{path} ends after {index} frames of {count}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does an image look to the network like those it was trained for? Told by its confidences alone."""
+"""Out-of-distribution monitor: compares the confidences of images with those of the training domain."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Range = tuple[float, float]
 
 _SURE = 243  # of 255: 0.95
 _LEVELS = np.arange(256) / 255
-# How much more doubt (1 - figure) than on any image that was measured another road may raise. The upper third, where
-# poles, trees and house fronts are, differs most from road to road.
+# Factors on the largest doubt (1 - figure) of the measured images that other in-distribution roads may reach. The
+# upper third, with poles, trees and house fronts, differs most between roads.
 _MORE_DOUBT = {"mean": 1.1, "tenth": 1.25, "sure": 1.1, "upper": 3.0}
-# And how much less: one class all over, and sure of it.
+# And on the smallest: below it, one class covers the image with certainty.
 _LESS_DOUBT = 5.0
 _FRAMES = 10  # that are smoothed over
 
@@ -58,7 +58,7 @@ def figures(found: Segmentation, counted: NDArray[np.bool_] | None = None) -> di
 
 
 def in_distribution_range(images: Sequence[Mapping[str, float]]) -> dict[str, Range]:
-    """(lowest, highest) of each figure over images like those of training, wider by what other roads may differ."""
+    """(lowest, highest) of each figure over in-distribution images, with a margin for other roads."""
     ranges = {}
     for name, factor in _MORE_DOUBT.items():
         doubts = [1 - image[name] for image in images if image]
@@ -68,10 +68,10 @@ def in_distribution_range(images: Sequence[Mapping[str, float]]) -> dict[str, Ra
 
 
 class OodMonitor:
-    """Compares the figures of a camera's images, smoothed over some ten of them, with what a model is used to.
+    """Compares the figures of a camera's images, smoothed over about ten of them, with the model's range.
 
     Args:
-        known: (lowest, highest) of each figure; empty: nothing is compared.
+        known: (lowest, highest) of each figure; empty: the monitor is off.
     """
 
     def __init__(self, known: Mapping[str, Range]) -> None:
@@ -79,8 +79,8 @@ class OodMonitor:
         self._smoothed: dict[str, float] = {}
         self._frames = 0
 
-    def look(self, found: Segmentation, counted: NDArray[np.bool_] | None) -> None:
-        """Take in one segmentation; see ``figures``."""
+    def update(self, found: Segmentation, counted: NDArray[np.bool_] | None) -> None:
+        """Add a segmentation; see ``figures``."""
         if not self._known:
             return
         new = figures(found, counted)
@@ -91,11 +91,11 @@ class OodMonitor:
         self._smoothed = {name: (1 - share) * self._smoothed.get(name, 0) + share * new[name] for name in new}
 
     def values(self) -> dict[str, float]:
-        """The figures, smoothed; empty before the first image, or where nothing is compared."""
+        """The figures, smoothed; empty before the first image, or if the monitor is off."""
         return dict(self._smoothed)
 
     def problem(self) -> str:
-        """What is out of the range that the model knows, with the figure; empty: nothing, or too few images."""
+        """The figure that is out of range, as a warning; empty: none, or too few images."""
         smoothed = self._smoothed
         if self._frames < _FRAMES:
             return ""

@@ -24,7 +24,7 @@ from canet_ros.pipeline.visualization import color_lookup_table, overlay
 class Segmentation:
     """Of one image: class id per pixel and probability of that class (0..255), (H, W) uint8 each.
 
-    ``classes`` says what the ids stand for; a segmenter's results have it.
+    ``classes`` names the ids; a segmenter's results have it.
     """
 
     mask: NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Segmentation:
         """The class colours, with weight ``alpha`` of 0..1, over the image of the mask's size; (H, W, 3) BGR uint8.
 
         Raises:
-            ValueError: the image has another size, or there is no class table.
+            ValueError: the image has another size, or the class table is missing.
         """
         if self.classes is None or image.shape[:2] != self.mask.shape:
             raise ValueError(
@@ -74,7 +74,7 @@ class Segmentation:
 
 
 class _AtAnotherSize(Segmentation):
-    """Planes are made when somebody asks: few want the confidence."""
+    """Planes are computed on demand: few callers need the confidence."""
 
     _found: Segmentation
     _size: Resolution

@@ -72,7 +72,7 @@ class Segmenter:
 
         Raises:
             ModelError: the model is missing or broken.
-            EngineError: engine, device or precision cannot be had here.
+            EngineError: engine, device or precision is not available here.
             ValueError: the resolution is not one.
         """
         folder = find_model(model)
@@ -92,7 +92,7 @@ class Segmenter:
         return cls(spec, create_engine(request), size, folder, hash_before)
 
     def is_current(self) -> bool:
-        """Whether the model's folder still holds what was loaded; one that was trained anew in place does not.
+        """Whether the model's folder still holds what was loaded; retraining in place changes it.
 
         Raises:
             ModelError: what it holds now is broken.
@@ -105,10 +105,10 @@ class Segmenter:
         return f"{self.resolution[0]}x{self.resolution[1]}"
 
     def begin(self) -> None:
-        """Other cameras than before may come from now on."""
+        """Forget the shape of the cameras so far."""
 
     def shape_problem(self, image: NDArray[np.uint8]) -> str:
-        """Why an image cannot be segmented beside those so far; empty: it can."""
+        """Why an image cannot be segmented together with those so far; empty: it can."""
         return ""
 
     def __repr__(self) -> str:
@@ -161,7 +161,7 @@ class Segmenter:
         Raises:
             TypeError: an image is not an array.
             ValueError: an array is not (H, W, 3) or (H, W) uint8 with at least one pixel.
-            EngineError: the engine fails, or returns what can be no result; the message names it.
+            EngineError: the engine fails, or returns an invalid result; the message names it.
         """
         width, height = self.resolution
         batch = np.empty((len(images), height, width, 3), np.uint8)
@@ -185,7 +185,7 @@ class Segmenter:
         return results
 
     def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """What the engine returns, if it can be a result."""
+        """The engine's result, validated."""
         engine = f"engine {self.engine.name} on {self.engine.device}"
         try:
             result = self.engine.run(images)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image that comes with the model, and the mask that it must give: no engine is trusted before it has shown that.
+"""Self-test: a stored image and its mask, which every engine must reproduce before it is used.
 
-It catches what nobody sees in the figures: swapped channels, an image upside down, overflow, a broken driver, wrong
+It catches faults that metrics do not show: swapped channels, an image upside down, overflow, a broken driver, wrong
 scales of int8, weights that are not the model's.
 """
 
@@ -24,23 +24,23 @@ IMAGE_FILE = "selftest.png"
 MASK_FILE = "selftest_mask.png"
 # Share of the pixels that must agree with fp32 in PyTorch.
 AGREEMENT = 0.97
-# Right scales come to 0.965 to 0.993, swapped channels to 0.89 at most.
+# Correct scales reach 0.965 to 0.993, swapped channels to 0.89 at most.
 AGREEMENT_OF_INT8 = 0.95
 # 0.89 to 0.96 are right from 240x180 to 960x720, upside down comes to 0.51 at most.
 AGREEMENT_AT_OTHER_RESOLUTIONS = 0.80
-# Below this share of the model's own pixels a right engine's mask tells nothing: 0.62 to 0.66 at 96x64.
+# Below this share of the model's own pixels the mask of a correct engine is inconclusive: 0.62 to 0.66 at 96x64.
 LEAST_SHARE_OF_PIXELS = 0.2
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What came of it.
+    """The outcome.
 
     Attributes:
-        agreement: share of the pixels in which the mask is the stored one; None: it was not tried.
-        threshold: the least that passes.
+        agreement: share of the pixels with the stored class; None: not run.
+        threshold: the lowest agreement that passes.
         swapped: with red and blue exchanged before it, the engine agrees better: it exchanges them itself.
-        too_small: not tried, at so few pixels that a right engine cannot be told from a wrong one.
+        too_small: not run, because so few pixels are inconclusive.
     """
 
     agreement: float | None
@@ -54,7 +54,7 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """True also where there is nothing to compare with: see ``absent``."""
+        """True also without an image to compare with: see ``absent``."""
         return self.agreement is None or (self.agreement >= self.threshold and not self.swapped)
 
     def __str__(self) -> str:
@@ -94,14 +94,13 @@ def self_test(segmenter: Segmenter) -> SelfTest:
 
 
 def write_self_test(folder: Path, images: Sequence[Pixels]) -> SelfTest:
-    """Store the most telling of some images and the mask that fp32 in PyTorch gives of it; replaces what was there.
+    """Store the most discriminating image and its mask by fp32 in PyTorch; replaces an earlier one.
 
     Args:
         images: (H, W, 3) BGR; brought to the model's own resolution.
 
     Returns:
-        What the worst of the faults that are tried, channels swapped or the image upside down, comes to: it must not
-        pass.
+        The agreement of the worst simulated fault (channels swapped, or upside down), which must not pass.
 
     Raises:
         ModelError: the model is broken, or every image gives nearly the same mask with such a fault.

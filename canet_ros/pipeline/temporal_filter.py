@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks that do not flicker: a pixel changes its class when the new one is sure, or stays."""
+"""Temporal filter against flicker: a pixel changes its class when the new one is certain or persists."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from canet_ros.pipeline.segmentation import Segmentation
 
-# Of 255: a class of which the network is this sure is shown at once.
+# Of 255: a class of this confidence is shown at once.
 SURE = 150
-# Images further apart than this do not belong together.
+# Images further apart than this start a new sequence.
 LONGEST_GAP_NS = 500_000_000
-# An image in which more pixels than this have another class than shown is another scene.
+# An image in which more pixels than this change their class is a cut.
 CUT_SHARE = 0.4
 # Changes that cover a square of so many pixels at the network's resolution are something that moved, not flicker.
 MOVED_PX = 5
@@ -24,7 +24,7 @@ class TemporalFilter:
 
     A pixel shows the newest class if that is sure (``SURE``), was found in the image before too, or changes with
     an area around it (``MOVED_PX``); else it keeps the class and the confidence that it shows. So no change comes
-    later than one image after it. A cut, a stamp that goes back or jumps ahead, and another size begin anew.
+    later than one image after it. A cut, a stamp that goes back or jumps ahead, and another size restart the filter.
     """
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class TemporalFilter:
         self._stamp_ns = 0
 
     def forget(self) -> None:
-        """The next image is shown as it is."""
+        """Restart: the next image is shown as it is."""
         self._shown = None
 
     def __call__(self, found: Segmentation, stamp_ns: int) -> Segmentation:
-        """What is shown of an image of this stamp; images without a stamp all have 0."""
+        """Filter the segmentation of an image; images without a stamp all have 0."""
         shown, before = self._shown, self._before
         gap_ns, self._stamp_ns = stamp_ns - self._stamp_ns, stamp_ns
         self._shown = self._before = found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks for human eyes: colours, overlays, legends."""
+"""Visualization of masks: colours, overlays, legends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNKNOWN_COLOR = (0, 0, 0)
 
 
 def color_lookup_table(classes: ClassTable, order: str = "rgb") -> NDArray[np.uint8]:
-    """Colours by mask value, (256, 3) uint8; values that are no class are black. ``order`` is ``rgb`` or ``bgr``."""
+    """Colours by mask value, (256, 3) uint8; other values are black. ``order`` is ``rgb`` or ``bgr``."""
     table = np.empty((256, 3), np.uint8)
     table[:] = _UNKNOWN_COLOR
     table[: len(classes)] = classes.colors_rgb

@@ -227,7 +227,7 @@ class InferenceWorker:
         if segmentation is not None:
             camera_size = (job.pixels.shape[1], job.pixels.shape[0])
             counted = job.camera.transform.counted(camera_size, self._segmenter.resolution)
-            job.camera.ood_monitor.look(segmentation, counted)
+            job.camera.ood_monitor.update(segmentation, counted)
             if not live.steady:
                 job.camera.temporal_filter.forget()
         temporal_filter = job.camera.temporal_filter if live.steady else None

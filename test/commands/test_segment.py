@@ -176,7 +176,7 @@ def test_unreadable_inputs_are_one_line(
     for path, message in (
         ("absent", "does not exist"),
         ("empty", "no images"),
-        ("text.txt", "no image or video"),
+        ("text.txt", "not an image or video"),
     ):
         capsys.readouterr()
         assert segment(random_model, tmp_path / "out", tmp_path / path) == 1

@@ -44,33 +44,33 @@ def test_pixels_that_do_not_count_do_not_count() -> None:
 
 def test_a_warning_comes_with_some_frames_and_goes_by_itself() -> None:
     known = in_distribution_range([figures(mixed(low)) for low in (150, 160, 170)])
-    watch = OodMonitor(known)
+    monitor = OodMonitor(known)
     for _ in range(50):
-        watch.look(mixed(155), None)
-    assert watch.problem() == ""
-    watch.look(mixed(100), None)
-    assert watch.problem() == "", "one image is no reason"
+        monitor.update(mixed(155), None)
+    assert monitor.problem() == ""
+    monitor.update(mixed(100), None)
+    assert monitor.problem() == "", "one image is no reason"
     needed = 1
-    while not watch.problem():
-        watch.look(mixed(0), None)
+    while not monitor.problem():
+        monitor.update(mixed(0), None)
         needed += 1
     assert needed < 15
-    assert "mean confidence 0." in watch.problem()
+    assert "mean confidence 0." in monitor.problem()
     for _ in range(60):
-        watch.look(mixed(155), None)
-    assert watch.problem() == ""
+        monitor.update(mixed(155), None)
+    assert monitor.problem() == ""
     for _ in range(60):  # one class all over, and sure of it
-        watch.look(flat(255), None)
-    assert "1.00, expected at " in watch.problem()
+        monitor.update(flat(255), None)
+    assert "1.00, expected at " in monitor.problem()
 
 
 def test_nothing_is_said_without_a_range_or_of_few_images() -> None:
-    watch = OodMonitor({})
-    watch.look(flat(3), None)
-    assert (watch.problem(), watch.values()) == ("", {})
-    watch = OodMonitor({"mean": (0.9, 0.95)})
+    monitor = OodMonitor({})
+    monitor.update(flat(3), None)
+    assert (monitor.problem(), monitor.values()) == ("", {})
+    monitor = OodMonitor({"mean": (0.9, 0.95)})
     for _ in range(9):
-        watch.look(flat(3), None)
-    assert watch.problem() == ""
-    watch.look(flat(3), None)
-    assert watch.problem() != ""
+        monitor.update(flat(3), None)
+    assert monitor.problem() == ""
+    monitor.update(flat(3), None)
+    assert monitor.problem() != ""
