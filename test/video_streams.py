@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+
+from canet_ros.messages.video import VideoPacket
 
 av = pytest.importorskip("av")
 
@@ -66,21 +67,7 @@ def stream(kind: str, numbers: Sequence[int] = range(25), size: tuple[int, int] 
     return [Packet(packet.pts, packet.is_keyframe, bytes(packet)) for packet in packets]
 
 
-def ffmpeg_message(packet: Packet, stamp_ns: int, encoding: str) -> Any:
-    """An object with the fields of an FFMPEGPacket."""
-    stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    header = SimpleNamespace(stamp=stamp, frame_id=f"camera {packet.number}")
-    return SimpleNamespace(header=header, encoding=encoding, flags=int(packet.key), data=packet.data)
-
-
-def foxglove_message(packet: Packet, stamp_ns: int, encoding: str) -> Any:
-    """An object with the fields of a CompressedVideo."""
-    header = ffmpeg_message(packet, stamp_ns, encoding).header
-    return SimpleNamespace(
-        timestamp=header.stamp, frame_id=header.frame_id, format=encoding, data=packet.data
-    )
-
-
-def missing(packets: Sequence[Packet], number: int) -> Iterator[Packet]:
-    """All packets except that of an image."""
-    return (packet for packet in packets if packet.number != number)
+def packets(kind: str, *without: int, flagged: bool = True) -> list[VideoPacket]:
+    """The stream as the decoder takes it, except these images; a packet's stamp is the number of its image."""
+    chosen = [packet for packet in stream(kind) if packet.number not in without]
+    return [VideoPacket(p.data, kind.partition(" ")[0], p.number, "", flagged and p.key) for p in chosen]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import queue
@@ -74,9 +75,11 @@ class VideoInput:
         """
         if self._packets.qsize() >= _MAX_WAITING:
             after_loss = True
-            while not self._packets.empty():
-                if skipped := self._packets.get():
-                    self._give(VideoFrame(-1, skipped, problem="video arrives faster than it can be decoded"))
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    if skipped := self._packets.get_nowait():
+                        problem = "video arrives faster than it can be decoded"
+                        self._give(VideoFrame(-1, skipped, problem=problem))
         if after_loss:
             self._packets.put(None)
         self._packets.put(packet)

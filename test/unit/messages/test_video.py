@@ -4,176 +4,135 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import video_streams
-from video_streams import KINDS, Packet, ffmpeg_message, foxglove_message, number_of, stream
+from video_streams import KINDS, number_of, packets, stream
 
 from canet_ros.messages.images import ImageMessageError
-from canet_ros.messages.video import VideoDecoder, VideoFrame, VideoPacket, decoder_name
+from canet_ros.messages.video import VideoDecoder, VideoFrame, VideoPacket
 
-H264, H264_B, H265, H265_B = KINDS[:4]
-MESSAGES = {"ffmpeg": ffmpeg_message, "foxglove": foxglove_message}
-
-
-def time_ns(number: int) -> int:
-    """Uneven, as of a camera without a constant rate."""
-    return 1_700_000_000_000_000_000 + number * 33_000_000 + number % 3 * 10_000_000
+H264, H264_B, H265, H265_B, VP9, AV1 = KINDS
 
 
-def decode(
-    packets: Iterable[Packet],
-    encoding: str = "h264",
-    form: str = "ffmpeg",
-    decoder: VideoDecoder | None = None,
-) -> list[VideoFrame]:
-    decoder, frames = decoder or VideoDecoder(), []
-    for packet in packets:
-        message = MESSAGES[form](packet, time_ns(packet.number), encoding)
-        frames += decoder.decode(VideoPacket.of(message))
+def decode(packets: Iterable[VideoPacket]) -> list[VideoFrame]:
+    decoder = VideoDecoder()
+    frames = [frame for packet in packets for frame in decoder.decode(packet)]
     return [*frames, *decoder.flush()]
 
 
-def numbers(frames: Iterable[VideoFrame]) -> list[int]:
-    """Of the images; each has the stamp and frame_id of its packet."""
-    found = []
-    for frame in frames:
-        if frame.problem:
-            continue
-        number = number_of(frame.pixels())
-        stamp = frame.packet.stamp.sec * 10**9 + frame.packet.stamp.nanosec
-        assert (stamp, frame.packet.frame_id) == (time_ns(number), f"camera {number}")
-        found.append(number)
-    return found
+def shown(frames: Iterable[VideoFrame]) -> list[int]:
+    """Numbers of the images, which are also the stamps of their packets."""
+    numbers = {frame.packet.stamp: number_of(frame.pixels()) for frame in frames if not frame.problem}
+    assert list(numbers) == list(numbers.values())
+    return list(numbers)
 
 
-def skipped(frames: Iterable[VideoFrame]) -> dict[int, str]:
-    """Problems by number of the packet."""
-    return {int(f.packet.frame_id.split()[-1]): f.problem for f in frames if f.problem}
+def problems(frames: Iterable[VideoFrame]) -> dict[int, str]:
+    return {frame.packet.stamp: frame.problem for frame in frames if frame.problem}
 
 
-@pytest.mark.parametrize("form", MESSAGES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_packet_gives_its_image(kind: str, form: str) -> None:
-    frames = decode(stream(kind), kind.partition(" ")[0], form)
-    assert numbers(frames) == list(range(25))
+def test_every_packet_gives_its_image(kind: str) -> None:
+    frames = decode(packets(kind))
+    assert shown(frames) == list(range(25))
     assert sorted(frame.number for frame in frames) == list(range(25))
 
 
 @pytest.mark.parametrize("kind", [H264, H265])
 def test_without_b_frames_the_image_comes_at_once(kind: str) -> None:
     decoder = VideoDecoder()
-    for packet in stream(kind):
-        (frame,) = decoder.decode(VideoPacket.of(ffmpeg_message(packet, 0, kind)))
-        assert number_of(frame.pixels()) == packet.number
+    assert [shown(decoder.decode(packet)) for packet in packets(kind)] == [[number] for number in range(25)]
 
 
-@pytest.mark.parametrize("form", MESSAGES)
+@pytest.mark.parametrize("flagged", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stream_that_begins_between_keyframes(kind: str, form: str) -> None:
-    packets = [packet for packet in stream(kind) if packet.number > 3]
-    frames = decode(packets, kind.partition(" ")[0], form)
-    assert numbers(frames) == list(range(10, 25))
-    assert sorted(skipped(frames)) == list(range(4, 10))
+def test_a_stream_that_begins_between_keyframes(kind: str, flagged: bool) -> None:
+    frames = decode(packets(kind, *range(4), flagged=flagged))
+    assert shown(frames) == list(range(10, 25))
+    assert sorted(problems(frames)) == list(range(4, 10))
     leading = {"the decoder returned no image"} if kind == H265_B else set()  # B-frames before the keyframe
-    assert (
-        set(skipped(frames).values())
-        == {"waiting for a keyframe: the stream begins between keyframes"} | leading
-    )
+    begins = "waiting for a keyframe: the stream begins between keyframes"
+    assert set(problems(frames).values()) == {begins} | leading
 
 
-@pytest.mark.parametrize("form", MESSAGES)
-@pytest.mark.parametrize("kind", [H264, H264_B, H265, H265_B])
-def test_after_a_lost_packet_decoding_resumes_at_the_next_keyframe(kind: str, form: str) -> None:
-    packets = stream(kind)
-    lost = next(
-        p.number for p in packets[13:] if all(q.number < p.number for q in packets[: packets.index(p)])
-    )
-    frames = decode(video_streams.missing(packets, lost), kind, form)
-    shown = numbers(frames)
-    assert set(shown) >= {*range(10), *range(20, 25)}
-    assert shown == sorted(shown)
-    assert not set(range(lost, 20)) & set(shown), "it refers to the lost one"
-    assert {text for text in skipped(frames).values() if "keyframe" in text} <= {
-        "waiting for a keyframe: a packet was lost",
-        "waiting for a keyframe: a packet is damaged",
-    }
+@pytest.mark.parametrize("flagged", [True, False])
+@pytest.mark.parametrize(("kind", "lost"), [(H264, 13), (H264_B, 14), (H265, 13), (H265_B, 14)])
+def test_after_a_lost_packet_decoding_resumes_at_the_next_keyframe(
+    kind: str, lost: int, flagged: bool
+) -> None:
+    frames = decode(packets(kind, lost, flagged=flagged))
+    assert set(shown(frames)) >= {*range(11), *range(20, 25)}
+    assert not set(range(lost, 20)) & set(shown(frames)), "they refer to the lost one"
     assert len(frames) == 24
+
+
+def test_a_lost_keyframe_costs_its_images() -> None:
+    assert shown(decode(packets(H264, 10))) == [*range(10), *range(20, 25)]
 
 
 def test_a_packet_that_the_middleware_reports_as_lost() -> None:
     """The decoder of VP9 does not notice by itself."""
-    packets, decoder = stream("libvpx-vp9"), VideoDecoder()
-    frames = []
-    for packet in packets:
-        if packet.number == 4:
-            frames += decoder.lose()
-            continue
-        frames += decoder.decode(VideoPacket.of(foxglove_message(packet, time_ns(packet.number), "vp9")))
-    assert numbers(frames) == [*range(4), *range(10, 25)]
+    decoder = VideoDecoder()
+    first, second = packets(VP9, *range(4, 25)), packets(VP9, *range(5))
+    frames = [frame for packet in first for frame in decoder.decode(packet)] + decoder.lose()
+    assert shown(frames + [f for packet in second for f in decoder.decode(packet)]) == [
+        *range(4),
+        *range(10, 25),
+    ]
 
 
 @pytest.mark.parametrize("kind", [H264, H264_B, H265_B])
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
 def test_a_damaged_packet(kind: str, damage: str) -> None:
-    packets = stream(kind)
-    packet = next(p for p in packets[11:] if p.number % 10)
-    noise = np.random.default_rng(2).integers(0, 256, len(packet.data) - 6, np.uint8).tobytes()
-    packet.data = {
-        "empty": b"",
-        "cut": packet.data[: len(packet.data) // 3],
-        "noise": packet.data[:6] + noise,
-    }[damage]
-    frames = decode(packets, kind)
+    sent = packets(kind)
+    data = sent[11].data
+    noise = np.random.default_rng(2).integers(0, 256, len(data) - 6, np.uint8).tobytes()
+    damaged = {"empty": b"", "cut": data[: len(data) // 3], "noise": data[:6] + noise}[damage]
+    sent[11] = replace(sent[11], data=damaged)
+    frames = decode(sent)
     # FFmpeg may give up the frame that it was about to return.
-    assert set(numbers(frames)) >= {*range(9), *range(20, 25)}
+    assert set(shown(frames)) >= {*range(9), *range(20, 25)}
     assert len(frames) == 25
     if damage == "empty":
-        assert skipped(frames)[packet.number] == "the packet cannot be decoded: it is empty"
+        assert problems(frames)[sent[11].stamp] == "the packet cannot be decoded: it is empty"
 
 
-@pytest.mark.parametrize("kind", [H264_B, H265_B])
-def test_the_resolution_changes(kind: str) -> None:
-    packets = [*stream(kind, range(12)), *stream(kind, range(12, 24), (320, 240))]
-    frames = decode(packets, kind)
-    assert numbers(frames) == list(range(24))
-    assert [frame.pixels().shape for frame in frames[10:14]] == [(120, 160, 3)] * 2 + [(240, 320, 3)] * 2
-
-
-def test_the_encoding_changes() -> None:
-    decoder = VideoDecoder()
-    frames = []
-    for packets, kind in ((stream(H264_B, range(12)), H264), (stream(H265_B, range(12, 24)), H265)):
-        for packet in packets:
-            frames += decoder.decode(VideoPacket.of(ffmpeg_message(packet, time_ns(packet.number), kind)))
-    assert numbers([*frames, *decoder.flush()]) == list(range(24))
+@pytest.mark.parametrize(("first", "second"), [(H264_B, H264_B), (H265_B, H265_B), (H264_B, H265_B)])
+def test_resolution_and_encoding_change(first: str, second: str) -> None:
+    larger = [
+        VideoPacket(p.data, second.partition(" ")[0], p.number, "", p.key)
+        for p in stream(second, range(12, 24), (320, 240))
+    ]
+    frames = decode([*packets(first, *range(12, 25))[:12], *larger])
+    assert [f.pixels().shape for f in frames if f.packet.stamp > 11] == [(240, 320, 3)] * 12
+    assert set(shown(frames)) >= {*range(10), *range(12, 24)}
 
 
 @pytest.mark.parametrize(
     ("encoding", "words"),
     [
-        ("prores_9000", "cannot decode 'prores_9000'; it decodes h264, h265"),
+        ("strange", "cannot decode 'strange'; it decodes h264, h265"),
         ("", "cannot decode ''"),
         ("hevc;gray12le;mono16;16UC1", "depth, not camera images"),
     ],
 )
 def test_an_encoding_that_cannot_be_decoded_is_named(encoding: str, words: str) -> None:
-    frames = decode(stream(H264, range(3)), encoding)
-    assert len(frames) == 3
+    frames = decode(replace(packet, encoding=encoding) for packet in packets(H264))
+    assert len(frames) == 25
     with pytest.raises(ImageMessageError, match=words):
         frames[0].pixels()
 
 
 def test_an_image_larger_than_max_pixels() -> None:
     with pytest.raises(ImageMessageError, match="160x120 pixels is larger"):
-        decode(stream(H264, range(2)))[0].pixels(max_pixels=1000)
+        decode(packets(H264))[0].pixels(max_pixels=1000)
 
 
 @pytest.mark.parametrize(
     ("encoding", "name"),
     [
-        ("libx264", "h264"),
         ("h264_nvmpi;yuv420p;bgr8;rgb8", "h264"),
         ("hevc_nvenc", "hevc"),
         ("H265", "hevc"),
@@ -182,4 +141,4 @@ def test_an_image_larger_than_max_pixels() -> None:
     ],
 )
 def test_names_of_encoders_name_decoders(encoding: str, name: str) -> None:
-    assert decoder_name(encoding) == name
+    assert VideoPacket(b"", encoding, None, "").decoder == name

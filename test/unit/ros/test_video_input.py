@@ -5,66 +5,61 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy")
 
-from video_streams import ffmpeg_message, number_of, stream
+import video_streams
+from builtin_interfaces.msg import Time
+from video_streams import number_of
 from waiting import wait_until
 
 from canet_ros.messages.video import VideoDecoder, VideoPacket
 from canet_ros.ros.statistics import Statistics
 from canet_ros.ros.video_input import VideoInput, VideoMessage, video_message_type
 
-Start = Callable[[], tuple[VideoInput, list[VideoMessage]]]
-STATISTICS = Statistics()
+Put = Callable[[Sequence[VideoPacket]], list[VideoMessage]]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    running = []
+def put() -> Iterator[Put]:
+    """Queues packets; returns the list that receives their outcomes. A gap in the stamps is a loss."""
+    messages: list[VideoMessage] = []
+    video = VideoInput(messages.append, Statistics())
 
-    def begin() -> tuple[VideoInput, list[VideoMessage]]:
-        messages: list[VideoMessage] = []
-        running.append(VideoInput(messages.append, STATISTICS))
-        return running[-1], messages
+    def queue(packets: Sequence[VideoPacket]) -> list[VideoMessage]:
+        last = -1
+        for packet in packets:
+            video.put(packet, after_loss=packet.stamp.nanosec > last + 1)
+            last = packet.stamp.nanosec
+        return messages
 
-    yield begin
-    for video in running:
-        video.stop()
-
-
-def packets(kind: str, *numbers: int) -> list[VideoPacket]:
-    chosen = [packet for packet in stream(kind) if packet.number not in numbers]
-    return [VideoPacket.of(ffmpeg_message(packet, packet.number, kind)) for packet in chosen]
+    yield queue
+    video.stop()
 
 
-def test_every_packet_is_decoded_in_order(start: Start) -> None:
-    video, messages = start()
-    for packet in packets("libx264"):
-        video.put(packet, after_loss=False)
-    wait_until(lambda: len(messages) == 25, "25 frames")
-    assert [number_of(message.frame.pixels()) for message in messages] == list(range(25))
-    assert [message.header.stamp.nanosec for message in messages] == list(range(25))
-    assert messages[3].header.frame_id == "camera 3"
-    assert STATISTICS.percentiles_ms("decode") is not None
+def packets(kind: str, *without: int) -> list[VideoPacket]:
+    return [replace(p, stamp=Time(nanosec=p.stamp)) for p in video_streams.packets(kind, *without)]
 
 
-def test_after_a_loss_decoding_resumes_at_a_keyframe(start: Start) -> None:
-    video, messages = start()
-    for number, packet in enumerate(packets("libvpx-vp9", 4)):
-        video.put(packet, after_loss=number == 4)
+def shown(messages: Sequence[VideoMessage]) -> list[int]:
+    numbers = {m.header.stamp.nanosec: number_of(m.frame.pixels()) for m in messages if not m.frame.problem}
+    assert list(numbers) == list(numbers.values())
+    return list(numbers)
+
+
+def test_packets_are_decoded_in_order_and_after_a_loss_from_a_keyframe(put: Put) -> None:
+    messages = put(packets("libvpx-vp9", 4))
     wait_until(lambda: len(messages) == 24, "24 frames")
-    problems = [message.frame.problem for message in messages]
-    assert problems == [""] * 4 + ["waiting for a keyframe: a packet was lost"] * 5 + [""] * 15
+    assert shown(messages) == [*range(4), *range(10, 25)]
+    assert {m.frame.problem for m in messages[4:9]} == {"waiting for a keyframe: a packet was lost"}
 
 
-def test_packets_that_arrive_faster_than_they_are_decoded(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packets_that_arrive_faster_than_they_are_decoded(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue is bounded: those waiting are counted and skipped."""
     stuck, decode = threading.Event(), VideoDecoder.decode
 
@@ -73,20 +68,16 @@ def test_packets_that_arrive_faster_than_they_are_decoded(
         return decode(self, packet)
 
     monkeypatch.setattr(VideoDecoder, "decode", slow)
-    video, messages = start()
-    everything = packets("libx264") * 5
-    for packet in everything:
-        video.put(packet, after_loss=False)
-    early = len(messages)
-    assert 99 <= early <= 100
+    messages = put(packets("libx264") * 5)
+    assert 99 <= len(messages) <= 100
     assert {m.frame.problem for m in messages} == {"video arrives faster than it can be decoded"}
     stuck.set()
     wait_until(lambda: len(messages) == 125, "an outcome of each packet")
-    assert [number_of(m.frame.pixels()) for m in messages if not m.frame.problem][-15:] == list(range(10, 25))
+    assert shown(messages)[-15:] == list(range(10, 25))
 
 
 def test_an_unexpected_error_costs_the_packets_up_to_the_next_keyframe(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = VideoDecoder.decode
 
@@ -96,13 +87,10 @@ def test_an_unexpected_error_costs_the_packets_up_to_the_next_keyframe(
         return decode(self, packet)
 
     monkeypatch.setattr(VideoDecoder, "decode", fail)
-    video, messages = start()
-    for packet in packets("libx264"):
-        video.put(packet, after_loss=False)
+    messages = put(packets("libx264"))
     wait_until(lambda: len(messages) == 25, "25 frames")
     assert messages[12].frame.problem == "RuntimeError: codec"
-    shown = [number_of(m.frame.pixels()) for m in messages if not m.frame.problem]
-    assert shown == [*range(12), *range(20, 25)]
+    assert shown(messages) == [*range(12), *range(20, 25)]
 
 
 def test_a_missing_package_is_named_with_its_apt_package(monkeypatch: pytest.MonkeyPatch) -> None:
