@@ -151,7 +151,7 @@ def _results_of_earlier_run(out: Path) -> list[Path]:
 def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]]:
     frames = round(arguments.seconds * RATE_HZ)
     camera: dict[str, Any] = {"rate": RATE_HZ, "frames": frames, "wait_for_subscribers": 2 + arguments.bag}
-    recorder = ["--out", str(arguments.out), "--camera", CAMERA, "--node", NODE]
+    recorder = ["--out", str(arguments.out), "--camera", CAMERA, "--node", NODE, "--model", str(model)]
     if arguments.view is not None:
         recorder += ["--view", str(arguments.view)]
     if arguments.input:

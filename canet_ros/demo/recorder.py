@@ -19,7 +19,6 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
@@ -29,6 +28,8 @@ from canet_ros.demo.results import SUMMARY_FILE, Recording, summarize, write_ima
 from canet_ros.files import write_json
 from canet_ros.hints import canet_command
 from canet_ros.messages.images import decode_image
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import load_spec
 from canet_ros.ros.initialization import init_ros
 from canet_ros.ros.statistics import nanoseconds
 
@@ -43,23 +44,22 @@ TOPICS = {
 }
 
 
-class RecorderError(RuntimeError):
-    """Nothing could be recorded; the message gives the reason."""
-
-
 class Recorder(Node):  # type: ignore[misc]
     """Records the topics of a camera and of its segmentation.
 
     Args:
         camera: namespace of the camera.
         node_name: fully qualified name of the segmentation node.
+        classes: of its model.
         view: shows the overlays live.
     """
 
-    def __init__(self, camera: str, node_name: str, view: LiveView | None = None) -> None:
+    def __init__(
+        self, camera: str, node_name: str, classes: ClassTable, view: LiveView | None = None
+    ) -> None:
         super().__init__("canet_recorder")
         self._view = view
-        self.recording = Recording()
+        self.recording = Recording(classes)
         self._camera = camera
         self._node_name = node_name
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -71,15 +71,19 @@ class Recorder(Node):  # type: ignore[misc]
             frame_count: expected frames, for the progress bar; 0: unknown.
 
         Raises:
-            RecorderError: the node failed, or no image or no mask arrived.
+            RuntimeError: the node failed, or no image or no mask arrived.
         """
         self._wait_for_node()
         # Not earlier: the node subscribes to the camera once it has a subscriber, and the camera waits for that.
-        self._subscribe()
+        # camera_info is small and reliable; it counts frames whose image is lost too.
+        self.create_subscription(CameraInfo, f"{self._camera}/camera_info", self._on_camera_info, 100)
+        for part, topic in TOPICS.items():
+            callback = functools.partial(self._on_image, part)
+            self.create_subscription(Image, f"{self._camera}/{topic}", callback, 10)
         published_ns = self.recording.published_ns
         self._spin_until(lambda: bool(published_ns), CAMERA_TIMEOUT_S)
         if not published_ns:
-            raise RecorderError(f"no image was published within {CAMERA_TIMEOUT_S:.0f} s")
+            raise RuntimeError(f"no image was published within {CAMERA_TIMEOUT_S:.0f} s")
         with tqdm(
             total=frame_count or None, unit="frame", desc="segmenting", file=sys.stderr, disable=None
         ) as bar:
@@ -89,7 +93,7 @@ class Recorder(Node):  # type: ignore[misc]
                 bar.set_postfix(masks=len(self.recording.arrival_ns), refresh=False)
         self._spin_until(self.recording.is_complete, LAST_MASK_TIMEOUT_S)
         if not self.recording.arrival_ns:
-            raise RecorderError(f"the camera published {len(published_ns)} frames, but no mask arrived")
+            raise RuntimeError(f"the camera published {len(published_ns)} frames, but no mask arrived")
 
     def _wait_for_node(self) -> None:
         engine = self.recording.engine
@@ -101,30 +105,15 @@ class Recorder(Node):  # type: ignore[misc]
 
         self._spin_until(is_ready_or_failed, NODE_TIMEOUT_S)
         if engine.get("last_error"):
-            raise RecorderError(f"the segmentation node failed: {engine['last_error']}")
+            raise RuntimeError(f"the segmentation node failed: {engine['last_error']}")
         if not engine:
-            raise RecorderError(
+            raise RuntimeError(
                 f"no diagnostics from the segmentation node within {NODE_TIMEOUT_S:.0f} s: "
                 f"{canet_command('doctor')} checks the communication between processes"
             )
         if not is_ready_or_failed():
             state = engine.get("doing") or engine["lifecycle_state"]
-            raise RecorderError(f"the segmentation node was not ready within {NODE_TIMEOUT_S:.0f} s: {state}")
-        client = self.create_client(GetParameters, f"{self._node_name}/get_parameters")
-        answer = client.call_async(GetParameters.Request(names=["class_names", "class_colors"]))
-        self._spin_until(answer.done, NODE_TIMEOUT_S)
-        if not answer.done():
-            raise RecorderError("the segmentation node did not answer a request for its class names")
-        names, colors = (tuple(value.string_array_value) for value in answer.result().values)
-        self.recording.class_names = names
-        self.recording.class_colors = tuple(tuple(bytes.fromhex(color[1:])) for color in colors)  # type: ignore[misc]
-
-    def _subscribe(self) -> None:
-        # camera_info is small and reliable; it counts frames whose image is lost too.
-        self.create_subscription(CameraInfo, f"{self._camera}/camera_info", self._on_camera_info, 100)
-        for part, topic in TOPICS.items():
-            callback = functools.partial(self._on_image, part)
-            self.create_subscription(Image, f"{self._camera}/{topic}", callback, 10)
+            raise RuntimeError(f"the segmentation node was not ready within {NODE_TIMEOUT_S:.0f} s: {state}")
 
     def _spin_until(self, condition: Any, timeout_s: float) -> None:
         limit_s = time.monotonic() + timeout_s
@@ -154,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="existing folder for images and summary.json")
     parser.add_argument("--camera", required=True, help="namespace of the camera, /street")
     parser.add_argument("--node", required=True, help="name of the segmentation node, /canet")
+    parser.add_argument("--model", type=Path, required=True, help="model folder of the segmentation node")
     parser.add_argument("--frames", type=int, default=0, help="frames expected, for the progress bar")
     parser.add_argument("--source", required=True, help="where the frames come from, for the summary")
     parser.add_argument("--view", type=int, metavar="PORT", help="show overlays in a browser; 0: a free port")
@@ -167,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"live at {view.address}", file=sys.stderr, flush=True)
             if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
                 webbrowser.open(view.address)
-        recorder = Recorder(given.camera, given.node, view)
+        recorder = Recorder(given.camera, given.node, load_spec(given.model).classes, view)
         recorder.record(given.frames)
         summary = summarize(recorder.recording, given.source)
         summary["images"] = write_images(recorder.recording, summary, given.out)

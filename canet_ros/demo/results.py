@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class Recording:
     """What has arrived during a run. Frames are identified by their stamp in nanoseconds.
 
     Attributes:
-        class_names, class_colors: of the model; colours are RGB.
+        classes: of the model.
         engine: the node's engine status on /diagnostics.
         camera_size: (width, height) of the latest image, pixels.
         published_ns: stamps of all published frames.
@@ -48,8 +47,7 @@ class Recording:
         confusion: pixels by (ground truth, mask) in the model's ids; None without ground truth.
     """
 
-    class_names: tuple[str, ...] = ()
-    class_colors: tuple[tuple[int, int, int], ...] = ()
+    classes: ClassTable
     engine: dict[str, str] = field(default_factory=dict)
     camera_size: tuple[int, int] = (0, 0)
     published_ns: list[int] = field(default_factory=list)
@@ -86,19 +84,19 @@ class Recording:
             self.samples[stamp_ns] = parts
 
     def _compare(self, labels: Pixels, mask: Pixels) -> None:
-        table = street_to_model_ids(self.class_names)
+        table = street_to_model_ids(self.classes)
         if mask.shape == labels.shape and (table != 255).any():
-            confusion = confusion_matrix(table[labels], mask, len(self.class_names))
+            confusion = confusion_matrix(table[labels], mask, len(self.classes))
             self.confusion = confusion if self.confusion is None else self.confusion + confusion
 
 
-def street_to_model_ids(class_names: Sequence[str]) -> NDArray[np.uint8]:
+def street_to_model_ids(classes: ClassTable) -> NDArray[np.uint8]:
     """Table (256,) from the street camera's class ids to a model's, by name; 255 where the model has no such class."""
     table = np.full(256, 255, np.uint8)
     for street_class in StreetClass:
         name = street_class.name.lower()
-        if name in class_names:
-            table[street_class] = class_names.index(name)
+        if name in classes.names:
+            table[street_class] = classes.names.index(name)
     return table
 
 
@@ -135,7 +133,7 @@ def summarize(recording: Recording, source: str) -> dict[str, Any]:
         summary["pixel_accuracy"] = round(accuracy.pixel_accuracy, 4)
         summary["iou"] = {
             name: None if np.isnan(iou) else round(float(iou), 4)
-            for name, iou in zip(recording.class_names, accuracy.iou)
+            for name, iou in zip(recording.classes, accuracy.iou)
         }
     return summary
 
@@ -154,15 +152,14 @@ def write_images(recording: Recording, summary: dict[str, Any], out: Path) -> li
     for name, (_, parts) in zip(names, samples):
         write_image(out / name, parts["overlay"])
 
-    classes = ClassTable(recording.class_names, recording.class_colors)
-    colors = color_lookup_table(classes, "bgr")
+    colors = color_lookup_table(recording.classes, "bgr")
     with_labels = recording.confusion is not None and all("labels" in parts for _, parts in samples)
     rows = []
     for index in np.linspace(0, len(samples) - 1, min(SHEET_ROWS, len(samples))).round().astype(int):
         stamp_ns, parts = samples[index]
         images = [in_color(parts["image"]), parts["overlay"]]
         if with_labels:
-            images.append(colorize(street_to_model_ids(classes.names)[parts["labels"]], colors))
+            images.append(colorize(street_to_model_ids(recording.classes)[parts["labels"]], colors))
         rows.append(SheetRow(f"{(stamp_ns - recording.published_ns[0]) * 1e-9:.1f} s", images))
     columns = ["camera image", "overlay", "ground truth"][: 3 if with_labels else 2]
     subtitle = (
@@ -171,5 +168,7 @@ def write_images(recording: Recording, summary: dict[str, Any], out: Path) -> li
     )
     if summary["miou"] is not None:
         subtitle += f",  mIoU {summary['miou']:.3f}"
-    write_image(out / SHEET_FILE, contact_sheet(str(summary["model"]), subtitle, columns, rows, classes))
+    write_image(
+        out / SHEET_FILE, contact_sheet(str(summary["model"]), subtitle, columns, rows, recording.classes)
+    )
     return [*names, SHEET_FILE]
