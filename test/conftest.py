@@ -15,6 +15,7 @@ import torch
 from canet_ros.cli import main
 from canet_ros.model.class_table import load_class_table
 from canet_ros.model.model_folder import ModelSpec, load_network, save_model
+from canet_ros.model.network_export import write_network
 from canet_ros.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             network(torch.randn(4, 3, 120, 160))
     folder = tmp_path_factory.mktemp("models") / "random"
     save_model(folder, spec, network.eval())
+    write_network(folder)  # so that processes need no PyTorch, which takes longer to import than all else
     return folder
 
 
@@ -52,17 +54,18 @@ def sharp_model(random_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
             parameter.mul_(200)
     folder = tmp_path_factory.mktemp("models") / "sharp"
     save_model(folder, spec, network)
+    write_network(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def segmenter(random_model: Path) -> Segmenter:
-    return Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
+    return Segmenter.load(random_model, device="cpu", engine="onnxruntime", precision="fp32")
 
 
 @pytest.fixture(scope="module")
 def sharp_segmenter(sharp_model: Path) -> Segmenter:
-    return Segmenter.load(sharp_model, device="cpu", engine="torch", precision="fp32")
+    return Segmenter.load(sharp_model, device="cpu", engine="onnxruntime", precision="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 from canet_ros.simulation import StreetDrive
 
 # The options and the type of the fixture ``segment``.
-EXACT = ("--engine", "torch", "--precision", "fp32", "--device", "cpu", "--resolution", "")
+EXACT = ("--engine", "onnxruntime", "--precision", "fp32", "--device", "cpu", "--resolution", "")
 Segment = Callable[..., int]
 
 START_NS = 1_700_000_000_123_456_789

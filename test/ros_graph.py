@@ -256,8 +256,8 @@ def segmentation_node(
     log_level: str = "info",
     **parameters: Any,
 ) -> Iterator[Process]:
-    """The node in a process of its own, exact: engine torch, precision fp32, on the CPU."""
-    exact = {"model": str(model), "engine": "torch", "precision": "fp32", "device": "cpu"}
+    """The node in a process of its own, exact: engine onnxruntime, precision fp32, on the CPU."""
+    exact = {"model": str(model), "engine": "onnxruntime", "precision": "fp32", "device": "cpu"}
     defaults = {"image_topics": "['/camera/image_raw']", "diagnostics_period": 0.2}
     arguments = ros_arguments({**exact, **defaults, **parameters}, namespace=namespace)
     process = Process([sys.executable, *program, *arguments, "--log-level", f"canet:={log_level}"])

@@ -81,7 +81,7 @@ QUICK = {
     "doctor": "--graph-only",
     **dict.fromkeys(
         ("segment", "segment-bag", "report", "evaluate", "labels check"),
-        "--engine torch --precision fp32 --device cpu",
+        "--engine onnxruntime --precision fp32 --device cpu",
     ),
 }
 SUFFIXES = {

@@ -28,7 +28,7 @@ def drive() -> StreetDrive:
 
 
 def segment(random_model: Path, out: Path, *inputs: object) -> int:
-    engine = ["--engine", "torch", "--precision", "fp32", "--device", "cpu", "--resolution", ""]
+    engine = ["--engine", "onnxruntime", "--precision", "fp32", "--device", "cpu", "--resolution", ""]
     return main(["segment", *map(str, inputs), "--out", str(out), "--model", str(random_model), *engine])
 
 
@@ -45,7 +45,7 @@ def test_images_of_a_folder_and_a_file(
     (images / "folder.png").mkdir()
     assert segment(random_model, tmp_path / "out", images, tmp_path / "single.png") == 1
     assert "2 of 5 could not be read: " in capsys.readouterr().err
-    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32")
+    segmenter = Segmenter.load(random_model, "cpu", "onnxruntime", "fp32")
     for name, index in (("0", 0), ("1", 1), ("single", 9)):
         mask = cv2.imread(str(tmp_path / "out" / f"{name}_mask.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(mask, segmenter(drive.frame(index).image).mask)
@@ -78,7 +78,9 @@ def test_a_video_gives_a_video_and_masks_on_request(
     path = video_of(tmp_path / "drive.avi", [drive.frame(index).image for index in range(3)])
     assert segment(random_model, tmp_path / "out", path) == 0
     printed = capsys.readouterr()
-    assert re.fullmatch(rf"3 frames, \d+\.\d frames/s, torch fp32 on cpu: {tmp_path}/out\n", printed.out)
+    assert re.fullmatch(
+        rf"3 frames, \d+\.\d frames/s, onnxruntime fp32 on cpu: {tmp_path}/out\n", printed.out
+    )
     assert ("pip install av" in printed.err) != with_pyav
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["drive_overlay.mp4"]
     written = cv2.VideoCapture(str(tmp_path / "out" / "drive_overlay.mp4"))
@@ -87,7 +89,10 @@ def test_a_video_gives_a_video_and_masks_on_request(
     assert segment(random_model, tmp_path / "out", path) == 1
     assert "drive_overlay.mp4 exists" in capsys.readouterr().err
     assert segment(random_model, tmp_path / "out", path, "--masks", "--force") == 0
-    segmenter, source = Segmenter.load(random_model, "cpu", "torch", "fp32"), cv2.VideoCapture(str(path))
+    segmenter, source = (
+        Segmenter.load(random_model, "cpu", "onnxruntime", "fp32"),
+        cv2.VideoCapture(str(path)),
+    )
     for index in range(3):
         mask = cv2.imread(str(tmp_path / "out" / f"drive_00000{index}_mask.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(mask, segmenter(source.read()[1]).mask)
@@ -161,7 +166,7 @@ def test_the_aspect_ratio_is_kept_by_default(
     arguments = ["segment", str(tmp_path / "wide.png"), "--model", str(random_model), *EXACT[:-2], "--out"]
     assert main([*arguments, str(tmp_path / "out")]) == 0
     assert "squeezed" not in capsys.readouterr().err
-    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", "camera")
+    segmenter = Segmenter.load(random_model, "cpu", "onnxruntime", "fp32", "camera")
     mask = cv2.imread(str(tmp_path / "out" / "wide_mask.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(mask, segmenter(wide).mask)
     assert main([*arguments, str(tmp_path / "out2"), "--resolution", "160x120"]) == 0
@@ -196,7 +201,7 @@ def test_inputs_with_the_same_name_have_separate_results(
         write(tmp_path / name / "1.png", drive, index) for index, name in enumerate(("front", "rear"))
     )
     assert segment(random_model, tmp_path / "out", front.parent, rear, front) == 0
-    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32")
+    segmenter = Segmenter.load(random_model, "cpu", "onnxruntime", "fp32")
     for index, name in enumerate(("front", "rear")):
         mask = cv2.imread(str(tmp_path / "out" / name / "1_mask.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(mask, segmenter(drive.frame(index).image).mask)

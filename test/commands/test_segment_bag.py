@@ -102,7 +102,7 @@ def test_masks_are_those_of_the_segmenter_and_bear_the_cameras_header(
     outputs = "mask,mask/compressed,color_mask,overlay,confidence,camera_info,label_info"
     assert segment(source, tmp_path / "out", "--outputs", outputs) == 0
     written = read_bag(tmp_path / "out")
-    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32")
+    segmenter = Segmenter.load(random_model, "cpu", "onnxruntime", "fp32")
     expected = [segmenter(frame) for frame in drives.images(5)]
     masks = list(results_of(written, f"{FRONT}/mask"))
     packed = list(results_of(written, f"{FRONT}/mask/compressed"))

@@ -56,7 +56,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[in
 
 
 def expected(frames: Sequence[tuple[int, np.ndarray]], model: Path) -> list[np.ndarray]:
-    segmenter, temporal_filter = Segmenter.load(model, "cpu", "torch", "fp32"), TemporalFilter()
+    segmenter, temporal_filter = Segmenter.load(model, "cpu", "onnxruntime", "fp32"), TemporalFilter()
     return [
         temporal_filter(segmenter.infer([frame])[0], stamp).resized((320, 240)).mask
         for stamp, frame in frames

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from canet_ros.engines import torch_engine
+from canet_ros.engines import onnxruntime_engine
 from canet_ros.errors import EngineError
 from canet_ros.model import cache
 from canet_ros.ros import node
 
-_run, _init = torch_engine.TorchEngine.run, torch_engine.TorchEngine.__init__
+_run, _init = onnxruntime_engine.OnnxRuntimeEngine.run, onnxruntime_engine.OnnxRuntimeEngine.__init__
 _file = Path(os.environ["CANET_TEST_FAULT"])
 
 
@@ -74,8 +74,8 @@ def faulty_run(self, images):
     return masks, confidences
 
 
-torch_engine.TorchEngine.__init__ = faulty_init
-torch_engine.TorchEngine.run = faulty_run
+onnxruntime_engine.OnnxRuntimeEngine.__init__ = faulty_init
+onnxruntime_engine.OnnxRuntimeEngine.run = faulty_run
 
 if __name__ == "__main__":
     sys.exit(node.main())

@@ -7,10 +7,10 @@ import os
 import sys
 import time
 
-from canet_ros.engines import torch_engine
+from canet_ros.engines import onnxruntime_engine
 from canet_ros.ros import frame_slots, node
 
-_run = torch_engine.TorchEngine.run
+_run = onnxruntime_engine.OnnxRuntimeEngine.run
 _put = frame_slots.LatestSlots.put
 
 
@@ -35,7 +35,7 @@ def _telling_put(self, source, frame, admits=None):
     return result
 
 
-torch_engine.TorchEngine.run = _slow_run
+onnxruntime_engine.OnnxRuntimeEngine.run = _slow_run
 frame_slots.LatestSlots.put = _telling_put
 
 if __name__ == "__main__":

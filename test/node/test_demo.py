@@ -24,7 +24,7 @@ from canet_ros.simulation import StreetDrive
 from canet_ros.training.metrics import confusion_matrix, scores
 
 pytestmark = pytest.mark.ros
-EXACT = ("--engine", "torch", "--precision", "fp32", "--device", "cpu")
+EXACT = ("--engine", "onnxruntime", "--precision", "fp32", "--device", "cpu")
 LIMIT_S = 100
 
 
@@ -80,19 +80,25 @@ def test_the_summary_is_consistent_and_printed(synthetic_run):
         summary[key] for key in ("model", "engine", "device", "precision", "resolution", "camera_size")
     ] == [
         "random",
-        "torch",
+        "onnxruntime",
         "cpu",
         "fp32",
         "160x120",
         "320x240",
     ]
-    for text in ("random", "torch fp32", "20 published", f"{summary['latency_ms']['p50']} ms p50", str(out)):
+    for text in (
+        "random",
+        "onnxruntime fp32",
+        "20 published",
+        f"{summary['latency_ms']['p50']} ms p50",
+        str(out),
+    ):
         assert text in printed
 
 
 def test_overlays_and_accuracy_match_the_camera_and_the_model(synthetic_run, random_model):
     out, summary, _ = synthetic_run
-    segmenter = Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
+    segmenter = Segmenter.load(random_model, device="cpu", engine="onnxruntime", precision="fp32")
     table = color_lookup_table(segmenter.spec.classes, "bgr")
     drive = StreetDrive(2, 320, 240, 10.0)
     frames = [drive.frame(index) for index in range(20)]

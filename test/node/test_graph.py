@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet doctor --graph-only`` beside real nodes in every state in which there are no results."""
+"""``canet doctor``'s check of the graph beside real nodes in every state in which there are no results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +20,11 @@ from ros_graph import Graph, Process, ros_arguments, segmentation_node, wait_unt
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from canet_ros.doctor.finding import Finding
+from canet_ros.doctor.graph import graph_findings
+
 pytestmark = pytest.mark.ros
+MASK = "/camera/segmentation/mask"
 
 
 @pytest.fixture
@@ -33,203 +36,129 @@ def graph() -> Iterator[Graph]:
 
 
 class Report:
-    """What the doctor says of the graph."""
+    """What the doctor finds in the graph."""
 
-    def __init__(self, folder: Path, *options: str, **variables: str) -> None:
-        file = folder / "graph.json"
-        command = [
-            sys.executable,
-            "-m",
-            "canet_ros.cli",
-            "doctor",
-            "--graph-only",
-            "--force",
-            "--json",
-            str(file),
-            *options,
-        ]
-        self.done = subprocess.run(
-            command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert "Traceback" not in self.done.stderr
-        self.findings: list[dict[str, Any]] = json.loads(file.read_text())["findings"]
+    def __init__(self, only: str = "", all_domains: bool = False) -> None:
+        self.findings = list(graph_findings(only, all_domains))
 
-    def of(self, subject: str) -> list[dict[str, Any]]:
-        return [finding for finding in self.findings if finding["subject"] == subject]
+    def of(self, subject: str) -> Finding:
+        return next(finding for finding in self.findings if finding.subject == subject)
 
-    def why(self, node: str = "/canet") -> dict[str, Any]:
+    def texts(self, subject: str) -> str:
+        return "\n".join(finding.text for finding in self.findings if finding.subject == subject)
+
+    def why(self, node: str = "/canet") -> Finding:
         """The one sentence about a node."""
-        (finding,) = self.of(f"node {node}")
+        (finding,) = [finding for finding in self.findings if finding.subject == f"node {node}"]
         return finding
 
 
-def test_no_node(graph: Graph, tmp_path: Path) -> None:
-    report = Report(tmp_path)
-    assert "no segmentation node in ROS_DOMAIN_ID" in report.of("running nodes")[0]["text"]
-    assert report.done.returncode == 0
-
-
-def test_a_node_in_another_domain_is_pointed_at(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+def test_without_a_node_one_in_another_domain_is_pointed_at(monkeypatch: pytest.MonkeyPatch) -> None:
     program = Path(sys.executable).parent / "segmentation_node"
     if not program.exists():
         pytest.skip("the package is not installed")
     process = Process([sys.executable, str(program), *ros_arguments({"autostart": False})])
     try:
-        wait_until(
-            lambda: b"segmentation_node" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), "the node"
-        )
-        (finding,) = Report(tmp_path, ROS_DOMAIN_ID="103").of("running nodes")
-        assert "process" not in finding["advice"]
-        assert "--all-domains" in finding["advice"]
-        report = Report(tmp_path, "--all-domains", ROS_DOMAIN_ID="103")
-        (finding,) = report.of("running nodes")
-        assert "no segmentation node in ROS_DOMAIN_ID 103" in finding["text"]
-        assert f"process {process.pid} is one in ROS_DOMAIN_ID" in finding["advice"]
+        command = Path(f"/proc/{process.pid}/cmdline")
+        wait_until(lambda: b"segmentation_node" in command.read_bytes(), "the node")
+        monkeypatch.setenv("ROS_DOMAIN_ID", "103")
+        finding = Report().of("running nodes")
+        assert "no segmentation node in ROS_DOMAIN_ID 103" in finding.text
+        assert "process" not in finding.advice
+        assert "--all-domains" in finding.advice
+        assert f"process {process.pid} is one in" in Report(all_domains=True).of("running nodes").advice
     finally:
         process.close()
 
 
-def test_a_misspelt_camera_topic(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+def test_the_command_names_a_misspelt_camera_topic(graph: Graph, random_model: Path, tmp_path: Path) -> None:
     graph.camera("/camera/image_raw")
+    command = [sys.executable, "-m", "canet_ros.cli", "doctor", "--graph-only", "--json", str(tmp_path / "f")]
     with segmentation_node(random_model, image_topics="['/camera/image_rwa']"):
         graph.wait_for_state("active")
-        report = Report(tmp_path)
-    graph.clear()
-    assert report.why()["text"] == (
-        "/canet receives no images: no publisher of /camera/image_rwa; "
-        "existing image topics: /camera/image_raw"
-    )
-    assert "set image_topics to the camera's topic" in report.why()["advice"]
-    assert report.of("/camera/image_rwa")[0]["verdict"] == "note"
-    assert report.done.returncode == 0
-    assert report.done.stdout.rstrip().endswith(report.why()["text"])
+        done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+    findings = {f["subject"]: f for f in json.loads((tmp_path / "f").read_text())["findings"]}
+    why = findings["node /canet"]
+    assert "no publisher of /camera/image_rwa; existing image topics: /camera/image_raw" in why["text"]
+    assert "set image_topics to the camera's topic" in why["advice"]
+    assert findings["/camera/image_rwa"]["verdict"] == "note"
+    assert done.stdout.rstrip().endswith(why["text"])
 
 
-def test_no_camera_at_all(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+def test_an_active_node(graph: Graph, random_model: Path) -> None:
+    """Without a camera; with nobody who wants results; with results; with two cameras; with the wrong subscriber."""
     with segmentation_node(random_model):
         graph.wait_for_state("active")
-        report = Report(tmp_path)
-    assert "there are no image topics" in report.why()["text"]
-    assert "ROS_DOMAIN_ID" in report.why()["advice"]
+        report = Report()
+        assert "there are no image topics" in report.why().text
+        assert "ROS_DOMAIN_ID" in report.why().advice
 
+        camera = graph.camera("/camera/image_raw")
+        report = Report()
+        assert report.why().verdict == "ok"
+        assert "its results have no subscriber" in report.why().text
 
-def test_nobody_wants_results(graph: Graph, random_model: Path, tmp_path: Path) -> None:
-    graph.camera("/camera/image_raw")
-    with segmentation_node(random_model):
-        graph.wait_for_state("active")
-        report = Report(tmp_path)
+        graph.connect(camera, graph.listen(Image, MASK))
+        report = Report()
+        assert report.of(MASK) == Finding(MASK, "ok", "to /test")
+        assert report.of("/camera/image_raw").text == "published by /test"
+
+        graph.camera("/camera/image_raw")
+        durability = DurabilityPolicy.TRANSIENT_LOCAL
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+        graph.listen(Image, MASK, qos)
+        graph.camera(MASK)
+        report = Report()
+        assert "2 publishers send images on this topic" in report.texts("/camera/image_raw")
+        assert "/test receives nothing from /canet: QoS is incompatible" in report.texts(MASK)
+        assert "also published by /test" in report.texts(MASK)
     graph.clear()
-    assert report.why()["verdict"] == "ok"
-    assert "its results have no subscriber" in report.why()["text"]
 
 
-def test_results_come(graph: Graph, random_model: Path, tmp_path: Path) -> None:
-    camera = graph.camera("/camera/image_raw")
-    masks = graph.listen(Image, "/camera/segmentation/mask")
-    with segmentation_node(random_model):
-        graph.connect(camera, masks)
-        report = Report(tmp_path)
-    graph.clear()
-    assert report.of("/camera/segmentation/mask") == [
-        {"subject": "/camera/segmentation/mask", "verdict": "ok", "text": "to /test", "advice": ""}
-    ]
-    assert report.of("/camera/image_raw")[0]["text"] == "published by /test"
-
-
-@pytest.mark.parametrize(("state", "advice"), [("unconfigured", "configure"), ("inactive", "activate")])
-def test_a_node_that_is_not_active(
-    state: str, advice: str, graph: Graph, random_model: Path, tmp_path: Path
-) -> None:
-    with segmentation_node(random_model, autostart=False):
-        if state == "inactive":
-            assert graph.change_state("configure")
-        graph.wait_for_state(state)
-        report = Report(tmp_path)
-    assert f"it is {state}" in report.why()["text"]
-    assert f"ros2 lifecycle set /canet {advice}" in report.why()["advice"]
-
-
-def test_a_model_that_does_not_load(graph: Graph, random_model: Path, tmp_path: Path) -> None:
-    with segmentation_node(tmp_path / "nowhere") as node:
-        node.wait_for_output("nowhere")
-        report = Report(tmp_path)
-    assert "publishes no results" in report.why()["text"]
-    assert "nowhere" in " ".join(finding["text"] for finding in report.findings)
-
-
-def test_a_camera_whose_quality_of_service_does_not_fit(
-    graph: Graph, random_model: Path, tmp_path: Path
-) -> None:
-    graph.camera("/camera/image_raw")  # best effort
-    masks = graph.listen(Image, "/camera/segmentation/mask")
-    override = {"qos_overrides./camera/image_raw.subscription.reliability": "reliable"}
-    with segmentation_node(random_model, **override):
-        graph.wait_for_state("active")
-        wait_until(lambda: graph.node.count_subscribers("/camera/image_raw"), "the node's subscription")
-        report = Report(tmp_path)
-    del masks
-    graph.clear()
-    assert report.why()["verdict"] == "note"
-    assert "QoS of /test and /canet is incompatible on /camera/image_raw" in report.why()["text"]
-    assert "est effort publisher and reliable subscription" in report.why()["text"]
-
-
-def test_a_subscriber_that_asks_for_more_than_is_offered(
-    graph: Graph, random_model: Path, tmp_path: Path
-) -> None:
-    qos = QoSProfile(
-        depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-    )
-    graph.listen(Image, "/camera/segmentation/mask", qos)
-    with segmentation_node(random_model):
-        graph.wait_for_state("active")
-        report = Report(tmp_path)
-    graph.clear()
-    texts = [finding["text"] for finding in report.of("/camera/segmentation/mask")]
-    assert any("/test receives nothing from /canet: QoS is incompatible" in text for text in texts)
-
-
-def test_two_cameras_on_a_topic_and_no_clock(graph: Graph, random_model: Path, tmp_path: Path) -> None:
-    graph.camera("/camera/image_raw")
-    graph.camera("/camera/image_raw")
-    with segmentation_node(random_model, use_sim_time=True):
-        graph.wait_for_state("active")
-        report = Report(tmp_path)
-    graph.clear()
-    assert "2 publishers send images on this topic" in report.of("/camera/image_raw")[0]["text"]
-    assert "/clock has no publisher" in report.of("/clock")[0]["text"]
-
-
-def test_one_of_several_nodes(graph: Graph, random_model: Path, tmp_path: Path) -> None:
+def test_a_node_that_is_not_active(graph: Graph, random_model: Path) -> None:
     with segmentation_node(random_model, namespace="/front", autostart=False):
         graph.wait_for_state("unconfigured", "/front/canet")
-        report = Report(tmp_path, "--node", "front/canet")
-        misspelt = Report(tmp_path, "--node", "/front/cannet")
-    assert "unconfigured" in report.why("/front/canet")["text"]
-    assert "running: /front/canet" in misspelt.why("/front/cannet")["text"]
+        assert "running: /front/canet" in Report("/front/cannet").why("/front/cannet").text
+        for state, transition in (("unconfigured", "configure"), ("inactive", "activate")):
+            finding = Report("front/canet").why("/front/canet")
+            assert f"it is {state}" in finding.text
+            assert f"ros2 lifecycle set /front/canet {transition}" in finding.advice
+            assert graph.change_state(transition, "/front/canet")
 
 
-def test_a_topic_without_pictures_and_results_of_two(
-    graph: Graph, random_model: Path, tmp_path: Path
-) -> None:
-    graph.camera("/camera/image_raw", String)
-    graph.camera("/camera/segmentation/mask")
-    with segmentation_node(random_model):
+def test_a_model_that_does_not_load_and_no_clock(graph: Graph, tmp_path: Path) -> None:
+    with segmentation_node(tmp_path / "nowhere", use_sim_time=True) as node:
+        node.wait_for_output("nowhere")
+        report = Report()
+    assert "publishes no results" in report.why().text
+    assert "nowhere" in " ".join(finding.text for finding in report.findings)
+    assert "/clock has no publisher" in report.of("/clock").text
+
+
+def test_a_camera_that_does_not_fit(graph: Graph, random_model: Path) -> None:
+    """By its quality of service, and by its type."""
+    graph.camera("/camera/image_raw")  # best effort
+    graph.camera("/rear/image_raw", String)
+    graph.listen(Image, MASK)
+    topics = "['/camera/image_raw', '/rear/image_raw']"
+    override = {"qos_overrides./camera/image_raw.subscription.reliability": "reliable"}
+    with segmentation_node(random_model, image_topics=topics, **override):
         graph.wait_for_state("active")
-        report = Report(tmp_path)
+        wait_until(lambda: graph.node.count_subscribers("/camera/image_raw"), "the node's subscription")
+        report = Report()
     graph.clear()
-    expected = "/test publishes std_msgs/msg/String on /camera/image_raw, which /canet does not support"
-    assert report.of("/camera/image_raw")[0]["text"] == expected
-    assert "also published by /test" in [
-        finding["text"] for finding in report.of("/camera/segmentation/mask")
-    ]
+    assert report.why().verdict == "note"
+    assert "QoS of /test and /canet is incompatible" in report.texts("/camera/image_raw")
+    assert "/test publishes std_msgs/msg/String on /rear/image_raw" in report.texts("/rear/image_raw")
 
 
-def test_a_node_that_reports_and_does_not_answer(graph: Graph, tmp_path: Path) -> None:
+def test_a_node_that_reports_and_does_not_answer(graph: Graph) -> None:
     values = [KeyValue(key="lifecycle_state", value="active")]
     status = DiagnosticStatus(name="gone: engine", level=DiagnosticStatus.OK, values=values)
     publisher = graph.node.create_publisher(DiagnosticArray, "/diagnostics", 1)
     timer = graph.node.create_timer(0.1, lambda: publisher.publish(DiagnosticArray(status=[status])))
-    report = Report(tmp_path)
+    report = Report()
     graph.node.destroy_timer(timer)
-    assert "/gone does not respond" in report.why("/gone")["text"]
+    assert "/gone does not respond" in report.why("/gone").text

@@ -31,7 +31,7 @@ WARN = str(DiagnosticStatus.WARN[0])
 def knowing_model(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that knows the test's images."""
     folder = Path(shutil.copytree(sharp_model, tmp_path_factory.mktemp("models") / "knowing"))
-    segmenter = Segmenter.load(folder, "cpu", "torch", "fp32")
+    segmenter = Segmenter.load(folder, "cpu", "onnxruntime", "fp32")
     known = in_distribution_range(
         [figures(segmenter.infer([picture(160, 120, seed)])[0]) for seed in range(5)]
     )
@@ -42,7 +42,7 @@ def knowing_model(sharp_model: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def unknown(knowing_model: Path) -> np.ndarray:
     """Of some images that a camera should not send, one that is out of what the model knows."""
-    segmenter = Segmenter.load(knowing_model, "cpu", "torch", "fp32")
+    segmenter = Segmenter.load(knowing_model, "cpu", "onnxruntime", "fp32")
     for level in (0, 30, 120, 200, 255):
         blocked = np.full((120, 160, 3), level, np.uint8)
         found = figures(segmenter.infer([blocked])[0])
@@ -103,7 +103,7 @@ def test_what_is_ignored_does_not_count(
     graph.connect(camera, masks)
     for _ in range(80):
         masks.wait_for_stamp(camera.send(image))
-    found = Segmenter.load(knowing_model, "cpu", "torch", "fp32").infer([image])[0]
+    found = Segmenter.load(knowing_model, "cpu", "onnxruntime", "fp32").infer([image])[0]
     counted = np.zeros((120, 160), bool)
     counted[:60] = True
     expected = figures(found, counted)["mean"]

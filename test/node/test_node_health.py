@@ -154,7 +154,7 @@ def test_figures_agree_with_those_measured_outside(graph: Graph, diagnostics: Li
     ]
     assert sum(stages_ms) == pytest.approx(float(values["age_p50_ms"]), abs=5, rel=0.2)
     engine = health(diagnostics, "engine")
-    assert (engine["engine"], engine["device"], engine["precision"]) == ("torch", "cpu", "fp32")
+    assert (engine["engine"], engine["device"], engine["precision"]) == ("onnxruntime", "cpu", "fp32")
     assert engine["level"] == OK
 
 
@@ -180,7 +180,7 @@ def test_a_qos_that_does_not_fit_is_named_on_either_side(
 def test_size_and_encoding_change_in_mid_stream(
     graph: Graph, diagnostics: Listener, random_model: Path
 ) -> None:
-    segmenter = Segmenter.load(random_model, device="cpu", engine="torch", precision="fp32")
+    segmenter = Segmenter.load(random_model, device="cpu", engine="onnxruntime", precision="fp32")
     masks = graph.listen(Image, MASK)
     camera = graph.camera(FRONT)
     graph.connect(camera, masks)

@@ -98,7 +98,7 @@ def test_changes_take_effect_at_activation(graph: Graph, node: Process, random_m
     assert graph.change_state("activate")
     mask = segmented(graph)
     assert (mask.width, mask.height) == (96, 64)
-    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", "96x64")
+    segmenter = Segmenter.load(random_model, "cpu", "onnxruntime", "fp32", "96x64")
     expected = segmenter.infer([picture(320, 240)])[0].mask
     np.testing.assert_array_equal(np.frombuffer(mask.data, np.uint8).reshape(64, 96), expected)
 

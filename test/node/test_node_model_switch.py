@@ -38,7 +38,7 @@ from canet_ros.ros.fault_log import Fault
 
 pytestmark = pytest.mark.ros
 CAMERA, RESULTS = "/camera/image_raw", "/camera/segmentation"
-EXACT = ("cpu", "torch", "fp32")
+EXACT = ("cpu", "onnxruntime", "fp32")
 IMAGE = picture(320, 240)
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ros
 
 
 def remapped_node(model: Path, *rules: str, namespace: str = "", **parameters: object) -> Process:
-    given = {"model": model, "engine": "torch", "device": "cpu", "precision": "fp32", **parameters}
+    given = {"model": model, "engine": "onnxruntime", "device": "cpu", "precision": "fp32", **parameters}
     command = [sys.executable, "-m", "canet_ros.ros.node", *ros_arguments(given, namespace=namespace)]
     for rule in rules:
         command += ["-r", rule]

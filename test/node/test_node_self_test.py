@@ -26,7 +26,7 @@ def with_test_picture(model: Path, folder: Path, right: bool) -> Path:
     shutil.copytree(model, folder)
     image = picture(160, 120, seed=3)
     shown = image if right else np.ascontiguousarray(image[:, ::-1, ::-1])  # turned, red and blue exchanged
-    mask = Segmenter.load(model, "cpu", "torch", "fp32")(shown).mask
+    mask = Segmenter.load(model, "cpu", "onnxruntime", "fp32")(shown).mask
     cv2.imwrite(str(folder / IMAGE_FILE), image)
     cv2.imwrite(str(folder / MASK_FILE), mask)
     return folder

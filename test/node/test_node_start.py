@@ -139,7 +139,7 @@ def test_arguments_that_the_locale_cannot_decode() -> None:
 def test_without_a_folder_for_log_files_it_runs_with_a_warning(
     environment: dict[str, str], random_model: Path, graph: Graph
 ) -> None:
-    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    arguments = ros_arguments({"model": random_model, "engine": "onnxruntime", "device": "cpu"})
     process = Process([sys.executable, *PROGRAM, *arguments], environment)
     try:
         process.wait_for_output("no log file is written: ")
@@ -185,7 +185,7 @@ def test_broken_optional_packages_are_named_and_not_used(
 ) -> None:
     for package in ("vision_msgs", "bondpy"):
         (tmp_path / f"{package}.py").write_text("raise RuntimeError('built for another Python')")
-    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    arguments = ros_arguments({"model": random_model, "engine": "onnxruntime", "device": "cpu"})
     process = Process([sys.executable, *PROGRAM, *arguments], {"PYTHONPATH": str(tmp_path)})
     try:
         graph.wait_for_state("active")
@@ -199,7 +199,7 @@ def test_broken_optional_packages_are_named_and_not_used(
 @pytest.mark.parametrize("streams", [">&- 2>&-", "> /dev/full 2> /dev/full", "2>&1 | head -1 > /dev/null"])
 def test_it_runs_without_a_writable_output(streams: str, random_model: Path, graph: Graph) -> None:
     """The last one is a broken pipe, of which the shell reports the last program's status; PIPESTATUS has all."""
-    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    arguments = ros_arguments({"model": random_model, "engine": "onnxruntime", "device": "cpu"})
     command = f'"$0" "$@" {streams} < /dev/null; exit ${{PIPESTATUS[0]}}'
     process = Process(["bash", "-c", command, sys.executable, *PROGRAM, *arguments])
     try:
@@ -216,7 +216,7 @@ def test_it_runs_without_a_writable_output(streams: str, random_model: Path, gra
 def test_a_terminal_that_closes_ends_the_node_unless_under_nohup(
     random_model: Path, graph: Graph, prefix: tuple[str, ...]
 ) -> None:
-    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    arguments = ros_arguments({"model": random_model, "engine": "onnxruntime", "device": "cpu"})
     process = Process([*prefix, sys.executable, *PROGRAM, *arguments])
     try:
         graph.wait_for_state("active")
@@ -230,7 +230,7 @@ def test_a_terminal_that_closes_ends_the_node_unless_under_nohup(
 
 
 def test_a_deleted_current_folder(random_model: Path, graph: Graph, tmp_path: Path) -> None:
-    arguments = ros_arguments({"model": random_model, "engine": "torch", "device": "cpu"})
+    arguments = ros_arguments({"model": random_model, "engine": "onnxruntime", "device": "cpu"})
     gone = tmp_path / "gone"
     gone.mkdir()
     script = 'cd "$1" && rmdir "$1" && shift && exec "$0" "$@"'

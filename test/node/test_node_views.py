@@ -23,7 +23,7 @@ from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros
 FRONT, REAR = "/front/image_raw", "/rear/image_raw"
-EXACT = {"device": "cpu", "engine": "torch", "precision": "fp32"}
+EXACT = {"device": "cpu", "engine": "onnxruntime", "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")

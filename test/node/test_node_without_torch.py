@@ -28,7 +28,7 @@ NODE = ("-c", BLOCKED + "from canet_ros.start import segmentation_node; sys.exit
 def test_a_mask_comes(engine: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = available_models()[MODEL]
     image = cv2.imread(str(folder / "selftest.png"))
-    expected = Segmenter.load(MODEL, "cpu", "torch", "fp32")(image).mask
+    expected = Segmenter.load(MODEL, "cpu", "onnxruntime", "fp32")(image).mask
     monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
     graph = Graph()
     try:

@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 
-from canet_ros.engines import torch_engine
+from canet_ros.engines import onnxruntime_engine
 from canet_ros.ros import node
 
-_run, _numbers = torch_engine.TorchEngine.run, itertools.count()
+_run, _numbers = onnxruntime_engine.OnnxRuntimeEngine.run, itertools.count()
 
 
 def run(self, images):
@@ -21,7 +21,7 @@ def run(self, images):
     return np.flip(masks, axis=1).copy() if number > 30 else masks, confidences
 
 
-torch_engine.TorchEngine.run = run
+onnxruntime_engine.OnnxRuntimeEngine.run = run
 
 if __name__ == "__main__":
     sys.exit(node.main())

@@ -66,7 +66,7 @@ def test_few_samples_tell_nothing() -> None:
 
 
 def parameters(model: Path) -> list[str]:
-    return ["--model", str(model), "--engine", "torch", "--precision", "fp32", "--device", "cpu"]
+    return ["--model", str(model), "--engine", "onnxruntime", "--precision", "fp32", "--device", "cpu"]
 
 
 @pytest.mark.ros
@@ -95,7 +95,7 @@ def test_a_wrong_mask_and_a_node_that_ends_are_found(random_model: Path) -> None
     from soak import Soak, SoakSettings
 
     program = [str(Path(__file__).parent / "drifting_node.py")]
-    exact = {"model": str(random_model), "engine": "torch", "precision": "fp32", "device": "cpu"}
+    exact = {"model": str(random_model), "engine": "onnxruntime", "precision": "fp32", "device": "cpu"}
     said: list[str] = []
     soak = Soak(SoakSettings(1.0, exact, cameras=2, program=program), said.append)
     soak.run()
@@ -113,7 +113,7 @@ def test_a_run_in_which_no_masks_come_any_more_ends_as_planned(
     pytest.importorskip("rclpy")
     import soak as module
 
-    exact = {"model": str(random_model), "engine": "torch", "precision": "fp32", "device": "cpu"}
+    exact = {"model": str(random_model), "engine": "onnxruntime", "precision": "fp32", "device": "cpu"}
     soak = module.Soak(module.SoakSettings(0.1, exact, cameras=1), lambda _: None)
     send = module.SoakGraph.send
     begun = lambda: soak._end_s < float("inf")  # noqa: E731

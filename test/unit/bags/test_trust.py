@@ -195,7 +195,16 @@ def test_report_and_pick_look_at_every_file(
     bag = joined(tmp_path / "drive", late, early)
     out = tmp_path / ("page.html" if command == "report" else "picked")
     options = [] if command == "report" else ["--count", "12"]
-    model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
+    model = [
+        "--model",
+        str(random_model),
+        "--device",
+        "cpu",
+        "--engine",
+        "onnxruntime",
+        "--precision",
+        "fp32",
+    ]
     assert main([command, str(bag), "--out", str(out), *options, *model]) == 0
     assert "12 pictures" in capsys.readouterr().out
 
@@ -209,7 +218,16 @@ def test_a_report_takes_images_of_the_whole_drive(
         *(image(START_NS + i * SECOND_NS) for i in range(12)),
     ]
     bag = bag_of(tmp_path / "drive", recorded)
-    model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
+    model = [
+        "--model",
+        str(random_model),
+        "--device",
+        "cpu",
+        "--engine",
+        "onnxruntime",
+        "--precision",
+        "fp32",
+    ]
     assert main(["report", str(bag), "--out", str(tmp_path / "page.html"), "--frames", "6", *model]) == 0
     assert "6 pictures" in capsys.readouterr().out
 
@@ -307,7 +325,16 @@ def test_fewer_messages_than_announced(
         with sqlite3.connect(storage_file(source)) as database:
             database.execute("DELETE FROM messages WHERE id = 2")
         database.close()
-    model = ["--model", str(random_model), "--device", "cpu", "--engine", "torch", "--precision", "fp32"]
+    model = [
+        "--model",
+        str(random_model),
+        "--device",
+        "cpu",
+        "--engine",
+        "onnxruntime",
+        "--precision",
+        "fp32",
+    ]
     arguments = [tmp_path / "out"] if command == "segment-bag" else ["--out", tmp_path / "page.html"]
     assert main([command, str(source), *map(str, arguments), *model]) == 3
     read = 3 if storage == "mcap" else 2

@@ -183,7 +183,7 @@ def test_the_engine_in_use(segmenter: Segmenter) -> None:
     assert (status.level, status.message, status.hardware_id) == (OK.value, "segmenting", "cpu")
     found = values(status)
     assert [found[k] for k in ("model", "resolution", "engine", "device", "precision", "self_test")] == [
-        "random", "160x120", "torch", "cpu", "fp32", "passed"
+        "random", "160x120", "onnxruntime", "cpu", "fp32", "passed"
     ]  # fmt: skip
     assert found["reason"] == segmenter.engine.reason
     assert not [key for key in found if key.startswith("gpu") or "at_once" in key]
