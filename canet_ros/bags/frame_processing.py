@@ -27,8 +27,8 @@ from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.class_shares import ShareFilter
-from canet_ros.pipeline.drawing import SHARES
-from canet_ros.pipeline.outputs import image_outputs
+from canet_ros.pipeline.drawing import SHARES, RenderInput
+from canet_ros.pipeline.outputs import image_outputs, is_cloud
 from canet_ros.pipeline.process import Frame, process
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.segmenter import Segmenter
@@ -46,12 +46,14 @@ class FrameResult:
         header: std_msgs/Header of its message.
         size: (width, height) of the results.
         results: CDR by output.
+        drawing: for outputs that need messages beside the image; None: there are none.
         advice: what would give better results; empty: nothing.
     """
 
     header: Any = None
     size: tuple[int, int] = (0, 0)
     results: Mapping[str, bytes] = field(default_factory=dict)
+    drawing: RenderInput | None = None
     problem: str = ""
     advice: str = ""
 
@@ -124,7 +126,8 @@ class FrameProcessor:
         results = frame_messages(header, drawing, self._outputs, options.outputs, options.jpeg_quality)
         height, width = drawing.segmentation.mask.shape
         advice = squeeze_warning(self._segmenter.resolution, (to_network.shape[1], to_network.shape[0]))
-        return FrameResult(header, (width, height), results, advice=advice)
+        with_clouds = drawing if any(map(is_cloud, options.outputs)) else None
+        return FrameResult(header, (width, height), results, with_clouds, advice=advice)
 
     def _segment(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
         with self._engine_is_free:

@@ -21,7 +21,8 @@ class Options(PipelineOptions):
         split_bytes, split_ns: amount of IN's messages per file of OUT; 0: split as IN is.
         only_results: leave out the source's own messages.
         outputs: names of ``drawing.OUTPUTS``, and of groups.
-        mask_size, jpeg_quality, min_object_area, shares_smoothing: the node's parameters of these names.
+
+    All others are the node's parameters of these names.
     """
 
     topics: tuple[str, ...] = ()
@@ -37,3 +38,8 @@ class Options(PipelineOptions):
     jpeg_quality: int = 80
     min_object_area: int = 100
     shares_smoothing: float = 0.5
+    cloud_topics: tuple[str, ...] = ()
+    cloud_extrinsics: tuple[str, ...] = ()
+    depth_topics: tuple[str, ...] = ()
+    sync_slop: float = 0.05
+    organized_points: bool = False

@@ -18,6 +18,8 @@ class CameraState:
         segmented, undecodable: numbers of images.
         last_stamp_ns, jumps_back: of the images' headers.
         without_info: number of images without camera_info.
+        without_cloud: number of images without a cloud or depth image near their stamp.
+        bad_clouds: number of those that could not be used; ``cloud_problem`` says why the first one could not.
         outdated: number of images whose camera_info is outdated; ``outdated_problem`` is the first such problem.
     """
 
@@ -28,6 +30,9 @@ class CameraState:
     without_info: int = 0
     outdated: int = 0
     outdated_problem: str = ""
+    without_cloud: int = 0
+    bad_clouds: int = 0
+    cloud_problem: str = ""
 
 
 @dataclass

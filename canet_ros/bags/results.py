@@ -21,10 +21,10 @@ from canet_ros.messages.images import (
     encode_compressed,
     image_fields,
 )
-from canet_ros.messages.results import MESSAGE_OUTPUTS
+from canet_ros.messages.results import MESSAGE_OUTPUTS, POINT_CLOUD
 from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput
-from canet_ros.pipeline.outputs import render
+from canet_ros.pipeline.outputs import is_cloud, render
 
 
 def result_connection(results: str, output: str, distribution: str) -> Connection:
@@ -36,6 +36,8 @@ def result_connection(results: str, output: str, distribution: str) -> Connectio
         msgtype = CAMERA_INFO_TYPE
     elif output in MESSAGE_OUTPUTS:
         msgtype = MESSAGE_OUTPUTS[output].msgtype
+    elif is_cloud(output):
+        msgtype = POINT_CLOUD
     else:
         msgtype = COMPRESSED_IMAGE if output.endswith("/compressed") else IMAGE
     return connection(f"{results}/{output}", msgtype, profile("reliable", "volatile", depth=2), distribution)

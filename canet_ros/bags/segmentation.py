@@ -17,6 +17,7 @@ import canet_ros
 from canet_ros.bags.bag import BagError, Connection, Message
 from canet_ros.bags.camera_infos import CameraInfos
 from canet_ros.bags.cameras import BagCamera, choose_cameras
+from canet_ros.bags.clouds import Clouds
 from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult
 from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import header_stamp_ns, label_info, stamp_in
@@ -147,6 +148,7 @@ class _Run:
         self._cameras = {camera.connection.stream: camera for camera in cameras}
         with_infos = cameras if CAMERA_INFO in options.outputs else ()
         self._infos = CameraInfos(bag, with_infos, progress, self._put)
+        self._clouds = Clouds(bag, cameras, options, progress, self._put)
         self._work = work
         self._options = options
         self._output = output
@@ -175,8 +177,11 @@ class _Run:
             for batch in batches:
                 for step in batch:
                     read += 1
+                    if step.begins_file and read <= done + 1:  # resumed
+                        self._clouds.end_file(step.message.log_ns)
                     if read <= done:
                         self._infos.take(step.message)
+                        self._clouds.take(step.message)
                         continue
                     with writing_to(self._output.partial):
                         if step.begins_file and read > done + 1:
@@ -189,6 +194,7 @@ class _Run:
             batches.close()  # type: ignore[attr-defined]
         with writing_to(self._output.partial):
             self._infos.end_file(self._progress.log_ns)
+            self._clouds.end_file(self._progress.log_ns)
         self._progress.losses = self._bag.all_losses()
         self._note_the_whole()
         self._report(self._bag, self._progress)
@@ -206,6 +212,7 @@ class _Run:
     def _next_file(self) -> None:
         """Complete a file of OUT; the next one depends only on what a resumed run reads again."""
         self._infos.end_file(self._progress.log_ns)
+        self._clouds.end_file(self._progress.log_ns)
         self._output.next_file(self._progress.to_json())
         self._progress.next_label_ns = None
         self._enter_topics()
@@ -252,6 +259,7 @@ class _Run:
         if not self._options.only_results and message.connection.topic not in self._replaced:
             writer.write(message._replace(connection=self._carried(message.connection)))
         self._infos.take(message)
+        self._clouds.take(message)
         if step.camera is None or step.result is None:
             return
         state = self._progress.cameras[step.camera.topic]
@@ -271,6 +279,8 @@ class _Run:
             state.last_stamp_ns = stamp
             if CAMERA_INFO in self._options.outputs:
                 self._infos.write_for(step.camera, message.log_ns, result)
+            if result.drawing is not None:
+                self._clouds.write_for(step.camera, message.log_ns, result.header, result.drawing)
 
     def _write_latched(self, start_ns: int) -> None:
         """Write the latched messages that a subscriber joining at the cut would receive."""
@@ -318,6 +328,7 @@ class _Run:
             if state.jumps_back:
                 progress.note(f"{topic}: the stamps of its images jump back {state.jumps_back} times")
         self._infos.add_summary_notes()
+        self._clouds.add_summary_notes()
 
 
 def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, CameraTransform]:

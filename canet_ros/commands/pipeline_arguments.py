@@ -62,5 +62,10 @@ def _entry(spec: ParameterSpec, text: str) -> Any:
 
 def pipeline_values(arguments: argparse.Namespace) -> dict[str, Any]:
     """Values of the fields of ``PipelineOptions``."""
-    values = {field.name: getattr(arguments, field.name) for field in fields(PipelineOptions)}
+    return parameter_values(arguments, [field.name for field in fields(PipelineOptions)])
+
+
+def parameter_values(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Values of the arguments that ``add_parameter_arguments`` added, lists as tuples."""
+    values = {name: getattr(arguments, name) for name in names}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

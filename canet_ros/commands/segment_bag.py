@@ -21,14 +21,16 @@ from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.pipeline_arguments import (
     add_parameter_arguments,
     add_pipeline_arguments,
+    parameter_values,
     pipeline_values,
 )
 from canet_ros.files import require_writable, write_json
 from canet_ros.formats import parse_groups
+from canet_ros.launching.parameter_spec import conflict
 from canet_ros.machine import usable_cores
 from canet_ros.model.model_folder import find_model
 from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS, OUTPUTS
-from canet_ros.pipeline.outputs import COMPRESSED, output_names
+from canet_ros.pipeline.outputs import COMPRESSED, POINTS, is_cloud, output_names, point_outputs
 from canet_ros.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ Outcome = Union[dict[str, Any], "BagError"]
 DAMAGED = 3
 # Each stream holds the network's memory for one image.
 MAX_STREAMS = 8
-_PARAMETERS = ("mask_size", "jpeg_quality", "min_object_area", "shares_smoothing")
+_CLOUD_PARAMETERS = ("cloud_topics", "cloud_extrinsics", "depth_topics", "sync_slop", "organized_points")
+_PARAMETERS = ("mask_size", "jpeg_quality", "min_object_area", "shares_smoothing", *_CLOUD_PARAMETERS)
 
 
 def _location(text: str) -> Location:
@@ -121,8 +124,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help=f"results to write, of {', '.join(OUTPUTS)}, with --groups also groups/NAME, groups/NAME/compressed and "
-        f"objects (default: {' '.join(DEFAULT_OUTPUTS)}, and of groups all groups/NAME/compressed)",
+        help=f"results to write, of {', '.join(OUTPUTS)}, with --groups groups/NAME, groups/NAME/compressed and "
+        "objects, with --cloud-topics or --depth-topics points, groups/NAME/points and groups/NAME/points_outside "
+        f"(default: {' '.join(DEFAULT_OUTPUTS)}, all groups/NAME/compressed, and points)",
     )
     parser.add_argument("--resume", action="store_true", help="continue after the last finished file of OUT")
     add_force_argument(parser)
@@ -299,6 +303,13 @@ def _options(arguments: argparse.Namespace) -> Options:
     outputs = _words(arguments.outputs) or DEFAULT_OUTPUTS
     groups = [f"groups/{name}" for name in parse_groups(arguments.groups)]
     known = output_names(parse_groups(arguments.groups))
+    clouds = {name: tuple(getattr(arguments, name)) for name in ("cloud_topics", "depth_topics")}
+    if problem := conflict(clouds):
+        raise ValueError(problem)
+    if any(map(any, clouds.values())):
+        known += tuple(point_outputs(parse_groups(arguments.groups)))
+        if not any(map(is_cloud, outputs)):
+            outputs = (*outputs, POINTS)
     unknown = [name for name in outputs if name not in known]
     if unknown:
         raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(known)}")
@@ -321,7 +332,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         split_ns=round(arguments.split_duration * 1e9),
         only_results=arguments.only_results,
         outputs=tuple(dict.fromkeys(outputs)),
-        **{name: getattr(arguments, name) for name in _PARAMETERS},
+        **parameter_values(arguments, _PARAMETERS),
         **pipeline_values(arguments),
     )
 

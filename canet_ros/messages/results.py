@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results that are neither images nor clouds, as messages for the node and for bags."""
+"""Results that are not images, as messages for the node and for bags."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from canet_ros.messages.points import FIELDS
 from canet_ros.pipeline.drawing import OBJECTS, SHARES, RenderInput
 from canet_ros.pipeline.objects import Component, components
+
+POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 
 
 class New(Protocol):
@@ -27,6 +31,26 @@ class MessageOutput(NamedTuple):
 
     msgtype: str
     build: Callable[[New, Any, RenderInput], Any]
+
+
+def points_message(new: New, points: NDArray[Any], header: Any) -> Any:
+    """A ``PointCloud2`` of records of ``FIELDS``, (n,), or (H, W) organized with NaN."""
+    height, width = points.shape if points.ndim == 2 else (1, len(points))
+    return new(
+        POINT_CLOUD,
+        header=header,
+        height=height,
+        width=width,
+        fields=[
+            new("sensor_msgs/msg/PointField", name=name, offset=offset, datatype=kind, count=1)
+            for name, offset, kind in FIELDS
+        ],
+        is_bigendian=False,
+        point_step=points.itemsize,
+        row_step=width * points.itemsize,
+        data=points.reshape(-1).view(np.uint8),
+        is_dense=height == 1,
+    )
 
 
 def _shares(new: New, header: Any, drawing: RenderInput) -> Any:

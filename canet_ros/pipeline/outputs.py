@@ -54,6 +54,11 @@ def point_outputs(groups: Groups) -> dict[str, Callable[[ClassTable], NDArray[np
     }
 
 
+def is_cloud(output: str) -> bool:
+    """Whether an output's name is one of ``point_outputs``; ``groups/points`` is the mask of a group."""
+    return output == POINTS or (output.count("/") == 2 and output.endswith(("/points", "/points_outside")))
+
+
 def _belong(members: tuple[str, ...], outside: bool, classes: ClassTable) -> NDArray[np.bool_]:
     return np.equal(membership_table(members, classes), 0 if outside else 255)
 

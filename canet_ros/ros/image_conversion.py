@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts pixels and points to rclpy messages."""
+"""Converts results to rclpy messages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CompressedImage, Image
 
 from canet_ros.messages.images import encode_compressed, image_fields
-from canet_ros.messages.points import FIELDS
 
 
 def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Image:
@@ -44,18 +43,6 @@ def compressed_message(
     return message
 
 
-def points_message(points: NDArray[Any], header: Any) -> PointCloud2:
-    """A ``sensor_msgs/PointCloud2`` of records of ``messages.points.FIELDS``: (n,), or (H, W) organized with NaN."""
-    height, width = points.shape if points.ndim == 2 else (1, len(points))
-    message = PointCloud2(header=header, height=height, width=width, is_bigendian=False, is_dense=height == 1)
-    message.fields = [
-        PointField(name=name, offset=offset, datatype=kind, count=1) for name, offset, kind in FIELDS
-    ]
-    message.point_step, message.row_step = points.itemsize, width * points.itemsize
-    message.data = _byte_array(points.reshape(-1).view(np.uint8))
-    return message
-
-
 @functools.lru_cache(maxsize=64)
 def message_class(msgtype: str) -> Any:
     """The class of ``package/msg/Name``; raises what the import of its package raises."""
@@ -65,10 +52,13 @@ def message_class(msgtype: str) -> Any:
 
 def new_message(msgtype: str, **fields: Any) -> Any:
     """A message of ``package/msg/Name``, for ``messages.results``."""
-    values = {
-        key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in fields.items()
-    }
-    return message_class(msgtype)(**values)
+    return message_class(msgtype)(**{key: _as_field(value) for key, value in fields.items()})
+
+
+def _as_field(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    return _byte_array(value) if value.dtype == np.uint8 else value.tolist()
 
 
 def _byte_array(pixels: NDArray[np.uint8]) -> array.array[int]:

@@ -21,7 +21,7 @@ from canet_ros.messages.camera_info import scaled_camera_info
 from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.messages.points import label_message
-from canet_ros.messages.results import MESSAGE_OUTPUTS
+from canet_ros.messages.results import MESSAGE_OUTPUTS, points_message
 from canet_ros.pipeline.drawing import CAMERA_INFO, OBJECTS, ImageOutput, ProcessOptions
 from canet_ros.pipeline.outputs import COMPRESSED, image_outputs, point_outputs, render
 from canet_ros.pipeline.process import Frame, postprocess
@@ -35,7 +35,6 @@ from canet_ros.ros.image_conversion import (
     image_message,
     message_class,
     new_message,
-    points_message,
 )
 from canet_ros.ros.statistics import Statistics
 
@@ -185,7 +184,7 @@ class CameraOutputs:
         for name in wanted & outputs.keys():
             classes = outputs[name](options.style.classes)
             chosen = points.organized(classes) if options.organized_points else points.of(classes)
-            self._send(name, points_message(chosen, cloud.header))
+            self._send(name, points_message(new_message, chosen, cloud.header))
 
     def _publish_camera_info(self, result: Result) -> None:
         try:

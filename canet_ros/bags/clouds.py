@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled points in a bag: its clouds or depth images, with the classes of their camera's masks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canet_ros.bags.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagError, Message
+from canet_ros.bags.cameras import BagCamera
+from canet_ros.bags.message_types import MessageError, from_cdr, header_stamp_ns, new, stamp_in, to_cdr
+from canet_ros.bags.options import Options
+from canet_ros.bags.progress import Progress
+from canet_ros.bags.reading import Bag
+from canet_ros.formats import parse_groups, parse_pose
+from canet_ros.messages.clouds import CloudError
+from canet_ros.messages.points import label_message
+from canet_ros.messages.projection import rigid_transform
+from canet_ros.messages.results import POINT_CLOUD, points_message
+from canet_ros.pipeline.drawing import RenderInput
+from canet_ros.pipeline.outputs import point_outputs
+
+_KEPT = 30
+# A cloud is recorded up to this long after the image of its stamp.
+_LATE_NS = 300_000_000
+
+
+@dataclass
+class _Source:
+    """Points of one camera.
+
+    Attributes:
+        to_camera: (3, 4) [R|t] to its optical frame; None: given by the frames, or the topic holds depth images.
+        waiting: log time, header and results of the images whose clouds may still come.
+    """
+
+    camera: BagCamera
+    topic: str
+    depth: bool
+    to_camera: NDArray[np.float64] | None
+    info: bytes = b""
+    recorded: deque[Message] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    waiting: deque[tuple[int, object, RenderInput]] = field(default_factory=deque)
+
+
+class Clouds:
+    """Writes the labelled points of each image, some time after the image.
+
+    Args:
+        put: takes camera, output, log time in ns, and CDR.
+
+    Raises:
+        BagError: the bag lacks a topic, or there are more topics than cameras.
+    """
+
+    def __init__(
+        self,
+        bag: Bag,
+        cameras: Sequence[BagCamera],
+        options: Options,
+        progress: Progress,
+        put: Callable[[BagCamera, str, int, bytes], None],
+    ) -> None:
+        self._options = options
+        self._progress = progress
+        self._put = put
+        outputs = point_outputs(parse_groups(options.groups))
+        self._outputs = {name: classes for name, classes in outputs.items() if name in options.outputs}
+        self._sources: dict[str, _Source] = {}
+        lists = (options.cloud_topics, options.cloud_extrinsics, options.depth_topics)
+        if any(lists) and (max(map(len, lists)) > len(cameras) or (len(cameras) > 1 and not options.topics)):
+            raise BagError(
+                f"{len(cameras)} cameras: --cloud-topics, --cloud-extrinsics and --depth-topics have an entry for each "
+                f"of --topics: give --topics {' '.join(camera.topic for camera in cameras)}"
+            )
+        types = {connection.topic: connection.msgtype for connection in bag.connections}
+        infos = {c for c in bag.connections if c.msgtype == CAMERA_INFO}
+        first_infos = dict(bag.first_messages(infos)) if any(lists) else {}
+        filled = ([*values, *[""] * (len(cameras) - len(values))] for values in lists)
+        for camera, cloud, extrinsics, depth in zip(cameras, *filled):
+            topic = cloud or depth
+            expected = (IMAGE, COMPRESSED_IMAGE) if depth else (POINT_CLOUD,)
+            if topic and types.get(topic) not in expected:
+                raise BagError(f"the bag has no topic {topic} with {' or '.join(expected)}")
+            pose = parse_pose(extrinsics)
+            to_camera = None if pose is None else rigid_transform(pose)
+            if topic:
+                info = first_infos.get(camera.camera_info, b"")
+                self._sources[camera.topic] = _Source(camera, topic, bool(depth), to_camera, info)
+
+    def take(self, message: Message) -> None:
+        """Store a cloud or a camera_info, and write the points that are due."""
+        for source in self._sources.values():
+            if message.connection.topic == source.topic:
+                source.recorded.append(message)
+            elif message.connection.topic == source.camera.camera_info:
+                source.info = message.data
+            while source.waiting and source.waiting[0][0] + _LATE_NS <= message.log_ns:
+                self._write_oldest(source, message.log_ns)
+
+    def write_for(self, camera: BagCamera, log_ns: int, header: object, drawing: RenderInput) -> None:
+        """Write the points of an image when its cloud has been read."""
+        source = self._sources.get(camera.topic)
+        if source is not None:
+            source.waiting.append((log_ns, header, drawing))
+
+    def end_file(self, log_ns: int) -> None:
+        """Write all points; the next file begins without clouds, as in a resumed run."""
+        for source in self._sources.values():
+            while source.waiting:
+                self._write_oldest(source, log_ns)
+            source.recorded.clear()
+
+    def _write_oldest(self, source: _Source, log_ns: int) -> None:
+        _, header, drawing = source.waiting.popleft()
+        state = self._progress.cameras[source.camera.topic]
+        stamp_ns = header_stamp_ns(header)
+        nearest = min(source.recorded, key=lambda m: abs(stamp_in(m.data) - stamp_ns), default=None)
+        if nearest is None or abs(stamp_in(nearest.data) - stamp_ns) > self._options.sync_slop * 1e9:
+            state.without_cloud += 1
+            return
+        source.recorded.remove(nearest)
+        try:
+            if not source.info:
+                raise CloudError("cannot label points without camera_info")
+            cloud = from_cdr(nearest.data, nearest.connection.msgtype)
+            points = label_message(
+                cloud,
+                self._to_camera(source, cloud.header.frame_id, header.frame_id),  # type: ignore[attr-defined]
+                from_cdr(source.info, CAMERA_INFO),
+                drawing.image.shape,
+                drawing.segmentation,
+                drawing.options.style.rgb_table,
+            )
+        except (CloudError, MessageError) as error:
+            state.bad_clouds, state.cloud_problem = state.bad_clouds + 1, state.cloud_problem or str(error)
+            return
+        for name, classes_of in self._outputs.items():
+            classes = classes_of(drawing.options.style.classes)
+            chosen = points.organized(classes) if self._options.organized_points else points.of(classes)
+            self._put(
+                source.camera, name, log_ns, to_cdr(points_message(new, chosen, cloud.header), POINT_CLOUD)
+            )
+
+    def _to_camera(self, source: _Source, cloud_frame: str, camera_frame: str) -> NDArray[np.float64] | None:
+        if source.depth or source.to_camera is not None:
+            return source.to_camera
+        if cloud_frame == camera_frame:
+            return np.eye(3, 4)
+        raise CloudError(
+            f"no transform from {cloud_frame!r} to {camera_frame!r}: set --cloud-extrinsics to x,y,z,qx,qy,qz,qw"
+        )
+
+    def add_summary_notes(self) -> None:
+        """Add the notes that need the whole bag."""
+        for source in self._sources.values():
+            state = self._progress.cameras[source.camera.topic]
+            if state.bad_clouds:
+                self._progress.note(
+                    f"{source.topic}: {state.bad_clouds} could not be used: {state.cloud_problem}"
+                )
+            if state.without_cloud:
+                self._progress.note(
+                    f"{source.camera.topic}: no points for {state.without_cloud} images: nothing on {source.topic} "
+                    f"within {self._options.sync_slop:g} s"
+                )
