@@ -40,7 +40,7 @@ OWN_ARGUMENTS = (
     Argument("params_file", "", "YAML file with the node's parameters; given arguments override it"),
     Argument("use_sim_time", "false", "Take the time from /clock", TRUE_OR_FALSE),
     Argument("log_level", "info", "Log level of the node", ("debug", "info", "warn", "error", "fatal")),
-    Argument("respawn", "false", "Restart the node after 2 s when it exits", TRUE_OR_FALSE),
+    Argument("respawn", "true", "Restart the node 2 s after a crash or a broken engine", TRUE_OR_FALSE),
     Argument("use_respawn", "", "The same as respawn, with Nav2's name", TRUE_OR_FALSE, "respawn"),
     Argument("rviz", "false", "Show images, overlays and masks in RViz", TRUE_OR_FALSE),
     Argument("use_rviz", "", "The same as rviz, with Nav2's name", TRUE_OR_FALSE, "rviz"),
@@ -59,6 +59,7 @@ OWN_ARGUMENTS = (
 DEMO_ARGUMENTS = (
     Argument("input", "", "Image, folder of images, video or rosbag2 to publish; empty: a synthetic street"),
     Argument("rate", "10.0", "Camera images per second, Hz"),
+    Argument("respawn", "false", "Restart the node 2 s after a crash or a broken engine", TRUE_OR_FALSE),
     Argument("image_topics", "['/camera/image_raw']", "Topic of the street camera"),
     Argument("rviz", "true", "Show images, overlays and masks in RViz", TRUE_OR_FALSE),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -49,6 +49,8 @@ from canet_ros.launching.rviz_view import view_of_cameras
 from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 
 NODE_NAME = "canet"
+# Statuses of a node that is not restarted: ended by a signal, could not start, wrong arguments.
+_FINAL_STATUSES = (0, 1, 2)
 # Arguments that other launch files of ours have besides those of canet.launch.py.
 _MORE_ARGUMENTS = {
     "demo.launch.py": [argument.name for argument in DEMO_ARGUMENTS],
@@ -209,11 +211,15 @@ def _node(setup: Setup, parameters: Mapping[str, Value]) -> Action:
 def _node_ended(setup: Setup, event: ProcessExited, context: LaunchContext) -> list[Action]:
     """End RViz and recorder; if the node failed, let ``ros2 launch`` exit with status 1.
 
-    Processes of other launch files keep running; then the status applies when they end.
+    Processes of other launch files keep running; then the status applies when they end. With respawn, launch restarts
+    the node unless it ended on request or could not start.
     """
-    failed = event.returncode != 0
-    if context.is_shutdown or setup.is_true("use_respawn") or not (failed or setup.companions):
+    failed, respawn = event.returncode != 0, setup.is_true("use_respawn")
+    if context.is_shutdown or (respawn and event.returncode not in _FINAL_STATUSES):
         return []
+    ended = [*setup.companions, *([event.action] if respawn else [])]
+    if not (failed or setup.companions):
+        return _shutdown(ended)
     problem = f"the segmentation node ended with status {event.returncode}"
     if setup.companions:
         setup.ending = True
@@ -228,7 +234,11 @@ def _node_ended(setup: Setup, event: ProcessExited, context: LaunchContext) -> l
     if failed:
         # Appended, because the handlers after one that raises are not called.
         context.register_event_handler(OnShutdown(on_shutdown=fail), append=True)
-    return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(a))) for a in setup.companions]
+    return _shutdown(ended)
+
+
+def _shutdown(actions: Sequence[Action]) -> list[Action]:
+    return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(action))) for action in actions]
 
 
 def _rviz_config(setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, folder: Path) -> Path:

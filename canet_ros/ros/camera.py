@@ -158,7 +158,8 @@ class Camera:
                 else outdated_problem(nanoseconds(info.header.stamp), nanoseconds(stamp))
             )
         if self.camera_info_problem:
-            self._faults.advise(self.name, Fault.CAMERA_INFO_OUTDATED, self.camera_info_problem)
+            kind = Fault.CAMERA_INFO_MISSING if info is None else Fault.CAMERA_INFO_OUTDATED
+            self._faults.advise(self.name, kind, self.camera_info_problem)
         return info
 
     def silent_s(self) -> float | None:

@@ -29,6 +29,7 @@ class Fault(enum.Enum):
     QOS_INCOMPATIBLE = "qos_incompatible"
     LOSSES_UNKNOWN = "losses_unknown"
     ASPECT_RATIO = "aspect_ratio"
+    CAMERA_INFO_MISSING = "camera_info_missing"
     CAMERA_INFO_OUTDATED = "camera_info_outdated"
     CAMERA_INFO_INVALID = "camera_info_invalid"
     POINTS_FAILED = "points_failed"
