@@ -554,7 +554,8 @@ def test_a_recorder_that_is_not_required_may_end(
 
 
 def test_rviz_and_recorder_end_with_the_node(stand_ins: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["respawn:=false", "autostart:=false", "record:=true", "rviz:=true", f"record_path:={tmp_path / 'drive'}"]
+    arguments = ["respawn:=false", "autostart:=false", "rviz:=true"]
+    arguments += ["record:=true", f"record_path:={tmp_path / 'drive'}"]
     kept = Path(stand_ins["STAND_IN_FOLDER"])
     process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *arguments], stand_ins)
     try:
