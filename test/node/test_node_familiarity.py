@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera whose images the model does not know, through real topics: WARN with the figure, then OK by itself."""
+"""The out-of-distribution monitor through real topics: WARN with the metric, then OK again."""
 
 from __future__ import annotations
 
@@ -83,16 +83,18 @@ def test_a_camera_that_is_blocked_is_named_within_30_frames(
     assert "out of distribution" not in health(diagnostics, CAMERA)["message"]
     send(unknown, 30)
 
-    def said() -> bool:
+    def reported() -> bool:
         return "out of distribution" in health(diagnostics, CAMERA)["message"]
 
-    wait_until(lambda: send(unknown, 1) or said(), "a warning")
+    wait_until(lambda: send(unknown, 1) or reported(), "a warning")
     assert health(diagnostics, CAMERA)["level"] == WARN
-    wait_until(lambda: send(picture(160, 120, len(masks.messages) % 5), 1) or not said(), "the warning to go")
+    wait_until(
+        lambda: send(picture(160, 120, len(masks.messages) % 5), 1) or not reported(), "the warning to go"
+    )
     graph.clear()
 
 
-def test_what_is_ignored_does_not_count(
+def test_ignored_pixels_do_not_count(
     graph: Graph, node: Process, knowing_model: Path, unknown: np.ndarray
 ) -> None:
     image = picture(160, 120)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of classes and the least confidence, through real topics: binary masks that follow their parameters."""
+"""Masks of class groups, min_confidence and the temporal filter through real topics."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_unsure_pixels_are_unlabelled_in_every_result_but_the_confidence(
     assert not graph.set_parameter("min_confidence", 1.5).successful
 
 
-def test_label_info_says_the_threshold(graph: Graph, camera: Camera) -> None:
+def test_label_info_has_the_threshold(graph: Graph, camera: Camera) -> None:
     vision_msgs = pytest.importorskip("vision_msgs.msg")
     from rclpy.qos import DurabilityPolicy, QoSProfile
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /diagnostics says agrees with what is seen from outside; and cameras and clocks that misbehave."""
+"""Values on /diagnostics agree with measurements from outside; cameras and clocks that fail."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def p50(values: list[float]) -> float:
     return float(np.median(values))
 
 
-def test_a_camera_that_is_never_seen_comes_late_vanishes_and_comes_back(
-    graph: Graph, diagnostics: Listener
-) -> None:
+def test_a_camera_that_is_missing_appears_disappears_and_returns(graph: Graph, diagnostics: Listener) -> None:
     def wait_for_level(level: str, text: str) -> None:
         def there() -> bool:
             values = health(diagnostics, FRONT)
@@ -165,7 +163,7 @@ def test_a_qos_that_does_not_fit_is_named_on_either_side(
     graph.camera(REAR)  # best effort, where the override asks for reliable
     node.wait_for_output(f"nothing received from a publisher of {REAR}")
     assert f"qos_overrides.{REAR}.subscription.reliability to best_effort" in node.output()
-    wait_until(lambda: "publisher" in health(diagnostics, REAR)["message"], "diagnostics to say so")
+    wait_until(lambda: "publisher" in health(diagnostics, REAR)["message"], "diagnostics")
     assert health(diagnostics, REAR)["level"] == ERROR
 
     latched = QoSProfile(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A slow engine works on the newest frame only, says what it dropped, and does not keep the process from ending."""
+"""With a slow engine, inference takes the newest frame, drops are counted, and a signal ends the process at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def nanoseconds(message: Image) -> int:
     return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
-def test_never_an_older_frame_than_the_newest_received(
+def test_inference_takes_the_newest_frame(
     random_model: Path, graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CANET_TEST_SLEEP_S", "0.4")
@@ -84,7 +84,7 @@ def test_never_an_older_frame_than_the_newest_received(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_in_mid_inference(
+def test_a_signal_during_inference_ends_the_node(
     random_model: Path, graph: Graph, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setenv("CANET_TEST_SLEEP_S", "5")

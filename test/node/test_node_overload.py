@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More than the node can do, and a camera that comes and goes: what came is accounted for, and nothing grows.
+"""Overload, and a camera that comes and goes: every image is accounted for, and memory does not grow.
 
-Not asserted: ages, which are printed, because they are the machine's.
+Ages are printed, not asserted: they depend on the machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def memory_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def test_what_came_of_1080p_at_120_hz_is_accounted_for(graph: Graph, node: Process) -> None:
+def test_every_image_of_1080p_at_120_hz_is_accounted_for(graph: Graph, node: Process) -> None:
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
     masks = graph.listen(Image, MASK)
     camera = graph.camera(CAMERA)

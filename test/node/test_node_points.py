@@ -223,11 +223,11 @@ def test_the_points_of_a_depth_image_come_with_the_class_of_their_pixel(
         (depth_image(z[:, :90].astype("<f4"), "32FC1"), "not aligned"),
     ):
 
-        def said(wrong: Image = wrong, words: str = words) -> bool:
+        def reported(wrong: Image = wrong, words: str = words) -> bool:
             send(len(masks.messages) + 500, wrong)
             return words in health(diagnostics, "/rgbd/image_raw").get("last_error", "")
 
-        wait_until(said, words)
+        wait_until(reported, words)
     graph.node.destroy_publisher(depths)
     graph.node.destroy_publisher(infos)
     graph.clear()

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One node, two cameras, over DDS between processes: what arrives is what the Segmenter gives, and nothing is done
-that nobody asked for.
-"""
+"""One node, two cameras, over DDS: results equal the Segmenter's, and nothing is computed without a subscriber."""
 
 from __future__ import annotations
 
@@ -121,13 +119,13 @@ def test_an_uncalibrated_camera_gets_masks_all_the_same(graph: Graph, node: Proc
     assert "camera info of 0x0 pixels" in node.output()[before:]
 
 
-def camera_info_said(node: Process, diagnostics: Listener, camera: str, words: str) -> bool:
+def camera_info_reported(node: Process, diagnostics: Listener, camera: str, words: str) -> bool:
     """Whether the words are in the camera's message on /diagnostics and in one warning in the log."""
     lines = [line for line in node.output().splitlines() if "WARN" in line and f"{camera}: " in line]
     return words in health(diagnostics, camera)["message"] and sum(words in line for line in lines) == 1
 
 
-def test_a_camera_info_that_never_changes_its_stamp_is_used_with_a_word(
+def test_a_camera_info_with_a_frozen_stamp_is_used_with_a_warning(
     graph: Graph, node: Process, front: Camera
 ) -> None:
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
@@ -138,34 +136,34 @@ def test_a_camera_info_that_never_changes_its_stamp_is_used_with_a_word(
     driver.wait_for_subscriber()
     frozen = Header(stamp=(graph.node.get_clock().now() - Duration(seconds=90)).to_msg())
 
-    def said() -> bool:
+    def reported() -> bool:
         driver.publish(CameraInfo(header=frozen, width=160, height=120))
         time.sleep(0.1)
         stamp = front.send(picture(160, 120))
         masks.wait_for_stamp(stamp)
         assert infos.wait_for_stamp(stamp).width == 160
-        return camera_info_said(node, diagnostics, "/front/image_raw", "s older than the image")
+        return camera_info_reported(node, diagnostics, "/front/image_raw", "s older than the image")
 
-    wait_until(said, "one warning in the log, and the same on /diagnostics")
+    wait_until(reported, "one warning in the log, and the same on /diagnostics")
     assert health(diagnostics, "/front/image_raw")["level"] == "1"
 
 
-def test_masks_without_a_camera_info_are_said_to_be_so(graph: Graph, node: Process) -> None:
+def test_a_missing_camera_info_is_a_warning_once_somebody_needs_it(graph: Graph, node: Process) -> None:
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
     rear = graph.camera("/rear/image_raw")
     masks = graph.listen(Image, "/rear/segmentation/mask")
     graph.connect(rear, masks)
 
-    def said() -> bool:
+    def reported() -> bool:
         masks.wait_for_stamp(rear.send(picture(160, 120)))
         words = "no camera_info received on /rear/camera_info"
-        return camera_info_said(node, diagnostics, "/rear/image_raw", words)
+        return camera_info_reported(node, diagnostics, "/rear/image_raw", words)
 
     time.sleep(2.5)
-    said()
+    reported()
     assert "/rear/camera_info" not in node.output(), "nobody asked for it"
     graph.listen(CameraInfo, "/rear/segmentation/camera_info")
-    wait_until(said, "one warning in the log, and the same on /diagnostics")
+    wait_until(reported, "one warning in the log, and the same on /diagnostics")
     graph.clear()
 
 
@@ -354,7 +352,9 @@ def test_parameters_that_change_at_any_time(graph: Graph, front: Camera) -> None
         ("class_names", ["a", "b"], "class_names is read-only"),
     ],
 )
-def test_refusals_say_why(graph: Graph, node: Process, name: str, value: Any, reason: str) -> None:
+def test_refused_values_have_a_reason(
+    graph: Graph, node: Process, name: str, value: Any, reason: str
+) -> None:
     result = graph.set_parameter(name, value)
     assert not result.successful
     assert reason in result.reason

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine whose mask of the model's test image is wrong publishes nothing: the node is inactive and says why."""
+"""If an engine fails the self-test, the node publishes nothing and is inactive, with the reason."""
 
 from __future__ import annotations
 

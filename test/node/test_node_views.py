@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of the camera the network sees, through real topics: its shape, a region, a rotation, pixels to ignore."""
+"""Camera transforms through real topics: aspect ratio, region, rotation, ignored pixels."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_first_image_decides_the_resolution_and_other_shapes_are_refused(
     masks["front"].wait_for_stamp(front.send(image))
 
 
-def test_a_squeezed_camera_is_named_once_with_what_fits(graph: Graph, node: Process) -> None:
+def test_another_aspect_ratio_is_a_warning_with_a_fitting_resolution(graph: Graph, node: Process) -> None:
     activate(graph)
     camera, masks = graph.camera(FRONT), graph.listen(Image, "/front/segmentation/mask")
     graph.connect(camera, masks)
@@ -159,7 +159,7 @@ def test_region_rotation_and_ignored_pixels(
     )
 
 
-def test_a_region_beyond_the_picture_is_said(graph: Graph, node: Process) -> None:
+def test_a_region_outside_the_image_is_reported(graph: Graph, node: Process) -> None:
     activate(graph, regions=["0,0,640,480"])
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
     graph.listen(Image, "/front/segmentation/mask")
@@ -184,13 +184,13 @@ def test_a_region_beyond_the_picture_is_said(graph: Graph, node: Process) -> Non
         ("ignore_masks", [3], "expected a list"),
     ],
 )
-def test_refusals(graph: Graph, process: Process, name: str, value: object, reason: str) -> None:
+def test_refused_values(graph: Graph, process: Process, name: str, value: object, reason: str) -> None:
     result = graph.set_parameter(name, value)
     assert not result.successful
     assert reason in result.reason
 
 
-def test_what_cannot_be_had_fails_the_activation(graph: Graph, node: Process) -> None:
+def test_an_unreadable_mask_fails_the_activation(graph: Graph, node: Process) -> None:
     before = len(node.output())
     assert graph.set_parameter("ignore_masks", ["/no/such.png"]).successful
     graph.change_state("activate")

@@ -122,7 +122,7 @@ def test_a_policy_allows_what_the_node_does_and_nothing_else(
     graph.clear()
 
 
-def test_the_node_waits_for_no_connection(graph: Graph, node: Process) -> None:
+def test_the_node_listens_on_no_tcp_port(graph: Graph, node: Process) -> None:
     graph.wait_for_state("active", "/robot/canet")
     assert listening_tcp_ports(node.pid) == []
 
@@ -148,7 +148,7 @@ def test_a_policy_of_four_cameras_and_of_another_enclave(capsys: pytest.CaptureF
     assert {"/left/segmentation/mask", "/rear/segmentation/overlay/compressed"} <= rights["publish"]
 
 
-def test_clouds_are_heard_and_their_points_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_policy_with_clouds(capsys: pytest.CaptureFixture[str]) -> None:
     policy = written_policy(capsys, "cloud_topics:=['/lidar/points']")
     for topic in ("/lidar/points", "/tf", "/segmentation/points"):
         assert f"<topic>{topic}</topic>" in policy
@@ -185,7 +185,7 @@ def test_names_and_values_that_no_node_takes_make_no_policy(
     assert not shown.out
 
 
-def test_a_bond_with_a_lifecycle_manager_is_said_and_heard(capsys: pytest.CaptureFixture[str]) -> None:
+def test_policy_with_a_bond(capsys: pytest.CaptureFixture[str]) -> None:
     policy = written_policy(capsys, "bond_timeout:=4.0", "namespace:=robot")
     rights = rights_in(policy)
     assert "/robot/bond" in rights["publish"] & rights["subscribe"]

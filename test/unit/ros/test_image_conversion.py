@@ -176,7 +176,7 @@ def broken(**changes):
         (message_of(GREY, "nv24", height=6), ["data of 48", "144"]),
     ],
 )
-def test_faults_say_what_is_wrong_and_what_would_be_right(message, words):
+def test_errors_name_the_fault_and_the_expectation(message, words):
     with pytest.raises(ImageMessageError) as caught:
         decode_image(message)
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -398,7 +398,7 @@ def test_compressed_faults(data, words):
         decode_compressed(compressed(data, "jpeg"))
 
 
-def test_a_claim_takes_no_memory():
+def test_a_claimed_size_takes_no_memory():
     import resource
 
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -482,7 +482,7 @@ def test_camera_info_without_a_size_is_refused(info, size):
         scaled_camera_info(info, size)
 
 
-def test_one_pixel_is_a_picture():
+def test_an_image_of_one_pixel():
     one = np.full((1, 1, 3), 9, np.uint8)
     np.testing.assert_array_equal(decode_compressed(compressed(png(one), "png")), one)
     np.testing.assert_array_equal(decode_image(message_of(one, "bgr8", width=1)), one)
@@ -506,11 +506,11 @@ def test_odd_sides_of_nv12(width, side):
 @pytest.mark.parametrize(
     "format", ["bayer_grbg8; jpeg compressed mono8", "bayer_none; png compressed ", "mono8; png compressed "]
 )
-def test_grey_pictures_that_are_no_mosaic_stay_grey(format):
+def test_grey_images_that_are_not_bayer_stay_grey(format):
     np.testing.assert_array_equal(decode_compressed(compressed(png(GREY), format)), GREY)
 
 
-def test_pixels_that_are_no_bytes():
+def test_pixels_that_are_not_integers():
     data = cv2.imencode(".tiff", BGR.astype(np.float32))[1].tobytes()
     with pytest.raises(
         ImageMessageError, match="compressed image of float32 pixels: expected unsigned 8 or 16 bits"
@@ -526,13 +526,13 @@ def test_a_region_of_interest_of_the_cameras_own_message_is_left_alone():
 
 
 @pytest.mark.filterwarnings("error")
-def test_nonsense_in_a_camera_info_stays_nonsense_without_a_word():
+def test_infinite_numbers_of_a_camera_info_are_scaled_without_a_warning():
     scaled = scaled_camera_info(camera_info(k=[1e308] * 9, p=[float("inf"), float("nan")] * 6), (12800, 7200))
     assert np.isinf(scaled.k[0])
     assert np.isnan(scaled.p[1])
 
 
-def test_an_encoding_that_the_table_lacks_is_asked_of_cv_bridge(monkeypatch):
+def test_cv_bridge_converts_encodings_that_the_table_lacks(monkeypatch):
     """With a module of that name in its place: the real one needs a ROS installation."""
     message = message_of(np.zeros((2, 6), np.uint8), "rgb101010")
     monkeypatch.setitem(sys.modules, "cv_bridge", None)

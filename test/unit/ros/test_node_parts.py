@@ -40,7 +40,7 @@ def test_rate_limit_keeps_to_the_limit(camera_hz: float, limit_hz: float, expect
     assert passed == pytest.approx(expected_hz * seconds, rel=0.02)
 
 
-def test_rate_limit_does_not_make_up_for_silence() -> None:
+def test_rate_limit_does_not_catch_up_after_silence() -> None:
     limit = RateLimit()
     assert limit.allows(0.0, 10)
     passed = [limit.allows(100 + number / 100, 10) for number in range(100)]
@@ -64,7 +64,7 @@ def test_slots_hold_the_newest_only() -> None:
     assert slots.put("a", 5) is PutResult.STORED
 
 
-def test_closing_releases_who_waits() -> None:
+def test_closing_wakes_a_waiting_thread() -> None:
     slots: LatestSlots[int] = LatestSlots()
     taken: list[object] = ["nothing"]
     waiting = threading.Thread(target=lambda: taken.append(slots.take_all()))
@@ -75,7 +75,7 @@ def test_closing_releases_who_waits() -> None:
     assert slots.put("a", 1) is PutResult.REFUSED
 
 
-def test_closing_tells_what_nobody_will_take() -> None:
+def test_closing_returns_the_waiting_items() -> None:
     slots: LatestSlots[int] = LatestSlots()
     slots.put("a", 1)
     assert slots.close() == {"a": 1}
@@ -108,7 +108,7 @@ def test_losses_are_the_gaps_in_each_publisher_s_numbers() -> None:
 
 
 @pytest.mark.parametrize("event_first", [True, False])
-def test_a_loss_that_the_middleware_tells_too_is_counted_once(event_first: bool) -> None:
+def test_a_loss_reported_twice_is_counted_once(event_first: bool) -> None:
     statistics = Statistics()
     statistics.lose(4)  # before the first image
     statistics.number(b"camera", 5)
@@ -154,7 +154,7 @@ def test_camera_info_is_that_of_the_same_stamp_else_the_last_one() -> None:
         (13.5, 10.0, "3.5 s newer"),
     ],
 )
-def test_a_camera_info_far_from_its_image_is_worth_a_word(info_s: float, image_s: float, words: str) -> None:
+def test_a_camera_info_far_from_its_image_is_a_warning(info_s: float, image_s: float, words: str) -> None:
     problem = outdated_problem(int(info_s * 1e9), int(image_s * 1e9))
     assert words in problem
     assert bool(problem) == bool(words)
@@ -183,7 +183,7 @@ def test_topics_beside_the_camera() -> None:
         camera_topics(["/front/left", "/rear/left", "/front/right"], "segmentation")
 
 
-def test_figures_are_kept_no_longer_than_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_older_than_the_window_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the memory of a slow camera grows for minutes."""
     now_s = 100.0
     monkeypatch.setattr("canet_ros.ros.statistics.time.monotonic", lambda: now_s)
@@ -198,7 +198,7 @@ def test_figures_are_kept_no_longer_than_they_are_asked_for(monkeypatch: pytest.
     assert statistics.rate_hz("received") == pytest.approx(2.0)
 
 
-def test_ros_does_not_begin_where_its_stamps_have_ended(
+def test_a_clock_beyond_2038_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """DDS would refuse the node's first message, and the node end by it."""
@@ -208,7 +208,7 @@ def test_ros_does_not_begin_where_its_stamps_have_ended(
     assert "ROS 2 stamps end in January 2038" in line
 
 
-def test_a_middleware_that_makes_no_node_is_one_line(
+def test_a_middleware_that_does_not_start_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", "233")
@@ -221,7 +221,7 @@ def test_a_middleware_that_makes_no_node_is_one_line(
     assert "could not start (error creating node: error not set); ROS_DOMAIN_ID is '233'" in line
 
 
-def test_images_without_numbers_are_said_once_to_be_uncounted() -> None:
+def test_images_without_numbers_are_reported_once() -> None:
     told: list[str] = []
     camera_input = CameraInput(
         node=SimpleNamespace(resolve_topic_name=str),
