@@ -4,15 +4,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from canet_ros.errors import EngineError, in_one_line
 from canet_ros.hints import pip_install
@@ -74,34 +69,3 @@ class Cuda:
             yield
         finally:
             self.call("cuCtxPopCurrent")
-
-
-@dataclass
-class Buffers:
-    """Streams and memory, released in reverse order."""
-
-    cuda: Cuda
-    _ends: list[tuple[str, Any]] = field(default_factory=list)
-
-    def at_end(self, function: str, what: Any) -> None:
-        self._ends.append((function, what))
-
-    def stream(self) -> Any:
-        stream = self.cuda.call("cuStreamCreate", self.cuda.driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
-        self.at_end("cuStreamDestroy", stream)
-        return stream
-
-    def on_device(self, size: int) -> int:
-        address = self.cuda.call("cuMemAlloc", size)
-        self.at_end("cuMemFree", address)
-        return int(address)
-
-    def on_host(self, size: int) -> NDArray[np.uint8]:
-        """Pinned memory, so that copies overlap with the CPU."""
-        address = int(self.cuda.call("cuMemHostAlloc", size, 0))
-        self.at_end("cuMemFreeHost", address)
-        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
-
-    def release(self) -> None:
-        while self._ends:
-            self.cuda.call(*self._ends.pop())

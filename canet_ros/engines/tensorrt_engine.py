@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.engines.cuda_driver import Buffers, Cuda
+from canet_ros.engines.cuda_driver import Cuda
 from canet_ros.engines.engine import UNLIMITED, EngineRequest, is_out_of_memory, warm_up
 from canet_ros.engines.tensorrt_plan import Target, log_of, plan_file, tensorrt_module, version_of
 from canet_ros.errors import EngineError, in_one_line
@@ -102,14 +104,27 @@ class _Execution:
         self._graphs: dict[int, Any] = {}
         pixels = self.max_batch * self._width * self._height
         sizes = {INPUT: 3 * pixels, **dict.fromkeys(OUTPUTS, pixels)}
-        self._buffers = Buffers(cuda)
+        self._resources = contextlib.ExitStack()
         try:
-            self._stream = self._buffers.stream()
-            self._on_device = {name: self._buffers.on_device(size) for name, size in sizes.items()}
-            self._on_host = {name: self._buffers.on_host(size) for name, size in sizes.items()}
+            non_blocking = cuda.driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+            self._stream = self._acquire("cuStreamCreate", "cuStreamDestroy", non_blocking)
+            self._on_device = {
+                name: int(self._acquire("cuMemAlloc", "cuMemFree", size)) for name, size in sizes.items()
+            }
+            self._on_host = {name: self._pinned(size) for name, size in sizes.items()}
         except BaseException:
             self.release()
             raise
+
+    def _acquire(self, function: str, release: str, *arguments: Any) -> Any:
+        resource = self._cuda.call(function, *arguments)
+        self._resources.callback(self._cuda.call, release, resource)
+        return resource
+
+    def _pinned(self, size: int) -> NDArray[np.uint8]:
+        """Pinned host memory, so that copies overlap with the CPU."""
+        address = int(self._acquire("cuMemHostAlloc", "cuMemFreeHost", size, 0))
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def run(
         self, images: NDArray[np.uint8], masks: NDArray[np.uint8], confidences: NDArray[np.uint8]
@@ -169,8 +184,7 @@ class _Execution:
                 self._enqueue(batch)
             finally:
                 recording = self._cuda.call("cuStreamEndCapture", self._stream)
-            self._graphs[batch] = self._cuda.call("cuGraphInstantiate", recording, 0)
-            self._buffers.at_end("cuGraphExecDestroy", self._graphs[batch])
+            self._graphs[batch] = self._acquire("cuGraphInstantiate", "cuGraphExecDestroy", recording, 0)
             self._cuda.call("cuGraphDestroy", recording)
         except RuntimeError as error:
             self._records = False
@@ -185,7 +199,7 @@ class _Execution:
         with self._cuda.current():
             self._contexts.clear()
             self._engine = None
-            self._buffers.release()
+            self._resources.close()
 
 
 def _device(wanted: str) -> tuple[str, int]:

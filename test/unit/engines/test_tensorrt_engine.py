@@ -23,9 +23,7 @@ import pytest
 from canet_ros import activity
 from canet_ros.engines import EngineRequest, create_engine, tensorrt_plan
 from canet_ros.errors import EngineError
-from canet_ros.model import cache
 from canet_ros.model.deployment import deployment_graph
-from canet_ros.pipeline.segmenter import Segmenter
 
 WHEELS = "TensorRT's compiler is not here: pip install tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings"
 tensorrt_rtx_bindings = pytest.importorskip("tensorrt_rtx_bindings", reason=WHEELS)
@@ -424,10 +422,3 @@ def test_without_a_driver_it_says_so(
     monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
     with pytest.raises(EngineError, match="CUDA's driver does not start"):
         engine_for(random_model)
-
-
-def test_the_segmenter_runs_on_it(random_model: Path, gpu: Gpu) -> None:
-    segmenter = Segmenter.load(random_model, "cuda", "tensorrt", max_batch=2)
-    results = segmenter.infer(list(images(3)))
-    assert [result.mask.shape for result in results] == [(120, 160)] * 3
-    assert cache.cache_folder().is_dir()

@@ -9,7 +9,6 @@ Not asserted: kernels, masks and speed of a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,29 +93,13 @@ def test_weights_are_in_the_type_that_it_computes_in(random_model: Path) -> None
     assert (half[0] == exact[0]).float().mean() > 0.98  # random weights are unsure of nearly every pixel
 
 
-@pytest.mark.parametrize(
-    "name", ["zero", "classes.corners", "classes.weights", "network.fusion.channel_attention.bias"]
-)
-def test_a_tensor_left_on_the_cpu_is_found(graph: PixelsToClasses, name: str) -> None:
+def test_a_tensor_left_on_the_cpu_is_found(graph: PixelsToClasses) -> None:
     with pytest.raises(RuntimeError, match=r"cpu"):
-        run_on_cuda(graph, stays=name)
+        run_on_cuda(graph, stays="classes.corners")
 
 
-def waits(x: Tensor) -> Tensor:
-    return x * float(x.amax().item())
-
-
-def makes_a_tensor_on_the_cpu(x: Tensor) -> Tensor:
-    return x + torch.arange(x.shape[-1])
-
-
-@pytest.mark.parametrize(
-    ("step", "error"), [(waits, DataDependentOutputException), (makes_a_tensor_on_the_cpu, RuntimeError)]
-)
-def test_a_wait_and_a_tensor_made_on_the_cpu_are_found(
-    graph: PixelsToClasses, step: Callable[[Tensor], Tensor], error: type[Exception]
-) -> None:
+def test_a_wait_is_found(graph: PixelsToClasses) -> None:
     pixels = graph.pixels
-    graph.pixels = lambda images: step(pixels(images))  # type: ignore[method-assign]
-    with pytest.raises(error):
+    graph.pixels = lambda images: pixels(images) * float(pixels(images).amax().item())  # type: ignore[method-assign]
+    with pytest.raises(DataDependentOutputException):
         run_on_cuda(graph)

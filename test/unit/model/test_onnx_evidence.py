@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import yaml
 from numpy.typing import NDArray
+from test_onnx_network import table
 
 from canet_ros.cli import main
 from canet_ros.model.model_folder import load_spec
@@ -88,20 +88,13 @@ def network(
     return path
 
 
-def table(path: Path, classes: int) -> Path:
-    path.write_text(
-        yaml.safe_dump([{"name": f"class {i}", "color": [i, 255 - i, i]} for i in range(classes)])
-    )
-    return path
-
-
 def run_import(file: Path, classes: int, *options: str) -> tuple[int, Path]:
     out = file.with_name("model")
     arguments = [
         "import",
         file,
         "--classes",
-        table(file.with_name("classes.yaml"), classes),
+        table(file.parent, classes),
         "--out",
         out,
         "--color",
