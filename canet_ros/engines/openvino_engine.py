@@ -20,7 +20,7 @@ from canet_ros.model import cache
 from canet_ros.model.deployment import deployment_graph
 from canet_ros.model.export import derived_name
 from canet_ros.model.int8_scales import has_scales
-from canet_ros.model.openvino_core import openvino_core
+from canet_ros.model.openvino_core import CORE
 from canet_ros.model.quantization import quantized_graph, round_in_one_operation
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -40,8 +40,7 @@ class OpenVinoEngine:
     def __init__(self, request: EngineRequest) -> None:
         if request.device not in ("auto", "cpu"):
             raise EngineError(f"device {request.device!r}: the openvino engine runs on cpu")
-        core = openvino_core()
-        best_float = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
+        best_float = "bf16" if "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
         self.precision, self.reason = _precision(request, best_float)
         # int8 layers stay int8; the precision here is for the layers that calibration left alone.
         rest = best_float if self.precision == "int8" else self.precision
@@ -54,7 +53,7 @@ class OpenVinoEngine:
                 "INFERENCE_NUM_THREADS": self.streams,
                 "ENABLE_CPU_PINNING": False,
             }
-        fingerprint = f"{openvino.get_version()} {core.get_property('CPU', 'FULL_DEVICE_NAME')} {hints}"
+        fingerprint = f"{openvino.get_version()} {CORE.get_property('CPU', 'FULL_DEVICE_NAME')} {hints}"
         quantized = quantized_graph(request.folder, request.resolution) if self.precision == "int8" else None
         if quantized:
             fingerprint += cache.checksum(quantized)
@@ -62,15 +61,15 @@ class OpenVinoEngine:
 
         def compile_graph() -> Any:
             graph = deployment_graph(request.folder, request.resolution, self.name, self.precision)
-            model = core.read_model(graph)
+            model = CORE.read_model(graph)
             width, height = request.resolution
             if quantized:
                 round_in_one_operation(model)
             model.reshape([1, height, width, 3])
             if not quantized and any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
                 # A network that came quantised: of signed 8-bit activations OpenVINO's own int8 makes other masks.
-                return core.compile_model(model, "CPU", {**hints, "LP_TRANSFORMS_MODE": False})
-            return core.compile_model(model, "CPU", hints)
+                return CORE.compile_model(model, "CPU", {**hints, "LP_TRANSFORMS_MODE": False})
+            return CORE.compile_model(model, "CPU", hints)
 
         def write_compiled(path: Path) -> None:
             stream = io.BytesIO()  # without one, OpenVINO 2024 gives bytes, newer ones a stream
@@ -85,7 +84,7 @@ class OpenVinoEngine:
             compiled = compile_graph()
         else:
             try:
-                compiled = core.import_model(blob.read_bytes(), "CPU", hints)
+                compiled = CORE.import_model(blob.read_bytes(), "CPU", hints)
             except RuntimeError:  # of a machine with another processor of the same name
                 cache.forget_derived_file(blob)
                 compiled = compile_graph()

@@ -46,9 +46,8 @@ def _load(model: bytes) -> Callable[[dict[str, NDArray[Any]]], Any]:
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return partial(session.run, None)
-    from canet_ros.model.openvino_core import openvino_core
+    from canet_ros.model.openvino_core import CORE
 
-    core = openvino_core()
-    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = CORE.compile_model(CORE.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     run: Callable[[dict[str, NDArray[Any]]], Any] = compiled.create_infer_request().infer
     return run

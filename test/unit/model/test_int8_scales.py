@@ -127,11 +127,11 @@ def test_auto_takes_shipped_scales_where_the_processor_gains(model: str) -> None
 
 @pytest.mark.skipif(not cpu_multiplies_int8(), reason="this processor does not multiply in int8")
 def test_transposed_convolutions_are_multiplied_in_int8() -> None:
-    from canet_ros.model.openvino_core import openvino_core
+    from canet_ros.model.openvino_core import CORE
     from canet_ros.model.quantization import quantized_graph
 
     graph = quantized_graph(find_model("canet-mobilenet_v2-camvid"), (96, 64))
-    compiled = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = CORE.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     info = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     kinds = [x["primitiveType"].astype(str) for x in info if "Deconv" in x["layerType"].astype(str)]
     assert len(kinds) == 2
