@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 import canet_ros
 from canet_ros.bags.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagError, Message
@@ -23,8 +24,7 @@ from canet_ros.bags.mcap_writer import McapWriter
 from canet_ros.bags.message_types import connection as connection_of
 from canet_ros.bags.output import writing_to
 from canet_ros.bags.qos import profile
-from canet_ros.ros import qos
-from canet_ros.ros.rclpy_compat import UnsupportedEventTypeError
+from canet_ros.ros.rclpy_compat import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 _DISCOVERY_S, _FLUSH_S = 0.2, 1.0
 _LATCHED_DEPTH, _DEPTH = 100, 30
@@ -108,15 +108,13 @@ class RecorderNode(Node):  # type: ignore[misc]
         profiles = [publisher.qos_profile for publisher in publishers]
         reliable = all(p.reliability == ReliabilityPolicy.RELIABLE for p in profiles)
         latched = all(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in profiles)
-        depth = _LATCHED_DEPTH if latched else _DEPTH
-        asked = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=depth,
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        requested = QoSProfile(
+            depth=_LATCHED_DEPTH if latched else _DEPTH, reliability=reliability, durability=durability
         )
-        words = ("reliable" if reliable else "best_effort", "transient_local" if latched else "volatile")
-        connection = connection_of(topic, msgtype, profile(*words, depth), os.environ.get("ROS_DISTRO", ""))
+        stored = profile(reliability.name.lower(), durability.name.lower(), requested.depth)
+        connection = connection_of(topic, msgtype, stored, os.environ.get("ROS_DISTRO", ""))
 
         def on_message(data: bytes) -> None:
             now_ns = self.get_clock().now().nanoseconds
@@ -124,13 +122,13 @@ class RecorderNode(Node):  # type: ignore[misc]
                 self._writer.write(Message(connection, now_ns, now_ns, 0, bytes(data)))
             self.recorded[topic] += 1
 
-        def create(on_lost: Callable[[int], None] | None) -> Any:
-            events = qos.subscription_events(topic, self.get_logger().warning, on_lost)
-            return self.create_subscription(
-                message_class, topic, on_message, asked, raw=True, event_callbacks=events
-            )
-
+        subscribe = functools.partial(
+            self.create_subscription, message_class, topic, on_message, requested, raw=True
+        )
+        count_lost = SubscriptionEventCallbacks(
+            message_lost=lambda event: self.lost.update({topic: event.total_count_change})
+        )
         try:
-            return create(lambda count: self.lost.update({topic: count}))
+            return subscribe(event_callbacks=count_lost)
         except UnsupportedEventTypeError:
-            return create(None)
+            return subscribe()

@@ -63,6 +63,7 @@ DEMO_ARGUMENTS = (
     Argument("image_topics", "['/camera/image_raw']", "Topic of the street camera"),
     Argument("rviz", "true", "Show images, overlays and masks in RViz", TRUE_OR_FALSE),
 )
+_USE_SIM_TIME = ParameterSpec("use_sim_time", False, "Take the time from /clock")
 _DEFAULTS: dict[str, Value] = {spec.name: spec.default for spec in PARAMETERS}
 # Launch configurations that launch and launch_ros use themselves.
 _LAUNCH_CONFIGURATIONS = (
@@ -88,10 +89,9 @@ def given_parameters(given: Mapping[str, str], node: str = "/canet", alone: bool
     Raises:
         ValueError: a text is not a value of its parameter, or values exclude each other.
     """
-    values = {spec.name: spec.parse(given[spec.name]) for spec in PARAMETERS if spec.name in given}
+    specs = (*PARAMETERS, _USE_SIM_TIME)
+    values = {spec.name: spec.parse(given[spec.name]) for spec in specs if spec.name in given}
     _check_combination({**_DEFAULTS, **values} if alone else values, node)
-    if "use_sim_time" in given:
-        values["use_sim_time"] = given["use_sim_time"].lower() == "true"
     return values
 
 

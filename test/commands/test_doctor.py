@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet doctor`` on this machine, compared with what Python itself knows about it."""
+"""``canet doctor`` on this machine."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def starving_run(tmp_path_factory):
 
 
 @pytest.mark.ros
-def test_it_tells_what_is_here(starving_run):
+def test_findings_describe_this_machine(starving_run):
     done, report = starving_run
     findings = by_subject(report)
     assert findings["Python"]["text"] == sys.version.split()[0]
@@ -81,7 +81,7 @@ def test_it_tells_what_is_here(starving_run):
 
 
 @pytest.mark.ros
-def test_it_says_what_to_do_where_images_do_not_arrive(starving_run):
+def test_lost_images_give_advice(starving_run):
     _, report = starving_run
     images = by_subject(report)["camera images between processes"]
     assert images["verdict"] == "note"
@@ -93,7 +93,7 @@ def test_it_says_what_to_do_where_images_do_not_arrive(starving_run):
     assert "fastdds.xml" in images["advice"] or "fastdds_small.xml" in images["advice"]
 
 
-def test_without_ros_it_says_how_to_get_it(tmp_path):
+def test_without_ros_the_advice_is_to_install_it(tmp_path):
     without_rclpy = (
         "import sys; sys.modules['rclpy'] = None; from canet_ros.cli import main; sys.exit(main())"
     )

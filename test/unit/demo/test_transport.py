@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choice of the middleware's settings, of a domain, and shared memory left by killed processes."""
+"""Settings of the middleware, and choice of a domain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = Path(__file__).resolve().parents[3] / "config"
 LARGE, SMALL = CONFIG / "fastdds.xml", CONFIG / "fastdds_small.xml"
 
 
-def test_an_environment_without_a_profile_receives_ours():
+def test_an_environment_without_a_profile_gets_ours():
     bare = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
     environment = transport_environment(bare)
     added = {name: value for name, value in environment.items() if name not in bare}
@@ -42,7 +42,7 @@ def test_the_users_profile_is_kept(variable):
     assert transport_environment(given) == given
 
 
-def test_settings_are_those_of_the_middleware_that_runs():
+def test_settings_are_those_of_the_middleware_in_use():
     cyclone = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
     added = set(transport_environment(cyclone).items()) - set(cyclone.items())
     ((variable, settings),) = added

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet doctor`` on a machine whose packages are broken: it looks at all the rest, and says what is."""
+"""Probes of ``canet doctor`` with broken, missing and hanging packages."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_a_broken_package_is_one_finding(
     assert (finding.subject, finding.verdict) == ("engine openvino", "note")
     assert finding.text
     assert "\n" not in finding.text
-    said = {"ImportError": "libbroken", "SystemExit": "licence expired", "segmentation fault": "SIGSEGV"}
-    assert said.get(breakage, "") in finding.text
+    expected = {"ImportError": "libbroken", "SystemExit": "licence expired", "segmentation fault": "SIGSEGV"}
+    assert expected.get(breakage, "") in finding.text
 
 
 def test_a_package_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_a_package_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     assert finding.text == "did not answer within 3 s"
 
 
-def test_a_gpu_that_pytorch_reaches_is_named_and_one_that_it_does_not(
+def test_gpus_that_pytorch_can_and_cannot_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch
@@ -89,7 +89,7 @@ def doctor(report: Path, environment: dict[str, str], *options: str) -> tuple[in
 
 
 @pytest.mark.parametrize("package", ["numpy", "cv2", "rclpy", "yaml"])
-def test_what_everything_needs_may_be_broken(package: str, tmp_path: Path) -> None:
+def test_a_broken_requirement_is_reported_beside_the_other_findings(package: str, tmp_path: Path) -> None:
     environment = broken(tmp_path, package, "raise RuntimeError('broken on purpose')")
     status, report = doctor(tmp_path / "report.json", environment)
     subjects = {"numpy": "NumPy", "cv2": "OpenCV", "rclpy": "ROS 2", "yaml": "in use"}
@@ -101,7 +101,7 @@ def test_what_everything_needs_may_be_broken(package: str, tmp_path: Path) -> No
     assert report["runs"] is False
 
 
-def test_an_engine_that_is_broken_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_engine_is_a_fallback_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not available_models():
         pytest.skip("no model lies here")
     environment = broken(
@@ -115,7 +115,7 @@ def test_an_engine_that_is_broken_is_passed_over(tmp_path: Path, monkeypatch: py
     assert "libbroken" in findings["fallback reason"].text
 
 
-def test_without_the_default_model_another_is_looked_at(
+def test_without_the_default_model_another_one_is_loaded(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(random_model, tmp_path / "random")
@@ -125,7 +125,7 @@ def test_without_the_default_model_another_is_looked_at(
     assert used.text.startswith("random at 160x120 on ")
 
 
-def test_without_models_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_models_the_advice_is_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("canet_ros.model.model_folder.share_folders", lambda _: [tmp_path])
     (finding,) = probes.models()
     assert (finding.verdict, finding.text) == ("missing", "none")
@@ -156,7 +156,7 @@ def test_without_models_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pyt
         ("rmw_zenoh_cpp", 20, ("at 30 Hz.$", "transport.md")),
     ],
 )
-def test_lost_images_bring_advice_for_the_middleware_that_runs(
+def test_lost_images_give_advice_for_the_middleware_in_use(
     middleware: str, ours: int, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("rclpy")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps processes from finding each other is named; network interfaces are a namespace's of the test's own."""
+"""Settings and network interfaces that prevent discovery are reported; interfaces are tested in a network namespace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def has_namespaces() -> bool:
         return False
 
 
-def test_the_environment_that_we_give_has_no_problems() -> None:
+def test_our_transport_environment_has_no_problems() -> None:
     assert environment_problems(transport_environment({"ROS_DOMAIN_ID": "7"})) == []
 
 
@@ -49,13 +49,13 @@ def test_the_environment_that_we_give_has_no_problems() -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_an_environment_is_named(variables: dict[str, str], words: str) -> None:
+def test_problems_of_an_environment(variables: dict[str, str], words: str) -> None:
     (problem,) = environment_problems(variables)
     assert problem.startswith(next(iter(variables)))
     assert words in problem
 
 
-def test_an_interface_that_came_later_or_has_another_address_now_is_named() -> None:
+def test_new_interfaces_and_addresses_are_late() -> None:
     now = interface_addresses()
     if not now:
         pytest.skip("no network interface runs here")
@@ -69,7 +69,7 @@ def test_an_interface_that_came_later_or_has_another_address_now_is_named() -> N
 
 @pytest.mark.ros
 @pytest.mark.skipif(not has_namespaces(), reason="this user may not make a network namespace")
-def test_a_node_that_was_there_before_its_network_says_so(random_model: Path) -> None:
+def test_a_node_that_started_before_its_network_logs_it(random_model: Path) -> None:
     pytest.importorskip("rclpy")
     from ros_graph import segmentation_node
 
