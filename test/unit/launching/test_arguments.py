@@ -77,7 +77,7 @@ def test_configurations_of_launch_itself_are_known() -> None:
         ({"resolution": "abc"}, "resolution 'abc': expected WIDTHxHEIGHT"),
         ({"overlay_alpha": "3"}, "overlay_alpha: expected a number from 0 to 1, got 3"),
         ({"device": "gpu"}, "device: expected auto, cpu, cuda"),
-        ({"image_transport": "theora"}, "expected one of raw, compressed, ffmpeg, foxglove, got 'theora'"),
+        ({"image_transport": "theora"}, "image_transport: expected one of raw, compressed, ffmpeg, foxglove"),
         ({"rotations": "[45]"}, "rotations: expected 0, 90, 180 or 270, got 45"),
         ({"rotations": "[true]"}, "rotations: expected a list of whole numbers"),
         ({"regions": "['0,0,10']"}, "regions: region '0,0,10': expected x,y,width,height"),
