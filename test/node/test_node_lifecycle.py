@@ -131,7 +131,7 @@ def test_a_missing_model_fails_the_activation_only(graph: Graph, node: Process, 
     segmented(graph)
 
 
-def test_fifty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None:
+def test_thirty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None:
     rounds = ["activate"] * node.output().count("loaded in")
 
     def round_trip() -> None:
@@ -144,12 +144,12 @@ def test_fifty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None:
     for _ in range(10):
         round_trip()
     before = resources(node.pid)
-    for _ in range(40):
+    for _ in range(20):
         round_trip()
     after = resources(node.pid)
     assert after["threads"] <= before["threads"]
     assert after["files"] <= before["files"] + 2
-    assert after["memory_mb"] < before["memory_mb"] + 15
+    assert after["memory_mb"] < before["memory_mb"] + 25  # an engine that stays takes 10 a round
 
 
 def resources(pid: int) -> dict[str, float]:

@@ -284,7 +284,7 @@ def test_a_retrained_model_is_loaded_again_and_the_camera_s_engine_is_logged(
         process.wait_for_output("resolution, engine and precision are chosen at the first image")
         assert "none yet" not in process.output()
         graph.connect(graph.camera(CAMERA), graph.listen(Image, MASK))
-        assert process.output().count("on cpu, torch fp32 (") == 1
+        assert process.output().count("on cpu, onnxruntime fp32 (") == 1
         for touched, loads in ((False, 1), (True, 2)):
             assert graph.change_state("deactivate")
             if touched:

@@ -32,7 +32,7 @@ from sensor_msgs.msg import Image
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelSpec, save_model
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.self_test import MASK_FILE, PICTURE_FILE
+from canet_ros.pipeline.self_test import MASK_FILE, IMAGE_FILE
 from canet_ros.pipeline.visualization import color_lookup_table, colorize
 from canet_ros.ros.fault_log import Fault
 
@@ -63,7 +63,7 @@ def wrong_model(other_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = Path(shutil.copytree(other_model, tmp_path_factory.mktemp("models") / "wrong"))
     image = picture(128, 96)
     mask = (Segmenter.load(other_model, *EXACT)(image).mask + 1) % 3
-    cv2.imwrite(str(folder / PICTURE_FILE), image)
+    cv2.imwrite(str(folder / IMAGE_FILE), image)
     cv2.imwrite(str(folder / MASK_FILE), mask)
     return folder
 
