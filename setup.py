@@ -60,6 +60,7 @@ setup(
         "kilted": [
             "ros-kilted-diagnostic-msgs",
             "ros-kilted-lifecycle-msgs",
+            "ros-kilted-nav-msgs",
             "ros-kilted-rclpy",
             "ros-kilted-rmw-fastrtps-cpp",
             "ros-kilted-sensor-msgs",
@@ -68,6 +69,7 @@ setup(
         "jazzy": [
             "ros-jazzy-diagnostic-msgs",
             "ros-jazzy-lifecycle-msgs",
+            "ros-jazzy-nav-msgs",
             "ros-jazzy-rclpy",
             "ros-jazzy-rmw-fastrtps-cpp",
             "ros-jazzy-sensor-msgs",

@@ -95,6 +95,21 @@ def parse_pose(text: str) -> tuple[float, ...] | None:
     return values
 
 
+def parse_heights(text: str) -> tuple[float, float]:
+    """``"low,high"`` in m, as two floats.
+
+    Raises:
+        ValueError: the text has another form, or low is above high.
+    """
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        low, high = math.nan, math.nan
+    if not -100 <= low <= high <= 100:
+        raise ValueError(f"expected low,high in m like 0.0,0.45, got {text!r}")
+    return low, high
+
+
 def _matching(pattern: str, expectation: str) -> Callable[[str], str]:
     """A parser that returns a text unchanged if it matches, and raises ValueError with the expectation otherwise."""
 

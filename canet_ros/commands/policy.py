@@ -49,7 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if clouds or depths:
         results += point_outputs(groups)
-    if sum(map(bool, in_use["cloud_extrinsics"])) < len(clouds):
+    ground = bool(in_use["ground_group"])
+    to_find = len(clouds) - sum(map(bool, in_use["cloud_extrinsics"]))
+    if to_find > 0 or (ground and sum(map(bool, in_use["camera_extrinsics"])) < len(images)):
         clouds += ["/tf", "/tf_static"]
     for name in (namespace, arguments.enclave):
         if not _NAME.fullmatch(name):
@@ -65,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         float(in_use["bond_timeout"]) > 0,
         arguments.enclave,
         clouds + depths,
+        ground,
     )
     print(policy, end="")
     return 0

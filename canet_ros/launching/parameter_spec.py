@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from canet_ros.formats import parse_groups
 from canet_ros.names import CPU_ENGINES, CPU_PRECISIONS, ENGINE_PRECISIONS, GPU_ENGINES, PRECISIONS
 
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
@@ -17,8 +18,10 @@ Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 _LIST_EXAMPLES = {"image_topics": ["/front/image_raw", "/rear/image_raw"], "regions": ["0,160,1280,480", ""]}
 _ONE_PER_CAMERA = (
     *("regions", "rotations", "ignore_masks"),
-    *("cloud_topics", "cloud_extrinsics", "depth_topics"),
+    *("cloud_topics", "cloud_extrinsics", "depth_topics", "camera_extrinsics"),
 )
+
+_MAX_GROUND_CELLS = 1000
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,15 @@ def conflict(values: Mapping[str, Any]) -> str:
     for cloud, depth in zip(values.get("cloud_topics", ()), values.get("depth_topics", ())):
         if cloud and depth:
             return f"cloud_topics and depth_topics name {cloud} and {depth} for the same camera: choose one"
+    ground, groups = values.get("ground_group", ""), parse_groups(values.get("groups", ""))
+    if ground and ground not in groups:
+        return f"ground_group {ground} is not in groups, which has {', '.join(groups) or 'none'}"
+    cells = values.get("ground_range", 0.0) / values.get("ground_resolution", 1.0)
+    if cells > _MAX_GROUND_CELLS:
+        return (
+            f"ground_range is {cells:.0f} times ground_resolution, {_MAX_GROUND_CELLS} at most: choose a shorter range "
+            "or a coarser resolution"
+        )
     return ""
 
 

@@ -121,7 +121,8 @@ SECTIONS = {
             live=True,
         ),
         ParameterSpec(
-            "sync_slop", 0.05, "Maximum difference between the stamps of an image and its cloud or depth image, s",
+            "sync_slop", 0.05,
+            "Maximum difference between the stamps of an image and its cloud or depth image, and of merged images, s",
             minimum=0.0, maximum=10.0, live=True,
         ),
         ParameterSpec(
@@ -159,6 +160,47 @@ SECTIONS = {
         ParameterSpec(
             "palette", "dataset", "Class colours: those of the data set, or distinguishable with colour blindness",
             choices=PALETTES,
+        ),
+    ),
+    "Free space": (
+        ParameterSpec(
+            "ground_group", "", "Group of classes that are ground, for ground/scan and ground/grid; empty: neither",
+            "A name in groups. Requires camera_info and the camera's pose over the ground: see docs/ground.md.",
+            needs_cleanup=True,
+        ),
+        ParameterSpec(
+            "base_frame", "base_link",
+            "Frame of ground/scan and ground/grid, whose x and y axes are parallel to the ground",
+            needs_cleanup=True,
+        ),
+        ParameterSpec(
+            "camera_extrinsics", ("",),
+            "Pose of each camera's optical frame in base_frame, x,y,z,qx,qy,qz,qw; empty: from tf2",
+            "Translation in m and rotation as a quaternion, as for static_transform_publisher.",
+            parser=formats.parse_pose, needs_cleanup=True,
+        ),
+        ParameterSpec(
+            "ground_range", 20.0, "Range of the free space around base_frame, m",
+            minimum=1.0, maximum=200.0, needs_cleanup=True,
+        ),
+        ParameterSpec(
+            "ground_resolution", 0.1, "Size of the cells of ground/grid, m",
+            "The bearings of ground/scan are as far apart at the range.",
+            minimum=0.01, maximum=2.0, needs_cleanup=True,
+        ),
+        ParameterSpec(
+            "ground_size", 0.0, "Side of ground/grid, m; 0, or more than twice the range: twice the range",
+            minimum=0.0, maximum=400.0, needs_cleanup=True,
+        ),
+        ParameterSpec(
+            "ground_heights", "0.0,0.45",
+            "Heights in base_frame of the ground and of the highest lower edge of an obstacle, low,high in m",
+            "Ground that is seen under a body of that height, as between the wheels of a car, is not free.",
+            parser=formats.parse_heights, needs_cleanup=True,
+        ),
+        ParameterSpec(
+            "ground_min_confidence", 0.3, "Pixels with lower confidence are neither ground nor obstacle",
+            minimum=0.0, maximum=1.0, needs_cleanup=True,
         ),
     ),
     "Load": (

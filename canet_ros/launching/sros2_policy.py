@@ -40,6 +40,7 @@ def sros2_policy(
     bond: bool = False,
     enclave: str = "/canet",
     clouds: Sequence[str] = (),
+    ground: bool = False,
 ) -> str:
     """Policy file (version 0.2.0 of sros2's policy.xsd) of one enclave with one node, ``canet``.
 
@@ -49,9 +50,10 @@ def sros2_policy(
         bond: whether the node has a bond with a lifecycle manager in its namespace.
         enclave: absolute name, as for ``ros2 security create_enclave``.
         clouds: topics subscribed to for labelled points: clouds, depth images, and those of tf2 if it is used.
+        ground: whether the node publishes free space on the ground.
     """
     subscribed = ["/clock", *clouds] if use_sim_time else [*clouds]
-    published = [*_PUBLISHED]
+    published = [*_PUBLISHED, *(("ground/scan", "ground/grid") if ground else ())]
     if bond:  # both ends publish and subscribe
         subscribed.append("bond")
         published.append("bond")

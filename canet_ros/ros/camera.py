@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy import get_rmw_implementation_identifier
 from rclpy.node import Node
@@ -15,7 +15,6 @@ from canet_ros.launching.camera_topics import CameraTopics
 from canet_ros.messages.camera_info import outdated_problem
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.class_shares import ShareFilter
-from canet_ros.pipeline.drawing import CAMERA_INFO
 from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.temporal_filter import TemporalFilter
 from canet_ros.ros.camera_health import CameraSnapshot
@@ -27,6 +26,9 @@ from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit, Receive
 from canet_ros.ros.outputs import CameraOutputs
 from canet_ros.ros.statistics import Statistics, nanoseconds
 from canet_ros.ros.video_input import VideoMessage
+
+if TYPE_CHECKING:
+    from canet_ros.ros.ground import GroundTopics
 
 _CAMERA_INFO_GRACE_S = 2.0  # the first camera_info may follow the first images
 
@@ -56,6 +58,7 @@ class Camera:
         transport: one of ``names.TRANSPORTS``.
         intake: receives each frame.
         cloud: source of the points to label.
+        ground: of the node; None: no free space.
 
     Attributes:
         transform: camera transform; changes only between inferences.
@@ -74,6 +77,7 @@ class Camera:
         intake: FrameIntake,
         faults: FaultLog,
         cloud: CloudTopic | None = None,
+        ground: GroundTopics | None = None,
     ) -> None:
         self.name = topics.image
         self.transform = CameraTransform()
@@ -110,6 +114,7 @@ class Camera:
             on_qos_problem=self._on_qos_problem,
             on_fault=lambda kind, text: faults.report(self.name, kind, text),
             clouds=self.clouds,
+            ground=ground,
         )
 
     def snapshot(self, topic_problem: str, rivals: str) -> CameraSnapshot:
@@ -148,7 +153,7 @@ class Camera:
         """The camera_info for an image of this stamp; None: none received. Updates ``camera_info_problem``."""
         info = self.input.infos.match(stamp)
         subscribed_since_s = self.input.subscribed_since_s
-        if subscribed_since_s is None or not (CAMERA_INFO in wanted or self.outputs.clouds_in(wanted)):
+        if subscribed_since_s is None or not self.outputs.needs_camera_info(wanted):
             self.camera_info_problem = ""
         elif time.monotonic() - subscribed_since_s > _CAMERA_INFO_GRACE_S:
             topic = self.input.camera_info_topic

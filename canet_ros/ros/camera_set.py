@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
@@ -17,6 +18,9 @@ from canet_ros.ros.camera_health import CameraSnapshot
 from canet_ros.ros.camera_watch import CameraWatch
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.parameters import LiveSettings, NodeParameters
+
+if TYPE_CHECKING:
+    from canet_ros.ros.ground import GroundTopics
 
 # A shared parameter file may hold qos_overrides of these topics for other nodes or for rclpy.
 _COMMON_TOPICS = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static", "/diagnostics")
@@ -33,6 +37,7 @@ class CameraSet:
         self._interfaces = interface_addresses()
         self._cameras: dict[str, Camera] = {}
         self._watches: dict[str, CameraWatch] = {}
+        self._ground: GroundTopics | None = None
 
     @property
     def by_name(self) -> Mapping[str, Camera]:
@@ -51,10 +56,17 @@ class CameraSet:
         names = settings.value("image_topics")
         cameras = camera_topics([node.resolve_topic_name(name) for name in names], results_name)
         given = [node.resolve_topic_name(name, only_expand=True) for name in names]
+        if settings.value("ground_group"):
+            from canet_ros.ros.ground import GroundTopics  # which needs nav_msgs
+
+            prefixes = [topics.results for topics in cameras]
+            self._ground = GroundTopics(node, settings, prefixes, self._faults)
         for topics, before_remapping, cloud in zip(cameras, given, settings.clouds(len(cameras))):
             results = camera_topics([before_remapping], results_name)[0].results
             try:
-                camera = Camera(node, topics, results, transport, self._intake, self._faults, cloud)
+                camera = Camera(
+                    node, topics, results, transport, self._intake, self._faults, cloud, self._ground
+                )
                 self._cameras[topics.image] = camera
                 camera.outputs.follow_groups(settings.live().groups)
                 # Invalid qos_overrides fail now, not when results get their first subscriber.
@@ -88,6 +100,8 @@ class CameraSet:
 
     def follow(self, live: LiveSettings) -> None:
         """Have topics for the groups, and subscriptions to what somebody wants results of."""
+        if self._ground is not None:
+            self._ground.follow_subscribers()
         for camera in self._cameras.values():
             camera.outputs.follow_groups(live.groups)
             camera.follow_subscribers()
@@ -111,6 +125,9 @@ class CameraSet:
     def destroy(self) -> None:
         for camera in self._cameras.values():
             camera.destroy()
+        if self._ground is not None:
+            self._ground.destroy()
+            self._ground = None
         self._cameras.clear()
         self._watches.clear()
 

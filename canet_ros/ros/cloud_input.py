@@ -12,20 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from canet_ros.formats import parse_pose
-from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.compressed_depth import TRANSPORT
 from canet_ros.messages.projection import rigid_transform
 from canet_ros.ros import qos
 from canet_ros.ros.statistics import nanoseconds
-
-try:
-    import tf2_ros
-except ImportError:
-    tf2_ros = None
+from canet_ros.ros.transforms import Transforms
 
 _MAX_CLOUDS, _MAX_DEPTHS = 10, 30  # a second of a typical lidar and of a depth camera
 
@@ -70,15 +64,13 @@ class CloudInput:
         self._lock = threading.Lock()
         self._wrong_types: set[str] = set()
         self._subscription: Any = None
-        self._transforms: Any = None
-        self._listener: Any = None
+        self._transforms = Transforms(node, "cloud_extrinsics")
 
     def follow(self, wanted: bool) -> None:
         """Subscribe while the points have a subscriber."""
         if wanted and self._subscription is None:
-            if self._given is None and tf2_ros is not None and self._listener is None:
-                self._transforms = tf2_ros.Buffer()
-                self._listener = tf2_ros.TransformListener(self._transforms, self._node, spin_thread=False)
+            if self._given is None:
+                self._transforms.listen()
             self._subscription = self._node.create_subscription(
                 self.topic.message_type,
                 self.topic.name,
@@ -97,9 +89,7 @@ class CloudInput:
 
     def destroy(self) -> None:
         self.follow(False)
-        if self._listener is not None:
-            self._listener.unregister()
-            self._listener = self._transforms = None
+        self._transforms.destroy()
 
     def take(self, stamp: Any, slop_s: float) -> Any | None:
         """Remove and return the cloud or depth image nearest to a stamp, within ``slop_s`` seconds; None: none."""
@@ -119,23 +109,7 @@ class CloudInput:
         Raises:
             CloudError: no transform is available.
         """
-        if self._given is not None:
-            return self._given
-        if cloud_frame == camera_frame:
-            return np.eye(3, 4)
-        if tf2_ros is None:
-            raise CloudError(
-                f"no transform from {cloud_frame!r} to {camera_frame!r}: install tf2_ros_py, or set cloud_extrinsics "
-                "to x,y,z,qx,qy,qz,qw"
-            )
-        try:
-            transform = self._transforms.lookup_transform(camera_frame, cloud_frame, Time()).transform
-        except tf2_ros.TransformException as error:
-            raise CloudError(
-                f"tf2 has no transform from {cloud_frame!r} to {camera_frame!r}: {error}"
-            ) from error
-        move, turn = transform.translation, transform.rotation
-        return rigid_transform([move.x, move.y, move.z, turn.x, turn.y, turn.z, turn.w])
+        return self._transforms.find(camera_frame, cloud_frame) if self._given is None else self._given
 
     def _check_types(self) -> None:
         """Report a topic published with another type, such as a compressed cloud."""

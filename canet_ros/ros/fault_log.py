@@ -33,6 +33,7 @@ class Fault(enum.Enum):
     CAMERA_INFO_OUTDATED = "camera_info_outdated"
     CAMERA_INFO_INVALID = "camera_info_invalid"
     POINTS_FAILED = "points_failed"
+    GROUND_FAILED = "ground_failed"
     PUBLISHING_FAILED = "publishing_failed"
     ENCODING_FAILED = "encoding_failed"
 

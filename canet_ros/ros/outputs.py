@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,11 @@ from canet_ros.ros.image_conversion import (
     new_message,
 )
 from canet_ros.ros.statistics import Statistics
+
+if TYPE_CHECKING:
+    from canet_ros.ros.ground import GroundTopics
+
+GROUND = "ground"
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class CameraOutputs:
     Args:
         prefix_before_remapping: prefix without remapping of the image topic; remapping rules may use either.
         clouds: of the camera; None: no labelled points.
+        ground: of the node, in which the camera has the name ``prefix``; None: no free space.
         statistics: of the camera; receives the encoding time.
         on_qos_problem: called with a description of incompatible QoS.
         on_fault: called when a result cannot be made of what was received.
@@ -80,6 +86,7 @@ class CameraOutputs:
         on_qos_problem: Callable[[str], None],
         on_fault: Callable[[Fault, str], None],
         clouds: CloudInput | None = None,
+        ground: GroundTopics | None = None,
     ) -> None:
         self.mask_topic = f"{prefix}/mask"
         self._node = node
@@ -90,6 +97,7 @@ class CameraOutputs:
         self._on_fault = on_fault
         self._scratch = np.empty((0, 0), np.uint8)
         self._clouds = clouds
+        self._ground = ground
         self._groups: Groups | None = None
         # Replaced, never modified: two other threads read them.
         self._image_outputs = image_outputs({})
@@ -125,7 +133,12 @@ class CameraOutputs:
 
     def wanted(self) -> frozenset[str]:
         """Names of the outputs with subscribers."""
-        return frozenset(n for n, publisher in self._publishers.items() if publisher.get_subscription_count())
+        ground = {GROUND} if self._ground is not None and self._ground.wanted() else set()
+        return frozenset(n for n, p in self._publishers.items() if p.get_subscription_count()) | ground
+
+    def needs_camera_info(self, wanted: frozenset[str]) -> bool:
+        """Whether any of these outputs requires camera_info."""
+        return bool(wanted & {CAMERA_INFO, GROUND} or self.clouds_in(wanted))
 
     def clouds_in(self, wanted: frozenset[str]) -> frozenset[str]:
         """Those of these outputs that are clouds."""
@@ -155,6 +168,13 @@ class CameraOutputs:
                 self._send(name, MESSAGE_OUTPUTS[name].build(new_message, result.header, drawing))
             if result.cloud is not None:
                 self._publish_clouds(self.clouds_in(wanted), result, drawing.segmentation, options)
+            if self._ground is not None and GROUND in wanted:
+                try:
+                    self._ground.add(
+                        self._prefix, result.header, result.camera_info, drawing, self._groups or {}
+                    )
+                except CloudError as error:
+                    self._on_fault(Fault.GROUND_FAILED, f"ground: {error}")
         if CAMERA_INFO in wanted and result.camera_info is not None:
             self._publish_camera_info(result)
 
