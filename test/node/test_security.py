@@ -157,6 +157,15 @@ def test_policy_with_clouds(capsys: pytest.CaptureFixture[str]) -> None:
     assert "/tf" not in policy
 
 
+def test_the_topics_of_the_ground_are_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    policy = written_policy(capsys, "groups:={ground: [road]}", "ground_group:=ground")
+    for topic in ("/ground/scan", "/ground/grid", "/tf"):
+        assert topic in policy
+    assert "/tf" not in written_policy(
+        capsys, "ground_group:=g", "groups:={g: [road]}", "camera_extrinsics:=['0,0,1,0,0,0,1']"
+    )
+
+
 def test_depth_images_are_heard(capsys: pytest.CaptureFixture[str]) -> None:
     policy = written_policy(capsys, "depth_topics:=['depth/image']")
     assert "<topic>/depth/image</topic>" in policy
