@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.node import Node
+from rclpy.time import Time
 from sensor_msgs.msg import LaserScan
 
 from canet_ros.formats import Groups, parse_heights, parse_pose
@@ -138,7 +138,7 @@ class GroundTopics:
     def _publish(self, stamp_ns: int, sights: list[GroundSight]) -> None:
         ranges, cells = merge(sights, self._options)
         options, margin = self._options, self._margin
-        stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        stamp = Time(nanoseconds=stamp_ns).to_msg()
         scan = LaserScan(range_max=options.range_m, angle_increment=2 * math.pi / options.bearings)
         scan.header.stamp, scan.header.frame_id = stamp, self._base_frame
         scan.angle_min, scan.angle_max = -math.pi, math.pi - scan.angle_increment
