@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet doctor`` on this machine."""
+"""``canet doctor`` on this machine, compared with what Python knows about it, and on one with broken packages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from canet_ros.doctor.finding import Probe, run_probe
 from canet_ros.doctor.probes import MIN_RECEIVED_FRACTION
 from canet_ros.launching.transport import PROFILE_VARIABLES
 from canet_ros.model.model_folder import available_models
@@ -104,3 +105,53 @@ def test_without_ros_the_advice_is_to_install_it(tmp_path):
     assert finding["verdict"] == "missing"
     assert "source /opt/ros" in finding["advice"]
     assert "camera images between processes" not in by_subject(report)
+
+
+BREAKAGES = {
+    "raise ImportError('libbroken.so.1: cannot open shared object file')": "libbroken",
+    "raise RuntimeError('no such device\\nsecond line')": "",
+    "import sys; sys.exit('licence expired')": "licence expired",
+    "import os; os._exit(3)": "",
+    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": "SIGSEGV",
+    "": "",
+    "print('canet-doctor-findingx'); print('hello'); raise ValueError('noise')": "",
+    "import time; time.sleep(600)": "did not answer within 3 s",
+}
+
+
+def broken(folder, package, code):
+    """PYTHONPATH with a broken package of this name in front."""
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").write_text(code)
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.mark.parametrize("code", BREAKAGES)
+def test_a_broken_package_is_one_finding(code, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", broken(tmp_path, "openvino", code))
+    limit_s = 3.0 if "sleep" in code else 60.0
+    (finding,) = run_probe(Probe(("engine", "openvino"), "engine openvino", "note", limit_s=limit_s))
+    assert (finding.subject, finding.verdict) == ("engine openvino", "note")
+    assert finding.text
+    assert "\n" not in finding.text
+    assert BREAKAGES[code] in finding.text
+
+
+@pytest.mark.parametrize(("package", "subject"), [("numpy", "NumPy"), ("yaml", "in use")])
+def test_what_everything_needs_may_be_broken(package, subject, tmp_path):
+    path = broken(tmp_path, package, "raise RuntimeError('broken on purpose')")
+    done, report = doctor(tmp_path / "report.json", {**os.environ, "PYTHONPATH": path})
+    findings = by_subject(report)
+    assert findings[subject]["verdict"] == "missing"
+    assert "broken on purpose" in findings[subject]["text"]
+    assert {"machine", "Python", "vision_msgs"} <= set(findings)
+    assert done.returncode == 1
+    assert report["runs"] is False
+
+
+def test_an_engine_that_is_broken_is_passed_over(tmp_path, monkeypatch):
+    path = broken(tmp_path, "openvino", "raise ImportError('libbroken.so.1: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", path)
+    findings = {found.subject: found for found in run_probe(Probe(("models",), "in use", limit_s=120.0))}
+    assert "openvino" not in findings["in use"].text.partition("(")[0]
+    assert "libbroken" in findings["fallback reason"].text

@@ -57,3 +57,34 @@ def test_the_exit_message_has_the_last_line_of_output(tmp_path: Path) -> None:
     assert process.exit_message() == f"wrong; the talker ended with status 3, its log is {log}"
     with pytest.raises(RuntimeError, match="wrong; the talker"):
         process.require_running()
+
+
+OUTLIVES = """
+import subprocess, sys, os
+from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
+child = (
+    "from canet_ros.launching.ending import end_with_parent; end_with_parent();"
+    "print('ready', flush=True); import time; time.sleep(60)"
+)
+environment = {**os.environ, **ends_with_this_process()}
+ours = subprocess.Popen([sys.executable, "-c", child], env=environment, stdout=subprocess.PIPE)
+ours.stdout.readline()
+others = subprocess.Popen(ending_with_parent(["sh", "-c", "echo ready; exec sleep 60"]), stdout=subprocess.PIPE)
+others.stdout.readline()
+print(ours.pid, others.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's")
+def test_programs_of_a_launch_end_with_it_when_it_is_killed() -> None:
+    """Ours by themselves, those of others by setpriv."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OUTLIVES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    children = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(children) == 2
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(is_running, children)), "the children to end")

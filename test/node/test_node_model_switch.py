@@ -32,7 +32,7 @@ from sensor_msgs.msg import Image
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelSpec, save_model
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.self_test import MASK_FILE, IMAGE_FILE
+from canet_ros.pipeline.self_test import IMAGE_FILE, MASK_FILE
 from canet_ros.pipeline.visualization import color_lookup_table, colorize
 from canet_ros.ros.fault_log import Fault
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -228,51 +226,6 @@ def test_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     free_bytes = shutil.disk_usage(tmp_path).free
     monkeypatch.setattr(recording, "MIN_FREE_BYTES", 2 * free_bytes)
     assert "nearly full" in folder_problem(str(tmp_path / "drive"))
-
-
-# --- Nothing outlives a launch ---------------------------------------------------------------------------------------
-
-OUTLIVES = """
-import subprocess, sys, os
-from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
-child = (
-    "from canet_ros.launching.ending import end_with_parent; end_with_parent();"
-    "print('ready', flush=True); import time; time.sleep(60)"
-)
-environment = {**os.environ, **ends_with_this_process()}
-ours = subprocess.Popen([sys.executable, "-c", child], env=environment, stdout=subprocess.PIPE)
-ours.stdout.readline()
-others = subprocess.Popen(ending_with_parent(["sh", "-c", "echo ready; exec sleep 60"]), stdout=subprocess.PIPE)
-others.stdout.readline()
-print(ours.pid, others.pid, flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's")
-def test_programs_end_with_a_process_that_is_killed() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", OUTLIVES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    children = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(children) == 2
-    process.kill()
-    process.wait()
-    for pid in children:
-        wait_for_end(pid)
-
-
-def wait_for_end(pid: int) -> None:
-    import time
-
-    end_s = time.monotonic() + 10
-    while Path(f"/proc/{pid}/stat").exists():
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        if state == "Z":
-            return
-        assert time.monotonic() < end_s, f"process {pid} goes on"
-        time.sleep(0.02)
 
 
 def test_without_setpriv_the_command_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
