@@ -17,7 +17,7 @@ from canet_ros.training.dataset import LabelledImage, find_labelled_images
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.metrics import scores
 
-CAMVID = Path(__file__).parents[4] / "shared" / "camvid"
+CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 
 
 @pytest.fixture(scope="module")
