@@ -13,7 +13,7 @@ DEMO_READY := $(VENV)/ready-demo
 TEST_READY := $(VENV)/ready-test
 MORE_jazzy := ,int8,lint,tensorrt-check,training
 # Files side by side, for they wait more than they compute; a thread each, or their threads wait for each other.
-JOBS ?= 3
+JOBS ?= 4
 PYTEST_OPTIONS := -n $(JOBS) --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 SIDE_BY_SIDE := $(PYTEST) $(PYTEST_OPTIONS)

