@@ -53,7 +53,7 @@ setup(
         "torch": ["torch>=2.3"],
         "training": ["matplotlib>=3.5", "onnx>=1.15", "torch>=2.3"],
         "bags": ["lz4>=4", "mcap>=1.6", "rosbags>=0.11.6", "zstandard>=0.21"],
-        "video": ["av>=12"],
+        "video": ["av>=16"],
         "labels": ["pycocotools>=2.0.8"],
         "ray": ["ray>=2.9"],
         "remote": ["fsspec>=2023.1"],
