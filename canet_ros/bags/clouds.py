@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,8 @@ class _Source:
     """Points of one camera.
 
     Attributes:
-        to_camera: (3, 4) [R|t] to its optical frame; None: given by the frames, or the topic holds depth images.
+        to_camera: (3, 4) [R|t] to its optical frame; None: as the frames say.
+        info: its camera_info.
         waiting: log time, header and results of the images whose clouds may still come.
     """
 
@@ -42,9 +45,9 @@ class _Source:
     topic: str
     depth: bool
     to_camera: NDArray[np.float64] | None
-    info: bytes = b""
+    info: bytes
     recorded: deque[Message] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    waiting: deque[tuple[int, object, RenderInput]] = field(default_factory=deque)
+    waiting: deque[tuple[int, Any, RenderInput]] = field(default_factory=deque)
 
 
 class Clouds:
@@ -54,7 +57,7 @@ class Clouds:
         put: takes camera, output, log time in ns, and CDR.
 
     Raises:
-        BagError: the bag lacks a topic, or there are more topics than cameras.
+        BagError: the bag lacks a topic.
     """
 
     def __init__(
@@ -71,26 +74,19 @@ class Clouds:
         outputs = point_outputs(parse_groups(options.groups))
         self._outputs = {name: classes for name, classes in outputs.items() if name in options.outputs}
         self._sources: dict[str, _Source] = {}
-        lists = (options.cloud_topics, options.cloud_extrinsics, options.depth_topics)
-        if any(lists) and (max(map(len, lists)) > len(cameras) or (len(cameras) > 1 and not options.topics)):
-            raise BagError(
-                f"{len(cameras)} cameras: --cloud-topics, --cloud-extrinsics and --depth-topics have an entry for each "
-                f"of --topics: give --topics {' '.join(camera.topic for camera in cameras)}"
-            )
         types = {connection.topic: connection.msgtype for connection in bag.connections}
-        infos = {c for c in bag.connections if c.msgtype == CAMERA_INFO}
-        first_infos = dict(bag.first_messages(infos)) if any(lists) else {}
-        filled = ([*values, *[""] * (len(cameras) - len(values))] for values in lists)
-        for camera, cloud, extrinsics, depth in zip(cameras, *filled):
-            topic = cloud or depth
-            expected = (IMAGE, COMPRESSED_IMAGE) if depth else (POINT_CLOUD,)
-            if topic and types.get(topic) not in expected:
+        lists = (options.cloud_topics, options.cloud_extrinsics, options.depth_topics)
+        for camera, (cloud, extrinsics, depth) in zip(cameras, zip_longest(*lists, fillvalue="")):
+            topic, expected = cloud or depth, (IMAGE, COMPRESSED_IMAGE) if depth else (POINT_CLOUD,)
+            if not topic:
+                continue
+            if types.get(topic) not in expected:
                 raise BagError(f"the bag has no topic {topic} with {' or '.join(expected)}")
+            infos = {c for c in bag.connections if (c.topic, c.msgtype) == (camera.camera_info, CAMERA_INFO)}
+            info = dict(bag.first_messages(infos)).get(camera.camera_info, b"")
             pose = parse_pose(extrinsics)
             to_camera = None if pose is None else rigid_transform(pose)
-            if topic:
-                info = first_infos.get(camera.camera_info, b"")
-                self._sources[camera.topic] = _Source(camera, topic, bool(depth), to_camera, info)
+            self._sources[camera.topic] = _Source(camera, topic, bool(depth), to_camera, info)
 
     def take(self, message: Message) -> None:
         """Store a cloud or a camera_info, and write the points that are due."""
@@ -102,11 +98,10 @@ class Clouds:
             while source.waiting and source.waiting[0][0] + _LATE_NS <= message.log_ns:
                 self._write_oldest(source, message.log_ns)
 
-    def write_for(self, camera: BagCamera, log_ns: int, header: object, drawing: RenderInput) -> None:
+    def write_for(self, camera: BagCamera, log_ns: int, header: Any, drawing: RenderInput) -> None:
         """Write the points of an image when its cloud has been read."""
-        source = self._sources.get(camera.topic)
-        if source is not None:
-            source.waiting.append((log_ns, header, drawing))
+        if camera.topic in self._sources:
+            self._sources[camera.topic].waiting.append((log_ns, header, drawing))
 
     def end_file(self, log_ns: int) -> None:
         """Write all points; the next file begins without clouds, as in a resumed run."""
@@ -128,9 +123,17 @@ class Clouds:
             if not source.info:
                 raise CloudError("cannot label points without camera_info")
             cloud = from_cdr(nearest.data, nearest.connection.msgtype)
+            to_camera = source.to_camera
+            if not source.depth and to_camera is None:
+                frames = cloud.header.frame_id, header.frame_id
+                if frames[0] != frames[1]:
+                    raise CloudError(
+                        "no transform from {!r} to {!r}: give --cloud-extrinsics".format(*frames)
+                    )
+                to_camera = np.eye(3, 4)
             points = label_message(
                 cloud,
-                self._to_camera(source, cloud.header.frame_id, header.frame_id),  # type: ignore[attr-defined]
+                to_camera,
                 from_cdr(source.info, CAMERA_INFO),
                 drawing.image.shape,
                 drawing.segmentation,
@@ -146,25 +149,13 @@ class Clouds:
                 source.camera, name, log_ns, to_cdr(points_message(new, chosen, cloud.header), POINT_CLOUD)
             )
 
-    def _to_camera(self, source: _Source, cloud_frame: str, camera_frame: str) -> NDArray[np.float64] | None:
-        if source.depth or source.to_camera is not None:
-            return source.to_camera
-        if cloud_frame == camera_frame:
-            return np.eye(3, 4)
-        raise CloudError(
-            f"no transform from {cloud_frame!r} to {camera_frame!r}: set --cloud-extrinsics to x,y,z,qx,qy,qz,qw"
-        )
-
     def add_summary_notes(self) -> None:
         """Add the notes that need the whole bag."""
         for source in self._sources.values():
             state = self._progress.cameras[source.camera.topic]
+            note, slop_s = self._progress.note, self._options.sync_slop
             if state.bad_clouds:
-                self._progress.note(
-                    f"{source.topic}: {state.bad_clouds} could not be used: {state.cloud_problem}"
-                )
+                note(f"{source.topic}: {state.bad_clouds} could not be used: {state.cloud_problem}")
             if state.without_cloud:
-                self._progress.note(
-                    f"{source.camera.topic}: no points for {state.without_cloud} images: nothing on {source.topic} "
-                    f"within {self._options.sync_slop:g} s"
-                )
+                images = f"{state.without_cloud} images of {source.camera.topic}"
+                note(f"no points for {images}: nothing on {source.topic} within {slop_s:g} s")

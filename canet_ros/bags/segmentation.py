@@ -29,6 +29,7 @@ from canet_ros.bags.reading import Bag, completed, open_bag
 from canet_ros.bags.results import image_from_cdr, result_connection
 from canet_ros.bags.video import VideoTopics
 from canet_ros.image_transports import VIDEO_TYPES
+from canet_ros.launching.parameter_spec import ONE_PER_CAMERA, conflict
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
@@ -333,12 +334,15 @@ class _Run:
 
 def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, CameraTransform]:
     """Camera transform by topic."""
-    lists = (options.ignore_masks, options.regions, options.rotations)
-    if any(lists) and len(cameras) > 1 and not options.topics:
+    per_camera = {name: getattr(options, name, ()) for name in ONE_PER_CAMERA}
+    given = [f"--{name.replace('_', '-')}" for name, values in per_camera.items() if values]
+    if given and len(cameras) > 1 and not options.topics:
         raise BagError(
-            f"{len(cameras)} cameras: --regions, --rotations and --ignore-masks have an entry for each of --topics: "
+            f"{len(cameras)} cameras, and an entry for each of --topics in {', '.join(given)}: "
             f"give --topics {' '.join(camera.topic for camera in cameras)}"
         )
+    if problem := conflict({"image_topics": cameras, **per_camera}):
+        raise BagError(problem)
     return dict(zip((camera.topic for camera in cameras), options.camera_transforms(len(cameras))))
 
 

@@ -26,7 +26,6 @@ from canet_ros.commands.pipeline_arguments import (
 )
 from canet_ros.files import require_writable, write_json
 from canet_ros.formats import parse_groups
-from canet_ros.launching.parameter_spec import conflict
 from canet_ros.machine import usable_cores
 from canet_ros.model.model_folder import find_model
 from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS, OUTPUTS
@@ -303,10 +302,7 @@ def _options(arguments: argparse.Namespace) -> Options:
     outputs = _words(arguments.outputs) or DEFAULT_OUTPUTS
     groups = [f"groups/{name}" for name in parse_groups(arguments.groups)]
     known = output_names(parse_groups(arguments.groups))
-    clouds = {name: tuple(getattr(arguments, name)) for name in ("cloud_topics", "depth_topics")}
-    if problem := conflict(clouds):
-        raise ValueError(problem)
-    if any(map(any, clouds.values())):
+    if arguments.cloud_topics or arguments.depth_topics:
         known += tuple(point_outputs(parse_groups(arguments.groups)))
         if not any(map(is_cloud, outputs)):
             outputs = (*outputs, POINTS)

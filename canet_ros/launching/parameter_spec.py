@@ -16,7 +16,7 @@ from canet_ros.names import CPU_ENGINES, CPU_PRECISIONS, ENGINE_PRECISIONS, GPU_
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 
 _LIST_EXAMPLES = {"image_topics": ["/front/image_raw", "/rear/image_raw"], "regions": ["0,160,1280,480", ""]}
-_ONE_PER_CAMERA = (
+ONE_PER_CAMERA = (
     *("regions", "rotations", "ignore_masks"),
     *("cloud_topics", "cloud_extrinsics", "depth_topics", "camera_extrinsics"),
 )
@@ -166,7 +166,7 @@ def conflict(values: Mapping[str, Any]) -> str:
         where = "the CPU" if engine == "auto" else f"engine {engine}"
         return f"precision {precision}: {where} does not support it; use auto, {', '.join(supported)}"
     cameras = len(values["image_topics"]) if "image_topics" in values else None
-    for name in _ONE_PER_CAMERA:
+    for name in ONE_PER_CAMERA:
         count = len(values.get(name, ()))
         if cameras is not None and count > cameras:
             return f"{name} has {count} entries for {cameras} cameras: give one per camera"
