@@ -53,29 +53,6 @@ def p50(values: list[float]) -> float:
     return float(np.median(values))
 
 
-def test_a_camera_that_is_missing_appears_disappears_and_returns(graph: Graph, diagnostics: Listener) -> None:
-    def wait_for_level(level: str, text: str) -> None:
-        def there() -> bool:
-            values = health(diagnostics, FRONT)
-            return values["level"] == level and text in values["message"]
-
-        wait_until(there, f"{text} at level {level}")
-
-    wait_for_level(ERROR, f"no publisher of {FRONT}")
-    masks = graph.listen(Image, MASK)
-    wait_for_level(ERROR, "no image received")
-    camera = graph.camera(FRONT)
-    graph.connect(camera, masks)
-    wait_for_level(OK, "Hz")
-    camera.close()
-    wait_for_level(WARN, "no image received")
-    camera = graph.camera(FRONT)
-    graph.connect(camera, masks)
-    wait_for_level(OK, "Hz")
-    masks.close()
-    wait_for_level(OK, "idle")
-
-
 def test_missing_images_are_counted_by_their_stamps(graph: Graph, diagnostics: Listener) -> None:
     masks = graph.listen(Image, MASK)
     camera = graph.camera(FRONT)

@@ -64,10 +64,10 @@ def ends(graph: Graph) -> tuple[int, int]:
 
 
 def test_an_active_node_has_one_bond_and_any_other_has_none(graph: Graph, node: Process) -> None:
-    for _ in range(50):
+    for _ in range(10):
         assert graph.change_state("deactivate")
         assert graph.change_state("activate")
-    wait_until(lambda: ends(graph) == (1, 1), "one bond after 50 reactivations")
+    wait_until(lambda: ends(graph) == (1, 1), "one bond after 10 reactivations")
     assert graph.change_state("deactivate")
     wait_until(lambda: ends(graph) == (0, 0), "the end of the bond")
     assert graph.set_parameter("bond_timeout", 0.0).successful

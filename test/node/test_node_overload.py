@@ -87,10 +87,10 @@ def test_every_image_of_1080p_at_120_hz_is_accounted_for(graph: Graph, node: Pro
     assert max(memories_mb[half:]) < max(memories_mb[:half]) + 62
 
 
-def test_a_camera_that_is_killed_and_comes_back_twenty_times(graph: Graph, node: Process) -> None:
+def test_a_camera_that_is_killed_and_returns_eight_times(graph: Graph, node: Process) -> None:
     masks = graph.listen(Image, MASK)
     slowest_s = 0.0
-    for _ in range(20):
+    for _ in range(8):
         start_s = time.monotonic()
         camera = graph.camera(CAMERA)
         graph.connect(camera, masks)

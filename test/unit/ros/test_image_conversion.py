@@ -283,14 +283,6 @@ def test_compressed_messages_are_image_transports(encoding, codec, expected_form
     assert error.mean() < (8 if codec == "jpeg" else 1e-9)
 
 
-def test_jpeg_quality_changes_the_size():
-    picture = cv2.resize(BGR, (64, 48))
-    small, large = (
-        len(compressed_message(picture, "bgr8", Header(), "jpeg", quality).data) for quality in (20, 95)
-    )
-    assert small < large
-
-
 @pytest.mark.skipif(
     not hasattr(cv2, "IMWRITE_PNG_FILTER"), reason="this OpenCV has no choice of PNG's filter"
 )
@@ -329,13 +321,6 @@ def png(pixels):
 )
 def test_png_of_other_publishers(pixels, format, expected):
     np.testing.assert_array_equal(decode_compressed(compressed(png(pixels), format)), expected)
-
-
-def test_a_bayer_mosaic_in_a_png_is_demosaiced():
-    blue, green, red = GREEN_BGR
-    mosaic = np.tile(np.array([[green, red], [blue, green]], np.uint8), (HEIGHT // 2, WIDTH // 2))
-    frame = decode_compressed(compressed(png(mosaic), "bayer_grbg8; png compressed "))
-    np.testing.assert_array_equal(frame, flat(GREEN_BGR))
 
 
 JPEG = cv2.imencode(".jpg", cv2.resize(BGR, (64, 48)))[1].tobytes()
@@ -468,6 +453,7 @@ def test_camera_info_with_region_of_interest_and_binning():
     scaled = scaled_camera_info(info, (160, 90))
     assert (scaled.width, scaled.height) == (640, 360)
     assert (scaled.binning_x, scaled.binning_y) == (2, 2)
+    assert info.roi.width == 640, "the camera's own message was changed"
     roi = scaled.roi
     assert (roi.x_offset, roi.y_offset, roi.width, roi.height) == (160, 90, 320, 180)
     np.testing.assert_allclose(scaled.k[[0, 2, 4, 5]], [450, 320, 452.5, 180])
@@ -489,18 +475,6 @@ def test_an_image_of_one_pixel():
     assert image_message(one, "bgr8", Header()).is_bigendian == 0
     info = scaled_camera_info(camera_info(width=1, height=1), (1, 1))
     assert (info.width, info.height) == (1, 1)
-    for size in ((1, 0), (0, 1)):
-        with pytest.raises(ImageMessageError, match=r"to \dx\d: no side may be 0"):
-            scaled_camera_info(camera_info(), size)
-
-
-@pytest.mark.parametrize(("width", "side"), [(7, "width"), (8, "height")])
-def test_odd_sides_of_nv12(width, side):
-    message = message_of(
-        np.zeros((9, width), np.uint8), "nv12", height=6 if side == "width" else 5, width=width
-    )
-    with pytest.raises(ImageMessageError, match=f"nv12 needs an even {side}"):
-        decode_image(message)
 
 
 @pytest.mark.parametrize(
@@ -516,13 +490,6 @@ def test_pixels_that_are_not_integers():
         ImageMessageError, match="compressed image of float32 pixels: expected unsigned 8 or 16 bits"
     ):
         decode_compressed(compressed(data, "tiff"))
-
-
-def test_a_region_of_interest_of_the_cameras_own_message_is_left_alone():
-    info = camera_info()
-    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 320, 180, 640, 360
-    scaled_camera_info(info, (64, 36))
-    assert (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height) == (320, 180, 640, 360)
 
 
 @pytest.mark.filterwarnings("error")
