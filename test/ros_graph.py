@@ -29,6 +29,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -52,8 +53,14 @@ class Graph:
         self._thread.start()
 
     def _spin(self) -> None:
-        with contextlib.suppress(rclpy.executors.ExternalShutdownException):
-            self._executor.spin()
+        while True:
+            try:
+                self._executor.spin()
+            except rclpy.executors.ExternalShutdownException:
+                return
+            except rclpy_implementation.InvalidHandle:
+                continue  # the test destroyed an entity while the executor built its wait set
+            return
 
     def close(self) -> None:
         self._executor.shutdown()
