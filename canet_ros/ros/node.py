@@ -100,22 +100,16 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def on_configure(self, state: Any) -> Any:
         problems = self._settings.start_problems()
         if problems:
-            reason = "; ".join(problems)
-            self.get_logger().error(
-                f"not configured: invalid parameters; correct them and configure again: {reason}"
-            )
-            self._faults.remember(
-                "engine", Fault.NOT_CONFIGURED, f"not configured: invalid parameters: {reason}"
-            )
-            return TransitionCallbackReturn.FAILURE
+            reason = f"invalid parameters; correct them and configure again: {'; '.join(problems)}"
+            return self._refuse(Fault.NOT_CONFIGURED, f"not configured: {reason}")
         try:
             results = self._cameras.create()
             self._label_info = LabelInfoTopics(self, results, self._steady_clock)
         except ValueError as error:
             self._release()
-            self.get_logger().error(f"not configured; correct this and restart the node: {error}")
-            self._faults.remember("engine", Fault.NOT_CONFIGURED, f"not configured: {error}")
-            return TransitionCallbackReturn.FAILURE
+            return self._refuse(
+                Fault.NOT_CONFIGURED, f"not configured; correct this and restart the node: {error}"
+            )
         self._faults.remember("engine")
         self._enter("inactive")
         return TransitionCallbackReturn.SUCCESS
@@ -126,9 +120,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             request = self._engine.request()
             self._cameras.begin(self._settings.transforms(len(self._cameras.by_name)))
         except (ModelError, ValueError) as error:
-            self.get_logger().error(f"not activated: {error}")
-            self._faults.remember("engine", Fault.NOT_ACTIVATED, str(error))
-            return TransitionCallbackReturn.FAILURE
+            return self._refuse(Fault.NOT_ACTIVATED, f"not activated: {error}")
         self._faults.remember("engine")
         self._check_timers = [
             self.create_timer(TICK_PERIOD_S, self._tick, clock=self._steady_clock),
@@ -159,6 +151,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         return TransitionCallbackReturn.SUCCESS
 
     on_error = on_cleanup
+
+    def _refuse(self, kind: Fault, reason: str) -> Any:
+        self.get_logger().error(reason)
+        self._faults.remember("engine", kind, reason)
+        return TransitionCallbackReturn.FAILURE
 
     def _enter(self, state: str) -> None:
         self.get_logger().info(f"{self._settings.lifecycle_state} -> {state}")

@@ -148,13 +148,16 @@ def test_a_policy_of_four_cameras_and_of_another_enclave(capsys: pytest.CaptureF
     assert {"/left/segmentation/mask", "/rear/segmentation/overlay/compressed"} <= rights["publish"]
 
 
-def test_policy_with_clouds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_policy_with_clouds_and_depth_images(capsys: pytest.CaptureFixture[str]) -> None:
     policy = written_policy(capsys, "cloud_topics:=['/lidar/points']")
     for topic in ("/lidar/points", "/tf", "/segmentation/points"):
         assert f"<topic>{topic}</topic>" in policy
     policy = written_policy(capsys, "cloud_topics:=['lidar/points']", "cloud_extrinsics:=['0,0,0,0,0,0,1']")
     assert "<topic>/lidar/points</topic>" in policy
     assert "/tf" not in policy
+    policy = written_policy(capsys, "depth_topics:=['depth/image']")
+    assert "<topic>/depth/image</topic>" in policy
+    assert "<topic>/segmentation/points</topic>" in policy
 
 
 def test_the_topics_of_the_ground_are_allowed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,34 +167,6 @@ def test_the_topics_of_the_ground_are_allowed(capsys: pytest.CaptureFixture[str]
     assert "/tf" not in written_policy(
         capsys, "ground_group:=g", "groups:={g: [road]}", "camera_extrinsics:=['0,0,1,0,0,0,1']"
     )
-
-
-def test_depth_images_are_heard(capsys: pytest.CaptureFixture[str]) -> None:
-    policy = written_policy(capsys, "depth_topics:=['depth/image']")
-    assert "<topic>/depth/image</topic>" in policy
-    assert "<topic>/segmentation/points</topic>" in policy
-    assert "/tf" not in policy
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ("namespace:=a b", "'/a b'"),
-        ("image_topics:=['a b']", "'a b'"),
-        ("depth_topics:=['1/a']", "'1/a'"),
-        ("image_transport:=zz", "image_transport: expected one of raw, compressed"),
-        ("use_sim_time:=maybe", "use_sim_time: expected true or false"),
-        ("--enclave=eyes", "expected an absolute name"),
-        ("--enclave=/a b", "'/a b'"),
-    ],
-)
-def test_names_and_values_that_no_node_takes_make_no_policy(
-    given: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["policy", given]) == 1
-    shown = capsys.readouterr()
-    assert words in shown.err
-    assert not shown.out
 
 
 def test_policy_with_a_bond(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +184,10 @@ def test_policy_with_a_bond(capsys: pytest.CaptureFixture[str]) -> None:
         ("image_topics:=/a", "expected a list"),
         ("params_file:=/nowhere.yaml", "/nowhere.yaml"),
         ("groups:=road", "expected names with their classes"),
+        ("namespace:=a b", "'/a b'"),
+        ("depth_topics:=['1/a']", "'1/a'"),
+        ("use_sim_time:=maybe", "use_sim_time: expected true or false"),
+        ("--enclave=eyes", "expected an absolute name"),
     ],
 )
 def test_wrong_arguments_write_no_policy(
