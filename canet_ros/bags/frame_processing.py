@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes the frames of a bag in threads.
 
-The results of a frame depend on that frame only, except masks with ``steady`` and ``shares``, which also depend on
+The results of a frame depend on that frame only, except with ``steady`` and the output ``shares``, which also use
 earlier frames of its camera.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +22,6 @@ from canet_ros.bags.options import Options
 from canet_ros.bags.results import frame_messages, image_from_cdr
 from canet_ros.formats import parse_groups
 from canet_ros.messages.video import VideoFrame
-from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.class_shares import ShareFilter
 from canet_ros.pipeline.drawing import SHARES, RenderInput
@@ -33,9 +30,6 @@ from canet_ros.pipeline.process import Frame, process
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.temporal_filter import TemporalFilter
-
-# A TemporalFilter or a ShareFilter: what was found and the stamp in ns to what is shown.
-Filter = Callable[[Any, int], Any]
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,6 @@ class FrameResult:
         size: (width, height) of the results.
         results: CDR by output.
         drawing: for outputs that need messages beside the image; None: there are none.
-        advice: what would give better results; empty: nothing.
     """
 
     header: Any = None
@@ -55,90 +48,47 @@ class FrameResult:
     results: Mapping[str, bytes] = field(default_factory=dict)
     drawing: RenderInput | None = None
     problem: str = ""
-    advice: str = ""
 
 
-@dataclass(frozen=True)
-class FilterTurn:
-    """Runs a filter over a camera's frames in order, although threads process them in parallel."""
+class _FilterTurn:
+    """A frame's turn at the filters of its camera, in the order of submission.
 
-    before: Future[Filter]
-    after: Future[Filter] = field(default_factory=Future)
+    Args:
+        earlier: the turn of the camera's previous frame.
+    """
 
-    def __call__(self, found: Any, stamp_ns: int) -> Any:
-        """Filter this frame, once the previous frame of its camera has been filtered."""
-        state = copy.copy(self.before.result())
-        filtered = state(found, stamp_ns)
-        self.after.set_result(state)
-        return filtered
+    def __init__(self, earlier: _FilterTurn | None, shares_smoothing_s: float) -> None:
+        self._ended = threading.Event()
+        self._may_begin: threading.Event | None
+        if earlier is None:
+            self._may_begin = None
+            self._filters = TemporalFilter(), ShareFilter(shares_smoothing_s)
+        else:
+            self._may_begin, self._filters = earlier._ended, earlier._filters
 
-    def skip(self) -> None:
-        """Let the next frame continue if this one was not filtered."""
-        if not self.after.done():
-            self.after.set_result(self.before.result())
+    def temporal_filter(self, segmentation: Segmentation, stamp_ns: int) -> Segmentation:
+        self._wait()
+        return self._filters[0](segmentation, stamp_ns)
 
+    def share_filter(self, shares: NDArray[np.float32], stamp_ns: int) -> NDArray[np.float32]:
+        self._wait()
+        return self._filters[1](shares, stamp_ns)
 
-_IDENTITY = CameraTransform()
-_NO_TURNS: Mapping[str, FilterTurn] = {}
+    def end(self) -> None:
+        """Let the next frame begin; must follow, also if the frame could not be segmented."""
+        self._wait()
+        self._ended.set()
 
-
-class FrameProcessor:
-    """Decodes, segments and encodes one frame; safe to call from several threads."""
-
-    def __init__(self, segmenter: Segmenter, options: Options) -> None:
-        self._segmenter = segmenter
-        self._engine_is_free = threading.Semaphore(segmenter.engine.streams)
-        self._options = options
-        self._process_options = options.process_options(
-            segmenter.spec.classes, options.mask_size == "network", options.min_object_area
-        )
-        self._outputs = image_outputs(parse_groups(options.groups))
-
-    def __call__(
-        self,
-        message: Message,
-        turns: Mapping[str, FilterTurn] = _NO_TURNS,
-        transform: CameraTransform = _IDENTITY,
-        video: VideoFrame | None = None,
-    ) -> FrameResult:
-        try:
-            return self._made(message, turns, transform, video)
-        finally:
-            # After an error the next frame must not wait forever.
-            for turn in turns.values():
-                turn.skip()
-
-    def _made(
-        self,
-        message: Message,
-        turns: Mapping[str, FilterTurn],
-        transform: CameraTransform,
-        video: VideoFrame | None,
-    ) -> FrameResult:
-        try:
-            header, image = image_from_cdr(message.data, message.connection.msgtype, video)
-            frame = Frame(image, header_stamp_ns(header), transform, **turns)
-            to_network = transform.to_network(image)
-        except ValueError as error:  # ImageMessageError, or too small for the camera's region
-            return FrameResult(problem=str(error))
-        (drawing,) = process([frame], self._segment, self._process_options)
-        options = self._options
-        results = frame_messages(header, drawing, self._outputs, options.outputs, options.jpeg_quality)
-        height, width = drawing.segmentation.mask.shape
-        advice = squeeze_warning(self._segmenter.resolution, (to_network.shape[1], to_network.shape[0]))
-        with_clouds = drawing if any(map(is_cloud, options.outputs)) else None
-        return FrameResult(header, (width, height), results, with_clouds, advice=advice)
-
-    def _segment(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
-        with self._engine_is_free:
-            return self._segmenter.infer(images)
+    def _wait(self) -> None:
+        if self._may_begin is not None:
+            self._may_begin.wait()
 
 
 class FrameProcessorPool:
     """Thread pool that decodes, segments and encodes frames. Use as a context manager.
 
     Args:
-        transforms: camera transform by topic; default: none.
+        transforms: camera transform by topic.
 
     Attributes:
         prefetch: number of frames to submit before waiting for the first result.
@@ -150,15 +100,15 @@ class FrameProcessorPool:
         # One more than the engine's streams: decoding and encoding overlap with inference.
         workers = segmenter.engine.streams + 1
         self.prefetch = workers + 1
+        self._segmenter = segmenter
+        self._engine_is_free = threading.Semaphore(segmenter.engine.streams)
+        self._options = options
+        self._process_options = options.process_options(
+            segmenter.spec.classes, options.mask_size == "network", options.min_object_area
+        )
+        self._outputs = image_outputs(parse_groups(options.groups))
         self._transforms = transforms
-        self._make = FrameProcessor(segmenter, options)
-        # By the fields of ``Frame``.
-        self._filters: dict[str, Callable[[], Filter]] = {}
-        if options.steady:
-            self._filters["temporal_filter"] = TemporalFilter
-        if SHARES in options.outputs:
-            self._filters["share_filter"] = functools.partial(ShareFilter, options.shares_smoothing)
-        self._filtered: dict[tuple[str, str], Future[Filter]] = {}
+        self._turns: dict[str, _FilterTurn] = {}
         self._pool = ThreadPoolExecutor(workers, "frames")
 
     def __enter__(self) -> FrameProcessorPool:
@@ -169,20 +119,39 @@ class FrameProcessorPool:
 
     def begin_file(self) -> None:
         """Reset the filters of each camera."""
-        self._filtered = {}
+        self._turns = {}
 
     def submit(self, message: Message, video: VideoFrame | None = None) -> Future[FrameResult]:
         """Process an image message; ``video`` is the decoded frame of a video message."""
-        topic, turns = message.connection.topic, {}
-        for name, new_filter in self._filters.items():
+        topic, turn = message.connection.topic, None
+        if self._options.steady or SHARES in self._options.outputs:
             # The pool starts frames in order, so the frame that is waited for is already running.
-            turn = FilterTurn(self._filtered.get((topic, name)) or _completed(new_filter()))
-            turns[name], self._filtered[topic, name] = turn, turn.after
-        transform = self._transforms.get(topic, _IDENTITY)
-        return self._pool.submit(self._make, message, turns, transform, video)
+            turn = _FilterTurn(self._turns.get(topic), self._options.shares_smoothing)
+            self._turns[topic] = turn
+        return self._pool.submit(self._process, message, video, turn)
 
+    def _process(self, message: Message, video: VideoFrame | None, turn: _FilterTurn | None) -> FrameResult:
+        transform, options = self._transforms[message.connection.topic], self._options
+        try:
+            header, image = image_from_cdr(message.data, message.connection.msgtype, video)
+            frame = Frame(
+                image,
+                header_stamp_ns(header),
+                transform,
+                turn.temporal_filter if turn and options.steady else None,
+                turn.share_filter if turn and SHARES in options.outputs else None,
+            )
+            (drawing,) = process([frame], self._infer, self._process_options)
+        except ValueError as error:  # ImageMessageError, or too small for the camera's region
+            return FrameResult(problem=str(error))
+        finally:
+            if turn is not None:
+                turn.end()
+        results = frame_messages(header, drawing, self._outputs, options.outputs, options.jpeg_quality)
+        height, width = drawing.segmentation.mask.shape
+        with_clouds = drawing if any(map(is_cloud, options.outputs)) else None
+        return FrameResult(header, (width, height), results, with_clouds)
 
-def _completed(first: Filter) -> Future[Filter]:
-    future: Future[Filter] = Future()
-    future.set_result(first)
-    return future
+    def _infer(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        with self._engine_is_free:
+            return self._segmenter.infer(images)

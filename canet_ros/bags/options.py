@@ -5,8 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from canet_ros.bags.bag import BagError
 from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS
 from canet_ros.pipeline.options import PipelineOptions
+
+# Three years: times below are relative to the beginning of the bag, times above are since 1970.
+_ABSOLUTE_FROM_NS = 10**8 * 10**9
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Options(PipelineOptions):
 
     Attributes:
         topics: image topics; empty: all.
-        start_ns, end_ns: ``start_ns`` <= log time < ``end_ns``; None: no limit.
+        start_ns, end_ns: ``start_ns`` <= log time < ``end_ns``, since 1970 or from the beginning; None: no limit.
         every: segment every n-th image of each camera.
         camera_rate_hz: maximum rate per camera; 0: all images.
         split_bytes, split_ns: amount of IN's messages per file of OUT; 0: split as IN is.
@@ -43,3 +47,22 @@ class Options(PipelineOptions):
     depth_topics: tuple[str, ...] = ()
     sync_slop: float = 0.05
     organized_points: bool = False
+
+    def window(self, first_ns: int, last_ns: int) -> tuple[int | None, int | None]:
+        """Start and end since 1970 for a bag with these first and last times.
+
+        Raises:
+            BagError: no message can lie between them.
+        """
+        start_ns, end_ns = (
+            time_ns + first_ns if time_ns is not None and time_ns < _ABSOLUTE_FROM_NS else time_ns
+            for time_ns in (self.start_ns, self.end_ns)
+        )
+        lasts = f"the bag lasts {(last_ns - first_ns) / 1e9:.3f} s, from {first_ns / 1e9:.3f} on"
+        if start_ns is not None and start_ns > last_ns:
+            raise BagError(f"--start is after the end: {lasts}")
+        if end_ns is not None and end_ns <= first_ns:
+            raise BagError(f"--end is before the beginning: {lasts}")
+        if start_ns is not None and end_ns is not None and end_ns <= start_ns:
+            raise BagError("--end must be after --start")
+        return start_ns, end_ns

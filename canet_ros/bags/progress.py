@@ -16,7 +16,6 @@ class CameraState:
 
     Attributes:
         segmented, undecodable: numbers of images.
-        last_stamp_ns, jumps_back: of the images' headers.
         without_info: number of images without camera_info.
         without_cloud: number of images without a cloud or depth image near their stamp.
         bad_clouds: number of those that could not be used; ``cloud_problem`` says why the first one could not.
@@ -25,8 +24,6 @@ class CameraState:
 
     segmented: int = 0
     undecodable: int = 0
-    last_stamp_ns: int = -1
-    jumps_back: int = 0
     without_info: int = 0
     outdated: int = 0
     outdated_problem: str = ""
@@ -51,7 +48,6 @@ class Progress:
     notes: dict[str, None] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
     read: int = 0
-    next_label_ns: int | None = None
     log_ns: int = 0
 
     @property
@@ -68,7 +64,7 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """Everything except what a resumed run finds again."""
         values = asdict(self)
-        del values["losses"], values["next_label_ns"]
+        del values["losses"]
         return values
 
     @classmethod

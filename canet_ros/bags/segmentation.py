@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import canet_ros
-from canet_ros.bags.bag import BagError, Connection, Message
+from canet_ros.bags.bag import BagError, Message
 from canet_ros.bags.camera_infos import CameraInfos
 from canet_ros.bags.cameras import BagCamera, choose_cameras
 from canet_ros.bags.clouds import Clouds
 from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult
 from canet_ros.bags.latched import latched
-from canet_ros.bags.message_types import header_stamp_ns, label_info, stamp_in
+from canet_ros.bags.message_types import label_info, stamp_in
 from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, check_paths, input_files, writing_to
 from canet_ros.bags.prefetch import prefetch
@@ -28,12 +29,11 @@ from canet_ros.bags.progress import CameraState, Progress
 from canet_ros.bags.reading import Bag, completed, open_bag
 from canet_ros.bags.results import image_from_cdr, result_connection
 from canet_ros.bags.video import VideoTopics
-from canet_ros.image_transports import VIDEO_TYPES
 from canet_ros.launching.parameter_spec import ONE_PER_CAMERA, conflict
-from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
+from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO
 from canet_ros.pipeline.segmenter import Segmenter
@@ -57,21 +57,18 @@ class _OutFile:
     """Decides where OUT is split. Depends on IN only, so it is known before anything is written."""
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        self._split_bytes, self._split_ns = options.split_bytes or math.inf, options.split_ns or math.inf
         self._sources: set[int] = set()
         self._start_ns: int | None = None
         self._bytes = 0
 
     def is_due(self, number: int, message: Message) -> bool:
         """Whether a new file begins with this message of IN's file ``number``."""
-        start_ns, new_source = self._start_ns, number not in self._sources
+        begun, new_source = self._start_ns is not None, number not in self._sources
         self._sources.add(number)
-        due = start_ns is not None and (
-            new_source
-            or 0 < self._options.split_bytes <= self._bytes
-            or 0 < self._options.split_ns <= message.log_ns - start_ns
-        )
-        if start_ns is None or due:
+        age_ns = message.log_ns - (self._start_ns or 0)
+        due = begun and (new_source or self._bytes >= self._split_bytes or age_ns >= self._split_ns)
+        if due or not begun:
             self._start_ns, self._bytes = message.log_ns, 0
         self._bytes += len(message.data)
         return due
@@ -106,10 +103,11 @@ def segment_bag(
                 because = "; ".join(bag.all_losses().problems)
                 raise BagError(f"{source} contains no messages{because and f': {because}'}")
             notes = list(bag.notes)
-            window = _window(source, bag, options)
+            window = options.window(bag.start_ns, bag.end_ns)
             cameras = choose_cameras(bag, options.topics, notes.append, window)
             transforms = _transforms(cameras, options)
-            _load_engine(bag, cameras[0], transforms[cameras[0].topic], segmenter)
+            for camera in reversed(cameras):  # the first one is the last, whose engine the metadata names
+                _prepare(bag, camera, transforms[camera.topic], segmenter, notes.append)
             provenance = _provenance(segmenter, options)
             identity = {"input": input_files(source), "options": asdict(options), "model": provenance}
             custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in provenance.items()}}
@@ -162,7 +160,10 @@ class _Run:
             for name in options.outputs
         }
         self._replaced = {connection.topic for connection in self._results.values()}
-        self._defined: dict[Connection, Connection] = {}
+        self._copied = {c: completed(c, bag) for c in bag.connections if c.topic not in self._replaced}
+        self._next_label_ns: int | None = None
+        for topic in sorted({c.topic for c in bag.connections} & self._replaced):
+            progress.note(f"{topic} exists in the input and is replaced")
         for camera in cameras:
             progress.cameras.setdefault(camera.topic, CameraState())
 
@@ -197,17 +198,19 @@ class _Run:
             self._infos.end_file(self._progress.log_ns)
             self._clouds.end_file(self._progress.log_ns)
         self._progress.losses = self._bag.all_losses()
-        self._note_the_whole()
+        if out_of_order := self._bag.out_of_order():
+            self._progress.note(
+                f"recorded times jump back: {out_of_order} messages follow others of a later time; "
+                "they are sorted by time"
+            )
+        self._infos.add_summary_notes()
+        self._clouds.add_summary_notes()
         self._report(self._bag, self._progress)
 
     def _enter_topics(self) -> None:
         """Add all topics to the file, including those without messages."""
-        for connection in self._bag.connections:
-            if connection.topic in self._replaced:
-                self._progress.note(f"{connection.topic} exists in the input and is replaced")
-            elif not self._options.only_results:
-                self._output.writer.add(self._carried(connection))
-        for connection in self._results.values():
+        copied = () if self._options.only_results else self._copied.values()
+        for connection in (*copied, *self._results.values()):
             self._output.writer.add(connection)
 
     def _next_file(self) -> None:
@@ -215,7 +218,7 @@ class _Run:
         self._infos.end_file(self._progress.log_ns)
         self._clouds.end_file(self._progress.log_ns)
         self._output.next_file(self._progress.to_json())
-        self._progress.next_label_ns = None
+        self._next_label_ns = None
         self._enter_topics()
 
     def _batches(self, window: tuple[int | None, int | None], done: int) -> Iterator[list[_Step]]:
@@ -257,8 +260,9 @@ class _Run:
     def _write(self, step: _Step) -> None:
         message, writer = step.message, self._output.writer
         self._write_label_info(message.log_ns)
-        if not self._options.only_results and message.connection.topic not in self._replaced:
-            writer.write(message._replace(connection=self._carried(message.connection)))
+        copied = self._copied.get(message.connection)
+        if copied is not None and not self._options.only_results:
+            writer.write(message._replace(connection=copied))
         self._infos.take(message)
         self._clouds.take(message)
         if step.camera is None or step.result is None:
@@ -266,18 +270,14 @@ class _Run:
         state = self._progress.cameras[step.camera.topic]
         result = step.result.result()
         if result.problem:
-            self._count_undecodable(step, state, result.problem)
+            state.undecodable += 1
+            if len(self._progress.undecodable_frames) < _MAX_NAMED_FRAMES:
+                stamp = stamp_in(message.data) or message.log_ns
+                self._progress.undecodable_frames.append((step.camera.topic, stamp, result.problem))
         else:
             for name, data in result.results.items():
                 self._put(step.camera, name, message.log_ns, data)
             state.segmented += 1
-            if result.advice:
-                self._progress.note(f"{step.camera.topic}: {result.advice}")
-            stamp = header_stamp_ns(result.header)
-            # B-frames follow later images in the bag.
-            is_video = step.camera.connection.msgtype in VIDEO_TYPES.values()
-            state.jumps_back += not is_video and 0 < stamp < state.last_stamp_ns
-            state.last_stamp_ns = stamp
             if CAMERA_INFO in self._options.outputs:
                 self._infos.write_for(step.camera, message.log_ns, result)
             if result.drawing is not None:
@@ -294,42 +294,14 @@ class _Run:
         self._output.writer.write(Message(connection, log_ns, log_ns, 0, data))
 
     def _write_label_info(self, log_ns: int) -> None:
-        due = self._progress.next_label_ns
-        if LABEL_INFO not in self._options.outputs or (
-            due is not None and due - LABEL_REPEAT_NS <= log_ns < due
-        ):
+        due = self._next_label_ns
+        if due is not None and due - LABEL_REPEAT_NS <= log_ns < due:
             return
-        for camera in self._cameras.values():
-            self._put(
-                camera, LABEL_INFO, log_ns, label_info(self._classes, log_ns, self._options.min_confidence)
-            )
-        self._progress.next_label_ns = log_ns + LABEL_REPEAT_NS
-
-    def _count_undecodable(self, step: _Step, state: CameraState, problem: str) -> None:
-        assert step.camera is not None
-        state.undecodable += 1
-        if len(self._progress.undecodable_frames) < _MAX_NAMED_FRAMES:
-            stamp = stamp_in(step.message.data) or step.message.log_ns
-            self._progress.undecodable_frames.append((step.camera.topic, stamp, problem))
-
-    def _carried(self, connection: Connection) -> Connection:
-        if connection not in self._defined:
-            self._defined[connection] = completed(connection, self._bag)
-        return self._defined[connection]
-
-    def _note_the_whole(self) -> None:
-        """Add the notes that need the whole bag."""
-        progress = self._progress
-        if out_of_order := self._bag.out_of_order():
-            progress.note(
-                f"recorded times jump back: {out_of_order} messages follow others of a later time; "
-                "they are sorted by time"
-            )
-        for topic, state in progress.cameras.items():
-            if state.jumps_back:
-                progress.note(f"{topic}: the stamps of its images jump back {state.jumps_back} times")
-        self._infos.add_summary_notes()
-        self._clouds.add_summary_notes()
+        if LABEL_INFO in self._options.outputs:
+            data = label_info(self._classes, log_ns, self._options.min_confidence)
+            for camera in self._cameras.values():
+                self._put(camera, LABEL_INFO, log_ns, data)
+        self._next_label_ns = log_ns + LABEL_REPEAT_NS
 
 
 def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, CameraTransform]:
@@ -346,17 +318,25 @@ def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, Cam
     return dict(zip((camera.topic for camera in cameras), options.camera_transforms(len(cameras))))
 
 
-def _load_engine(bag: Bag, camera: BagCamera, transform: CameraTransform, segmenter: Segmenter) -> None:
-    """Load the engine whose resolution follows from the camera's first image, because the metadata names it."""
-    if not isinstance(segmenter, CameraShapedSegmenter):
-        return
+def _prepare(
+    bag: Bag,
+    camera: BagCamera,
+    transform: CameraTransform,
+    segmenter: Segmenter,
+    note: Callable[[str], None],
+) -> None:
+    """Load the engine whose resolution follows from the camera's first image, or note that it does not fit."""
     streams = {camera.connection.stream}
     videos = VideoTopics(bag, streams)
     for _, message in bag.messages(streams=streams):
         video = videos.frame(message)
-        with contextlib.suppress(ImageMessageError):
+        with contextlib.suppress(ValueError):  # the pool reports it
             _, image = image_from_cdr(message.data, message.connection.msgtype, video)
-            segmenter.infer([transform.to_network(image)])
+            seen = transform.to_network(image)
+            if isinstance(segmenter, CameraShapedSegmenter):
+                segmenter.infer([seen])
+            elif advice := squeeze_warning(segmenter.resolution, (seen.shape[1], seen.shape[0])):
+                note(f"{camera.topic}: {advice}")
             return
 
 
@@ -371,27 +351,6 @@ def _provenance(segmenter: Segmenter, options: Options) -> dict[str, str]:
         "resolution": segmenter.resolution_text,
         "options": json.dumps(asdict(options)),
     }
-
-
-def _window(source: Path, bag: Bag, options: Options) -> tuple[int | None, int | None]:
-    start_ns, end_ns = options.start_ns, options.end_ns
-    if start_ns is not None and start_ns < _ABSOLUTE_FROM_NS:
-        start_ns += bag.start_ns
-    if end_ns is not None and end_ns < _ABSOLUTE_FROM_NS:
-        end_ns += bag.start_ns
-    length_s = (bag.end_ns - bag.start_ns) / 1e9
-    lasts = f"{source} lasts {length_s:.3f} s, from {bag.start_ns / 1e9:.3f} on"
-    if start_ns is not None and start_ns > bag.end_ns:
-        raise BagError(f"--start is after the end: {lasts}")
-    if end_ns is not None and end_ns <= bag.start_ns:
-        raise BagError(f"--end is before the beginning: {lasts}")
-    if start_ns is not None and end_ns is not None and end_ns <= start_ns:
-        raise BagError("--end must be after --start")
-    return start_ns, end_ns
-
-
-# Three years: times below are relative to the beginning of the bag, times above are since 1970.
-_ABSOLUTE_FROM_NS = 10**8 * 10**9
 
 
 def _nothing(source: Path, progress: Progress, cameras: Sequence[BagCamera]) -> str:

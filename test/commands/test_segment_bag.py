@@ -266,7 +266,7 @@ def test_what_cannot_be_segmented_is_one_line(
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_two_types_under_one_topic_and_stamps_that_jump_back(
+def test_two_types_under_one_topic_and_times_that_jump_back(
     segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frame = drives.images(1)[0]
@@ -284,7 +284,6 @@ def test_two_types_under_one_topic_and_stamps_that_jump_back(
     assert segment(source, tmp_path / "out") == 0
     error = capsys.readouterr().err
     assert "2 types" in error
-    assert "jump back 1 times" in error
     assert "recorded times jump back" in error
     assert sorted(map(repr, carried(read_bag(tmp_path / "out")))) == sorted(map(repr, recorded))
 
