@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
-from canet_ros.bags.samples import Sample, uncertainty
+from canet_ros.bags.samples import Sample
+from canet_ros.messages.images import encode_compressed
 from canet_ros.model.class_table import ClassTable
-from canet_ros.opencv import in_color
-from canet_ros.pipeline.visualization import overlay
+from canet_ros.opencv import resize
+from canet_ros.pipeline.drawing import IMAGE_OUTPUTS
 
 _THUMB_WIDTH_PX = 320
 _LOWEST = 8
@@ -38,17 +37,15 @@ class CameraReport:
     confidence: list[float] = field(default_factory=list)
     thumbs: list[str] = field(default_factory=list)
 
-    def add(self, sample: Sample, classes: ClassTable, table: NDArray[np.uint8]) -> None:
-        mask = sample.segmentation.mask
-        counts = np.bincount(mask.reshape(-1), minlength=len(classes))[: len(classes)]
+    def add(self, sample: Sample, classes: int) -> None:
         self.times_ns.append(sample.log_ns)
-        self.shares.append([round(float(count) / mask.size, 4) for count in counts])
-        self.confidence.append(round(1 - uncertainty(sample.segmentation), 4))
-        height = max(1, round(_THUMB_WIDTH_PX * sample.image.shape[0] / sample.image.shape[1]))
-        size = (_THUMB_WIDTH_PX, height)
-        small = in_color(cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
-        blended = overlay(small, sample.segmentation.resized(size).mask, table, 0.5)
-        data = cv2.imencode(".jpg", blended, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
+        self.shares.append([round(float(share), 4) for share in sample.shares(classes)])
+        self.confidence.append(round(1 - sample.uncertainty, 4))
+        height = max(1, round(_THUMB_WIDTH_PX * sample.frame.image.shape[0] / sample.frame.image.shape[1]))
+        overlay = IMAGE_OUTPUTS["overlay"].render(sample.frame)
+        _, data = encode_compressed(
+            resize(overlay, (_THUMB_WIDTH_PX, height), cv2.INTER_AREA), "bgr8", "jpeg", 70
+        )
         self.thumbs.append(base64.b64encode(data.tobytes()).decode())
 
 

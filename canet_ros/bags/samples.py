@@ -16,7 +16,11 @@ from canet_ros.bags.reading import Bag
 from canet_ros.bags.results import image_from_cdr
 from canet_ros.bags.video import VideoTopics
 from canet_ros.messages.images import ImageMessageError
-from canet_ros.pipeline.segmentation import Segmentation
+from canet_ros.opencv import in_color, resize
+from canet_ros.pipeline.camera_transform import CameraTransform
+from canet_ros.pipeline.drawing import RenderInput
+from canet_ros.pipeline.options import PipelineOptions
+from canet_ros.pipeline.process import Frame, process
 from canet_ros.pipeline.segmenter import Segmenter
 
 SECOND_NS = 10**9
@@ -24,13 +28,21 @@ SECOND_NS = 10**9
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, (H, W, 3) BGR or (H, W) grey uint8, and its segmentation at the network's resolution."""
+    """A processed frame, whose segmentation has the network's resolution."""
 
-    camera: BagCamera
     log_ns: int
+    frame: RenderInput
     stamp_ns: int
-    image: NDArray[np.uint8]
-    segmentation: Segmentation
+
+    @property
+    def uncertainty(self) -> float:
+        """Mean uncertainty of all pixels, 0..1."""
+        return float(1 - self.frame.segmentation.confidence.mean() / 255)
+
+    def shares(self, classes: int) -> NDArray[np.float64]:
+        """Share of each class, (classes,) of 0..1."""
+        mask = self.frame.segmentation.mask
+        return np.bincount(mask.reshape(-1), minlength=classes)[:classes] / mask.size
 
 
 def samples(
@@ -49,6 +61,7 @@ def samples(
         on_skipped: called with the problem of each image that cannot be decoded.
     """
     next_ns = number = 0
+    options = PipelineOptions().process_options(segmenter.spec.classes, at_network_size=True)
     videos = VideoTopics(bag, {camera.connection.stream})
     for _, message in bag.messages():
         on_message(message.connection.topic, message.log_ns)
@@ -64,12 +77,9 @@ def samples(
             on_skipped(f"{camera.topic}: skipped an image: {error}")
             continue
         next_ns = message.log_ns + step_ns
-        yield Sample(camera, message.log_ns, header_stamp_ns(header), image, segmenter.infer([image])[0])
-
-
-def uncertainty(segmentation: Segmentation) -> float:
-    """Mean uncertainty of all pixels, 0..1."""
-    return float(1 - segmentation.confidence.mean() / 255)
+        frame = Frame(image, header_stamp_ns(header), CameraTransform())
+        (processed,) = process([frame], segmenter.infer, options)
+        yield Sample(message.log_ns, processed, frame.stamp_ns)
 
 
 @dataclass(frozen=True)
@@ -86,13 +96,10 @@ class Candidate:
 
 
 def candidate(sample: Sample, classes: int) -> Candidate:
-    small = cv2.resize(sample.image, (8, 6), interpolation=cv2.INTER_AREA)
-    if small.ndim == 2:
-        small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
+    small = in_color(resize(sample.frame.image, (8, 6), cv2.INTER_AREA))
     look = cv2.cvtColor(small, cv2.COLOR_BGR2LAB).reshape(-1).astype(np.float32) / 255 / np.sqrt(48)
-    shares = np.bincount(sample.segmentation.mask.reshape(-1), minlength=classes)[:classes]
-    features = np.concatenate((look, shares.astype(np.float32) / sample.segmentation.mask.size))
-    return Candidate(sample.log_ns, uncertainty(sample.segmentation), features)
+    features = np.concatenate((look, sample.shares(classes).astype(np.float32)))
+    return Candidate(sample.log_ns, sample.uncertainty, features)
 
 
 def select(candidates: list[Candidate], count: int) -> list[int]:

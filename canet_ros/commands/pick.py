@@ -73,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
                 if sample.log_ns not in wanted:
                     continue
                 name = names.name(camera.topic, sample.stamp_ns, sample.log_ns)
-                size = (sample.image.shape[1], sample.image.shape[0])
-                mask = sample.segmentation.resized(size).mask
-                labels.write(name, {"images": sample.image, "labels": mask})
+                image = sample.frame.image
+                mask = sample.frame.segmentation.resized((image.shape[1], image.shape[0])).mask
+                labels.write(name, {"images": image, "labels": mask})
         left_out += bag.all_losses().problems
     if labels.names == 0:
         raise ValueError(f"no image of {arguments.bag} could be decoded")

@@ -16,7 +16,6 @@ from canet_ros.commands import add_force_argument, add_topics_argument, local_pa
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.segment_bag import DAMAGED
 from canet_ros.files import require_writable, write_text
-from canet_ros.pipeline.visualization import color_lookup_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
         cameras = choose_cameras(bag, arguments.topics, lambda text: print(text, file=sys.stderr))
         segmenter = load_segmenter(arguments)
-        table = color_lookup_table(segmenter.spec.classes, "bgr")
         times: dict[str, TopicTimes] = defaultdict(TopicTimes)
         reports: list[CameraReport] = []
         left_out: list[str] = []
@@ -56,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
                 every = -(-bag.counts.get(camera.topic, 0) // arguments.frames) or 1
                 seen = (lambda topic, log_ns: times[topic].add(log_ns)) if index == 0 else _nothing
                 for sample in samples(bag, camera, segmenter, seen, left_out.append, every=every):
-                    report.add(sample, segmenter.spec.classes, table)
+                    report.add(sample, len(segmenter.spec.classes))
                     bar.update()
                 reports.append(report)
         left_out += bag.all_losses().problems
