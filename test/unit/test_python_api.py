@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def test_a_path_is_read_as_an_image(segmenter: Segmenter, image: Any, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("handed", "words"), [(None, "got None: cv2.imread gives that"), ([[1]], "got list"), (7, "got int")]
+    ("handed", "words"),
+    [(None, "got NoneType .cv2.imread returns None"), ([[1]], "got list"), (7, "got int")],
 )
 @pytest.mark.parametrize("resolution", ["96x72", "camera"])
 def test_what_is_no_image_is_named(resolution: str, handed: Any, words: str, random_model: Path) -> None:
@@ -109,3 +111,26 @@ def test_a_class_table_is_its_names() -> None:
 def test_errors_are_those_that_loading_raises() -> None:
     with pytest.raises(ModelError, match="no model 'absent'"):
         Segmenter.load("absent")
+
+
+def test_the_examples_of_the_documentation_run(
+    image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("street.jpg", cv2.resize(image, (640, 480)))
+    video = cv2.VideoWriter("drive.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10, (640, 480))
+    for _ in range(2):
+        video.write(cv2.resize(image, (640, 480)))
+    video.release()
+    Path("README.md").write_text("not an image")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert names["first"].mask.shape == (480, 640)
+    assert Path("mask.png").exists()
+    assert Path("overlay.jpg").exists()
+    printed = capsys.readouterr().out
+    assert printed.count("% road") == 2
+    for words in ("no-such-model", "README.md is not an image", "got NoneType"):
+        assert words in printed
