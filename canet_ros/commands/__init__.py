@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
@@ -26,22 +26,23 @@ def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     return parsed
 
 
-def number(kind: type[Value], lowest: float, highest: float = math.inf) -> Callable[[str], Value]:
-    """The ``type`` of an argument that is a finite number in a closed range; ``kind`` is int or float."""
+class OptionError(RuntimeError):
+    """A value that an option does not take: argparse lets it pass, so that the command ends with status 1."""
 
-    def parse(text: str) -> Value:
-        try:
-            value = kind(text)  # type: ignore[call-arg]
-        except ValueError:
-            value = math.nan  # type: ignore[assignment]
-        if not lowest <= value <= highest or value == math.inf:  # type: ignore[operator]
+
+def number(
+    option: str, kind: type[int] | type[float], lowest: float, highest: float = math.inf
+) -> Callable[[str], Any]:
+    """The ``type`` of an option that is a finite number in a closed range."""
+
+    def parse(text: str) -> int | float:
+        value = kind(text)
+        if not lowest <= value <= highest or value == math.inf:
             limits = f"{lowest:g} or more" if highest == math.inf else f"{lowest:g} to {highest:g}"
-            raise ValueError(
-                f"expected {'an integer' if kind is int else 'a number'}, {limits}, got {text!r}"
-            )
+            raise OptionError(f"{option} must be {limits}, not {text}")
         return value
 
-    return argument(parse)
+    return parse
 
 
 @argument

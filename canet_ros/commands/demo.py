@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from canet_ros.commands import add_force_argument
+from canet_ros.commands import add_force_argument, number
+from canet_ros.commands.pipeline_arguments import add_parameter_arguments
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
 from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
 from canet_ros.files import require_new
@@ -26,8 +27,6 @@ from canet_ros.launching.ending import end_by_exception
 from canet_ros.launching.recording import canet_record_command, recorded_topics
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.model.model_folder import ModelError, find_model, parse_resolution, shipped_model
-from canet_ros.names import ENGINES, PRECISIONS
-from canet_ros.pipeline.camera_shape import CAMERA as CAMERA_SHAPE
 
 CAMERA = "/street"
 NODE = "/canet"
@@ -47,14 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image, folder of images, video or rosbag2 in place of the synthetic street",
     )
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="how long the camera publishes (default: 20)"
+        "--seconds",
+        type=number("--seconds", float, 1, 3600),
+        default=20.0,
+        metavar="S",
+        help="how long the camera publishes (default: 20)",
     )
     parser.add_argument(
         "--size", default="640x480", metavar="WxH", help="size of the synthetic images (default: 640x480)"
     )
     parser.add_argument(
         "--view",
-        type=int,
+        type=number("--view", int, 0, 65535),
         nargs="?",
         const=0,
         metavar="PORT",
@@ -62,26 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bag", action="store_true", help=f"also record a rosbag2, in OUT/{BAG_FOLDER}")
     parser.add_argument("--seed", type=int, default=6, help="seed of the synthetic street (default: 6)")
-    parser.add_argument("--model", default="", help="name under models/, or a model folder")
-    parser.add_argument("--architecture", default="canet", help="of the model (default: canet)")
-    parser.add_argument("--backbone", default="mobilenet_v2", help="of the model (default: mobilenet_v2)")
-    parser.add_argument(
-        "--resolution",
-        default="",
-        metavar="WxH",
-        help="network input; camera: the camera's aspect ratio",
-    )
-    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    names = ("model", "architecture", "backbone", "resolution", "engine", "device", "precision")
+    add_parameter_arguments(parser, names)
     add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not 1 <= arguments.seconds <= 3600:
-        raise ValueError(f"--seconds must be 1 to 3600, not {arguments.seconds:g}")
-    if arguments.view is not None and not 0 <= arguments.view <= 65535:
-        raise ValueError(f"--view must be a port, 0 to 65535, not {arguments.view}")
     if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
     model = _model_folder(arguments)
@@ -170,8 +159,6 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
         "diagnostics_period": 0.5,
     }
     if arguments.resolution:
-        if arguments.resolution != CAMERA_SHAPE:
-            parse_resolution(arguments.resolution)
         node["resolution"] = arguments.resolution
     python = [sys.executable, "-m"]
     topics = [

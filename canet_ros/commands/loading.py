@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from canet_ros.commands.pipeline_arguments import add_parameter_arguments
 from canet_ros.engines import Engine
 from canet_ros.formats import CAMERA
 from canet_ros.model.model_folder import find_model, load_spec
-from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
 from canet_ros.pipeline.segmenter import Segmenter
 
@@ -32,9 +32,7 @@ def add_model_arguments(
     parser.add_argument(
         "--model", default=model, required=model is None, help=f"name or model folder{default}"
     )
-    parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
+    add_parameter_arguments(parser, ("engine", "device", "precision"))
     parser.add_argument(
         "--resolution",
         default=None if keep_aspect_ratio else "",

@@ -23,7 +23,7 @@ STEP_NS = 250_000_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=local_path, help="rosbag2, segmented or not: folder or file")
     parser.add_argument(
-        "--count", type=number(int, 1), default=50, help="frames of each camera (default: 50)"
+        "--count", type=number("--count", int, 1), default=50, help="frames of each camera (default: 50)"
     )
     parser.add_argument(
         "--out", type=local_path, required=True, help="folder for train/images and train/labels"

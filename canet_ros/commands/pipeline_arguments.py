@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
-from canet_ros.commands import argument
+from canet_ros.commands import OptionError
 from canet_ros.launching.parameter_spec import ParameterSpec
 from canet_ros.launching.parameter_table import PARAMETERS
 from canet_ros.pipeline.options import PipelineOptions
@@ -39,7 +39,7 @@ def add_parameter_arguments(parser: argparse._ActionsContainer, names: Iterable[
         if isinstance(spec.default, bool):
             parser.add_argument(option, dest=name, action="store_true", help=text)
         elif isinstance(spec.default, tuple):
-            entry = argument(functools.partial(_entry, spec))
+            entry = functools.partial(_parsed, option, functools.partial(_entry, spec))
             parser.add_argument(
                 option, dest=name, nargs="+", default=(), type=entry, metavar="ENTRY", help=text
             )
@@ -48,11 +48,18 @@ def add_parameter_arguments(parser: argparse._ActionsContainer, names: Iterable[
                 option,
                 dest=name,
                 default=spec.default,
-                type=argument(spec.parse),
+                type=functools.partial(_parsed, option, spec.parse),
                 metavar=None if spec.choices else spec.name.rpartition("_")[2].upper(),
                 choices=spec.choices or None,
                 help=f"{text} (default: {spec.default_text or 'none'})",
             )
+
+
+def _parsed(option: str, parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise OptionError(f"{option}: {error}") from error
 
 
 def _entry(spec: ParameterSpec, text: str) -> Any:

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import signal
 import sys
 import time
 from pathlib import Path
 
+from canet_ros.commands import local_path, number
 from canet_ros.demo.processes import signals_ignored
 from canet_ros.hints import install_ros
 from canet_ros.launching.ending import end_by_exception, ending_signals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, nargs="?", help="folder to create (default: canet_ and the time)")
+    parser.add_argument(
+        "out", type=local_path, nargs="?", help="folder to create (default: canet_ and the time)"
+    )
     parser.add_argument(
         "--node", default="/canet", help="segmentation node whose cameras and results are recorded"
     )
@@ -25,14 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topics", nargs="+", default=[], metavar="TOPIC", help="record these topics instead of the node's"
     )
     parser.add_argument(
-        "--duration", type=float, default=0.0, metavar="S", help="stop after this duration; 0: until Ctrl-C"
+        "--duration",
+        type=number("--duration", float, 0),
+        default=0.0,
+        metavar="S",
+        help="stop after this duration; 0: until Ctrl-C",
     )
     parser.add_argument("--use-sim-time", action="store_true", help="stamp by /clock")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not 0 <= arguments.duration < math.inf:
-        raise ValueError(f"--duration must be 0 or more, not {arguments.duration}")
     out = arguments.out or Path(time.strftime("canet_%Y_%m_%d-%H_%M_%S"))
     if out.exists():
         raise ValueError(f"{out} exists: give another name")

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_force_argument(parser)
     parser.add_argument(
         "--frames",
-        type=number(int, 1),
+        type=number("--frames", int, 1),
         default=300,
         help="maximum number of images per camera, evenly spaced (default: 300)",
     )

@@ -91,25 +91,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--duration", type=_time_ns, metavar="S", help="seconds from --start, instead of --end"
     )
     parser.add_argument(
-        "--every", type=number(int, 1), default=1, metavar="N", help="segment every N-th image of each camera"
+        "--every",
+        type=number("--every", int, 1),
+        default=1,
+        metavar="N",
+        help="segment every N-th image of each camera",
     )
     parser.add_argument(
         "--camera-rate",
-        type=number(float, 0, 1000),
+        type=number("--camera-rate", float, 0, 1000),
         default=0.0,
         metavar="HZ",
         help="maximum rate per camera",
     )
     parser.add_argument(
         "--split-size",
-        type=number(float, 0),
+        type=number("--split-size", float, 0),
         default=0.0,
         metavar="MB",
         help="begin a new file of OUT after this size of IN's messages (default: split as IN is)",
     )
     parser.add_argument(
         "--split-duration",
-        type=number(float, 0),
+        type=number("--split-duration", float, 0),
         default=0.0,
         metavar="S",
         help="begin a new file of OUT after this duration",
