@@ -7,16 +7,18 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from canet_ros.bags.bag import BagError
+from canet_ros.bags.bag import BagError, Message
 from canet_ros.bags.bag_folder import WrittenFile, bag_information, metadata_records, write_metadata
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.mcap_writer import McapWriter
+from canet_ros.bags.options import Options
 from canet_ros.bags.reading import Bag
 
 _PROGRESS, _LOCK, _BAG, _WORK = "progress.json", "lock", "bag", "work"
@@ -154,6 +156,27 @@ class Output:
         extras = (extras_of.metadata, extras_of.attachments()) if extras_of else ((), ())
         self.writer.close([*records, *extras[0]], extras[1])
         self._finished.append(file)
+
+
+class FileSplitter:
+    """Decides where OUT is split. Depends on IN only, so it is known before anything is written."""
+
+    def __init__(self, options: Options) -> None:
+        self._split_bytes, self._split_ns = options.split_bytes or math.inf, options.split_ns or math.inf
+        self._sources: set[int] = set()
+        self._start_ns: int | None = None
+        self._bytes = 0
+
+    def is_due(self, number: int, message: Message) -> bool:
+        """Whether a new file begins with this message of IN's file ``number``."""
+        begun, new_source = self._start_ns is not None, number not in self._sources
+        self._sources.add(number)
+        age_ns = message.log_ns - (self._start_ns or 0)
+        due = begun and (new_source or self._bytes >= self._split_bytes or age_ns >= self._split_ns)
+        if due or not begun:
+            self._start_ns, self._bytes = message.log_ns, 0
+        self._bytes += len(message.data)
+        return due
 
 
 def partial_path(out: Path) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult
 from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import label_info, stamp_in
 from canet_ros.bags.options import Options
-from canet_ros.bags.output import Output, check_paths, input_files, writing_to
+from canet_ros.bags.output import FileSplitter, Output, check_paths, input_files, writing_to
 from canet_ros.bags.prefetch import prefetch
 from canet_ros.bags.progress import CameraState, Progress
 from canet_ros.bags.reading import Bag, completed, open_bag
@@ -51,27 +50,6 @@ class _Step:
     camera: BagCamera | None = None
     begins_file: bool = False
     result: Future[FrameResult] | None = None
-
-
-class _OutFile:
-    """Decides where OUT is split. Depends on IN only, so it is known before anything is written."""
-
-    def __init__(self, options: Options) -> None:
-        self._split_bytes, self._split_ns = options.split_bytes or math.inf, options.split_ns or math.inf
-        self._sources: set[int] = set()
-        self._start_ns: int | None = None
-        self._bytes = 0
-
-    def is_due(self, number: int, message: Message) -> bool:
-        """Whether a new file begins with this message of IN's file ``number``."""
-        begun, new_source = self._start_ns is not None, number not in self._sources
-        self._sources.add(number)
-        age_ns = message.log_ns - (self._start_ns or 0)
-        due = begun and (new_source or self._bytes >= self._split_bytes or age_ns >= self._split_ns)
-        if due or not begun:
-            self._start_ns, self._bytes = message.log_ns, 0
-        self._bytes += len(message.data)
-        return due
 
 
 def segment_bag(
@@ -225,7 +203,7 @@ class _Run:
         """Yield messages in small batches with at most one image each, which is submitted unless already done."""
         seen = dict.fromkeys(self._progress.cameras, (0, -1))
         videos = VideoTopics(self._bag, self._cameras, *window)
-        file = _OutFile(self._options)
+        file = FileSplitter(self._options)
         batch: list[_Step] = []
         size = 0
         for read, (number, message) in enumerate(self._bag.messages(*window), 1):
