@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from canet_ros.hints import canet_command, pip_install
 from canet_ros.model import cache
@@ -48,6 +47,8 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
     """Export a model. The batch dimension stays free, height and width are fixed; raises as ``exported_graph``."""
     if importlib.util.find_spec("onnx") is None:
         raise ModuleNotFoundError(f"exporting a model takes the package onnx: {pip_install('onnx')}")
+    import onnx
+
     spec = load_spec(folder)
     if spec.onnx is not None:
         from canet_ros.model.onnx_network import write_onnx_network
@@ -63,7 +64,7 @@ def write_onnx(folder: Path, resolution: Resolution, path: Path, precision: str 
         round_network(network, precision)
     else:
         fold_batch_norms(network)
-    save_onnx(deployment_model(network, spec, resolution), path)
+    onnx.save(deployment_model(network, spec, resolution), str(path))
 
 
 def network_file(folder: Path) -> Path:
@@ -89,12 +90,6 @@ def network_file(folder: Path) -> Path:
         write_network_to(folder, path)
 
     return cache.derived_file(f"{graph_hash(folder)[:16]}-{_code_hash()}/{NETWORK_FILE}", write)
-
-
-def save_onnx(model: Any, path: Path) -> None:
-    import onnx
-
-    onnx.save(model, str(path))
 
 
 @lru_cache
