@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines run the graph of ``pixels_to_classes`` on a device; one file each, all behind ``Engine``."""
+"""Engines run a deployment graph on a device; one file each, all behind ``Engine``."""
 
 from __future__ import annotations
 

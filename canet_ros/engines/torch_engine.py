@@ -14,7 +14,7 @@ from canet_ros.engines import EngineRequest, cpu_has_bf16
 from canet_ros.engines.engine import warm_up
 from canet_ros.errors import EngineError
 from canet_ros.hints import see_docs
-from canet_ros.model.deployment_module import PixelsToClasses
+from canet_ros.model.deployment_module import DeploymentModule
 from canet_ros.model.model_folder import load_network
 from canet_ros.model.network_export import round_weights
 
@@ -36,7 +36,7 @@ class TorchEngine:
         self.precision, self.reason = _precision(request.precision, self._device)
         spec, network = load_network(request.folder)
         width, height = request.resolution
-        graph = PixelsToClasses(spec, network, request.resolution).eval()
+        graph = DeploymentModule(spec, network, request.resolution).eval()
         if self.precision in _TYPES:
             round_weights(graph, width, height, self.precision)
         if self._device.type == "cuda":
@@ -98,7 +98,7 @@ class TorchEngine:
         return _Capture(graph, stream, images, results, on_device)
 
 
-def in_type(graph: PixelsToClasses, precision: str) -> PixelsToClasses:
+def in_type(graph: DeploymentModule, precision: str) -> DeploymentModule:
     """The graph with weights in the precision's type, in place; logits are made fp32 where classes are chosen."""
     return graph.to(_TYPES.get(precision, torch.float32))
 

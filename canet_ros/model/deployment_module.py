@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One graph from the pixels of an image to class ids: what every engine runs, and what is exported.
+"""The deployment graph in PyTorch: from the pixels of an image to class ids.
 
-Only bytes go in and only bytes come out; normalisation, network, upsampling and argmax stay on the device.
+Only bytes go in and only bytes come out; normalisation, network, upsampling and argmax run on the device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from canet_ros.network import SegmentationNetwork
 _CANDIDATES = 3
 
 
-class PixelsToClasses(nn.Module):
+class DeploymentModule(nn.Module):
     """uint8 images (B, h, w, 3) BGR to uint8 class ids (B, h, w) and uint8 confidence (B, h, w).
 
     Confidence is the softmax probability of the chosen class, 0..255. ``resolution`` is (w, h).
@@ -31,7 +31,7 @@ class PixelsToClasses(nn.Module):
         self.network = copy.deepcopy(network)
         self._temperature = spec.temperature
         if network.stride_of_logits > 1:
-            self.classes = ClassesAtFullSize(
+            self.classes = UpsampledArgmax(
                 _shape_of_logits(network, resolution), resolution, network.stride_of_logits, spec.temperature
             )
         mean_bgr, std_bgr = 255 * torch.tensor(spec.mean[::-1]), 255 * torch.tensor(spec.std[::-1])
@@ -78,7 +78,7 @@ def _cooled(logits: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1 else logits * (1 / temperature)
 
 
-class ClassesAtFullSize(nn.Module):
+class UpsampledArgmax(nn.Module):
     """Coarse logits to class ids and confidence, (B, h, w) uint8 each; ``resolution`` is (w, h).
 
     Logits are (B, C, rows, columns), one every ``stride_of_logits`` pixels; ``shape`` is (C, rows, columns).

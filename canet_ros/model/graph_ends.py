@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own networks between their ends, in one graph: uint8 images in, class ids and confidence out.
+"""The deployment graph of our own networks as ONNX: uint8 images in, class ids and confidence out.
 
-The same operations as ``pixels_to_classes`` has for the torch engine, which explains them, written node by node.
+The operations of ``deployment_module``, which explains them, written node by node.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def deployment_model(network: Network, spec: ModelSpec, resolution: Resolution) 
     before = _pixels(add, spec, resolution)
     add.scope = "/classes"
     if rows >= height and columns >= width:
-        mask, confidence = _at_full_size(add, spec.temperature)
+        mask, confidence = _argmax(add, spec.temperature)
     else:
         stride = next(
             stride for stride in (2, 4, 8, 16, 32) if stride * rows >= height and stride * columns >= width
         )
-        mask, confidence = _upsampled(add, network.shape, resolution, stride, spec.temperature)
+        mask, confidence = _upsampled_argmax(add, network.shape, resolution, stride, spec.temperature)
     ends = [
         helper.make_node("Identity", [name], [output], f"/classes/{output}")
         for name, output in zip((mask, confidence), OUTPUTS)
@@ -78,7 +78,7 @@ def _cooled(add: Nodes, temperature: float) -> str:
     return logits if temperature == 1 else add("Mul", logits, np.array(1 / temperature, np.float32))
 
 
-def _at_full_size(add: Nodes, temperature: float) -> tuple[str, str]:
+def _argmax(add: Nodes, temperature: float) -> tuple[str, str]:
     probabilities = add("Softmax", _cooled(add, temperature), axis=1)
     best = add.reduce("ReduceMax", probabilities, keepdims=0)
     mask = add("Cast", add("ArgMax", probabilities, axis=1, keepdims=0), to=TensorProto.UINT8)
@@ -86,10 +86,10 @@ def _at_full_size(add: Nodes, temperature: float) -> tuple[str, str]:
     return mask, add("Cast", confidence, to=TensorProto.UINT8)
 
 
-def _upsampled(
+def _upsampled_argmax(
     add: Nodes, shape: tuple[int, int, int], resolution: Resolution, stride: int, temperature: float
 ) -> tuple[str, str]:
-    """``ClassesAtFullSize``: bilinear upsampling, softmax and argmax, of the best few classes of each cell."""
+    """``UpsampledArgmax``: bilinear upsampling, softmax and argmax, of the best few classes of each cell."""
     classes, rows, columns = shape
     width, height = resolution
     candidates = min(_CANDIDATES, classes)

@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from canet_ros.files import atomic_write
 from canet_ros.hints import pip_install
-from canet_ros.model.deployment_module import PixelsToClasses
+from canet_ros.model.deployment_module import DeploymentModule
 from canet_ros.model.export import OPSET
 from canet_ros.model.model_folder import NETWORK_FILE, WEIGHTS_FILE, ModelSpec, load_network
 from canet_ros.model.rounding import round_convolution
@@ -113,7 +113,7 @@ def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor], path: Path, **option
 
 def mean_inputs(spec: ModelSpec, network: SegmentationNetwork, graph: Any) -> dict[str, NDArray[np.float32]]:
     """Mean of each input channel of each convolution at the model's resolution, by the name of its ONNX node."""
-    module = PixelsToClasses(spec, network, spec.resolution).eval()
+    module = DeploymentModule(spec, network, spec.resolution).eval()
     _fold_batch_norms(module)
     weights = {convolution: f"{name}.weight" for name, convolution in module.network.named_modules()}
     means = {weights[one]: mean for one, mean in _mean_inputs(module, *spec.resolution).items()}

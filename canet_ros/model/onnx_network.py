@@ -2,7 +2,7 @@
 """An imported ONNX network as a deployment graph: uint8 images in, class ids and confidence out.
 
 Pre- and post-processing are ONNX operators of the model's own opset, written here node by node without PyTorch. Logits
-are upsampled with all their classes: ``ClassesAtFullSize``, which takes only the best few of each cell, is verified
+are upsampled with all their classes: ``UpsampledArgmax``, which takes only the best few of each cell, is verified
 for our own networks alone.
 """
 
@@ -38,20 +38,20 @@ def write_onnx_network(folder: Path, spec: ModelSpec, resolution: Resolution, pa
     assert spec.onnx is not None
     network = read_onnx(folder / MODEL_FILE)
     try:
-        composed = pixels_to_classes(network, spec.onnx, len(spec.classes), resolution, spec.temperature)
+        composed = deployment_graph(network, spec.onnx, len(spec.classes), resolution, spec.temperature)
     except ModelError as error:
         raise ModelError(f"{folder / MODEL_FILE}: {error}") from error
     onnx.save(composed, str(path))
 
 
-def pixels_to_classes(
+def deployment_graph(
     network: Any,
     interface: OnnxInterface,
     classes: int,
     resolution: Resolution,
     temperature: float = 1.0,
 ) -> Any:
-    """The whole graph (onnx.ModelProto): (B, h, w, 3) BGR uint8 to mask and confidence (B, h, w) uint8.
+    """The deployment graph (onnx.ModelProto): (B, h, w, 3) BGR uint8 to mask and confidence (B, h, w) uint8.
 
     Raises:
         ModelError: the network does not take the resolution, or does not give the classes.
@@ -59,9 +59,9 @@ def pixels_to_classes(
     width, height = resolution
     graph = _Graph(network, interface, resolution)
     if interface.gives == "ids":
-        results = _ids_at_full_size(graph, classes, resolution)
+        results = _upsampled_ids(graph, classes, resolution)
     else:
-        results = _classes_at_full_size(graph, classes, resolution, temperature)
+        results = _upsampled_classes(graph, classes, resolution, temperature)
     return graph.model(dict(zip(OUTPUTS, results)), TensorProto.UINT8, (height, width))
 
 
@@ -69,7 +69,7 @@ def pixels_to_logits(network: Any, interface: OnnxInterface, classes: int, resol
     """The graph up to logits (B, classes, h', w') float32, of the network's own stride; of probabilities, their log.
 
     Raises:
-        ModelError: as ``pixels_to_classes``; the network gives ids.
+        ModelError: as ``deployment_graph``; the network gives ids.
     """
     if interface.gives == "ids":
         raise ModelError("the network gives class ids alone, and no logits")
@@ -273,7 +273,7 @@ def channels_and_size(shape: Sequence[int], layout: str) -> tuple[int, Resolutio
     return channels, (width, height)
 
 
-def _classes_at_full_size(
+def _upsampled_classes(
     graph: _Graph, classes: int, resolution: Resolution, temperature: float
 ) -> tuple[str, str]:
     """Class ids and confidence: bilinear to full size (half-pixel centres), then argmax and softmax."""
@@ -308,7 +308,7 @@ def _resized(
     return add("Resize", planes, nothing, nothing, sizes, **how)
 
 
-def _ids_at_full_size(graph: _Graph, classes: int, resolution: Resolution) -> tuple[str, str]:
+def _upsampled_ids(graph: _Graph, classes: int, resolution: Resolution) -> tuple[str, str]:
     """Ids of any type and rank to ids of the class table, or ``UNKNOWN_CLASS``, and 255 as confidence."""
     add, sides = graph.add, sides_of_ids(graph.shape)
     width, height = resolution

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from canet_ros.engines import EngineRequest, cpu_has_bf16, create_engine
 from canet_ros.errors import EngineError
-from canet_ros.model.deployment_module import PixelsToClasses
+from canet_ros.model.deployment_module import DeploymentModule
 from canet_ros.model.model_folder import available_models, load_network
 from canet_ros.model.rounding import round_rows
 from canet_ros.network.heads import BilinearHead, build_head
@@ -71,7 +71,7 @@ def test_upsampling_is_bilinear_softmax_and_argmax(
     network.head.weight.data *= 4  # trained networks are surer than random ones
     image = cv2.resize(images[0], size)
     with torch.inference_mode():
-        mask, confidence = PixelsToClasses(spec, network, size).eval()(torch.from_numpy(image)[None])
+        mask, confidence = DeploymentModule(spec, network, size).eval()(torch.from_numpy(image)[None])
         rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
         normal = (rgb - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
         probability, plain = network(normal).softmax(1).max(1)

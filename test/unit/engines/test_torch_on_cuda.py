@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.overrides import TorchFunctionMode
 
 from canet_ros.engines.torch_engine import in_type
-from canet_ros.model.deployment_module import PixelsToClasses
+from canet_ros.model.deployment_module import DeploymentModule
 from canet_ros.model.model_folder import load_network
 
 
@@ -47,7 +47,7 @@ class Indexing(TorchFunctionMode):
         return x
 
 
-def run_on_cuda(graph: PixelsToClasses, stays: str = "") -> tuple[Tensor, Tensor]:
+def run_on_cuda(graph: DeploymentModule, stays: str = "") -> tuple[Tensor, Tensor]:
     """Run the graph with all parameters and buffers on CUDA but for the one of this name."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -65,19 +65,19 @@ def run_on_cuda(graph: PixelsToClasses, stays: str = "") -> tuple[Tensor, Tensor
 
 
 @pytest.fixture(params=["fp32", "fp16", "bf16"])
-def graph(request: pytest.FixtureRequest, random_model: Path) -> PixelsToClasses:
+def graph(request: pytest.FixtureRequest, random_model: Path) -> DeploymentModule:
     spec, network = load_network(random_model)
-    return in_type(PixelsToClasses(spec, network, (160, 120)).eval(), request.param)
+    return in_type(DeploymentModule(spec, network, (160, 120)).eval(), request.param)
 
 
-def test_all_of_it_is_on_the_gpu_and_nothing_waits(graph: PixelsToClasses) -> None:
+def test_all_of_it_is_on_the_gpu_and_nothing_waits(graph: DeploymentModule) -> None:
     for plane in run_on_cuda(graph):
         assert (plane.device.type, plane.dtype, tuple(plane.shape)) == ("cuda", torch.uint8, (2, 120, 160))
 
 
 def test_weights_are_in_the_type_that_it_computes_in(random_model: Path) -> None:
     spec, network = load_network(random_model)
-    graph = in_type(PixelsToClasses(spec, network, (160, 120)).eval(), "fp16")
+    graph = in_type(DeploymentModule(spec, network, (160, 120)).eval(), "fp16")
     assert {parameter.dtype for parameter in graph.parameters()} == {torch.float16}
     seen: dict[str, torch.dtype] = {}
     graph.network.head.register_forward_pre_hook(lambda module, inputs: seen.update(head=inputs[0].dtype))
@@ -88,17 +88,17 @@ def test_weights_are_in_the_type_that_it_computes_in(random_model: Path) -> None
     with torch.inference_mode():
         half = graph(images)
         handle.remove()
-        exact = PixelsToClasses(spec, network, (160, 120)).eval()(images)
+        exact = DeploymentModule(spec, network, (160, 120)).eval()(images)
     assert seen["logits"] == torch.float16
     assert (half[0] == exact[0]).float().mean() > 0.98  # random weights are unsure of nearly every pixel
 
 
-def test_a_tensor_left_on_the_cpu_is_found(graph: PixelsToClasses) -> None:
+def test_a_tensor_left_on_the_cpu_is_found(graph: DeploymentModule) -> None:
     with pytest.raises(RuntimeError, match=r"cpu"):
         run_on_cuda(graph, stays="classes.corners")
 
 
-def test_a_wait_is_found(graph: PixelsToClasses) -> None:
+def test_a_wait_is_found(graph: DeploymentModule) -> None:
     pixels = graph.pixels
     graph.pixels = lambda images: pixels(images) * float(pixels(images).amax().item())  # type: ignore[method-assign]
     with pytest.raises(DataDependentOutputException):
