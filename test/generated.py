@@ -20,7 +20,7 @@ from canet_ros.launching.parameter_table import PARAMETERS, SECTIONS
 from canet_ros.messages.results import MESSAGE_OUTPUTS
 from canet_ros.model.class_table import load_class_table
 from canet_ros.model.model_folder import ModelSpec, save_model
-from canet_ros.pipeline.drawing import IMAGE_OUTPUTS
+from canet_ros.pipeline.outputs import IMAGE_OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[1]
 _WIDTH = 119

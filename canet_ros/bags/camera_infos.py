@@ -16,8 +16,8 @@ from canet_ros.bags.progress import Progress
 from canet_ros.bags.reading import Bag
 from canet_ros.messages.camera_info import CameraInfoBuffer, outdated_problem, scaled_camera_info
 from canet_ros.messages.images import ImageMessageError
-from canet_ros.pipeline.drawing import CAMERA_INFO
 from canet_ros.pipeline.image_files import in_short
+from canet_ros.pipeline.outputs import CAMERA_INFO
 
 
 class CameraInfos:

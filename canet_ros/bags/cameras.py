@@ -15,7 +15,7 @@ from canet_ros.image_transports import DEPTH_ENCODINGS, VIDEO_TYPES, transport_c
 from canet_ros.launching.camera_topics import camera_topics, transported_topic
 from canet_ros.messages.video import video_problem
 from canet_ros.names import TRANSPORTS
-from canet_ros.pipeline.drawing import IMAGE_OUTPUTS
+from canet_ros.pipeline.outputs import IMAGE_OUTPUTS
 
 _TRUTH = "/truth"  # ground truth of the synthetic camera, recorded by `canet demo --bag`
 _OF_SEGMENTATION = tuple(

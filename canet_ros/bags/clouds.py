@@ -23,8 +23,7 @@ from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.points import label_message
 from canet_ros.messages.projection import rigid_transform
 from canet_ros.messages.results import POINT_CLOUD, points_message
-from canet_ros.pipeline.drawing import RenderInput
-from canet_ros.pipeline.outputs import point_outputs
+from canet_ros.pipeline.outputs import RenderInput, point_outputs
 
 _KEPT = 30
 # A cloud is recorded up to this long after the image of its stamp.

@@ -24,8 +24,7 @@ from canet_ros.formats import parse_groups
 from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.class_shares import ShareFilter
-from canet_ros.pipeline.drawing import SHARES, RenderInput
-from canet_ros.pipeline.outputs import image_outputs, is_cloud
+from canet_ros.pipeline.outputs import SHARES, RenderInput, image_outputs, is_cloud
 from canet_ros.pipeline.process import Frame, process
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.segmenter import Segmenter

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from canet_ros.bags.bag import BagError
-from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS
 from canet_ros.pipeline.options import PipelineOptions
+from canet_ros.pipeline.outputs import DEFAULT_OUTPUTS
 
 # Three years: times below are relative to the beginning of the bag, times above are since 1970.
 _ABSOLUTE_FROM_NS = 10**8 * 10**9

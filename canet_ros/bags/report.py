@@ -16,7 +16,7 @@ from canet_ros.bags.samples import Sample
 from canet_ros.messages.images import encode_compressed
 from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import resize
-from canet_ros.pipeline.drawing import IMAGE_OUTPUTS
+from canet_ros.pipeline.outputs import IMAGE_OUTPUTS
 
 _THUMB_WIDTH_PX = 320
 _LOWEST = 8

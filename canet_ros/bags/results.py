@@ -23,8 +23,7 @@ from canet_ros.messages.images import (
 )
 from canet_ros.messages.results import MESSAGE_OUTPUTS, POINT_CLOUD
 from canet_ros.messages.video import VideoFrame
-from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput
-from canet_ros.pipeline.outputs import is_cloud, render
+from canet_ros.pipeline.outputs import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput, is_cloud, render
 
 
 def result_connection(results: str, output: str, distribution: str) -> Connection:

@@ -18,8 +18,8 @@ from canet_ros.bags.video import VideoTopics
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.opencv import in_color, resize
 from canet_ros.pipeline.camera_transform import CameraTransform
-from canet_ros.pipeline.drawing import RenderInput
 from canet_ros.pipeline.options import PipelineOptions
+from canet_ros.pipeline.outputs import RenderInput
 from canet_ros.pipeline.process import Frame, process
 from canet_ros.pipeline.segmenter import Segmenter
 

@@ -34,7 +34,7 @@ from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
 from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.camera_transform import CameraTransform
-from canet_ros.pipeline.drawing import CAMERA_INFO, LABEL_INFO
+from canet_ros.pipeline.outputs import CAMERA_INFO, LABEL_INFO
 from canet_ros.pipeline.segmenter import Segmenter
 
 LABEL_REPEAT_NS = 10 * 10**9

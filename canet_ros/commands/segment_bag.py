@@ -28,8 +28,15 @@ from canet_ros.files import require_writable, write_json
 from canet_ros.formats import parse_groups
 from canet_ros.machine import usable_cores
 from canet_ros.model.model_folder import find_model
-from canet_ros.pipeline.drawing import DEFAULT_OUTPUTS, OUTPUTS
-from canet_ros.pipeline.outputs import COMPRESSED, POINTS, is_cloud, output_names, point_outputs
+from canet_ros.pipeline.outputs import (
+    COMPRESSED,
+    DEFAULT_OUTPUTS,
+    OUTPUTS,
+    POINTS,
+    is_cloud,
+    output_names,
+    point_outputs,
+)
 from canet_ros.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:

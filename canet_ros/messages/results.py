@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.messages.points import FIELDS
-from canet_ros.pipeline.drawing import OBJECTS, SHARES, RenderInput
 from canet_ros.pipeline.objects import Component, components
+from canet_ros.pipeline.outputs import OBJECTS, SHARES, RenderInput
 
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from canet_ros.opencv import look_up
-from canet_ros.pipeline.class_groups import membership_table
-from canet_ros.pipeline.drawing import RenderInput
+from canet_ros.pipeline.outputs import RenderInput, membership_table
 
 
 @dataclass(frozen=True)

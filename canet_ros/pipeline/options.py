@@ -9,8 +9,7 @@ from canet_ros.formats import parse_groups
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_transform import CameraTransform, read_camera_transforms
-from canet_ros.pipeline.class_groups import unknown_classes_problem
-from canet_ros.pipeline.drawing import ProcessOptions, Style
+from canet_ros.pipeline.outputs import ProcessOptions, Style, unknown_classes_problem
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from canet_ros.model.model_folder import Resolution
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.class_shares import class_shares
-from canet_ros.pipeline.drawing import ProcessOptions, RenderInput
+from canet_ros.pipeline.outputs import ProcessOptions, RenderInput
 from canet_ros.pipeline.segmentation import Segmentation
 
 Segment = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segmentation]]

@@ -19,7 +19,7 @@ from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
-from canet_ros.pipeline.drawing import Style
+from canet_ros.pipeline.outputs import Style
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.self_test import self_test
 from canet_ros.ros.camera import Camera, FrameIntake

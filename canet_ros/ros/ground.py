@@ -20,8 +20,7 @@ from canet_ros.hints import optional_import_problem
 from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.ground import GroundOptions, GroundSight, GroundSync, GroundView, merge
 from canet_ros.messages.projection import Projection, camera_projection, rigid_transform
-from canet_ros.pipeline.class_groups import membership_table
-from canet_ros.pipeline.drawing import RenderInput
+from canet_ros.pipeline.outputs import RenderInput, membership_table
 from canet_ros.ros import qos
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.parameters import NodeParameters

@@ -22,8 +22,16 @@ from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.messages.points import label_message
 from canet_ros.messages.results import MESSAGE_OUTPUTS, points_message
-from canet_ros.pipeline.drawing import CAMERA_INFO, OBJECTS, ImageOutput, ProcessOptions
-from canet_ros.pipeline.outputs import COMPRESSED, image_outputs, point_outputs, render
+from canet_ros.pipeline.outputs import (
+    CAMERA_INFO,
+    COMPRESSED,
+    OBJECTS,
+    ImageOutput,
+    ProcessOptions,
+    image_outputs,
+    point_outputs,
+    render,
+)
 from canet_ros.pipeline.process import Frame, postprocess
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.ros import qos

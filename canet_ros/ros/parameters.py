@@ -30,7 +30,7 @@ from canet_ros.model.model_folder import (
     shipped_model,
 )
 from canet_ros.pipeline.camera_transform import CameraTransform, read_camera_transforms
-from canet_ros.pipeline.class_groups import unknown_classes_problem
+from canet_ros.pipeline.outputs import unknown_classes_problem
 from canet_ros.ros.cloud_input import CloudTopic
 from canet_ros.ros.rclpy_compat import given_parameters
 

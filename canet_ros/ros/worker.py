@@ -16,8 +16,8 @@ from canet_ros import activity
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_shape import squeeze_warning
-from canet_ros.pipeline.drawing import ProcessOptions, Style
 from canet_ros.pipeline.ood_monitor import OodMonitor
+from canet_ros.pipeline.outputs import ProcessOptions, Style
 from canet_ros.pipeline.process import Frame
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.ros.camera import Camera, FrameIntake

@@ -26,7 +26,7 @@ from std_msgs.msg import Header
 from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.ground import GroundOptions, GroundView, merge
 from canet_ros.messages.projection import camera_projection, rigid_transform
-from canet_ros.pipeline.class_groups import membership_table
+from canet_ros.pipeline.outputs import membership_table
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.ros.transforms import Transforms

@@ -16,8 +16,8 @@ from canet_ros.messages.results import MESSAGE_OUTPUTS
 from canet_ros.model.class_table import load_class_table
 from canet_ros.pipeline.camera_transform import CameraTransform, Region
 from canet_ros.pipeline.class_shares import ShareFilter, class_shares
-from canet_ros.pipeline.drawing import OBJECTS, SHARES, ProcessOptions, RenderInput, Style
 from canet_ros.pipeline.objects import components
+from canet_ros.pipeline.outputs import OBJECTS, SHARES, ProcessOptions, RenderInput, Style
 from canet_ros.pipeline.process import Frame, postprocess
 from canet_ros.pipeline.segmentation import Segmentation
 

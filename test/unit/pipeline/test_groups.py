@@ -10,7 +10,7 @@ import pytest
 
 from canet_ros.formats import groups_text, parse_groups
 from canet_ros.model.class_table import load_class_table
-from canet_ros.pipeline.class_groups import membership_table, unknown_classes_problem
+from canet_ros.pipeline.outputs import membership_table, unknown_classes_problem
 from canet_ros.pipeline.segmentation import Segmentation
 
 CAMVID = load_class_table("camvid")
