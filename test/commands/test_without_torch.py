@@ -53,7 +53,18 @@ def image(tmp_path: Path) -> Path:
 )
 def test_segment(engine: str, precision: str, image: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    how = ("--model", MODEL, "--engine", engine, "--precision", precision, "--device", "cpu")
+    how = (
+        "--model",
+        MODEL,
+        "--engine",
+        engine,
+        "--precision",
+        precision,
+        "--device",
+        "cpu",
+        "--resolution",
+        "480x360",
+    )
     ran = canet("segment", image, "--out", out, *how)
     assert ran.returncode == 0, ran.stderr
     names = [path.relative_to(out) for path in out.rglob("*.png")]
