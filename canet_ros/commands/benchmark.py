@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from canet_ros.benchmark.comparison import regressions
 from canet_ros.benchmark.engines import Case, measure_engines
 from canet_ros.benchmark.operations import gpu_names
 from canet_ros.commands import add_force_argument, argument
@@ -80,15 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time limit per size; with --report: approximate total time (default: 15)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument(
-        "--against",
-        type=Path,
-        metavar="FILE",
-        help="baseline written by --json: exit 1 if times relative to plain PyTorch or memory are worse",
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=0.15, help="with --against: accepted increase (default: 0.15)"
-    )
     add_force_argument(parser)
 
 
@@ -102,9 +92,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--rounds, --frames and --batch must be 1 or more")
     if not arguments.minutes > 0:
         raise ValueError(f"--minutes must be more than 0, not {arguments.minutes:g}")
-    if not 0 <= arguments.tolerance < 10:
-        raise ValueError("--tolerance must be at least 0 and below 10; 0.15 is 15 %")
-    baseline = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else None
     if arguments.report:
         from canet_ros.benchmark.report import measure_everything
 
@@ -135,11 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(table(figures["engines"]))
     if arguments.json:
         write_json(arguments.json, figures)
-    if baseline is None:
-        return 0
-    worse = regressions(figures, baseline, arguments.tolerance)
-    print("\n".join(f"{name}: {text}" for name, text in worse.items()) or "no regressions")
-    return 1 if worse else 0
+    return 0
 
 
 def _measure_engines(

@@ -57,7 +57,6 @@ INPUTS = {
     ("import", "file"),
     ("import", "--picture"),
     ("benchmark", "--data"),
-    ("benchmark", "--against"),
 }
 WRITES_NOTHING = {"policy"}
 COMPLETE = {
