@@ -33,7 +33,6 @@ _REACHES = sorted(
     {int(1.4**k) for k in range(16)}, reverse=True
 )  # bearings on both sides of one that is bridged
 _CONTINUOUS_M = 0.5  # contacts of neighbouring bearings that differ by less belong to one surface
-_SILENT_NS = 1_000_000_000
 
 Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
@@ -216,38 +215,6 @@ class GroundView:
             raised &= line * self._overhang <= nearness[reach:-reach]
             inner[raised] = line[raised]
         return bridged
-
-
-class GroundSync:
-    """Groups the cameras' sights by stamp.
-
-    A group is complete with all cameras, or when one of them comes again. A camera whose last stamp is more than a
-    second older is not waited for.
-    """
-
-    def __init__(self) -> None:
-        self._latest: dict[str, tuple[int, GroundSight]] = {}
-        self._waiting: dict[str, tuple[int, GroundSight]] = {}
-
-    def add(
-        self, camera: str, stamp_ns: int, sight: GroundSight, slop_ns: float
-    ) -> list[tuple[int, list[GroundSight]]]:
-        """Add a sight; return the groups that are complete, each with its newest stamp. Stamps in ns."""
-
-        def near(limit_ns: float) -> dict[str, tuple[int, GroundSight]]:
-            return {
-                name: entry for name, entry in self._latest.items() if abs(entry[0] - stamp_ns) <= limit_ns
-            }
-
-        complete = []
-        if camera in self._waiting or any(abs(ns - stamp_ns) > slop_ns for ns, _ in self._waiting.values()):
-            complete.append(self._waiting)
-        self._latest[camera] = (stamp_ns, sight)
-        self._waiting = near(slop_ns)
-        if self._waiting.keys() == near(_SILENT_NS).keys():
-            complete.append(self._waiting)
-            self._waiting = {}
-        return [(max(ns for ns, _ in g.values()), [sight for _, sight in g.values()]) for g in complete]
 
 
 def merge(sights: Sequence[GroundSight], options: GroundOptions) -> tuple[Floats, NDArray[np.int8]]:

@@ -18,7 +18,7 @@ from sensor_msgs.msg import LaserScan
 from canet_ros.formats import Groups, parse_heights, parse_pose
 from canet_ros.hints import optional_import_problem
 from canet_ros.messages.clouds import CloudError
-from canet_ros.messages.ground import GroundOptions, GroundSight, GroundSync, GroundView, merge
+from canet_ros.messages.ground import GroundOptions, GroundSight, GroundView, merge
 from canet_ros.messages.projection import Projection, camera_projection, rigid_transform
 from canet_ros.pipeline.outputs import RenderInput, membership_table
 from canet_ros.ros import qos
@@ -44,18 +44,13 @@ class GroundTopics:
     """
 
     def __init__(
-        self,
-        node: Node,
-        settings: NodeParameters,
-        cameras: Sequence[str],
-        faults: FaultLog,
+        self, node: Node, settings: NodeParameters, cameras: Sequence[str], faults: FaultLog
     ) -> None:
         if OccupancyGrid is None:
             raise ValueError(f"ground_group: {_IMPORT_PROBLEM}; ground/grid needs it")
         self._node = node
         self._settings = settings
-        self._group = str(settings.value("ground_group"))
-        self._base_frame = str(settings.value("base_frame"))
+        self._group, self._base_frame = settings.value("ground_group"), settings.value("base_frame")
         self._options = GroundOptions(
             settings.value("ground_range"),
             settings.value("ground_resolution"),
@@ -65,11 +60,11 @@ class GroundTopics:
         size_m = settings.value("ground_size")
         side = min(round(size_m / self._options.resolution_m) or self._options.side, self._options.side)
         self._margin = (self._options.side - side) // 2
-        extrinsics = [*settings.value("camera_extrinsics"), *[""] * len(cameras)]
-        self._given = {name: parse_pose(text) for name, text in zip(cameras, extrinsics)}
+        poses = [parse_pose(text) for text in (*settings.value("camera_extrinsics"), *[""] * len(cameras))]
+        self._given = {name: rigid_transform(pose) if pose else None for name, pose in zip(cameras, poses)}
         self._transforms = Transforms(node, "camera_extrinsics")
         self._views: dict[str, tuple[Projection, NDArray[np.float64], GroundView]] = {}
-        self._sync = GroundSync()
+        self._latest: dict[str, tuple[int, GroundSight]] = {}  # with the stamp in ns
         report = functools.partial(faults.report, "node", Fault.QOS_INCOMPATIBLE)
         self._publishers = {
             name: node.create_publisher(
@@ -88,11 +83,11 @@ class GroundTopics:
 
     def follow_subscribers(self) -> None:
         """Listen to tf2 once it is needed."""
-        if not all(self._given.values()) and self.wanted():
+        if any(pose is None for pose in self._given.values()) and self.wanted():
             self._transforms.listen()
 
     def add(self, camera: str, header: Any, info: Any | None, result: RenderInput, groups: Groups) -> None:
-        """Add a camera's segmented image; publish when the images of all cameras have come.
+        """Add a camera's segmented image; publish when those of the cameras of the previous round have come too.
 
         Args:
             header: of the image.
@@ -108,10 +103,12 @@ class GroundTopics:
         mask, confidence = result.segmentation.mask, result.segmentation.confidence
         view = self._view(camera, camera_projection(info, (mask.shape[1], mask.shape[0])), header)
         is_ground = membership_table(groups[self._group], result.options.style.classes) > 0
-        slop_ns = self._settings.value("sync_slop") * 1e9
-        sight = view.look(is_ground, mask, confidence)
-        for stamp_ns, sights in self._sync.add(camera, nanoseconds(header.stamp), sight, slop_ns):
-            self._publish(stamp_ns, sights)
+        stamp_ns, slop_ns = nanoseconds(header.stamp), self._settings.value("sync_slop") * 1e9
+        previous_ns, _ = self._latest.get(camera, (-math.inf, None))
+        self._latest[camera] = (stamp_ns, view.look(is_ground, mask, confidence))
+        others = [entry for entry in self._latest.values() if abs(entry[0] - stamp_ns) > slop_ns]
+        if not any(abs(other_ns - previous_ns) <= slop_ns for other_ns, _ in others):
+            self._publish([entry for entry in self._latest.values() if entry not in others])
 
     def destroy(self) -> None:
         self._transforms.destroy()
@@ -121,23 +118,18 @@ class GroundTopics:
 
     def _view(self, camera: str, projection: Projection, header: Any) -> GroundView:
         """Tables of the camera, made anew when its calibration or its pose has changed."""
-        given = self._given[camera]
-        pose = (
-            rigid_transform(given)
-            if given is not None
-            else self._transforms.find(self._base_frame, header.frame_id, header.stamp)
-        )
+        pose = self._given[camera]
+        if pose is None:
+            pose = self._transforms.find(self._base_frame, header.frame_id, header.stamp)
         known = self._views.get(camera)
-        if known is not None and known[0] is projection and np.array_equal(known[1], pose):
-            return known[2]
-        view = GroundView(projection, pose, self._options)
-        self._views[camera] = (projection, pose, view)
-        return view
+        if known is None or known[0] is not projection or not np.array_equal(known[1], pose):
+            known = self._views[camera] = (projection, pose, GroundView(projection, pose, self._options))
+        return known[2]
 
-    def _publish(self, stamp_ns: int, sights: list[GroundSight]) -> None:
-        ranges, cells = merge(sights, self._options)
+    def _publish(self, group: list[tuple[int, GroundSight]]) -> None:
+        ranges, cells = merge([sight for _, sight in group], self._options)
         options, margin = self._options, self._margin
-        stamp = Time(nanoseconds=stamp_ns).to_msg()
+        stamp = Time(nanoseconds=max(stamp_ns for stamp_ns, _ in group)).to_msg()
         scan = LaserScan(range_max=options.range_m, angle_increment=2 * math.pi / options.bearings)
         scan.header.stamp, scan.header.frame_id = stamp, self._base_frame
         scan.angle_min, scan.angle_max = -math.pi, math.pi - scan.angle_increment

@@ -96,6 +96,12 @@ def test_configurations_of_launch_itself_are_known() -> None:
             {"cloud_topics": "['/a']", "depth_topics": "['/b']"},
             "cloud_topics and depth_topics name /a and /b",
         ),
+        ({"ground_heights": "0.5"}, "ground_heights: expected low,high in m like 0.0,0.45, got '0.5'"),
+        ({"ground_group": "a", "groups": "{b: [road]}"}, "ground_group a is not in groups, which has b"),
+        (
+            {"ground_range": "50.0", "ground_resolution": "0.01"},
+            "ground_range is 5000 times ground_resolution",
+        ),
         ({"engine": "torch", "precision": "int8"}, "precision int8: engine torch does not support it"),
         ({"engine": "onnxruntime", "precision": "bf16"}, "precision bf16: engine onnxruntime"),
         ({"engine": "openvino", "precision": "fp16"}, "precision fp16: engine openvino"),
