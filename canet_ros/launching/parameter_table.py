@@ -46,8 +46,8 @@ SECTIONS = {
         ParameterSpec("backbone", "mobilenet_v2", "Backbone of the context branch", choices=tuple(BACKBONES)),
         ParameterSpec(
             "model", "", "Name or folder of the model; empty: the shipped model for architecture and backbone",
-            "A name is that of a folder under models/. An active node loads and tests a new model beside a one in "
-            "use, which stays if a new one fails.",
+            "A name is that of a folder under models/. An active node loads and tests a new model beside the one in "
+            "use, which stays if the new one fails.",
             live=True,
         ),
         ParameterSpec(
