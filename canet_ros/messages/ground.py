@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -132,11 +131,9 @@ class GroundView:
         self._origin, self._directions = pose[:2, 3], np.stack([np.cos(bearings), np.sin(bearings)], 1)
         cells, samples = options.places()
         self._cells, self._samples = self._seen_places(*cells), self._seen_places(*samples)
-        # Bearings across a cell, by distance in steps of the square root of 2.
-        levels_m = 2.0 ** np.arange(0, math.log2(max(radii[-1], 2)), 0.5)
-        self._widths = [1 + 2 * math.ceil(options.resolution_m / 2 / (self._step * m)) for m in levels_m]
-        level = np.clip(np.searchsorted(levels_m, self._cells[2]) - 1, 0, None)
-        self._cell_limits = level * len(bearings) + self._cells[1]
+        _, middle, distance = self._cells
+        half = np.ceil(options.resolution_m / 2 / (self._step * distance)).astype(np.intp)
+        self._cell_sides = np.clip([middle - half, middle, middle + half], 0, len(bearings) - 1)
         self._visible = self._ground_samples(*self._follow(self._hidden, self._hidden))
 
     def look(
@@ -198,9 +195,8 @@ class GroundView:
         nearness = np.zeros_like(to_m)
         nearness[obstacles] = 1 / to_m[obstacles]
         to_m[obstacles] = 1 / self._bridged(nearness)[obstacles]
-        eroded: list[Any] = [cv2.erode(to_m[None], np.ones((1, w), np.uint8)) for w in self._widths]
         half_m = np.float32(self._options.resolution_m * math.sqrt(0.5))
-        within = np.concatenate(eroded).ravel()[self._cell_limits] >= distance + half_m
+        within = to_m[self._cell_sides].min(0) >= distance + half_m
         cells: Indices = index[within & (self._radii[begin][bearing] <= distance - half_m)]
         return cells
 
