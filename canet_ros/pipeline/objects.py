@@ -39,15 +39,14 @@ def components(drawing: RenderInput) -> list[Component]:
         table = membership_table(members, options.style.classes)
         inside = look_up(drawing.segmentation.mask, table, drawing.scratch)
         left, top, width, height = cv2.boundingRect(inside)  # smaller is faster
-        part = np.s_[top : top + height, left : left + width]
-        confidence = drawing.segmentation.confidence[part]
         if not width:
             continue
+        part = np.s_[top : top + height, left : left + width]
+        confidence = drawing.segmentation.confidence[part]
         count, labels, boxes, centres = cv2.connectedComponentsWithStats(inside[part])
         areas = boxes[:, cv2.CC_STAT_AREA]
-        large = [
-            label for label in range(1, count) if areas[label] >= options.min_object_area
-        ]  # 0: background
+        # Label 0 is the background.
+        large = [label for label in range(1, count) if areas[label] >= options.min_object_area]
         for label in sorted(large, key=lambda label: -areas[label]):
             x, y, width, height, area = map(int, boxes[label])
             box = np.s_[y : y + height, x : x + width]
