@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -141,6 +141,9 @@ class FrameProcessorPool:
                 turn.share_filter if turn and SHARES in options.outputs else None,
             )
             (drawing,) = process([frame], self._infer, self._process_options)
+            if SHARES in options.outputs:
+                shares = drawing.shares()  # in this turn, not when they are rendered
+                drawing = replace(drawing, shares=lambda: shares)
         except ValueError as error:  # ImageMessageError, or too small for the camera's region
             return FrameResult(problem=str(error))
         finally:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import heapq
+import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +32,6 @@ from canet_ros.bags.sqlite_reader import SqliteFile
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _KNOWN_VERSION = 9
 _TIME_LIMIT_NS = 2**64
-_PIECE_BYTES = 1 << 16
 
 
 @dataclass
@@ -252,26 +252,14 @@ def _open_file(path: Path, work: Path, losses: Losses) -> StorageFile:
 
 
 def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
-    """Decompress a file, as far as possible."""
+    """Decompress a file, as far as possible. That of a truncated one is found truncated when it is read."""
     work.mkdir(parents=True, exist_ok=True)
     target = work / (path.stem if path.suffix in (".zstd", ".zst") else path.name)
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    problem = ""
-    with path.open("rb") as packed, target.open("wb") as unpacked:
-        data = packed.read(_PIECE_BYTES)
-        while data:
-            try:
-                unpacked.write(frame.decompress(data))
-            except zstandard.ZstdError as error:
-                problem = str(error)
-                break
-            data = frame.unused_data if frame.eof else b""
-            data = data or packed.read(_PIECE_BYTES)
-            if frame.eof and data:  # a file may hold many frames
-                frame = zstandard.ZstdDecompressor().decompressobj()
-    if not frame.eof and not problem:
-        problem = "truncated"
-    if problem:
+    decompressor = zstandard.ZstdDecompressor()
+    try:
+        with path.open("rb") as packed, target.open("wb") as unpacked:
+            shutil.copyfileobj(decompressor.stream_reader(packed, read_across_frames=True), unpacked)
+    except zstandard.ZstdError as error:
         size = target.stat().st_size
-        losses.add(f"{path.name}: cannot be decompressed completely ({problem}); got {size} bytes")
+        losses.add(f"{path.name}: cannot be decompressed completely ({error}); got {size} bytes")
     return target
