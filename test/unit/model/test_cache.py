@@ -18,6 +18,24 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"CANET_ROS_CACHE": "/own", "XDG_CACHE_HOME": "/shared"}, "/own"),
+        ({"XDG_CACHE_HOME": "/shared"}, "/shared/canet_ros"),
+        ({"HOME": "/home/robot"}, "/home/robot/.cache/canet_ros"),
+    ],
+)
+def test_the_place_of_the_cache(
+    variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CANET_ROS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(cache.cache_folder()) == folder
+
+
 def build(path: Path) -> None:
     path.write_bytes(b"b" * 1000)
 
