@@ -15,7 +15,7 @@ _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _WITHOUT_LENGTH = {0x01, 0xD8}
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _END, _START_OF_SCAN = 0xD9, 0xDA
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_KIND, _TIFF_ORIENTATION = 256, 257, 254, 274
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_ORIENTATION = 256, 257, 274
 _TIFF_INTEGERS = {3: "H", 4: "I"}  # SHORT and LONG
 _TIFF_STARTS = (b"II*\x00", b"MM\x00*")
 
@@ -45,19 +45,6 @@ def is_tiff(data: bytes) -> bool:
     return data.startswith(_TIFF_STARTS)
 
 
-def has_several_images(data: bytes) -> bool:
-    """Whether a PNG, WebP or TIFF is animated or has pages, of which OpenCV reads only the first. Never raises."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        # An animated PNG has its frame count before the first frame.
-        at = data.find(b"acTL", 33, data.find(b"IDAT"))
-        return at > 0 and int.from_bytes(data[at + 4 : at + 8], "big") > 1
-    if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
-        return bool(data[20] & 2) and data.count(b"ANMF") > 1
-    if is_tiff(data):
-        return _tiff_pages(data) > 1
-    return False
-
-
 def exif_orientation(data: bytes) -> int:
     """EXIF orientation by which OpenCV rotates a JPEG, PNG, WebP or TIFF: 1 (not at all) to 8. Never raises.
 
@@ -77,46 +64,27 @@ def exif_orientation(data: bytes) -> int:
 
 def _tiff_orientation(data: bytes) -> int:
     try:
-        orientation = _tiff_directory(data, _first_directory(data))[0].get(_TIFF_ORIENTATION, 1)
+        orientation = _tiff_entries(data).get(_TIFF_ORIENTATION, 1)
     except struct.error:
         return 1
     return orientation if is_tiff(data) and 1 <= orientation <= 8 else 1
 
 
-def _tiff_pages(data: bytes) -> int:
-    """Number of pages, counted up to two; thumbnails and other reduced copies do not count."""
-    pages, seen = 0, {0}
-    try:
-        at = _first_directory(data)
-        while at not in seen and pages < 2:
-            seen.add(at)
-            entries, at = _tiff_directory(data, at)
-            pages += not entries.get(_TIFF_KIND, 0) & 1
-    except struct.error:
-        pass
-    return pages
-
-
-def _first_directory(data: bytes) -> int:
-    (at,) = struct.unpack_from("<I" if data[:2] == b"II" else ">I", data, 4)
-    return int(at)
-
-
-def _tiff_directory(data: bytes, at: int) -> tuple[dict[int, int], int]:
-    """Integer entries by tag of the directory at an offset, and the offset of the next; 0: none.
+def _tiff_entries(data: bytes) -> dict[int, int]:
+    """Integer entries of the first directory by tag.
 
     Raises:
         struct.error: truncated.
     """
     order = "<" if data[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, at)
     entries = {}
-    for entry in range(count):
-        tag, kind = struct.unpack_from(f"{order}HH", data, at + 2 + 12 * entry)
+    for start in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", data, start)
         if kind in _TIFF_INTEGERS:
-            (entries[tag],) = struct.unpack_from(f"{order}{_TIFF_INTEGERS[kind]}", data, at + 10 + 12 * entry)
-    (following,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)
-    return entries, following
+            (entries[tag],) = struct.unpack_from(f"{order}{_TIFF_INTEGERS[kind]}", data, start + 8)
+    return entries
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
@@ -165,7 +133,7 @@ def _png(data: bytes) -> tuple[int, int]:
 
 def _tiff(data: bytes) -> tuple[int, int]:
     try:
-        entries, _ = _tiff_directory(data, _first_directory(data))
+        entries = _tiff_entries(data)
     except struct.error:
         raise HeaderError(f"TIFF of {len(data)} bytes is truncated") from None
     if not entries.keys() >= {_TIFF_WIDTH, _TIFF_HEIGHT}:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.image_header import exif_orientation, has_several_images
+from canet_ros.image_header import exif_orientation
 from canet_ros.opencv import ImageFileError, read_image
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
@@ -73,26 +73,20 @@ def find_files(path: Path) -> list[Path]:
 
 
 def differences_from_file(files: Iterable[Path]) -> list[str]:
-    """Sentences on images that are read otherwise than they are stored: the first of several, or turned by EXIF."""
-    several, turned = [], []
+    """Sentences on images that are read otherwise than they are stored: turned by EXIF."""
+    turned = []
     for file in files:
         suffix = file.suffix.lower()
         if suffix in (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg"):
             with contextlib.suppress(OSError), file.open("rb") as opened:  # reported when it is read
                 data = opened.read(2**17 if suffix.startswith(".j") else -1)
-                several += [str(file)] * has_several_images(data)
                 turned += [str(file)] * (exif_orientation(data) != 1)
-    sentences = []
-    if several:
-        sentences.append(
-            f"{in_short(several)}: several images in one file, of which the first alone is taken"
-        )
-    if turned:
-        sentences.append(
-            f"{in_short(turned)}: images with an EXIF orientation ({len(turned)}) are turned by it; masks and labels "
-            "belong to the turned image, not to the pixels as they are stored"
-        )
-    return sentences
+    if not turned:
+        return []
+    return [
+        f"{in_short(turned)}: images with an EXIF orientation ({len(turned)}) are turned by it; masks and labels "
+        "belong to the turned image, not to the pixels as they are stored"
+    ]
 
 
 def in_short(names: Sequence[str], most: int = 3) -> str:

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from canet_ros.cli import main
-from canet_ros.image_header import has_several_images
-from canet_ros.simulation import StreetDrive, write_scenes
+from canet_ros.simulation import write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -88,69 +87,6 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def animated(png: bytes, frames: int = 2) -> bytes:
-    """The image as an animated PNG says of itself; what comes after the first frame is left out."""
-    return png[:33] + chunk(b"acTL", struct.pack(">II", frames, 0)) + png[33:]
-
-
-def pages(kinds: list[int], order: str = "<") -> bytes:
-    """Only the directories of a TIFF, each with its NewSubfileType: 0 an image or page, 1 a reduced copy, 2 a page."""
-    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
-    for index, kind in enumerate(kinds):
-        following = 8 + 18 * (index + 1) if index + 1 < len(kinds) else 0
-        head += struct.pack(f"{order}HHHIII", 1, 254, 4, 1, kind, following)
-    return head
-
-
-def webp(flags: int, frames: int) -> bytes:
-    body = b"WEBP" + b"VP8X" + struct.pack("<IB", 10, flags) + bytes(9) + frames * (b"ANMF" + bytes(20))
-    return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-PNG = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-
-
-@pytest.mark.parametrize(
-    ("file", "several"),
-    [
-        (PNG, False),
-        (animated(PNG), True),
-        (animated(PNG, 1), False),
-        (PNG[:20], False),
-        (pages([0]), False),
-        (pages([2, 2]), True),
-        (pages([0, 0], ">"), True),
-        (pages([0, 1]), False),
-        (pages([0, 0])[:20], False),
-        (pages([0, 0])[:22] + struct.pack("<I", 8), False),
-        (webp(2, 3), True),
-        (webp(2, 1), False),
-        (webp(0, 0), False),
-        (cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes(), False),
-        (b"", False),
-    ],
-)
-def test_files_with_several_images_are_detected(file: bytes, several: bool) -> None:
-    assert has_several_images(file) is several
-
-
-def test_files_with_several_images_are_reported(
-    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image = StreetDrive(seed=5, width=160, height=120).frame(0).image
-    (tmp_path / "in").mkdir()
-    for name in "ab":
-        assert cv2.imwritemulti(str(tmp_path / "in" / f"{name}.tif"), [image, image[::-1]])
-    (tmp_path / "in" / "c.png").write_bytes(animated(cv2.imencode(".png", image)[1].tobytes()))
-    (tmp_path / "in" / "d.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    given = ["--model", str(random_model), "--out", str(tmp_path / "out"), "--engine", "torch"]
-    assert main(["segment", str(tmp_path / "in"), *given]) == 0
-    line = line_with(capsys, "several images")
-    assert all(f"{name}.tif" in line for name in "ab")
-    assert "c.png" in line
-    assert "d.png" not in line
-
-
 def evaluate(model: Path, data: Path, *more: str) -> int:
     return main(["evaluate", "--model", str(model), "--data", str(data), "--engine", "torch", *more])
 
@@ -203,7 +139,9 @@ def test_labels_of_few_bits_are_refused(
     label = sorted((copied / "val" / "labels").iterdir())[0]
     header = struct.pack(">IIBBBBB", 96, 72, bits, 0, 0, 0, 0)
     rows = zlib.compress((b"\0" + bytes(96 * bits // 8)) * 72)
-    label.write_bytes(PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    label.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
     assert evaluate(random_model, copied) == 1
     assert f"expected 8 bits a pixel, got {bits}" in line_with(capsys, "canet evaluate: ")
 
