@@ -11,7 +11,7 @@ endif
 VENV := $(if $(filter jazzy,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 DEMO_READY := $(VENV)/ready-demo
 TEST_READY := $(VENV)/ready-test
-MORE_jazzy := ,int8,labels,lint,remote,tensorrt-check,training
+MORE_jazzy := ,int8,lint,remote,tensorrt-check,training
 # Files side by side, for they wait more than they compute; a thread each, or their threads wait for each other.
 JOBS ?= 4
 PYTEST_OPTIONS := -n $(JOBS) --dist loadfile
