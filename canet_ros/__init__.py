@@ -11,6 +11,7 @@ Importing ``canet_ros`` imports neither torch nor OpenCV; a name below does when
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from canet_ros.pipeline.segmentation import Segmentation
     from canet_ros.pipeline.segmenter import Segmenter
 
-# Importing OpenVINO or NNCF tells Intel of it over the network, unless this package cannot be imported.
+# Telemetry off: OpenVINO and NNCF report their import to Intel, ONNX Runtime 1.32 its sessions to Microsoft.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "1.0.0"
 __all__ = [

@@ -48,7 +48,7 @@ def add_parameter_arguments(parser: argparse._ActionsContainer, names: Iterable[
                 option,
                 dest=name,
                 default=spec.default,
-                type=functools.partial(_parsed, option, spec.parse),
+                type=str if spec.choices else functools.partial(_parsed, option, spec.parse),
                 metavar=None if spec.choices else spec.name.rpartition("_")[2].upper(),
                 choices=spec.choices or None,
                 help=f"{text} (default: {spec.default_text or 'none'})",

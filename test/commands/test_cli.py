@@ -29,6 +29,8 @@ COMPLETE = {
     "segment-bag": ["absent", "out"],
     "record": ["out"],
     "report": ["absent", "--out", "out.html"],
+    "extract": ["absent", "--masks", "out"],
+    "labels": ["check", "absent"],
     "pick": ["absent", "--count", "1", "--out", "out"],
 }
 FAILURES = [
@@ -100,7 +102,7 @@ def test_wrong_usage_is_one_line_and_exits_with_2(
     (line,) = capsys.readouterr().err.strip().splitlines()
     # Some commands parse the size only when they run.
     assert caught.value.code == 2 or (wrong[0] == "--resolution" and caught.value.code == 1)
-    assert line.startswith(f"canet {command}: ") or line.startswith("canet: ")
+    assert line.startswith((f"canet {command}: ", f"canet {command} ", "canet: "))
 
 
 @pytest.mark.parametrize(

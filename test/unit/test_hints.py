@@ -128,12 +128,11 @@ def test_every_recommended_command_line_is_valid() -> None:
 
 
 def test_every_option_named_in_a_text_exists() -> None:
-    known = {
-        option
-        for command in COMMANDS
-        for action in parser_of(command)._actions
-        for option in action.option_strings
-    }
+    parsers = [parser_of(command) for command in COMMANDS]
+    for parser in parsers:  # with those of actions, as of canet labels import
+        nested = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+        parsers += [one for of_action in nested for one in of_action.values()]
+    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     texts = [n.value for n in nodes() if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     named = {
         name for text in texts for name in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text) if " " in text
