@@ -23,7 +23,7 @@ CLOCK_MISSING = "/clock has no publisher: ROS time does not advance (use_sim_tim
 
 
 @dataclass(frozen=True)
-class NodeSnapshot:
+class NodeSnapshot(Conditions):
     """State of the node from which the statuses are made.
 
     Attributes:
@@ -34,7 +34,6 @@ class NodeSnapshot:
         unknown_parameters: names given at start that the node does not have.
     """
 
-    conditions: Conditions
     engine: EngineSnapshot
     cameras: tuple[CameraSnapshot, ...]
     model_fault: ReportedFault
@@ -75,7 +74,7 @@ class Diagnostics:
         snapshot = self._take_snapshot()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        cameras = (camera_status(camera, snapshot.conditions) for camera in snapshot.cameras)
+        cameras = (camera_status(camera, snapshot) for camera in snapshot.cameras)
         message.status = [engine_status(snapshot), *cameras]
         for status in message.status:
             status.name = f"{self._name}: {status.name}"
@@ -86,7 +85,7 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
     """Status of the engine, named ``engine``."""
     statistics, segmenter = node.engine.statistics, node.engine.segmenter
     counts = statistics.counts()
-    values: dict[str, Any] = {"lifecycle_state": node.conditions.lifecycle_state}
+    values: dict[str, Any] = {"lifecycle_state": node.lifecycle_state}
     if segmenter is not None:
         values |= {
             "model": segmenter.spec.name,
@@ -109,8 +108,8 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
     values |= {"doing": node.engine.activity or node.engine.switching, "bond": node.bond}
     values |= {"unknown_parameters": ", ".join(node.unknown_parameters)}
     faults = (
-        node.conditions.engine_fault,
-        node.conditions.inference_fault,
+        node.engine_fault,
+        node.inference_fault,
         node.node_fault,
         node.model_fault,
     )
@@ -126,17 +125,17 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     ERROR: the model could not be loaded, the last inference or a callback failed.
     WARN: the model is loading, another requested model is not used, or the node is not active.
     """
-    conditions, engine = node.conditions, node.engine
-    if conditions.engine_fault.text:
-        return Level.ERROR, "; ".join(filter(None, (conditions.engine_fault.text, engine.activity)))
-    if conditions.lifecycle_state != "active":
-        return Level.WARN, f"node is {conditions.lifecycle_state}"
+    engine = node.engine
+    if node.engine_fault.text:
+        return Level.ERROR, "; ".join(filter(None, (node.engine_fault.text, engine.activity)))
+    if node.lifecycle_state != "active":
+        return Level.WARN, f"node is {node.lifecycle_state}"
     if engine.activity:
         return Level.WARN, engine.activity
-    if not conditions.enabled:
+    if not node.enabled:
         return Level.OK, "paused by ~/enable"
     if engine.statistics.recent("failures"):
-        return Level.ERROR, conditions.inference_fault.text
+        return Level.ERROR, node.inference_fault.text
     if engine.statistics.recent("callback_failures"):
         return Level.ERROR, node.node_fault.text
     if node.clock_missing:

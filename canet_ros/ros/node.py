@@ -19,7 +19,6 @@ from canet_ros.launching.network import environment_problems
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError
 from canet_ros.ros.camera import FrameIntake
-from canet_ros.ros.camera_health import Conditions
 from canet_ros.ros.camera_set import CameraSet
 from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics, NodeSnapshot
 from canet_ros.ros.engine_supervisor import EngineSupervisor
@@ -188,7 +187,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     def _snapshot(self) -> NodeSnapshot:
         engine = self._engine.snapshot()
-        conditions = Conditions(
+        return NodeSnapshot(
             lifecycle_state=self._settings.lifecycle_state,
             enabled=self._intake.enabled,
             loading=bool(engine.activity),
@@ -197,10 +196,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             stale_after_s=float(self._settings.value("stale_after")),
             max_rate_hz=float(self._settings.value("max_rate")),
             max_age_s=float(self._settings.value("max_age")),
-        )
-        return NodeSnapshot(
-            conditions,
-            engine,
+            engine=engine,
             cameras=self._cameras.snapshots(),
             model_fault=self._faults.last("model"),
             node_fault=self._faults.last("node"),

@@ -76,8 +76,8 @@ def node(
     conditions: Conditions = CONDITIONS, cameras: int = 1, engine: Any = None, **changes: Any
 ) -> NodeSnapshot:
     found = NodeSnapshot(
-        conditions,
-        engine or EngineSnapshot(None, "", "", "", Statistics()),
+        **vars(conditions),
+        engine=engine or EngineSnapshot(None, "", "", "", Statistics()),
         cameras=(camera(),) * cameras,
         model_fault=ReportedFault(),
         node_fault=ReportedFault(),
@@ -147,7 +147,7 @@ def test_counts_and_durations() -> None:
         found.statistics.time({stage: 4.0})
         found.statistics.time({stage: 8.0})
     snapshot = node(engine=EngineSnapshot(None, "loading", "", "", engine), node_fault=OF_CALLBACK)
-    snapshot = replace(snapshot, conditions=replace(CONDITIONS, inference_fault=ReportedFault()))
+    snapshot = replace(snapshot, inference_fault=ReportedFault())
     of_engine = values(engine_status(snapshot))
     assert [of_engine[k] for k in ("batches", "frames", "failures")] == ["1", "2", "3"]
     assert (of_engine["inference_p50_ms"], of_engine["inference_p95_ms"]) == ("12.0", "12.0")
