@@ -136,6 +136,7 @@ class EngineSupervisor:
         self._settings.known_classes = request.classes.names
         self._faults.remember("model")
         if self._loaded is not None and self._loaded.request == request:
+            self._loader.forget()  # another model, requested before the node was deactivated
             self._start_worker(self._loaded)
             return
         self._loaded = None  # two models at once may not fit on the device

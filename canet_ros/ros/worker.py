@@ -119,7 +119,7 @@ class InferenceWorker:
         if batch is None or batch is not self._watched_batch:
             self._watched_batch, self._busy_s = batch, 0.0
             return ""
-        if activity.now():  # building an engine for the camera's shape may take minutes
+        if activity.now():  # building an engine, for the camera's shape or another model, may take minutes
             return ""
         self._busy_s += min(elapsed_s, _MAX_TICK_S)
         limit_s = max(timeout_s, _HUNG_FACTOR * self._slowest_s * len(batch))

@@ -187,8 +187,14 @@ def test_masks_continue_while_a_model_is_loaded_and_the_last_request_counts(
     wait_until(lambda: "loading the model" in node.engine()["doing"], "the activity")
     np.testing.assert_array_equal(node.results()[0], before)
     assert health(node.diagnostics, CAMERA)["state"] != "no_model_yet"
+    assert node.graph.change_state("deactivate")
     assert node.graph.set_parameter("model", str(random_model)).successful
+    assert node.graph.change_state("activate")
     fault_file.write_text("none")
+    node.graph.connect(node.camera, node.masks, node.colors)
+    assert node.graph.set_parameter("model", str(other_model)).successful
+    assert node.graph.set_parameter("model", str(random_model)).successful
+    time.sleep(1.0)  # of ticks, in which a model that is no longer requested must not be used
     wait_until(lambda: not node.engine()["doing"], "the end of the activity")
     np.testing.assert_array_equal(node.results()[0], before)
     assert node.engine()["model"] == "random"
