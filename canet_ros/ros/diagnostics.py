@@ -12,6 +12,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock
+from rclpy.duration import Duration
 from rclpy.node import Node
 
 from canet_ros.ros.camera_health import CameraSnapshot, Conditions, Level, camera_verdict
@@ -79,6 +80,11 @@ class Diagnostics:
         for status in message.status:
             status.name = f"{self._name}: {status.name}"
         self._publisher.publish(message)
+
+    def publish_last(self) -> None:
+        """Publish before the process ends, and wait until subscribers have the message, for a second at most."""
+        self.publish()
+        self._publisher.wait_for_all_acked(Duration(seconds=1))
 
 
 def engine_status(node: NodeSnapshot) -> DiagnosticStatus:

@@ -162,7 +162,6 @@ class EngineSupervisor:
         if fault:
             self._logger.fatal(f"ending the process with status {STATUS_BROKEN}, to be restarted: {fault}")
             self._faults.remember("engine", Fault.ENGINE_BROKEN, f"the process ends: {fault}")
-            self._on_change()
             raise BrokenProcessError(fault)
         self._check_switch(self._worker)
 

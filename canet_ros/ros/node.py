@@ -28,7 +28,7 @@ from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.manager_bond import ManagerBond
 from canet_ros.ros.parameters import NodeParameters, changes
 from canet_ros.ros.rclpy_compat import destroy_state_machine
-from canet_ros.ros.run_node import run_node
+from canet_ros.ros.run_node import BrokenProcessError, run_node
 
 # Humble has no matched events to report a new subscriber, so the node polls; counting subscribers is cheap.
 TICK_PERIOD_S = 0.1
@@ -170,7 +170,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     def _tick(self) -> None:
         """Check the engine, and follow subscribers and live parameters."""
-        self._engine.tick(float(self._settings.value("inference_timeout")))
+        try:
+            self._engine.tick(float(self._settings.value("inference_timeout")))
+        except BrokenProcessError:
+            self._diagnostics.publish_last()
+            raise
         if not self._engine.is_working:
             return
         live = self._settings.live()

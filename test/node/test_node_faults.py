@@ -243,8 +243,10 @@ def test_a_broken_engine_ends_the_process(
             assert "Traceback" not in process.output()
             (line,) = [line for line in process.output().splitlines() if "FATAL" in line]
             assert text in line
-            values = health(diagnostics, "engine")
-            assert (values["level"], values["fault"]) == (ERROR, Fault.ENGINE_BROKEN.value)
+            wait_until(
+                lambda: health(diagnostics, "engine")["fault"] == Fault.ENGINE_BROKEN.value, "the fault"
+            )
+            assert health(diagnostics, "engine")["level"] == ERROR
             assert graph.node.count_publishers(MASK) == 0, "it left the graph: its successor has no rival"
     finally:
         graph.close()
