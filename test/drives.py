@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags of drawn streets, written by rosbags: what the tests read is not what they test."""
+"""Bags of synthetic streets, written by rosbags and not by the package under test."""
 
 from __future__ import annotations
 

@@ -67,13 +67,13 @@ def test_from_memory_to_memory_and_back(
     assert segment(one, tmp_path / "again.mcap", "--only-results") == 0
     assert not (tmp_path / "again.mcap.source").exists()
 
-    for options, status, said in (
+    for options, status, printed in (
         ((), 1, "exists: give another name"),
         (("--resume",), 0, ""),
         (("--force", "--only-results"), 0, ""),
     ):
         assert segment("memory://bucket/drive", "memory://bucket/out/week", *options) == status
-        assert said in capsys.readouterr().err
+        assert printed in capsys.readouterr().err
     assert memory.cat("/bucket/out/week/week_0.mcap") != brought["week_0.mcap"]
     assert segment(source, "memory://bucket", "--force") == 1
     assert "contains other files" in capsys.readouterr().err
@@ -81,17 +81,17 @@ def test_from_memory_to_memory_and_back(
     assert left(scratch) == []
 
 
-def test_what_cannot_be_reached_is_a_sentence(
+def test_unreachable_addresses_are_one_line(
     source: Path, segment: Segment, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    for given, said in (
+    for given, printed in (
         (("memory://nothing/here", tmp_path / "out"), "memory://nothing/here does not exist"),
         (("nope://bucket/drive", tmp_path / "out"), "nope://bucket/drive: Protocol not known"),
         ((source, "nope://bucket/drive"), "nope://bucket/drive: Protocol not known"),
     ):
         assert segment(*given) == 1
-        assert said in capsys.readouterr().err.strip().splitlines()[-1]
+        assert printed in capsys.readouterr().err.strip().splitlines()[-1]
     with pytest.raises(SystemExit):
         segment(source, tmp_path / "out", "--json", "s3://bucket/summary.json")
     assert "s3://bucket/summary.json is an address, not a path" in capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_what_cannot_be_reached_is_a_sentence(
     assert left(scratch) == []
 
 
-def test_a_bag_that_cannot_be_put_is_kept(
+def test_a_bag_that_cannot_be_uploaded_is_kept(
     source: Path, segment: Segment, scratch: Path, memory: fsspec.AbstractFileSystem,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -112,9 +112,9 @@ def test_a_bag_that_cannot_be_put_is_kept(
     monkeypatch.setattr(type(memory), "put_file", full)
     assert segment(source, "memory://bucket/out") == 1
     (kept,) = scratch.glob("*/out/out")
-    said = capsys.readouterr().err
-    assert "memory://bucket/out: [Errno 28] No space left" in said
-    assert f"the local copy is {kept}" in said
+    printed = capsys.readouterr().err
+    assert "memory://bucket/out: [Errno 28] No space left" in printed
+    assert f"the local copy is {kept}" in printed
     assert read_bag(kept)
 
 

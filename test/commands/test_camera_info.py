@@ -57,15 +57,15 @@ HABITS = {
 
 @pytest.mark.parametrize("habit", HABITS)
 @pytest.mark.parametrize("start", [0, 1.4])
-def test_every_mask_has_its_camera_info(
+def test_every_mask_has_a_camera_info(
     habit: str, start: float, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = bag_of(tmp_path / "bag", [image("/cam/image_raw", time) for time in TIMES] + HABITS[habit])
     assert segment(source, tmp_path / "out", *(("--start", start) if start else ())) == 0
     wanted = [time for time in TIMES if time >= START_NS + start * SECOND_NS]
     assert infos_of(tmp_path / "out", "/cam/segmentation") == wanted
-    said = [line for line in capsys.readouterr().err.splitlines() if "camera_info" in line]
-    assert len(said) == (habit not in ("each its own", "not stamped")), said
+    printed = [line for line in capsys.readouterr().err.splitlines() if "camera_info" in line]
+    assert len(printed) == (habit not in ("each its own", "not stamped")), printed
 
 
 def test_every_image_topic_of_a_camera_has_it(segment: Segment, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_another_camera_in_the_namespace_does_not_get_it(
     assert "'right'" in line
 
 
-def test_a_topic_without_messages_is_said(
+def test_a_topic_without_messages_is_reported(
     segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     empty = Topic("/cam/camera_info", INFO, drives.qos())

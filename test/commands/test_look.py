@@ -44,8 +44,8 @@ def test_masks_labels_and_video(source: Path, segment: Segment, tmp_path: Path) 
         assert np.array_equal(found, expected)
         label = cv2.imread(str(tmp_path / "labels" / "train" / "labels" / row["file"]), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(label, expected)
-    pictures = sorted((tmp_path / "labels" / "train" / "images").glob("front_*.png"))
-    for path, frame in zip(pictures, drives.images(5)):
+    images = sorted((tmp_path / "labels" / "train" / "images").glob("front_*.png"))
+    for path, frame in zip(images, drives.images(5)):
         assert np.array_equal(cv2.imread(str(path)), frame)
     for camera in ("front", "rear"):
         with av.open(str(tmp_path / f"out_{camera}.mp4")) as video:
@@ -70,7 +70,7 @@ def test_the_report_needs_nothing_but_itself(source: Path, random_model: Path, t
 
 
 @pytest.mark.parametrize("command", ["report", "pick"])
-def test_what_is_left_out_is_said(
+def test_losses_are_reported(
     command: str,
     messages: Sequence[Recorded],
     random_model: Path,
@@ -141,7 +141,7 @@ def test_picks_are_written_in_the_layout_of_training(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "printed"),
     [
         ((), "give one or more of --video, --masks and --labels"),
         (("--video", "drive.gif"), "give the video a name that ends in"),
@@ -151,13 +151,13 @@ def test_picks_are_written_in_the_layout_of_training(
     ],
 )
 def test_what_cannot_be_extracted_is_one_line(
-    options: Sequence[str], said: str, source: Path, monkeypatch: pytest.MonkeyPatch,
+    options: Sequence[str], printed: str, source: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(source.parent)
     assert main(["extract", "drive", *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert printed in line
 
 
 def test_a_damaged_bag_is_extracted_as_far_as_it_can_be_read(

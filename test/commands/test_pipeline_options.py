@@ -164,7 +164,7 @@ def test_each_topic_has_its_own_view(
     assert np.array_equal(rear[::-1, ::-1].reshape(-1), upright)
 
 
-def test_groups_are_written_and_the_threshold_is_said(segment: Segment, tmp_path: Path) -> None:
+def test_groups_and_the_threshold_are_written(segment: Segment, tmp_path: Path) -> None:
     (frame,) = street(1)
     recorded = [Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS))]
     source = bag_of(tmp_path / "in", recorded)
@@ -177,7 +177,7 @@ def test_groups_are_written_and_the_threshold_is_said(segment: Segment, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "printed"),
     [
         (("--groups", "{a: [nothing]}"), "a names nothing, which the model does not have"),
         (("--groups", "{a"), "groups: expected names with their classes"),
@@ -191,12 +191,16 @@ def test_groups_are_written_and_the_threshold_is_said(segment: Segment, tmp_path
         (("--regions", "0,0,640,480"), "does not lie in an image of 320x240"),
     ],
 )
-def test_what_does_not_fit_is_one_line(
-    options: tuple[str, ...], said: str, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_options_are_one_line(
+    options: tuple[str, ...],
+    printed: str,
+    segment: Segment,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (frame,) = street(1)
     recorded = [Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS))]
     assert segment(bag_of(tmp_path / "in", recorded), tmp_path / "out", *options) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "canet segment-bag: " in line]
-    assert said in line
+    assert printed in line
     assert not (tmp_path / "out").exists()

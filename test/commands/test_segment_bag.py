@@ -65,7 +65,7 @@ def mask_of(message: object) -> np.ndarray:
         ("sqlite3", "message"),
     ],
 )
-def test_everything_is_carried_over_and_the_results_are_beside_it(
+def test_everything_is_copied_and_the_results_are_added(
     storage: str, compression: str, messages: Sequence[Recorded], segment: Segment, tmp_path: Path
 ) -> None:
     source = write_bag(tmp_path / "drive ünï", messages, storage, compression)
@@ -95,7 +95,7 @@ def test_everything_is_carried_over_and_the_results_are_beside_it(
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_masks_are_those_of_the_segmenter_and_bear_the_cameras_header(
+def test_masks_equal_those_of_the_segmenter_and_have_the_cameras_header(
     messages: Sequence[Recorded], segment: Segment, random_model: Path, tmp_path: Path
 ) -> None:
     source = write_bag(tmp_path / "in", messages)
@@ -187,18 +187,18 @@ def test_several_bags_become_a_folder_of_bags(
     assert sorted(path.name for path in (tmp_path / "out3").iterdir()) == ["d_a_drive", "e_a_drive"]
 
 
-def test_names_that_are_taken_or_lie_in_each_other(
+def test_existing_and_nested_outputs_are_refused(
     messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_bag(tmp_path / "in", messages[:5])
-    for out, said in (
+    for out, printed in (
         (source, "is the input itself"),
         (source / "out", "lies in the input"),
         (tmp_path, "lies in"),
         (tmp_path / "x.db3", "mcap"),
     ):
         assert segment(source, out, "--force") == 1
-        assert said in capsys.readouterr().err
+        assert printed in capsys.readouterr().err
     assert len(list(source.iterdir())) == 2
     assert segment(source, tmp_path / "out") == 0
     assert segment(source, tmp_path / "out") == 1
@@ -232,7 +232,7 @@ def test_images_that_cannot_be_decoded_are_named_and_skipped(
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "printed"),
     [
         (lambda path: write_bag(path, []), "no messages"),
         (
@@ -253,7 +253,7 @@ def test_images_that_cannot_be_decoded_are_named_and_skipped(
 )
 def test_what_cannot_be_segmented_is_one_line(
     make: Callable[[Path], object],
-    said: str,
+    printed: str,
     segment: Segment,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -261,7 +261,7 @@ def test_what_cannot_be_segmented_is_one_line(
     make(tmp_path / "in")
     assert segment(tmp_path / "in", tmp_path / "out") == 1
     error = capsys.readouterr().err.strip().splitlines()
-    assert said in error[-1]
+    assert printed in error[-1]
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.partial").exists()
 
@@ -400,7 +400,7 @@ def test_one_file_is_not_split_and_begun_again(
     assert carried(read_bag(tmp_path / "one.mcap")) == list(messages[:5])
 
 
-def test_resume_refuses_what_was_begun_for_something_else(
+def test_resume_refuses_a_run_with_other_inputs_or_options(
     messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_bag(tmp_path / "in", messages)
@@ -472,7 +472,7 @@ def begun(segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return source
 
 
-def test_a_run_that_goes_on_is_not_replaced(
+def test_a_running_run_is_not_replaced(
     begun: Path, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (tmp_path / "out.partial" / "lock").open("w") as lock:
@@ -484,16 +484,16 @@ def test_a_run_that_goes_on_is_not_replaced(
     assert len(carried(read_bag(tmp_path / "out"))) == 6
 
 
-@pytest.mark.parametrize(("made", "said"), [("out", "out exists"), ("out.partial", "is unfinished")])
+@pytest.mark.parametrize(("made", "printed"), [("out", "out exists"), ("out.partial", "is unfinished")])
 def test_what_is_there_is_refused_before_ray_is_started(
-    made: str, said: str, messages: Sequence[Recorded], segment: Segment, tmp_path: Path,
+    made: str, printed: str, messages: Sequence[Recorded], segment: Segment, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     source = write_bag(tmp_path / "in", messages[:5])
     (tmp_path / made).mkdir()
     (tmp_path / made / "progress.json").write_text('{"identity": {}, "files": 1, "state": {}}')
     assert segment(source, tmp_path / "out", "--ray") == 1
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 def test_resume_refuses_a_file_that_a_power_cut_has_shortened(
@@ -506,7 +506,7 @@ def test_resume_refuses_a_file_that_a_power_cut_has_shortened(
     assert segment(begun, tmp_path / "out", "--force", *SPLIT) == 0
 
 
-def test_nothing_of_others_is_removed(
+def test_other_files_are_not_removed(
     messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_bag(tmp_path / "in", messages)
@@ -521,7 +521,7 @@ def test_nothing_of_others_is_removed(
 
 
 @pytest.mark.parametrize("streams", [">&- 2>&-", "PYTHONIOENCODING=ascii"])
-def test_output_that_nobody_sees_is_no_error(
+def test_closed_and_ascii_output_streams_are_not_errors(
     streams: str, messages: Sequence[Recorded], random_model: Path, tmp_path: Path
 ) -> None:
     source = write_bag(tmp_path / "in", messages[:5])

@@ -63,7 +63,7 @@ def expected(frames: Sequence[tuple[int, np.ndarray]], model: Path) -> list[np.n
     ]
 
 
-def test_each_camera_is_steady_by_itself(
+def test_each_camera_has_its_own_filter(
     drive: tuple[Path, list[tuple[int, np.ndarray]]], segment: Segment, random_model: Path, tmp_path: Path
 ) -> None:
     source, frames = drive
@@ -78,7 +78,7 @@ def test_each_camera_is_steady_by_itself(
 
 
 @pytest.mark.parametrize("files", [1, 3])
-def test_a_run_that_goes_on_shows_the_same(
+def test_a_resumed_run_writes_the_same_bytes(
     files: int,
     drive: tuple[Path, list[tuple[int, np.ndarray]]],
     segment: Segment,
@@ -113,7 +113,7 @@ def test_a_run_that_goes_on_shows_the_same(
 
 
 @pytest.mark.ros
-def test_they_are_the_nodes(random_model: Path, segment: Segment, tmp_path: Path) -> None:
+def test_masks_equal_those_of_the_node(random_model: Path, segment: Segment, tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
     from builtin_interfaces.msg import Time
     from ros_graph import Graph, Image, image_message, pixels_of, segmentation_node

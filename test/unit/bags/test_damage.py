@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags that are damaged in every way we know: what can be read comes out, what cannot is said, exit 3."""
+"""Damaged bags: what can be read is read, losses are named, and the exit status is 3."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_can_be_read_is_read_and_the_rest_is_said(
+def test_readable_parts_are_read_and_losses_reported(
     kind: str, many: Sequence[Recorded], tmp_path: Path
 ) -> None:
     storage, compression, damage, least = DAMAGE[kind]
@@ -163,7 +163,7 @@ def test_files_that_are_missing_and_splits(many: Sequence[Recorded], tmp_path: P
     assert any("in_2.mcap" in sentence for sentence in sentences)
 
 
-def test_a_killed_recorders_journal_is_read_and_left_alone(many: Sequence[Recorded], tmp_path: Path) -> None:
+def test_the_journal_of_a_killed_recorder_is_read_on_a_copy(many: Sequence[Recorded], tmp_path: Path) -> None:
     source = write_bag(tmp_path / "in", many, "sqlite3")
     file = storage_file(source)
     database = sqlite3.connect(file)
@@ -226,9 +226,9 @@ def test_a_split_that_the_killed_recorder_did_not_enter_is_read_too(
     storage_file(bag).rename(bag / "bag_9.mcap")
     storage_file(write_bag(tmp_path / "rest", many[20:])).rename(bag / "bag_10.mcap")
     change_metadata(bag, relative_file_paths=["bag_9.mcap"])
-    found, said = read_all(bag, tmp_path / "work")
+    found, printed = read_all(bag, tmp_path / "work")
     assert found == list(many)
-    assert said == ["metadata.yaml does not name bag_10.mcap: the recording did not end properly"]
+    assert printed == ["metadata.yaml does not name bag_10.mcap: the recording did not end properly"]
 
 
 def test_a_file_that_is_still_being_packed_is_read_unpacked(many: Sequence[Recorded], tmp_path: Path) -> None:
@@ -254,14 +254,14 @@ def test_files_lie_where_metadata_says(where: str, many: Sequence[Recorded], tmp
     "fields",
     [{"topics_with_message_count": 5}, {"custom_data": ["a"]}, {"relative_file_paths": ["", "..", None]}],
 )
-def test_metadata_of_odd_types_is_said(
+def test_metadata_of_wrong_types_is_reported(
     fields: dict[str, object], many: Sequence[Recorded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_metadata(write_bag(tmp_path / "bag", many), **fields)
     monkeypatch.chdir(tmp_path / "bag")
-    found, said = read_all(Path("."), tmp_path / "work")
+    found, printed = read_all(Path("."), tmp_path / "work")
     assert found == list(many)
-    assert "in order of their names" in said[-1]
+    assert "in order of their names" in printed[-1]
 
 
 @pytest.mark.parametrize(

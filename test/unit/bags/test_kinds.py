@@ -56,12 +56,12 @@ def bag_of(path: Path, *recorded: Recorded) -> Path:
 
 
 def select(path: Path, *topics: str) -> tuple[list[str], list[str]]:
-    said: list[str] = []
+    printed: list[str] = []
     with open_bag(path, path / "work") as bag:
-        return [camera.topic for camera in choose_cameras(bag, topics, said.append)], said
+        return [camera.topic for camera in choose_cameras(bag, topics, printed.append)], printed
 
 
-def test_depth_and_video_are_no_cameras(tmp_path: Path) -> None:
+def test_depth_and_video_are_not_cameras(tmp_path: Path) -> None:
     colour = camera("bgr8", np.zeros((8, 8, 3), np.uint8), "/d435/color/image_raw")
     infra = camera("mono16", name="/d435/infra")
     packed = Recorded(PACKED, COMPRESSED, START_NS, drives.compressed(GREY, START_NS, "png"))
@@ -73,11 +73,11 @@ def test_depth_and_video_are_no_cameras(tmp_path: Path) -> None:
         colour,
         infra,
     )
-    cameras, said = select(bag)
+    cameras, printed = select(bag)
     assert cameras == ["/d435/color/image_raw", "/d435/infra"]
-    assert len(said) == 3
+    assert len(printed) == 3
     assert all(
-        any(sentence.startswith(f"{topic} holds depth") for sentence in said) for topic in (DEPTH, FLOAT)
+        any(sentence.startswith(f"{topic} holds depth") for sentence in printed) for topic in (DEPTH, FLOAT)
     )
     for topic in (DEPTH, FLOAT, PACKED):
         with pytest.raises(BagError, match=f"{topic} holds depth"):
@@ -97,18 +97,18 @@ def test_depth_is_found_in_a_bag_whose_counts_are_zero(tmp_path: Path) -> None:
     assert select(bag)[0] == ["/front/image_raw"]
 
 
-def test_the_truth_of_our_street_camera_is_no_camera(tmp_path: Path) -> None:
+def test_ground_truth_of_the_synthetic_camera_is_not_a_camera(tmp_path: Path) -> None:
     """Class ids, in what `canet demo --bag` records; as a second camera it moved the results of the first one, too."""
-    image, truth = "/street/image_raw", "/street/truth"
+    image, labels = "/street/image_raw", "/street/truth"
     bag = bag_of(
         tmp_path / "bag",
         camera("bgr8", np.zeros((8, 8, 3), np.uint8), image),
-        camera("mono8", GREY.astype(np.uint8), truth),
+        camera("mono8", GREY.astype(np.uint8), labels),
     )
-    cameras, said = select(bag)
+    cameras, printed = select(bag)
     assert cameras == [image]
-    assert any(sentence.startswith(f"{truth} holds the ground truth") for sentence in said)
-    assert select(bag, truth)[0] == [truth]
+    assert any(sentence.startswith(f"{labels} holds the ground truth") for sentence in printed)
+    assert select(bag, labels)[0] == [labels]
 
 
 def test_images_without_stamps_or_with_the_same_are_all_written(segment: Segment, tmp_path: Path) -> None:
@@ -214,9 +214,9 @@ def test_a_stream_with_another_qos_in_the_next_split_is_the_same_camera(
 def test_compressed_depth_and_video_are_told_by_their_format(text: str, tmp_path: Path) -> None:
     packed = Recorded("/odd", COMPRESSED, START_NS, drives.compressed(GREY, START_NS, "png", text))
     colour = camera("bgr8", np.zeros((8, 8, 3), np.uint8), "/front/image_raw")
-    cameras, said = select(bag_of(tmp_path / "bag", packed, colour))
+    cameras, printed = select(bag_of(tmp_path / "bag", packed, colour))
     assert cameras == ["/front/image_raw"]
-    assert "/odd holds" in said[0]
+    assert "/odd holds" in printed[0]
 
 
 def other_transport(
@@ -254,9 +254,9 @@ def test_transports_without_images_are_named_once_and_carried_over(
     for command in ("report", "pick"):
         arguments = ["--out", str(tmp_path / command), "--model", str(random_model), *EXACT]
         assert main([command, str(bag), *arguments]) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if topic in line]
-    assert len(said) == 3, "one line of each command"
-    assert all("it is copied unchanged" in line for line in said)
+    printed = [line for line in capsys.readouterr().err.splitlines() if topic in line]
+    assert len(printed) == 3, "one line of each command"
+    assert all("it is copied unchanged" in line for line in printed)
 
 
 def test_one_damaged_message_makes_no_other_transport(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def forms(raw: Sequence[int], compressed: Sequence[int]) -> list[Recorded]:
         (range(15), range(10, 20), (12, 20), "compressed"),
     ],
 )
-def test_of_a_camera_in_two_forms_the_fuller_is_taken(
+def test_the_form_with_more_images_is_used(
     storage: str, metadata: str, raw: Sequence[int], compressed: Sequence[int], window: tuple[int, int],
     taken: str, tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -307,15 +307,15 @@ def test_of_a_camera_in_two_forms_the_fuller_is_taken(
     elif metadata == "without counts":
         file.write_text(re.sub(r"message_count: \d+", "message_count: 0", file.read_text()))
     start, end = (START_NS + index * PERIOD_NS for index in window)
-    said: list[str] = []
+    printed: list[str] = []
     with open_bag(bag, bag / "work") as opened:
         limits = (None, None) if window == (0, 20) else (start, end)
-        (camera,) = choose_cameras(opened, (), said.append, limits)
+        (camera,) = choose_cameras(opened, (), printed.append, limits)
         lost = opened.all_losses().count, opened.out_of_order()
     names = {"raw": "/front/image_raw", "compressed": "/front/image_raw/compressed"}
     counts = [sum(index in range(*window) for index in indexes) for indexes in (raw, compressed)]
     assert camera.topic == names[taken]
-    assert said == [
+    assert printed == [
         f"/front/image_raw was recorded raw ({counts[0]} images) and compressed ({counts[1]}); "
         f"using {names[taken]}"
     ]
@@ -343,7 +343,7 @@ TF, STRING = "tf2_msgs/msg/TFMessage", "std_msgs/msg/String"
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 @pytest.mark.parametrize("indexed", [True, False])
-def test_a_cut_begins_with_what_latched_topics_last_said(
+def test_a_cut_begins_with_the_last_latched_messages(
     storage: str, indexed: bool, segment: Segment, tmp_path: Path
 ) -> None:
     image = camera("bgr8", np.zeros((120, 160, 3), np.uint8), "/front/image_raw")
@@ -380,7 +380,7 @@ def test_a_cut_begins_with_what_latched_topics_last_said(
     ]
 
 
-def test_looking_for_latched_messages_leaves_the_other_chunks_unread(
+def test_finding_latched_messages_reads_only_their_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latch = Topic("/tf_static", TF, drives.qos("RELIABLE", "TRANSIENT_LOCAL"))
@@ -400,7 +400,7 @@ def test_looking_for_latched_messages_leaves_the_other_chunks_unread(
         assert 0 < len(read) < len(opened.files[0].blocks) / 2
 
 
-def test_an_mcap_of_ros_1_is_said_to_be_one(
+def test_an_mcap_of_ros_1_is_refused(
     segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "one.mcap"
@@ -412,5 +412,5 @@ def test_an_mcap_of_ros_1_is_said_to_be_one(
         writer.add_message(channel, START_NS, bytes(60), START_NS)
         writer.finish()
     assert segment(path, tmp_path / "out") == 1
-    said = capsys.readouterr().err
-    assert "/front/image_raw holds ROS 1 images: convert the bag to ROS 2 first" in said
+    printed = capsys.readouterr().err
+    assert "/front/image_raw holds ROS 1 images: convert the bag to ROS 2 first" in printed

@@ -124,10 +124,10 @@ def test_an_interrupted_run_is_completed_by_the_next(
 ) -> None:
     written: list[Path] = []
 
-    def write_two(path: Path, picture: np.ndarray) -> None:
+    def write_two(path: Path, image: np.ndarray) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
-        write_image(path, picture)
+        write_image(path, image)
         written.append(path)
 
     with monkeypatch.context() as patch:

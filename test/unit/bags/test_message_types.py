@@ -47,7 +47,12 @@ def test_strings_are_those_that_rclpy_takes(kind: str) -> None:
         assert again == expected
 
 
-@pytest.mark.parametrize("data", [b"", bytes(8), compressed_image(b"camera\0", b"jpeg\0")[:-2]])
+BEYOND_ITS_END = b"\0\1\0\0" + bytes(8) + struct.pack("<I", 5000) + b"camera\0\0"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", bytes(8), compressed_image(b"camera\0", b"jpeg\0")[:-2], BEYOND_ITS_END]
+)
 def test_bytes_that_are_no_such_message(data: bytes) -> None:
     with pytest.raises(MessageError, match=f"{len(data)} bytes are not a {COMPRESSED_IMAGE}"):
         from_cdr(data, COMPRESSED_IMAGE)
