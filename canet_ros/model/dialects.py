@@ -32,9 +32,9 @@ _WIDE_OPERATORS = operators(
     # fp32 scales: TensorRT multiplies in int8 through the casts, and converts scales of fp16 back with a warning.
     "DequantizeLinear DynamicQuantizeLinear QuantizeLinear"
 )
-# Normalisation of pixels and the way from logits to classes, by the names that our ends give their nodes.
+# Normalisation of pixels and the way from logits to classes, by the scopes of their nodes.
 _WIDE_SCOPES = ("/pixels/", "/classes/")
-# Inputs that are fp32 whatever the others are.
+# Inputs that are always fp32.
 _ALWAYS_FP32 = {"Resize": (1, 2), "Upsample": (1,), "BatchNormalization": (1, 2, 3, 4)}
 _ARITHMETIC = operators("Add Sub Mul Max Min Clip PRelu Greater Less")
 # Operators that hand on what they read.

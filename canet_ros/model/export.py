@@ -33,7 +33,7 @@ def exported_graph(folder: Path, resolution: Resolution, precision: str = "fp32"
     """The model's graph as ONNX in the cache, in fp32, from which the dialects of all engines are made.
 
     Weights are rounded to what ``precision`` (fp32, fp16 or bf16) holds exactly, so that rounding shifts no layer's
-    mean output. A network that came as ONNX is put between our ends; its weights stay as they came.
+    mean output. An imported network gets pre- and post-processing; its weights stay as they are.
 
     Raises:
         ModelError: the model is broken.

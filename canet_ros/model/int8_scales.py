@@ -2,8 +2,8 @@
 """Scales for int8 in the model's folder: small, made once per release, for any resolution.
 
 ``int8.safetensors`` holds the scales of weights and activations and the corrected biases that calibration found, each
-under the name of the node of the exported graph that uses it. Nodes are named after the network's modules, whatever the
-resolution, so the quantised graph is made at the user's from weights and scales: no images, no NNCF.
+under the name of the node of the exported graph that uses it. Nodes are named after the network's modules, at any
+resolution, so the quantised graph is made from weights and scales, without images or NNCF.
 """
 
 from __future__ import annotations
