@@ -159,18 +159,21 @@ def ended_by_itself(file: str, *arguments: str, environment: dict[str, str] | No
         process.close()
 
 
-@pytest.mark.parametrize("file", ["canet.launch.py", "demo.launch.py", "four_cameras.launch.xml"])
 @pytest.mark.parametrize(
-    ("argument", "complaint"),
+    ("file", "argument", "complaint"),
     [
-        ("backbone:=resnet19", "resnet19"),
-        ("max_rate:=fast", "max_rate: expected a number"),
-        ("image_topics:=/camera/image_raw", "image_topics: expected a list"),
-        ("params_file:=/nowhere/my.yaml", "params_file: /nowhere/my.yaml is not a file"),
-        ("rviz_config:=/nowhere/my.rviz", "rviz_config: /nowhere/my.rviz is not a file"),
-        ("resolution:=abc", "resolution 'abc': expected WIDTHxHEIGHT"),
-        ("engine:=torch precision:=int8", "precision int8: engine torch does not support it"),
-        ("record:=true record_path:=/nowhere/drive", "cannot record: "),
+        ("canet.launch.py", "backbone:=resnet19", "resnet19"),
+        ("canet.launch.py", "max_rate:=fast", "max_rate: expected a number"),
+        ("canet.launch.py", "image_topics:=/camera/image_raw", "image_topics: expected a list"),
+        ("demo.launch.py", "params_file:=/nowhere/my.yaml", "params_file: /nowhere/my.yaml is not a file"),
+        ("canet.launch.py", "rviz_config:=/nowhere/my.rviz", "rviz_config: /nowhere/my.rviz is not a file"),
+        ("four_cameras.launch.xml", "resolution:=abc", "resolution 'abc': expected WIDTHxHEIGHT"),
+        (
+            "demo.launch.py",
+            "engine:=torch precision:=int8",
+            "precision int8: engine torch does not support it",
+        ),
+        ("canet.launch.py", "record:=true record_path:=/nowhere/drive", "cannot record: "),
     ],
 )
 def test_wrong_arguments_end_the_launch_with_a_reason(file: str, argument: str, complaint: str) -> None:
@@ -378,7 +381,7 @@ def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
     tmp_path: Path,
 ) -> None:
     file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')
-    process = Process([ROS2, "launch", str(file), "resolutions:=y", "respawn:=false"])
+    process = Process([ROS2, "launch", str(file), "resolutions:=y", "use_respawn:=false"])
     try:
         os.kill(node_of(process), signal.SIGKILL)
         process.wait_for_output("the segmentation node ended with status -9")
