@@ -28,6 +28,8 @@ COMPLETE = {
     "import": ["absent.pth", "--out", "out"],
     "segment-bag": ["absent", "out"],
     "record": ["out"],
+    "extract": ["absent", "--masks", "out"],
+    "labels": ["check", "absent"],
     "report": ["absent", "--out", "out.html"],
     "extract": ["absent", "--masks", "out"],
     "labels": ["check", "absent"],
