@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO tells nobody that it is used, and signals are survived after engines have come and gone.
+"""OpenVINO and ONNX Runtime tell nobody that they are used, and signals are survived after engines have come and gone.
 
 OpenVINO's CPU plugin gives the thread that loads it a signal stack of its own, and takes it away when its last user
 goes: with a Core for each engine the next signal found no memory, and the process died of SIGSEGV.
@@ -47,3 +47,12 @@ def test_openvino_tells_nobody_that_it_is_used(random_model: Path, tmp_path: Pat
     command = [sys.executable, "-c", code, str(random_model), "cpu", "openvino", "fp32"]
     subprocess.run(command, env=environment, check=True)
     assert not (tmp_path / "intel").exists()  # where it keeps the number that it sends
+
+
+def test_onnx_runtime_tells_nobody_that_it_is_used(random_model: Path, tmp_path: Path) -> None:
+    code = "from canet_ros import Segmenter; Segmenter.load(*__import__('sys').argv[1:])"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-c", code, str(random_model), "cpu", "onnxruntime", "fp32"]
+    subprocess.run(command, env=environment, check=True)
+    assert not (tmp_path / ".ses").exists()  # the session that it would tell of
