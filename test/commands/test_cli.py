@@ -31,8 +31,6 @@ COMPLETE = {
     "extract": ["absent", "--masks", "out"],
     "labels": ["check", "absent"],
     "report": ["absent", "--out", "out.html"],
-    "extract": ["absent", "--masks", "out"],
-    "labels": ["check", "absent"],
     "pick": ["absent", "--count", "1", "--out", "out"],
 }
 FAILURES = [

@@ -74,7 +74,7 @@ def survivors(launch: Process) -> list[str]:
 
 
 def small(model: Path) -> list[str]:
-    return [f"model:={model}", "engine:=torch", "device:=cpu", "precision:=fp32"]
+    return [f"model:={model}", "engine:=onnxruntime", "device:=cpu", "precision:=fp32"]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (SHARE / "launch").iterdir()))
@@ -221,11 +221,8 @@ def test_rviz_starts_under_both_names_of_its_argument(
 @pytest.mark.parametrize(
     "text",
     [
-        b"/**: {ros__parameters: [1",
         b"max_rate: 5.0",
-        b"/**: {ros__parameters: 3}",
         b"/**: {ros__parameters: {model: mod\xe8le}}",
-        bytes(2**20),
     ],
 )
 def test_broken_parameter_files_end_the_launch(text: bytes, tmp_path: Path) -> None:
@@ -268,7 +265,7 @@ def test_a_missing_executable_leaves_nothing_behind(missing: str, tmp_path: Path
     assert missing in ended_by_itself("demo.launch.py", environment={"AMENT_PREFIX_PATH": prefixes})
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_a_launch_that_is_killed(number: signal.Signals, random_model: Path) -> None:
     process = Process([ROS2, "launch", "canet_ros", "demo.launch.py", *small(random_model)])
     try:
@@ -279,12 +276,6 @@ def test_nothing_outlives_a_launch_that_is_killed(number: signal.Signals, random
         wait_until(lambda: not survivors(process), "the end of all its processes", 10)
     finally:
         process.close()
-
-
-def test_without_rviz_the_demo_continues_with_a_warning(graph: Graph, random_model: Path) -> None:
-    with launched("demo.launch.py", *small(random_model)) as process:
-        graph.wait_for_state("active")
-        assert process.output().count("rviz2 is not installed") == 1
 
 
 def test_a_second_demo_warns_of_two_cameras(random_model: Path) -> None:
@@ -328,9 +319,7 @@ def node_of(process: Process) -> int:
     return int(wait_until(lambda: re.findall(started, process.output()), "the node's start", 30)[-1])
 
 
-@pytest.mark.parametrize(
-    "file", ["canet.launch.py", "demo.launch.py", "four_cameras.launch.xml", "nav2_example.launch.py"]
-)
+@pytest.mark.parametrize("file", ["demo.launch.py", "four_cameras.launch.xml", "nav2_example.launch.py"])
 def test_a_node_that_dies_makes_the_launch_fail(file: str, random_model: Path) -> None:
     given = ["rviz:=false", *(["respawn:=false"] if file != "demo.launch.py" else []), *small(random_model)]
     process = Process([ROS2, "launch", "canet_ros", file, *given])
@@ -343,23 +332,14 @@ def test_a_node_that_dies_makes_the_launch_fail(file: str, random_model: Path) -
         process.close()
 
 
-def test_a_node_that_dies_is_restarted(random_model: Path) -> None:
+def test_a_node_that_dies_is_restarted_and_one_that_is_terminated_ends_the_launch(random_model: Path) -> None:
     process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", "max_rate:=5", *small(random_model)])
     try:
         first = node_of(process)
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: node_of(process) != first, "another node")
-        process.signal(signal.SIGINT)
-        assert process.wait(30) == 0
-    finally:
-        process.close()
-
-
-def test_a_node_that_is_terminated_is_not_a_failure(random_model: Path) -> None:
-    process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *small(random_model)])
-    try:
-        process.wait_for_output("results under")
-        os.kill(node_of(process), signal.SIGTERM)
+        second = wait_until(lambda: node_of(process) != first and node_of(process), "another node")
+        wait_until(lambda: "results under" in process.output().rpartition("process started")[2], "its start")
+        os.kill(second, signal.SIGTERM)
         assert process.wait(30) == 0
     finally:
         process.close()
@@ -411,11 +391,14 @@ def test_arguments_of_the_demo_and_of_other_launch_files_are_known(tmp_path: Pat
         assert "has no effect" not in process.output()
 
 
-def test_demo_shows_the_street_without_rviz(graph: Graph, random_model: Path) -> None:
+def test_the_demo_shows_the_street_and_warns_that_rviz_is_not_installed(
+    graph: Graph, random_model: Path
+) -> None:
     from sensor_msgs.msg import Image
 
-    with launched("demo.launch.py", "rviz:=false", *small(random_model)):
+    with launched("demo.launch.py", *small(random_model)) as process:
         graph.wait_for_state("active")
+        assert process.output().count("rviz2 is not installed") == 1
         masks = graph.listen(Image, "/camera/segmentation/mask")
         assert masks.wait_for(3, 30)[0].encoding == "mono8"
         graph.clear()
