@@ -94,8 +94,9 @@ def test_canet_takes_its_commands(
     for words in commands(document, "canet"):
         if words[1] == "COMMAND":
             continue
+        action = words[2:3] if words[1] == "labels" else []  # a command of commands
         with pytest.raises(SystemExit):
-            main([words[1], "--help"])
+            main([words[1], *action, "--help"])
         known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
         assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, words
 
