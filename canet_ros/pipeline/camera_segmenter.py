@@ -20,6 +20,8 @@ from canet_ros.pipeline.camera_shape import camera_resolution
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.segmenter import Segmenter
 
+_MOST_ENGINES = 8  # a folder of photographs may have any number of shapes
+
 
 class CameraShapedSegmenter(Segmenter):
     """A segmenter whose resolution and engine follow from the shape of the first image that it gets.
@@ -32,7 +34,7 @@ class CameraShapedSegmenter(Segmenter):
 
     Attributes:
         on_new_engine: called with a segmenter of each new engine before its first use; raises EngineError to reject
-            it. The engine of a rejected shape is not made again.
+            it. The engine of a rejected shape is not made again. The engines of the last eight shapes are kept.
     """
 
     def __init__(
@@ -71,10 +73,13 @@ class CameraShapedSegmenter(Segmenter):
             raise ValueError("with resolution 'camera' the images of a batch must have one shape")
         for resolution in shapes:
             with self._building:
-                if resolution not in self._segmenters:
+                segmenter = self._segmenters.pop(resolution, None)
+                if segmenter is None:
                     with activity.doing("loading the engine for the shape of the camera's images"):
-                        self._segmenters[resolution] = self._verified(resolution)
-            segmenter = self._segmenters[resolution]
+                        segmenter = self._verified(resolution)
+                self._segmenters[resolution] = segmenter  # the latest is the last
+                while len(self._segmenters) > _MOST_ENGINES:
+                    del self._segmenters[next(iter(self._segmenters))]
             if isinstance(segmenter, EngineError):
                 raise segmenter
             self.engine, self.resolution, self._chosen = segmenter.engine, resolution, True
