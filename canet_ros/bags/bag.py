@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import zstandard
 
@@ -111,42 +111,6 @@ def unzstd(data: bytes, size: int, exactly: bool = False) -> bytes:
     if exactly:
         return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
     return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read(size)
-
-
-class StorageFile(Protocol):
-    """One file of a bag, opened.
-
-    Attributes:
-        connections: those known without reading everything.
-        counts: messages of each topic; empty if the file is too damaged to count them.
-        start_ns, end_ns: first and last time; None without messages.
-        in_time_order: whether messages are yielded by log time, else in file order.
-        out_of_order: messages read so far, of all streams, that follow one of a later time in the file.
-    """
-
-    connections: list[Connection]
-    counts: dict[Connection, int]
-    out_of_order: int
-    losses: Losses
-
-    @property
-    def start_ns(self) -> int | None: ...
-
-    @property
-    def end_ns(self) -> int | None: ...
-
-    @property
-    def in_time_order(self) -> bool: ...
-
-    def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
-        """Messages with ``start_ns`` <= log time < ``end_ns`` of these streams; None: of all."""
-        ...
-
-    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        """A stream's messages before ``before_ns``, newest first; reads only the parts of the file with them."""
-        ...
-
-    def close(self) -> None: ...
 
 
 def type_name(name: str) -> str:

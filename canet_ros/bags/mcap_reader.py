@@ -23,6 +23,12 @@ _MAX_OVERLAP_BYTES = 256 << 20
 class McapFile:
     """One mcap file.
 
+    Attributes:
+        connections: its topics.
+        counts: messages of each topic.
+        start_ns, end_ns: first and last time; None without messages.
+        out_of_order: messages read so far, of all streams, that follow one of a later time in the file.
+
     Raises:
         BagError: it cannot be opened, or is not an mcap file.
     """
@@ -37,7 +43,7 @@ class McapFile:
         self.out_of_order = 0
         self.start_ns = min((block.start_ns for block in self.blocks), default=None)
         self.end_ns = max((block.end_ns for block in self.blocks), default=None)
-        self.in_time_order = _largest_overlap_bytes(self.blocks) <= _MAX_OVERLAP_BYTES
+        self._in_time_order = _largest_overlap_bytes(self.blocks) <= _MAX_OVERLAP_BYTES
         self.counts = dict.fromkeys(self.connections, 0)
         for block in self.blocks:
             for channel, count in block.counts.items():
@@ -48,14 +54,16 @@ class McapFile:
         self._contents.file.close()
 
     def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
+        """Messages with ``start_ns`` <= log time < ``end_ns`` of these streams by log time; None: of all."""
         blocks = [b for b in self._blocks_of(streams) if b.start_ns < end_ns and b.end_ns >= start_ns]
-        if not self.in_time_order:
+        if not self._in_time_order:
             self.losses.add(f"{self._name}: too many messages are out of order; reading in file order")
         for message in self._ordered(blocks, start_ns, end_ns, whole=streams is None):
             if streams is None or message.connection.stream in streams:
                 yield message
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
+        """A stream's messages before ``before_ns``, newest first; reads only the parts of the file with them."""
         blocks = [block for block in self._blocks_of({stream}) if block.start_ns < before_ns]
         blocks.sort(key=lambda block: block.end_ns)
         found: list[Message] = []
@@ -90,7 +98,7 @@ class McapFile:
         """By log time if bounded memory permits, else in file order. Counts ``out_of_order`` if ``whole``."""
         waiting: list[tuple[int, int, int, Message]] = []
         last = (-1, -1)
-        if not self.in_time_order:
+        if not self._in_time_order:
             for block in sorted(blocks, key=lambda block: block.offset):
                 yield from self._messages_in(block, start_ns, end_ns)
             return

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_END = object()
-_CHECK_S = 0.1
+_END: Any = object()
 
 
 def prefetch(elements: Iterable[T], limit: int, name: str) -> Generator[T, None, None]:
@@ -19,43 +18,14 @@ def prefetch(elements: Iterable[T], limit: int, name: str) -> Generator[T, None,
 
     An exception of the thread is raised after the elements that precede it. Closing the iterator ends the thread.
     """
-    ready: queue.Queue[Any] = queue.Queue(limit)
-    stopping = threading.Event()
-
-    def put(element: Any) -> bool:
-        while not stopping.is_set():
-            try:
-                ready.put(element, timeout=_CHECK_S)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        iterator = iter(elements)
-        try:
-            for element in iterator:
-                if not put((element, None)):
-                    break
-            else:
-                put((_END, None))
-        except BaseException as error:  # re-raised in the consumer
-            put((_END, error))
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
+    iterator = iter(elements)
+    pool = ThreadPoolExecutor(1, name)
+    ready = deque(pool.submit(next, iterator, _END) for _ in range(limit))
     try:
-        while True:
-            element, error = ready.get()
-            if error is not None:
-                raise error
-            if element is _END:
-                return
+        while (element := ready.popleft().result()) is not _END:
+            ready.append(pool.submit(next, iterator, _END))
             yield element
     finally:
-        stopping.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
+        if isinstance(iterator, Generator):
+            iterator.close()

@@ -20,7 +20,6 @@ from canet_ros.bags.bag import (
     Connection,
     Losses,
     Message,
-    StorageFile,
     Stream,
     Streams,
 )
@@ -29,6 +28,7 @@ from canet_ros.bags.message_types import with_definition
 from canet_ros.bags.metadata import METADATA_FILE, file_paths, read_metadata, topics_of
 from canet_ros.bags.sqlite_reader import SqliteFile
 
+StorageFile = McapFile | SqliteFile
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _KNOWN_VERSION = 9
 _TIME_LIMIT_NS = 2**64
@@ -121,7 +121,7 @@ class Bag:
                 break
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        """A stream's messages before ``before_ns`` over all files, see ``StorageFile.newest_first``."""
+        """A stream's messages before ``before_ns`` over all files, see ``McapFile.newest_first``."""
         by_file = (file.newest_first(stream, before_ns) for file in self.files)
         return heapq.merge(*by_file, key=lambda message: message.log_ns, reverse=True)
 

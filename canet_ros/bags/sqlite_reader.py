@@ -36,7 +36,7 @@ _WITH_TIME = "typeof(timestamp) = 'integer' AND timestamp >= 0"
 
 
 class SqliteFile:
-    """One db3 file, opened read-only.
+    """One db3 file, opened read-only; attributes and methods as of ``McapFile``.
 
     Args:
         work: folder for copies. A file whose recorder was killed is copied there with its journal, because SQLite
@@ -46,11 +46,9 @@ class SqliteFile:
         BagError: it cannot be opened, or is not an SQLite database of rosbag2.
     """
 
-    in_time_order = True
-
     def __init__(self, path: Path, work: Path) -> None:
         self.connections: list[Connection] = []
-        self.counts: dict[Connection, int] = {}
+        self.counts: dict[Connection, int] = {}  # empty if the file is too damaged to count them
         self.losses = Losses()
         self.start_ns: int | None = None
         self.end_ns: int | None = None
