@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from canet_ros.commands import add_force_argument, number
+from canet_ros.commands import add_force_argument, local_path, number
 from canet_ros.commands.pipeline_arguments import add_parameter_arguments
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
 from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--input",
-        type=Path,
+        type=local_path,
         help="image, folder of images, video or rosbag2 in place of the synthetic street",
     )
     parser.add_argument(

@@ -149,10 +149,10 @@ def test_each_input_has_its_own_camera_transform(
     assert (tmp_path / "out3" / "a_mask.png").exists()
 
 
-@pytest.mark.parametrize("command", ["segment", "report", "pick", "extract"])
+@pytest.mark.parametrize("command", ["segment", "report", "pick", "extract", "demo --input"])
 def test_addresses_are_refused_with_what_to_use(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main([command, "rtsp://camera/stream", "--out", "out"])
+        main([*command.split(), "rtsp://camera/stream", "--out", "out"])
     (line,) = capsys.readouterr().err.splitlines()
     assert "rtsp://camera/stream is an address" in line
     assert "canet.launch.py" in line
