@@ -36,10 +36,6 @@ class Address:
     def suffix(self) -> str:
         return PurePosixPath(self.name).suffix
 
-    @property
-    def parent(self) -> Address:
-        return Address(self.url.rstrip("/").rpartition("/")[0])
-
     def __truediv__(self, name: str) -> Address:
         return Address(f"{self.url.rstrip('/')}/{name}")
 
