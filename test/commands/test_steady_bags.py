@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet segment-bag --steady``: the node's masks, pixel for pixel, also when a run is ended and goes on."""
+"""``canet segment-bag --steady``: filtered masks, also of a resumed run; test_pipeline_options.py has the node's."""
 
 from __future__ import annotations
 
@@ -110,30 +110,3 @@ def test_a_resumed_run_writes_the_same_bytes(
     )
     assert one == other
     assert len(one) >= files + 2
-
-
-@pytest.mark.ros
-def test_masks_equal_those_of_the_node(random_model: Path, segment: Segment, tmp_path: Path) -> None:
-    pytest.importorskip("rclpy")
-    from builtin_interfaces.msg import Time
-    from ros_graph import Graph, Image, image_message, pixels_of, segmentation_node
-    from std_msgs.msg import Header
-
-    frames = stamped(noisy_drive(12))
-    graph = Graph()
-    by_node = []
-    try:
-        camera, listener = graph.camera(), graph.listen(Image, f"/camera/{MASK}")
-        with segmentation_node(random_model, steady=True, max_age=0.0):
-            graph.wait_for_state("active")
-            graph.connect(camera, listener)
-            for stamp_ns, frame in frames:
-                stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-                camera.publish(image_message(frame, "bgr8", Header(stamp=stamp, frame_id="camera")))
-                by_node.append(pixels_of(listener.wait_for_stamp(stamp)))
-    finally:
-        graph.close()
-    recorded = [Recorded(FRONT, IMAGE, stamp, drives.image(frame, stamp)) for stamp, frame in frames]
-    source = write_bag(tmp_path / "in", recorded)
-    assert segment(source, tmp_path / "out", "--outputs", "mask", "--steady") == 0
-    assert np.array_equal(masks(tmp_path / "out", "/front"), by_node)
