@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import heapq
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ _KNOWN_VERSION = 9
 _TIME_LIMIT_NS = 2**64
 
 
-@dataclass
 class Bag:
     """An opened bag. Use as a context manager.
+
+    Args:
+        contents: of metadata.yaml; empty if it is missing or broken.
 
     Attributes:
         connections: topics with their types, including those without messages.
@@ -49,19 +52,38 @@ class Bag:
         metadata: metadata records of other programs in mcap files.
     """
 
-    path: Path
-    files: list[StorageFile]
-    connections: list[Connection]
-    counts: dict[str, int]
-    start_ns: int
-    end_ns: int
-    custom: dict[str, str]
-    topics: dict[tuple[str, str], tuple[str, str]]
-    distribution: str
-    announced: int | None
-    losses: Losses = field(default_factory=Losses)
-    notes: list[str] = field(default_factory=list)
-    metadata: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    def __init__(
+        self, path: Path, files: list[StorageFile], contents: dict[str, Any], losses: Losses
+    ) -> None:
+        self.path, self.files, self.losses = path, files, losses
+        self.connections = list(
+            dict.fromkeys(connection for file in files for connection in file.connections)
+        )
+        self.counts: Counter[str] = Counter()
+        if all(file.counts or not file.connections for file in files):
+            for file in files:
+                for connection, count in file.counts.items():
+                    self.counts[connection.topic] += count
+        self.start_ns = min((file.start_ns for file in files if file.start_ns is not None), default=0)
+        self.end_ns = max((file.end_ns for file in files if file.end_ns is not None), default=0)
+        records = [record for file in files if isinstance(file, McapFile) for record in file.metadata]
+        self.metadata = [record for record in records if record[0] not in ("rosbag2", "canet_ros")]
+        self.custom = {
+            key: value for name, entries in records if name == "canet_ros" for key, value in entries.items()
+        }
+        self.custom |= {str(key): str(value) for key, value in (contents.get("custom_data") or {}).items()}
+        self.topics = topics_of(contents)
+        self.distribution = str(contents.get("ros_distro") or "")
+        self.notes: list[str] = []
+        version = contents.get("version")
+        if isinstance(version, int) and version > _KNOWN_VERSION:
+            self.notes.append(
+                f"{METADATA_FILE} has version {version}; the newest supported one is {_KNOWN_VERSION}"
+            )
+        announced = contents.get("message_count")
+        # That beside a single file may count other files, too.
+        is_whole = path.is_dir() or len(contents.get("relative_file_paths") or ()) == 1
+        self._announced = announced if isinstance(announced, int) and is_whole else 0
 
     def __enter__(self) -> Bag:
         return self
@@ -108,9 +130,9 @@ class Bag:
             else:
                 heapq.heappop(begun)
         if (start_ns, end_ns, streams) == (None, None, None):
-            missing = (self.announced or 0) - read - self.all_losses().count
+            missing = self._announced - read - self.all_losses().count
             if missing > 0:
-                sentence = f"{METADATA_FILE} counts {self.announced} messages, but {read} could be read"
+                sentence = f"{METADATA_FILE} counts {self._announced} messages, but {read} could be read"
                 self.losses.add(sentence, METADATA_FILE, missing)
 
     def first_messages(self, wanted: Collection[Connection]) -> Iterator[tuple[str, bytes]]:
@@ -159,10 +181,6 @@ def open_bag(path: Path, work: Path) -> Bag:
         path = path.parent
     losses = Losses()
     metadata = read_metadata(path, losses)
-    notes = []
-    version = metadata.get("version")
-    if isinstance(version, int) and version > _KNOWN_VERSION:
-        notes.append(f"{METADATA_FILE} has version {version}; the newest supported one is {_KNOWN_VERSION}")
     names = file_paths(path, metadata, losses)
     files: list[StorageFile] = []
     problems = []
@@ -181,46 +199,7 @@ def open_bag(path: Path, work: Path) -> Bag:
         losses.add(
             f"{path.name}: {METADATA_FILE} is missing beside it, so its completeness cannot be checked"
         )
-    return _bag(path, files, metadata, losses, notes)
-
-
-def _bag(
-    path: Path, files: list[StorageFile], metadata: dict[str, Any], losses: Losses, notes: list[str]
-) -> Bag:
-    distribution = str(metadata.get("ros_distro") or "")
-    connections: list[Connection] = []
-    counts: dict[str, int] = {}
-    for file in files:
-        connections += [connection for connection in file.connections if connection not in connections]
-        for connection, count in file.counts.items():
-            counts[connection.topic] = counts.get(connection.topic, 0) + count
-    if any(file.connections and not file.counts for file in files):
-        counts = {}
-    starts = [file.start_ns for file in files if file.start_ns is not None]
-    ends = [file.end_ns for file in files if file.end_ns is not None]
-    custom = {str(key): str(value) for key, value in (metadata.get("custom_data") or {}).items()}
-    records = [record for file in files if isinstance(file, McapFile) for record in file.metadata]
-    for name, entries in records:
-        if name == "canet_ros":
-            custom = {**entries, **custom}
-    announced = metadata.get("message_count")
-    if not path.is_dir() and len(metadata.get("relative_file_paths") or ()) != 1:
-        announced = None  # of other files, too
-    return Bag(
-        path,
-        files,
-        connections,
-        counts,
-        min(starts, default=0),
-        max(ends, default=0),
-        custom,
-        topics_of(metadata),
-        distribution,
-        announced if isinstance(announced, int) else None,
-        losses,
-        notes,
-        [record for record in records if record[0] not in ("rosbag2", "canet_ros")],
-    )
+    return Bag(path, files, metadata, losses)
 
 
 def completed(connection: Connection, bag: Bag) -> Connection:
