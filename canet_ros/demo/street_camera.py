@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from std_msgs.msg import Header
 from canet_ros.bags.prefetch import prefetch
 from canet_ros.demo.frame_sources import input_images
 from canet_ros.launching.ending import ending_signals
+from canet_ros.launching.parameter_spec import ParameterSpec
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.ros.initialization import init_ros, node_problem
 from canet_ros.ros.rclpy_compat import RCLError
@@ -47,32 +47,16 @@ LINGER_S = 0.2  # best-effort subscribers do not acknowledge
 CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
-@dataclass(frozen=True)
-class CameraSettings:
-    """Parameters of the node, read once at start.
-
-    Attributes:
-        seed: of the synthetic drive, 0 or more.
-        width, height: of the synthetic images, pixels.
-        rate: frames per second, Hz.
-        frames: number of frames to publish; 0: until the node is stopped or the input ends.
-        frame_id: of all messages.
-        input: image, folder of images, video or rosbag2 to publish instead of synthetic scenes; empty: none.
-        wait_for_subscribers: number of image subscribers to wait for before the first frame.
-    """
-
-    seed: int = 0
-    width: int = 640
-    height: int = 480
-    rate: float = 10.0
-    frames: int = 0
-    frame_id: str = "street_camera_optical_frame"
-    input: str = ""
-    wait_for_subscribers: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1000:
-            raise ValueError(f"rate must be above 0 and at most 1000 Hz, not {self.rate:g}")
+PARAMETERS = (
+    ParameterSpec("seed", 0, "Seed of the synthetic drive", maximum=2**31),
+    ParameterSpec("width", 640, "Width of the synthetic images, pixels", minimum=64, maximum=1920),
+    ParameterSpec("height", 480, "Height of the synthetic images, pixels", minimum=48, maximum=1080),
+    ParameterSpec("rate", 10.0, "Frames per second, Hz", minimum=0.01, maximum=1000.0),
+    ParameterSpec("frames", 0, "Frames to publish; 0: until stopped or the input ends", maximum=2**31),
+    ParameterSpec("frame_id", "street_camera_optical_frame", "Frame of all messages"),
+    ParameterSpec("input", "", "Image, folder, video or rosbag2 to publish; empty: synthetic scenes"),
+    ParameterSpec("wait_for_subscribers", 0, "Image subscribers before the first frame", maximum=1000),
+)
 
 
 class StreetCamera(Node):  # type: ignore[misc]
@@ -87,7 +71,7 @@ class StreetCamera(Node):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("street_camera")
-        self._settings = self._read_parameters()
+        self._settings = SimpleNamespace(**{spec.name: self._checked(spec) for spec in PARAMETERS})
         self.finished = False
         self._calibration: NDArray[np.float64] | None = None
         self._frames = prefetch(self._source(), PREFETCHED_FRAMES, "prefetch")
@@ -108,21 +92,10 @@ class StreetCamera(Node):  # type: ignore[misc]
         """Stop the prefetch thread."""
         self._frames.close()
 
-    def _read_parameters(self) -> CameraSettings:
-        values: dict[str, Any] = {}
-        for field in dataclasses.fields(CameraSettings):
-            # Checked below, because rclpy's static typing rejects 10 for 10.0.
-            descriptor = ParameterDescriptor(read_only=True, dynamic_typing=True)
-            value = self.declare_parameter(field.name, field.default, descriptor).value
-            expected = type(field.default)
-            if isinstance(value, bool) is not (expected is bool) or not isinstance(
-                value, (int, float) if expected is float else expected
-            ):
-                raise ValueError(
-                    f"parameter {field.name}: expected a value like {field.default!r}, got {value!r}"
-                )
-            values[field.name] = value
-        return CameraSettings(**values)
+    def _checked(self, spec: ParameterSpec) -> Any:
+        # Not checked by rclpy, whose static typing rejects 10 for 10.0.
+        descriptor = ParameterDescriptor(description=spec.description, read_only=True, dynamic_typing=True)
+        return spec.check(self.declare_parameter(spec.name, spec.default, descriptor).value)
 
     def _source(self) -> Iterator[Frame]:
         settings = self._settings

@@ -192,8 +192,8 @@ def test_without_nav2_the_example_starts_only_the_node(random_model: Path, graph
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     [
-        ("rate:=fast", "parameter rate: expected a value like 10.0, got 'fast'"),
-        ("rate:=0", "rate must be above 0"),
+        ("rate:=fast", "rate: expected a number from 0.01 to 1000, got 'fast'"),
+        ("rate:=0", "rate: expected a number from 0.01 to 1000, got 0"),
         ("input:=/nowhere/a.mp4", "/nowhere/a.mp4"),
     ],
 )

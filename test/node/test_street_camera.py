@@ -143,9 +143,9 @@ def test_a_folder_of_images(listen, street_camera, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"rate": 0}, "rate must be above 0"),
-        ({"rate": "fast"}, "parameter rate"),
-        ({"width": 9}, "size"),
+        ({"rate": 0}, "rate: expected a number from 0.01 to 1000, got 0"),
+        ({"rate": "fast"}, "rate: expected a number from"),
+        ({"width": 9}, "width: expected an integer from 64 to 1920"),
         ({"input": "/no/such/drive.mp4"}, "/no/such/drive.mp4"),
     ],
 )
