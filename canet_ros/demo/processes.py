@@ -10,11 +10,9 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from canet_ros.launching.ending import ask_to_end_with_parent
-
-Process = TypeVar("Process", bound="ChildProcess")
 
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
 
@@ -23,7 +21,7 @@ class ProcessError(RuntimeError):
     """A process ended unexpectedly; the message names it and gives the reason."""
 
 
-class ChildProcess:
+class ChildProcess(subprocess.Popen[bytes]):
     """A child process in its own session: Ctrl-C reaches the parent alone, which then stops the child.
 
     Args:
@@ -45,7 +43,7 @@ class ChildProcess:
         self._log_path = log
         # Stays open, so that the output can be read as long as this object lives.
         self._log: IO[bytes] = log.open("w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
+        super().__init__(
             command,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -56,35 +54,17 @@ class ChildProcess:
             preexec_fn=ask_to_end_with_parent,
         )
 
-    def __enter__(self: Process) -> Process:
-        return self
+    status = subprocess.Popen.poll
+    """Exit status, negative for a signal; None while it runs."""
+    signal = subprocess.Popen.send_signal
 
     def __exit__(self, *_: object) -> None:
         stop([self])
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def status(self) -> int | None:
-        """Exit status, negative for a signal; None while it runs."""
-        return self._process.poll()
 
     def output(self) -> str:
         """Everything it has printed so far."""
         # Opened again, because the child shares the position of the open file.
         return Path(f"/proc/self/fd/{self._log.fileno()}").read_bytes().decode("utf-8", errors="replace")
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def wait(self, timeout_s: float | None = None) -> int:
-        """Wait for the process to end; return its exit status.
-
-        Raises:
-            subprocess.TimeoutExpired: it is still running.
-        """
-        return self._process.wait(timeout_s)
 
     def exit_message(self) -> str:
         """How it ended, and the last line of its output."""
