@@ -29,7 +29,6 @@ from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.metrics import scores
 
 PLAIN = "plain PyTorch"
-PLAIN_ONNX = "plain ONNX Runtime"
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ def measure_engines(
 ) -> list[dict[str, Any]]:
     """Measure the cases of each size interleaved, so that other load on the machine affects all of them alike.
 
-    The baseline of a size is each model in plain PyTorch (ONNX models: plain ONNX Runtime), fp32, batch 1, upsampling
-    and argmax at full size; without PyTorch the first case is the baseline.
+    The baseline of a size is each model in plain PyTorch, fp32, batch 1, upsampling and argmax at full size.
+    Without PyTorch and for ONNX models, the first case is the baseline.
 
     Args:
         images: labelled images for agreement and mIoU.
@@ -99,7 +98,7 @@ def measure_engines(
             }
             rows.append(figures)
             save(rows)
-            if images and figures["engine"] not in (PLAIN, PLAIN_ONNX) and batch == 1:
+            if images and figures["engine"] != PLAIN and batch == 1:
                 figures |= _accuracy(one.case, images)
                 save(rows)
     return rows
@@ -108,12 +107,11 @@ def measure_engines(
 def _prepare(cases: Sequence[Case], rows: list[dict[str, Any]]) -> list[_Timed]:
     timed = []
     for model in dict.fromkeys(case.model for case in cases):
-        if load_spec(model).onnx is None and find_spec("torch") is None:
+        if load_spec(model).onnx is not None or find_spec("torch") is None:
             continue
         case = Case(model, PLAIN, "fp32", "cpu", cases[0].resolution, 1)
-        plain = PLAIN if load_spec(model).onnx is None else PLAIN_ONNX
-        figures = {**_description(case), "engine": plain, "precision": "fp32", "device": "cpu"}
-        timed.append(_Timed(case, partial(plain_masks(model, case.resolution), _scenes(case)), figures))
+        figures = {**_description(case), "engine": PLAIN, "precision": "fp32", "device": "cpu"}
+        timed.append(_Timed(case, partial(plain_masks(model), _scenes(case)), figures))
     for case in cases:
         figures = _description(case)
         try:

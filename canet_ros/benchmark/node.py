@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from canet_ros.demo.processes import ChildProcess
 from canet_ros.hints import see_docs
 from canet_ros.launching.transport import transport_environment, unused_domain_id
-from canet_ros.model.model_folder import Resolution
+from canet_ros.model.model_folder import Resolution, load_spec
 from canet_ros.opencv import resize
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.image_conversion import image_message
@@ -47,7 +48,7 @@ def measure_node(
     precision: str,
     frames: int,
 ) -> dict[str, Any]:
-    """Latency by stage, sustained rate, start-up time and memory of the node, and the same of a plain node.
+    """Latency by stage, sustained rate, start-up time and memory of the node, and (with PyTorch) of a plain node.
 
     The engine alone is timed in this process between frames, while the node is idle.
 
@@ -100,6 +101,8 @@ def measure_node(
                 "memory_mb": node.memory_mb(),
                 "memory_per_camera_mb": (node.memory_mb() - figures["memory_mb"]) / (CAMERAS - 1),
             }
+        if load_spec(model).onnx is not None or find_spec("torch") is None:
+            return figures
         with _running(_plain_command(model, size), probe) as node:
             latencies, engines = probe.latencies(1, max(3, frames // 2), engine_ms)
             figures["plain_node"] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Baselines: a model in plain PyTorch or ONNX Runtime, fp32 at full size, and a plain node around it.
+"""Baselines: a model in plain PyTorch, fp32 at full size, and a plain node around it.
 
 ``python -m canet_ros.benchmark.plain MODEL_FOLDER WIDTHxHEIGHT IMAGE_TOPIC MASK_TOPIC`` runs the node.
 """
@@ -14,28 +14,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.model.export import INPUT
-from canet_ros.model.model_folder import (
-    MODEL_FILE,
-    ModelSpec,
-    Resolution,
-    load_network,
-    load_spec,
-    parse_resolution,
-)
+from canet_ros.model.model_folder import load_network, parse_resolution
 from canet_ros.opencv import resize
 
 Masks = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
-def plain_masks(folder: Path, resolution: Resolution) -> Masks:
-    """Function from images (B, H, W, 3) BGR to class ids (B, H, W): eager PyTorch, or ONNX Runtime for ONNX models."""
-    spec = load_spec(folder)
-    if spec.onnx is not None:
-        return _onnx_masks(folder, spec, resolution)
+def plain_masks(folder: Path) -> Masks:
+    """Function from images (B, H, W, 3) BGR to class ids (B, H, W) in eager PyTorch; not for ONNX models."""
     import torch
 
-    network = load_network(folder)[1]
+    spec, network = load_network(folder)
 
     def masks(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         rgb = torch.from_numpy(images).permute(0, 3, 1, 2).flip(1)
@@ -46,30 +35,6 @@ def plain_masks(folder: Path, resolution: Resolution) -> Masks:
     return masks
 
 
-def _onnx_masks(folder: Path, spec: ModelSpec, resolution: Resolution) -> Masks:
-    from canet_ros.model.onnx_file import read_onnx
-    from canet_ros.model.onnx_network import pixels_to_logits, pixels_to_output
-    from canet_ros.model.onnx_runner import onnx_runner
-
-    assert spec.onnx is not None
-    network, has_logits = read_onnx(folder / MODEL_FILE), spec.onnx.gives != "ids"
-    run = onnx_runner(
-        pixels_to_logits(network, spec.onnx, len(spec.classes), resolution)
-        if has_logits
-        else pixels_to_output(network, spec.onnx, resolution)
-    )
-
-    def mask(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        output = run({INPUT: image[None]})
-        if has_logits:
-            full = cv2.resize(output[0].transpose(1, 2, 0), resolution)
-            ids: NDArray[np.uint8] = full.argmax(2).astype(np.uint8)
-            return ids
-        return resize(np.squeeze(output).astype(np.uint8), resolution, cv2.INTER_NEAREST)
-
-    return lambda images: np.stack([mask(image) for image in images])
-
-
 def main() -> None:
     """Run a node that does everything in its callback, subscribes best effort and queues 10 images."""
     import rclpy
@@ -77,7 +42,7 @@ def main() -> None:
 
     folder, size, image_topic, mask_topic = sys.argv[1:5]
     resolution = parse_resolution(size)
-    masks = plain_masks(Path(folder), resolution)
+    masks = plain_masks(Path(folder))
     rclpy.init()
     node = rclpy.create_node("plain_segmentation")
     publisher = node.create_publisher(Image, mask_topic, 10)
