@@ -12,17 +12,15 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.srv import GetState
-from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import parameter_value_to_python
 
 from canet_ros.doctor.finding import Finding
 from canet_ros.hints import canet_command, see_docs
-from canet_ros.launching.camera_topics import absolute_topic, transported_topic
+from canet_ros.launching.camera_topics import transported_topic
 from canet_ros.launching.nearest import nearest
 from canet_ros.launching.topic_hints import MESSAGE_TYPES, NO_IMAGES, CameraChoice, topic_hint
+from canet_ros.names import TRANSPORTS
 from canet_ros.ros.camera_health import TopicState, mixed_problem, qos_problem, topic_state
 from canet_ros.ros.initialization import init_ros, node_problem
 from canet_ros.ros.rclpy_compat import RCLError
@@ -31,7 +29,6 @@ DISCOVERY_S = 4.0  # Fast DDS announces itself at once, which may be lost, and e
 MAX_DISCOVERY_S = 7.0
 RESPONSE_TIMEOUT_S = 3.0
 _LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
-_PARAMETERS = ["image_topics", "image_transport", "use_sim_time"]
 _PROGRAMS = ("segmentation_node", "canet_ros.ros.node")
 
 
@@ -40,17 +37,16 @@ class RunningNode:
     """State of one node.
 
     Attributes:
-        state: its lifecycle state; empty: it does not respond.
+        state: its lifecycle state; empty: it sends no diagnostics.
         status: level and message of its statuses on /diagnostics, by the part of the name after ``<node>: ``.
-        inputs: image topics of its cameras.
+        inputs: entry of image_topics by the topic to which the node subscribes for it.
         results: topics of its image results.
     """
 
     name: str
     state: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict)
     status: dict[str, tuple[str, str]] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
     results: list[str] = field(default_factory=list)
 
 
@@ -112,7 +108,7 @@ def _check(node: Node, spin: Callable[[], None], only: str, all_domains: bool) -
     elif all_domains:
         yield Finding("running nodes", "note", f"{len(names)} in {place}", others)
     for name in names:
-        running = _running_node(node, spin, name, reports)
+        running = _running_node(name, reports)
         # An active node has result topics; its services are often discovered first.
         end_s = time.monotonic() + RESPONSE_TIMEOUT_S
         running.results = _results(node, name)
@@ -138,43 +134,17 @@ def _segmentation_nodes(node: Node, reports: dict[str, Any]) -> list[str]:
     return sorted(found)
 
 
-def _running_node(node: Node, spin: Callable[[], None], name: str, reports: dict[str, Any]) -> RunningNode:
+def _running_node(name: str, reports: dict[str, Any]) -> RunningNode:
     found = RunningNode(name)
-    state = _call(node, spin, GetState, f"{name}/get_state", GetState.Request())
-    if state:
-        found.state = state.current_state.label
-        request = GetParameters.Request(names=_PARAMETERS)
-        answer = _call(node, spin, GetParameters, f"{name}/get_parameters", request)
-        if answer and len(answer.values) == len(_PARAMETERS):
-            found.parameters = dict(zip(_PARAMETERS, map(parameter_value_to_python, answer.values)))
     for report, status in reports.items():
         if report.startswith(f"{name[1:]}: "):
-            found.status[report.partition(": ")[2]] = (_LEVELS.get(status.level, "?"), status.message)
-            found.inputs += [pair.value for pair in status.values if pair.key == "image_topic"]
-    if not found.inputs:
-        transport = found.parameters.get("image_transport", "raw")
-        topics = found.parameters.get("image_topics", ())
-        found.inputs = [transported_topic(absolute_topic(topic, name), transport) for topic in topics]
+            part = report.partition(": ")[2]
+            found.status[part] = (_LEVELS.get(status.level, "?"), status.message)
+            values = {pair.key: pair.value for pair in status.values}
+            found.state = values.get("lifecycle_state", found.state)
+            if "image_topic" in values:
+                found.inputs[values["image_topic"]] = part
     return found
-
-
-def _call(node: Node, spin: Callable[[], None], kind: Any, name: str, request: Any) -> Any:
-    """Response of a service; None: none. Calls twice, because a response can be lost during discovery."""
-    client = node.create_client(kind, name)
-    try:
-        for _ in range(2):
-            end_s = time.monotonic() + RESPONSE_TIMEOUT_S / 2
-            while not client.service_is_ready() and time.monotonic() < end_s:
-                spin()
-            future = client.call_async(request)
-            end_s = time.monotonic() + RESPONSE_TIMEOUT_S
-            while not future.done() and time.monotonic() < end_s:
-                spin()
-            if future.done():
-                return future.result()
-        return None
-    finally:
-        node.destroy_client(client)
 
 
 def _findings(node: Node, running: RunningNode) -> Iterator[Finding]:
@@ -195,15 +165,6 @@ def _findings(node: Node, running: RunningNode) -> Iterator[Finding]:
     for status, (level, message) in running.status.items():
         if level != "OK":
             yield Finding(f"/diagnostics, {status}", "note", f"{level}: {message}")
-    if not running.status and running.state:
-        yield Finding("/diagnostics", "note", f"no status received from {name}")
-    if running.parameters.get("use_sim_time") and not node.count_publishers("/clock"):
-        yield Finding(
-            "/clock",
-            "note",
-            f"/clock has no publisher: ROS time of {name} does not advance (use_sim_time is set)",
-            "start the simulation or ros2 bag play --clock, or set use_sim_time to false",
-        )
 
 
 def _summary(
@@ -265,11 +226,11 @@ def _camera_advice(topic: str, hint: str) -> str:
 
 def _hint(node: Node, running: RunningNode, topic: str) -> str:
     """Hint at the intended topic, as in the node's log."""
-    transport = running.parameters.get("image_transport") or "raw"
-    suffix = "" if transport == "raw" else f"/{transport}"
+    image = running.inputs[topic]
+    transport = next((name for name in TRANSPORTS if transported_topic(image, name) == topic), "raw")
     return topic_hint(
-        CameraChoice(topic.removesuffix(suffix), transport),
-        others=[other.removesuffix(suffix) for other in running.inputs if other != topic],
+        CameraChoice(image, transport),
+        others=[other for other in running.inputs.values() if other != image],
         existing=dict(node.get_topic_names_and_types()),
         own=running.results,
     )
