@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -500,8 +501,9 @@ def test_without_ros2_bag_canet_record_records(graph: Graph, tmp_path: Path) -> 
         process.wait_for_output("Ctrl-C stops it")
         camera = graph.camera("/camera/image_raw")
         camera.wait_for_subscriber()
-        for _ in range(5):
+        for _ in range(10):  # discovery is not simultaneous on both sides
             camera.send(picture(64, 48))
+            time.sleep(0.1)
         process.signal(signal.SIGINT)
         assert process.wait(20) == 0
         assert "messages of 1 topics" in process.output()
@@ -565,7 +567,9 @@ def test_rviz_ends_with_the_node_in_an_including_launch_file(
     try:
         wait_until((Path(stand_ins["STAND_IN_FOLDER"]) / "rviz2" / "arguments").exists, "RViz's command line")
         os.kill(node_of(process), signal.SIGKILL)
-        wait_until(lambda: [line.split()[0] for line in survivors(process)] == ["sleep"], "the end of RViz")
+        wait_until(
+            lambda: [line.split()[:1] for line in survivors(process)] == [["sleep"]], "the end of RViz"
+        )
         process.signal(signal.SIGINT)
         assert process.wait(30) == 1
     finally:
