@@ -16,6 +16,7 @@ from canet_ros import activity
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_shape import squeeze_warning
+from canet_ros.pipeline.class_shares import ShareFilter
 from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.outputs import ProcessOptions, Style
 from canet_ros.pipeline.process import Frame
@@ -141,6 +142,7 @@ class InferenceWorker:
         for camera in self._cameras.values():
             camera.ood_monitor = OodMonitor(self._segmenter.spec.familiar)
             camera.temporal_filter.forget()
+            camera.share_filter = ShareFilter()
         self._on_classes(style.classes)
 
     def _serve(self, frames: Mapping[str, ReceivedFrame]) -> None:
