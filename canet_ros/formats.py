@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from canet_ros.names import CPU_ENGINES, CPU_PRECISIONS, ENGINE_PRECISIONS, GPU_ENGINES, PRECISIONS
+
 Resolution = tuple[int, int]
 Groups = Mapping[str, tuple[str, ...]]
 
@@ -122,6 +124,27 @@ def _matching(pattern: str, expectation: str) -> Callable[[str], str]:
 
 
 parse_device = _matching(r"auto|cpu|cuda(:\d+)?|dla(:\d+)?", "auto, cpu, cuda, cuda:N or dla:N")
+
+
+def engine_conflict(engine: str, device: str, precision: str) -> str:
+    """Why an engine, a device and a precision exclude each other, and what to change; empty: they do not."""
+    if engine in CPU_ENGINES and device not in ("auto", "cpu"):
+        return (
+            f"engine {engine} runs only on the CPU, device is {device}: set device to cpu, or another engine"
+        )
+    if engine in GPU_ENGINES and device == "cpu":
+        return f"engine {engine} does not run on the CPU: set device to auto or cuda, or another engine"
+    if device.startswith("dla") and engine not in ("auto", *GPU_ENGINES):
+        return f"engine {engine} does not run on {device}: set engine to {' or '.join(GPU_ENGINES)}"
+    supported: tuple[str, ...] = ENGINE_PRECISIONS.get(engine, PRECISIONS)
+    if device == "cpu":
+        supported = tuple(name for name in supported if name in CPU_PRECISIONS)
+    if precision not in ("auto", *supported):
+        where = "the CPU" if engine == "auto" else f"engine {engine}"
+        return f"precision {precision}: {where} does not support it; use auto, {', '.join(supported)}"
+    return ""
+
+
 # The rule of rmw_validate_full_topic_name.
 _TOPIC = r"(~/|/)?[A-Za-z_{][A-Za-z0-9_{}]*(/[A-Za-z_{][A-Za-z0-9_{}]*)*"
 _TOPIC_EXAMPLE = "letters, digits and underscores between slashes like /front/image_raw"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from canet_ros.engines.engine import UNLIMITED, Engine, EngineRequest
 from canet_ros.errors import EngineError, in_one_line
+from canet_ros.formats import engine_conflict, parse_device
 from canet_ros.hints import engine_module, install_engine
 from canet_ros.model import cache
 from canet_ros.model.model_folder import ModelError, ModelSpec, load_spec
@@ -29,12 +30,18 @@ def create_engine(request: EngineRequest) -> Engine:
         EngineError: no requested engine starts; the message gives the reason in one line.
         ModelError: the model is broken.
     """
+    try:
+        parse_device(request.device)
+    except ValueError as error:
+        raise EngineError(f"device: {error}") from error
     if request.engine not in ("auto", *ENGINES):
         raise EngineError(f"unknown engine {request.engine!r}: choose auto or one of {', '.join(ENGINES)}")
     if request.precision not in ("auto", *PRECISIONS):
         raise EngineError(
             f"unknown precision {request.precision!r}: choose auto or one of {', '.join(PRECISIONS)}"
         )
+    if conflict := engine_conflict(request.engine, request.device, request.precision):
+        raise EngineError(conflict)
     spec = load_spec(request.folder)
     if spec.onnx is not None and request.engine == "torch":
         raise EngineError(
@@ -97,6 +104,8 @@ def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
 
 def _build(request: EngineRequest, spec: ModelSpec) -> Engine:
     name = request.engine
+    if conflict := engine_conflict(name, request.device, request.precision):
+        raise EngineError(conflict)
     try:
         if importlib.util.find_spec(engine_module(name)) is None:
             raise EngineError(f"the package {name} is missing: {install_engine(name)}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from canet_ros.engines import EngineRequest
 from canet_ros.engines.engine import warm_up
 from canet_ros.errors import EngineError, in_one_line
+from canet_ros.formats import engine_conflict
 from canet_ros.model.deployment import deployment_graph
 from canet_ros.model.export import INPUT, OUTPUTS
 from canet_ros.model.model_folder import ModelError
@@ -29,8 +30,6 @@ class OnnxRuntimeEngine:
         self.fallback_reasons: tuple[str, ...] = ()
         has_cuda = _CUDA in onnxruntime.get_available_providers()
         kind, _, number = request.device.partition(":")
-        if kind not in ("auto", "cpu", "cuda") or not (number or "0").isdecimal():
-            raise EngineError(f"device {request.device!r}: ONNX Runtime runs on cpu, cuda or cuda:N")
         if kind == "cuda" and not has_cuda:
             raise EngineError(
                 f"device {request.device!r}: this ONNX Runtime ({onnxruntime.__version__}) has no CUDA; "
@@ -50,7 +49,11 @@ class OnnxRuntimeEngine:
 
     def _start(self, request: EngineRequest, device: str) -> None:
         self.device = device
-        self.precision = _precision(request.precision, device)
+        self.precision = request.precision
+        if request.precision == "auto":
+            self.precision = "fp32" if device == "cpu" else "fp16"
+        elif conflict := engine_conflict(self.name, device, request.precision):
+            raise EngineError(conflict)
         graph = deployment_graph(request.folder, request.resolution, self.name, self.precision)
         options = onnxruntime.SessionOptions()
         # Threads that spin between two frames take the cores from image conversion and DDS.
@@ -83,13 +86,3 @@ class OnnxRuntimeEngine:
             return np.concatenate(masks), np.concatenate(confidences)
         mask, confidence = self._session.run(list(OUTPUTS), {INPUT: images})
         return mask, confidence
-
-
-def _precision(wanted: str, device: str) -> str:
-    if wanted == "auto":
-        return "fp32" if device == "cpu" else "fp16"
-    if wanted == "bf16":
-        raise EngineError("precision bf16: the onnxruntime engine has none; use fp32, fp16 (GPU) or int8")
-    if wanted == "fp16" and device == "cpu":
-        raise EngineError("precision fp16: slow on a CPU; use fp32 or int8 there")
-    return wanted

@@ -38,8 +38,6 @@ class OpenVinoEngine:
     streams = 1
 
     def __init__(self, request: EngineRequest) -> None:
-        if request.device not in ("auto", "cpu"):
-            raise EngineError(f"device {request.device!r}: the openvino engine runs on cpu")
         best_float = "bf16" if "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
         self.precision, self.reason = _precision(request, best_float)
         # int8 layers stay int8; the precision here is for the layers that calibration left alone.
@@ -123,6 +121,4 @@ def _precision(request: EngineRequest, best_float: str) -> tuple[str, str]:
         return best_float, f"{why}, which {'has no bf16' if best_float == 'fp32' else 'computes in bf16'}"
     if wanted == "bf16" and best_float != "bf16":
         raise EngineError("precision bf16: this CPU has none; use fp32, or int8 after a calibration")
-    if wanted == "fp16":
-        raise EngineError("precision fp16: slow on a CPU; use bf16 or fp32 there")
     return wanted, f"OpenVINO {version}, precision as asked"

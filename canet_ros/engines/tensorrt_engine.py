@@ -33,8 +33,11 @@ class TensorRtEngine:
 
     def __init__(self, request: EngineRequest) -> None:
         self._trt = tensorrt_module()
-        kind, index = _device(request.device)
-        self.precision = _precision(request.precision, kind)
+        kind, _, number = request.device.replace("auto", "cuda").partition(":")
+        index = int(number or 0)
+        self.precision = "fp16" if request.precision == "auto" else request.precision
+        if kind == "dla" and self.precision == "fp32":
+            raise EngineError("precision fp32: a DLA computes in fp16 and int8")
         self.fallback_reasons: tuple[str, ...] = ()
         self.most_at_once = UNLIMITED
         cuda = Cuda(0 if kind == "dla" else index)
@@ -200,21 +203,3 @@ class _Execution:
             self._contexts.clear()
             self._engine = None
             self._resources.close()
-
-
-def _device(wanted: str) -> tuple[str, int]:
-    """``cuda`` or ``dla``, and its number."""
-    kind, _, number = ("cuda" if wanted == "auto" else wanted).partition(":")
-    if kind not in ("cuda", "dla") or not (number or "0").isdecimal():
-        raise EngineError(f"device {wanted!r}: TensorRT runs on cuda, cuda:N or, on a Jetson Orin, dla:N")
-    return kind, int(number or 0)
-
-
-def _precision(wanted: str, kind: str) -> str:
-    if wanted == "auto":
-        return "fp16"
-    if wanted == "bf16":
-        raise EngineError("precision bf16: the tensorrt engine has none; use fp32, fp16 or int8")
-    if wanted == "fp32" and kind == "dla":
-        raise EngineError("precision fp32: a DLA computes in fp16 and int8")
-    return wanted

@@ -13,6 +13,7 @@ from torch import Tensor
 from canet_ros.engines import EngineRequest, cpu_has_bf16
 from canet_ros.engines.engine import warm_up
 from canet_ros.errors import EngineError
+from canet_ros.formats import engine_conflict
 from canet_ros.hints import see_docs
 from canet_ros.model.deployment_module import DeploymentModule
 from canet_ros.model.model_folder import load_network
@@ -121,12 +122,7 @@ def _device(wanted: str) -> torch.device:
     cuda = torch.cuda.is_available()
     if wanted == "auto":
         return torch.device("cuda:0" if cuda else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise EngineError(f"unknown device {wanted!r}: choose auto, cpu, cuda or cuda:N")
+    device = torch.device(wanted)
     if device.type == "cuda":
         if not cuda:
             why = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA GPU"
@@ -141,13 +137,11 @@ def _device(wanted: str) -> torch.device:
 
 
 def _precision(wanted: str, device: torch.device) -> tuple[str, str]:
-    if wanted == "int8":
-        raise EngineError("precision int8: the torch engine has none; use fp32, fp16 or bf16")
     if device.type == "cuda":
         chosen = "fp16" if wanted == "auto" else wanted
         return chosen, f"PyTorch on {torch.cuda.get_device_name(device)}"
-    if wanted == "fp16":
-        raise EngineError("precision fp16: slow on a CPU; use bf16 or fp32 there")
+    if conflict := engine_conflict("torch", "cpu", wanted):
+        raise EngineError(conflict)
     if wanted == "auto":
         return ("bf16", "this CPU has bf16") if cpu_has_bf16() else ("fp32", "this CPU has no bf16")
     return wanted, "as asked"

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from canet_ros.formats import parse_groups
-from canet_ros.names import CPU_ENGINES, CPU_PRECISIONS, ENGINE_PRECISIONS, GPU_ENGINES, PRECISIONS
+from canet_ros.formats import engine_conflict, parse_groups
 
 Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 
@@ -152,19 +151,8 @@ def conflict(values: Mapping[str, Any]) -> str:
     Args:
         values: checked, by name; combinations with missing names are not checked.
     """
-    engine, device, precision = (values.get(name, "auto") for name in ("engine", "device", "precision"))
-    if engine in CPU_ENGINES and device not in ("auto", "cpu"):
-        return (
-            f"engine {engine} runs only on the CPU, device is {device}: set device to cpu, or another engine"
-        )
-    if engine in GPU_ENGINES and device == "cpu":
-        return f"engine {engine} does not run on the CPU: set device to auto or cuda, or another engine"
-    supported: tuple[str, ...] = ENGINE_PRECISIONS.get(engine, PRECISIONS)
-    if device == "cpu":
-        supported = tuple(name for name in supported if name in CPU_PRECISIONS)
-    if precision not in ("auto", *supported):
-        where = "the CPU" if engine == "auto" else f"engine {engine}"
-        return f"precision {precision}: {where} does not support it; use auto, {', '.join(supported)}"
+    if problem := engine_conflict(*(values.get(name, "auto") for name in ("engine", "device", "precision"))):
+        return problem
     cameras = len(values["image_topics"]) if "image_topics" in values else None
     for name in ONE_PER_CAMERA:
         count = len(values.get(name, ()))

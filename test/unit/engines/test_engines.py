@@ -155,8 +155,8 @@ def test_without_onnx_auto_falls_back_and_says_why(
     ("request_", "words"),
     [
         ({"engine": "onnxruntime", "precision": "bf16"}, "fp32, fp16"),
-        ({"engine": "openvino", "device": "cuda"}, "runs on cpu"),
-        ({"engine": "openvino", "precision": "fp16", "device": "cpu"}, "use bf16 or fp32"),
+        ({"engine": "openvino", "device": "cuda"}, "runs only on the CPU"),
+        ({"engine": "openvino", "precision": "fp16", "device": "cpu"}, "use auto, fp32, bf16, int8"),
         ({"engine": "onnxruntime", "device": "cuda"}, "onnxruntime-gpu"),
         ({"engine": "openvino", "precision": "int8"}, "--calibrate"),
     ],

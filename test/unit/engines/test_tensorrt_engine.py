@@ -388,8 +388,8 @@ def test_diagnostics_know_that_it_builds(
     ("options", "words"),
     [
         ({"device": "cuda:3"}, "this machine has 1 CUDA GPUs"),
-        ({"device": "cpu"}, "TensorRT runs on cuda"),
-        ({"precision": "bf16"}, "use fp32, fp16 or int8"),
+        ({"device": "cpu"}, "does not run on the CPU"),
+        ({"precision": "bf16"}, "use auto, fp32, fp16, int8"),
         ({"device": "dla:0", "precision": "fp32"}, "a DLA computes in fp16 and int8"),
         ({"device": "dla:0", "precision": "fp16"}, "builds nothing in fp16 for a DLA"),
         ({"precision": "int8"}, "--calibrate"),

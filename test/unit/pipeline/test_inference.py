@@ -190,7 +190,7 @@ def test_no_cuda_where_cuda_was_asked_for(random_model: Path) -> None:
     [
         ({"engine": "magic"}, "unknown engine 'magic'"),
         ({"precision": "fp4"}, "unknown precision 'fp4'"),
-        ({"engine": "torch", "device": "tpu"}, "unknown device 'tpu'"),
+        ({"engine": "torch", "device": "tpu"}, "expected auto, cpu, cuda"),
     ],
 )
 def test_unknown_engine_device_precision(random_model: Path, arguments: dict[str, str], message: str) -> None:
