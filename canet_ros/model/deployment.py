@@ -10,13 +10,10 @@ from canet_ros.model import cache
 from canet_ros.model.export import derived_name, exported_graph
 from canet_ros.model.model_folder import Resolution
 from canet_ros.model.quantization import quantized_graph
+from canet_ros.names import ENGINE_PRECISIONS
 
-# Precisions in which a target takes the graph.
-TARGETS = {
-    "openvino": ("fp32", "fp16", "bf16", "int8"),
-    "onnxruntime": ("fp32", "fp16", "int8"),
-    "tensorrt": ("fp32", "fp16", "int8"),
-}
+# Engines that read the graph, and their precisions.
+TARGETS = {engine: precisions for engine, precisions in ENGINE_PRECISIONS.items() if engine != "torch"}
 
 
 def deployment_graph(folder: Path, resolution: Resolution, target: str, precision: str) -> Path:
@@ -35,8 +32,6 @@ def deployment_graph(folder: Path, resolution: Resolution, target: str, precisio
         )
     if precision == "int8":
         plain = quantized_graph(folder, resolution)
-    elif target == "openvino" and precision == "fp16":
-        plain = exported_graph(folder, resolution)  # it computes in fp16 where it sees fit
     else:
         plain = exported_graph(folder, resolution, precision)
     in_half = precision == "fp16" or (precision == "int8" and target == "tensorrt")
