@@ -93,56 +93,36 @@ assert (ours(image).mask == torchs(image).mask).mean() > 0.999
     )
 
 
-def test_new_parts_of_the_network_are_trained_saved_and_run(extended: Path, tmp_path: Path) -> None:
-    run(
-        extended,
-        """
+TRAINED_AND_RUN = """
 import sys
 from pathlib import Path
 import numpy as np
 from canet_ros.cli import main
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import write_scenes
-folder = Path(sys.argv[1])
+folder, parts = Path(sys.argv[1]), sys.argv[2].split()
 for split in ("train", "val"):
     write_scenes(folder / split, 2, 0, 96, 64)
-parts = ["--backbone", "five", "--fusion", "gated", "--head", "deeper"]
-sizes = ["--crop", "96x64", "--resolution", "96x64", "--batch-size", "2", "--epochs", "1", "--workers", "0"]
-command = ["train", "--data", str(folder), "--name", "new", "--out", str(folder / "run"), *parts, *sizes]
-assert main(command) == 0
-segmenter = Segmenter.load(folder / "run" / "model", "cpu", "torch")
-assert (segmenter.spec.backbone, segmenter.spec.fusion, segmenter.spec.head) == ("five", "gated", "deeper")
-assert segmenter(np.zeros((48, 64, 3), np.uint8)).mask.shape == (48, 64)
-""",
-        tmp_path,
-    )
-
-
-def test_another_network_is_trained_saved_and_run(extended: Path, tmp_path: Path) -> None:
-    run(
-        extended,
-        """
-import sys
-from pathlib import Path
-import numpy as np
-from canet_ros.cli import main
-from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.simulation import write_scenes
-folder = Path(sys.argv[1])
-for split in ("train", "val"):
-    write_scenes(folder / split, 2, 0, 96, 64)
-sizes = ["--crop", "96x64", "--resolution", "96x64", "--batch-size", "2", "--epochs", "1", "--workers", "0"]
-parts = ["--architecture", "coarse", "--freeze-stem"]
-command = ["train", "--data", str(folder), "--name", "new", "--out", str(folder / "run"), *parts, *sizes]
-assert main(command) == 0
-image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+sizes = "--crop 96x64 --resolution 96x64 --batch-size 2 --epochs 1 --workers 0".split()
+where = ["--data", str(folder), "--name", "new", "--out", str(folder / "run")]
+assert main(["train", *where, *parts, *sys.argv[3:], *sizes]) == 0
+picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 load = lambda engine: Segmenter.load(folder / "run" / "model", "cpu", engine, "fp32")
-masks = [load(engine)(image).mask for engine in ("torch", "openvino")]
-assert load("torch").spec.architecture == "coarse"
-assert (masks[0] == masks[1]).mean() > 0.999
-""",
-        tmp_path,
-    )
+spec = load("torch").spec
+for option, value in zip(parts[::2], parts[1::2]):
+    assert getattr(spec, option[2:]) == value
+assert (load("torch")(picture).mask == load("openvino")(picture).mask).mean() > 0.999
+"""
+
+
+@pytest.mark.parametrize(
+    ("parts", "flags"),
+    [("--backbone five --fusion gated --head deeper", ()), ("--architecture coarse", ("--freeze-stem",))],
+)
+def test_new_parts_of_the_network_are_trained_saved_and_run(
+    parts: str, flags: tuple[str, ...], extended: Path, tmp_path: Path
+) -> None:
+    run(extended, TRAINED_AND_RUN, tmp_path, parts, *flags)
 
 
 @pytest.mark.ros

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 from rclpy.qos import qos_profile_sensor_data
-from ros_graph import Graph, Process, ros_arguments, wait_until
+from ros_graph import Process, ros_arguments, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from canet_ros.launching.transport import PROFILE_VARIABLES
@@ -24,13 +24,6 @@ from canet_ros.simulation import StreetDrive
 
 pytestmark = pytest.mark.ros
 SIZE = {"width": 160, "height": 120}
-
-
-@pytest.fixture(scope="module")
-def graph():
-    graph = Graph()
-    yield graph
-    graph.close()
 
 
 @pytest.fixture

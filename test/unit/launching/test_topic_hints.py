@@ -51,25 +51,6 @@ def test_following_a_hint_brings_images(written: str, transport: str, there: tup
     assert choice.works(existing), hint
 
 
-def test_text_of_hints() -> None:
-    jpeg = {JPEG: [COMPRESSED]}
-    assert topic_hint(CameraChoice(RAW, "raw"), [], jpeg, ()) == (
-        f"; {JPEG} exists: set image_transport to compressed"
-    )
-    assert topic_hint(CameraChoice(JPEG, "raw"), [], jpeg, ()) == (
-        f"; {JPEG} exists: set image_topics to {RAW} and image_transport to compressed"
-    )
-    assert topic_hint(CameraChoice(JPEG, "compressed"), [], jpeg, ()) == (
-        f"; {JPEG} exists: set image_topics to {RAW}"
-    )
-    assert topic_hint(CameraChoice(ODD, "raw"), [], {ODD: [COMPRESSED]}, ()) == (
-        f"; {ODD} exists: set image_transport to compressed, and start with --ros-args -r {ODD}/compressed:={ODD}"
-    )
-    assert topic_hint(CameraChoice("/a/image", "raw"), [], {RAW: [IMAGE]}, ()) == (
-        f"; existing image topics: {RAW}"
-    )
-
-
 def test_topics_of_the_node_itself_are_never_suggested() -> None:
     own = {"/cam/vision/mask": [IMAGE], "/planner/road": [IMAGE], "/scan": ["sensor_msgs/msg/LaserScan"]}
     assert topic_hint(CameraChoice(RAW, "raw"), [], own, own) == NO_IMAGES
