@@ -65,6 +65,12 @@ def test_links_lead_to_files() -> None:
         assert not missing, document
 
 
+def test_tests_that_are_named_exist() -> None:
+    for document in DOCUMENTS:
+        for folder, name in re.findall(r"(test/[a-z/]+/)?(test_\w+\.py)", document.read_text()):
+            assert list(ROOT.glob(f"{folder or 'test/**/'}{name}")), f"{document.name}: {folder}{name}"
+
+
 def test_every_page_is_in_the_sites_navigation() -> None:
     trees = re.findall(r"```{toctree}(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.DOTALL)
     listed = re.findall(r"^([a-z-]+)$", "\n".join(trees), re.MULTILINE)
