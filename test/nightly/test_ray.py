@@ -55,7 +55,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
     folder = tmp_path_factory.mktemp("drives")
     frames = drives.images(3, 320, 240)
     found = []
-    for name, seconds in (("a", 6), ("b", 2)):
+    for name, seconds in (("a", 30), ("b", 2)):
         recorded = []
         for index in range(seconds * 10):
             time_ns = START_NS + index * PERIOD_NS
