@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = "1.0.0"
+__version__ = "2.0.0"
 __all__ = [
     "ClassTable",
     "EngineError",
