@@ -21,7 +21,6 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from canet_ros.errors import EngineError
 from canet_ros.model.onnx_graph import constants_of, names_read, operators, set_nodes, subgraphs
 
 # Kept in fp32: what sums over many pixels, and what grows beyond 65504 or shrinks below 6e-8 on its way.
@@ -130,10 +129,9 @@ def _is_wide(node: Any, values: dict[str, Any]) -> bool:
 
 
 def _make_symmetric(graph: Any) -> None:
-    """INT8 where 8-bit activations are unsigned: their range stays, its steps double.
+    """INT8 with zero points of 0 for all 8-bit numbers: their range stays, its steps double at most.
 
-    Raises:
-        EngineError: 8-bit numbers that do not begin at 0, or unsigned weights.
+    ONNX Runtime's quantiser writes zero points of any value, and biases in INT32; TensorRT takes neither.
     """
     values = constants_of(graph)
     makers = {name: node.op_type for node in graph.node for name in node.output}
@@ -148,33 +146,56 @@ def _make_symmetric(graph: Any) -> None:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         stored, scale, zero = (*node.input, "")[:3]
-        first = values.get(zero)
-        if (
-            first is None
-            or scale not in values
-            or first.any()
-            or (stored in values and first.dtype != np.int8)
-        ):
-            raise EngineError(
-                f"TensorRT takes symmetric int8 alone, and {node.name or node.output[0]} is not: quantise the network "
-                "with symmetric weights and activations, or export it in floats"
+        if not {scale, zero} <= {*values, ""}:
+            continue  # computed in the graph: left to TensorRT's parser
+        is_weight = node.op_type == "DequantizeLinear" and stored in values
+        numbers = values[stored] if is_weight else np.zeros(0, np.uint8)
+        first = values[zero] if zero else np.zeros(values[scale].shape, numbers.dtype)
+        if first.dtype == np.int32:  # a bias
+            add(
+                node.output[0], (numbers * _per_channel(node, values[scale], numbers.ndim)).astype(np.float32)
             )
-        if first.dtype == np.int8:
+            graph.node.remove(node)
             continue
-        if node.op_type == "QuantizeLinear" and makers.get(stored) not in ("Clip", "Max", "Relu", "Sigmoid"):
+        if first.dtype not in (np.int8, np.uint8) or (first.dtype == np.int8 and zero and not first.any()):
+            continue
+        limits, first = np.iinfo(first.dtype), first.astype(int)
+        # Of signed numbers -128 is left unused, as in all symmetric scales.
+        factor = (np.maximum(limits.max - first, first - limits.min) / 127).astype(np.float32)
+        if is_weight:
+            moved = (numbers - _per_channel(node, first, numbers.ndim)) / _per_channel(
+                node, factor, numbers.ndim
+            )
+            stored = add(f"{stored}|symmetric", np.round(moved).clip(-127, 127).astype(np.int8))
+        elif node.op_type == "QuantizeLinear" and makers.get(stored) not in (
+            "Clip",
+            "Max",
+            "Relu",
+            "Sigmoid",
+        ):
             # Tools leave out a ReLU where the range that is rounded to begins at 0.
+            least = np.asarray(values[scale] * (limits.min - first), np.float32)
             clipped = f"{stored}|{scale}|clipped"
-            if values[scale].size == 1 and clipped not in makers:
+            if least.size == 1 and clipped not in makers:
                 # Not Clip: TensorRT gives it an upper bound that half precision cannot hold, and warns.
-                makers[clipped] = "Relu"
-                place = list(graph.node).index(node)
-                graph.node.insert(place, helper.make_node("Relu", [stored], [clipped], clipped))
+                makers[clipped] = "Max" if least.any() else "Relu"
+                bounds = [add(f"{clipped}|least", least.reshape(()))] if least.any() else []
+                limited = helper.make_node(makers[clipped], [stored, *bounds], [clipped], clipped)
+                graph.node.insert(list(graph.node).index(node), limited)
             stored = clipped if clipped in makers else stored
         node.input[:] = [
             stored,
-            add(f"{scale}|{zero}|symmetric", values[scale] * np.float32(255 / 127)),
+            add(f"{scale}|{zero}|symmetric", values[scale] * factor),
             add(f"{scale}|{zero}|zero", np.zeros(first.shape, np.int8)),
         ]
+
+
+def _per_channel(node: Any, numbers: NDArray[Any], rank: int) -> NDArray[Any]:
+    """One number, or one a channel, in a shape that broadcasts over a tensor of this rank."""
+    if numbers.size == 1 or rank == 1:
+        return numbers
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+    return numbers.reshape([-1 if side == axis % rank else 1 for side in range(rank)])
 
 
 def _cast_at_the_ends(graph: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_onnx_network import RGB, Network, export, imported, scene
+from test_onnx_network import RGB, Network, export, imported, normalised, scene
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,6 +81,27 @@ def require_tensorrts_rules(graph: Path) -> None:
             zero = values[node.input[2]]
             assert zero.dtype == np.int8
             assert not zero.any()
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_network_that_came_quantised_gets_symmetric_scales(signed: bool, tmp_path: Path) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    file = export(Network(4), tmp_path / "net.onnx")
+    images = iter([{"in": normalised(scene((160, 120), seed)).numpy()} for seed in range(3)])
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def get_next(self) -> object:
+            return next(images, None)
+
+    quantised = tmp_path / "int8.onnx"
+    kind = quantization.QuantType.QInt8 if signed else quantization.QuantType.QUInt8
+    quantization.quantize_static(str(file), str(quantised), Reader(), activation_type=kind, weight_type=kind)
+    folder = imported(quantised, 11, *RGB)
+    scenes = [scene((160, 120), seed) for seed in range(3)]
+    exact = masks(deployment_graph(folder, (160, 120), "onnxruntime", "fp32"), scenes)
+    graph = deployment_graph(folder, (160, 120), "tensorrt", "fp16")
+    require_tensorrts_rules(graph)
+    assert (masks(graph, scenes) == exact).mean() >= 0.97
 
 
 @pytest.mark.parametrize(
