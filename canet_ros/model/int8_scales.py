@@ -159,7 +159,7 @@ def load_scales(folder: Path) -> Scales | None:
         raise ScalesError(f"{path} is of other weights: it was made before they were trained further")
     for name, numbers in scales.items():
         if name.count("|") != 2 or numbers.dtype != np.float32 or not np.isfinite(numbers).all():
-            raise ScalesError(f"{path}: {name} is no scale")
+            raise ScalesError(f"{path}: {name} is not a scale")
     return scales
 
 
