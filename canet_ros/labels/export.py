@@ -124,6 +124,12 @@ def fill_polygon(labels: Ids, points: NDArray[np.float64], value: int) -> None:
     cv2.fillPoly(labels, [corners], (value,), shift=shift)
 
 
+def fill_rectangle(labels: Ids, corners: NDArray[np.float64], value: int) -> None:
+    """Fill the upright rectangle between two opposite corners (2, 2), see ``fill_polygon``, in place."""
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    fill_polygon(labels, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), value)
+
+
 def decode_png(data: bytes, name: str, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[np.uint8]:
     """Pixels of a PNG file.
 

@@ -18,7 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.files import write_text
-from canet_ros.labels.export import Folder, Ids, Labels, class_id, files, fill_polygon, image_name, unlabelled
+from canet_ros.labels.export import (
+    Folder,
+    Ids,
+    Labels,
+    class_id,
+    files,
+    fill_polygon,
+    fill_rectangle,
+    image_name,
+    unlabelled,
+)
 from canet_ros.model.class_table import ClassTable
 from canet_ros.training.dataset import LabelledImage
 
@@ -94,9 +104,8 @@ def _draw(result: dict[str, Any], labels: Ids, classes: ClassTable) -> None:
         fill_polygon(labels, np.array(value["points"], np.float64) * to_pixels, index)
     elif "width" in value:
         left, top = value["x"], value["y"]
-        right, bottom = left + value["width"], top + value["height"]
-        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
-        fill_polygon(labels, corners * to_pixels, index)
+        corners = np.array([[left, top], [left + value["width"], top + value["height"]]], np.float64)
+        fill_rectangle(labels, corners * to_pixels, index)
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> list[int]:

@@ -24,6 +24,7 @@ from canet_ros.labels.export import (
     decode_png,
     files,
     fill_polygon,
+    fill_rectangle,
     image_name,
     unlabelled,
 )
@@ -92,8 +93,7 @@ def _draw(shape: dict[str, Any], labels: Ids, value: int, name: str) -> None:
     elif kind in ("polygon", "oriented_rectangle"):
         fill_polygon(labels, points, value)
     elif kind == "rectangle":
-        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-        fill_polygon(labels, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), value)
+        fill_rectangle(labels, points, value)
     elif kind == "circle":
         radius = float(np.hypot(*(points[1] - points[0])))
         cv2.circle(

@@ -212,7 +212,7 @@ def find_split(
     for image in every:
         recordings.setdefault(image.name.rstrip("0123456789"), []).append(image.name)
     held_out = {name for names in recordings.values() for name in names[len(names) - len(names) // 5 :]}
-    if not held_out:  # short recordings, or images that are no sequence
+    if not held_out:  # short recordings, or images that are not a sequence
         held_out = {image.name for image in every[-max(1, len(every) // 5) :]}
     if len(held_out) == len(every):
         raise ValueError(f"{data / 'train'} has a single image: label more, or add the folder {data / 'val'}")

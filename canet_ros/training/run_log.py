@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from canet_ros.files import write_text
@@ -26,23 +27,22 @@ class RunLog:
         self._folder = run_folder
         self._entries = read_history(run_folder)[:epochs]
         self._write_history()
+        self._plot: Callable[[list[dict[str, float]], Path], None] | None
         try:
-            import canet_ros.training.plots  # noqa: F401
+            from canet_ros.training.plots import plot_learning_curve
         except (Exception, SystemExit) as error:
             problem = optional_import_problem("matplotlib", error)
             print(f"{CURVE_FILE} is not drawn: {problem}: {pip_install('matplotlib')}", file=sys.stderr)
-            self._has_matplotlib = False
+            self._plot = None
         else:
-            self._has_matplotlib = True
+            self._plot = plot_learning_curve
 
     def add(self, entry: dict[str, float]) -> None:
         """Add an epoch; ``entry`` has ``epoch``, counted from 1, and any metrics."""
         self._entries.append(entry)
         self._write_history()
-        if self._has_matplotlib:
-            from canet_ros.training.plots import plot_learning_curve
-
-            plot_learning_curve(self._entries, self._folder / CURVE_FILE)
+        if self._plot is not None:
+            self._plot(self._entries, self._folder / CURVE_FILE)
 
     def _write_history(self) -> None:
         history = "".join(json.dumps(entry) + "\n" for entry in self._entries)

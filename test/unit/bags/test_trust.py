@@ -35,6 +35,7 @@ from canet_ros.cli import main
 CAMERA = "/cam/image_raw"
 STRING = "std_msgs/msg/String"
 SECOND_NS = 10**9
+ENGINE = ("--device", "cpu", "--engine", "onnxruntime", "--precision", "fp32")
 
 
 def image(log_ns: int, topic: str = CAMERA) -> Recorded:
@@ -193,16 +194,7 @@ def test_report_and_pick_look_at_every_file(
     bag = joined(tmp_path / "drive", late, early)
     out = tmp_path / ("page.html" if command == "report" else "picked")
     options = [] if command == "report" else ["--count", "12"]
-    model = [
-        "--model",
-        str(random_model),
-        "--device",
-        "cpu",
-        "--engine",
-        "onnxruntime",
-        "--precision",
-        "fp32",
-    ]
+    model = ["--model", str(random_model), *ENGINE]
     assert main([command, str(bag), "--out", str(out), *options, *model]) == 0
     assert "12 pictures" in capsys.readouterr().out
 
@@ -216,16 +208,7 @@ def test_a_report_takes_images_of_the_whole_drive(
         *(image(START_NS + i * SECOND_NS) for i in range(12)),
     ]
     bag = bag_of(tmp_path / "drive", recorded)
-    model = [
-        "--model",
-        str(random_model),
-        "--device",
-        "cpu",
-        "--engine",
-        "onnxruntime",
-        "--precision",
-        "fp32",
-    ]
+    model = ["--model", str(random_model), *ENGINE]
     assert main(["report", str(bag), "--out", str(tmp_path / "page.html"), "--frames", "6", *model]) == 0
     assert "6 pictures" in capsys.readouterr().out
 
@@ -310,16 +293,7 @@ def test_fewer_messages_than_announced(
         with sqlite3.connect(storage_file(source)) as database:
             database.execute("DELETE FROM messages WHERE id = 2")
         database.close()
-    model = [
-        "--model",
-        str(random_model),
-        "--device",
-        "cpu",
-        "--engine",
-        "onnxruntime",
-        "--precision",
-        "fp32",
-    ]
+    model = ["--model", str(random_model), *ENGINE]
     arguments = [tmp_path / "out"] if command == "segment-bag" else ["--out", tmp_path / "page.html"]
     assert main([command, str(source), *map(str, arguments), *model]) == 3
     read = 3 if storage == "mcap" else 2

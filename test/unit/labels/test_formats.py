@@ -126,6 +126,30 @@ def test_a_polygon_fills_the_pixels_that_it_covers() -> None:
     assert (labels[2:4, 1:5] == 7).all()
 
 
+@pytest.mark.parametrize("tool", ["labelme", "label-studio"])
+def test_rectangles_fill_the_pixels_that_they_cover(tool: str, tmp_path: Path) -> None:
+    box = {"x": 10, "y": 20, "width": 50, "height": 30}  # percent of 60x40 pixels
+    result = {"type": "rectanglelabels", "original_width": 60, "original_height": 40}
+    content = {
+        "labelme": {
+            "imagePath": "a.png", "imageHeight": 40, "imageWidth": 60,
+            "shapes": [{"label": "car", "points": [[36, 20], [6, 8]], "shape_type": "rectangle"}],
+        },
+        "label-studio": [
+            {"data": {"image": "a.png"},
+             "annotations": [{"result": [{**result, "value": {**box, "rectanglelabels": ["car"]}}]}]},
+        ],
+    }  # fmt: skip
+    (tmp_path / "export.json").write_text(json.dumps(content[tool]))
+    with open_export(tmp_path / "export.json") as export:
+        ((_, labels),) = FORMATS[tool].read(export, CAMVID)
+    assert (labels[8:20, 6:36] == CAMVID.names.index("car")).all()
+    assert (labels[:7] == 255).all()
+    assert (labels[21:] == 255).all()
+    assert (labels[:, :5] == 255).all()
+    assert (labels[:, 37:] == 255).all()
+
+
 @pytest.mark.parametrize(
     ("address", "name"),
     [
