@@ -58,7 +58,7 @@ class TensorRtEngine:
         log = log_of(self._trt)
         try:
             for _ in range(2):
-                plan = plan_file(self._trt, log, request, target, cuda)
+                plan, notes = plan_file(self._trt, log, request, target, cuda)
                 engine = self._trt.Runtime(log).deserialize_cuda_engine(plan.read_bytes())
                 if engine is not None:
                     break
@@ -77,6 +77,7 @@ class TensorRtEngine:
                 raise EngineError(f"out of memory at {width}x{height}: {in_one_line(error)}") from error
             self.fallback_reasons += (f"not {batch} images at once, but {batch // 2}: {in_one_line(error)}",)
             return False
+        self.reason += f"; {notes}" if notes else ""
         weakref.finalize(self, self._execution.release)
         return True
 

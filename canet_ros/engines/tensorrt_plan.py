@@ -7,15 +7,18 @@ that is installed. What of this ran, and what was only compiled: docs/jetson.md.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from canet_ros import activity
 from canet_ros.engines.cuda_driver import Cuda
 from canet_ros.engines.engine import EngineRequest
 from canet_ros.errors import EngineError
@@ -64,17 +67,21 @@ def build_plan(
     log: Any,
     graph: bytes,
     target: Target,
+    timings: bytes = b"",
+    notes: list[str] | None = None,
     detailed: bool = False,
-) -> bytes:
+) -> tuple[bytes, bytes]:
     """Compile a graph in TensorRT's dialect.
 
     Args:
         trt, log: the module and a logger of ``log_of``.
         graph: the ONNX file; its input is (B, h, w, 3) uint8 with a free or a fixed B.
+        timings: TensorRT's timing cache of an earlier build on this GPU.
+        notes: receives remarks about the build.
         detailed: whether the plan keeps the names and types of its layers, which the log then lists.
 
     Returns:
-        The serialised plan.
+        The serialised plan, and the timing cache; empty where there is none.
 
     Raises:
         EngineError: the parser refuses the graph; the message has its reason.
@@ -102,7 +109,7 @@ def build_plan(
     if not typed:
         _allow_types(trt, config, target)
     if target.dla is not None:
-        _use_dla(trt, config, network, target.dla)
+        _use_dla(trt, config, network, target.dla, [] if notes is None else notes)
     pixels = network.get_input(0)
     if pixels.shape[0] == -1:
         rest = tuple(pixels.shape)[1:]
@@ -118,10 +125,17 @@ def build_plan(
                 config.set_compute_capability(generation, place)
     if detailed:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    plan = builder.build_serialized_network(network, config)
+    known = None if "rtx" in trt.__name__ else config.create_timing_cache(timings)  # where it has no effect
+    if known is not None:
+        config.set_timing_cache(known, ignore_mismatch=False)
+    with activity.doing(activity.BUILDING) as describe:
+        if hasattr(trt, "IProgressMonitor"):
+            config.progress_monitor = _monitor_of(trt, describe)
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise RuntimeError(f"TensorRT builds no plan: {log.why()}")
-    return bytes(plan)
+    found = config.get_timing_cache() if known is not None else None
+    return bytes(plan), bytes(found.serialize()) if found is not None else b""
 
 
 def _allow_types(trt: Any, config: Any, target: Target) -> None:
@@ -134,17 +148,22 @@ def _allow_types(trt: Any, config: Any, target: Target) -> None:
         config.set_flag(getattr(trt.BuilderFlag, name))
 
 
-def _use_dla(trt: Any, config: Any, network: Any, core: int) -> None:
+def _use_dla(trt: Any, config: Any, network: Any, core: int, notes: list[str]) -> None:
     """Run on a DLA what it can run, and the rest on the GPU."""
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    able = sum(config.can_run_on_DLA(layer) for layer in layers)
+    notes.append(f"{able} of {len(layers)} layers on DLA {core}, the others on the GPU")
     pixels = network.get_input(0)
     pixels.shape = (1, *tuple(pixels.shape)[1:])  # it takes no free dimension
 
 
-def plan_file(trt: Any, log: Any, request: EngineRequest, target: Target, cuda: Cuda) -> Path:
-    """The plan in the cache, built if missing; raises as ``build_plan``, and EngineError as ``require_own``.
+def plan_file(trt: Any, log: Any, request: EngineRequest, target: Target, cuda: Cuda) -> tuple[Path, str]:
+    """The plan in the cache, built if missing, and remarks about its build.
+
+    Raises as ``build_plan``, and EngineError as ``require_own``.
 
     A plan holds code for the GPU and is loaded without a check, so that it comes from our own cache alone.
     """
@@ -161,12 +180,32 @@ def plan_file(trt: Any, log: Any, request: EngineRequest, target: Target, cuda: 
         )
         raise EngineError(f"no plan was built ahead for {cuda.device_name}; run: {command}")
 
+    timings_name = f"tensorrt-timings-{hashlib.sha256(device.encode()).hexdigest()[:8]}"
+
     def build(path: Path) -> None:
-        path.write_bytes(build_plan(trt, log, graph.read_bytes(), target))
+        notes: list[str] = []
+        plan, timings = build_plan(trt, log, graph.read_bytes(), target, _cached(timings_name), notes)
+        path.write_bytes(plan)
+        _store(timings_name, timings)
+        _store(f"{name}.txt", "; ".join(notes).encode())
 
     plan = cache.derived_file(name, build)
     require_own(plan)
-    return plan
+    return plan, _cached(f"{name}.txt").decode()
+
+
+def _cached(name: str) -> bytes:
+    path = cache.derived_file_there(name)
+    return path.read_bytes() if path else b""
+
+
+def _store(name: str, content: bytes) -> None:
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    if content:
+        with contextlib.suppress(OSError):  # the next build does without
+            cache.derived_file(name, write, anew=True)
 
 
 def require_own(plan: Path) -> None:
@@ -182,6 +221,29 @@ def require_own(plan: Path) -> None:
                 f"{path} can be written by others, and a plan is code: chmod o-w it, or set CANET_ROS_CACHE to "
                 "a folder of your own"
             )
+
+
+def _monitor_of(trt: Any, describe: Callable[[str], None]) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        """Reports the progress of the outermost phase of a build."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._phase, self._steps = "", 1
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:
+                self._phase, self._steps = phase_name, max(num_steps, 1)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name == self._phase:
+                describe(f"{activity.BUILDING}: {100 * (step + 1) // self._steps} %")
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            pass
+
+    return Monitor()
 
 
 def log_of(trt: Any) -> Any:

@@ -299,6 +299,17 @@ class FakeSession:
         shape = inputs["images"].shape[:3]
         return [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)]
 
+    def io_binding(self) -> SimpleNamespace:
+        bound: dict[str, Any] = {}
+        return SimpleNamespace(
+            bound=bound, bind_ortvalue_input=bound.__setitem__, bind_ortvalue_output=bound.__setitem__
+        )
+
+    def run_with_iobinding(self, binding: SimpleNamespace) -> None:
+        results = self.run(["mask", "confidence"], {"images": binding.bound["images"].numpy()})
+        for name, planes in zip(("mask", "confidence"), results):
+            binding.bound[name].update_inplace(planes)
+
 
 @pytest.fixture
 def gpu_build(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> type[FakeSession]:
@@ -308,7 +319,22 @@ def gpu_build(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> type[FakeSess
     session = type("Session", (FakeSession,), {})
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(
+        onnxruntime.OrtValue,
+        "ortvalue_from_shape_and_type",
+        lambda shape, kind, device, index: allocate(shape, kind, "cpu", 0),
+    )
     return session
+
+
+def test_bound_memory_gives_the_same_masks(random_model: Path, own_cache: Path) -> None:
+    """The binding of a GPU, on the CPU and with ONNX Runtime itself."""
+    engine: Any = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cpu"))
+    for count in (1, 3, 1):
+        images = np.random.default_rng(count).integers(0, 256, (count, 120, 160, 3), np.uint8)
+        for bound, plain in zip(engine._run_bound(images), engine.run(images)):
+            np.testing.assert_array_equal(bound, plain)
 
 
 def test_landing_on_the_cpu_is_refused(random_model: Path, gpu_build: type[FakeSession]) -> None:
