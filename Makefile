@@ -153,4 +153,4 @@ audit: .venv-tools/ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* build install log demo_output docs/_build docs/reference mutants .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build install log demo_output docs/_build docs/reference/api mutants .mypy_cache .pytest_cache .ruff_cache

@@ -18,7 +18,7 @@ def installed_files() -> list[tuple[str, list[str]]]:
             if path.is_file():
                 files.append((f"{SHARE}/{path.parent}", [str(path)]))
     # What hints and error messages name.
-    files.append((f"{SHARE}/docs", [str(path) for path in sorted(Path("docs").glob("*.md"))]))
+    files += [(f"{SHARE}/{path.parent}", [str(path)]) for path in sorted(Path("docs").rglob("*.md"))]
     return files
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documentation against the code: links lead somewhere, commands and their options exist, Python blocks run.
+"""The documentation agrees with the code: links resolve, commands and their options exist, code blocks run.
 
-Not asserted here: the parameter table (test_package.py), and that commands do what is said of them.
+Not tested here: generated tables (test_package.py), docs/project/extending.md (test_extending.py), and that commands do
+what the text says.
 """
 
 from __future__ import annotations
@@ -9,18 +10,28 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import yaml
 
 from canet_ros.cli import COMMANDS, main
 from canet_ros.launching.arguments import DEMO_ARGUMENTS, given_parameters, launch_arguments
 from canet_ros.launching.parameter_table import PARAMETERS
+from canet_ros.simulation import StreetDrive
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
+SPECS = {spec.name: spec for spec in PARAMETERS}
+each_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)).removesuffix(".md")
+)
 
 
 def code_blocks(document: Path, language: str) -> list[str]:
@@ -28,7 +39,7 @@ def code_blocks(document: Path, language: str) -> list[str]:
 
 
 def shell_commands(document: Path) -> Iterator[list[str]]:
-    """Words of each command of the bash blocks, without what the shell itself takes: variables, redirection."""
+    """Words of each command in the bash blocks, without variables and redirections."""
     for line in "\n".join(code_blocks(document, "bash")).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         while words:
@@ -42,7 +53,7 @@ def shell_commands(document: Path) -> Iterator[list[str]]:
 
 
 def commands(document: Path, program: str) -> Iterator[list[str]]:
-    """Commands that begin with this program: those of the bash blocks, and those in the text between backquotes."""
+    """Commands that begin with this program, in bash blocks and between backquotes in the text."""
     yield from (words for words in shell_commands(document) if words[0] == program and len(words) > 1)
     text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     for span in re.findall(rf"`(?:\.venv/bin/)?({program} [^`]+)`", text):
@@ -50,7 +61,7 @@ def commands(document: Path, program: str) -> Iterator[list[str]]:
 
 
 def canet_words(command: list[str]) -> list[str] | None:
-    """What ``canet`` is told, however it is started; None: the command is another."""
+    """Arguments of ``canet``, however it is started; None for another command."""
     for start in (["canet"], ["ros2", "run", "canet_ros", "canet"], ["-m", "canet_ros.cli"]):
         for at in range(len(command)):
             if command[at : at + len(start)] == start and (at == 0 or command[0] == "torchrun"):
@@ -58,26 +69,42 @@ def canet_words(command: list[str]) -> list[str] | None:
     return None
 
 
-def test_links_lead_to_files() -> None:
-    for document in DOCUMENTS:
-        targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
-        missing = [t for t in targets if "://" not in t and not (document.parent / t).exists()]
-        assert not missing, document
+@each_document
+def test_links_resolve(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    assert [t for t in targets if "://" not in t and not (document.parent / t).exists()] == []
 
 
-def test_tests_that_are_named_exist() -> None:
+@each_document
+def test_anchors_exist(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*\.md)?#([^)]+)\)", document.read_text()):
+        headings = re.findall(
+            r"^#+ (.+)$", (document.parent / target if target else document).read_text(), re.MULTILINE
+        )
+        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in anchors, f"{target}#{anchor}"
+
+
+def test_named_tests_exist() -> None:
     for document in DOCUMENTS:
         for folder, name in re.findall(r"(test/[a-z/]+/)?(test_\w+\.py)", document.read_text()):
             assert list(ROOT.glob(f"{folder or 'test/**/'}{name}")), f"{document.name}: {folder}{name}"
 
 
-def test_every_page_is_in_the_sites_navigation() -> None:
-    trees = re.findall(r"```{toctree}(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.DOTALL)
-    listed = re.findall(r"^([a-z-]+)$", "\n".join(trees), re.MULTILINE)
-    assert sorted([*listed, "index"]) == sorted(page.stem for page in (ROOT / "docs").glob("*.md"))
+def test_every_page_is_in_the_navigation() -> None:
+    listed = {DOCS / "index.md"}
+    for page in PAGES:
+        for tree in re.findall(r"```{toctree}\n(.*?)```", page.read_text(), re.DOTALL):
+            entries = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            names = [re.sub(r".*<(.+)>", r"\1", entry) for entry in entries]
+            listed |= {
+                (page.parent / name.removesuffix(".md")).resolve().with_suffix(".md") for name in names
+            }
+    assert listed - set(PAGES) == set()
+    assert set(PAGES) - listed == set()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@each_document
 def test_make_targets_exist(document: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for _, target, *variables in commands(document, "make"):
@@ -86,11 +113,17 @@ def test_make_targets_exist(document: Path) -> None:
             assert f"$({variable.partition('=')[0]})" in makefile, variable
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_canet_takes_its_commands(
+@each_document
+def test_bash_blocks_parse(document: Path) -> None:
+    for block in code_blocks(document, "bash"):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+@each_document
+def test_canet_commands_parse(
     document: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Those of the bash blocks as they stand; of those in the text, the options."""
+    """Those of bash blocks as written; of those in the text, the options."""
     for command in COMMANDS:
         monkeypatch.setattr(f"canet_ros.commands.{command.replace('-', '_')}.run", lambda arguments: 0)
     for words in map(canet_words, shell_commands(document)):
@@ -107,24 +140,23 @@ def test_canet_takes_its_commands(
         assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, words
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_ros2_takes_its_commands(document: Path) -> None:
+@each_document
+def test_ros2_commands_parse(document: Path) -> None:
     programs = re.findall(r'"(\w+) = canet_ros', (ROOT / "setup.py").read_text())
-    defaults = {spec.name: spec.default for spec in PARAMETERS}
     for words in commands(document, "ros2"):
         if words[1:3] == ["launch", "canet_ros"]:
             check_launch(words[3], words[4:])
         elif words[1:3] == ["run", "canet_ros"]:
             assert words[3] in programs, words
             set_here = {word.split(":=")[0] for at, word in enumerate(words) if words[at - 1] == "-p"}
-            assert set_here <= defaults.keys(), words
+            assert set_here <= SPECS.keys(), words
         elif words[1] == "param" and len(words) > 4:
-            assert words[4] in {*defaults, "class_names", "available_models"}, words
+            assert words[4] in {*SPECS, "class_names", "available_models"}, words
             if words[2] == "set":
-                # As ros2 param of Jazzy and later reads a value: a mapping is no text to it, and nothing is sent.
+                # ros2 param of Jazzy and later does not send a mapping as a string.
                 rclpy = pytest.importorskip("rclpy.parameter")
                 read = rclpy.get_parameter_value(string_value=words[5])
-                assert isinstance(rclpy.parameter_value_to_python(read), type(defaults[words[4]])), words
+                assert isinstance(rclpy.parameter_value_to_python(read), type(SPECS[words[4]].default)), words
 
 
 def check_launch(file: str, words: list[str]) -> None:
@@ -138,16 +170,42 @@ def check_launch(file: str, words: list[str]) -> None:
     given_parameters({name: value for name, value in given.items() if name in choices})
 
 
-def test_the_python_example_of_the_readme_runs() -> None:
-    (block,) = code_blocks(ROOT / "README.md", "python")
-    names = {"image_bgr": np.zeros((48, 64, 3), np.uint8)}
-    exec(block, names)
-    assert names["mask"].shape == (48, 64)
+@each_document
+def test_yaml_blocks_parse_and_set_valid_parameters(document: Path) -> None:
+    for block in code_blocks(document, "yaml"):
+        content = yaml.safe_load(block)
+        if isinstance(content, dict) and "/**" in content:
+            for name, value in content["/**"]["ros__parameters"].items():
+                spec = SPECS[name]
+                # rclpy flattens a mapping; the node reads groups written as one.
+                spec.check(str(value) if isinstance(value, dict) else value)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [d for d in DOCUMENTS if code_blocks(d, "python") and d.name != "extending.md"],
+    ids=lambda path: str(path.relative_to(ROOT)).removesuffix(".md"),
+)
+def test_python_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As written, in the order of the page, in a folder with the files that they name; write_scenes writes fewer."""
+    monkeypatch.chdir(tmp_path)
+    frames = [StreetDrive(1, 640, 480).frame(index).image for index in range(2)]
+    cv2.imwrite("street.jpg", frames[0])
+    video = cv2.VideoWriter("drive.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10, (640, 480))
+    for frame in frames:
+        video.write(frame)
+    video.release()
+    Path("README.md").write_text("not an image")
+    names = {"image_bgr": frames[0]}
+    for block in code_blocks(document, "python"):
+        exec(block.replace(", 40,", ", 2,"), names)
+    if document.name == "README.md":
+        assert np.shape(names["mask"]) == (480, 640)
 
 
 def test_your_own_classes_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's commands as they stand, on 2 images a split instead of 40, small, for one epoch."""
-    page = ROOT / "docs" / "your-own-classes.md"
+    """The page's commands as written, on 2 images per split instead of 40, small, for one epoch."""
+    page = DOCS / "how-to" / "your-own-classes.md"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "my_classes.yaml").write_text(code_blocks(page, "yaml")[0])
@@ -160,6 +218,6 @@ def test_your_own_classes_from_start_to_end(tmp_path: Path, monkeypatch: pytest.
     assert set(figures["iou"]) == {"drivable", "walkable", "moving", "else"}
 
 
-def test_every_command_is_described_somewhere() -> None:
+def test_every_command_is_described() -> None:
     text = "\n".join(document.read_text() for document in DOCUMENTS)
     assert [name for name in COMMANDS if f"canet {name}" not in text and f"make {name}" not in text] == []
