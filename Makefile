@@ -40,7 +40,7 @@ help:
 	@echo "make mutation                       whether quick tests notice changed code; 85 % must be noticed; half an hour"
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make docs                           this documentation as a site, in docs/_build/"
-	@echo "make generated                      write config/canet.yaml, docs/parameters.md and docs/public_api.txt anew"
+	@echo "make generated                      update config/canet.yaml, docs/public_api.txt and the marked tables of docs/"
 	@echo "make lint                           formatting, lint, types and imports between layers"
 	@echo "make demo HASHED=1                  the same from requirements/demo.txt: versions and files as we had them"
 	@echo "make requirements                   write that file anew, from setup.py"

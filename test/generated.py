@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import json
 import tempfile
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import yaml
+from tables import command_parsers, described, with_tables
 
-from canet_ros.cli import COMMANDS
 from canet_ros.launching.arguments import OWN_ARGUMENTS
 from canet_ros.launching.parameter_spec import ParameterSpec
 from canet_ros.launching.parameter_table import PARAMETERS, SECTIONS
@@ -35,26 +35,6 @@ _CONFIGURATION = """\
 /**:
   ros__parameters:
 """
-_PAGE = """\
-# Parameters
-
-Each parameter is also a launch argument; [config/canet.yaml](../config/canet.yaml) has more details. The last column
-says when a parameter can change:
-
-- *any time*: also while the node is active;
-- *inactive*: `ros2 lifecycle set /canet deactivate`, set the parameter, then `activate`;
-- *unconfigured*: `deactivate` and `cleanup`, set the parameter, then `configure` and `activate`;
-- *start*: read once, when the node starts.
-
-Lists have one entry per camera, in the order of `image_topics`; an empty list means none.
-
-| Parameter | Type | Default | Description | Changes |
-| --- | --- | --- | --- | --- |
-{rows}
-
-Read-only parameters: `class_names` and `class_colors` of the current model, and `available_models`, the valid names for
-`model`. `qos_overrides` exist for every topic. `make generated` writes this page.
-"""
 
 
 def configuration() -> str:
@@ -63,28 +43,13 @@ def configuration() -> str:
     for heading, specs in SECTIONS.items():
         parts.append(f"\n{f'    # --- {heading} '.ljust(_WIDTH, '-')}\n")
         for spec in specs:
-            text = f"{_described(spec)}. {spec.details} {spec.when[0].upper()}{spec.when[1:]}."
+            text = f"{described(spec)}. {spec.details} {spec.when[0].upper()}{spec.when[1:]}."
             comment = textwrap.fill(
                 " ".join(text.split()), _WIDTH, initial_indent="    # ", subsequent_indent="    # ",
                 break_long_words=False, break_on_hyphens=False,
             )  # fmt: skip
             parts.append(f"\n{comment}\n    {spec.name}: {_yaml_value(spec)}\n")
     return "".join(parts)
-
-
-def parameters_page() -> str:
-    """docs/parameters.md."""
-    rows = [
-        (
-            f"`{spec.name}`",
-            _type(spec),
-            f"`{spec.default_text or _EMPTY}`",
-            _described(spec),
-            _changes(spec),
-        )
-        for spec in PARAMETERS
-    ]
-    return _PAGE.format(rows="\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
 def public_api() -> str:
@@ -99,31 +64,12 @@ def public_api() -> str:
     return "\n".join(sorted(lines)) + "\n"
 
 
-GENERATED = {
+_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GENERATED: dict[Path, Callable[[], str]] = {
     ROOT / "config" / "canet.yaml": configuration,
-    ROOT / "docs" / "parameters.md": parameters_page,
     ROOT / "docs" / "public_api.txt": public_api,
+    **{page: partial(with_tables, page) for page in _PAGES if "<!-- table:" in page.read_text()},
 }
-_EMPTY = '""'
-_TYPES = {str: "string", bool: "bool", int: "int", float: "double"}
-
-
-def _described(spec: ParameterSpec) -> str:
-    limits = ", ".join(spec.choices) or spec.bounds
-    return f"{spec.description} ({limits})" if limits else spec.description
-
-
-def _type(spec: ParameterSpec) -> str:
-    """As in the documentation of Nav2."""
-    if isinstance(spec.default, tuple):
-        return f"{_TYPES[type(spec.default[0])]}[]"
-    return _TYPES[type(spec.default)]
-
-
-def _changes(spec: ParameterSpec) -> str:
-    if spec.at_start:
-        return "start"
-    return "any time" if spec.live else "unconfigured" if spec.needs_cleanup else "inactive"
 
 
 def _yaml_value(spec: ParameterSpec) -> str:
@@ -156,15 +102,13 @@ def _topics() -> list[str]:
 
 
 def _commands() -> list[str]:
-    lines = []
-    for name in COMMANDS:
-        parser = argparse.ArgumentParser()
-        module = importlib.import_module(f"canet_ros.commands.{name.replace('-', '_')}")
-        module.add_arguments(parser)
-        for action in parser._actions:
-            words = action.option_strings or [action.dest.upper()]
-            lines += [f"command canet {name} {word}" for word in words if word not in ("-h", "--help")]
-    return lines
+    return [
+        f"command {parser.prog} {word}"
+        for _, parser in command_parsers()
+        for action in parser._actions
+        for word in action.option_strings or [action.dest.upper()]
+        if word not in ("-h", "--help")
+    ]
 
 
 def _model_keys() -> list[str]:

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fusions", nargs="+", default=["fca", "concat", "se", "cbam"], choices=tuple(FUSIONS)
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one run each (default: 0 1 2)"
+    )
     parser.add_argument(
         "--latency-resolution",
         type=argument(parse_resolution),

@@ -29,7 +29,7 @@ class ParameterSpec:
 
     Attributes:
         default: also determines the type.
-        description: one sentence, for ``--show-args``, ``ros2 param describe`` and docs/parameters.md.
+        description: one sentence, for ``--show-args``, ``ros2 param describe`` and the docs.
         details: further sentences for config/canet.yaml.
         choices: allowed values of a string; empty: any.
         minimum, maximum: closed range of a number.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's parameters: the node declares them, launch files take them as arguments, and ``make generated`` writes
-config/canet.yaml and docs/parameters.md from them. Needs neither rclpy nor torch.
+config/canet.yaml and docs/reference/parameters.md from them. Needs neither rclpy nor torch.
 """
 
 from __future__ import annotations
