@@ -221,3 +221,12 @@ def test_your_own_classes_from_start_to_end(tmp_path: Path, monkeypatch: pytest.
 def test_every_command_is_described() -> None:
     text = "\n".join(document.read_text() for document in DOCUMENTS)
     assert [name for name in COMMANDS if f"canet {name}" not in text and f"make {name}" not in text] == []
+
+
+def test_every_fault_and_state_is_described() -> None:
+    camera_health = pytest.importorskip("canet_ros.ros.camera_health")
+    from canet_ros.ros.fault_log import Fault
+
+    page = (DOCS / "reference" / "diagnostics.md").read_text()
+    values = [item.value for item in (*camera_health.CameraState, *Fault) if item.value]
+    assert [value for value in values if f"`{value}`" not in page] == []

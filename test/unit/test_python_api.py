@@ -116,7 +116,7 @@ def test_errors_are_those_that_loading_raises() -> None:
 def test_the_examples_of_the_documentation_run(
     image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("street.jpg", cv2.resize(image, (640, 480)))
     video = cv2.VideoWriter("drive.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10, (640, 480))
