@@ -196,6 +196,13 @@ def _iou(*models: str) -> str:
     return _table(["Class", *(TITLES[model] for model in models)], rows)
 
 
+def _calibration() -> str:
+    """Temperature and calibration error on ``val``."""
+    figures = {title: _read(f"{model}/val") for model, title in TITLES.items()}
+    rows = [(t, f"{f['temperature']:.2f}", _figure(f["calibration_error"])) for t, f in figures.items()]
+    return _table(("Model", "Temperature", "Calibration error on `val`"), rows)
+
+
 def _engines(name: str) -> str:
     """What ``canet benchmark`` prints."""
     return benchmark_table(_read(name)["engines"])
@@ -214,7 +221,7 @@ def _processor(machine: dict[str, Any]) -> str:
 
 
 def _figure(value: float | None, digits: int = 3) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+    return "not measured" if value is None else f"{value:.{digits}f}"
 
 
 def _escaped(text: str) -> str:
@@ -240,5 +247,6 @@ TABLES = {
     "held-out": _held_out,
     "evaluated": _evaluated,
     "iou": _iou,
+    "calibration": _calibration,
     "engines": _engines,
 }
