@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/extending.md does what it says: its blocks are put into a copy of the package, and the copy is used.
+"""docs/project/extending.md works as written: its blocks are applied to a copy of the package, and the copy is used.
 
 Asserted: every new name is offered wherever names are offered, and works. Not asserted: that what is added is any good.
 """
@@ -24,8 +24,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package as the page leaves it."""
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "canet_ros", folder / "canet_ros", ignore=shutil.ignore_patterns("__pycache__"))
-    blocks = BLOCK.findall((ROOT / "docs" / "extending.md").read_text())
-    assert len(blocks) == (ROOT / "docs" / "extending.md").read_text().count("```python")
+    blocks = BLOCK.findall((ROOT / "docs" / "project" / "extending.md").read_text())
+    assert len(blocks) == (ROOT / "docs" / "project" / "extending.md").read_text().count("```python")
     for name, table, at_the_end, text in blocks:
         path = folder / name
         if table:
