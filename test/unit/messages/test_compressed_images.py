@@ -188,17 +188,3 @@ def test_depth_is_refused_with_a_hint(encoding: str, codec: str, kind: type) -> 
     for read, message in ((decode_compressed, compressed), (decode_image, image)):
         with pytest.raises(ImageMessageError, match=f"{encoding} is an encoding of depth .* as depth_topics"):
             read(message)
-
-
-@pytest.mark.parametrize(
-    ("format_text", "words"),
-    [
-        ("zstd", "raw images packed by zstd_image_transport"),
-        ("h264", "video"),
-        ("mono16; compressedDepth rvl", "depth"),
-        ("16UC1; compressedDepth png", "depth_topics"),
-    ],
-)
-def test_transports_without_images_are_named(format_text: str, words: str) -> None:
-    with pytest.raises(ImageMessageError, match=words):
-        decode_compressed(SimpleNamespace(format=format_text, data=bytes(range(64))))

@@ -53,12 +53,19 @@ def every_pixel(width: int, height: int) -> np.ndarray:
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).reshape(-1, 2).astype(float)
 
 
-@pytest.mark.parametrize("number", ["<f4", ">f4", "<f8", ">f8"])
-@pytest.mark.parametrize(("before", "padding", "height"), [(0, 0, 1), (5, 7, 4), (16, 0, 2)])
-def test_clouds_of_every_layout_are_read(number: str, before: int, padding: int, height: int) -> None:
-    xyz = np.random.default_rng(0).normal(0, 9, (24, 3)).astype(np.float32)
-    xyz[3, 1], xyz[5] = np.nan, np.inf
-    np.testing.assert_array_equal(cloud_xyz(cloud(xyz, number, before, padding, height)), xyz)
+@pytest.mark.parametrize("number", ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("before", "padding", "height"), [(0, 0, 1), (5, 7, 4)])
+def test_clouds_of_every_layout_are_read(
+    number: str, order: str, before: int, padding: int, height: int
+) -> None:
+    xyz = np.arange(72).reshape(24, 3).astype(np.float32)
+    if number.startswith("f"):
+        xyz[3, 1], xyz[5] = np.nan, np.inf
+    message = cloud(xyz, order + number, before, padding, height)
+    for field in message.fields:
+        field.count = 0  # some drivers send 0 for 1
+    np.testing.assert_array_equal(cloud_xyz(message), xyz)
 
 
 @pytest.mark.parametrize("height", [1, 4])
@@ -76,29 +83,6 @@ def test_swapped_or_missing_sizes_are_corrected(size: tuple[int, int]) -> None:
     xyz = np.random.default_rng(0).normal(0, 9, (24, 3)).astype(np.float32)
     message = cloud(xyz, height=4)
     message.width, message.height = size
-    np.testing.assert_array_equal(cloud_xyz(message), xyz)
-
-
-def test_rows_of_an_organised_cloud_may_be_padded_and_data_may_follow() -> None:
-    xyz = np.random.default_rng(0).normal(0, 9, (24, 3)).astype(np.float32)
-    message = cloud(xyz, height=4)
-    rows = np.frombuffer(message.data, np.uint8).reshape(4, -1)
-    message.row_step, message.data = rows.shape[1] + 12, np.pad(rows, ((0, 0), (0, 12))).tobytes()
-    np.testing.assert_array_equal(cloud_xyz(message), xyz)
-    message.data = message.data[:-12]
-    np.testing.assert_array_equal(cloud_xyz(message), xyz)
-    one_row = cloud(xyz)
-    one_row.data += bytes(40)
-    np.testing.assert_array_equal(cloud_xyz(one_row), xyz)
-
-
-@pytest.mark.parametrize("number", ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"])
-@pytest.mark.parametrize("order", "<>")
-def test_every_number_format_at_odd_offsets(number: str, order: str) -> None:
-    xyz = np.arange(18).reshape(6, 3).astype(np.float32)
-    message = cloud(xyz, order + number, before=3)
-    for field in message.fields:
-        field.count = 0  # some drivers send 0 for 1
     np.testing.assert_array_equal(cloud_xyz(message), xyz)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from canet_ros.formats import parse_groups
-from canet_ros.messages.points import LabelledPoints, label_message, labelled_depths, labelled_points
+from canet_ros.messages.points import LabelledPoints, labelled_depths, labelled_points
 from canet_ros.messages.projection import camera_projection, rigid_transform
 from canet_ros.model.class_table import load_class_table
 from canet_ros.pipeline.outputs import point_outputs
@@ -75,18 +75,6 @@ def test_a_group_and_its_complement_share_nothing_and_hold_every_measured_point(
 def test_clouds_without_points_of_a_group(cloud: LabelledPoints) -> None:
     assert cloud.of(np.zeros(256, np.bool_)).shape == (0,)
     assert np.isnan(cloud.organized(np.zeros(256, np.bool_))["xyz"]).all()
-    nothing = np.empty((0, 3), np.float32), rigid_transform([0, 0, 0, 0, 0, 0, 1])
-    empty = labelled_points(*nothing, camera_projection(info(), SIZE), segmentation(), TABLE)
-    for name in OUTPUTS:
-        assert empty.of(classes_of(name)).shape == (0,)
-        assert empty.organized(classes_of(name)).shape == SIZE[::-1]
-
-
-def test_a_group_may_be_called_points() -> None:
-    assert set(OUTPUTS) == {
-        "points", "groups/green/points", "groups/green/points_outside", "groups/points/points",
-        "groups/points/points_outside",
-    }  # fmt: skip
 
 
 def test_an_organized_cloud_has_each_point_at_its_pixel(cloud: LabelledPoints) -> None:
@@ -121,18 +109,3 @@ def test_depth_images_of_any_size_are_organized_as_the_mask(size: tuple[int, int
     x, y, z = found["xyz"][measured].T
     np.testing.assert_allclose(x / z * 64 + 31.5, columns, atol=0.51)
     np.testing.assert_allclose(y / z * 64 + 23.5, rows_, atol=0.51)
-
-
-def test_the_complement_of_a_depth_image_is_all_other_pixels() -> None:
-    image = Record(
-        encoding="16UC1",
-        height=48,
-        width=64,
-        step=128,
-        is_bigendian=0,
-        data=np.full((48, 64), 2000, "<u2").tobytes(),
-    )
-    found = label_message(image, None, info(), (48, 64, 3), segmentation(), TABLE)
-    green, others = (found.of(classes_of(f"groups/green/{name}")) for name in ("points", "points_outside"))
-    assert len(green) + len(others) == 64 * 48
-    assert rows(green) | rows(others) == rows(found.seen)

@@ -68,10 +68,6 @@ def test_after_a_lost_packet_decoding_resumes_at_the_next_keyframe(
     assert len(frames) == 24
 
 
-def test_a_lost_keyframe_costs_its_images() -> None:
-    assert shown(decode(packets(H264, 10))) == [*range(10), *range(20, 25)]
-
-
 def test_a_packet_that_the_middleware_reports_as_lost() -> None:
     """The decoder of VP9 does not notice by itself."""
     decoder = VideoDecoder()
