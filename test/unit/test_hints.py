@@ -14,7 +14,7 @@ import pytest
 
 from canet_ros import share
 from canet_ros.cli import COMMANDS
-from canet_ros.hints import canet_command, pip_install, see_docs
+from canet_ros.hints import canet_command, see_docs
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "canet_ros"
@@ -36,19 +36,10 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_command_on_the_path(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(add_program(bare / "bin")))
-    assert canet_command("export --calibrate") == "canet export --calibrate"
-
-
 def test_command_of_a_workspace(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_program(bare / "install" / "canet_ros" / "lib" / "canet_ros")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/opt/ros/none:{bare / 'install' / 'canet_ros'}")
     assert canet_command("export") == "ros2 run canet_ros canet export"
-
-
-def test_command_that_is_not_installed(bare: Path) -> None:
-    assert canet_command("export") == "canet export"
 
 
 def test_a_page_is_named_by_its_installed_file(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,18 +51,6 @@ def test_a_page_is_named_by_its_installed_file(bare: Path, monkeypatch: pytest.M
     assert see_docs("install.md") == "see docs/install.md of canet_ros"
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(bare / "install"))
     assert see_docs("install.md") == f"see {docs / 'install.md'}"
-
-
-def test_pip_install() -> None:
-    assert pip_install("onnxruntime", "onnx") == "pip install onnxruntime onnx"
-
-
-def test_no_hint_installs_this_package_from_pypi() -> None:
-    texts = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
-    wrong = [
-        str(p.relative_to(ROOT)) for p, text in texts.items() if re.search(r"pip install \S*canet_ros", text)
-    ]
-    assert not wrong
 
 
 def test_every_recommended_page_exists() -> None:

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import canet_ros
-from canet_ros import ClassTable, ImageError, ModelError, Segmenter
-from canet_ros.model.class_table import load_class_table
+from canet_ros import ImageError, Segmenter
 from canet_ros.simulation import StreetDrive
 
 
@@ -100,17 +99,6 @@ def test_a_result_names_draws_and_saves_itself(
     assert result.unlabelled_below(0.5).class_names == result.class_names
     with pytest.raises(ValueError, match="an overlay takes"):
         result.overlay(image[1:])
-
-
-def test_a_class_table_is_its_names() -> None:
-    table: ClassTable = load_class_table("camvid")
-    assert list(table) == list(table.names)
-    assert "road" in [name.lower() for name in table]
-
-
-def test_errors_are_those_that_loading_raises() -> None:
-    with pytest.raises(ModelError, match="no model 'absent'"):
-        Segmenter.load("absent")
 
 
 def test_the_examples_of_the_documentation_run(

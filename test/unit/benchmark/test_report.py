@@ -16,12 +16,6 @@ def page_of(name: str, figures: dict[str, Any]) -> str:
     return page({"machine": {"processor": "any"}, "model": "m", "steps": [step]})
 
 
-def test_how_fast_training_is() -> None:
-    assert "## Training\n\n9.0 images per second, in epoch 2\n" in page_of(
-        "training", {"epoch": 2, "seconds": 4.0}
-    )
-
-
 def test_masks_that_are_not_those_of_fp32_are_marked() -> None:
     row = {"precision": "fp16", "device": "cuda:0", "rounds": 3, "median_ms": 1, "p95_ms": 2, "fps": 1000}
     rows = [

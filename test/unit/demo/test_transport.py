@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,14 +55,6 @@ def test_settings_are_those_of_the_middleware_in_use():
 def test_shared_memory_selects_the_profile(free_mb, profile, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free_mb * 2**10, f_frsize=2**10))
     assert fastdds_profile() == profile
-
-
-def test_the_profiles_differ_only_in_segment_size():
-    large, small = (path.read_text() for path in (LARGE, SMALL))
-    assert "<segment_size>33554432</segment_size>" in large
-    expected = large.replace("33554432", "8388608")
-    plain = [re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).split() for text in (expected, small)]
-    assert plain[0] == plain[1]
 
 
 def test_an_unused_domain_id_has_no_listener():

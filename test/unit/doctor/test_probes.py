@@ -29,13 +29,6 @@ def test_gpus_that_pytorch_can_and_cannot_use(
     assert (finding.verdict, finding.text.endswith("on device 0, device 1")) == ("ok", True)
 
 
-def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (finding,) = probes.engine("openvino")
-    assert (finding.verdict, finding.text) == ("note", "not installed")
-    assert "openvino" in finding.advice
-
-
 def test_without_the_default_model_another_is_looked_at(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,13 +37,6 @@ def test_without_the_default_model_another_is_looked_at(
     models, default, used = probes.models()
     assert (models.text, default.advice) == ("random", "set model:=random")
     assert used.text.startswith("random at 160x120 on ")
-
-
-def test_without_models_the_advice_is_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canet_ros.model.model_folder.share_folders", lambda _: [tmp_path])
-    (finding,) = probes.models()
-    assert (finding.verdict, finding.text) == ("missing", "none")
-    assert "train" in finding.advice
 
 
 @pytest.mark.parametrize(

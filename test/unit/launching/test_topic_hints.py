@@ -13,7 +13,6 @@ from canet_ros.launching.topic_hints import (
     IMAGE,
     NO_IMAGES,
     CameraChoice,
-    suffix_warning,
     topic_hint,
 )
 
@@ -75,9 +74,3 @@ def test_a_topic_whose_results_would_collide_is_not_suggested() -> None:
     existing = {RAW: [IMAGE], "/cam/depth": [IMAGE]}
     assert "/cam/depth" in topic_hint(CameraChoice("/rear/depth", "raw"), [], existing, ())
     assert topic_hint(CameraChoice("/rear/depth", "raw"), [RAW], existing, ()) == ""
-
-
-def test_a_topic_with_the_transport_suffix_gets_the_right_pair() -> None:
-    warning = suffix_warning(JPEG, "compressed")
-    assert f"set image_topics to {RAW} and leave image_transport at compressed" in warning
-    assert suffix_warning(RAW, "compressed") == suffix_warning(JPEG, "raw") == ""
