@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from canet_ros.cli import main
-from canet_ros.labels.check import swapped_classes
-from canet_ros.labels.export import fill_polygon, image_name, open_export
+from canet_ros.labels.export import image_name, open_export
 from canet_ros.labels.formats import FORMATS
 from canet_ros.labels.importing import import_labels
 from canet_ros.labels.label_studio import decode_rle
@@ -25,7 +24,6 @@ from canet_ros.training.dataset import find_labelled_images
 
 CAMVID = load_class_table("camvid")
 TWO = ClassTable(("road", "car"), ((1, 2, 3), (4, 5, 6)))
-TOOLS = ("cvat", "coco", "label-studio", "labelme")
 
 
 def random_labels(folder: Path, classes: ClassTable) -> dict[str, np.ndarray]:
@@ -115,15 +113,6 @@ def test_polygons_are_within_a_pixel_at_borders(tool: str, tmp_path: Path) -> No
         ((name, labels),) = FORMATS[tool].read(export, CAMVID)
     assert name == image.name
     assert (labels == truth).mean() > 0.995
-
-
-def test_a_polygon_fills_the_pixels_that_it_covers() -> None:
-    labels = np.zeros((6, 8), np.uint8)
-    fill_polygon(labels, np.array([[1.0, 2.0], [5.0, 2.0], [5.0, 4.0], [1.0, 4.0]]), 7)
-    expected = np.zeros_like(labels)
-    expected[2:4, 1:5] = 7
-    assert (labels != expected).sum() <= 6 + 4  # its border, at most a pixel wide
-    assert (labels[2:4, 1:5] == 7).all()
 
 
 @pytest.mark.parametrize("tool", ["labelme", "label-studio"])
@@ -244,13 +233,6 @@ def test_labelme_files_are_never_replaced(tmp_path: Path) -> None:
     FORMATS["labelme"].write(find_labelled_images(tmp_path / "train"), CAMVID, corrected.parent)
     assert corrected.read_text() == "corrected"
     assert (corrected.parent / "front_002.json").exists()
-
-
-def test_exchanged_classes_are_found() -> None:
-    confusion = np.array([[90, 5, 5], [10, 20, 70], [0, 80, 20]])
-    (problem,) = swapped_classes(confusion, ("road", "car", "tree"))
-    assert "car and tree" in problem
-    assert not list(swapped_classes(np.eye(3, dtype=np.int64), ("road", "car", "tree")))
 
 
 def test_check_compares_labels_with_a_model(

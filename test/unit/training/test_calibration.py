@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from canet_ros.cli import main
-from canet_ros.model.model_folder import ModelError, graph_hash, load_network, load_spec, save_spec
+from canet_ros.model.model_folder import graph_hash, load_network, load_spec, save_spec
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.training.calibration import Reliability, _best_temperature, reliability
+from canet_ros.training.calibration import reliability
 
 CLASSES = 11
 
@@ -30,23 +30,6 @@ def test_reliability_of_an_image() -> None:
     assert found.pixels.sum() == 3
     # Two pixels are correct at confidence 1, one is wrong at 0.2.
     assert found.calibration_error == pytest.approx(0.2 / 3)
-
-
-def test_calibrated_confidences_have_no_error() -> None:
-    levels = np.arange(256)
-    pixels = np.full(256, 1000)
-    found = Reliability(pixels, (pixels * levels / 255).round().astype(np.int64))
-    assert found.calibration_error < 0.001
-    overconfident = Reliability(pixels, (pixels * (levels / 255) ** 3).round().astype(np.int64))
-    assert overconfident.calibration_error > 0.1
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_of_the_labels_is_found(temperature: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(40_000, CLASSES, generator=generator)
-    labels = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
-    assert _best_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
 
 @pytest.fixture
@@ -111,11 +94,3 @@ def test_every_engine_divides_by_the_temperature(model: Path, engine: str) -> No
     assert less_sure.confidence.mean() < sure.confidence.mean()
     # The most probable of 11 classes has a probability of at least 1/11.
     assert less_sure.confidence.min() >= 255 // CLASSES
-
-
-@pytest.mark.parametrize("line", ["temperature: 0", "temperature: hot", "familiar: {mean: 3}"])
-def test_invalid_calibration_in_model_yaml_is_refused(model: Path, line: str) -> None:
-    path = model / "model.yaml"
-    path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(ModelError):
-        load_spec(model)

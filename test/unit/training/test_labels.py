@@ -104,16 +104,6 @@ def test_a_class_without_pixels_is_a_warning(tmp_path: Path, train: Run, evaluat
     assert len([line for line in lines if "vessel (2)" in line]) == 1
 
 
-def test_valid_labels_cause_no_warning(tmp_path: Path, train: Run, evaluate: Run) -> None:
-    for split in ("train", "val"):
-        write(tmp_path / split, [ids(0, 1, 255)] * 2)
-    status, lines, out = train()
-    assert status == 0
-    assert not [line for line in lines if "class" in line or "ids" in line]
-    assert "classes)" not in out
-    assert not evaluate()[1]
-
-
 def test_labels_of_further_folders_count(tmp_path: Path, train: Run) -> None:
     write(tmp_path / "train", [ids(0)] * 2)
     write(tmp_path / "val", [ids(0, 1)])
@@ -175,16 +165,6 @@ def test_labels_in_another_format(file: bytes, words: str, tmp_path: Path, train
         assert str(tmp_path / split / "labels" / "1.png") in line
         (tmp_path / "train" / "labels" / "1.png").write_bytes(valid)
     assert not (tmp_path / "run" / "history.jsonl").exists()
-
-
-@pytest.mark.parametrize("foreign", ["train", "val"])
-def test_labels_of_another_class_table(foreign: str, tmp_path: Path, train: Run) -> None:
-    for split in ("train", "val"):
-        write(tmp_path / split, [ids(200) if split == foreign else ids(0, 1)] * 2)
-    status, (*_, line), _ = train()
-    assert status == 1
-    assert str(tmp_path / foreign) in line
-    assert "200" in line
 
 
 def test_evaluating_without_known_labels_is_refused(tmp_path: Path, evaluate: Run) -> None:

@@ -6,10 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from canet_ros.model.class_table import load_class_table
-from canet_ros.training.config import TrainingConfig
 from canet_ros.training.processes import distributed_context
-from canet_ros.training.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +52,3 @@ def test_sharing_a_gpu_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=words):
         distributed_context(device)
-
-
-def test_a_batch_that_does_not_divide_is_refused(
-    config: TrainingConfig, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ValueError, match="batch_size 4"):
-        train(config, load_class_table("camvid"), tmp_path_factory.getbasetemp() / "none")

@@ -100,19 +100,6 @@ def test_a_batch_has_one_shape_and_an_epoch_has_all_shapes(scenes: Path) -> None
     assert set.union(*found.values()) == set(shapes)
 
 
-@pytest.mark.parametrize("crop", [(480, 352), (256, 256), (96, 64)])
-def test_views_have_the_same_area_and_increasing_width(crop: tuple[int, int]) -> None:
-    shapes = view_shapes(crop, max_aspect=3.0)
-    aspects = [width / height for width, height in shapes]
-    assert shapes[0] == crop
-    assert aspects == sorted(set(aspects))
-    assert aspects[-1] == pytest.approx(3, rel=0.15)
-    for width, height in shapes[1:]:
-        assert width % 16 == height % 16 == 0
-        assert width * height == pytest.approx(crop[0] * crop[1], rel=0.1)
-    assert view_shapes(crop, max_aspect=0) == [crop]
-
-
 @pytest.mark.parametrize(
     ("text", "folder", "share"),
     [
@@ -124,11 +111,6 @@ def test_views_have_the_same_area_and_increasing_width(crop: tuple[int, int]) ->
 def test_further_folders_and_their_shares(text: str, folder: str, share: float | None) -> None:
     assert parse_extra_data(text) == ExtraData(folder, share)
     assert str(parse_extra_data(text)) == text
-
-
-def test_an_existing_folder_takes_precedence_over_a_share(tmp_path: Path) -> None:
-    (tmp_path / "drive:2").mkdir()
-    assert parse_extra_data(f"{tmp_path}/drive:2") == ExtraData(f"{tmp_path}/drive:2")
 
 
 @pytest.mark.parametrize("text", ["", ":0.5", "streets:0", "streets:-1", "streets:nan"])
@@ -154,20 +136,6 @@ def test_augmentation_moves_image_and_labels_together() -> None:
             assert view[inside].mean() > view[outside].mean() + 30
         changed += not np.array_equal(labels, label)
     assert changed > 15
-
-
-def test_a_wide_view_is_mirrored_at_the_scale_of_a_narrow_one() -> None:
-    label = np.ones((90, 120), np.uint8)
-    label[:30] = 0
-    image = np.where(label[..., None] == 1, 230, 20).astype(np.uint8).repeat(3, axis=2)
-    heights = {}
-    for crop in ((120, 90), (176, 60)):
-        views = [augment(image, label, crop, np.random.default_rng(seed))[1] for seed in range(40)]
-        for labels in views:
-            rows = (labels != IGNORED).mean(axis=1)
-            assert ((rows < 0.2) | (rows > 0.8)).mean() > 0.7, "unknown are rows beyond the image alone"
-        heights[crop] = np.median([(labels != IGNORED).mean() for labels in views])
-    assert heights[176, 60] == 1.0
 
 
 def test_loss_is_low_for_correct_logits_and_ignores_unknown_pixels() -> None:
