@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from drives import EXACT, Recorded, Segment, read_bag, write_bag
-
-from canet_ros.bags.addresses import Address
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -131,11 +128,3 @@ def test_processes_of_their_own(source: Path, random_model: Path, tmp_path: Path
     assert subprocess.run([sys.executable, "-m", "canet_ros.cli", *command], timeout=120).returncode == 0
     assert read_bag(there / "out")
     assert left(scratch) == []
-
-
-def test_a_folder_of_others_is_not_taken_for_a_name(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match=r"contains other files, such as thesis\.tex"):
-        Address(f"file://{tmp_path}/out").require_replaceable(force=True)
-    assert os.listdir(tmp_path / "out") == ["thesis.tex"]

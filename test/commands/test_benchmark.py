@@ -101,19 +101,3 @@ def test_a_report_goes_on_where_a_step_fails(tmp_path: Path, random_model: Path)
     assert "not done within 2 s" in page
     assert "- gpus: none\n- packages: torch 2.13, numpy 2.4\n" in page
     assert refused["error"].startswith("canet export: ")
-
-
-def test_a_run_that_is_ended_leaves_what_it_had_measured(
-    tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ended(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("canet_ros.benchmark.engines._accuracy", ended)
-    write_scenes(tmp_path / "data" / "val", 2, 97000)
-    file = tmp_path / "figures.json"
-    arguments = ["--engine", "torch", "--precision", "fp32", "--rounds", "1", "--json", str(file)]
-    main(["benchmark", "--model", str(random_model), *arguments, "--data", str(tmp_path / "data")])
-    plain, torch = json.loads(file.read_text())["engines"]
-    assert (plain["engine"], torch["engine"]) == ("plain PyTorch", "torch")
-    assert torch["median_ms"] > 0

@@ -95,15 +95,6 @@ def test_another_camera_in_the_namespace_does_not_get_it(
     assert "'right'" in line
 
 
-def test_a_topic_without_messages_is_reported(
-    segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    empty = Topic("/cam/camera_info", INFO, drives.qos())
-    source = bag_of(tmp_path / "bag", [image("/cam/image_raw", time) for time in TIMES], empty)
-    assert segment(source, tmp_path / "out") == 0
-    assert "/cam/image_raw: no camera_info for 12 images" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("topic", ["/cam/rect/image", "/cam/front/image_raw"])
 def test_camera_info_in_another_namespace_is_named(
     topic: str, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]

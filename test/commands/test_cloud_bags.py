@@ -26,7 +26,6 @@ from drives import (
 )
 
 from canet_ros.bags.message_types import from_cdr, new, to_cdr
-from canet_ros.bags.output import Output
 from canet_ros.formats import parse_groups
 from canet_ros.messages.points import LabelledPoints, label_message
 from canet_ros.messages.projection import rigid_transform
@@ -164,55 +163,3 @@ def test_damaged_and_missing_depth_images_are_counted(
     assert (
         "no points for 1 images of /front/image_raw: nothing on /depth/compressedDepth within 0.01 s" in said
     )
-
-
-def test_a_cloud_in_another_frame_needs_extrinsics(
-    segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = bag_of(tmp_path / "in", recorded(LIDAR))
-    assert segment(source, tmp_path / "out", "--cloud-topics", "/lidar/points") == 0
-    assert not list(results_of(read_bag(tmp_path / "out"), "/front/segmentation/points"))
-    assert "4 could not be used: no transform from 'lidar' to 'camera': give" in capsys.readouterr().err
-
-
-def test_a_resumed_run_gives_the_same_points(
-    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = bag_of(tmp_path / "in", recorded(LIDAR))
-    options = (
-        "--cloud-topics",
-        "/lidar/points",
-        "--cloud-extrinsics",
-        POSE,
-        "--outputs",
-        "mask",
-        "shares",
-        "points",
-    )
-    split = ("--split-duration", 2.5 * PERIOD_NS / 1e9)
-    assert segment(source, tmp_path / "whole", *options, *split) == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(Output, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert segment(source, tmp_path / "out", *options, *split) == 130
-    assert segment(source, tmp_path / "out", *options, *split, "--resume") == 0
-    whole = read_bag(tmp_path / "whole")
-    assert len(list(results_of(whole, "/front/segmentation/points"))) >= COUNT - 1
-    assert read_bag(tmp_path / "out") == whole
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--cloud-topics", "/absent"), "no topic /absent with sensor_msgs/msg/PointCloud2"),
-        (("--depth-topics", "/lidar/points"), "no topic /lidar/points with sensor_msgs/msg/Image or"),
-        (("--depth-topics", "/a", "--cloud-topics", "/b"), "for the same camera"),
-        (("--cloud-topics", "/lidar/points", "/lidar/points"), "cloud_topics has 2 entries for 1 cameras"),
-        (("--outputs", "points"), "choose from"),
-    ],
-)
-def test_what_does_not_fit_is_one_line(
-    options: tuple[str, ...], words: str, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert segment(bag_of(tmp_path / "in", recorded(LIDAR)), tmp_path / "out", *options) == 1
-    assert words in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

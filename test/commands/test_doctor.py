@@ -109,11 +109,8 @@ def test_without_ros_the_advice_is_to_install_it(tmp_path):
 
 BREAKAGES = {
     "raise ImportError('libbroken.so.1: cannot open shared object file')": "libbroken",
-    "raise RuntimeError('no such device\\nsecond line')": "",
     "import sys; sys.exit('licence expired')": "licence expired",
-    "import os; os._exit(3)": "",
     "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": "SIGSEGV",
-    "": "",
     "print('canet-doctor-findingx'); print('hello'); raise ValueError('noise')": "",
     "import time; time.sleep(600)": "did not answer within 3 s",
 }
@@ -147,11 +144,3 @@ def test_what_everything_needs_may_be_broken(package, subject, tmp_path):
     assert {"machine", "Python", "vision_msgs"} <= set(findings)
     assert done.returncode == 1
     assert report["runs"] is False
-
-
-def test_an_engine_that_is_broken_is_passed_over(tmp_path, monkeypatch):
-    path = broken(tmp_path, "openvino", "raise ImportError('libbroken.so.1: cannot open shared object file')")
-    monkeypatch.setenv("PYTHONPATH", path)
-    findings = {found.subject: found for found in run_probe(Probe(("models",), "in use", limit_s=120.0))}
-    assert "openvino" not in findings["in use"].text.partition("(")[0]
-    assert "libbroken" in findings["fallback reason"].text

@@ -6,8 +6,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +18,6 @@ from drives import EXACT, PERIOD_NS, START_NS, TOPICS, Recorded, Segment, read_b
 
 from canet_ros.bags.samples import Candidate, select
 from canet_ros.cli import main
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -83,25 +79,6 @@ def test_losses_are_reported(
     out = ["--out", str(tmp_path / "out"), "--model", str(random_model), *EXACT]
     assert main([command, str(bag), *out]) == 3
     assert f"{bag}: /front/image_raw: skipped an image: " in capsys.readouterr().err
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_the_report_in_a_browser(source: Path, random_model: Path, tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    assert main(["report", str(source), "--out", str(page), "--model", str(random_model), *EXACT]) == 0
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    shown = subprocess.run(
-        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60
-    ).stdout
-    assert shown.count("<canvas") == 4
-    assert shown.count("<figure>") == 10
-    assert "confidence 0." in shown
 
 
 def test_picked_frames_are_unsure_differ_and_lie_apart() -> None:

@@ -129,19 +129,10 @@ def folder(tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def drive(folder: Path) -> Path:
-    pytest.importorskip("rosbags")
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    pixels = StreetDrive(seed=5, width=160, height=120).frame(0).image
-    stamp = store.types["builtin_interfaces/msg/Time"](sec=1, nanosec=0)
-    header = store.types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
-    message = store.types["sensor_msgs/msg/Image"](header, 120, 160, "bgr8", 0, 480, pixels.reshape(-1))
-    with Writer(folder / "drive", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        connection = writer.add_connection("/front/image_raw", "sensor_msgs/msg/Image", typestore=store)
-        writer.write(connection, 10**9, bytes(store.serialize_cdr(message, "sensor_msgs/msg/Image")))
-    return folder / "drive"
+    drives = pytest.importorskip("drives")
+    topic = drives.TOPICS["/front/image_raw"]
+    recorded = drives.Recorded(topic.name, topic.msgtype, 10**9, drives.image(drives.images(1)[0], 10**9))
+    return Path(drives.write_bag(folder / "drive", [recorded], topics=[topic]))
 
 
 def command_line(command: str, option: str, out: str) -> list[str]:
@@ -205,11 +196,3 @@ def test_force_replaces_it(
     path.write_text("mine")
     assert main([*command_line(command, option, str(out)), "--force"]) == 0
     assert path.read_bytes() != b"mine"
-
-
-def test_an_empty_file_is_nothing_to_lose(folder: Path) -> None:
-    """As mktemp makes it for the figures that are to come."""
-    (folder / "figures.json").touch()
-    assert main(["models", "--json", "figures.json"]) == 0
-    assert (folder / "figures.json").stat().st_size > 0
-    assert main(["models", "--json", "/dev/null"]) == 0

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -187,18 +186,6 @@ def test_report_and_pick_take_video(
     assert len(picked) == 2
     for path in picked:
         assert number_of(cv2.imread(str(path))) == stamps[path.stem.rpartition("_")[2]]
-
-
-@pytest.mark.parametrize(
-    ("encoding", "words"),
-    [("strange", "PyAV .* cannot decode 'strange'"), ("hevc;gray12le;mono16;16UC1", "holds depth .16UC1")],
-)
-def test_video_that_cannot_be_decoded_is_named(
-    encoding: str, words: str, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    source = bag(tmp_path / "drive", recorded(packets(H264)[:3], encoding=encoding))
-    assert segment(source, tmp_path / "out") == 1
-    assert re.search(words, capsys.readouterr().err)
 
 
 def test_without_pyav_video_is_named_with_what_to_install(

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import cv2
@@ -57,34 +55,18 @@ def line_with(capsys: pytest.CaptureFixture[str], text: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("resolution", ["", "camera"])
 def test_segment_prints_fallback_reasons(
-    resolution: str,
     no_openvino: str,
     random_model: Path,
     data: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = ["--device", "cpu", *(["--resolution", resolution] if resolution else [])]
-    images = str(data / "val" / "images")
-    assert (
-        main(["segment", images, "--model", str(random_model), "--out", str(tmp_path / "out"), *given]) == 0
-    )
+    arguments = ["segment", data / "val" / "images", "--model", random_model, "--out", tmp_path / "out"]
+    assert main([*map(str, arguments), "--device", "cpu"]) == 0
     line = line_with(capsys, "not openvino")
     assert line.startswith("runs on ")
     assert no_openvino in line
-
-
-def test_evaluate_prints_fallback_reasons(
-    no_openvino: str, random_model: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["evaluate", "--model", str(random_model), "--data", str(data), "--device", "cpu"]) == 0
-    assert no_openvino in line_with(capsys, "runs on ")
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def evaluate(model: Path, data: Path, *more: str) -> int:
@@ -131,64 +113,22 @@ def test_two_images_with_the_same_label_are_refused(
     assert "have the same label file" in line_with(capsys, "canet evaluate: ")
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
-def test_labels_of_few_bits_are_refused(
-    bits: int, random_model: Path, copied: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """OpenCV scales them to 0..255: with 4 bits, id 1 is read as 17."""
-    label = sorted((copied / "val" / "labels").iterdir())[0]
-    header = struct.pack(">IIBBBBB", 96, 72, bits, 0, 0, 0, 0)
-    rows = zlib.compress((b"\0" + bytes(96 * bits // 8)) * 72)
-    label.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
-    assert evaluate(random_model, copied) == 1
-    assert f"expected 8 bits a pixel, got {bits}" in line_with(capsys, "canet evaluate: ")
-
-
-def test_train_reports_ignored_files(
-    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    labels = copied / "train" / "labels"
-    first = sorted(labels.iterdir())[0]
-    (labels / "alone.png").write_bytes(first.read_bytes())
-    cv2.imwrite(str(first), np.full((72, 96), 255, np.uint8))
-    assert (
-        main(
-            [
-                "train", "--data", str(copied), "--name", "x", "--out", str(tmp_path / "run"), "--epochs", "1",
-                "--architecture", "canet_lite", "--resolution", "96x72", "--crop", "96x64", "--batch-size", "2",
-                "--precision", "fp32", "--workers", "0",
-            ]
-        )
-        == 0
-    )  # fmt: skip
-    lines = capsys.readouterr().err.splitlines()
-    for words in ("labels without an image in images/: alone.png", f"{first}: no pixel has an id"):
-        assert len([line for line in lines if words in line]) == 1
-
-
 BREAKS = {
     "a missing library": (
         "raise OSError('libx.so.1: cannot open')",
         "OSError: libx.so.1: cannot open",
     ),
     "an exit": ("raise SystemExit(3)", "SystemExit: 3"),
-    "an exit without a message": ("import sys; sys.exit()", "SystemExit: no message"),
     "a panic": ("class Panic(BaseException): pass\nraise Panic('rust')", "Panic: rust"),
     "a page of advice": (
         "try:\n    import nowhere_at_all\nexcept ImportError as e:\n    raise ImportError('\\n\\nREAD THIS\\n') from e",
         "ModuleNotFoundError: No module named 'nowhere_at_all'",
     ),
-    "a syntax error": ("def (", "SyntaxError: invalid syntax"),
-    "null bytes": ("\0", "null bytes"),
 }
 
 
 @pytest.mark.parametrize("kind", BREAKS)
 def test_a_package_that_cannot_be_imported_is_named(kind: str, tmp_path: Path) -> None:
-    if kind == "null bytes" and sys.version_info < (3, 11, 4):
-        pytest.skip("this Python does not name the file")
     code, words = BREAKS[kind]
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text(code)

@@ -19,7 +19,6 @@ from without_torch import BLOCKED
 from canet_ros.model.model_folder import (
     NETWORK_FILE,
     WEIGHTS_FILE,
-    ModelSpec,
     available_models,
     load_spec,
 )
@@ -141,20 +140,6 @@ def test_the_graph_is_that_of_the_torch_engine(name: str, size: tuple[int, int])
     assert (np.abs(found.confidence.astype(int) - exact.confidence) <= 1).mean() > 0.995
 
 
-def test_a_network_with_a_temperature_keeps_it(random_model: Path, tmp_path: Path) -> None:
-    spec: ModelSpec = load_spec(random_model)
-    folder = tmp_path / "model"
-    shutil.copytree(random_model, folder)
-    with (folder / "model.yaml").open("a", encoding="utf-8") as file:
-        file.write("\ntemperature: 3.0\n")
-    assert spec.temperature == 1
-    image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
-    found, exact = (
-        Segmenter.load(str(folder), "cpu", e, "fp32", (160, 96))(image) for e in ("onnxruntime", "torch")
-    )
-    assert np.abs(found.confidence.astype(int) - exact.confidence).max() <= 1
-
-
 def test_modules_of_the_runtime_import_without_torch() -> None:
     code = """
 import importlib, pkgutil, canet_ros
@@ -169,14 +154,3 @@ for command in names.split():
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", BLOCKED + code], check=True)
-
-
-@pytest.mark.parametrize("content", [b"", b"no ONNX", b"\x08\x08"])
-def test_a_broken_network_file_is_one_line(content: bytes, image: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(available_models()[MODEL], folder)
-    (folder / NETWORK_FILE).write_bytes(content)
-    refused = canet("segment", image, "--out", tmp_path / "out", "--model", folder, "--engine", "openvino")
-    assert refused.returncode == 1
-    assert f"{folder / NETWORK_FILE} is not readable" in refused.stderr
-    assert "Traceback" not in refused.stderr
