@@ -19,7 +19,6 @@ from canet_ros.engines import EngineRequest, cpu_has_bf16, create_engine
 from canet_ros.errors import EngineError
 from canet_ros.model.deployment_module import DeploymentModule
 from canet_ros.model.model_folder import available_models, load_network
-from canet_ros.model.rounding import round_rows
 from canet_ros.network.heads import BilinearHead, build_head
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
@@ -100,23 +99,6 @@ def test_results_are_the_callers_to_keep(random_model: Path, images: NDArray[np.
         np.testing.assert_array_equal(mask, kept, err_msg=name)
 
 
-@pytest.mark.parametrize(("dtype", "step"), [(torch.bfloat16, 1 / 128), (torch.float16, 1 / 1024)])
-def test_rounding_keeps_the_mean_output(dtype: torch.dtype, step: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(32, 144, generator=generator)
-    inputs = torch.rand(32, 144, generator=generator)
-    missing = step * torch.randn(32, generator=generator)
-    precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
-    rounded = torch.from_numpy(round_rows(rows.numpy(), inputs.numpy(), missing.numpy(), precision))
-    torch.testing.assert_close(rounded, rounded.to(dtype).float(), rtol=0, atol=0)
-    normal = rows.abs() > torch.finfo(dtype).smallest_normal
-    assert ((rounded - rows).abs() <= rows.abs() * step)[normal].all()  # one of the two neighbours
-    wanted = (rows * inputs).sum(1) + missing
-    nearest_error = ((rows.to(dtype).float() * inputs).sum(1) - wanted).abs()
-    error = ((rounded * inputs).sum(1) - wanted).abs()
-    assert error.max() < 0.1 * nearest_error.mean()
-
-
 @pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_bf16_of_a_trained_model_agrees(engine: str) -> None:
@@ -137,18 +119,6 @@ def test_auto_takes_openvino_on_a_cpu_and_says_why(random_model: Path) -> None:
     assert engine.name == "openvino"
     assert engine.precision == ("bf16" if cpu_has_bf16() else "fp32")
     assert "OpenVINO" in engine.reason
-
-
-def test_without_onnx_auto_falls_back_and_says_why(
-    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
-    assert engine.name == "torch"
-    assert "pip install onnx" in engine.fallback_reasons[0]
-    with pytest.raises(EngineError, match="pip install onnx"):
-        create_engine(EngineRequest(random_model, RESOLUTION, engine="openvino", device="cpu"))
 
 
 @pytest.mark.parametrize(

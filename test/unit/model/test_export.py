@@ -11,8 +11,6 @@ import pytest
 
 from canet_ros.cli import main
 from canet_ros.engines import EngineRequest, create_engine
-from canet_ros.model.deployment import deployment_graph
-from canet_ros.model.export import derived_name
 from canet_ros.simulation import StreetDrive
 
 RESOLUTION = (160, 120)
@@ -36,20 +34,6 @@ def test_a_truncated_engine_file_is_not_used(random_model: Path, own_cache: Path
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_names_change_with_what_is_derived_from(random_model: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in random_model.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    name = derived_name(random_model, RESOLUTION, "fp32.onnx")
-    assert derived_name(copy, RESOLUTION, "fp32.onnx") == name
-    assert derived_name(copy, (96, 64), "fp32.onnx") != name
-    with (copy / "weights.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x01")
-    assert derived_name(copy, RESOLUTION, "fp32.onnx") != name
-
-
 def test_exported_graph_takes_bytes_and_gives_bytes(random_model: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "model.onnx"
@@ -63,18 +47,6 @@ def test_exported_graph_takes_bytes_and_gives_bytes(random_model: Path, tmp_path
     assert {kind for kind, _ in outputs.values()} == {"tensor(uint8)"}
     images = np.zeros((3, 120, 160, 3), np.uint8)
     assert [x.shape for x in session.run(None, {"images": images})] == [(3, 120, 160)] * 2
-
-
-def test_fp16_graph_gives_the_same_classes(random_model: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    image = cv2.resize(StreetDrive(1).frame(0).image, RESOLUTION)[None]
-    masks = [
-        onnxruntime.InferenceSession(
-            str(deployment_graph(random_model, RESOLUTION, "onnxruntime", precision))
-        ).run(["mask"], {"images": image})[0]
-        for precision in ("fp32", "fp16")
-    ]
-    assert (masks[0] == masks[1]).mean() > 0.99
 
 
 def test_int8_by_calibration(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -264,13 +264,6 @@ def test_what_cannot_be_is_refused(
     assert not model.exists()
 
 
-def test_ids_that_the_table_lacks_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    nodes = [node("ArgMax", axis=1), cast(TensorProto.FLOAT), node("Mul", "_ 256"), node("Add", "_ 256")]
-    status, _ = run_import(network(tmp_path / "n.onnx", nodes, 2), 2, *UNIT)
-    assert status == 0
-    assert "100.0% of the image has ids outside of the class table of 2 classes" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("side", ["channels first", "channels last"])
 def test_the_layout_of_the_input_is_that_of_the_convolution(side: str, tmp_path: Path) -> None:
     first = [] if side == "channels first" else [node("Transpose", perm=[0, 3, 1, 2])]
@@ -361,12 +354,6 @@ def test_a_graph_that_scales_pixels_itself_is_not_scaled_twice(
     assert interface.scale == 1
     assert run_import(file, 2, "--force", *UNIT)[0] == 1
     assert "the graph itself scales pixels" in capsys.readouterr().err
-
-
-def test_a_graph_that_wants_unit_pixels_and_scales_them_back_is_scaled(tmp_path: Path) -> None:
-    first = [node("Mul", "_ 256"), node("Sub", "_ 256")]
-    file = network(tmp_path / "n.onnx", [SIGMOID], first=first)
-    assert run_import(file, 2, *UNIT)[0] == 0
 
 
 def test_a_free_size_that_is_written_into_the_graph_is_found_out(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -182,7 +180,7 @@ def test_logits_of_any_stride_at_any_size(stride: int, size: tuple[int, int], tm
     assert_masks_are(folder, image, mask, best)
 
 
-@pytest.mark.parametrize("opset", [11, 12, 13, 16, 18, 20])
+@pytest.mark.parametrize("opset", [11, 13, 18, 20])
 @torch.inference_mode()
 def test_opsets(opset: int, tmp_path: Path) -> None:
     network = Network(8)
@@ -460,46 +458,6 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @torch.inference_mode()
-def test_a_network_that_came_quantised(tmp_path: Path) -> None:
-    """By ONNX Runtime's tool, with its default of signed activations, of which OpenVINO's int8 makes other masks."""
-    quantization = pytest.importorskip("onnxruntime.quantization")
-    import onnxruntime
-
-    file = export(Network(4), tmp_path / "net.onnx")
-    images = iter([{"in": normalised(scene((160, 120), seed)).numpy()} for seed in range(3)])
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        def get_next(self) -> Any:
-            return next(images, None)
-
-    quantised = tmp_path / "int8.onnx"
-    quantization.quantize_static(str(file), str(quantised), Reader())
-    image = scene((160, 120))
-    session = onnxruntime.InferenceSession(str(quantised), providers=["CPUExecutionProvider"])
-    planes = torch.from_numpy(session.run(None, {"in": normalised(image).numpy()})[0])
-    expected = at_full_size(planes, image).argmax(1)[0].numpy()
-    folder = imported(quantised, 11, *RGB)
-    for name, least in (("openvino", 0.98), ("onnxruntime", 0.999)):
-        engine = create_engine(EngineRequest(folder, (160, 120), name, "cpu", "fp32"))
-        assert (engine.run(image[None])[0][0] == expected).mean() >= least, name
-
-
-def test_no_torch_is_needed(tmp_path: Path) -> None:
-    file = export(Network(4), tmp_path / "net.onnx")
-    arguments = [
-        "import",
-        str(file),
-        "--classes",
-        table(tmp_path, 11),
-        "--out",
-        str(tmp_path / "model"),
-        *RGB,
-    ]
-    code = f"import sys; sys.modules['torch'] = None; from canet_ros.cli import main; sys.exit(main({arguments}))"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@torch.inference_mode()
 def test_every_command_takes_such_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = imported(export(Network(4), tmp_path / "net.onnx"), 11, *RGB)
     for split in ("train", "val"):
@@ -538,34 +496,6 @@ def test_a_teacher_of_any_make(kind: str, tmp_path: Path) -> None:
     assert same > (0.95 if kind == "fixed" else 0.999)
 
 
-def test_a_student_learns_from_logits_and_not_from_ids(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for split in ("train", "val"):
-        write_scenes(tmp_path / "data" / split, 2, 5, 96, 72)
-    arguments = ["train", "--data", str(tmp_path / "data"), "--classes", table(tmp_path, 11), "--name", "x"]
-    arguments += [
-        "--architecture",
-        "canet_lite",
-        "--resolution",
-        "96x72",
-        "--crop",
-        "96x64",
-        "--epochs",
-        "1",
-        "--batch-size",
-        "2",
-    ]
-    arguments += ["--workers", "0", "--out", str(tmp_path / "run"), "--teacher"]
-    ids = Network(4, ending=lambda x: x.argmax(1))
-    folder = imported(export(ids, tmp_path / "ids.onnx"), 11, *RGB)
-    assert main([*arguments, str(folder)]) == 1
-    assert "gives class ids alone, and no logits" in capsys.readouterr().err
-    folder = imported(export(Network(4), tmp_path / "net.onnx"), 11, *RGB)
-    assert main([*arguments, str(folder)]) == 0
-    assert load_spec(tmp_path / "run" / "model").training["teacher"] == "model-net"
-
-
 # --- What is asked, and what is refused ----------------------------------------------------------------------------
 
 
@@ -581,23 +511,10 @@ def test_one_error_names_every_option_that_is_missing(
     assert not (tmp_path / "model").exists()
 
 
-def test_it_prints_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    imported(export(Network(4), tmp_path / "net.onnx"), 11, *RGB)
-    out = capsys.readouterr().out
-    assert "layout NCHW" in out
-    assert "gives logits" in out
-    shares = [float(line.split("%")[0]) for line in out.splitlines() if "%  class" in line]
-    assert sum(shares) == pytest.approx(100, abs=1)
-
-
 def custom(model: Any) -> None:
     model.graph.node[0].domain = "com.acme"
     model.graph.node[0].op_type = "Magic"
     model.opset_import.append(onnx.helper.make_opsetid("com.acme", 1))
-
-
-def unknown(model: Any) -> None:
-    model.graph.node[0].op_type = "Magic"
 
 
 def opset(version: int) -> Callable[[Any], None]:
@@ -618,10 +535,6 @@ def four_channels(model: Any) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
 
 
-def batch_of_two(model: Any) -> None:
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
-
-
 def second_input(model: Any) -> None:
     model.graph.input.append(onnx.helper.make_tensor_value_info("prompt", 1, [1]))
     model.graph.node.append(onnx.helper.make_node("Add", ["out", "prompt"], ["told"]))
@@ -638,23 +551,6 @@ def nothing(model: Any) -> None:
     pass
 
 
-def no_output(model: Any) -> None:
-    del model.graph.output[:]
-
-
-def newer(model: Any) -> None:
-    model.ir_version = 99
-
-
-def in_a_circle(model: Any) -> None:
-    model.graph.node[0].input[0] = "out"
-
-
-def tiny(model: Any) -> None:
-    for side in (2, 3):
-        model.graph.input[0].type.tensor_type.shape.dim[side].dim_value = 8
-
-
 def not_a_number(model: Any) -> None:
     model.graph.node[-1].output[0] = "logits"
     model.graph.node.append(onnx.helper.make_node("Mul", ["logits", "nan"], ["out"]))
@@ -669,26 +565,20 @@ def signed_bytes(model: Any) -> None:
     ("change", "options", "words"),
     [
         (custom, [], "operators that are not ONNX's own: com.acme::Magic (1)"),
-        (unknown, [], "Magic"),
         (opset(9), [], "opset 9: export it again with opset 11 or newer"),
         (opset(99), [], "opset 99, newer than"),
         (outside, [], "'../secret.bin', outside of the model's folder"),
         (four_channels, [], "an image has 3 channels"),
-        (batch_of_two, [], "takes 2 images at once"),
         (second_input, [], "--input NAME, one of in, prompt"),
         (second_input, ["--input", "in"], "takes the inputs prompt beside 'in'"),
         (second_output, [], "--output NAME, one of out, "),
         (second_output, ["--output", "mask"], "no output 'mask', only out, "),
-        (no_output, [], "the graph has no output"),
-        (newer, [], "IR version 99, newer than"),
-        (in_a_circle, [], "is not valid ONNX"),
         (nothing, ["--output-kind", "ids"], "class ids are (B, H, W)"),
         (nothing, ["--output-layout", "NHWC"], "11 classes, not 40 (NHWC)"),
         (nothing, ["--input-layout", "NHWC"], "(1, 3, 120, 160), as NHWC: an image has 3 channels"),
         (nothing, ["--std", "-1", "1", "1"], "std must be above 0"),
         (nothing, ["--scale", "0"], "scale not 0"),
         (not_a_number, [], "is not a number (NaN) on the image"),
-        (tiny, [], "resolution '8x8': each side must be 16 to 8192 pixels"),
         (signed_bytes, None, "--scale, --mean and --std, for an input of floats or int8"),
     ],
 )
@@ -714,46 +604,12 @@ def test_refusals_of_an_import(
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("number", ["1/0", "nan", "1e400", "x"])
-def test_numbers_that_are_none(number: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["import", "net.onnx", "--out", "model", "--scale", number])
-    assert f"'{number}': expected a number, for example 0.485 or 1/255" in capsys.readouterr().err
-
-
-def test_files_that_are_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "net.tflite").write_bytes(bytes(100))
-    for name, words in (
-        ("net.tflite", "import any other network as FILE.onnx"),
-        ("none.onnx", "is not a file"),
-        (".", "is not a file"),
-    ):
-        assert main(["import", str(tmp_path / name), "--out", str(tmp_path / "model")]) == 1
-        assert words in capsys.readouterr().err
-        assert not (tmp_path / "model").exists()
-
-
-@torch.inference_mode()
-def test_ids_in_one_row_are_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = export(Network(4, ending=lambda x: x.argmax(1).flatten(1)), tmp_path / "net.onnx")
-    arguments = ["import", str(file), "--classes", table(tmp_path, 11), "--out", str(tmp_path / "model")]
-    assert main([*arguments, *RGB]) == 1
-    assert "the output is (1, 1200): class ids are (B, H, W)" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("classes", [2, 10, 12])
-def test_other_channels_than_classes(
-    classes: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = export(Network(4), tmp_path / "net.onnx")
-    arguments = ["import", str(file), "--classes", table(tmp_path, classes), "--out", str(tmp_path / "model")]
-    assert main([*arguments, *RGB]) == 1
-    assert f"is (1, 11, 30, 40), and the class table has {classes} classes" in capsys.readouterr().err
-
-
 def test_what_is_no_onnx_file_and_what_is_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "net.tflite").touch()
+    assert main(["import", str(tmp_path / "net.tflite"), "--out", str(tmp_path / "model")]) == 1
+    assert "import any other network as FILE.onnx" in capsys.readouterr().err
     for content in (b"", b"no graph at all", bytes(1000)):
         (tmp_path / "x.onnx").write_bytes(content)
         assert main(["import", str(tmp_path / "x.onnx"), "--out", str(tmp_path / "model")]) == 1
@@ -768,11 +624,8 @@ def test_what_is_no_onnx_file_and_what_is_too_large(
     ("old", "new", "words"),
     [
         ("network: onnx", "network: keras", "unknown network 'keras'"),
-        ("layout: NCHW", "layout: NCWH", "layout 'NCWH': choose one of NCHW, NHWC"),
         ("layout: NCHW", "layout: NHWC", "would have to take"),
-        ("gives: logits", "gives: masks", "choose one of logits, probabilities, ids"),
         ("name: in\n", "name: pixels\n", "no input 'pixels', only in"),
-        ("name: class 3", "name: class 2", "class names must differ"),
         ("color: rgb\n", "\n", "the entry 'color' is missing"),
     ],
 )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from canet_ros.model.class_table import load_class_table
 from canet_ros.model.model_folder import ModelError, graph_hash, load_network, load_spec, save_model
 
 SPEC, WEIGHTS = "model.yaml", "weights.safetensors"
@@ -201,17 +199,3 @@ def test_mutated_files(copied: Path, file: str) -> None:
             refusals.append(str(error))
     assert refusals
     assert not [text for text in refusals if "\n" in text]
-
-
-@pytest.mark.parametrize("fault", ["aliases", "a type"])
-def test_a_class_table_that_is_none_or_a_bomb(tmp_path: Path, fault: str) -> None:
-    (tmp_path / "classes.yaml").write_text(YAML_FAULTS[fault])
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "classes.yaml"))):
-        load_class_table(str(tmp_path / "classes.yaml"))
-
-
-def test_a_class_table_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    with (tmp_path / "classes.yaml").open("wb") as file:
-        file.truncate(2**40)
-    with pytest.raises(ValueError, match="it has 1099511627776 bytes, expected at most"):
-        load_class_table(str(tmp_path / "classes.yaml"))

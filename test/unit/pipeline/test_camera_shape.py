@@ -15,28 +15,14 @@ from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.segmenter import Segmenter
 
 OWN = (480, 360)
-SIZES = [
-    (1280, 720),
-    (1920, 1080),
-    (1242, 375),
-    (832, 256),
-    (640, 480),
-    (1920, 1200),
-    (720, 1280),
-    (999, 1000),
-]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [(1280, 720), (1242, 375), (640, 480), (720, 1280), (999, 1000)])
 def test_a_resolution_in_the_cameras_shape(size: tuple[int, int]) -> None:
     width, height = camera_resolution(OWN, size)
     assert width % 16 == height % 16 == 0
     assert width * height == pytest.approx(OWN[0] * OWN[1], rel=0.08)
     assert squeeze((width, height), size) < 1.03
-
-
-def test_cameras_of_one_shape_and_several_sizes_share_a_resolution() -> None:
-    assert camera_resolution(OWN, (1280, 720)) == camera_resolution(OWN, (640, 360)) == (544, 304)
 
 
 def test_an_image_that_is_squeezed_is_named_with_what_would_fit() -> None:
@@ -115,21 +101,13 @@ def test_views_of_several_cameras(tmp_path: Path) -> None:
     mask = tmp_path / "bonnet.png"
     cv2.imwrite(str(mask), np.eye(8, dtype=np.uint8))
     first, second = read_camera_transforms(2, [str(mask)], ["", "0,0,32,16"], [0, 180])
-    assert (first.rotation, first.region, second.rotation, second.region) == (
-        0,
-        None,
-        180,
-        Region(0, 0, 32, 16),
-    )
+    assert (first.rotation, first.region) == (0, None)
+    assert (second.rotation, second.region) == (180, Region(0, 0, 32, 16))
     assert first.ignored is not None
     assert second.ignored is None
     assert read_camera_transforms(3, [""], [""], [0])[2].is_identity
     with pytest.raises(ValueError, match="rotations has 3 entries for 2 cameras"):
         read_camera_transforms(2, [""], [""], [0, 0, 90])
-    with pytest.raises(ValueError, match="expected 0, 90, 180 or 270, got 45"):
-        read_camera_transforms(1, [""], [""], [45])
-    with pytest.raises(ValueError, match="cannot read /nowhere"):
-        read_camera_transforms(1, ["/nowhere.png"], [""], [0])
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="is not an image"):
         read_camera_transforms(1, [str(tmp_path / "text.png")], [""], [0])

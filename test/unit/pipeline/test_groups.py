@@ -40,16 +40,11 @@ def test_no_groups_and_classes_that_look_like_something_else() -> None:
     ("text", "words"),
     [
         ("road", "expected names with their classes"),
-        ("[road]", "expected names with their classes"),
         ("{drivable: [road", "expected names with their classes"),
         ("{drivable: []}", "drivable: expected a list of class names"),
-        ("{drivable: }", "drivable: expected a list of class names"),
-        ("{drivable: {road: 1}}", "drivable: expected a list of class names"),
         ("{drivable: [[road]]}", "drivable: expected a list of class names"),
         ("{what drives: [road]}", "'what drives' cannot name a topic"),
-        ("{2: [road]}", "'2' cannot name a topic"),
         ("{compressed: [road]}", "'compressed' cannot name a topic"),
-        ("{[a]: [road]}", "cannot name a topic|expected names"),
         # What a stranger may send to the parameter service.
         ("[" * 9000, "expected names with their classes"),
         ("{drivable: [" + "road, " * 5000 + "road]}", "at most 10000 characters"),

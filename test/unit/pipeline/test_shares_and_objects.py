@@ -16,7 +16,7 @@ from canet_ros.model.class_table import load_class_table
 from canet_ros.pipeline.camera_transform import CameraTransform, Region
 from canet_ros.pipeline.class_shares import ShareFilter, class_shares
 from canet_ros.pipeline.objects import components
-from canet_ros.pipeline.outputs import OBJECTS, SHARES, ProcessOptions, RenderInput, Style
+from canet_ros.pipeline.outputs import OBJECTS, ProcessOptions, RenderInput, Style
 from canet_ros.pipeline.process import Frame, postprocess
 from canet_ros.pipeline.segmentation import Segmentation
 
@@ -117,12 +117,3 @@ def test_objects_as_detections() -> None:
     assert (result.hypothesis.class_id, result.hypothesis.score) == ("people", 1)
     position = result.pose.pose.position
     assert (position.x, position.y, position.z) == (119.5, 79.5, 400)
-
-
-def test_shares_with_their_names() -> None:
-    msgtype, build = MESSAGE_OUTPUTS[SHARES]
-    message = from_cdr(
-        to_cdr(build(new, header(0), drawn(np.full((60, 80), CAR, np.uint8))), msgtype), msgtype
-    )
-    assert tuple(dimension.label for dimension in message.layout.dim) == CLASSES.names
-    assert message.data.tolist() == [float(i == CAR) for i in range(len(CLASSES))]

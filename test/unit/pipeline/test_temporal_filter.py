@@ -62,11 +62,6 @@ def test_a_stamp_that_jumps_begins_anew(stamp_ns: int) -> None:
     assert steady(scene(CAR), stamp_ns).mask[7, 7] == CAR
 
 
-def test_images_without_stamps_follow_each_other() -> None:
-    steady = TemporalFilter()
-    assert [int(steady(s, 0).mask[7, 7]) for s in (scene(), scene(CAR), scene(CAR))] == [ROAD, ROAD, CAR]
-
-
 def test_a_cut_and_another_size_begin_anew() -> None:
     steady = TemporalFilter()
     steady(scene(), PERIOD_NS)
