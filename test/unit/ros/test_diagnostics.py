@@ -176,15 +176,6 @@ def with_rate(statistics: Statistics, name: str, hz: int) -> None:
     statistics._events[name] = deque((now_s - 1 + i / hz, 1) for i in range(hz))
 
 
-def test_rates() -> None:
-    found = camera(received_s=0.1)
-    for name, hz in (("received", 10), ("published", 5)):
-        with_rate(found.statistics, name, hz)
-    status = values(camera_status(found, CONDITIONS))
-    assert float(status["rate_in_hz"]) == pytest.approx(10, rel=0.1)
-    assert float(status["rate_out_hz"]) == pytest.approx(5, rel=0.1)
-
-
 def test_the_engine_in_use(segmenter: Segmenter) -> None:
     status = engine_status(node(engine=EngineSnapshot(segmenter, "", "", "passed", Statistics())))
     assert (status.level, status.message, status.hardware_id) == (OK.value, "segmenting", "cpu")
@@ -210,41 +201,6 @@ def of_engine(**changes: Any) -> EngineSnapshot:
     return EngineSnapshot(segmenter, "", "", "", Statistics())
 
 
-def test_an_engine_short_of_memory_gives_its_largest_batch() -> None:
-    found = values(
-        engine_status(node(cameras=2, engine=of_engine(most_at_once=1, fallback_reasons=("a", "b"))))
-    )
-    assert found["pictures_at_once"] == "1 of 2: a larger batch runs out of memory"
-    assert found["passed_over"] == "a; b"
-    assert "pictures_at_once" not in values(engine_status(node(cameras=1, engine=of_engine(most_at_once=1))))
-
-
-def test_memory_and_temperature_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3_400_000_400_000, 8_600_000_600_000))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2_300_000_300_000)
-    monkeypatch.setattr(torch.cuda, "temperature", lambda device: 61)
-
-    def gpu_values() -> dict[str, str]:
-        status = engine_status(node(engine=of_engine(device="cuda:1")))
-        return {key: value for key, value in values(status).items() if key.startswith("gpu")}
-
-    assert gpu_values() == {
-        "gpu_memory_free_mb": "3400000",
-        "gpu_memory_total_mb": "8600001",
-        "gpu_memory_of_torch_mb": "2300000",
-        "gpu_temperature_c": "61",
-    }
-
-    def refuse(device: str) -> int:
-        raise ImportError("no pynvml")
-
-    monkeypatch.setattr(torch.cuda, "temperature", refuse)
-    assert len(gpu_values()) == 3
-
-
 # --- The engine's verdict --------------------------------------------------------------------------------------------
 
 
@@ -255,7 +211,6 @@ def test_memory_and_temperature_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
         ("inactive", ReportedFault(), "loading", (WARN, "node is inactive")),
         ("active", ReportedFault(), "loading (2 s)", (WARN, "loading (2 s)")),
         ("active", OF_ENGINE, "loading (2 s)", (ERROR, "no driver; loading (2 s)")),
-        ("inactive", OF_ENGINE, "", (ERROR, "no driver")),
         ("active", ReportedFault(), "", (OK, "segmenting")),
     ],
 )
@@ -386,9 +341,7 @@ def test_images_that_are_too_old_on_arrival_hint_at_the_clocks(
 @pytest.mark.parametrize(
     ("waiting_s", "usual_ms", "max_rate_hz", "late", "stale_after_s"),
     [
-        (1.5, None, 0.0, False, 2.0),
         (2.5, None, 0.0, True, 2.0),
-        (0.8, None, 0.0, True, 0.5),
         (3.5, 2000.0, 0.0, False, 2.0),  # twice what results usually take
         (4.5, 2000.0, 0.0, True, 2.0),
         (3.5, None, 0.5, False, 2.0),  # two periods of max_rate
@@ -409,7 +362,6 @@ def test_time_allowed_without_results(
     ("reason", "words"),
     [
         ("bad", "2 of 10 images could not be decoded: of the camera"),
-        ("failed", "2 of 10 images failed in inference: of inference"),
         ("too_old", "2 of 10 images were older than max_age: of the camera"),
         ("lost_in_transport", "2 images were lost in transport, 10 received: "),
         ("missing", "2 images were lost in transport, 10 received: "),

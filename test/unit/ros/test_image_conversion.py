@@ -156,19 +156,14 @@ def broken(**changes):
     ("message", "words"),
     [
         (broken(encoding="bgr9"), ["'bgr9'", "bgr8", "nv12"]),
-        (broken(encoding=""), ["''", "bgr8"]),
-        (broken(encoding="64FC1"), ["'64FC1'", "mono16"]),
         (broken(encoding="32FC1"), ["32FC1", "depth_topics"]),
         (broken(encoding="16UC1"), ["16UC1", "depth_topics"]),
         (broken(width=0), ["zero size", "width 0"]),
-        (broken(height=0), ["zero size", "height 0"]),
         (broken(step=23, data=array.array("B", bytes(145))), ["step 23", "data of 145", "24"]),
-        (broken(step=0, data=array.array("B", bytes(145))), ["step 0", "data of 145", "24"]),
         (broken(step=30, data=array.array("B", bytes(170))), ["step 30", "data of 170", "144"]),
         (broken(data=array.array("B", bytes(143))), ["data of 143", "144"]),
         # Rows of another size: 7 rows of 28 and 6 of 24 bytes, and much more than padding.
         (broken(data=array.array("B", bytes(5005))), ["data of 5005", "144"]),
-        (broken(data=array.array("B")), ["data of 0", "144"]),
         (broken(height=2**31), ["data of 144"]),
         (message_of(GREY[:, :7], "uyvy", padding=20, width=7), ["even width", "7"]),
         (message_of(GREY, "nv12", height=5), ["even height", "5"]),
@@ -245,10 +240,8 @@ def test_messages_carry_pixels_and_header(pixels, encoding):
     [
         (GREY, "bgr8"),
         (BGR, "mono8"),
-        (BGR.astype(np.float32), "bgr8"),
         (BGR[:0], "bgr8"),
         (BGR, "nv12"),
-        (GREY[0], "mono8"),
     ],
 )
 def test_pixels_that_do_not_fit_the_encoding_are_refused(pixels, encoding):
@@ -265,7 +258,6 @@ def test_pixels_that_do_not_fit_the_encoding_are_refused(pixels, encoding):
         ("rgb8", "jpeg", "rgb8; jpeg compressed bgr8"),
         ("mono8", "jpeg", "mono8; jpeg compressed mono8"),
         ("bgr8", "png", "bgr8; png compressed bgr8"),
-        ("rgb8", "png", "rgb8; png compressed bgr8"),
         ("mono8", "png", "mono8; png compressed "),
     ],
 )
@@ -295,32 +287,12 @@ def test_a_mask_takes_fewer_bytes_than_opencv_gives_it():
     np.testing.assert_array_equal(cv2.imdecode(np.asarray(data), cv2.IMREAD_UNCHANGED), mask)
 
 
-def test_an_unknown_codec_is_refused():
-    with pytest.raises(ImageMessageError, match="png or jpeg"):
-        compressed_message(BGR, "bgr8", Header(), "tiff")
-
-
 def compressed(data, format):
     return CompressedImage(format=format, data=array.array("B", bytes(data)))
 
 
 def png(pixels):
     return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-@pytest.mark.parametrize(
-    ("pixels", "format", "expected"),
-    [
-        (BGR, "png", BGR),
-        (BGR, "", BGR),
-        (BGR[..., ::-1], "rgb8; png compressed rgb8", BGR),
-        (np.dstack([BGR, ALPHA]), "bgra8; png compressed bgra8", BGR),
-        (GREY.astype(np.uint16) * 256 + 7, "mono16; png compressed ", GREY),
-        (BGR.astype(np.uint16) * 256 + 7, "bgr16; png compressed bgr16", BGR),
-    ],
-)
-def test_png_of_other_publishers(pixels, format, expected):
-    np.testing.assert_array_equal(decode_compressed(compressed(png(pixels), format)), expected)
 
 
 JPEG = cv2.imencode(".jpg", cv2.resize(BGR, (64, 48)))[1].tobytes()
@@ -362,7 +334,6 @@ def claiming(data, width, height):
         (png(BGR)[:-12], "truncated"),
         (with_thumbnail(JPEG)[:-200], "truncated"),
         (cv2.imencode(".bmp", BGR)[1].tobytes(), "not a JPEG, PNG or TIFF"),
-        (cv2.imencode(".webp", BGR)[1].tobytes(), "not a JPEG, PNG or TIFF"),
         (claiming(JPEG, 60_000, 60_000), "60000x60000 pixels is larger than max_pixels 100000000"),
         (claiming(png(BGR), 60_000, 60_000), "60000x60000 pixels is larger than max_pixels 100000000"),
         (claiming(png(BGR), 0, 6), "zero size"),
@@ -381,16 +352,6 @@ def claiming(data, width, height):
 def test_compressed_faults(data, words):
     with pytest.raises(ImageMessageError, match=words):
         decode_compressed(compressed(data, "jpeg"))
-
-
-def test_a_claimed_size_takes_no_memory():
-    import resource
-
-    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for data in (claiming(JPEG, 60_000, 60_000), claiming(png(BGR), 60_000, 60_000)):
-        with pytest.raises(ImageMessageError, match="max_pixels"):
-            decode_compressed(compressed(data, "jpeg"))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before_kb + 10_000
 
 
 @pytest.mark.parametrize("progressive", [0, 1])
@@ -441,10 +402,6 @@ def test_camera_info_is_scaled():
     assert info == camera_info(), "the camera's own message was changed"
 
 
-def test_camera_info_at_the_cameras_size_is_the_cameras():
-    assert scaled_camera_info(camera_info(), (1280, 720)) == camera_info()
-
-
 def test_camera_info_with_region_of_interest_and_binning():
     """The camera sends 320x180: the 640x360 in the middle of its 1280x720 pixels, binned by 2."""
     info = camera_info(binning_x=2, binning_y=2)
@@ -466,37 +423,6 @@ def test_camera_info_with_region_of_interest_and_binning():
 def test_camera_info_without_a_size_is_refused(info, size):
     with pytest.raises(ImageMessageError, match="no side may be 0"):
         scaled_camera_info(info, size)
-
-
-def test_an_image_of_one_pixel():
-    one = np.full((1, 1, 3), 9, np.uint8)
-    np.testing.assert_array_equal(decode_compressed(compressed(png(one), "png")), one)
-    np.testing.assert_array_equal(decode_image(message_of(one, "bgr8", width=1)), one)
-    assert image_message(one, "bgr8", Header()).is_bigendian == 0
-    info = scaled_camera_info(camera_info(width=1, height=1), (1, 1))
-    assert (info.width, info.height) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    "format", ["bayer_grbg8; jpeg compressed mono8", "bayer_none; png compressed ", "mono8; png compressed "]
-)
-def test_grey_images_that_are_not_bayer_stay_grey(format):
-    np.testing.assert_array_equal(decode_compressed(compressed(png(GREY), format)), GREY)
-
-
-def test_pixels_that_are_not_integers():
-    data = cv2.imencode(".tiff", BGR.astype(np.float32))[1].tobytes()
-    with pytest.raises(
-        ImageMessageError, match="compressed image of float32 pixels: expected unsigned 8 or 16 bits"
-    ):
-        decode_compressed(compressed(data, "tiff"))
-
-
-@pytest.mark.filterwarnings("error")
-def test_infinite_numbers_of_a_camera_info_are_scaled_without_a_warning():
-    scaled = scaled_camera_info(camera_info(k=[1e308] * 9, p=[float("inf"), float("nan")] * 6), (12800, 7200))
-    assert np.isinf(scaled.k[0])
-    assert np.isnan(scaled.p[1])
 
 
 def test_cv_bridge_converts_encodings_that_the_table_lacks(monkeypatch):

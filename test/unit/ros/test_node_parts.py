@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
-from canet_ros.launching.camera_topics import CameraTopics, camera_topics
+from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.messages.camera_info import CameraInfoBuffer, outdated_problem
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_transform import CameraTransform, Region
@@ -40,20 +40,6 @@ def test_rate_limit_keeps_to_the_limit(camera_hz: float, limit_hz: float, expect
     assert passed == pytest.approx(expected_hz * seconds, rel=0.02)
 
 
-def test_rate_limit_does_not_catch_up_after_silence() -> None:
-    limit = RateLimit()
-    assert limit.allows(0.0, 10)
-    passed = [limit.allows(100 + number / 100, 10) for number in range(100)]
-    assert sum(passed) == 10
-
-
-def test_a_raised_limit_takes_effect_at_once() -> None:
-    limit = RateLimit()
-    assert limit.allows(0.0, 0.01)
-    assert not limit.allows(1.0, 0.01)
-    assert limit.allows(1.1, 10)
-
-
 def test_slots_hold_the_newest_only() -> None:
     slots: LatestSlots[int] = LatestSlots()
     assert slots.put("a", 1) is PutResult.STORED
@@ -73,12 +59,6 @@ def test_closing_wakes_a_waiting_thread() -> None:
     waiting.join(5)
     assert taken == ["nothing", None]
     assert slots.put("a", 1) is PutResult.REFUSED
-
-
-def test_closing_returns_the_waiting_items() -> None:
-    slots: LatestSlots[int] = LatestSlots()
-    slots.put("a", 1)
-    assert slots.close() == {"a": 1}
 
 
 def test_stamp_gaps() -> None:
@@ -172,15 +152,6 @@ def test_label_info_names_255_where_masks_can_hold_it() -> None:
         CameraTransform(ignored=ignored),
     )
     assert [transform.leaves_unlabelled for transform in transforms] == [False, False, True, True]
-
-
-def test_topics_beside_the_camera() -> None:
-    assert camera_topics(["/front/image_raw", "/image_raw"], "segmentation") == (
-        CameraTopics("/front/image_raw", "/front/camera_info", "/front/segmentation"),
-        CameraTopics("/image_raw", "/camera_info", "/segmentation"),
-    )
-    with pytest.raises(ValueError, match="would both publish under /front/segmentation/"):
-        camera_topics(["/front/left", "/rear/left", "/front/right"], "segmentation")
 
 
 def test_samples_older_than_the_window_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
