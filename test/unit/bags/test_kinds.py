@@ -165,32 +165,6 @@ def test_attachments_and_metadata_are_carried_over(
     assert extras(tmp_path / "results.mcap") == []
 
 
-def test_metadata_of_a_version_to_come_is_no_damage(
-    messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = write_bag(tmp_path / "in", messages[:5])
-    metadata = yaml.safe_load((source / "metadata.yaml").read_text())
-    metadata["rosbag2_bagfile_information"]["version"] = 99
-    (source / "metadata.yaml").write_text(yaml.safe_dump(metadata))
-    assert segment(source, tmp_path / "out") == 0
-    assert "has version 99" in capsys.readouterr().err
-
-
-def test_out_that_has_no_name(
-    messages: Sequence[Recorded],
-    segment: Segment,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    source = write_bag(tmp_path / "in", messages[:5])
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    assert segment(source, ".") == 1
-    assert "give the name of a new one" in capsys.readouterr().err
-    assert not list((tmp_path / "here").iterdir())
-
-
 def test_a_stream_with_another_qos_in_the_next_split_is_the_same_camera(
     tmp_path: Path, segment: Segment
 ) -> None:
@@ -208,15 +182,6 @@ def test_a_stream_with_another_qos_in_the_next_split_is_the_same_camera(
     written = read_bag(tmp_path / "out")
     assert drives.carried(written) == messages
     assert sum(message.topic.endswith("/mask/compressed") for message in written) == 8
-
-
-@pytest.mark.parametrize("text", ["16UC1; png compressed ", "16UC1; compressedDepth rvl", "h264"])
-def test_compressed_depth_and_video_are_told_by_their_format(text: str, tmp_path: Path) -> None:
-    packed = Recorded("/odd", COMPRESSED, START_NS, drives.compressed(GREY, START_NS, "png", text))
-    colour = camera("bgr8", np.zeros((8, 8, 3), np.uint8), "/front/image_raw")
-    cameras, printed = select(bag_of(tmp_path / "bag", packed, colour))
-    assert cameras == ["/front/image_raw"]
-    assert "/odd holds" in printed[0]
 
 
 def other_transport(
@@ -398,19 +363,3 @@ def test_finding_latched_messages_reads_only_their_chunks(
         )
         assert [m.data for m in latched(opened, START_NS + 10**9)] == [transforms("laser")]
         assert 0 < len(read) < len(opened.files[0].blocks) / 2
-
-
-def test_an_mcap_of_ros_1_is_refused(
-    segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "one.mcap"
-    with path.open("wb") as stream:
-        writer = Writer(stream, use_chunking=False)
-        writer.start("ros1", "rosbag_to_mcap")
-        schema = writer.register_schema("sensor_msgs/Image", "ros1msg", b"Header header")
-        channel = writer.register_channel("/front/image_raw", "ros1", schema)
-        writer.add_message(channel, START_NS, bytes(60), START_NS)
-        writer.finish()
-    assert segment(path, tmp_path / "out") == 1
-    printed = capsys.readouterr().err
-    assert "/front/image_raw holds ROS 1 images: convert the bag to ROS 2 first" in printed

@@ -70,19 +70,6 @@ def test_what_is_there_is_kept_with_other_settings_too(
 
 
 @ALL
-def test_what_is_missing_is_added(write, tmp_path: Path) -> None:
-    assert write() == 0
-    whole = contents(tmp_path / "labels")
-    gone = min(whole)
-    (tmp_path / "labels" / gone).unlink()
-    assert write() == 0
-    found = contents(tmp_path / "labels")
-    assert {name: data for name, (data, _) in found.items()} == {
-        name: data for name, (data, _) in whole.items()
-    }
-
-
-@ALL
 def test_force_keeps_what_somebody_changed_unless_it_is_named(
     write, tmp_path: Path, sharp_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,29 +129,3 @@ def test_an_interrupted_run_is_completed_by_the_next(
         for kind in ("images", "labels")
     ]
     assert names[0] == names[1]
-
-
-@pytest.mark.parametrize("write", ["--masks"], indirect=True)
-def test_the_table_of_stamps_keeps_its_rows(write, tmp_path: Path) -> None:
-    assert write(topics=["/front/image_raw"]) == 0
-    first = (tmp_path / "labels" / "stamps.csv").read_text()
-    assert write(topics=["/rear/image_raw"]) == 0
-    both = (tmp_path / "labels" / "stamps.csv").read_text()
-    assert both.startswith(first)
-    rows = [line.partition(",")[0] for line in both.splitlines()[1:]]
-    assert sorted(rows) == sorted(Path(name).name for name in contents(tmp_path / "labels"))
-
-
-def test_a_video_is_kept_and_named(
-    source: Path, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("av")
-    assert segment(source, tmp_path / "out") == 0
-    extract = ["extract", str(tmp_path / "out"), "--video", str(tmp_path / "v.mp4")]
-    (tmp_path / "v_rear.mp4").write_text("mine")
-    assert main(extract) == 1
-    assert f"{tmp_path / 'v_rear.mp4'} exists" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.glob("v*")] == ["v_rear.mp4"]
-    assert (tmp_path / "v_rear.mp4").read_text() == "mine"
-    assert main([*extract, "--force"]) == 0
-    assert (tmp_path / "v_rear.mp4").stat().st_size > 1000
