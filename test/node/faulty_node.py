@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The segmentation node with an engine that fails as the file $CANET_TEST_FAULT says, read for every inference.
 
-hang, raise, exit (SystemExit), nan, shape, class (an unknown id), memory (for more than one image at once); and while
+hang, raise, exit (SystemExit), shape, memory (for more than one image at once); and while
 it is loaded: slow, build (slow, with an activity), broken, full (no memory), surprise. Other texts: no fault. "raise 3"
 fails 3 times.
 """
@@ -10,8 +10,6 @@ import os
 import sys
 import time
 from pathlib import Path
-
-import numpy as np
 
 from canet_ros.engines import onnxruntime_engine
 from canet_ros.errors import EngineError
@@ -65,12 +63,8 @@ def faulty_run(self, images):
     elif found == "memory" and len(images) > 1:
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
     masks, confidences = _run(self, images)
-    if found == "nan":
-        return masks, np.zeros_like(confidences)  # what a cast makes of it
     if found == "shape":
         return masks[:, 1:], confidences
-    if found == "class":
-        return np.full_like(masks, 200), confidences
     return masks, confidences
 
 

@@ -48,17 +48,6 @@ def test_a_process_that_ignores_sigterm_is_killed() -> None:
     assert process.exit_message() == "the deaf was ended by SIGKILL"
 
 
-def test_the_exit_message_has_the_last_line_of_output(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    code = "import sys; print('first'); print('wrong', file=sys.stderr); sys.exit(3)"
-    with ChildProcess("talker", [sys.executable, "-u", "-c", code], log=log) as process:
-        assert process.wait(30) == 3
-    assert process.output().splitlines() == ["first", "wrong"]
-    assert process.exit_message() == f"wrong; the talker ended with status 3, its log is {log}"
-    with pytest.raises(RuntimeError, match="wrong; the talker"):
-        process.require_running()
-
-
 OUTLIVES = """
 import subprocess, sys, os
 from canet_ros.launching.ending import ending_with_parent, ends_with_this_process

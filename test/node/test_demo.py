@@ -17,7 +17,6 @@ pytest.importorskip("rclpy")
 
 from waiting import wait_until
 
-from canet_ros.cli import main
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table, overlay
 from canet_ros.simulation import StreetDrive
@@ -112,22 +111,6 @@ def test_overlays_and_accuracy_match_the_camera_and_the_model(synthetic_run, ran
         assert summary["pixel_accuracy"] == pytest.approx(scores(total).pixel_accuracy, abs=1e-4)
 
 
-def test_the_contact_sheet_shows_image_overlay_and_ground_truth(synthetic_run):
-    out, _, _ = synthetic_run
-    sheet = cv2.imread(str(out / "contact_sheet.png"))
-    drive = StreetDrive(2, 320, 240, 10.0)
-    images = [cv2.resize(drive.frame(index).image, (480, 360))[40:] for index in range(20)]
-    # The first frame is on the sheet unless it was dropped.
-    row = max((cv2.matchTemplate(sheet, image, cv2.TM_CCOEFF_NORMED) for image in images), key=np.max)
-    assert row.max() > 0.99
-    x, y = cv2.minMaxLoc(row)[3]
-    width = 480
-    assert sheet.shape[1] > x + 3 * width
-    third = sheet[y + 4 : y + 300, x + 2 * (width + 12) + 4 : x + 3 * width]
-    flat = np.mean(np.all(third[:, 1:] == third[:, :-1], axis=-1))
-    assert flat > 0.8, "the third column is flat colours: the ground truth"
-
-
 def test_the_users_images_have_no_ground_truth_and_are_recorded(tmp_path, random_model):
     pytest.importorskip("rosbags")
     from canet_ros.bags.reading import open_bag
@@ -178,17 +161,3 @@ def test_a_signal_stops_all_processes(number, status, tmp_path, random_model):
     assert process.returncode == status
     assert "Traceback" not in errors
     assert not [pid for pid in started if Path("/proc", str(pid)).exists()]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--model", "no-such-model"), ["no-such-model", "canet train"]),
-        (("--seconds", "0"), ["--seconds"]),
-        (("--device", "cuda:99"), ["cuda:99"]),
-    ],
-)
-def test_invalid_arguments_are_one_line_of_error(arguments, words, tmp_path, random_model, capfd):
-    assert main(["demo", "--out", str(tmp_path), "--model", str(random_model), *arguments]) == 1
-    (line,) = capfd.readouterr().err.strip().splitlines()
-    assert all(word in line for word in words), line

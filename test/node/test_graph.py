@@ -127,14 +127,6 @@ def test_a_node_that_is_not_active(graph: Graph, random_model: Path) -> None:
             assert graph.change_state(transition, "/front/canet")
 
 
-def test_a_model_that_does_not_load(graph: Graph, tmp_path: Path) -> None:
-    with segmentation_node(tmp_path / "nowhere") as node:
-        node.wait_for_output("nowhere")
-        report = Report()
-    assert "publishes no results" in report.why().text
-    assert "nowhere" in " ".join(finding.text for finding in report.findings)
-
-
 def test_a_camera_that_does_not_fit(graph: Graph, random_model: Path) -> None:
     """By its quality of service, and by its type."""
     graph.camera("/camera/image_raw")  # best effort

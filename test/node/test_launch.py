@@ -88,18 +88,6 @@ def test_every_launch_file_offers_every_argument_with_a_description(name: str) -
     assert all(argument.description for argument in offered.values())
 
 
-def test_canet_launch_declares_exactly_our_arguments() -> None:
-    source = AnyLaunchDescriptionSource(str(SHARE / "launch" / "canet.launch.py"))
-    offered = source.try_get_launch_description_without_context().get_launch_arguments()
-    assert [argument.name for argument in offered] == [argument.name for argument in launch_arguments()]
-    for argument, ours in zip(offered, launch_arguments()):
-        if ours.default:
-            assert argument.default_value[0].text == ours.default
-        elif ours.other_name:
-            assert argument.default_value[0].variable_name[0].text == ours.other_name
-        assert argument.choices == (list(ours.choices) or None)
-
-
 def test_node_comes_up_with_the_given_parameters(graph: Graph, random_model: Path) -> None:
     arguments = ["image_topics:=['/front/image_raw', '/rear/image_raw']", "resolution:=128x96", "max_rate:=5"]
     with launched("canet.launch.py", *arguments, *small(random_model)):
@@ -130,23 +118,6 @@ def test_defaults_do_not_override_the_parameter_file_and_given_arguments_do(
         assert graph.get_parameter("overlay_alpha", node) == 0.75
         assert graph.get_parameter("max_age", node) == 0.0
         assert graph.state(node) == "unconfigured"
-
-
-def test_two_includes_in_one_launch_file_are_independent(graph: Graph, tmp_path: Path) -> None:
-    slow = tmp_path / "slow.yaml"
-    slow.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"max_rate": 2.0, "autostart": False}}}))
-    include = '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py">{}</include>'
-    both = tmp_path / "both.launch.xml"
-    both.write_text(
-        "<launch>"
-        + include.format('<arg name="namespace" value="one"/><arg name="autostart" value="False"/>')
-        + include.format(f'<arg name="namespace" value="two"/><arg name="params_file" value="{slow}"/>')
-        + "</launch>"
-    )
-    with launched(both):
-        assert graph.get_parameter("max_rate", "/one/canet") == 0.0
-        assert graph.get_parameter("max_rate", "/two/canet") == 2.0
-        assert graph.state("/two/canet") == "unconfigured"
 
 
 def ended_by_itself(file: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
@@ -183,25 +154,6 @@ def test_wrong_arguments_end_the_launch_with_a_reason(file: str, argument: str, 
     assert "process started" not in output
 
 
-def test_without_nav2_the_example_starts_only_the_node(random_model: Path, graph: Graph) -> None:
-    with launched("nav2_example.launch.py", *small(random_model)) as process:
-        process.wait_for_output("nav2_lifecycle_manager is not installed; the node activates itself")
-        graph.wait_for_state("active")
-        assert "has no effect" not in process.output()
-
-
-@pytest.mark.parametrize(
-    ("argument", "complaint"),
-    [
-        ("rate:=fast", "rate: expected a number from 0.01 to 1000, got 'fast'"),
-        ("rate:=0", "rate: expected a number from 0.01 to 1000, got 0"),
-        ("input:=/nowhere/a.mp4", "/nowhere/a.mp4"),
-    ],
-)
-def test_wrong_arguments_of_the_demo_end_it(argument: str, complaint: str) -> None:
-    assert complaint in ended_by_itself("demo.launch.py", argument)
-
-
 @pytest.mark.parametrize(
     ("arguments", "started"),
     [
@@ -219,53 +171,6 @@ def test_rviz_starts_under_both_names_of_its_argument(
         assert ("[rviz2-" in process.output()) is started
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"max_rate: 5.0",
-        b"/**: {ros__parameters: {model: mod\xe8le}}",
-    ],
-)
-def test_broken_parameter_files_end_the_launch(text: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "broken.yaml"
-    file.write_bytes(text)
-    output = ended_by_itself("canet.launch.py", f"params_file:={file}")
-    assert f"{file}: " in output
-    assert "the segmentation node ended with status 1" in output
-    assert "Traceback" not in output
-
-
-def test_rviz_with_a_broken_parameter_file_starts_nothing(stand_ins: dict[str, str], tmp_path: Path) -> None:
-    file = tmp_path / "broken.yaml"
-    file.write_text("max_rate: 5.0")
-    output = ended_by_itself("canet.launch.py", f"params_file:={file}", "rviz:=true", environment=stand_ins)
-    assert f"params_file: {file}: expected node names with ros__parameters" in output
-    assert "process started" not in output
-
-
-def test_a_node_that_does_not_start_ends_the_demo(tmp_path: Path) -> None:
-    file = tmp_path / "mixed.yaml"  # YAML, but not rcl's
-    file.write_text("/**: {ros__parameters: {max_rate: [1, fast]}}")
-    output = ended_by_itself("demo.launch.py", f"params_file:={file}")
-    assert "the segmentation node ended with status" in output
-
-
-def test_a_camera_that_does_not_start_ends_the_demo(random_model: Path, tmp_path: Path) -> None:
-    file = tmp_path / "not_an_image.png"
-    file.write_text("not an image")
-    output = ended_by_itself("demo.launch.py", f"input:={file}", *small(random_model))
-    assert "the street camera ended with status" in output
-
-
-@pytest.mark.parametrize("missing", ["segmentation_node", "street_camera"])
-def test_a_missing_executable_leaves_nothing_behind(missing: str, tmp_path: Path) -> None:
-    installed = SHARE.parent.parent
-    shutil.copytree(installed, tmp_path / "install", symlinks=True, ignore=shutil.ignore_patterns("models"))
-    (tmp_path / "install" / "lib" / "canet_ros" / missing).unlink()
-    prefixes = f"{tmp_path / 'install'}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}"
-    assert missing in ended_by_itself("demo.launch.py", environment={"AMENT_PREFIX_PATH": prefixes})
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_a_launch_that_is_killed(number: signal.Signals, random_model: Path) -> None:
     process = Process([ROS2, "launch", "canet_ros", "demo.launch.py", *small(random_model)])
@@ -277,14 +182,6 @@ def test_nothing_outlives_a_launch_that_is_killed(number: signal.Signals, random
         wait_until(lambda: not survivors(process), "the end of all its processes", 10)
     finally:
         process.close()
-
-
-def test_a_second_demo_warns_of_two_cameras(random_model: Path) -> None:
-    with (
-        launched("demo.launch.py", "rviz:=false", "autostart:=false"),
-        launched("demo.launch.py", "rviz:=false", *small(random_model)) as second,
-    ):
-        second.wait_for_output("2 publishers send images on this topic")
 
 
 def test_misspelt_arguments_and_parameters_get_suggestions(tmp_path: Path) -> None:
@@ -375,23 +272,6 @@ def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
         process.close()
 
 
-def test_arguments_of_the_demo_and_of_other_launch_files_are_known(tmp_path: Path) -> None:
-    with launched("demo.launch.py", "rat:=5", "rate:=5", "rviz:=false") as process:
-        process.wait_for_output("results under")
-        assert process.output().count("has no effect") == 1
-        assert "launch argument rat has no effect: did you mean rate?" in process.output()
-    mine = tmp_path / "mine.launch.xml"
-    include = '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py">{}</include>'
-    mine.write_text(
-        '<launch><arg name="robot" default="r2"/><arg name="map" default=""/>'
-        + include.format('<arg name="max_rate" value="5"/>')
-        + "</launch>"
-    )
-    with launched(mine, "robot:=r3") as process:
-        process.wait_for_output("results under")
-        assert "has no effect" not in process.output()
-
-
 def test_the_demo_shows_the_street_and_warns_that_rviz_is_not_installed(
     graph: Graph, random_model: Path
 ) -> None:
@@ -474,20 +354,6 @@ def test_rviz_and_recorder_get_the_topics_of_the_cameras(
     assert set(latched) == {"/a/segmentation/label_info", "/robot/b/segmentation/label_info", "/tf_static"}
 
 
-@pytest.mark.parametrize("profile_of_the_user", ["", "/home/me/my_profile.xml"])
-def test_processes_get_our_transport_profile_unless_the_user_has_one(
-    graph: Graph, stand_ins: dict[str, str], profile_of_the_user: str
-) -> None:
-    variables = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    environment = {**stand_ins, **dict.fromkeys(variables, profile_of_the_user)}
-    kept = Path(stand_ins["STAND_IN_FOLDER"])
-    with launched("canet.launch.py", "autostart:=false", "rviz:=true", environment=environment):
-        wait_until((kept / "rviz2" / "arguments").exists, "RViz's stand-in")
-        assert graph.state() == "unconfigured"
-    profile = (kept / "rviz2" / "profile").read_text()
-    assert profile == profile_of_the_user or (not profile_of_the_user and profile.startswith(str(SHARE)))
-
-
 def test_without_ros2_bag_canet_record_records(graph: Graph, tmp_path: Path) -> None:
     for package in ("rosbags", "zstandard", "lz4"):
         pytest.importorskip(package)
@@ -523,24 +389,6 @@ def test_a_recorder_that_ends_ends_the_launch(stand_ins: dict[str, str], tmp_pat
     assert "record_required:=false" in output
 
 
-def test_a_recorder_that_is_not_required_may_end(
-    graph: Graph, stand_ins: dict[str, str], tmp_path: Path
-) -> None:
-    environment = {**stand_ins, "STAND_IN_THAT_FAILS": "ros2"}
-    arguments = ["autostart:=false", "record:=true", "record_required:=false"]
-    process = Process(
-        [ROS2, "launch", "canet_ros", "canet.launch.py", *arguments, f"record_path:={tmp_path / 'drive'}"],
-        environment,
-    )
-    try:
-        process.wait_for_output("recording has stopped")
-        assert graph.state() == "unconfigured"
-        process.signal(signal.SIGINT)
-        assert process.wait(20) == 0
-    finally:
-        process.close()
-
-
 def test_rviz_and_recorder_end_with_the_node(stand_ins: dict[str, str], tmp_path: Path) -> None:
     arguments = ["respawn:=false", "autostart:=false", "rviz:=true"]
     arguments += ["record:=true", f"record_path:={tmp_path / 'drive'}"]
@@ -554,23 +402,5 @@ def test_rviz_and_recorder_end_with_the_node(stand_ins: dict[str, str], tmp_path
         assert "the segmentation node ended with status -9; ending RViz and the recorder" in process.output()
         assert "recording has stopped" not in process.output()
         assert survivors(process) == []
-    finally:
-        process.close()
-
-
-def test_rviz_ends_with_the_node_in_an_including_launch_file(
-    stand_ins: dict[str, str], tmp_path: Path
-) -> None:
-    file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')
-    given = ("respawn:=false", "autostart:=false", "rviz:=true")
-    process = Process([ROS2, "launch", str(file), *given], stand_ins)
-    try:
-        wait_until((Path(stand_ins["STAND_IN_FOLDER"]) / "rviz2" / "arguments").exists, "RViz's command line")
-        os.kill(node_of(process), signal.SIGKILL)
-        wait_until(
-            lambda: [line.split()[:1] for line in survivors(process)] == [["sleep"]], "the end of RViz"
-        )
-        process.signal(signal.SIGINT)
-        assert process.wait(30) == 1
     finally:
         process.close()

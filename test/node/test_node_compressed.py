@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,8 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from diagnostic_msgs.msg import DiagnosticArray
-from ros_graph import Camera, Graph, Process, health, picture, segmentation_node, wait_until
+from ros_graph import Camera, Graph, Process, picture, segmentation_node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -68,24 +66,6 @@ def test_compressed_images_are_segmented_exactly(
     assert mask.header == message.header
 
 
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgb16", "rgba8"])
-def test_a_tiff_has_the_cameras_colours(
-    graph: Graph, camera: Camera, node: Process, segmenter: Segmenter, encoding: str
-) -> None:
-    masks = graph.listen(Image, f"{RESULTS}/mask")
-    graph.connect(camera, masks)
-    image = picture(319, 241)
-    pixels = image[..., ::-1] if encoding.startswith("rgb") else image
-    if encoding == "rgba8":
-        pixels = np.dstack([pixels, np.full((241, 319, 1), 255, np.uint8)])
-    message = encoded(graph, pixels.astype(np.uint16) * 256 if encoding.endswith("16") else pixels, "tiff")
-    message.format = f"{encoding}; tiff compressed "
-    camera.publish(message)
-    mask = masks.wait_for_stamp(message.header.stamp)
-    np.testing.assert_array_equal(np.reshape(mask.data, (241, 319)), segmenter(image).mask)
-    assert "TIFF" not in node.output(), "OpenCV warns of each image"
-
-
 def test_colors_overlay_and_legend(graph: Graph, camera: Camera, segmenter: Segmenter) -> None:
     listeners = {
         name: graph.listen(CompressedImage, f"{RESULTS}/{name}/compressed")
@@ -117,52 +97,3 @@ def test_colors_overlay_and_legend(graph: Graph, camera: Camera, segmenter: Segm
     # JPEG is not exact, but it is the same image.
     assert np.abs(decoded(got["overlay"]).astype(int) - drawn).mean() < 8
     assert graph.get_parameter("class_colors") == ["#{:02x}{:02x}{:02x}".format(*c) for c in classes.colors]
-
-
-def test_jpeg_quality_changes_at_any_time(graph: Graph, camera: Camera) -> None:
-    overlays = graph.listen(CompressedImage, f"{RESULTS}/overlay/compressed")
-    graph.connect(camera, overlays)
-    sizes = {}
-    for quality in (95, 30):
-        assert graph.set_parameter("jpeg_quality", quality).successful
-        message = encoded(graph, picture(640, 480), "jpeg")
-        camera.publish(message)
-        sizes[quality] = len(overlays.wait_for_stamp(message.header.stamp).data)
-    assert sizes[30] < 0.6 * sizes[95]
-
-
-def test_broken_images_are_reported_and_the_next_valid_one_is_segmented(
-    graph: Graph, node: Process, camera: Camera
-) -> None:
-    broken = {
-        "without data": (b"", "jpeg"),
-        "is truncated": (cv2.imencode(".jpeg", picture(64, 48))[1].tobytes()[:-100], "jpeg"),
-        "cannot be decoded": (b"nothing at all", "bgr8; jpeg compressed bgr8"),
-    }
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    masks = graph.listen(CompressedImage, f"{RESULTS}/mask/compressed")
-    graph.connect(camera, masks)
-    diagnostics.wait_for(1)
-    before = len(node.output())
-    for reason, (data, text) in broken.items():
-        camera.publish(CompressedImage(data=data, format=text))
-        wait_until(
-            lambda reason=reason: reason in health(diagnostics, "/camera/image_raw")["last_error"], reason
-        )
-        valid = encoded(graph, picture(64, 48), "jpeg")
-        camera.publish(valid)
-        masks.wait_for_stamp(valid.header.stamp)
-    assert node.output()[before:].count("ERROR") == 1
-
-
-def test_label_info_names_the_classes(graph: Graph, node: Process, segmenter: Segmenter) -> None:
-    vision_msgs: Any = pytest.importorskip("vision_msgs.msg")
-    from rclpy.qos import DurabilityPolicy, QoSProfile
-
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    infos = graph.listen(vision_msgs.LabelInfo, f"{RESULTS}/label_info", latched)
-    info = infos.wait_for(1)[0]
-    assert [(c.class_id, c.class_name) for c in info.class_map] == list(
-        enumerate(segmenter.spec.classes.names)
-    )
-    infos.wait_for(2, timeout_s=12)

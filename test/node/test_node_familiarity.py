@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -53,14 +52,8 @@ def unknown(knowing_model: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def node(knowing_model: Path, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    mask = np.zeros((120, 160), np.uint8)
-    mask[60:] = 255
-    path = tmp_path_factory.mktemp("masks") / "lower_half.png"
-    cv2.imwrite(str(path), mask)
-    with segmentation_node(
-        knowing_model, ignore_masks=f"['', '{path}']", image_topics=f"[{CAMERA}, /b/image_raw]"
-    ):
+def node(knowing_model: Path, graph: Graph) -> Iterator[Process]:
+    with segmentation_node(knowing_model):
         graph.wait_for_state("active")
         yield
 
@@ -90,31 +83,5 @@ def test_a_camera_that_is_blocked_is_named_within_30_frames(
     assert health(diagnostics, CAMERA)["level"] == WARN
     wait_until(
         lambda: send(picture(160, 120, len(masks.messages) % 5), 1) or not reported(), "the warning to go"
-    )
-    graph.clear()
-
-
-def test_ignored_pixels_do_not_count(
-    graph: Graph, node: Process, knowing_model: Path, unknown: np.ndarray
-) -> None:
-    image = picture(160, 120)
-    image[60:] = unknown[60:]
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    masks = graph.listen(Image, "/b/segmentation/mask")
-    camera = graph.camera("/b/image_raw")
-    graph.connect(camera, masks)
-    for _ in range(80):
-        masks.wait_for_stamp(camera.send(image))
-    found = Segmenter.load(knowing_model, "cpu", "onnxruntime", "fp32").infer([image])[0]
-    counted = np.zeros((120, 160), bool)
-    counted[:60] = True
-    expected = figures(found, counted)["mean"]
-    assert expected != pytest.approx(figures(found)["mean"], abs=0.005)
-    wait_until(
-        lambda: (
-            float(health(diagnostics, "/b/image_raw").get("confidence_mean", 0))
-            == pytest.approx(expected, abs=0.002)
-        ),
-        "the mean confidence of what is not ignored",
     )
     graph.clear()

@@ -10,21 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("rclpy")
 
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
-from ros_graph import Camera, Graph, Process, health, picture, pixels_of, segmentation_node, wait_until
+from ros_graph import Camera, Graph, Process, picture, pixels_of, segmentation_node, wait_until
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 
-from canet_ros.formats import parse_groups
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.temporal_filter import TemporalFilter
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
-from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros
 PREFIX = "/camera/segmentation"
@@ -111,40 +104,6 @@ def test_groups_come_go_and_change_while_the_node_runs(
     assert len(groups.messages) == count
 
 
-def test_a_group_alone_is_computed_alone_and_none_takes_no_inference(graph: Graph, camera: Camera) -> None:
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    groups = graph.listen(Image, f"{PREFIX}/groups/flat")
-    graph.connect(camera, groups)
-    groups.close()
-    wait_until(lambda: not camera.subscriber_count(), "the node to unsubscribe")
-    diagnostics.wait_for(len(diagnostics.messages) + 2)
-    before = health(diagnostics, "engine")["batches"]
-    for _ in range(3):
-        camera.send(picture(160, 120))
-    diagnostics.wait_for(len(diagnostics.messages) + 3)
-    assert health(diagnostics, "engine")["batches"] == before
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        ("{drivable: [raod]}", "drivable names raod, which the model does not have; its classes are: sky,"),
-        ("{drivable: []}", "drivable: expected a list of class names"),
-        ("{a b: [road]}", "cannot name a topic"),
-        ("road", "expected names with their classes"),
-        (["road"], "expected text"),
-    ],
-)
-def test_groups_that_make_no_sense_are_refused(
-    graph: Graph, node: Process, value: object, reason: str
-) -> None:
-    before = graph.get_parameter("groups")
-    result = graph.set_parameter("groups", value)
-    assert not result.successful
-    assert reason in result.reason
-    assert graph.get_parameter("groups") == before
-
-
 def test_unsure_pixels_are_unlabelled_in_every_result_but_the_confidence(
     graph: Graph, camera: Camera, sharp_segmenter: Segmenter
 ) -> None:
@@ -176,61 +135,3 @@ def test_unsure_pixels_are_unlabelled_in_every_result_but_the_confidence(
     stamp = camera.send(image)
     np.testing.assert_array_equal(pixels_of(listeners["mask"].wait_for_stamp(stamp)), found.mask)
     assert not graph.set_parameter("min_confidence", 1.5).successful
-
-
-def test_label_info_has_the_threshold(graph: Graph, camera: Camera) -> None:
-    vision_msgs = pytest.importorskip("vision_msgs.msg")
-    from rclpy.qos import DurabilityPolicy, QoSProfile
-
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    infos = graph.listen(vision_msgs.LabelInfo, f"{PREFIX}/label_info", latched)
-    assert infos.wait_for(1)[0].threshold == 0.0
-    assert graph.set_parameter("min_confidence", 0.5).successful
-    wait_until(lambda: infos.messages[-1].threshold == 0.5, "the new threshold")
-
-
-def test_groups_of_a_parameter_file_and_of_a_model_that_lacks_a_class(
-    graph: Graph, random_model: Path, tmp_path: Path
-) -> None:
-    """A file holds them as a mapping or as text; a class that the model lacks fails the activation with a reason."""
-    node = "/filed/canet"
-    for groups in ({"drivable": ["road"], "people": ["pedestrian", "bicyclist"]}, "{drivable: [road]}"):
-        file = tmp_path / "groups.yaml"
-        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"groups": groups}}}))
-        program = ("-m", "canet_ros.ros.node", "--ros-args", "--params-file", str(file))
-        with segmentation_node(random_model, program, namespace="/filed") as process:
-            graph.wait_for_state("active", node)
-            assert "does not have, and ignores" not in process.output()
-            parsed = dict(parse_groups(graph.get_parameter("groups", node)))
-            assert parsed["drivable"] == ("road",)
-            assert len(parsed) == len(groups) if isinstance(groups, dict) else len(parsed) == 1
-    with segmentation_node(random_model, namespace="/filed", groups="'{drivable: [lane]}'") as process:
-        process.wait_for_output("not activated")
-        assert "drivable names lane, which the model does not have" in process.output()
-        assert graph.state(node) == "inactive"
-        assert graph.set_parameter("groups", "{drivable: [road]}", node).successful
-        assert graph.change_state("activate", node)
-
-
-def test_steady_masks_are_those_of_the_hysteresis_while_it_is_set(
-    graph: Graph, camera: Camera, sharp_segmenter: Segmenter
-) -> None:
-    masks = graph.listen(Image, f"{PREFIX}/mask")
-    graph.connect(camera, masks)
-    assert graph.set_parameter("steady", True).successful
-    steady, apart = TemporalFilter(), 0
-    start = picture(160, 120)
-    for number in range(6):
-        # A little noise, so that unsure pixels change and the scene does not.
-        noise = np.random.default_rng(number).integers(0, 12, start.shape, np.uint8)
-        image, stamp = cv2.add(start, noise), Time(sec=4000, nanosec=number * 33_000_000 + 1)
-        camera.publish(image_message(image, "bgr8", Header(stamp=stamp)))
-        found = sharp_segmenter(image)
-        expected = steady(found, stamp.sec * 10**9 + stamp.nanosec).mask
-        np.testing.assert_array_equal(pixels_of(masks.wait_for_stamp(stamp)), expected)
-        apart += int((found.mask != expected).sum())
-    assert apart > 0
-    assert graph.set_parameter("steady", False).successful
-    np.testing.assert_array_equal(
-        pixels_of(masks.wait_for_stamp(camera.send(start))), sharp_segmenter(start).mask
-    )

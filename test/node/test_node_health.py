@@ -15,12 +15,11 @@ pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_graph import Camera, Graph, Listener, Process, health, picture, segmentation_node, wait_until
+from ros_graph import Graph, Listener, Process, health, picture, segmentation_node, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros
@@ -153,31 +152,6 @@ def test_a_qos_that_does_not_fit_is_named_on_either_side(
     wait_until(lambda: int(health(diagnostics, FRONT)["qos_problems"]) > 0, "diagnostics to count it")
 
 
-def test_size_and_encoding_change_in_mid_stream(
-    graph: Graph, diagnostics: Listener, random_model: Path
-) -> None:
-    segmenter = Segmenter.load(random_model, device="cpu", engine="onnxruntime", precision="fp32")
-    masks = graph.listen(Image, MASK)
-    camera = graph.camera(FRONT)
-    graph.connect(camera, masks)
-    for size, encoding in (
-        ((320, 240), "bgr8"),
-        ((641, 479), "rgb8"),
-        ((64, 48), "mono8"),
-        ((320, 240), "bgr8"),
-    ):
-        image = picture(*size)
-        grey = encoding == "mono8"
-        stamp = camera.send(image[:, :, 0] if grey else image, encoding)
-        mask = masks.wait_for_stamp(stamp)
-        expected = segmenter(
-            {"bgr8": image, "rgb8": image[:, :, ::-1], "mono8": image[:, :, 0]}[encoding]
-        ).mask
-        np.testing.assert_array_equal(
-            np.frombuffer(mask.data, np.uint8).reshape(mask.height, mask.width), expected
-        )
-
-
 def test_a_clock_that_jumps(graph: Graph, diagnostics: Listener) -> None:
     """A bag that is played in a loop under sim time, with limits on age and rate."""
     clock = graph.node.create_publisher(Clock, "/clock", 10)
@@ -213,51 +187,3 @@ def test_a_clock_that_jumps(graph: Graph, diagnostics: Listener) -> None:
         for name, value in (("use_sim_time", False), ("max_age", 0.0), ("max_rate", 0.0)):
             graph.set_parameter(name, value)
         graph.node.destroy_publisher(clock)
-
-
-def test_four_cameras_at_unequal_rates_get_their_share(
-    graph: Graph, random_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever has a new frame when an inference starts is part of it, however many frames the others send."""
-    monkeypatch.setenv("CANET_TEST_SLEEP_S", "0.1")
-    rates_hz = {
-        "/fair/a/image_raw": 2,
-        "/fair/b/image_raw": 4,
-        "/fair/c/image_raw": 15,
-        "/fair/d/image_raw": 30,
-    }
-    slow_node = (str(Path(__file__).parent / "slow_node.py"),)
-    with segmentation_node(
-        random_model, slow_node, namespace="/fair", image_topics=str(list(rates_hz))
-    ) as process:
-        graph.wait_for_state("active", "/fair/canet")
-        cameras: dict[str, Camera] = {}
-        masks: dict[str, Listener] = {}
-        for name in rates_hz:
-            cameras[name] = graph.camera(name)
-            masks[name] = graph.listen(Image, name.replace("image_raw", "segmentation/mask"))
-            graph.connect(cameras[name], masks[name])
-        before = {name: len(listener.messages) for name, listener in masks.items()}
-        lines_before = len(process.output().splitlines())
-        image = picture(160, 120)
-        sent = dict.fromkeys(rates_hz, 0)
-        start_s = time.monotonic()
-        while (now_s := time.monotonic() - start_s) < 5:
-            for name, rate_hz in rates_hz.items():
-                if now_s * rate_hz >= sent[name]:
-                    last = cameras[name].send(image)
-                    sent[name] += 1
-                    last_of = masks[name]
-            time.sleep(0.002)
-        last_of.wait_for_stamp(last)
-        got = {name: len(masks[name].messages) - before[name] for name in rates_hz}
-        lines = [line.split() for line in process.output().splitlines()[lines_before:]]
-    graph.clear()
-    starts_s = np.array([float(words[1]) for words in lines if words[0] == "inference"])
-    for name in rates_hz:
-        arrivals_s = [float(words[3]) for words in lines if words[:2] == ["received", name]]
-        # Inferences that found a new frame of this camera.
-        share = len(set(np.searchsorted(starts_s, arrivals_s)))
-        assert got[name] == pytest.approx(share, rel=0.1, abs=1), name
-    # Or the node was not slow, and nothing is shown.
-    assert got["/fair/d/image_raw"] < 0.7 * sent["/fair/d/image_raw"]

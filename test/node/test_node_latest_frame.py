@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,26 +80,3 @@ def test_inference_takes_the_newest_frame(
         assert "the engine broke" in health(diagnostics, "engine")["message"]
         assert health(diagnostics, CAMERA)["dropped_failed"] == "1"
         masks.wait_for_stamp(camera.send(image))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_inference_ends_the_node(
-    random_model: Path, graph: Graph, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
-    monkeypatch.setenv("CANET_TEST_SLEEP_S", "5")
-    with segmentation_node(random_model, SLOW_NODE, diagnostics_period=1.0) as process:
-        graph.wait_for_state("active")
-        graph.listen(Image, "/camera/segmentation/mask")
-        camera = graph.camera()
-        camera.wait_for_subscriber()
-        before = process.output()
-        while "received" not in process.output():
-            camera.send(picture(320, 240))
-            time.sleep(0.1)
-        wait_until(lambda: "inference" in process.output()[len(before) :], "an inference")
-        process.signal(number)
-        start_s = time.monotonic()
-        assert process.wait(5) == 0
-        assert time.monotonic() - start_s < 2
-        said = process.output()[len(before) :].splitlines()
-        assert {line.split()[0] for line in said} == {"received", "inference"}  # and nothing else

@@ -51,19 +51,6 @@ def segmented(graph: Graph, width: int = 320, height: int = 240) -> Image:
     return mask
 
 
-def test_every_transition_and_again(graph: Graph, node: Process) -> None:
-    for _ in range(2):
-        assert graph.state() == "unconfigured"
-        assert graph.change_state("configure")
-        assert graph.change_state("activate")
-        segmented(graph)
-        assert graph.change_state("deactivate")
-        assert graph.change_state("activate")
-        segmented(graph)
-        assert graph.change_state("deactivate")
-        assert graph.change_state("cleanup")
-
-
 def test_an_inactive_node_receives_and_publishes_nothing(graph: Graph, node: Process) -> None:
     masks = graph.listen(Image, "/camera/segmentation/mask")
     camera = graph.camera()
@@ -77,14 +64,6 @@ def test_an_inactive_node_receives_and_publishes_nothing(graph: Graph, node: Pro
         camera.send(picture(160, 120))
         time.sleep(0.05)
     assert len(masks.messages) == count
-
-
-def test_wrong_transitions_are_refused(graph: Graph, node: Process) -> None:
-    assert not graph.change_state("activate")
-    assert graph.change_state("configure")
-    assert not graph.change_state("configure")
-    assert not graph.change_state("deactivate")
-    assert graph.state() == "inactive"
 
 
 def test_changes_take_effect_at_activation(graph: Graph, node: Process, random_model: Path) -> None:
@@ -116,19 +95,6 @@ def test_topics_change_after_cleanup_only(graph: Graph, node: Process) -> None:
     assert "/camera/segmentation/mask" not in topics
     graph.change_state("cleanup")
     assert graph.set_parameter("image_topics", ["/camera/image_raw"]).successful
-
-
-def test_a_missing_model_fails_the_activation_only(graph: Graph, node: Process, random_model: Path) -> None:
-    graph.change_state("configure")
-    assert graph.set_parameter("model", "/no/such/model").successful
-    before = len(node.output())
-    assert not graph.change_state("activate")
-    assert graph.state() == "inactive"
-    assert "not activated: no model '/no/such/model'" in node.output()[before:]
-    assert "Traceback" not in node.output()
-    assert graph.set_parameter("model", str(random_model)).successful
-    assert graph.change_state("activate")
-    segmented(graph)
 
 
 def test_thirty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None:

@@ -17,8 +17,7 @@ import yaml
 pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_graph import Graph, Process, health, picture, segmentation_node, wait_until
-from sensor_msgs.msg import Image
+from ros_graph import Graph, Process, health, segmentation_node, wait_until
 
 pytestmark = pytest.mark.ros
 AGGREGATOR = Path(__file__).parents[2] / "config" / "diagnostic_aggregator.yaml"
@@ -93,25 +92,3 @@ def test_the_aggregator_finds_every_status(graph: Graph, node: Process) -> None:
     assert len(names) == 2
     for name in names | {f"front/{name}" for name in names}:
         assert sum(pattern in name for pattern in patterns) == 1, name
-
-
-def test_greenwave_monitor_finds_its_keys(graph: Graph, node: Process) -> None:
-    """Those that its dashboards read of a topic's status, as numbers."""
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    masks = graph.listen(Image, "/camera/segmentation/mask")
-    camera = graph.camera()
-    graph.connect(camera, masks)
-
-    def values() -> list[float] | None:
-        masks.wait_for_stamp(camera.send(picture(64, 48)))
-        status = health(diagnostics, "/camera/image_raw")
-        keys = ("frame_rate_node", "frame_rate_msg", "current_delay_from_realtime_ms")
-        found = [status.get(key, "N/A") for key in keys]
-        numbers = None if "N/A" in found else [float(text) for text in found]
-        # Arrivals and stamps agree once a hiccup of the machine is out of the window.
-        agree = numbers and min(numbers) > 0 and numbers[0] == pytest.approx(numbers[1], rel=0.5)
-        return numbers if agree else None
-
-    *_, delay_ms = wait_until(values, "greenwave's keys, with rates that agree")
-    assert delay_ms < 1000
-    graph.clear()

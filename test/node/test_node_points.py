@@ -28,7 +28,6 @@ from canet_ros.pipeline.outputs import point_outputs
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table
 from canet_ros.ros.image_conversion import image_message
-from canet_ros.simulation import StreetDrive
 
 pytestmark = pytest.mark.ros
 POSE = "0.2,-0.5,0.1,0.5,-0.5,0.5,0.5"
@@ -167,148 +166,58 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
     graph.node.destroy_publisher(infos)
 
 
-def test_the_points_of_a_depth_image_come_with_the_class_of_their_pixel(
-    graph: Graph, node: Process, sharp_segmenter: Segmenter
+@pytest.mark.parametrize("name", ["rgbd", "packed"])
+def test_depth_images_give_points_and_those_that_do_not_fit_are_counted(
+    name: str, graph: Graph, node: Process, sharp_segmenter: Segmenter
 ) -> None:
-    """The ground of the drawn street to a wall at 60 m; no depth in some pixels."""
-    drive = StreetDrive(3, 160, 120)
-    image, matrix = drive.frame(40).image, drive.camera_matrix
-    camera = graph.camera("/rgbd/image_raw")
-    masks = graph.listen(Image, "/rgbd/segmentation/mask")
-    points = graph.listen(PointCloud2, "/rgbd/segmentation/points")
-    depths = graph.node.create_publisher(Image, "/rgbd/depth/image", 10)
-    infos = graph.node.create_publisher(CameraInfo, "/rgbd/camera_info", 10)
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    graph.connect(camera, masks)
-    wait_until(lambda: depths.get_subscription_count() and infos.get_subscription_count(), "subscriptions")
-
-    columns, rows = np.meshgrid(np.arange(160.0), np.arange(120.0))
-    z = np.minimum(1.4 * matrix[1, 1] / np.maximum(rows - matrix[1, 2], 0.1), 60.0)
-    z[5:9, 20:30] = 0
-    seen = z > 0
-    there = np.stack([(columns - 80) * z / matrix[0, 0], (rows - matrix[1, 2]) * z / matrix[1, 1], z], 2)[
-        seen
-    ]
-    mask = sharp_segmenter(image).mask[seen]
-
-    def send(number: int, message: Image, late_ms: int = 0) -> None:
-        stamp = Time(sec=4000 + number, nanosec=500_000_000)
-        message.header = Header(
-            stamp=Time(sec=stamp.sec, nanosec=stamp.nanosec + late_ms * 1_000_000), frame_id="rgbd"
-        )
-        info = info_of(stamp)
-        info.k = matrix.ravel()
-        infos.publish(info)
-        depths.publish(message)
-        camera.publish(image_message(image, "bgr8", Header(stamp=stamp, frame_id="rgbd")))
-        masks.wait_for_stamp(stamp)
-
-    for encoding, values in (("32FC1", z.astype("<f4")), ("16UC1", np.rint(z * 1000).astype("<u2"))):
-        points.messages.clear()
-        number = len(masks.messages)
-        while not points.messages:
-            number += 1
-            send(number, depth_image(values, encoding), late_ms=20)
-            assert len(masks.messages) < 100
-        message = points.messages[0]
-        assert (message.header.frame_id, message.header.stamp.nanosec) == ("rgbd", 520_000_000)
-        found = table_of(message)
-        np.testing.assert_array_equal(found["label"], mask)
-        assert len(set(mask)) > 1
-        exact = {"rtol": 1e-5} if encoding == "32FC1" else {"rtol": 1e-5, "atol": 0.001}
-        np.testing.assert_allclose(np.stack([found[axis] for axis in "xyz"], 1), there, **exact)
-
-    for wrong, words in (
-        (image_message(image, "bgr8", Header()), "expected 16UC1"),
-        (depth_image(z[:, :90].astype("<f4"), "32FC1"), "not aligned"),
-    ):
-
-        def reported(wrong: Image = wrong, words: str = words) -> bool:
-            send(len(masks.messages) + 500, wrong)
-            return words in health(diagnostics, "/rgbd/image_raw").get("last_error", "")
-
-        wait_until(reported, words)
-    graph.node.destroy_publisher(depths)
-    graph.node.destroy_publisher(infos)
-    graph.clear()
-
-
-def test_compressed_depth_images_give_the_same_points_and_damaged_ones_are_counted(
-    graph: Graph, node: Process
-) -> None:
-    camera = graph.camera("/packed/image_raw")
-    points = graph.listen(PointCloud2, "/packed/segmentation/points")
-    depths = graph.node.create_publisher(CompressedImage, "/packed/depth/compressedDepth", 10)
-    infos = graph.node.create_publisher(CameraInfo, "/packed/camera_info", 10)
+    """An Image, or a CompressedImage of image_transport's compressedDepth."""
+    kind, topic = (Image, "image") if name == "rgbd" else (CompressedImage, "compressedDepth")
+    camera = graph.camera(f"/{name}/image_raw")
+    points = graph.listen(PointCloud2, f"/{name}/segmentation/points")
+    depths = graph.node.create_publisher(kind, f"/{name}/depth/{topic}", 10)
+    infos = graph.node.create_publisher(CameraInfo, f"/{name}/camera_info", 10)
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
     wait_until(lambda: depths.get_subscription_count() and infos.get_subscription_count(), "subscriptions")
     image, mm = picture(160, 120), np.full((120, 160), 2500, np.uint16)
     mm[:60] = 0
-    data = bytes(12) + cv2.imencode(".png", mm)[1].tobytes()
     number = 0
 
-    def send(data: bytes) -> None:
+    def depth_of(damaged: bool) -> Image | CompressedImage:
+        if kind is Image:
+            shown = mm[:, :90] if damaged else mm
+            data = array.array("B", shown.tobytes())
+            return Image(
+                height=120, width=shown.shape[1], step=2 * shown.shape[1], encoding="16UC1", data=data
+            )
+        data = bytes(12) + cv2.imencode(".png", mm)[1].tobytes()
+        return CompressedImage(
+            format="16UC1; compressedDepth png", data=data[: -20 if damaged else len(data)]
+        )
+
+    def send(damaged: bool = False) -> bool:
         nonlocal number
         number += 1
         header = Header(stamp=Time(sec=5000 + number), frame_id="rgbd")
+        message = depth_of(damaged)
+        message.header = header
         infos.publish(info_of(header.stamp))
-        depths.publish(CompressedImage(header=header, format="16UC1; compressedDepth png", data=data))
+        depths.publish(message)
         camera.publish(image_message(image, "bgr8", header))
         time.sleep(0.1)
+        return True
 
-    def came() -> bool:
-        send(data)
-        return bool(points.messages)
-
-    wait_until(came, "the points")
+    wait_until(lambda: send() and points.messages, "the points")
     found = table_of(points.messages[0])
-    assert len(found["z"]) == 60 * 160
+    np.testing.assert_array_equal(found["label"], sharp_segmenter(image).mask[60:].ravel())
     np.testing.assert_allclose(found["z"], 2.5)
+    words = "not aligned" if kind is Image else "compressed depth image is damaged"
 
     def is_counted() -> bool:
-        send(data[:-20])
-        values = health(diagnostics, "/packed/image_raw")
-        return (
-            "compressed depth image is damaged" in values.get("last_error", "")
-            and int(values["bad_clouds"]) > 0
-        )
+        send(damaged=True)
+        values = health(diagnostics, f"/{name}/image_raw")
+        return words in values.get("last_error", "") and int(values["bad_clouds"]) > 0
 
     wait_until(is_counted, "the damaged image")
     graph.node.destroy_publisher(depths)
     graph.node.destroy_publisher(infos)
-    graph.clear()
-
-
-def depth_image(values: np.ndarray, encoding: str) -> Image:
-    height, width = values.shape
-    return Image(
-        height=height, width=width, step=values.strides[0], encoding=encoding,
-        data=array.array("B", values.tobytes()),
-    )  # fmt: skip
-
-
-def test_a_camera_with_clouds_and_depth_images_is_refused(graph: Graph, sharp_model: Path) -> None:
-    both = {"cloud_topics": "['/lidar/points']", "depth_topics": "['/depth']"}
-    with segmentation_node(sharp_model, **both) as process:
-        process.wait_for_output(
-            "cloud_topics and depth_topics name /lidar/points and /depth for the same camera"
-        )
-
-
-@pytest.mark.parametrize(
-    ("parameter", "expected"), [("cloud_topics", "PointCloud2"), ("depth_topics", "Image")]
-)
-def test_a_topic_of_another_type_is_named_once(
-    graph: Graph, sharp_model: Path, parameter: str, expected: str
-) -> None:
-    other = graph.node.create_publisher(CameraInfo, "/lidar/odd", 1)
-    with segmentation_node(sharp_model, **{parameter: "['/lidar/odd']"}) as process:
-        graph.wait_for_state("active")
-        graph.listen(PointCloud2, "/camera/segmentation/points")
-        words = f"/lidar/odd carries sensor_msgs/msg/CameraInfo, not sensor_msgs/msg/{expected}"
-        process.wait_for_output(words)
-        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-        diagnostics.wait_for(3)
-        assert process.output().count(words) == 1
-    graph.node.destroy_publisher(other)
     graph.clear()

@@ -187,23 +187,6 @@ def test_a_camera_info_published_once_and_latched_reaches_the_node(graph: Graph,
     graph.node.destroy_publisher(driver)
 
 
-def test_camera_info_alone_takes_no_inference(graph: Graph, front: Camera) -> None:
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    infos = graph.listen(CameraInfo, "/front/segmentation/camera_info")
-    driver = graph.camera("/front/camera_info", CameraInfo)
-    front.wait_for_subscriber()
-    driver.wait_for_subscriber()
-    before = wait_until(lambda: health(diagnostics, "engine"), "diagnostics")["batches"]
-    for _ in range(20):
-        stamp = graph.node.get_clock().now().to_msg()
-        driver.publish(CameraInfo(header=Header(stamp=stamp), width=160, height=120))
-        front.send(picture(160, 120))
-        time.sleep(0.05)
-    infos.wait_for(1)
-    diagnostics.wait_for(len(diagnostics.messages) + 2)
-    assert health(diagnostics, "engine")["batches"] == before
-
-
 def test_no_subscriber_no_inference(graph: Graph, front: Camera) -> None:
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
     wait_until(
@@ -223,15 +206,6 @@ def test_no_subscriber_no_inference(graph: Graph, front: Camera) -> None:
     masks = graph.listen(Image, "/front/segmentation/mask")
     graph.connect(front, masks)
     wait_until(lambda: health(diagnostics, "engine")["batches"] != before, "an inference to be counted")
-
-
-def test_an_output_alone_is_published_alone(graph: Graph, front: Camera) -> None:
-    overlays = graph.listen(Image, "/front/segmentation/overlay")
-    graph.connect(front, overlays)
-    masks = graph.listen(Image, "/front/segmentation/mask")
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    diagnostics.wait_for(2)
-    assert masks.messages == []
 
 
 def test_two_cameras_get_their_own_results(graph: Graph, front: Camera, segmenter: Segmenter) -> None:
@@ -336,20 +310,12 @@ def test_parameters_that_change_at_any_time(graph: Graph, front: Camera) -> None
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("overlay_alpha", 1.5, "Min: 0.0, Max: 1.0"),
         ("overlay_alpha", 2, "expected a number from 0 to 1, got 2"),
-        ("overlay_alpha", "half", "expected a number from 0 to 1, got 'half'"),
-        ("max_rate", -1.0, "Min: 0.0"),
         ("jpeg_quality", 0, "Min: 1"),
-        ("jpeg_quality", 50.0, "expected an integer from 1 to 100"),
         ("engine", "abacus", "expected one of auto, torch"),
         ("resolution", "320", "WIDTHxHEIGHT"),
-        ("device", "tpu", "expected auto, cpu, cuda, cuda:N or dla:N"),
         ("resolution", "320x240", "deactivate canet first"),
-        ("backbone", "resnet18", "deactivate canet first"),
-        ("mask_size", "network", "deactivate canet first"),
         ("image_topics", ["/other/image_raw"], "deactivate and clean up canet first"),
-        ("image_topics", ["/front/a", "/front/b"], "would both publish under /front/segmentation/"),
         ("autostart", False, "read once, when the node starts"),
         ("class_names", ["a", "b"], "class_names is read-only"),
     ],

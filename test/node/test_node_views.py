@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera transforms through real topics: aspect ratio, region, rotation, ignored pixels."""
+"""The aspect ratio of cameras and of the network through real topics.
+
+Regions, rotations and ignored pixels: test/commands/test_pipeline_options.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -14,12 +16,10 @@ pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros_graph import Graph, Process, health, picture, pixels_of, segmentation_node, wait_until
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
+from sensor_msgs.msg import Image
 
 from canet_ros.pipeline.camera_shape import camera_resolution
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.ros.image_conversion import image_message
 
 pytestmark = pytest.mark.ros
 FRONT, REAR = "/front/image_raw", "/rear/image_raw"
@@ -39,8 +39,7 @@ def node(graph: Graph, process: Process) -> Iterator[Process]:
     yield process
     graph.clear()
     graph.change_state("deactivate")
-    plain = {"resolution": "", "regions": [""], "rotations": [0], "ignore_masks": [""], "mask_size": "image"}
-    for name, value in plain.items():
+    for name, value in {"resolution": "", "mask_size": "image"}.items():
         assert graph.set_parameter(name, value).successful
 
 
@@ -97,102 +96,3 @@ def test_another_aspect_ratio_is_a_warning_with_a_fitting_resolution(graph: Grap
     assert "WARN" in lines[0]
     assert f"{FRONT}: images of 640x360 are squeezed into 160x120" in lines[0]
     assert f"resolution {width}x{height}, or 'camera'" in lines[0]
-
-
-@pytest.mark.parametrize("mask_size", ["image", "network"])
-def test_region_rotation_and_ignored_pixels(
-    graph: Graph, node: Process, segmenter: Segmenter, tmp_path: Path, mask_size: str
-) -> None:
-    """Of a camera that hangs upside-down, the part below the sky and without the bonnet."""
-    bonnet = np.zeros((240, 320), np.uint8)
-    bonnet[:40, 100:200] = 255
-    cv2.imwrite(str(tmp_path / "bonnet.png"), bonnet)
-    activate(
-        graph,
-        regions=["0,0,320,160", ""],
-        rotations=[180, 0],
-        ignore_masks=[str(tmp_path / "bonnet.png"), ""],
-        mask_size=mask_size,
-    )
-    listeners = {
-        name: graph.listen(Image, f"/front/segmentation/{name}") for name in ("mask", "confidence", "overlay")
-    }
-    infos = graph.listen(CameraInfo, "/front/segmentation/camera_info")
-    rear_masks = graph.listen(Image, "/rear/segmentation/mask")
-    front, rear = graph.camera(FRONT), graph.camera(REAR)
-    driver = graph.camera("/front/camera_info", CameraInfo)
-    image = picture(320, 240)
-    wait_until(
-        lambda: front.send(image) and all(listener.messages for listener in listeners.values()), "results"
-    )
-    graph.connect(rear, rear_masks)
-    driver.wait_for_subscriber()
-    header = Header(stamp=graph.node.get_clock().now().to_msg(), frame_id="front")
-
-    def info_came() -> bool:
-        driver.publish(CameraInfo(header=header, width=320, height=240, k=[9.0] * 9))
-        front.publish(image_message(image, "bgr8", header))
-        return any(info.header == header for info in infos.messages)
-
-    wait_until(info_came, "camera_info")
-    size = (320, 240) if mask_size == "image" else (160, 180)  # 160x120 pixels of the 160 rows, of 240
-    info = infos.wait_for_stamp(header.stamp)
-    assert (info.width, info.height) == size
-    found = segmenter.infer([np.ascontiguousarray(image[:160][::-1, ::-1])])[0]
-    upright = cv2.resize(
-        found.mask[::-1, ::-1], (size[0], size[1] * 2 // 3), interpolation=cv2.INTER_NEAREST_EXACT
-    )
-    expected = np.full(size[::-1], 255, np.uint8)
-    expected[: size[1] * 2 // 3] = upright
-    ignored = cv2.resize(bonnet, size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
-    expected[ignored] = 255
-    mask = pixels_of(listeners["mask"].wait_for_stamp(header.stamp))
-    np.testing.assert_array_equal(mask, expected)
-    confidence = pixels_of(listeners["confidence"].wait_for_stamp(header.stamp))
-    assert not confidence[expected == 255].any()
-    assert confidence[expected != 255].all()
-    # The other camera is as it was.
-    other = pixels_of(rear_masks.wait_for_stamp(rear.send(image)))
-    whole = segmenter.infer([image])[0]
-    np.testing.assert_array_equal(
-        other, whole.resized((320, 240) if mask_size == "image" else (160, 120)).mask
-    )
-
-
-def test_a_region_outside_the_image_is_reported(graph: Graph, node: Process) -> None:
-    activate(graph, regions=["0,0,640,480"])
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    graph.listen(Image, "/front/segmentation/mask")
-    camera = graph.camera(FRONT)
-    camera.wait_for_subscriber()
-    wait_until(
-        lambda: (
-            camera.send(picture(320, 240))
-            and "does not lie in an image of 320x240" in health(diagnostics, FRONT).get("message", "")
-        ),
-        "the diagnostics to say so",
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("rotations", [45], "expected 0, 90, 180 or 270"),
-        ("rotations", ["90"], "expected a list of whole numbers"),
-        ("regions", ["1,2,3"], "expected x,y,width,height"),
-        ("regions", ["0,0,8,8"], "16x16 or more"),
-        ("ignore_masks", [3], "expected a list"),
-    ],
-)
-def test_refused_values(graph: Graph, process: Process, name: str, value: object, reason: str) -> None:
-    result = graph.set_parameter(name, value)
-    assert not result.successful
-    assert reason in result.reason
-
-
-def test_an_unreadable_mask_fails_the_activation(graph: Graph, node: Process) -> None:
-    before = len(node.output())
-    assert graph.set_parameter("ignore_masks", ["/no/such.png"]).successful
-    graph.change_state("activate")
-    wait_until(lambda: "cannot read /no/such.png" in node.output()[before:], "the reason in the log")
-    wait_until(lambda: graph.state() == "inactive", "the node to stay inactive")

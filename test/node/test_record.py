@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -83,18 +82,3 @@ def test_a_drive_with_its_masks_is_recorded_and_can_be_segmented_again(
     assert len(shared) >= 2
     for stamp in shared:
         assert np.array_equal(drives.pixels(by_node[stamp]), drives.pixels(ours[stamp]))
-
-
-@pytest.mark.ros
-def test_a_folder_that_is_removed_ends_the_recording(tmp_path: Path, graph: Graph) -> None:
-    """On Linux one can write to a removed file for hours: it is said within seconds."""
-    out = tmp_path / "drive"
-    words = ["record", str(out), "--topics", "/camera/image_raw"]
-    process = Process([sys.executable, "-m", "canet_ros.cli", *words])
-    try:
-        process.wait_for_output("recording")
-        shutil.rmtree(out)
-        assert process.wait(20) == 1
-        assert "was removed: what was recorded is lost" in process.output()
-    finally:
-        process.close()

@@ -148,45 +148,13 @@ def test_a_policy_of_four_cameras_and_of_another_enclave(capsys: pytest.CaptureF
     assert {"/left/segmentation/mask", "/rear/segmentation/overlay/compressed"} <= rights["publish"]
 
 
-def test_policy_with_clouds_and_depth_images(capsys: pytest.CaptureFixture[str]) -> None:
-    policy = written_policy(capsys, "cloud_topics:=['/lidar/points']")
-    for topic in ("/lidar/points", "/tf", "/segmentation/points"):
-        assert f"<topic>{topic}</topic>" in policy
-    policy = written_policy(capsys, "cloud_topics:=['lidar/points']", "cloud_extrinsics:=['0,0,0,0,0,0,1']")
-    assert "<topic>/lidar/points</topic>" in policy
-    assert "/tf" not in policy
-    policy = written_policy(capsys, "depth_topics:=['depth/image']")
-    assert "<topic>/depth/image</topic>" in policy
-    assert "<topic>/segmentation/points</topic>" in policy
-
-
-def test_the_topics_of_the_ground_are_allowed(capsys: pytest.CaptureFixture[str]) -> None:
-    policy = written_policy(capsys, "groups:={ground: [road]}", "ground_group:=ground")
-    for topic in ("ground/scan", "ground/grid", "/tf"):
-        assert f"<topic>{topic}</topic>" in policy
-    assert "/tf" not in written_policy(
-        capsys, "ground_group:=g", "groups:={g: [road]}", "camera_extrinsics:=['0,0,1,0,0,0,1']"
-    )
-
-
-def test_policy_with_a_bond(capsys: pytest.CaptureFixture[str]) -> None:
-    policy = written_policy(capsys, "bond_timeout:=4.0", "namespace:=robot")
-    rights = rights_in(policy)
-    assert "/robot/bond" in rights["publish"] & rights["subscribe"]
-    assert "bond" not in written_policy(capsys, "namespace:=robot", "bond_timeout:=0.0")
-
-
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
         ("image_topics", "expected NAME:=VALUE"),
         ("image_topic:=[/a]", "did you mean image_topics"),
-        ("image_topics:=/a", "expected a list"),
         ("params_file:=/nowhere.yaml", "/nowhere.yaml"),
-        ("groups:=road", "expected names with their classes"),
         ("namespace:=a b", "'/a b'"),
-        ("depth_topics:=['1/a']", "'1/a'"),
-        ("use_sim_time:=maybe", "use_sim_time: expected true or false"),
         ("--enclave=eyes", "expected an absolute name"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 from rclpy.qos import qos_profile_sensor_data
-from ros_graph import Process, ros_arguments, wait_until
+from ros_graph import Process, ros_arguments
 from sensor_msgs.msg import CameraInfo, Image
 
 from canet_ros.launching.transport import PROFILE_VARIABLES
@@ -83,12 +83,11 @@ def test_image_ground_truth_and_camera_info_share_a_header(listen, street_camera
     assert list(info.d) == [0.0] * 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_best_effort_subscribers_receive_the_rate_until_it_is_stopped(number, listen, street_camera):
+def test_best_effort_subscribers_receive_the_rate_until_it_is_stopped(listen, street_camera):
     images, infos, _ = listen(qos_profile_sensor_data)
     camera = street_camera(rate=20, **SIZE)
     images.wait_for(41)
-    camera.signal(number)
+    camera.signal(signal.SIGTERM)
     assert camera.wait(5) == 0
     assert "Traceback" not in camera.output()
     periods_s = np.diff(stamps_ns(images)) * 1e-9
@@ -137,8 +136,6 @@ def test_a_folder_of_images(listen, street_camera, tmp_path):
     ("parameters", "words"),
     [
         ({"rate": 0}, "rate: expected a number from 0.01 to 1000, got 0"),
-        ({"rate": "fast"}, "rate: expected a number from"),
-        ({"width": 9}, "width: expected an integer from 64 to 1920"),
         ({"input": "/no/such/drive.mp4"}, "/no/such/drive.mp4"),
     ],
 )
@@ -148,22 +145,3 @@ def test_invalid_parameters_are_one_line_of_error(parameters, words, street_came
     lines = camera.output().strip().splitlines()
     assert len(lines) == 1
     assert words in lines[0]
-
-
-def test_a_folder_without_a_readable_image_is_an_error(street_camera, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"not an image")
-    camera = street_camera(input=tmp_path)
-    assert camera.wait(20) == 1
-    assert "contains no readable image" in camera.output()
-
-
-def test_it_waits_for_its_subscribers(graph, listen, street_camera):
-    first = listen()[0]
-    camera = street_camera(rate=20.0, frames=3, wait_for_subscribers=2, **SIZE)
-    wait_until(lambda: graph.node.count_publishers("/front/image_raw"), "the camera")
-    with pytest.raises(AssertionError, match="in vain"):
-        first.wait_for(1, timeout_s=1.0)
-    second = listen()[0]
-    assert camera.wait(20) == 0
-    for listener in (first, second):
-        assert len(listener.wait_for(3)) == 3
