@@ -68,11 +68,6 @@ main([sys.argv[1], "--help"])
         assert "onnx" in re.split(r"\W+", run(extended, f"import sys\n{code}", command))
 
 
-def test_new_parts_of_the_network_are_offered(extended: Path) -> None:
-    words = re.split(r"\W+", run(extended, "from canet_ros.cli import main; main(['train', '--help'])"))
-    assert {"gated", "five", "deeper", "coarse"} <= set(words)
-
-
 def test_a_new_engine_gives_the_same_masks(extended: Path, random_model: Path) -> None:
     onnx = pytest.importorskip("onnx")
     if onnx.__version__.startswith("1.15."):
