@@ -97,6 +97,21 @@ def segment(random_model: Path) -> Segment:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Derived files of this test alone."""
+    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Derived files of this module's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANET_ROS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
 def report(tmp_path: Path) -> Callable[[], list[dict]]:
     """What --json wrote to report.json."""
     return lambda: json.loads((tmp_path / "report.json").read_text())

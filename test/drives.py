@@ -155,6 +155,13 @@ def write_bag(
     return path
 
 
+def bag_of(path: Path, messages: Sequence[Recorded], storage: str = "mcap", *others: Topic) -> Path:
+    """A bag with the topics of these messages and others, in the order of time."""
+    topics = {(m.topic, m.msgtype): Topic(m.topic, m.msgtype, qos()) for m in messages}
+    ordered = sorted(messages, key=lambda message: message.log_ns)
+    return write_bag(path, ordered, storage, topics=(*topics.values(), *others))
+
+
 def storage_file(bag: Path) -> Path:
     return next(path for path in bag.iterdir() if path.name != "metadata.yaml")
 

@@ -11,12 +11,6 @@ from pathlib import Path
 import pytest
 
 from canet_ros.cli import main
-from canet_ros.simulation import write_scenes
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
 
 
 def test_engines(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,27 +36,6 @@ def test_engines(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "| plain PyTorch |" in capsys.readouterr().out
 
 
-def test_accuracy_on_labelled_images(random_model: Path, tmp_path: Path) -> None:
-    write_scenes(tmp_path / "data" / "val", 2, 5, 160, 120)
-    file = tmp_path / "figures.json"
-    arguments = ["--rounds", "1", "--engine", "onnxruntime", "--precision", "fp32", "--json", str(file)]
-    arguments += ["--data", str(tmp_path / "data")]
-    assert main(["benchmark", "--model", str(random_model), *arguments]) == 0
-    row = json.loads(file.read_text())["engines"][1]
-    assert row["agreement"] > 0.999
-    assert row["miou"] == pytest.approx(row["miou_fp32"], abs=0.01)
-
-
-def test_the_time_limit_ends_the_rounds(random_model: Path, tmp_path: Path) -> None:
-    file = tmp_path / "figures.json"
-    arguments = ["--rounds", "1000000", "--minutes", "0.001", "--engine", "torch"]
-    arguments += ["--resolution", "96x64", "64x48"]
-    assert main(["benchmark", "--model", str(random_model), *arguments, "--json", str(file)]) == 0
-    rows = json.loads(file.read_text())["engines"]
-    assert [row["resolution"] for row in rows] == ["96x64", "96x64", "64x48", "64x48"]
-    assert all(1 <= row["rounds"] < 1000 and row["median_ms"] > 0 for row in rows)
-
-
 @pytest.mark.ros
 def test_node(random_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
@@ -77,6 +50,9 @@ def test_node(random_model: Path, tmp_path: Path) -> None:
     assert node["memory_mb"] > 50
     assert node["cameras"]["count"] == 4
     assert node["plain_node"]["latency_ms"]["median"] > node["plain_node"]["engine_ms"]["min"]
+
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.ros

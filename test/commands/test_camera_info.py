@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import drives
 import numpy as np
 import pytest
-from drives import IMAGE, START_NS, Recorded, Segment, Topic, read_bag, results_of, write_bag
+from drives import IMAGE, START_NS, Recorded, Segment, bag_of, read_bag, results_of
 
 INFO = "sensor_msgs/msg/CameraInfo"
 SECOND_NS = 10**9
@@ -28,12 +27,6 @@ def image(topic: str, time_ns: int, frame_id: str = "camera", encoding: str = "b
 
 def info(time_ns: int, stamp_ns: int) -> Recorded:
     return Recorded("/cam/camera_info", INFO, time_ns, drives.camera_info(32, 24, stamp_ns))
-
-
-def bag_of(path: Path, recorded: Sequence[Recorded], *others: Topic) -> Path:
-    recorded = sorted(recorded, key=lambda message: message.log_ns)
-    topics = {(m.topic, m.msgtype): Topic(m.topic, m.msgtype, drives.qos()) for m in recorded}
-    return write_bag(path, recorded, topics=(*topics.values(), *others))
 
 
 def infos_of(out: Path, topic: str) -> list[int]:
@@ -93,14 +86,3 @@ def test_another_camera_in_the_namespace_does_not_get_it(
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "no camera_info" in line]
     assert "/cam/right" in line
     assert "'right'" in line
-
-
-@pytest.mark.parametrize("topic", ["/cam/rect/image", "/cam/front/image_raw"])
-def test_camera_info_in_another_namespace_is_named(
-    topic: str, segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recorded = [image(topic, time) for time in TIMES] + HABITS["each its own"]
-    assert segment(bag_of(tmp_path / "bag", recorded), tmp_path / "out") == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "camera_info" in line]
-    beside = f"{topic.rpartition('/')[0]}/camera_info"
-    assert f"{topic}: no camera_info for 12 images: {beside} was not recorded, only /cam/camera_info" in line

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import importlib
-import os
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from waiting import wait_until
 
 from canet_ros.cli import COMMANDS, DEBUG_VARIABLE, main
 from canet_ros.launching.ending import Ended
+from canet_ros.model.model_folder import available_models
 
 # Required arguments of the subcommands.
 COMPLETE = {
@@ -91,38 +93,6 @@ def test_wrong_usage_is_one_line_and_exits_with_2(
     assert line.startswith((f"canet {command}: ", f"canet {command} ", "canet: "))
 
 
-@pytest.mark.parametrize(
-    ("given", "missing"),
-    [
-        ("segment-bag empty out", "zstandard"),
-        ("pick empty --count 1 --out out", "rosbags"),
-        ("segment-bag --help", ""),
-    ],
-)
-def test_a_missing_package_is_named_with_the_command_to_install_it(
-    given: str,
-    missing: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    # Imported by earlier tests.
-    for name in [
-        name for name in sys.modules if name.startswith(("canet_ros.bags", f"{missing or 'rosbags'}."))
-    ]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in [missing] if missing else ["rosbags", "zstandard", "lz4"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    if not missing:
-        with pytest.raises(SystemExit) as caught:
-            main(given.split())
-        assert caught.value.code == 0
-        return
-    assert main(given.split()) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.endswith(f"no {missing}: pip install {missing}")
-
-
 @pytest.mark.parametrize("given", [[], ["nonsense"], ["--nonsense"]])
 def test_without_a_command(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -174,31 +144,6 @@ def test_doctor_ends_its_probes() -> None:
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "their end", 10)
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("canet seg", {"segment", "segment-bag"}),
-        ("canet models --js", {"--json"}),
-        ("canet demo --engine to", {"torch"}),
-    ],
-)
-def test_shell_completion_of_commands_options_and_choices(
-    line: str, expected: set[str], tmp_path: Path
-) -> None:
-    pytest.importorskip("argcomplete")
-    answer = tmp_path / "answer"
-    environment = {
-        **os.environ,
-        "_ARGCOMPLETE": "1",
-        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
-        "_ARGCOMPLETE_IFS": "\n",
-        "COMP_LINE": line,
-        "COMP_POINT": str(len(line)),
-    }
-    subprocess.run([sys.executable, "-m", "canet_ros.cli"], env=environment, timeout=60, check=True)
-    assert {word.strip() for word in answer.read_text().splitlines()} == expected
-
-
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = (
         "import sys, canet_ros; heavy = {'torch', 'cv2', 'numpy', 'onnx', 'openvino'}; "
@@ -206,3 +151,32 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "from canet_ros import Segmenter; assert 'cv2' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_model_is_listed_with_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "models.json"
+    assert main(["models", "--json", str(file)]) == 0
+    shown = capsys.readouterr().out
+    rows = {row["name"]: row for row in json.loads(file.read_text())}
+    assert set(rows) == set(available_models())
+    for name, row in rows.items():
+        assert name in shown
+        assert Path(row["folder"], "model.yaml").is_file()
+        assert row["licence"] in shown
+        assert row["size_mb"] == pytest.approx(
+            sum(path.stat().st_size for path in Path(row["folder"]).iterdir()) / 1e6, abs=0.05
+        )
+
+
+def test_a_broken_model_does_not_hide_the_others(
+    tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tmp_path / "share" / "canet_ros" / "models"
+    shutil.copytree(random_model, models / "good")
+    (models / "broken").mkdir()
+    (models / "broken" / "model.yaml").write_text("name: [")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    assert main(["models"]) == 0
+    shown = capsys.readouterr().out
+    assert "broken: " in shown
+    assert str(models / "good") in shown

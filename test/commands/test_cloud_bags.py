@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from drives import (
     START_NS,
     Recorded,
     Segment,
-    Topic,
+    bag_of,
     read_bag,
     results_of,
-    write_bag,
 )
 
 from canet_ros.bags.message_types import from_cdr, new, to_cdr
@@ -88,11 +86,6 @@ def recorded(*sources: tuple[str, str, Any]) -> list[Recorded]:
             *(Recorded(topic, kind, time + LATE_NS, cdr(index, time)) for topic, kind, cdr in sources),
         ]
     return sorted(messages, key=lambda message: message.log_ns)
-
-
-def bag_of(path: Path, messages: Sequence[Recorded]) -> Path:
-    topics = {(m.topic, m.msgtype): Topic(m.topic, m.msgtype, drives.qos()) for m in messages}
-    return write_bag(path, messages, topics=tuple(topics.values()))
 
 
 def expected(segmenter: Segmenter, cdr: bytes, msgtype: str, index: int) -> LabelledPoints:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,16 +12,14 @@ import drives
 import numpy as np
 import pytest
 from drives import (
-    COMPRESSED,
     EXACT,
     IMAGE,
     START_NS,
     Recorded,
     Segment,
-    Topic,
+    bag_of,
     read_bag,
     results_of,
-    write_bag,
 )
 from waiting import wait_until
 
@@ -43,11 +40,6 @@ def street(count: int) -> list[np.ndarray]:
     noise = np.random.default_rng(1)
     still = StreetDrive(seed=5, width=320, height=240).frame(0).image.astype(np.int16)
     return [np.clip(still + noise.normal(0, 8, still.shape), 0, 255).astype(np.uint8) for _ in range(count)]
-
-
-def bag_of(path: Path, recorded: Sequence[Recorded]) -> Path:
-    topics = {(m.topic, m.msgtype): Topic(m.topic, m.msgtype, drives.qos()) for m in recorded}
-    return write_bag(path, recorded, topics=tuple(topics.values()))
 
 
 @pytest.fixture
@@ -135,45 +127,6 @@ def test_node_and_bag_publish_the_same_bytes(
     assert len({tuple(message.data) for message in found}) == 6
     masks = [m.data for m in results_of(in_bag, "/camera/segmentation/mask")]
     assert all(0 < np.count_nonzero(mask == 255) < mask.size for mask in masks)
-
-
-def test_each_topic_has_its_own_view(
-    segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (frame,) = street(1)
-    recorded = [
-        Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS)),
-        Recorded(
-            "/rear/image_raw/compressed", COMPRESSED, START_NS + 1, drives.compressed(frame, START_NS, "png")
-        ),
-    ]
-    source = bag_of(tmp_path / "in", recorded)
-    views = ("--rotations", 0, 180, "--regions", "0,0,320,120", "", "--outputs", "mask")
-    assert segment(source, tmp_path / "out", *views) == 1
-    assert "give --topics /front/image_raw /rear/image_raw/compressed" in capsys.readouterr().err
-    assert segment(source, tmp_path / "out", *views, "--topics", "/front/image_raw", "rear/image_raw") == 0
-    front, rear = (
-        next(results_of(read_bag(tmp_path / "out"), f"/{name}/segmentation/mask")).data.reshape(240, 320)
-        for name in ("front", "rear")
-    )
-    assert (front[120:] == 255).all()
-    assert not (front[:120] == 255).any()
-    turned = [Recorded("/t/image_raw", IMAGE, START_NS, drives.image(frame[::-1, ::-1].copy(), START_NS))]
-    assert segment(bag_of(tmp_path / "turned", turned), tmp_path / "turned_out", "--outputs", "mask") == 0
-    upright = next(results_of(read_bag(tmp_path / "turned_out"), "/t/segmentation/mask")).data
-    assert np.array_equal(rear[::-1, ::-1].reshape(-1), upright)
-
-
-def test_groups_and_the_threshold_are_written(segment: Segment, tmp_path: Path) -> None:
-    (frame,) = street(1)
-    recorded = [Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS))]
-    source = bag_of(tmp_path / "in", recorded)
-    assert segment(source, tmp_path / "out", "--groups", GROUPS, "--min-confidence", 0.25) == 0
-    messages = read_bag(tmp_path / "out")
-    topics = {message.topic for message in messages}
-    assert {f"/front/segmentation/groups/{name}/compressed" for name in ("drivable", "people")} < topics
-    (info,) = results_of(messages, "/front/segmentation/label_info")
-    assert info.threshold == 0.25
 
 
 @pytest.mark.parametrize(

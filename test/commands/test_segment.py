@@ -16,7 +16,6 @@ from drives import EXACT
 from canet_ros.cli import main
 from canet_ros.commands import segment as segment_command
 from canet_ros.pipeline import video_file
-from canet_ros.pipeline.image_files import distinct_names
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
 
@@ -190,23 +189,6 @@ def test_inputs_with_the_same_name_have_separate_results(
         mask = cv2.imread(str(tmp_path / "out" / name / "1_mask.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(mask, segmenter(drive.frame(index).image).mask)
     assert len(list((tmp_path / "out").rglob("*_mask.png"))) == 2
-
-
-@pytest.mark.parametrize(
-    ("files", "names"),
-    [
-        (["a/1.png", "a/2.png"], ["1", "2"]),
-        (["a/1.png", "a/1.jpg", "a/2.png"], ["1.png", "1.jpg", "2.png"]),
-        (["a/1.png", "b/1.png"], ["a/1", "b/1"]),
-        (["x/a/1.png", "y/a/1.png"], ["x/a/1", "y/a/1"]),
-        (["a/1.png", "a/1.png.png"], ["1", "1.png"]),
-        (["a/drive.mp4", "a/drive_000003.png"], ["drive.mp4", "drive_000003.png"]),
-        (["a/drive.mp4", "a/drive_x.png"], ["drive", "drive_x"]),
-    ],
-)
-def test_result_names_are_as_short_as_possible(files: list[str], names: list[str], tmp_path: Path) -> None:
-    found = distinct_names([tmp_path / file for file in files])
-    assert [name.removeprefix(f"{tmp_path}/") for name in found.values()] == names
 
 
 def test_a_truncated_video_is_reported(

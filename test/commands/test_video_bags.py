@@ -20,11 +20,10 @@ from drives import (
     START_NS,
     Recorded,
     Segment,
-    Topic,
+    bag_of,
     carried,
     read_bag,
     results_of,
-    write_bag,
 )
 from rosbags.typesys import get_types_from_msg
 from video_streams import KINDS, Packet, image, number_of, stream
@@ -72,8 +71,7 @@ def recorded(sent: Sequence[Packet], msgtype: str = FFMPEG, encoding: str = "h26
 
 def bag(path: Path, messages: Sequence[Recorded], storage: str = "mcap") -> Path:
     """A bag; a database as Humble's, without definitions."""
-    topics = {(m.topic, m.msgtype): Topic(m.topic, m.msgtype, drives.qos()) for m in messages}
-    write_bag(path, messages, storage, topics=tuple(topics.values()))
+    bag_of(path, messages, storage)
     if storage == "sqlite3":
         with contextlib.closing(sqlite3.connect(drives.storage_file(path))) as database:
             database.execute("DROP TABLE message_definitions")
@@ -149,26 +147,6 @@ def test_packets_without_an_image_are_counted_and_named(
     out, error = capsys.readouterr()
     assert "segmented 4 images of 1 cameras, 7 skipped" in out
     assert error.count(f"was skipped: waiting for a keyframe: {lost}") == 3
-
-
-def test_a_camera_recorded_raw_and_as_video_out_of_order(
-    segment: Segment, tmp_path: Path, report: Report, capsys: pytest.CaptureFixture
-) -> None:
-    """The form with more images is taken; what is out of order is counted once, although video is read twice."""
-    video = recorded(packets(H264))
-    raw = [
-        Recorded("/front/image_raw", drives.IMAGE, m.log_ns + 5, drives.image(image(0), m.log_ns))
-        for m in video[::4]
-    ]
-    messages = sorted([*video, *raw], key=lambda message: message.log_ns)
-    messages[20], messages[22] = messages[22], messages[20]
-    assert (
-        segment(bag(tmp_path / "drive", messages), tmp_path / "out", "--json", tmp_path / "report.json") == 0
-    )
-    assert numbers(tmp_path / "out") == list(range(25))
-    notes = " ".join(report()[0]["notes"])
-    assert f"recorded raw (13 images) and ffmpeg (25); using {TOPIC_OF[FFMPEG]}" in notes
-    assert "recorded times jump back: 2 messages" in notes
 
 
 def test_report_and_pick_take_video(
