@@ -222,17 +222,6 @@ def test_a_split_that_the_killed_recorder_did_not_enter_is_read_too(
     assert printed == ["metadata.yaml does not name bag_10.mcap: the recording did not end properly"]
 
 
-@pytest.mark.parametrize("where", ["parts/drive.mcap", "../elsewhere.mcap", "absolute"])
-def test_files_lie_where_metadata_says(where: str, many: Sequence[Recorded], tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", many)
-    file = tmp_path / "absolute.mcap" if where == "absolute" else bag / where
-    written = storage_file(bag)
-    file.parent.mkdir(exist_ok=True)
-    written.rename(file)
-    change_metadata(bag, relative_file_paths=[str(file) if where == "absolute" else where])
-    assert read_all(bag, tmp_path / "work") == (list(many), [])
-
-
 @pytest.mark.parametrize(
     ("statement", "lost"),
     [

@@ -22,6 +22,7 @@ from drives import (
     Recorded,
     Segment,
     Topic,
+    bag_of,
     read_bag,
     storage_file,
     write_bag,
@@ -33,8 +34,6 @@ from canet_ros.bags.bag import BagError
 from canet_ros.bags.cameras import choose_cameras
 from canet_ros.bags.frames import write_labels, write_masks
 from canet_ros.bags.label_folder import LabelFolder
-from canet_ros.bags.latched import latched
-from canet_ros.bags.mcap_contents import McapContents
 from canet_ros.bags.reading import open_bag
 from canet_ros.cli import main
 
@@ -50,11 +49,6 @@ def camera(encoding: str, pixels: np.ndarray = GREY, name: str = DEPTH) -> Recor
     return Recorded(name, IMAGE, START_NS, drives.image(pixels, START_NS, encoding))
 
 
-def bag_of(path: Path, *recorded: Recorded) -> Path:
-    topics = {(m.topic, m.msgtype): Topic(m.topic, m.msgtype, drives.qos()) for m in recorded}
-    return write_bag(path, recorded, topics=tuple(topics.values()))
-
-
 def select(path: Path, *topics: str) -> tuple[list[str], list[str]]:
     printed: list[str] = []
     with open_bag(path, path / "work") as bag:
@@ -65,14 +59,8 @@ def test_depth_and_video_are_not_cameras(tmp_path: Path) -> None:
     colour = camera("bgr8", np.zeros((8, 8, 3), np.uint8), "/d435/color/image_raw")
     infra = camera("mono16", name="/d435/infra")
     packed = Recorded(PACKED, COMPRESSED, START_NS, drives.compressed(GREY, START_NS, "png"))
-    bag = bag_of(
-        tmp_path / "bag",
-        camera("16UC1"),
-        camera("32FC1", GREY.astype(np.float32), FLOAT),
-        packed,
-        colour,
-        infra,
-    )
+    depth = [camera("16UC1"), camera("32FC1", GREY.astype(np.float32), FLOAT), packed]
+    bag = bag_of(tmp_path / "bag", [*depth, colour, infra])
     cameras, printed = select(bag)
     assert cameras == ["/d435/color/image_raw", "/d435/infra"]
     assert len(printed) == 3
@@ -83,32 +71,16 @@ def test_depth_and_video_are_not_cameras(tmp_path: Path) -> None:
         with pytest.raises(BagError, match=f"{topic} holds depth"):
             select(bag, topic)
     with pytest.raises(BagError, match=r"no image topic; .*image_rect_raw holds depth"):
-        select(bag_of(tmp_path / "depth", camera("16UC1")))
+        select(bag_of(tmp_path / "depth", [camera("16UC1")]))
 
 
 def test_depth_is_found_in_a_bag_whose_counts_are_zero(tmp_path: Path) -> None:
     """As the metadata.yaml of a recorder that was killed has them."""
     colour = camera("bgr8", np.zeros((8, 8, 3), np.uint8), "/front/image_raw")
-    recorded = [colour, camera("16UC1")]
-    topics = [Topic(m.topic, m.msgtype, drives.qos()) for m in recorded]
-    bag = write_bag(tmp_path / "bag", recorded, "sqlite3", topics=topics)
+    bag = bag_of(tmp_path / "bag", [colour, camera("16UC1")], "sqlite3")
     file = bag / "metadata.yaml"
     file.write_text(re.sub(r"message_count: \d+", "message_count: 0", file.read_text()))
     assert select(bag)[0] == ["/front/image_raw"]
-
-
-def test_ground_truth_of_the_synthetic_camera_is_not_a_camera(tmp_path: Path) -> None:
-    """Class ids, in what `canet demo --bag` records; as a second camera it moved the results of the first one, too."""
-    image, labels = "/street/image_raw", "/street/truth"
-    bag = bag_of(
-        tmp_path / "bag",
-        camera("bgr8", np.zeros((8, 8, 3), np.uint8), image),
-        camera("mono8", GREY.astype(np.uint8), labels),
-    )
-    cameras, printed = select(bag)
-    assert cameras == [image]
-    assert any(sentence.startswith(f"{labels} holds the ground truth") for sentence in printed)
-    assert select(bag, labels)[0] == [labels]
 
 
 def test_images_without_stamps_or_with_the_same_are_all_written(segment: Segment, tmp_path: Path) -> None:
@@ -120,7 +92,7 @@ def test_images_without_stamps_or_with_the_same_are_all_written(segment: Segment
     recorded += [
         Recorded("/cam/image", IMAGE, START_NS + 10**9, drives.image(frame, 5)) for frame in frames[2:]
     ]
-    assert segment(bag_of(tmp_path / "in", *recorded), tmp_path / "out") == 0
+    assert segment(bag_of(tmp_path / "in", recorded), tmp_path / "out") == 0
     with open_bag(tmp_path / "out", tmp_path) as bag:
         masks, labels = LabelFolder(tmp_path / "masks", in_splits=False), LabelFolder(tmp_path / "labels")
         write_masks(bag, masks)
@@ -212,7 +184,7 @@ def test_transports_without_images_are_named_once_and_carried_over(
     for index, frame in enumerate(frames):
         time = START_NS + index * PERIOD_NS + 1
         recorded.append(Recorded("/front/image_raw", IMAGE, time, drives.image(frame, time)))
-    bag = bag_of(tmp_path / "bag", *sorted(recorded, key=lambda message: message.log_ns))
+    bag = bag_of(tmp_path / "bag", recorded)
     assert segment(bag, tmp_path / "out") == 0
     topics = [message.topic for message in read_bag(tmp_path / "out")]
     assert topics.count("/front/segmentation/mask/compressed") == topics.count(topic) == 3
@@ -222,14 +194,6 @@ def test_transports_without_images_are_named_once_and_carried_over(
     printed = [line for line in capsys.readouterr().err.splitlines() if topic in line]
     assert len(printed) == 3, "one line of each command"
     assert all("it is copied unchanged" in line for line in printed)
-
-
-def test_one_damaged_message_makes_no_other_transport(tmp_path: Path) -> None:
-    broken = other_transport("/front/image_raw/compressed", "bgr8; jpeg compressed bgr8")
-    for index, message in enumerate((broken, other_transport("/front/image", ""))):
-        assert select(bag_of(tmp_path / str(index), message))[0] == [message.topic]
-    jpeg = other_transport("/front/image", "odd", data=b"\xff\xd8\xff cut off")
-    assert select(bag_of(tmp_path / "jpeg", jpeg))[0] == ["/front/image"]
 
 
 def forms(raw: Sequence[int], compressed: Sequence[int]) -> list[Recorded]:
@@ -244,7 +208,7 @@ def forms(raw: Sequence[int], compressed: Sequence[int]) -> list[Recorded]:
         recorded.append(
             Recorded("/front/image_raw/compressed", COMPRESSED, time, drives.compressed(pixels, time))
         )
-    return sorted(recorded, key=lambda message: message.log_ns)
+    return recorded
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -264,8 +228,7 @@ def test_the_form_with_more_images_is_used(
     taken: str, tmp_path: Path,
 ) -> None:  # fmt: skip
     recorded = forms(raw, compressed)
-    topics = {m.topic: Topic(m.topic, m.msgtype, drives.qos()) for m in recorded}
-    bag = write_bag(tmp_path / "bag", recorded, storage, topics=tuple(topics.values()))
+    bag = bag_of(tmp_path / "bag", recorded, storage)
     file = bag / "metadata.yaml"
     if metadata == "missing":
         file.unlink()
@@ -343,23 +306,3 @@ def test_a_cut_begins_with_the_last_latched_messages(
         (cut_ns, transforms("wheel", x=2.0)),
         (cut_ns, drives.text("new")),
     ]
-
-
-def test_finding_latched_messages_reads_only_their_chunks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    latch = Topic("/tf_static", TF, drives.qos("RELIABLE", "TRANSIENT_LOCAL"))
-    recorded = [Recorded("/tf_static", TF, START_NS, transforms("laser"))]
-    image = camera("bgr8", np.zeros((480, 640, 3), np.uint8), "/front/image_raw")
-    recorded += [replace(image, log_ns=START_NS + i * PERIOD_NS) for i in range(1, 20)]
-    bag = write_bag(
-        tmp_path / "bag", recorded, topics=[latch, Topic("/front/image_raw", IMAGE, drives.qos())]
-    )
-    with open_bag(bag, tmp_path / "work") as opened:
-        read: list[int] = []
-        whole = McapContents.records_of
-        monkeypatch.setattr(
-            McapContents, "records_of", lambda self, block: read.append(block.size) or whole(self, block)
-        )
-        assert [m.data for m in latched(opened, START_NS + 10**9)] == [transforms("laser")]
-        assert 0 < len(read) < len(opened.files[0].blocks) / 2

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import struct
 
-import cv2
-import numpy as np
 import pytest
 
 from canet_ros.bags.bag import COMPRESSED_IMAGE
-from canet_ros.bags.message_types import MessageError, from_cdr, header, header_stamp_ns, new, to_cdr
-from canet_ros.bags.results import image_from_cdr
+from canet_ros.bags.message_types import MessageError, from_cdr, header_stamp_ns, to_cdr
 
 STRINGS = {
     "UTF-8": "kaméra\0".encode(),
@@ -56,14 +53,3 @@ BEYOND_ITS_END = b"\0\1\0\0" + bytes(8) + struct.pack("<I", 5000) + b"camera\0\0
 def test_bytes_that_are_no_such_message(data: bytes) -> None:
     with pytest.raises(MessageError, match=f"{len(data)} bytes are not a {COMPRESSED_IMAGE}"):
         from_cdr(data, COMPRESSED_IMAGE)
-
-
-def test_a_tiff_in_a_bag_has_the_cameras_colours() -> None:
-    bgr = np.full((8, 10, 3), (30, 90, 200), np.uint8)
-    mosaic = np.tile(np.array([[200, 90], [90, 30]], np.uint8), (4, 5))
-    for encoding, pixels in (("rgb8", bgr[..., ::-1]), ("bgr8", bgr), ("bayer_rggb8", mosaic)):
-        data = cv2.imencode(".tiff", pixels)[1].reshape(-1)
-        message = new(COMPRESSED_IMAGE, header=header(7), format=f"{encoding}; tiff compressed ", data=data)
-        head, image = image_from_cdr(to_cdr(message, COMPRESSED_IMAGE), COMPRESSED_IMAGE)
-        assert head.stamp.nanosec == 7
-        np.testing.assert_array_equal(image, bgr)

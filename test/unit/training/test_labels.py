@@ -104,23 +104,6 @@ def test_a_class_without_pixels_is_a_warning(tmp_path: Path, train: Run, evaluat
     assert len([line for line in lines if "vessel (2)" in line]) == 1
 
 
-def test_labels_of_further_folders_count(tmp_path: Path, train: Run) -> None:
-    write(tmp_path / "train", [ids(0)] * 2)
-    write(tmp_path / "val", [ids(0, 1)])
-    write(tmp_path / "extra", [ids(0, 1, 7)] * 2)
-    status, lines, _ = train(2, "--extra-data", f"{tmp_path / 'extra'}:1")
-    assert status == 0
-    assert not [line for line in lines if "lesion" in line]
-    (line,) = [line for line in lines if "ids" in line]
-    assert line.startswith(str(tmp_path / "extra" / "labels"))
-    assert "7 (32.8%)" in line
-    write(tmp_path / "extra", [ids(9)] * 2)
-    status, (*_, line), _ = train(2, "--extra-data", f"{tmp_path / 'extra'}:1", "--out", str(tmp_path / "no"))
-    assert status == 1
-    assert str(tmp_path / "extra" / "labels") in line
-    assert "9 (100.0%)" in line
-
-
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -165,13 +148,6 @@ def test_labels_in_another_format(file: bytes, words: str, tmp_path: Path, train
         assert str(tmp_path / split / "labels" / "1.png") in line
         (tmp_path / "train" / "labels" / "1.png").write_bytes(valid)
     assert not (tmp_path / "run" / "history.jsonl").exists()
-
-
-def test_evaluating_without_known_labels_is_refused(tmp_path: Path, evaluate: Run) -> None:
-    write(tmp_path / "val", [ids(255)])
-    status, lines, _ = evaluate()
-    assert status == 1
-    assert "has an id of the 2 classes (0 to 1)" in lines[-1]
 
 
 # Images with an EXIF orientation

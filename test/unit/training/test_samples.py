@@ -14,8 +14,8 @@ from canet_ros.cli import main
 from canet_ros.model.class_table import load_class_table
 from canet_ros.simulation import write_scenes
 from canet_ros.training.augmentation import augment, view_shapes
-from canet_ros.training.dataset import IGNORED, ExtraData, find_labelled_images, find_split, parse_extra_data
-from canet_ros.training.loss import class_weights, segmentation_loss
+from canet_ros.training.dataset import IGNORED, find_labelled_images, find_split
+from canet_ros.training.loss import segmentation_loss
 from canet_ros.training.metrics import confusion_matrix, scores
 from canet_ros.training.samples import AugmentedImages, EpochSampler
 from canet_ros.training.setup import default_epochs
@@ -82,12 +82,6 @@ def test_sampler_draws_every_image_and_some_of_each_further_folder() -> None:
     assert [sample.position for sample in second] != positions
 
 
-def test_two_processes_share_every_batch_without_overlap() -> None:
-    shares = [list(EpochSampler(10, [(20, 3)], 2, seed=1, rank=rank, world_size=2)) for rank in (0, 1)]
-    assert [len(share) for share in shares] == [6, 6]
-    assert not {sample.position for sample in shares[0]} & {sample.position for sample in shares[1]}
-
-
 def test_a_batch_has_one_shape_and_an_epoch_has_all_shapes(scenes: Path) -> None:
     shapes = view_shapes((96, 64), max_aspect=3.0)
     samples = AugmentedImages(find_labelled_images(scenes / "train"), len(CLASSES), shapes, seed=0)
@@ -98,19 +92,6 @@ def test_a_batch_has_one_shape_and_an_epoch_has_all_shapes(scenes: Path) -> None
         found.setdefault(sample.batch, set()).add((label.shape[1], label.shape[0]))
     assert all(len(shapes_of_batch) == 1 for shapes_of_batch in found.values())
     assert set.union(*found.values()) == set(shapes)
-
-
-@pytest.mark.parametrize(
-    ("text", "folder", "share"),
-    [
-        ("streets", "streets", None),
-        ("data:2026/streets:2", "data:2026/streets", 2.0),
-        ("data:2026/streets", "data:2026/streets", None),
-    ],
-)
-def test_further_folders_and_their_shares(text: str, folder: str, share: float | None) -> None:
-    assert parse_extra_data(text) == ExtraData(folder, share)
-    assert str(parse_extra_data(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", ":0.5", "streets:0", "streets:-1", "streets:nan"])
@@ -150,12 +131,6 @@ def test_loss_is_low_for_correct_logits_and_ignores_unknown_pixels() -> None:
     spoiled[:, :, :4] = torch.randn(2, 3, 4, 8) * 20
     expected = float(segmentation_loss(right, unknown, weights, 0.5))
     assert segmentation_loss(spoiled, unknown, weights, 0.5) == pytest.approx(expected, abs=0.02)
-
-
-def test_rare_classes_weigh_more() -> None:
-    weights = class_weights(np.array([900, 99, 1]), sharpness=1.02)
-    assert weights[2] > weights[1] > weights[0]
-    assert float(weights.mean()) == pytest.approx(1)
 
 
 def test_scores_by_hand() -> None:

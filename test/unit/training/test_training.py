@@ -25,7 +25,6 @@ from canet_ros.model.model_folder import (
     load_spec,
     save_model,
 )
-from canet_ros.network import CANet
 from canet_ros.simulation import write_scenes
 from canet_ros.training.ablation import planned_runs, train_runs
 from canet_ros.training.config import TrainingConfig
@@ -67,18 +66,6 @@ def test_an_interrupted_run_resumes_exactly(
     assert losses(tmp_path) == losses(finished_run)
     ours, theirs = (run / "model" / WEIGHTS_FILE for run in (tmp_path, finished_run))
     assert ours.read_bytes() == theirs.read_bytes()
-
-
-def test_a_frozen_stem_keeps_its_weights_and_statistics(config: TrainingConfig, tmp_path: Path) -> None:
-    start = CANet(len(CLASSES), architecture="canet_lite")
-    save_model(tmp_path / "start", ModelSpec("start", CLASSES, "canet_lite"), start.half().float())
-    train(
-        replace(config, init=str(tmp_path / "start"), freeze_stem=True, epochs=1), CLASSES, tmp_path / "run"
-    )
-    after = load_network(tmp_path / "run" / "model")[1].context_branch.backbone.state_dict()
-    for name, before in start.context_branch.backbone.state_dict().items():
-        in_stem = int(name.split(".")[1]) < 4
-        assert torch.equal(after[name], before) == in_stem or name.endswith("num_batches_tracked"), name
 
 
 def test_a_student_learns_from_the_teacher(
