@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from canet_ros.engines import EngineRequest, create_engine
 from canet_ros.engines.engine import UNLIMITED
 from canet_ros.errors import EngineError
 from canet_ros.files import sha256
-from canet_ros.model.model_folder import WEIGHTS_FILE, ModelError, load_network, save_model
+from canet_ros.model.model_folder import load_network, save_model
 from canet_ros.pipeline.segmenter import Segmenter
 
 RESOLUTION = (160, 120)
@@ -66,19 +65,6 @@ def start(model: Path, *engines: str, **environment: str | None) -> list[dict[st
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CANET_ROS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 # --- packages that are installed and do not work ---------------------------------------------------------------------
 
 BROKEN = {
@@ -92,7 +78,7 @@ BROKEN = {
     ("package", "fault"), [*(("openvino", fault) for fault in BROKEN), ("onnxruntime", "ImportError")]
 )
 def test_a_package_that_does_not_import_falls_back(
-    random_model: Path, tmp_path: Path, warm_cache: None, package: str, fault: str
+    random_model: Path, tmp_path: Path, module_cache: None, package: str, fault: str
 ) -> None:
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text(BROKEN[fault])
@@ -126,15 +112,6 @@ def test_an_engine_that_does_not_compile_falls_back(
     )
     with pytest.raises(EngineError, match="does not start: RuntimeError: no such ISA"):
         create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu"))
-
-
-def test_a_broken_model_is_no_reason_to_try_the_next_engine(
-    random_model: Path, tmp_path: Path, own_cache: Path
-) -> None:
-    copy = Path(shutil.copytree(random_model, tmp_path / "copy"))
-    (copy / WEIGHTS_FILE).write_bytes(b"nothing")
-    with pytest.raises(ModelError):
-        create_engine(EngineRequest(copy, RESOLUTION, device="cpu"))
 
 
 def test_int8_without_scales_leaves_auto_its_choice(random_model: Path, own_cache: Path) -> None:
@@ -359,11 +336,6 @@ def test_what_can_be_no_result_is_refused(segmenter: Segmenter, run: Any, words:
         with_engine(segmenter, run)(IMAGE)
 
 
-def test_pixels_without_a_class_are_a_result(segmenter: Segmenter) -> None:
-    """A network that is not ours may give 255 for ``ignore``."""
-    assert (with_engine(segmenter, lambda x: (planes(x, 255), planes(x)))(IMAGE).mask == 255).all()
-
-
 @pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
 def test_an_overflow_is_found(random_model: Path, tmp_path: Path, own_cache: Path, engine: str) -> None:
     spec, network = load_network(random_model)
@@ -427,34 +399,6 @@ def test_out_of_memory_at_the_start_makes_smaller_batches(
 
 
 # --- a model that changes on disk ------------------------------------------------------------------------------------
-
-
-def test_a_model_trained_anew_in_place_is_seen(random_model: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(random_model, tmp_path / "model"))
-    segmenter = Segmenter.load(folder, "cpu", "torch", "fp32")
-    assert segmenter.is_current()
-    spec, network = load_network(folder)
-    network.head.bias.data[0] += 1
-    save_model(folder, spec, network)
-    assert not segmenter.is_current()
-    assert Segmenter.load(folder, "cpu", "torch", "fp32").is_current()
-
-
-def test_only_what_shapes_the_graph_makes_engines_build_anew(
-    random_model: Path, tmp_path: Path, own_cache: Path
-) -> None:
-    folder = Path(shutil.copytree(random_model, tmp_path / "model"))
-    segmenter = Segmenter.load(folder, "cpu", "openvino", "fp32")
-    built = sorted(own_cache.rglob("*.blob"))
-    text = (folder / "model.yaml").read_text()
-    (folder / "model.yaml").write_text(text.replace("metrics: {}", "metrics: {val_miou: 0.5}"))
-    assert (folder / "model.yaml").read_text() != text
-    again = Segmenter.load(folder, "cpu", "openvino", "fp32")
-    assert again.graph_hash == segmenter.graph_hash
-    assert sorted(own_cache.rglob("*.blob")) == built
-    assert not segmenter.is_current(), "what the model says of itself is shown, so it must be what is there"
-    (folder / "model.yaml").write_text(text.replace("std: [0.229", "std: [0.329"))
-    assert Segmenter.load(folder, "cpu", "openvino", "fp32").graph_hash != segmenter.graph_hash
 
 
 def test_streams_answer_as_one_call_at_a_time_does(random_model: Path) -> None:

@@ -3,10 +3,6 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,21 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from canet_ros.engines import EngineRequest, cpu_has_bf16, create_engine
-from canet_ros.errors import EngineError
 from canet_ros.model.deployment_module import DeploymentModule
 from canet_ros.model.model_folder import available_models, load_network
 from canet_ros.network.heads import BilinearHead, build_head
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 RESOLUTION = (160, 120)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CANET_ROS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -119,38 +109,3 @@ def test_auto_takes_openvino_on_a_cpu_and_says_why(random_model: Path) -> None:
     assert engine.name == "openvino"
     assert engine.precision == ("bf16" if cpu_has_bf16() else "fp32")
     assert "OpenVINO" in engine.reason
-
-
-@pytest.mark.parametrize(
-    ("request_", "words"),
-    [
-        ({"engine": "onnxruntime", "precision": "bf16"}, "fp32, fp16"),
-        ({"engine": "openvino", "device": "cuda"}, "runs only on the CPU"),
-        ({"engine": "openvino", "precision": "fp16", "device": "cpu"}, "use auto, fp32, bf16, int8"),
-        ({"engine": "onnxruntime", "device": "cuda"}, "onnxruntime-gpu"),
-        ({"engine": "openvino", "precision": "int8"}, "--calibrate"),
-    ],
-)
-def test_refusals_say_what_to_do(random_model: Path, request_: dict[str, str], words: str) -> None:
-    if request_.get("device") == "cuda" and torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
-    with pytest.raises(EngineError) as raised:
-        create_engine(EngineRequest(random_model, RESOLUTION, **request_))
-    assert words in str(raised.value)
-
-
-def test_warm_start_needs_no_torch(random_model: Path, images: NDArray[np.uint8]) -> None:
-    """With everything in the cache, a process that segments never imports PyTorch."""
-    expected, _ = run(random_model, images[:1], "openvino", "fp32")
-    code = (
-        "import io, sys, numpy as np; from canet_ros import Segmenter;"
-        f"s = Segmenter.load({str(random_model)!r}, 'cpu', 'openvino', 'fp32', {RESOLUTION});"
-        "m, _ = s.engine.run(np.load(io.BytesIO(sys.stdin.buffer.read())));"
-        "print(sorted(n for n in ('torch', 'onnx', 'nncf') if n in sys.modules), m.sum())"
-    )
-    file = io.BytesIO()
-    np.save(file, images[:1])
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=file.getvalue(), capture_output=True, check=True
-    )
-    assert done.stdout.decode().strip() == f"[] {expected.sum()}"

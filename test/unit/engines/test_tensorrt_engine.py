@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from canet_ros import activity
-from canet_ros.engines import EngineRequest, create_engine, tensorrt_plan
+from canet_ros.engines import EngineRequest, create_engine
 from canet_ros.errors import EngineError
 from canet_ros.model.deployment import deployment_graph
 
@@ -369,19 +368,6 @@ def test_without_a_cuda_graph_it_runs_too(random_model: Path, gpu: Gpu) -> None:
     assert gpu.launched == 0
     assert engine.fallback_reasons[0].startswith("without a CUDA graph")
     assert engine.run(images(1))[0].any()
-
-
-def test_diagnostics_know_that_it_builds(
-    random_model: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heard = []
-    build = tensorrt_plan.build_plan
-    monkeypatch.setattr(
-        tensorrt_plan, "build_plan", lambda *args: heard.append(activity.now()) or build(*args)
-    )
-    engine_for(random_model)
-    assert heard == [activity.BUILDING]
-    assert activity.now() == ""
 
 
 @pytest.mark.parametrize(

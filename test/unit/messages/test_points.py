@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Projection of points to pixels, compared with the synthetic street and OpenCV, for all layouts of clouds."""
+"""Projection of points to pixels, compared with the synthetic street and OpenCV; clouds of all layouts and by class."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from canet_ros.formats import parse_groups
 from canet_ros.messages.clouds import CloudError, cloud_xyz, depth_values
-from canet_ros.messages.points import labelled_depths, labelled_points, visible_points
+from canet_ros.messages.points import LabelledPoints, labelled_depths, labelled_points, visible_points
 from canet_ros.messages.projection import camera_projection, rigid_transform
+from canet_ros.model.class_table import load_class_table
+from canet_ros.pipeline.outputs import point_outputs
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.simulation import StreetDrive
 
@@ -246,3 +249,101 @@ def test_invalid_cameras_and_transforms_are_refused() -> None:
     for wrong in ([0, 0, 0, 0, 0, 0, 0], [1, 2, 3], [np.nan, 0, 0, 0, 0, 0, 1]):
         with pytest.raises(CloudError, match="expected x,y,z,qx,qy,qz,qw"):
             rigid_transform(wrong)
+
+
+CLASSES = load_class_table("camvid")
+OUTPUTS = point_outputs(parse_groups("{green: [tree, pavement], points: [sky]}"))
+SIZE = (64, 48)
+
+
+def info(size: tuple[int, int] = SIZE) -> Any:
+    width, height = size
+    roi = Record(x_offset=0, y_offset=0, width=0, height=0)
+    k = [width, 0, width / 2 - 0.5, 0, width, height / 2 - 0.5, 0, 0, 1]
+    return Record(k=k, d=[], distortion_model="", width=width, height=height, roi=roi)
+
+
+def segmentation(size: tuple[int, int] = SIZE) -> Segmentation:
+    random = np.random.default_rng(0)
+    mask = random.integers(0, len(CLASSES), size[::-1]).astype(np.uint8)
+    mask[random.random(mask.shape) < 0.1] = 255
+    return Segmentation(mask, random.integers(0, 256, size[::-1]).astype(np.uint8))
+
+
+def classes_of(name: str) -> Any:
+    return OUTPUTS[name](CLASSES)
+
+
+def rows(points: np.ndarray) -> set[bytes]:
+    return {point.tobytes() for point in points.ravel()}
+
+
+@pytest.fixture
+def labelled() -> LabelledPoints:
+    """Points around the sensor, a tenth of them in front of the camera, some not measured."""
+    xyz = np.random.default_rng(1).normal(0, 20, (5000, 3)).astype(np.float32)
+    xyz[:50, 1], xyz[50:60], xyz[60:70, 2] = np.nan, np.inf, -np.inf
+    to_camera = rigid_transform([0.2, -0.5, 0.1, 0.5, -0.5, 0.5, 0.5])
+    return labelled_points(xyz, to_camera, camera_projection(info(), SIZE), segmentation(), TABLE)
+
+
+def test_a_group_and_its_complement_share_nothing_and_hold_every_measured_point(
+    labelled: LabelledPoints,
+) -> None:
+    inside, outside = (
+        labelled.of(classes_of(f"groups/green/{name}")) for name in ("points", "points_outside")
+    )
+    ids = [CLASSES.names.index(name) for name in ("tree", "pavement")]
+    assert len(inside) > 20
+    assert rows(inside) == rows(labelled.seen[np.isin(labelled.seen["label"], ids)])
+    assert not np.isin(outside["label"], ids).any()
+    measured = labelled.xyz[np.isfinite(labelled.xyz).all(1)]
+    found = np.concatenate([inside["xyz"], outside["xyz"]])
+    assert rows(np.sort(found.view("V12"))) == rows(np.sort(np.ascontiguousarray(measured).view("V12")))
+    assert len(found) == len(measured)
+    unseen = outside[len(labelled.seen) - len(inside) :]
+    assert len(unseen) == len(measured) - len(labelled.seen) > 3000
+    assert set(unseen["label"]) == {255}
+    assert not unseen["confidence"].any()
+    assert labelled.of(classes_of("points")) is labelled.seen
+
+
+def test_clouds_without_points_of_a_group(labelled: LabelledPoints) -> None:
+    assert labelled.of(np.zeros(256, np.bool_)).shape == (0,)
+    assert np.isnan(labelled.organized(np.zeros(256, np.bool_))["xyz"]).all()
+
+
+def test_an_organized_cloud_has_each_point_at_its_pixel(labelled: LabelledPoints) -> None:
+    mask = segmentation().mask
+    whole = labelled.organized()
+    assert whole.shape == mask.shape
+    measured = np.isfinite(whole["xyz"]).all(2)
+    assert set(np.flatnonzero(measured)) == set(labelled.pixels)
+    np.testing.assert_array_equal(whole["label"][measured], mask[measured])
+    assert rows(whole[measured]) <= rows(labelled.seen)
+    assert np.isnan(whole["xyz"][~measured]).all()
+    assert set(whole["label"][~measured]) == {255}
+    green, others = (
+        labelled.organized(classes_of(f"groups/green/{n}")) for n in ("points", "points_outside")
+    )
+    ids = [CLASSES.names.index(name) for name in ("tree", "pavement")]
+    np.testing.assert_array_equal(np.isfinite(green["xyz"][..., 0]), measured & np.isin(mask, ids))
+    np.testing.assert_array_equal(np.isfinite(others["xyz"][..., 0]), measured & ~np.isin(mask, ids))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (32, 24), (128, 96), (96, 72)])
+def test_depth_images_of_any_size_are_organized_as_the_mask(size: tuple[int, int]) -> None:
+    depths = np.random.default_rng(2).uniform(1, 9, size[::-1]).astype(np.float32)
+    depths[:, : size[0] // 4] = 0
+    found = labelled_depths(depths, camera_projection(info(), size), segmentation(), TABLE).organized()
+    assert found.shape == SIZE[::-1]
+    measured = np.isfinite(found["xyz"][..., 2])
+    assert not measured[:, :16].any()
+    assert measured[:, 16:].mean() == pytest.approx(min(1, size[0] * size[1] / (64 * 48)))
+    if size == SIZE:
+        np.testing.assert_array_equal(found["xyz"][..., 2][measured], depths[measured])
+    # Projected again, every point is at its pixel.
+    rows_, columns = np.nonzero(measured)
+    x, y, z = found["xyz"][measured].T
+    np.testing.assert_allclose(x / z * 64 + 31.5, columns, atol=0.51)
+    np.testing.assert_allclose(y / z * 64 + 23.5, rows_, atol=0.51)

@@ -11,29 +11,7 @@ import pytest
 
 from canet_ros.model import cache
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"CANET_ROS_CACHE": "/own", "XDG_CACHE_HOME": "/shared"}, "/own"),
-        ({"XDG_CACHE_HOME": "/shared"}, "/shared/canet_ros"),
-        ({"HOME": "/home/robot"}, "/home/robot/.cache/canet_ros"),
-    ],
-)
-def test_the_place_of_the_cache(
-    variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("CANET_ROS_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert str(cache.cache_folder()) == folder
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def build(path: Path) -> None:

@@ -37,13 +37,6 @@ AGREEMENT = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.985 if STREETS else 0.98}
 SHIPPED = sorted(available_models())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CANET_ROS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def streets(model: str, size: Resolution) -> list[NDArray[np.uint8]]:
     files = STREETS or [find_model(model) / "selftest.png"]
     return [cv2.resize(cv2.imread(str(file)), size, interpolation=cv2.INTER_AREA) for file in files]
@@ -107,6 +100,9 @@ def test_a_network_that_came_quantised_gets_symmetric_scales(signed: bool, tmp_p
     graph = deployment_graph(folder, (160, 120), "tensorrt", "fp16")
     require_tensorrts_rules(graph)
     assert (masks(graph, scenes) == exact).mean() >= 0.97
+
+
+pytestmark = pytest.mark.usefixtures("module_cache")
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,6 @@ from canet_ros.simulation import StreetDrive
 RESOLUTION = (160, 120)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def test_a_truncated_engine_file_is_not_used(random_model: Path, own_cache: Path) -> None:
     image = cv2.resize(StreetDrive(1).frame(0).image, RESOLUTION)[None]
     request = EngineRequest(random_model, RESOLUTION, "openvino", "cpu", "fp32")
@@ -63,6 +57,9 @@ def test_int8_by_calibration(random_model: Path, tmp_path: Path, capsys: pytest.
     for engine in ("openvino", "onnxruntime"):
         mask, _ = create_engine(EngineRequest(random_model, RESOLUTION, engine, "cpu", "int8")).run(image)
         assert (mask == exact).mean() > 0.8, engine  # a random network is unsure of nearly every pixel
+
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_export_refuses_in_one_line(

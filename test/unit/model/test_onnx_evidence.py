@@ -288,12 +288,6 @@ def test_the_layout_of_the_output_is_that_of_the_convolution(last: bool, tmp_pat
     assert (mask_of(model)[:, 2:18] == WIDTH - 1).all()
 
 
-def test_columns_are_not_taken_for_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, _ = run_import(network(tmp_path / "n.onnx", [], 3), WIDTH, *UNIT)
-    assert status == 1
-    assert f"has {WIDTH} classes, not 3 (NCHW)" in capsys.readouterr().err
-
-
 def given(mean: float, std: float, scale: str = "") -> list[str]:
     options = ["--mean", *[str(mean)] * 3, "--std", *[str(std)] * 3]
     return [*options, "--scale", scale] if scale else options

@@ -28,8 +28,6 @@ from canet_ros.errors import EngineError
 from canet_ros.model.model_folder import ModelError, load_network, load_spec
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive, write_scenes
-from canet_ros.training.config import TrainingConfig
-from canet_ros.training.teacher import load_teacher
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
@@ -39,11 +37,6 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET = ["--scale", "1/255", "--mean", *map(str, MEAN), "--std", *map(str, STD)]
 RGB = ["--color", "rgb", *IMAGENET]
 ENGINES = ("openvino", "onnxruntime")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
 
 
 def as_it_is(x: Tensor) -> Tensor:
@@ -457,6 +450,9 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (session.run(["mask"], {"images": image[None]})[0] == expected).mean() > 0.98
 
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
 @torch.inference_mode()
 def test_every_command_takes_such_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = imported(export(Network(4), tmp_path / "net.onnx"), 11, *RGB)
@@ -474,26 +470,6 @@ def test_every_command_takes_such_a_folder(tmp_path: Path, capsys: pytest.Captur
     assert set(rows) == {"openvino", "onnxruntime", "torch"}
     assert "is an ONNX network" in rows["torch"]["error"]
     assert min(rows[engine]["agreement"] for engine in ENGINES) > 0.999
-
-
-@pytest.mark.parametrize("kind", ["free", "fixed", "probabilities"])
-def test_a_teacher_of_any_make(kind: str, tmp_path: Path) -> None:
-    network = Network(4, ending=(lambda x: x.softmax(1)) if kind == "probabilities" else as_it_is)
-    file = export(network, tmp_path / "net.onnx", free=() if kind == "fixed" else (0, 2, 3))
-    folder = imported(file, 11, *RGB, *([] if kind == "fixed" else ["--resolution", "160x120"]))
-    spec = load_spec(folder)
-    config = TrainingConfig("", "", teacher=str(folder), crop=(96, 64), loss_stride=2)
-    teacher = load_teacher(config, spec.classes, "cpu")
-    bgr = np.stack([scene((96, 64), seed) for seed in (1, 2)])
-    answers = teacher(torch.from_numpy(bgr[..., ::-1].copy()).permute(0, 3, 1, 2))
-    assert answers.shape == (2, 11, 32, 48)
-    seen = bgr[1] if kind != "fixed" else cv2.resize(bgr[1], (160, 120))
-    with torch.inference_mode():
-        planes = network(normalised(seen))
-        planes = planes.log() if kind == "probabilities" else planes
-        expected = F.interpolate(planes, (32, 48), mode="bilinear", align_corners=False)
-    same = (answers[1].argmax(0) == expected[0].argmax(0)).float().mean()
-    assert same > (0.95 if kind == "fixed" else 0.999)
 
 
 # --- What is asked, and what is refused ----------------------------------------------------------------------------
@@ -618,24 +594,6 @@ def test_what_is_no_onnx_file_and_what_is_too_large(
     monkeypatch.setattr("canet_ros.model.onnx_file.MAX_BYTES", 1000)
     assert main(["import", str(file), "--out", str(tmp_path / "model")]) == 1
     assert "more than the" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("network: onnx", "network: keras", "unknown network 'keras'"),
-        ("layout: NCHW", "layout: NHWC", "would have to take"),
-        ("name: in\n", "name: pixels\n", "no input 'pixels', only in"),
-        ("color: rgb\n", "\n", "the entry 'color' is missing"),
-    ],
-)
-def test_a_broken_model_yaml(old: str, new: str, words: str, tmp_path: Path) -> None:
-    folder = imported(export(Network(4), tmp_path / "net.onnx"), 11, *RGB)
-    text = (folder / "model.yaml").read_text()
-    assert old in text
-    (folder / "model.yaml").write_text(text.replace(old, new, 1))
-    with pytest.raises(ModelError, match=words):
-        Segmenter.load(folder, "cpu", "openvino", "fp32")
 
 
 class NeedsMultiplesOf8(Network):

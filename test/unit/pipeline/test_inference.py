@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from canet_ros.model.class_table import load_class_table
 from canet_ros.model.model_folder import (
@@ -58,21 +57,6 @@ def test_mask_is_the_networks_argmax(segmenter: Segmenter, random_model: Path) -
     np.testing.assert_allclose(result.confidence, best.numpy() * 255, atol=0.6)
 
 
-@pytest.mark.parametrize("shape", [(97, 131, 3), (33, 65, 3), (240, 320, 3), (50, 40)])
-def test_result_has_the_size_of_the_image(segmenter: Segmenter, shape: tuple[int, ...]) -> None:
-    result = segmenter(RNG.integers(0, 256, shape, dtype=np.uint8))
-    assert result.mask.shape == result.confidence.shape == shape[:2]
-    assert result.mask.dtype == result.confidence.dtype == np.uint8
-
-
-def test_a_batch_gives_what_single_images_give(segmenter: Segmenter) -> None:
-    images = [IMAGE, IMAGE[:, ::-1], cv2.resize(IMAGE, (64, 48))]
-    for image, result in zip(images, segmenter.infer(images)):
-        alone = segmenter(image)
-        again = result.resized((image.shape[1], image.shape[0]))
-        assert (again.mask == alone.mask).mean() > 0.999
-
-
 @pytest.mark.parametrize("size", [(480, 360), (560, 304), (240, 180), (213, 120)])
 def test_shrinking_averages_what_it_leaves_out(size: tuple[int, int]) -> None:
     image = np.tile(np.array([[0, 255], [255, 0]], np.uint8)[..., None], (360, 640, 3))
@@ -80,27 +64,6 @@ def test_shrinking_averages_what_it_leaves_out(size: tuple[int, int]) -> None:
     bring_to_size(image, place)
     # A chessboard of single pixels is grey from afar; picking pixels, as bilinear does, would show its squares.
     assert abs(place.astype(int) - 127.5).max() <= 1
-
-
-def test_planes_at_another_size_are_nearest_neighbours(segmenter: Segmenter) -> None:
-    (found,) = segmenter.infer([np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)])
-    height, width = found.mask.shape
-    twice = found.resized((2 * width, 2 * height))
-    assert (twice.mask == found.mask.repeat(2, 0).repeat(2, 1)).all()
-    assert (twice.confidence == found.confidence.repeat(2, 0).repeat(2, 1)).all()
-
-
-def test_weights_of_another_network_are_listed_by_name(copied_model: Path) -> None:
-    weights = load_file(copied_model / "weights.safetensors")
-    weights["head.weight"] = weights["head.weight"][:5].contiguous()
-    del weights["head.bias"]
-    weights["tail.weight"] = torch.zeros(1)
-    save_file(weights, copied_model / "weights.safetensors")
-    with pytest.raises(ModelError) as caught:
-        load_network(copied_model)
-    assert "head.bias is missing" in str(caught.value)
-    assert "tail.weight is not in this network" in str(caught.value)
-    assert "head.weight is (5, 128, 3, 3), expected (11, 128, 3, 3)" in str(caught.value)
 
 
 @pytest.mark.parametrize(
