@@ -93,16 +93,6 @@ def test_a_symbolic_link_is_preserved(tmp_path: Path) -> None:
     assert (tmp_path / "target.txt").read_text() == "new"
 
 
-def test_pipes_are_written_directly() -> None:
-    reading, writing = os.pipe()
-    path = Path(f"/dev/fd/{writing}")
-    require_writable(path)
-    write_json(path, [1])
-    assert os.read(reading, 100) == b"[\n  1\n]\n"
-    os.close(reading)
-    os.close(writing)
-
-
 @pytest.mark.parametrize(
     "pixels",
     [IMAGE[..., 0], np.dstack((IMAGE, IMAGE[..., :1])), IMAGE.astype(np.uint16) * 257],

@@ -161,23 +161,6 @@ def rviz_topics(view: dict[str, Any]) -> list[str]:
     return [display["Topic"]["Value"] for display in view["Visualization Manager"]["Displays"]]
 
 
-def test_rviz_configurations_show_topics_of_the_node() -> None:
-    one = load_yaml(CONFIG / "canet.rviz")
-    assert set(rviz_topics(one)) == {
-        "/camera/image_raw",
-        "/camera/segmentation/overlay",
-        "/camera/segmentation/color_mask",
-    }
-    four = load_yaml(CONFIG / "four_cameras.rviz")
-    images = parameters_in_file((CONFIG / "four_cameras.yaml").read_text(), "/canet")["image_topics"]
-    assert rviz_topics(four) == [
-        f"{camera.results}/overlay" for camera in camera_topics(images, "segmentation")
-    ]
-    for display in (*one["Visualization Manager"]["Displays"], *four["Visualization Manager"]["Displays"]):
-        # Receives from cameras that publish best effort and from our reliable publishers.
-        assert display["Topic"]["Reliability Policy"] == "Best Effort"
-
-
 def test_rviz_view_follows_the_cameras() -> None:
     one = load_yaml(CONFIG / "canet.rviz")
     view = view_of_cameras(one, camera_topics(["/robot/eye/image_color"], "segmentation"), "compressed")

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import http.client
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
@@ -76,20 +74,3 @@ def test_it_listens_on_the_loopback_address_only(view: LiveView) -> None:
     assert [row[1] for row in listening if row[1].endswith(f":{port:04X}") and row[3] == "0A"] == [
         f"0100007F:{port:04X}"
     ]
-
-
-def test_it_closes_with_waiting_and_disconnected_viewers() -> None:
-    view = LiveView()
-    port = int(view.address.rstrip("/").rpartition(":")[2])
-    view.show(plain_image(RED))
-    with urlopen(f"{view.address}stream", timeout=10) as gone:
-        next_color(gone)
-    with urlopen(f"{view.address}stream", timeout=10) as waiting:
-        next_color(waiting)
-        closing = threading.Thread(target=view.close)
-        closing.start()
-        closing.join(10)
-        assert not closing.is_alive()
-        assert waiting.read().strip() == b"--frame"  # and nothing more
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=10)

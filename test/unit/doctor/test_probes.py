@@ -13,22 +13,6 @@ import pytest
 from canet_ros.doctor import probes
 
 
-def test_gpus_that_pytorch_can_and_cannot_use(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(Path, "exists", lambda path: path.name == "nvidia0")
-    (finding,) = probes.torch()
-    assert (finding.verdict, "cannot use this machine's NVIDIA GPU" in finding.text) == ("note", True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"device {index}")
-    (finding,) = probes.torch()
-    assert (finding.verdict, finding.text.endswith("on device 0, device 1")) == ("ok", True)
-
-
 def test_without_the_default_model_another_is_looked_at(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

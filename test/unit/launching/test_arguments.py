@@ -99,18 +99,6 @@ def test_an_empty_list_means_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("[" * 3000 + "]" * 3000, "not YAML: maximum recursion depth"),
-        ("a\tb: {", "not YAML"),
-    ],
-)
-def test_yaml_that_ros_does_not_support_is_refused(text: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        section_problem(text, "/canet")
-
-
-@pytest.mark.parametrize(
     ("section", "node"),
     [
         ("/front/cannet", "/front/canet"),

@@ -322,23 +322,6 @@ def test_images_arrive_without_results(counts: dict[str, int], level: Level, wor
 
 
 @pytest.mark.parametrize(
-    ("transport_ms", "words"),
-    [
-        ((400.0, 400.0, 9000.0), "the engine is too slow for max_age"),
-        ((100_020.0, 100_020.0, 109_000.0), "they are 100.0 s old on arrival: synchronise the clocks"),
-    ],
-)
-def test_images_that_are_too_old_on_arrival_hint_at_the_clocks(
-    transport_ms: tuple[float, ...], words: str
-) -> None:
-    found = camera(0.1, without_result_s=8.0)
-    found.statistics.count("too_old", 3)
-    for duration_ms in transport_ms:
-        found.statistics.time({"transport": duration_ms})
-    assert words in verdict(found, replace(CONDITIONS, max_age_s=0.5))[1]
-
-
-@pytest.mark.parametrize(
     ("waiting_s", "usual_ms", "max_rate_hz", "late", "stale_after_s"),
     [
         (2.5, None, 0.0, True, 2.0),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +12,8 @@ import pytest
 pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo
 
 from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.messages.camera_info import CameraInfoBuffer, outdated_problem
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_transform import CameraTransform, Region
 from canet_ros.ros.camera_input import CameraInput
@@ -48,17 +45,6 @@ def test_slots_hold_the_newest_only() -> None:
     assert slots.put("c", 4) is PutResult.STORED
     assert slots.take_all() == {"a": 2, "c": 4}
     assert slots.put("a", 5) is PutResult.STORED
-
-
-def test_closing_wakes_a_waiting_thread() -> None:
-    slots: LatestSlots[int] = LatestSlots()
-    taken: list[object] = ["nothing"]
-    waiting = threading.Thread(target=lambda: taken.append(slots.take_all()))
-    waiting.start()
-    assert slots.close() == {}
-    waiting.join(5)
-    assert taken == ["nothing", None]
-    assert slots.put("a", 1) is PutResult.REFUSED
 
 
 def test_stamp_gaps() -> None:
@@ -106,40 +92,6 @@ def test_age_is_unknown_without_a_stamp_or_after_a_jump_back() -> None:
     assert age_s(Time(sec=20), 12_500_000_000) is None
 
 
-def camera_info(sec: int, width: int) -> CameraInfo:
-    message = CameraInfo(width=width)
-    message.header.stamp.sec = sec
-    return message
-
-
-def test_camera_info_is_that_of_the_same_stamp_else_the_last_one() -> None:
-    infos = CameraInfoBuffer()
-    assert infos.match(Time(sec=5)) is None
-    for sec in (5, 6, 7):
-        infos.put(camera_info(sec, sec))
-    assert infos.match(Time(sec=6)).width == 6
-    assert infos.match(Time(sec=7, nanosec=900_000_000)).width == 7
-    assert infos.match(Time(sec=900)).width == 7  # a driver that publishes it once
-    infos.put(camera_info(0, 1))  # a driver that does not stamp
-    assert infos.match(Time(sec=9)).width == 1
-
-
-@pytest.mark.parametrize(
-    ("info_s", "image_s", "words"),
-    [
-        (10.0, 11.0, ""),
-        (10.0, 9.0, ""),
-        (0.0, 9.0, ""),
-        (10.0, 13.5, "3.5 s older"),
-        (13.5, 10.0, "3.5 s newer"),
-    ],
-)
-def test_a_camera_info_far_from_its_image_is_a_warning(info_s: float, image_s: float, words: str) -> None:
-    problem = outdated_problem(int(info_s * 1e9), int(image_s * 1e9))
-    assert words in problem
-    assert bool(problem) == bool(words)
-
-
 def test_label_info_names_255_where_masks_can_hold_it() -> None:
     classes = ClassTable(("road", "sky"), ((0, 0, 0), (1, 1, 1)))
     assert class_map(classes, can_be_unlabelled=False) == [(0, "road"), (1, "sky")]
@@ -152,21 +104,6 @@ def test_label_info_names_255_where_masks_can_hold_it() -> None:
         CameraTransform(ignored=ignored),
     )
     assert [transform.leaves_unlabelled for transform in transforms] == [False, False, True, True]
-
-
-def test_samples_older_than_the_window_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the memory of a slow camera grows for minutes."""
-    now_s = 100.0
-    monkeypatch.setattr("canet_ros.ros.statistics.time.monotonic", lambda: now_s)
-    statistics = Statistics()
-    for _ in range(200):
-        now_s += 0.5
-        statistics.count("received")
-        statistics.time({"age": 3.0})
-    kept = [*statistics._events.values(), *statistics._durations_ms.values()]
-    assert [len(samples) for samples in kept] == [11, 11]
-    assert statistics.counts()["received"] == 200
-    assert statistics.rate_hz("received") == pytest.approx(2.0)
 
 
 def test_a_clock_beyond_2038_is_refused(
