@@ -27,11 +27,6 @@ pytest.importorskip("onnx")
 pytest.importorskip("openvino")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def calibrated(
     tmp_path_factory: pytest.TempPathFactory, random_model: Path
@@ -117,6 +112,9 @@ def test_shipped_scales_give_a_graph_for_onnx_runtime_too(model: str) -> None:
     exact = Segmenter.load(model, "cpu", "onnxruntime", "fp32")(scene).mask
     fast = Segmenter.load(model, "cpu", "onnxruntime", "int8")(scene).mask
     assert (exact == fast).mean() > 0.985
+
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.parametrize("model", [name for name, folder in available_models().items() if has_scales(folder)])

@@ -25,6 +25,8 @@ WHEELS = "TensorRT's compiler is not here: pip install tensorrt-rtx-cu12-libs te
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason=WHEELS)
 pytest.importorskip("onnx")
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 GENERATIONS = ((7, 5), (8, 6), (8, 9), (12, 0))  # Turing, Ampere, Ada, Blackwell
 OWN, LARGE, ODD = (480, 360), (1024, 512), (641, 479)
 SHIPPED = sorted(available_models())
@@ -35,13 +37,6 @@ CASES = [
     for precision in ("fp16", "int8")
     for size, max_batch in ((OWN, 1), (LARGE, 4), (ODD, 3))
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CANET_ROS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.mark.parametrize(("model", "precision", "size", "max_batch"), CASES)

@@ -272,19 +272,6 @@ def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
         process.close()
 
 
-def test_the_demo_shows_the_street_and_warns_that_rviz_is_not_installed(
-    graph: Graph, random_model: Path
-) -> None:
-    from sensor_msgs.msg import Image
-
-    with launched("demo.launch.py", *small(random_model)) as process:
-        graph.wait_for_state("active")
-        assert process.output().count("rviz2 is not installed") == 1
-        masks = graph.listen(Image, "/camera/segmentation/mask")
-        assert masks.wait_for(3, 30)[0].encoding == "mono8"
-        graph.clear()
-
-
 @pytest.fixture
 def stand_ins(tmp_path: Path) -> dict[str, str]:
     """An environment in which `rviz2` and `ros2 bag record` store their arguments and files in STAND_IN_FOLDER."""
@@ -377,30 +364,3 @@ def test_without_ros2_bag_canet_record_records(graph: Graph, tmp_path: Path) -> 
     finally:
         process.close()
         graph.clear()
-
-
-def test_a_recorder_that_ends_ends_the_launch(stand_ins: dict[str, str], tmp_path: Path) -> None:
-    environment = {**stand_ins, "STAND_IN_THAT_FAILS": "ros2"}
-    arguments = ["autostart:=false", "record:=true", f"record_path:={tmp_path / 'drive'}"]
-    output = ended_by_itself("canet.launch.py", *arguments, environment=environment)
-    assert "[ERROR]" in next(
-        line for line in output.splitlines() if "the recorder ended with status 1" in line
-    )
-    assert "record_required:=false" in output
-
-
-def test_rviz_and_recorder_end_with_the_node(stand_ins: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["respawn:=false", "autostart:=false", "rviz:=true"]
-    arguments += ["record:=true", f"record_path:={tmp_path / 'drive'}"]
-    kept = Path(stand_ins["STAND_IN_FOLDER"])
-    process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *arguments], stand_ins)
-    try:
-        for name in ("rviz2", "ros2"):
-            wait_until((kept / name / "arguments").exists, f"the command line of {name}")
-        os.kill(node_of(process), signal.SIGKILL)
-        assert process.wait(30) == 1
-        assert "the segmentation node ended with status -9; ending RViz and the recorder" in process.output()
-        assert "recording has stopped" not in process.output()
-        assert survivors(process) == []
-    finally:
-        process.close()

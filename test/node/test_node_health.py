@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from canet_ros.ros.image_conversion import image_message
 pytestmark = pytest.mark.ros
 FRONT, REAR = "/front/image_raw", "/rear/image_raw"
 MASK = "/front/segmentation/mask"
+RATE_HZ, SECONDS = 120, float(os.environ.get("CANET_TEST_OVERLOAD_S", "6"))
 OK, WARN, ERROR = (
     str(level[0]) for level in (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
 )
@@ -50,26 +52,6 @@ def diagnostics(graph: Graph, node: Process) -> Iterator[Listener]:
 
 def p50(values: list[float]) -> float:
     return float(np.median(values))
-
-
-def test_missing_images_are_counted_by_their_stamps(graph: Graph, diagnostics: Listener) -> None:
-    masks = graph.listen(Image, MASK)
-    camera = graph.camera(FRONT)
-    graph.connect(camera, masks)
-    diagnostics.wait_for(len(diagnostics.messages) + 2)
-    before = int(health(diagnostics, FRONT)["missing_by_stamp"])
-    image = picture(160, 120)
-    start_ns = graph.node.get_clock().now().nanoseconds
-    for number in range(60):
-        if number % 4 or number < 24:  # every fourth is lost, once the rate is known
-            stamp_ns = start_ns + number * 50_000_000
-            header = Header()
-            header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
-            camera.publish(image_message(image, "bgr8", header))
-            masks.wait_for_stamp(header.stamp)  # else a busy node's queue of one loses more than these
-        time.sleep(0.05)
-    wait_until(lambda: int(health(diagnostics, FRONT)["missing_by_stamp"]) == before + 9, "nine to be missed")
-    wait_until(lambda: "lost in transport" in health(diagnostics, FRONT)["message"], "a warning")
 
 
 def test_images_that_the_middleware_loses_are_counted(
@@ -187,3 +169,57 @@ def test_a_clock_that_jumps(graph: Graph, diagnostics: Listener) -> None:
         for name, value in (("use_sim_time", False), ("max_age", 0.0), ("max_rate", 0.0)):
             graph.set_parameter(name, value)
         graph.node.destroy_publisher(clock)
+
+
+def memory_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_every_image_of_1080p_at_120_hz_is_accounted_for(
+    graph: Graph, node: Process, diagnostics: Listener
+) -> None:
+    """Ages are printed, not asserted: they depend on the machine."""
+    masks = graph.listen(Image, MASK)
+    camera = graph.camera(FRONT)
+    graph.connect(camera, masks)
+    diagnostics.wait_for(len(diagnostics.messages) + 3)
+    before = health(diagnostics, FRONT)
+    message = image_message(picture(1920, 1080), "bgr8", Header(frame_id="camera"))
+    count, sent, memories_mb = len(masks.messages), 0, []
+    start_s = time.monotonic()
+    while (now_s := time.monotonic() - start_s) < SECONDS:
+        if now_s * RATE_HZ >= sent:
+            message.header.stamp = camera.now()
+            camera.publish(message)
+            sent += 1
+            if sent % 60 == 0:
+                memories_mb.append(memory_mb(node.pid))
+        time.sleep(0.001)
+    ages_s = [
+        arrival_s - m.header.stamp.sec - m.header.stamp.nanosec / 1e9
+        for m, arrival_s in zip(masks.messages[count:], masks.arrivals_s[count:])
+    ]
+    # What was lost at the end is known with the next image.
+    last = camera.send(picture(160, 120))
+    masks.wait_for_stamp(last)
+    sent += 1
+
+    def accounted() -> bool:
+        new = health(diagnostics, FRONT)
+        counts = {
+            name: int(new[name]) - int(before[name]) for name in ("received", "published", "dropped", "lost")
+        }
+        print(f"sent {sent}, {counts}")
+        fates = counts["published"] + counts["dropped"]
+        return counts["received"] == fates and fates + counts["lost"] == sent
+
+    wait_until(accounted, "every image that was sent to be published, dropped or lost", 5)
+    assert ages_s
+    print(
+        f"age of {len(ages_s)} masks: median {np.median(ages_s) * 1e3:.0f} ms, largest {max(ages_s) * 1e3:.0f} ms"
+    )
+    print(f"inference p50 {health(diagnostics, 'engine')['inference_p50_ms']} ms; memory {memories_mb} MB")
+    half = len(memories_mb) // 2
+    # Ten images of 700 sent; a few more or less are on their way at any moment.
+    assert max(memories_mb[half:]) < max(memories_mb[:half]) + 62

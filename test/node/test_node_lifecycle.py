@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,21 +125,6 @@ def resources(pid: int) -> dict[str, float]:
         "files": len(list((process / "fd").iterdir())),
         "memory_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
     }
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("program", ["segmentation_node", "street_camera"])
-def test_a_signal_while_it_still_imports(program: str, number: signal.Signals) -> None:
-    """The installed programs; with numpy loaded, rclpy's messages, OpenCV and more are still to come."""
-    process = Process([str(Path(sys.executable).with_name(program))])
-    try:
-        libraries = Path(f"/proc/{process.pid}/maps")
-        wait_until(lambda: "_multiarray_umath" in libraries.read_text(), "numpy loaded")
-        process.signal(number)
-        assert process.wait(2) == 0
-        assert process.output() == ""
-    finally:
-        process.close()
 
 
 def test_shutdown_transition_and_sigterm(graph: Graph, process: Process) -> None:

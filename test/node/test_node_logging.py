@@ -134,40 +134,6 @@ def test_a_camera_that_is_missing_appears_falls_silent_and_resumes(graph: Graph,
         assert len(warnings(process, f"{CAMERA}: ")) == logged + 4, process.output()
 
 
-def test_topics_that_carry_something_else_get_a_hint(graph: Graph, random_model: Path) -> None:
-    """``test_topic_hints`` has the texts; here the node finds what is published. A missing camera hears of none."""
-    topics = {
-        "/a/image_raw": ("/a/image_raw/compressed", "set image_transport to compressed"),
-        "/b/image_raw/compressed": (
-            "/b/image_raw/compressed",
-            "set image_topics to /b/image_raw and image_transport to compressed",
-        ),
-        "/c/image_raw/zstd": ("/c/image_raw/zstd", "carries raw images packed by zstd_image_transport"),
-        "/d/image_compressed": ("/d/image_compressed", "and start with --ros-args -r"),
-    }
-    for published, _ in topics.values():
-        graph.camera(published, CompressedImage)
-    with segmentation_node(random_model, stale_after=0.5, image_topics=str(list(topics))) as process:
-        for topic, (_, hint) in topics.items():
-            line = wait_until(
-                lambda topic=topic, hint=hint: [
-                    li for li in warnings(process, f"]: {topic}: ") if hint in li
-                ],
-                f"{hint!r} for {topic}",
-            )[0]
-        rule = re.search(r"--ros-args -r (\S+)", line)
-        assert rule
-        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-        diagnostics.wait_for(3)
-        assert len(warnings(process, "packed by zstd")) == 1
-    graph.clear()
-    program = ("-m", "canet_ros.ros.node", "--ros-args", "-r", rule[1])
-    followed = {"image_topics": "['/d/image_compressed']", "image_transport": "compressed"}
-    with segmentation_node(random_model, program, **followed):
-        masks = graph.listen(Image, "/d/segmentation/mask")
-        graph.connect(graph.camera("/d/image_compressed", CompressedImage), masks)
-
-
 def test_a_topic_with_its_transport_given_twice(graph: Graph, random_model: Path) -> None:
     topic = f"{CAMERA}/compressed"
     graph.camera(topic, CompressedImage)

@@ -10,12 +10,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from rcl_interfaces.srv import DescribeParameters
 from ros_graph import Graph, Process, picture, ros_arguments, segmentation_node
 from sensor_msgs.msg import CompressedImage, Image
-
-from canet_ros.launching.parameter_table import PARAMETERS
-from canet_ros.model.model_folder import available_models
 
 pytestmark = pytest.mark.ros
 
@@ -75,18 +71,3 @@ def test_remapping(
     finally:
         process.close()
         graph.clear()
-
-
-def test_parameters_say_when_they_change_and_models_can_be_listed(graph: Graph, random_model: Path) -> None:
-    with segmentation_node(random_model):
-        graph.wait_for_state("active")
-        names = [spec.name for spec in PARAMETERS]
-        answer = graph.call(
-            DescribeParameters, "/canet/describe_parameters", DescribeParameters.Request(names=names)
-        )
-        for spec, descriptor in zip(PARAMETERS, answer.descriptors):
-            assert descriptor.description == spec.description
-            assert ("live: changes at any time" in descriptor.additional_constraints) == spec.live, spec.name
-            assert descriptor.additional_constraints, spec.name
-        assert list(graph.get_parameter("available_models")) == list(available_models())
-        assert not graph.set_parameter("available_models", ["mine"]).successful

@@ -133,21 +133,6 @@ def test_the_policy_that_is_installed_is_that_of_a_node_without_arguments(
     assert (ROOT / "config" / "sros2_policy.xml").read_text() == written_policy(capsys)
 
 
-def test_a_policy_of_four_cameras_and_of_another_enclave(capsys: pytest.CaptureFixture[str]) -> None:
-    file = ROOT / "config" / "four_cameras.yaml"
-    policy = written_policy(
-        capsys, f"params_file:={file}", "image_transport:=compressed", "--enclave", "/vehicle/eyes"
-    )
-    assert '<enclave path="/vehicle/eyes">' in policy
-    rights = rights_in(policy)
-    assert rights["subscribe"] == {
-        f"/{side}/{name}"
-        for side in ("front", "left", "right", "rear")
-        for name in ("image_raw/compressed", "camera_info")
-    } | {"/bond"}
-    assert {"/left/segmentation/mask", "/rear/segmentation/overlay/compressed"} <= rights["publish"]
-
-
 @pytest.mark.parametrize(
     ("argument", "words"),
     [

@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The street camera node in a child process, tested through its topics.
 
-The scenes are tested in test_simulation.py, lossless transport in test_transport.py.
+The scenes are tested in test_simulation.py.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
-import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
+
 from rclpy.qos import qos_profile_sensor_data
 from ros_graph import Process, ros_arguments
 from sensor_msgs.msg import CameraInfo, Image
 
-from canet_ros.launching.transport import PROFILE_VARIABLES
+from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
+from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 from canet_ros.messages.images import decode_image
 from canet_ros.simulation import StreetDrive
 
@@ -107,31 +109,6 @@ def test_ros2_run_applies_the_fast_dds_profile(graph):
     images.close()
 
 
-IMAGES = [np.full((48 + 2 * i, 64, 3), (40 * i, 250 - 30 * i, 90), np.uint8) for i in range(3)]
-
-
-def write_folder(folder):
-    folder.mkdir()
-    for index, pixels in enumerate(IMAGES):
-        cv2.imwrite(str(folder / f"{index}.png"), pixels)
-    (folder / "broken.jpg").write_bytes(b"not an image")
-    (folder / "notes.txt").write_text("not an image either")
-    return folder
-
-
-def test_a_folder_of_images(listen, street_camera, tmp_path):
-    images, infos, labels = listen()
-    camera = street_camera(input=write_folder(tmp_path / "input"), rate=20.0, wait_for_subscribers=1)
-    assert camera.wait(20) == 0, "it ends with its input"
-    images.wait_for(len(IMAGES))
-    assert len(images.messages) == len(IMAGES)
-    for message, pixels in zip(images.messages, IMAGES):
-        np.testing.assert_array_equal(decode_image(message), pixels)
-    assert labels.messages == []
-    assert set(infos.messages[0].k) == {0.0}, "K of zeros means uncalibrated"
-    assert "broken.jpg" in camera.output()
-
-
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
@@ -145,3 +122,18 @@ def test_invalid_parameters_are_one_line_of_error(parameters, words, street_came
     lines = camera.output().strip().splitlines()
     assert len(lines) == 1
     assert words in lines[0]
+
+
+def test_images_of_1280x720_at_30_hz_arrive():
+    """Best effort; with Fast DDS's defaults 1 % arrive. Fewer than all, because a loaded machine loses some."""
+    result = check_transport(
+        ImageStream(width=1280, height=720, rate_hz=30, count=150), transport_environment()
+    )
+    assert result.sent == 150
+    assert 0.8 <= result.received_fraction <= 1
+    assert 0 < result.latency_p50_ms <= result.latency_p95_ms
+
+
+def test_a_failed_process_is_named():
+    with pytest.raises(TransportError, match="no_such_rmw"):
+        check_transport(ImageStream(count=1), {**os.environ, "RMW_IMPLEMENTATION": "no_such_rmw"})
