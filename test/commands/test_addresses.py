@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import errno
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from drives import EXACT, Recorded, Segment, read_bag, write_bag
+from drives import Recorded, Segment, read_bag, write_bag
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -113,18 +112,3 @@ def test_a_bag_that_cannot_be_uploaded_is_kept(
     assert "memory://bucket/out: [Errno 28] No space left" in printed
     assert f"the local copy is {kept}" in printed
     assert read_bag(kept)
-
-
-def test_processes_of_their_own(source: Path, random_model: Path, tmp_path: Path, scratch: Path) -> None:
-    """A process that is ended puts nothing there and leaves nothing here."""
-    there = tmp_path / "there"
-    command = ["segment-bag", f"file://{source}", f"file://{there}/out", "--model", str(random_model), *EXACT]
-    stopping = "import os, signal; from canet_ros.bags.output import Output; "
-    stopping += "Output.finish = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
-    stopping += "from canet_ros.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
-    assert subprocess.run([sys.executable, "-c", stopping, *command], timeout=120).returncode == 130
-    assert not there.exists()
-    assert left(scratch) == []
-    assert subprocess.run([sys.executable, "-m", "canet_ros.cli", *command], timeout=120).returncode == 0
-    assert read_bag(there / "out")
-    assert left(scratch) == []

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from waiting import wait_until
 
@@ -180,3 +183,54 @@ def test_a_broken_model_does_not_hide_the_others(
     shown = capsys.readouterr().out
     assert "broken: " in shown
     assert str(models / "good") in shown
+
+
+def test_fallback_reasons_are_printed(
+    folder: Path, own_cache: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    openvino = pytest.importorskip("openvino")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such ISA")
+
+    monkeypatch.setattr(openvino.Core, "compile_model", fail)
+    cv2.imwrite("image.png", np.zeros((120, 160, 3), np.uint8))
+    assert (
+        main(["segment", "image.png", "--model", str(random_model), "--out", "out", "--device", "cpu"]) == 0
+    )
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "not openvino" in line]
+    assert line.startswith("runs on ")
+    assert "not openvino on cpu: engine openvino does not start: RuntimeError: no such ISA" in line
+
+
+BREAKS = {
+    "a missing library": (
+        "raise OSError('libx.so.1: cannot open')",
+        "OSError: libx.so.1: cannot open",
+    ),
+    "an exit": ("raise SystemExit(3)", "SystemExit: 3"),
+    "a panic": ("class Panic(BaseException): pass\nraise Panic('rust')", "Panic: rust"),
+    "a page of advice": (
+        "try:\n    import nowhere_at_all\nexcept ImportError as e:\n    raise ImportError('\\n\\nREAD THIS\\n') from e",
+        "ModuleNotFoundError: No module named 'nowhere_at_all'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_a_package_that_cannot_be_imported_is_named(kind: str, tmp_path: Path) -> None:
+    code, words = BREAKS[kind]
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for command in (["segment", "x", "--out", "y"], ["models"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "canet_ros.cli", *command],
+            env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 1
+        assert line.startswith(f"canet {command[0]}: ")
+        assert "numpy" in line
+        assert words in line

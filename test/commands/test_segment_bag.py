@@ -227,9 +227,7 @@ def test_images_that_cannot_be_decoded_are_named_and_skipped(
         ),
         (lambda path: path.mkdir(), "not a rosbag2"),
         (lambda path: path.write_bytes(b""), "empty"),
-        (lambda path: path.write_bytes(b"hello"), "not a rosbag2"),
         (lambda path: path.write_bytes(b"#ROSBAG V2.0\n"), "ROS 1"),
-        (lambda path: path.write_bytes(b"\x89MCAP0\r\n" + b"\x01" + bytes(8)), "no messages"),
         (lambda path: None, "does not exist"),
     ],
 )
@@ -367,19 +365,6 @@ def test_out_is_split_as_in_is_or_as_is_asked_for(option: str, segment: Segment,
     assert segment(tmp_path / "in", tmp_path / "one.mcap") == 0
     results = [m for m in read_bag(tmp_path / "one.mcap") if not m.topic.endswith("label_info")]
     assert [m for m in read_bag(tmp_path / "out") if not m.topic.endswith("label_info")] == results
-
-
-def test_one_file_is_not_split_and_begun_again(
-    messages: Sequence[Recorded], segment: Segment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = write_bag(tmp_path / "in", messages[:5])
-    assert segment(source, tmp_path / "one.mcap", "--split-size", "1") == 1
-    assert "give a folder for --split-size" in capsys.readouterr().err
-    (tmp_path / "one.mcap.partial" / "bag").mkdir(parents=True)
-    (tmp_path / "one.mcap.partial" / "lock").touch()
-    (tmp_path / "one.mcap.partial" / "bag" / "one.mcap").write_bytes(b"of a run that was killed")
-    assert segment(source, tmp_path / "one.mcap", "--resume") == 0
-    assert carried(read_bag(tmp_path / "one.mcap")) == list(messages[:5])
 
 
 def test_resume_refuses_a_run_with_other_inputs_or_options(

@@ -150,6 +150,27 @@ def test_labels_in_another_format(file: bytes, words: str, tmp_path: Path, train
     assert not (tmp_path / "run" / "history.jsonl").exists()
 
 
+def test_files_that_are_left_out_are_named(tmp_path: Path, evaluate: Run) -> None:
+    write(tmp_path / "val", [ids(255), ids(0, 1)])
+    images, labels = tmp_path / "val" / "images", tmp_path / "val" / "labels"
+    (labels / "alone.png").write_bytes((labels / "0.png").read_bytes())
+    (images / "moving.gif").write_bytes(b"GIF89a")
+    (images / ".hidden").write_bytes(b"")
+    status, lines, _ = evaluate()
+    assert status == 0
+    for words in (
+        "labels without an image in images/: alone.png",
+        "without the suffix of an image: moving.gif",
+        f"{labels / '0.png'}: no pixel has an id",
+    ):
+        assert len([line for line in lines if words in line]) == 1
+    assert not any("hidden" in line for line in lines)
+    cv2.imwrite(str(images / "1.bmp"), cv2.imread(str(images / "1.png")))
+    status, lines, _ = evaluate()
+    assert status == 1
+    assert "have the same label file" in lines[-1]
+
+
 # Images with an EXIF orientation
 
 
