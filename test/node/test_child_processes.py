@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from waiting import wait_until
-
-from canet_ros.demo.processes import ChildProcess, stop
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
@@ -37,15 +34,6 @@ child.wait()
     parent.kill()
     parent.wait()
     wait_until(lambda: not is_running(pid), "the child to end")
-
-
-def test_a_process_that_ignores_sigterm_is_killed() -> None:
-    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    process = ChildProcess("deaf", [*SLEEPER[:2], ignore + SLEEPER[2]])
-    wait_until(lambda: "up" in process.output(), "its output")
-    stop([process], grace_s=0.2)
-    assert process.status() == -signal.SIGKILL
-    assert process.exit_message() == "the deaf was ended by SIGKILL"
 
 
 OUTLIVES = """

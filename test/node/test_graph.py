@@ -116,17 +116,6 @@ def test_an_active_node(graph: Graph, random_model: Path) -> None:
     graph.clear()
 
 
-def test_a_node_that_is_not_active(graph: Graph, random_model: Path) -> None:
-    with segmentation_node(random_model, namespace="/front", autostart=False):
-        graph.wait_for_state("unconfigured", "/front/canet")
-        assert "running: /front/canet" in Report("/front/cannet").why("/front/cannet").text
-        for state, transition in (("unconfigured", "configure"), ("inactive", "activate")):
-            finding = Report("front/canet").why("/front/canet")
-            assert f"it is {state}" in finding.text
-            assert f"ros2 lifecycle set /front/canet {transition}" in finding.advice
-            assert graph.change_state(transition, "/front/canet")
-
-
 def test_a_camera_that_does_not_fit(graph: Graph, random_model: Path) -> None:
     """By its quality of service, and by its type."""
     graph.camera("/camera/image_raw")  # best effort

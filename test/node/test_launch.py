@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +26,9 @@ pytest.importorskip("launch_ros")
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch.launch_description_sources import AnyLaunchDescriptionSource
-from ros_graph import Graph, Process, picture, wait_until
+from ros_graph import Graph, Process, wait_until
 
 from canet_ros.launching.arguments import launch_arguments
-from canet_ros.launching.recording import ros2_bag_problem
 
 pytestmark = [pytest.mark.ros, pytest.mark.launch]
 
@@ -243,35 +241,6 @@ def test_a_node_that_dies_is_restarted_and_one_that_is_terminated_ends_the_launc
         process.close()
 
 
-def including(folder: Path, *lines: str) -> Path:
-    """A user's launch file with its own arguments and process that includes ours."""
-    file = folder / "robot.launch.xml"
-    arguments = "".join(
-        f'<arg name="{name}" default="x"/>'
-        for name in ("use_namespace", "rviz_config_file", "image_topic", "resolutions")
-    )
-    include = '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py"/>'
-    file.write_text(f"<launch>{arguments}{''.join(lines)}{include}</launch>")
-    return file
-
-
-def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
-    tmp_path: Path,
-) -> None:
-    file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')
-    process = Process([ROS2, "launch", str(file), "resolutions:=y", "use_respawn:=false"])
-    try:
-        os.kill(node_of(process), signal.SIGKILL)
-        process.wait_for_output("the segmentation node ended with status -9")
-        assert any("sleep 600" in line for line in survivors(process))
-        assert "has no effect" not in process.output()
-        process.signal(signal.SIGINT)
-        assert process.wait(30) == 1
-        assert survivors(process) == []
-    finally:
-        process.close()
-
-
 @pytest.fixture
 def stand_ins(tmp_path: Path) -> dict[str, str]:
     """An environment in which `rviz2` and `ros2 bag record` store their arguments and files in STAND_IN_FOLDER."""
@@ -339,28 +308,3 @@ def test_rviz_and_recorder_get_the_topics_of_the_cameras(
     assert command[-2:] == ["--output", str(tmp_path / "drive")]
     latched = yaml.safe_load((kept / "ros2" / "latched_topics.yaml").read_text())
     assert set(latched) == {"/a/segmentation/label_info", "/robot/b/segmentation/label_info", "/tf_static"}
-
-
-def test_without_ros2_bag_canet_record_records(graph: Graph, tmp_path: Path) -> None:
-    for package in ("rosbags", "zstandard", "lz4"):
-        pytest.importorskip(package)
-    if ros2_bag_problem(os.environ) == "":
-        pytest.skip("ros2 bag is installed here")
-    arguments = ["autostart:=false", "record:=true", f"record_path:={tmp_path / 'drive'}"]
-    arguments += ["image_topics:=['/camera/image_raw']"]
-    process = Process([ROS2, "launch", "canet_ros", "canet.launch.py", *arguments])
-    try:
-        process.wait_for_output("recording with canet record")
-        process.wait_for_output("Ctrl-C stops it")
-        camera = graph.camera("/camera/image_raw")
-        camera.wait_for_subscriber()
-        for _ in range(10):  # discovery is not simultaneous on both sides
-            camera.send(picture(64, 48))
-            time.sleep(0.1)
-        process.signal(signal.SIGINT)
-        assert process.wait(20) == 0
-        assert "messages of 1 topics" in process.output()
-        assert (tmp_path / "drive" / "metadata.yaml").is_file()
-    finally:
-        process.close()
-        graph.clear()

@@ -6,7 +6,6 @@ No GPU is needed.
 
 from __future__ import annotations
 
-import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -233,26 +232,6 @@ def test_a_broken_engine_ends_the_process(
             assert graph.node.count_publishers(MASK) == 0, "it left the graph: its successor has no rival"
     finally:
         graph.close()
-
-
-def test_deactivating_a_node_that_hangs_takes_two_seconds(
-    graph: Graph, working: tuple[Faulty, Camera, Listener]
-) -> None:
-    node, camera, masks = working
-    assert graph.set_parameter("inference_timeout", 60.0).successful
-    try:
-        node.fault("hang")
-
-        send = functools.partial(camera.send, picture(160, 120))
-        node.wait_for(CAMERA, ERROR, text="inference has not returned", meanwhile=send)
-        start_s = time.monotonic()
-        assert graph.change_state("deactivate")
-        assert time.monotonic() - start_s < 3.5
-        assert graph.change_state("activate")
-        node.fault("none")
-        graph.connect(camera, masks)
-    finally:
-        assert graph.set_parameter("inference_timeout", 1.0).successful
 
 
 def test_a_process_that_was_stopped_has_not_hung(

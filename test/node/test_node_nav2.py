@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytest.importorskip("rclpy")
 
@@ -20,7 +19,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from ros_graph import Graph, Process, health, segmentation_node, wait_until
 
 pytestmark = pytest.mark.ros
-AGGREGATOR = Path(__file__).parents[2] / "config" / "diagnostic_aggregator.yaml"
 STAND_IN = """
 from std_msgs.msg import String
 class Bond:
@@ -76,19 +74,3 @@ def test_an_active_node_has_one_bond_and_any_other_has_none(graph: Graph, node: 
     assert ends(graph) == (0, 0)
     assert not graph.set_parameter("bond_timeout", 4.0).successful
     graph.clear()
-
-
-def test_the_aggregator_finds_every_status(graph: Graph, node: Process) -> None:
-    (section,) = yaml.safe_load(AGGREGATOR.read_text()).values()
-    patterns = [
-        pattern
-        for analyzer in section["ros__parameters"].values()
-        if isinstance(analyzer, dict)
-        for pattern in analyzer["contains"]
-    ]
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    names = {status.name for array in diagnostics.wait_for(1) for status in array.status}
-    graph.clear()
-    assert len(names) == 2
-    for name in names | {f"front/{name}" for name in names}:
-        assert sum(pattern in name for pattern in patterns) == 1, name

@@ -32,6 +32,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from canet_ros.pipeline.outputs import membership_table
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 from canet_ros.ros.fault_log import Fault
@@ -238,6 +239,33 @@ def test_enable_pauses_and_resumes(graph: Graph, front: Camera) -> None:
     assert "paused" in health(diagnostics, "/front/image_raw")["message"]
     assert graph.call(SetBool, "/canet/enable", SetBool.Request(data=True)).success
     masks.wait_for_stamp(front.send(picture(160, 120)))
+
+
+def test_groups_come_go_and_change_while_the_node_runs(
+    graph: Graph, front: Camera, segmenter: Segmenter
+) -> None:
+    image = picture(160, 120)
+    mask, classes = segmenter(image).mask, segmenter.spec.classes
+    *_, second, first = (classes.names[i] for i in np.bincount(mask.ravel(), minlength=11).argsort())
+    groups = graph.listen(Image, "/front/segmentation/groups/mine")
+    for names in ((first,), (second,), (first, second)):
+        assert graph.set_parameter("groups", f"{{mine: [{', '.join(names)}]}}").successful
+        graph.connect(front, groups)
+        expected = membership_table(names, classes)[mask]
+
+        def has_followed(expected: np.ndarray = expected) -> bool:
+            got = groups.wait_for_stamp(front.send(image))
+            return bool((pixels_of(got) == expected).all())
+
+        wait_until(has_followed, f"the group of {names}")
+    assert graph.get_parameter("groups") == f"{{mine: [{first}, {second}]}}"
+    masks = graph.listen(Image, "/front/segmentation/mask")
+    graph.connect(front, masks)
+    assert graph.set_parameter("groups", "").successful
+    wait_until(lambda: not graph.node.count_publishers(groups.topic), "the group's topic to go")
+    count = len(groups.messages)
+    masks.wait_for_stamp(front.send(image))
+    assert len(groups.messages) == count
 
 
 def test_parameters_that_change_at_any_time(graph: Graph, front: Camera) -> None:

@@ -81,18 +81,3 @@ def test_the_first_image_decides_the_resolution_and_other_shapes_are_refused(
     assert health(diagnostics, REAR)["level"] == str(DiagnosticStatus.WARN[0])
     assert "an image of 200x200 has not the shape" in node.output()
     masks["front"].wait_for_stamp(front.send(image))
-
-
-def test_another_aspect_ratio_is_a_warning_with_a_fitting_resolution(graph: Graph, node: Process) -> None:
-    activate(graph)
-    camera, masks = graph.camera(FRONT), graph.listen(Image, "/front/segmentation/mask")
-    graph.connect(camera, masks)
-    before = len(node.output())
-    for _ in range(3):
-        masks.wait_for_stamp(camera.send(picture(640, 360)))
-    width, height = camera_resolution((160, 120), (640, 360))
-    lines = [line for line in node.output()[before:].splitlines() if "squeezed" in line]
-    assert len(lines) == 1
-    assert "WARN" in lines[0]
-    assert f"{FRONT}: images of 640x360 are squeezed into 160x120" in lines[0]
-    assert f"resolution {width}x{height}, or 'camera'" in lines[0]

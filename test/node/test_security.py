@@ -7,7 +7,6 @@ Not tested: a node under an enforced policy. ROS 2's pip wheels hold a Fast DDS 
 from __future__ import annotations
 
 import os
-import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -131,36 +130,3 @@ def test_the_policy_that_is_installed_is_that_of_a_node_without_arguments(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert (ROOT / "config" / "sros2_policy.xml").read_text() == written_policy(capsys)
-
-
-@pytest.mark.parametrize(
-    ("argument", "words"),
-    [
-        ("image_topics", "expected NAME:=VALUE"),
-        ("image_topic:=[/a]", "did you mean image_topics"),
-        ("params_file:=/nowhere.yaml", "/nowhere.yaml"),
-        ("namespace:=a b", "'/a b'"),
-        ("--enclave=eyes", "expected an absolute name"),
-    ],
-)
-def test_wrong_arguments_write_no_policy(
-    argument: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["policy", argument]) == 1
-    shown = capsys.readouterr()
-    assert words in shown.err
-    assert shown.out == ""
-
-
-def test_policies_are_what_sros2_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By sros2's own schema, where ROS 2 is installed whole; elsewhere by the names and the order of its elements."""
-    policy = written_policy(capsys, "image_topics:=[/a/b, /c/d]")
-    try:
-        from sros2.policy import load_policy
-    except ImportError:
-        names = re.findall(r"<([a-z]+)", policy)
-        assert names[:5] == ["policy", "enclaves", "enclave", "profiles", "profile"]
-        assert set(names[5:]) == {"topics", "topic", "services", "service"}
-    else:
-        (tmp_path / "policy.xml").write_text(policy)
-        load_policy(tmp_path / "policy.xml")
