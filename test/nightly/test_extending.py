@@ -52,22 +52,6 @@ def run(extended: Path, code: str, *arguments: object) -> str:
     return process.stdout
 
 
-def test_a_new_engine_is_offered_everywhere(extended: Path) -> None:
-    code = """
-from canet_ros.launching.arguments import launch_arguments
-from canet_ros.launching.parameter_table import PARAMETERS
-assert "onnx" in next(spec for spec in PARAMETERS if spec.name == "engine").choices
-assert "onnx" in next(argument for argument in launch_arguments() if argument.name == "engine").choices
-from canet_ros.commands.doctor import engine_probes
-from canet_ros.doctor.finding import run_probe
-assert "engine onnx" in [found.subject for probe in engine_probes() for found in run_probe(probe)]
-from canet_ros.cli import main
-main([sys.argv[1], "--help"])
-"""
-    for command in ("benchmark", "demo", "evaluate", "export", "segment"):
-        assert "onnx" in re.split(r"\W+", run(extended, f"import sys\n{code}", command))
-
-
 def test_a_new_engine_gives_the_same_masks(extended: Path, random_model: Path) -> None:
     onnx = pytest.importorskip("onnx")
     if onnx.__version__.startswith("1.15."):

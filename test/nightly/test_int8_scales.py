@@ -117,12 +117,6 @@ def test_shipped_scales_give_a_graph_for_onnx_runtime_too(model: str) -> None:
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-@pytest.mark.parametrize("model", [name for name, folder in available_models().items() if has_scales(folder)])
-def test_auto_takes_shipped_scales_where_the_processor_gains(model: str) -> None:
-    engine = create_engine(EngineRequest(find_model(model), (96, 64), "openvino", "cpu", "auto"))
-    assert (engine.precision == "int8") is cpu_multiplies_int8()
-
-
 @pytest.mark.skipif(not cpu_multiplies_int8(), reason="this processor does not multiply in int8")
 def test_transposed_convolutions_are_multiplied_in_int8() -> None:
     from canet_ros.model.openvino_core import CORE

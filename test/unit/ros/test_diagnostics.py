@@ -100,42 +100,6 @@ def verdict(found: CameraSnapshot, conditions: Conditions = CONDITIONS) -> tuple
 # --- Values ----------------------------------------------------------------------------------------------------------
 
 
-def test_values_of_a_node_at_the_start() -> None:
-    conditions = replace(CONDITIONS, lifecycle_state="unconfigured", inference_fault=ReportedFault())
-    engine = engine_status(node(conditions))
-    assert (engine.name, engine.hardware_id) == ("engine", "")
-    assert values(engine) == {
-        "lifecycle_state": "unconfigured",
-        "batches": "0",
-        "frames": "0",
-        "failures": "0",
-        "doing": "",
-        "bond": "formed",
-        "unknown_parameters": "resolutoin, modell",
-        "last_error": "",
-        "fault": "",
-    }
-    status = camera_status(camera(silent_s=None, publishers=0), conditions)
-    assert (status.name, status.hardware_id) == (TOPIC, TOPIC)
-    counts = ("received", "published", "dropped", "lost", "lost_overtaken", "missing_by_stamp", "not_encoded")
-    assert values(status) == {
-        "state": "node_not_active",
-        "image_topic": TOPIC,
-        "publishers": "0",
-        "subscribed": "False",
-        "rate_in_hz": "0.00",
-        "rate_out_hz": "0.00",
-        **dict.fromkeys((*counts, "qos_problems", "bad_clouds"), "0"),
-        **{f"dropped_{reason}": "0" for reason in DROPS},
-        "frame_rate_node": "0.00",
-        "frame_rate_msg": "0.00",
-        "current_delay_from_realtime_ms": "N/A",
-        "last_frame_age_s": "never",
-        "last_error": "",
-        "fault": "",
-    }
-
-
 @pytest.fixture(autouse=True)
 def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ages and rates do not depend on the load of the machine."""
