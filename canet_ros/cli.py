@@ -31,7 +31,6 @@ COMMANDS = {
     "import": "import an ONNX network, a public CANet checkpoint, or ImageNet weights to train from",
     "export": "prepare an engine in advance, calibrate int8, or write a model as ONNX",
     "benchmark": "measure engines, precisions and sizes, or the node, on this machine",
-    "policy": "write the minimal SROS 2 policy of a node",
     "models": "list the models that are available by name",
     "doctor": "report what this machine can run, and what is missing",
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SROS 2 policy against a node that runs: nothing is missing in it, and nothing more is in it than the node has.
+"""The shipped SROS 2 policy against a node that runs: nothing is missing in it, and nothing more is in it.
 
 Not tested: a node under an enforced policy. ROS 2's pip wheels hold a Fast DDS without security and no sros2.
 """
@@ -18,7 +18,6 @@ from ros_graph import Graph, Process, segmentation_node
 from sensor_msgs.msg import Image
 from waiting import wait_until
 
-from canet_ros.cli import main
 from canet_ros.ros.label_info import LabelInfo
 from canet_ros.ros.manager_bond import Bond
 
@@ -58,11 +57,6 @@ def rights_of(graph: Graph, namespace: str) -> Rights:
     return {right: {name for name, _ in names} for right, names in found.items() if names}
 
 
-def written_policy(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(["policy", *arguments]) == 0
-    return capsys.readouterr().out
-
-
 def listening_tcp_ports(pid: int) -> list[str]:
     """Addresses on which a process waits for connections, as /proc writes them."""
     held = set()
@@ -81,52 +75,27 @@ def listening_tcp_ports(pid: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def node(random_model: Path) -> Process:
-    with segmentation_node(
-        random_model,
-        namespace="/robot",
-        image_topics="['eye/image_raw', '/rear/image_raw']",
-        groups="'{drivable: [road]}'",
-        use_sim_time=True,
-    ) as process:
+    with segmentation_node(random_model, image_topics="['image_raw']") as process:
         yield process
 
 
-def test_a_policy_allows_what_the_node_does_and_nothing_else(
-    graph: Graph, node: Process, capsys: pytest.CaptureFixture[str]
+def test_the_policy_allows_what_a_node_with_default_names_does_and_nothing_else(
+    graph: Graph, node: Process
 ) -> None:
-    graph.wait_for_state("active", "/robot/canet")
-    masks = [
-        graph.listen(Image, topic) for topic in ("/robot/eye/segmentation/mask", "/rear/segmentation/mask")
-    ]
-    cameras = [graph.camera(topic) for topic in ("/robot/eye/image_raw", "/rear/image_raw")]
-    for camera, listener in zip(cameras, masks):
-        graph.connect(camera, listener)
-    allowed = rights_in(
-        written_policy(
-            capsys,
-            "namespace:=robot",
-            "image_topics:=['eye/image_raw', '/rear/image_raw']",
-            "groups:={drivable: [road]}",
-            "use_sim_time:=true",
-        )
-    )
+    graph.wait_for_state("active")
+    graph.connect(graph.camera("/image_raw"), graph.listen(Image, "/segmentation/mask"))
+    allowed = rights_in((ROOT / "config" / "sros2_policy.xml").read_text())
     if LabelInfo is None:  # it comes with vision_msgs
-        allowed["publish"] -= {n for n in allowed["publish"] if n.endswith(("/label_info", "/objects"))}
+        allowed["publish"].remove("/segmentation/label_info")
     if Bond is None:  # it comes with bondpy
         for right in ("publish", "subscribe"):
-            allowed[right].remove("/robot/bond")
-    if "/robot/canet/get_type_description" not in rights_of(graph, "/robot")["reply"]:  # Humble
-        allowed["reply"].remove("/robot/canet/get_type_description")
-    wait_until(lambda: rights_of(graph, "/robot") == allowed, f"{rights_of(graph, '/robot')} to be {allowed}")
+            allowed[right].remove("/bond")
+    if "/canet/get_type_description" not in rights_of(graph, "/")["reply"]:  # Humble
+        allowed["reply"].remove("/canet/get_type_description")
+    wait_until(lambda: rights_of(graph, "/") == allowed, f"{rights_of(graph, '/')} to be {allowed}")
     graph.clear()
 
 
 def test_the_node_listens_on_no_tcp_port(graph: Graph, node: Process) -> None:
-    graph.wait_for_state("active", "/robot/canet")
+    graph.wait_for_state("active")
     assert listening_tcp_ports(node.pid) == []
-
-
-def test_the_policy_that_is_installed_is_that_of_a_node_without_arguments(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert (ROOT / "config" / "sros2_policy.xml").read_text() == written_policy(capsys)
