@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds running segmentation nodes and explains in one sentence each why there are no results."""
+"""Finds running segmentation nodes and summarises what they report on /diagnostics."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -17,37 +16,24 @@ from rclpy.node import Node
 
 from canet_ros.doctor.finding import Finding
 from canet_ros.hints import canet_command, see_docs
-from canet_ros.launching.camera_topics import transported_topic
 from canet_ros.launching.nearest import nearest
-from canet_ros.launching.topic_hints import MESSAGE_TYPES, NO_IMAGES, CameraChoice, topic_hint
-from canet_ros.names import TRANSPORTS
-from canet_ros.ros.camera_health import TopicState, mixed_problem, qos_problem, topic_state
+from canet_ros.ros.camera_health import CameraState
+from canet_ros.ros.fault_log import Fault
 from canet_ros.ros.initialization import init_ros, node_problem
 from canet_ros.ros.rclpy_compat import RCLError
 
 DISCOVERY_S = 4.0  # Fast DDS announces itself at once, which may be lost, and every 3 s
 MAX_DISCOVERY_S = 7.0
-RESPONSE_TIMEOUT_S = 3.0
 _LEVELS = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}
 _PROGRAMS = ("segmentation_node", "canet_ros.ros.node")
 
 
-@dataclass
-class RunningNode:
-    """State of one node.
+class Status(NamedTuple):
+    """A ``diagnostic_msgs/DiagnosticStatus``."""
 
-    Attributes:
-        state: its lifecycle state; empty: it sends no diagnostics.
-        status: level and message of its statuses on /diagnostics, by the part of the name after ``<node>: ``.
-        inputs: entry of image_topics by the topic to which the node subscribes for it.
-        results: topics of its image results.
-    """
-
-    name: str
-    state: str = ""
-    status: dict[str, tuple[str, str]] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    results: list[str] = field(default_factory=list)
+    level: str
+    text: str
+    values: dict[str, str]
 
 
 def graph_findings(only: str, all_domains: bool) -> Iterator[Finding]:
@@ -81,10 +67,12 @@ def _check(node: Node, spin: Callable[[], None], only: str, all_domains: bool) -
     place = f"ROS_DOMAIN_ID {domain} with {middleware}"
     others = _nodes_elsewhere(here) if all_domains else ""
     others = others or f"{canet_command('doctor --all-domains')} checks other domains too"
-    reports: dict[str, Any] = {}
+    reports: dict[str, Status] = {}
 
     def store(message: Any) -> None:
-        reports.update({status.name: status for status in message.status})
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            reports[status.name] = Status(_LEVELS.get(status.level, "?"), status.message, values)
 
     node.create_subscription(DiagnosticArray, "/diagnostics", store, 10)
     start_s = time.monotonic()
@@ -108,17 +96,17 @@ def _check(node: Node, spin: Callable[[], None], only: str, all_domains: bool) -
     elif all_domains:
         yield Finding("running nodes", "note", f"{len(names)} in {place}", others)
     for name in names:
-        running = _running_node(name, reports)
-        # An active node has result topics; its services are often discovered first.
-        end_s = time.monotonic() + RESPONSE_TIMEOUT_S
-        running.results = _results(node, name)
-        while not running.results and running.state == "active" and time.monotonic() < end_s:
-            spin()
-            running.results = _results(node, name)
-        yield from _findings(node, running)
+        prefix = f"{name[1:]}: "
+        statuses = {
+            report.removeprefix(prefix): status
+            for report, status in reports.items()
+            if report.startswith(prefix)
+        }
+        yield _summary(name, statuses, domain)
+        yield from _status_findings(statuses)
 
 
-def _segmentation_nodes(node: Node, reports: dict[str, Any]) -> list[str]:
+def _segmentation_nodes(node: Node, reports: Mapping[str, Status]) -> list[str]:
     """Segmentation nodes, recognised by services (lifecycle and ~/enable) or by their status on /diagnostics."""
     services = dict(node.get_service_names_and_types())
     found = {
@@ -129,141 +117,49 @@ def _segmentation_nodes(node: Node, reports: dict[str, Any]) -> list[str]:
         and f"{name.removesuffix('/enable')}/get_state" in services
     }
     for name, status in reports.items():
-        if name.endswith(": engine") and any(pair.key == "lifecycle_state" for pair in status.values):
+        if name.endswith(": engine") and "lifecycle_state" in status.values:
             found.add(f"/{name.removesuffix(': engine')}")
     return sorted(found)
 
 
-def _running_node(name: str, reports: dict[str, Any]) -> RunningNode:
-    found = RunningNode(name)
-    for report, status in reports.items():
-        if report.startswith(f"{name[1:]}: "):
-            part = report.partition(": ")[2]
-            found.status[part] = (_LEVELS.get(status.level, "?"), status.message)
-            values = {pair.key: pair.value for pair in status.values}
-            found.state = values.get("lifecycle_state", found.state)
-            if "image_topic" in values:
-                found.inputs[values["image_topic"]] = part
-    return found
-
-
-def _findings(node: Node, running: RunningNode) -> Iterator[Finding]:
-    name = running.name
-    subscribers = {topic: node.count_subscribers(topic) for topic in running.results}
-    inputs = {topic: _input_problem(node, running, topic) for topic in running.inputs}
-    yield _summary(running, inputs, subscribers)
-    for topic, (problem, advice) in inputs.items():
-        publishers = node.get_publishers_info_by_topic(topic)
-        mixed = mixed_problem([_name(publisher) for publisher in publishers])
-        verdict = "note" if problem or mixed else "ok"
-        names = ", ".join(_names(publishers))
-        yield Finding(topic, verdict, problem or mixed or f"published by {names}", advice)
-    if running.results and not any(subscribers.values()):
-        yield Finding("results", "ok", f"those of {name} have no subscriber")
-    for topic in running.results:
-        yield from _result_findings(node, name, topic)
-    for status, (level, message) in running.status.items():
-        if level != "OK":
-            yield Finding(f"/diagnostics, {status}", "note", f"{level}: {message}")
-
-
-def _summary(
-    running: RunningNode, inputs: dict[str, tuple[str, str]], subscribers: dict[str, int]
-) -> Finding:
+def _summary(name: str, statuses: Mapping[str, Status], domain: str) -> Finding:
     """Summary in one sentence: why there are no results, or that there are."""
-    name, subject = running.name, f"node {running.name}"
-    if not running.state:
+    subject = f"node {name}"
+    if "engine" not in statuses:
         advice = "it hangs, is starting or has just ended: check its log, restart it"
         return Finding(subject, "note", f"{name} does not respond", advice)
-    level, message = running.status.get("engine", ("", ""))
-    if running.state != "active":
+    level, message, values = statuses["engine"]
+    state = values["lifecycle_state"]
+    if state != "active":
         why = f": {message}" if level == "ERROR" else ""
-        transitions = ("configure", "activate") if running.state == "unconfigured" else ("activate",)
+        transitions = ("configure", "activate") if state == "unconfigured" else ("activate",)
         advice = " && ".join(f"ros2 lifecycle set {name} {transition}" for transition in transitions)
-        return Finding(subject, "note", f"{name} publishes no results: it is {running.state}{why}", advice)
+        return Finding(subject, "note", f"{name} publishes no results: it is {state}{why}", advice)
     if level == "ERROR":
         return Finding(subject, "note", f"{name} publishes no results: {message}")
-    problems = [(problem, advice) for problem, advice in inputs.values() if problem]
-    if problems:
-        text = "; ".join(problem for problem, _ in problems)
-        return Finding(subject, "note", f"{name} receives no images: {text}", problems[0][1])
-    if subscribers and not any(subscribers.values()):
-        return Finding(subject, "ok", f"{name} is active and idle: its results have no subscriber")
-    bad = [f"{part}: {text}" for part, (level, text) in running.status.items() if level in ("WARN", "ERROR")]
+    cameras = {part: status for part, status in statuses.items() if part != "engine"}
+    silent = [text for _, text, values in cameras.values() if values["state"] == CameraState.NO_IMAGES.value]
+    if silent:
+        advice = (
+            "start the camera driver, or set image_topics to the camera's topic; if both are right, check that the "
+            f"driver uses ROS_DOMAIN_ID {domain}, the same middleware and a compatible QoS: {see_docs('transport.md')}"
+        )
+        return Finding(subject, "note", f"{name} receives no images: {'; '.join(silent)}", advice)
+    bad = [f"{part}: {text}" for part, (level, text, _) in statuses.items() if level != "OK"]
     if bad:
         return Finding(subject, "note", f"{name} is active, but {'; '.join(bad)}")
-    rates = [text for part, (_, text) in running.status.items() if part != "engine"]
-    return Finding(subject, "ok", f"{name} is active{': ' + '; '.join(rates) if rates else ''}")
+    return Finding(subject, "ok", f"{name} is active: {'; '.join(text for _, text, _ in cameras.values())}")
 
 
-def _input_problem(node: Node, running: RunningNode, topic: str) -> tuple[str, str]:
-    """Why a camera's images do not reach the node, and the remedy; empty: they do."""
-    # The requested QoS is known only while the node subscribes.
-    subscriptions = [i for i in node.get_subscriptions_info_by_topic(topic) if _name(i) == running.name]
-    types = {info.topic_type for info in subscriptions} or set(MESSAGE_TYPES.values())
-    publishers = node.get_publishers_info_by_topic(topic)
-    state, why = topic_state(publishers, sorted(types), [info.qos_profile for info in subscriptions])
-    names = ", ".join(_names(publishers))
-    if state is TopicState.NO_PUBLISHER:
-        hint = _hint(node, running, topic)
-        return f"no publisher of {topic}{hint}", _camera_advice(topic, hint)
-    if state is TopicState.WRONG_TYPE:
-        text = f"{names} publishes {why} on {topic}, which {running.name} does not support"
-        return text, "set image_topics and image_transport to a topic with images"
-    if state is TopicState.QOS_MISMATCH:
-        return f"QoS of {names} and {running.name} is incompatible on {topic} ({why})", _qos_advice()
-    return "", ""
-
-
-def _camera_advice(topic: str, hint: str) -> str:
-    if hint and hint != NO_IMAGES:
-        return f"set image_topics to the camera's topic, or remap the driver's topic to {topic}"
-    return (
-        f"start the camera driver; if it is running, check that it uses ROS_DOMAIN_ID {_domain_and_middleware()[0]} "
-        "and the same middleware, and that the network permits discovery"
-    )
-
-
-def _hint(node: Node, running: RunningNode, topic: str) -> str:
-    """Hint at the intended topic, as in the node's log."""
-    image = running.inputs[topic]
-    transport = next((name for name in TRANSPORTS if transported_topic(image, name) == topic), "raw")
-    return topic_hint(
-        CameraChoice(image, transport),
-        others=[other for other in running.inputs.values() if other != image],
-        existing=dict(node.get_topic_names_and_types()),
-        own=running.results,
-    )
-
-
-def _result_findings(node: Node, name: str, topic: str) -> Iterator[Finding]:
-    offers = node.get_publishers_info_by_topic(topic)
-    requests = node.get_subscriptions_info_by_topic(topic)
-    for offer in offers:
-        for request in requests:
-            reason = qos_problem(offer.qos_profile, request.qos_profile)
-            if reason and _name(offer) == name:
-                text = f"{_name(request)} receives nothing from {name}: QoS is incompatible ({reason})"
-                yield Finding(topic, "note", text, _qos_advice())
-    if requests:
-        yield Finding(topic, "ok", f"to {', '.join(_names(requests))}")
-    rivals = [rival for rival in _names(offers) if rival != name]
-    if rivals:
-        text = f"also published by {', '.join(rivals)}"
-        yield Finding(topic, "note", text, "give each node its own namespace")
-
-
-def _qos_advice() -> str:
-    return f"change the QoS of one of them with qos_overrides; {see_docs('transport.md')}"
-
-
-def _results(node: Node, name: str) -> list[str]:
-    namespace, _, base = name.rpartition("/")
-    try:
-        published = node.get_publisher_names_and_types_by_node(base, namespace or "/")
-    except RuntimeError:  # the node has ended
-        return []
-    return sorted(topic for topic, types in published if set(types) & set(MESSAGE_TYPES.values()))
+def _status_findings(statuses: Mapping[str, Status]) -> Iterator[Finding]:
+    """Every status, and subscribers of results that receive nothing, which does not affect the others."""
+    for part, (level, text, values) in statuses.items():
+        if level != "OK":
+            yield Finding(part, "note", f"{level}: {text}")
+        elif values["fault"] == Fault.QOS_INCOMPATIBLE.value:
+            yield Finding(part, "note", values["last_error"])
+        else:
+            yield Finding(part, "ok", text)
 
 
 def _domain_and_middleware() -> tuple[str, str]:
@@ -288,11 +184,3 @@ def _nodes_elsewhere(here: tuple[str, str]) -> str:
                 f"ROS_DOMAIN_ID={domain} RMW_IMPLEMENTATION={middleware} {canet_command('doctor --graph-only')}"
             )
     return "; ".join(found)
-
-
-def _name(info: Any) -> str:
-    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-
-
-def _names(infos: Iterable[Any]) -> list[str]:
-    return sorted({_name(info) for info in infos})

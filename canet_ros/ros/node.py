@@ -66,7 +66,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().warning(problem)
         # Timers on ROS time would not fire while a simulation is paused or absent.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._settings = NodeParameters(self)
+        try:
+            self._settings = NodeParameters(self)
+        except ValueError:
+            self.destroy_node()
+            raise
         self._faults = FaultLog(self.get_logger())
         self._label_info: LabelInfoTopics | None = None
         self._intake = FrameIntake(
@@ -97,10 +101,6 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     @_logged
     def on_configure(self, state: Any) -> Any:
-        problems = self._settings.start_problems()
-        if problems:
-            reason = f"invalid parameters; correct them and configure again: {'; '.join(problems)}"
-            return self._refuse(Fault.NOT_CONFIGURED, f"not configured: {reason}")
         try:
             results = self._cameras.create()
             self._label_info = LabelInfoTopics(self, results, self._steady_clock)

@@ -72,12 +72,12 @@ class SegmenterChoice:
 class NodeParameters:
     """Declares the table's parameters on a node and validates changes.
 
-    An invalid start value does not stop the node: the parameter takes its default, and ``start_problems`` reports it
-    until it is set.
-
     Attributes:
         lifecycle_state: ``unconfigured``, ``inactive``, ``active`` or ``finalized``; updated by the node.
         known_classes: names of the classes of the model in use.
+
+    Raises:
+        ValueError: values given at start are invalid; the message names them all.
     """
 
     def __init__(self, node: Node) -> None:
@@ -85,9 +85,11 @@ class NodeParameters:
         self.known_classes: tuple[str, ...] = ()
         self._node = node
         self._setting_read_only = False
-        self._start_problems: dict[str, str] = {}
-        for spec in PARAMETERS:
-            self._declare(spec)
+        problems = [problem for spec in PARAMETERS if (problem := self._declare(spec))]
+        if not problems and (problem := self._conflict()):
+            problems = [problem]
+        if problems:
+            raise ValueError(f"invalid parameters: {'; '.join(problems)}")
         for name, about in _READ_ONLY.items():
             descriptor = ParameterDescriptor(description=about, dynamic_typing=True)
             node.declare_parameter(name, [], descriptor, ignore_override=True)
@@ -126,10 +128,6 @@ class NodeParameters:
                 logger.warning(f"{file}: {problem}")
         return tuple(names)
 
-    def start_problems(self) -> list[str]:
-        """Problems of values given at start that have not been set since."""
-        return list(self._start_problems.values())
-
     def value(self, name: str) -> Any:
         """Current value of a parameter; sequences as lists."""
         return self._node.get_parameter(name).value
@@ -141,8 +139,7 @@ class NodeParameters:
 
     def check_together(self) -> None:
         """Raise ValueError if individually valid values conflict."""
-        problem = conflict({spec.name: self.value(spec.name) for spec in PARAMETERS})
-        if problem:
+        if problem := self._conflict():
             raise ValueError(problem)
 
     def transforms(self, cameras: int) -> list[CameraTransform]:
@@ -193,14 +190,18 @@ class NodeParameters:
         finally:
             self._setting_read_only = False
 
-    def _declare(self, spec: ParameterSpec) -> None:
-        value: Any = spec.default
+    def _conflict(self) -> str:
+        return conflict({spec.name: self.value(spec.name) for spec in PARAMETERS})
+
+    def _declare(self, spec: ParameterSpec) -> str:
+        """Declare a parameter with the value given at start; return why that is invalid, or an empty text."""
         try:
             value = self._start_value(spec)
         except ValueError as error:
-            self._start_problems[spec.name] = str(error)
+            return str(error)
         value = list(value) if isinstance(value, tuple) else value
         self._node.declare_parameter(spec.name, value, _descriptor(spec), ignore_override=True)
+        return ""
 
     def _start_value(self, spec: ParameterSpec) -> Any:
         """The value given at start, or the default; raises ValueError if it is invalid."""
@@ -220,8 +221,6 @@ class NodeParameters:
             refusal = self._problem(parameter.name, parameter.value)
             if refusal:
                 return SetParametersResult(successful=False, reason=refusal)
-        for parameter in parameters:
-            self._start_problems.pop(parameter.name, None)
         return SetParametersResult(successful=True)
 
     def _problem(self, name: str, value: Any) -> str | None:

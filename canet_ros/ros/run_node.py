@@ -44,7 +44,7 @@ def run_node(
     After a ``BrokenProcessError``, which the caller has logged, the status is ``STATUS_BROKEN``.
 
     Args:
-        create: creates the node.
+        create: creates the node; raises ValueError if its parameters are invalid.
         stop: ends the node's threads; returns False if one is still busy, and the process ends without waiting for it.
         on_callback_error: called with exceptions of timers, subscriptions and services, which do not end the node.
     """
@@ -61,8 +61,8 @@ def run_node(
         signal.signal(number, lambda number, frame: signals.append(number))
     try:
         node = create()
-    except RCLError as error:
-        print(node_problem(error), file=sys.stderr)
+    except (RCLError, ValueError) as error:
+        print(node_problem(error) if isinstance(error, RCLError) else error, file=sys.stderr)
         rclpy.try_shutdown()
         return 1
     executor = SingleThreadedExecutor()

@@ -84,9 +84,7 @@ def test_empty_lists_of_a_parameter_file_mean_none(tmp_path: Path, random_model:
         assert [list(graph.get_parameter(name)) for name in names] == [[""], [0], [""], [""], [""], [""]]
 
 
-def test_refused_values_keep_the_node_unconfigured_until_they_are_set(
-    tmp_path: Path, random_model: Path, graph: Graph
-) -> None:
+def test_refused_values_end_the_node_with_one_line_that_names_them_all(tmp_path: Path) -> None:
     refused = {
         "image_topics: []": "image_topics: expected a list of texts",
         "overlay_alpha: []": "overlay_alpha: expected a number from 0 to 1, got []",
@@ -96,25 +94,24 @@ def test_refused_values_keep_the_node_unconfigured_until_they_are_set(
     }
     file = tmp_path / "my.yaml"
     file.write_text(f"/**: {{ros__parameters: {{{', '.join(refused)}}}}}")
-    diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-    program = (*PROGRAM, "--ros-args", "--params-file", str(file))
-    with segmentation_node(random_model, program, image_topics="[]") as process:
-        process.wait_for_output("not configured")
-        for words in refused.values():
-            assert words in process.output()
-        assert "Traceback" not in process.output()
-        assert graph.state() == "unconfigured"
-        engine = wait_until(lambda: (h := health(diagnostics, "engine")) and h["fault"] and h, "a fault")
-        assert (engine["level"], engine["fault"]) == ("2", Fault.NOT_CONFIGURED.value)
-        values = {"image_topics": [CAMERA], "overlay_alpha": 0.3, "groups": "", "max_rate": 1.0}
-        for name, value in values.items():
-            assert graph.set_parameter(name, value).successful
-        assert not graph.change_state("configure")
-        assert graph.set_parameter("backbone", "resnet18").successful
-        # Values that conflict with each other.
+    code, output = ended(["--ros-args", "--params-file", str(file)])
+    (line,) = output.strip().splitlines()
+    assert all(words in line for words in refused.values())
+    assert code == 1
+
+
+def test_values_that_exclude_each_other(random_model: Path, graph: Graph) -> None:
+    code, output = ended(ros_arguments({"rotations": "[0, 90]"}))
+    (line,) = output.strip().splitlines()
+    assert "rotations has 2 entries for 1 cameras" in line
+    assert code == 1
+    with segmentation_node(random_model, PROGRAM, autostart=False) as process:
+        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
         assert graph.set_parameter("rotations", [0, 90]).successful
         assert not graph.change_state("configure")
         process.wait_for_output("rotations has 2 entries for 1 cameras")
+        engine = wait_until(lambda: (h := health(diagnostics, "engine")) and h["fault"] and h, "a fault")
+        assert (engine["level"], engine["fault"]) == ("2", Fault.NOT_CONFIGURED.value)
         assert graph.set_parameter("rotations", [0]).successful
         assert graph.change_state("configure")
         wait_until(lambda: not health(diagnostics, "engine")["fault"], "the end of the fault")
