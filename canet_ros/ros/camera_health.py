@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health of a camera and of its topic: pure functions, for the node and ``canet doctor``."""
+"""Health of a camera, as a pure function of its state."""
 
 from __future__ import annotations
 
 import enum
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from canet_ros.hints import see_docs
 from canet_ros.ros.fault_log import ReportedFault
@@ -23,53 +19,6 @@ _DROPPED = {
     "bad": "could not be decoded",
     "failed": "failed in inference",
 }
-
-
-class TopicState(enum.Enum):
-    """State of an image topic, as its subscriber finds it."""
-
-    PUBLISHED = enum.auto()
-    SILENT = enum.auto()  # has a publisher, but no image arrives; ``topic_state`` cannot know
-    NO_PUBLISHER = enum.auto()
-    WRONG_TYPE = enum.auto()
-    QOS_MISMATCH = enum.auto()
-
-
-def topic_state(
-    publishers: Sequence[Any], wanted_types: Sequence[str], requested: Sequence[Any]
-) -> tuple[TopicState, str]:
-    """State of a topic, with the published types or the incompatible QoS policies as text.
-
-    Args:
-        publishers: the topic's ``TopicEndpointInfo``.
-        requested: QoS profiles of the subscriptions; empty: unknown.
-    """
-    if not publishers:
-        return TopicState.NO_PUBLISHER, ""
-    matching = [publisher for publisher in publishers if publisher.topic_type in wanted_types]
-    if not matching:
-        return TopicState.WRONG_TYPE, ", ".join(sorted({publisher.topic_type for publisher in publishers}))
-    problems = [
-        qos_problem(publisher.qos_profile, request) for publisher in matching for request in requested
-    ]
-    if problems and all(problems):
-        return TopicState.QOS_MISMATCH, problems[0]
-    return TopicState.PUBLISHED, ""
-
-
-def qos_problem(offered: Any, requested: Any) -> str:
-    """Policies of a publisher that do not satisfy a subscription; empty: the two are compatible."""
-    compatibility, reason = qos_check_compatible(offered, requested)
-    if compatibility != QoSCompatibility.ERROR:
-        return ""
-    return " ".join(str(reason).split()).replace("ERROR: ", "").strip("; ") or "incompatible"
-
-
-def mixed_problem(cameras: Sequence[str]) -> str:
-    """Message if several nodes publish one image topic; empty: at most one does."""
-    if len(cameras) < 2:
-        return ""
-    return f"{len(cameras)} publishers send images on this topic, and their frames mix: {', '.join(cameras)}"
 
 
 class Level(enum.Enum):

@@ -3,139 +3,144 @@
 
 from __future__ import annotations
 
+import enum
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from canet_ros.image_transports import transport_content
-from canet_ros.launching.network import late_interfaces
-from canet_ros.launching.topic_hints import (
-    MESSAGE_TYPES,
-    CameraChoice,
-    suffix_warning,
-    topic_hint,
-)
-from canet_ros.ros.camera import Camera
-from canet_ros.ros.camera_health import TopicState, mixed_problem, topic_state
+from canet_ros.launching.topic_hints import MESSAGE_TYPES, CameraChoice, suffix_warning, topic_hint
 
-_AS_EXPECTED = (TopicState.PUBLISHED, "")
+if TYPE_CHECKING:
+    from canet_ros.ros.camera import Camera
+
+
+class TopicState(enum.Enum):
+    """State of a camera's image topic."""
+
+    AS_EXPECTED = enum.auto()  # images arrive, or would if the node subscribed
+    SILENT = enum.auto()  # has a publisher, but no image arrives
+    NO_PUBLISHER = enum.auto()
+    WRONG_TYPE = enum.auto()
+    QOS_MISMATCH = enum.auto()
 
 
 class CameraWatch:
     """Checks the ROS graph for one camera and logs each change.
 
-    Args:
-        interfaces: network interfaces and their addresses when the node started.
-
     Attributes:
         topic_problem: why no images arrive, as text; empty: they arrive, or would if the node subscribed.
+        rivals: other publishers of our results or of the camera's images, as text; empty: none.
     """
 
-    def __init__(self, node: Node, camera: Camera, transport: str, interfaces: Mapping[str, str]) -> None:
-        self.topic_problem = ""
+    def __init__(self, node: Node, camera: Camera, transport: str) -> None:
         self._node = node
         self._camera = camera
-        self._interfaces = interfaces
-        self._present = CameraChoice(camera.name, transport)
+        self._choice = CameraChoice(camera.name, transport)
         self._type = MESSAGE_TYPES[transport]
-        self._found = self._logged = _AS_EXPECTED
-        self._found_s = time.monotonic()
-        self._other_nodes: tuple[str, ...] = ()
-        self._cameras: tuple[str, ...] = ()
+        self.rivals = ""
+        self.reset()
         warning = suffix_warning(camera.name, transport)
         if warning:
             node.get_logger().warning(warning)
 
+    def reset(self) -> None:
+        """Start afresh when the node is activated."""
+        self.topic_problem = ""
+        # State of the topic and hint to the intended one; a change of either is worth another line in the log.
+        self._found = self._logged = (TopicState.AS_EXPECTED, "")
+        self._found_s = time.monotonic()
+
     def check(self, stale_after_s: float) -> None:
         """Check now; a problem is logged once it has lasted for ``stale_after_s``."""
-        topic, now_s = self._camera.input.image_topic, time.monotonic()
+        topic, now_s = self._camera.image_topic, time.monotonic()
         publishers = self._node.get_publishers_info_by_topic(topic)
         state, text, hint = self._find(publishers, stale_after_s)
         if (state, hint) != self._found:
             self._found, self._found_s = (state, hint), now_s
         self.topic_problem = text + hint
-        settled = state in (TopicState.PUBLISHED, TopicState.SILENT) or now_s - self._found_s >= stale_after_s
-        if settled and self._found != self._logged:
+        at_once = state in (TopicState.AS_EXPECTED, TopicState.SILENT)
+        if self._found != self._logged and (at_once or now_s - self._found_s >= stale_after_s):
             self._node.get_logger().warning(f"{topic}: {self.topic_problem or self._recovery()}")
             self._logged = self._found
-        self._check_rivals(publishers)
-
-    def reset(self) -> None:
-        """Start afresh when the node is activated."""
-        self.topic_problem = ""
-        self._found = self._logged = _AS_EXPECTED
-        self._found_s = time.monotonic()
-
-    def rivals(self) -> str:
-        """Other publishers of our results or of the camera's images, as text; empty: none."""
-        if self._other_nodes:
-            nodes = ", ".join(self._other_nodes)
-            return f"{nodes} publishes the same results: subscribers receive both, mixed"
-        mixed = mixed_problem(self._cameras)
-        return f"{mixed} (a killed publisher counts for another 20 s)" if mixed else ""
+        rivals = self._find_rivals(publishers)
+        if rivals and rivals != self.rivals:
+            self._node.get_logger().warning(f"{self._camera.name}: {rivals}")
+        self.rivals = rivals
 
     def _recovery(self) -> str:
         if self._logged[0] is TopicState.SILENT:
             return "images resumed"
-        subscribed = self._camera.input.subscribed_since_s is not None
-        return f"publisher is back{'; images resumed' if subscribed else ''}"
+        return "publisher is back" + ("" if self._camera.subscribed_since_s is None else "; images resumed")
 
-    def _find(self, publishers: list[Any], stale_after_s: float) -> tuple[TopicState, str, str]:
-        """State of the topic, its description, and a hint whose change is worth another line in the log."""
-        topic = self._camera.input.image_topic
-        silent_s = self._camera.silent_s()
-        requested = self._camera.input.image_qos()
-        state, reason = topic_state(publishers, (self._type,), () if requested is None else (requested,))
-        silent = silent_s is not None and silent_s > stale_after_s
-        if state is TopicState.NO_PUBLISHER:
+    def _find(self, publishers: Sequence[Any], stale_after_s: float) -> tuple[TopicState, str, str]:
+        """State of the topic, its description, and the hint."""
+        topic, silent_s = self._camera.image_topic, self._camera.silent_s() or 0.0
+        silent = silent_s > stale_after_s
+        if not publishers:
             text = f"no publisher of {topic}" + (
                 f"; no image received for {silent_s:.1f} s" if silent else ""
             )
-            return state, text, self._hint() + late_interfaces(self._interfaces)
-        if state is TopicState.WRONG_TYPE:
+            return TopicState.NO_PUBLISHER, text, self._hint()
+        matching = [publisher for publisher in publishers if publisher.topic_type == self._type]
+        if not matching:
             content = transport_content(publishers[0].topic_type, topic)
             if content:
-                return (
-                    state,
-                    f"{topic} carries {content}: convert it with image_transport's republish node",
-                    "",
-                )
-            return state, f"{topic} carries {reason}, not {self._type}", self._hint()
-        if state is TopicState.QOS_MISMATCH:
-            return state, f"QoS of the publisher of {topic} is incompatible: {reason}", ""
+                text = f"{topic} carries {content}: convert it with image_transport's republish node"
+                return TopicState.WRONG_TYPE, text, ""
+            types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
+            return TopicState.WRONG_TYPE, f"{topic} carries {types}, not {self._type}", self._hint()
+        requested = self._camera.image_qos()
+        problems = [_qos_problem(publisher.qos_profile, requested) for publisher in matching if requested]
+        if problems and all(problems):
+            text = f"QoS of the publisher of {topic} is incompatible: {problems[0]}"
+            return TopicState.QOS_MISMATCH, text, ""
         if silent:
             text = f"no image received on {topic} for {silent_s:.1f} s, although it has a publisher"
             return TopicState.SILENT, text, ""
-        return *_AS_EXPECTED, ""
+        return TopicState.AS_EXPECTED, "", ""
 
     def _hint(self) -> str:
         node = self._node
         images = [node.resolve_topic_name(name) for name in node.get_parameter("image_topics").value]
         return topic_hint(
-            self._present,
+            self._choice,
             others=[image for image in images if image != self._camera.name],
             existing=dict(node.get_topic_names_and_types()),
             own={publisher.topic_name for publisher in node.publishers},
         )
 
-    def _check_rivals(self, images: list[Any]) -> None:
-        own = (self._node.get_namespace(), self._node.get_name())
-        publishers = self._node.get_publishers_info_by_topic(self._camera.outputs.mask_topic)
-        names = [(info.node_namespace, info.node_name) for info in publishers]
-        others = {_full(name) for name in names if name != own}
+    def _find_rivals(self, images: Sequence[Any]) -> str:
+        own = self._node.get_fully_qualified_name()
+        nodes = [
+            _full_name(info)
+            for info in self._node.get_publishers_info_by_topic(self._camera.outputs.mask_topic)
+        ]
+        others = {name for name in nodes if name != own}
         # A second node of the same name and namespace, started by mistake.
-        if names.count(own) > 1:
-            others.add(f"another {_full(own)}")
-        cameras = tuple(
-            sorted(_full((i.node_namespace, i.node_name)) for i in images if i.topic_type == self._type)
+        if nodes.count(own) > 1:
+            others.add(f"another {own}")
+        if others:
+            return f"{', '.join(sorted(others))} publishes the same results: subscribers receive both, mixed"
+        cameras = sorted(_full_name(info) for info in images if info.topic_type == self._type)
+        if len(cameras) < 2:
+            return ""
+        return (
+            f"{len(cameras)} publishers send images on this topic, and their frames mix: {', '.join(cameras)} "
+            "(a killed publisher counts for another 20 s)"
         )
-        if (tuple(sorted(others)), cameras) != (self._other_nodes, self._cameras):
-            self._other_nodes, self._cameras = tuple(sorted(others)), cameras
-            if self.rivals():
-                self._node.get_logger().warning(f"{self._camera.name}: {self.rivals()}")
 
 
-def _full(name: tuple[str, str]) -> str:
-    return "/".join((name[0].rstrip("/"), name[1]))
+def _qos_problem(offered: Any, requested: Any) -> str:
+    """Policies of a publisher that do not satisfy a subscription; empty: the two are compatible."""
+    compatibility, reason = qos_check_compatible(offered, requested)
+    if compatibility != QoSCompatibility.ERROR:
+        return ""
+    return " ".join(str(reason).split()).replace("ERROR: ", "").strip("; ") or "incompatible"
+
+
+def _full_name(info: Any) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"

@@ -21,6 +21,7 @@ from canet_ros.ros import qos
 from canet_ros.ros.statistics import nanoseconds
 from canet_ros.ros.transforms import Transforms
 
+_DEPTH = 5
 _MAX_CLOUDS, _MAX_DEPTHS = 10, 30  # a second of a typical lidar and of a depth camera
 
 
@@ -71,13 +72,8 @@ class CloudInput:
         if wanted and self._subscription is None:
             if self._given is None:
                 self._transforms.listen()
-            self._subscription = self._node.create_subscription(
-                self.topic.message_type,
-                self.topic.name,
-                self._put,
-                qos.cloud_qos(),
-                event_callbacks=qos.subscription_events(self.topic.name, self._on_qos_problem, None),
-                qos_overriding_options=qos.overrides(),
+            self._subscription = qos.create_subscription(
+                self._node, self.topic.message_type, self.topic.name, self._put, _DEPTH, self._on_qos_problem
             )
         elif not wanted and self._subscription is not None:
             self._node.destroy_subscription(self._subscription)

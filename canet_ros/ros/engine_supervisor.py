@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -23,10 +24,9 @@ from canet_ros.pipeline.outputs import Style
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.self_test import self_test
 from canet_ros.ros.camera import Camera, FrameIntake
-from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import LatestSlots
-from canet_ros.ros.model_loader import LoadedModel, ModelLoader, ModelRequest, available_mb, resident_mb
+from canet_ros.ros.model_loader import LoadedModel, Loading, ModelRequest, available_mb, resident_mb
 from canet_ros.ros.parameters import NodeParameters
 from canet_ros.ros.run_node import STATUS_BROKEN, BrokenProcessError
 from canet_ros.ros.statistics import Statistics
@@ -54,7 +54,7 @@ class EngineSnapshot:
 
 
 class EngineSupervisor:
-    """Owns the model loader, the inference worker and the encoder. Call it from the executor's thread.
+    """Owns the loading of models and the inference worker. Call it from the executor's thread.
 
     An engine that hangs or only fails ends the process: its thread cannot be ended, and a CUDA context that has failed
     fails for the whole process.
@@ -85,15 +85,15 @@ class EngineSupervisor:
         self._on_change = on_change
         self._on_failure = on_failure
         self.statistics = Statistics()
-        self._loader = ModelLoader(self._load)
+        self._loading: Loading | None = None
+        self._one_at_a_time = threading.Lock()
         self._loaded: LoadedModel | None = None  # handed to the worker, or ready for the next activation
         self._model = ""  # value of the parameter that the last request followed
         self._worker: InferenceWorker | None = None
-        self._encoder: Encoder | None = None
         self._logged_loading_s = self._ticked_s = 0.0
 
     def snapshot(self) -> EngineSnapshot:
-        loading, beside = self._loader.activity(), self._worker is not None
+        loading, beside = self._loading.activity if self._loading else "", self._worker is not None
         model = (self._worker.model if self._worker else None) or self._loaded
         return EngineSnapshot(
             segmenter=model.segmenter if model else None,
@@ -136,12 +136,12 @@ class EngineSupervisor:
         self._settings.known_classes = request.classes.names
         self._faults.remember("model")
         if self._loaded is not None and self._loaded.request == request:
-            self._loader.forget()  # another model, requested before the node was deactivated
-            self._start_worker(self._loaded)
-            return
-        self._loaded = None  # two models at once may not fit on the device
-        self._loader.request(request)
-        self._check_loading(self._ticked_s)
+            self._ignore_loading()  # of another model, requested before the node was deactivated
+            self._use(self._loaded)
+        else:
+            self._loaded = None  # two models at once may not fit on the device
+            self._load_in_thread(request)
+            self._check_loading()
 
     def tick(self, inference_timeout_s: float) -> None:
         """Check for a loaded model, another requested model and a broken engine.
@@ -152,36 +152,36 @@ class EngineSupervisor:
         now_s = time.monotonic()
         elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
         self._follow_model()
-        if self._worker is None:
-            self._check_loading(now_s)
-            return
-        if self._loaded is not None and self._loaded.problem:
-            self._give_up(self._loaded.problem, self._loaded.problem)
-            return
-        fault = self._worker.fault(elapsed_s, inference_timeout_s)
-        if fault:
-            self._logger.fatal(f"ending the process with status {STATUS_BROKEN}, to be restarted: {fault}")
-            self._faults.remember("engine", Fault.ENGINE_BROKEN, f"the process ends: {fault}")
-            raise BrokenProcessError(fault)
-        self._check_switch(self._worker)
+        if self._worker is not None:
+            if self._loaded is not None and self._loaded.problem:
+                self._give_up(EngineError(self._loaded.problem))
+                return
+            fault = self._worker.fault(elapsed_s, inference_timeout_s)
+            if fault:
+                self._logger.fatal(
+                    f"ending the process with status {STATUS_BROKEN}, to be restarted: {fault}"
+                )
+                self._faults.remember("engine", Fault.ENGINE_BROKEN, f"the process ends: {fault}")
+                raise BrokenProcessError(fault)
+        self._check_loading()
 
     def stop(self, timeout_s: float) -> bool:
         """End the threads; return whether all ended in time. The others are abandoned."""
-        ended = not self._loader.busy
-        # The worker first: it feeds the encoder.
-        if self._worker is not None and not self._worker.stop(timeout_s):
-            self.release()  # the next activation loads another engine
-            ended = False
-        self._worker = None
-        if self._encoder is not None:
-            ended = self._encoder.stop(timeout_s) and ended
-            self._encoder = None
+        pending = self._loading is not None and self._loading.outcome is None
+        ended = not pending and not self._one_at_a_time.locked()
+        if self._worker is not None:
+            # The worker first: it feeds the encoder.
+            if not self._worker.stop(timeout_s):
+                self.release()  # the next activation loads another engine
+                ended = False
+            ended = self._worker.encoder.stop(timeout_s) and ended
+            self._worker = None
         return ended
 
     def release(self) -> None:
         """Let go of the model."""
         self._loaded = None
-        self._loader.forget()
+        self._ignore_loading()
 
     def _follow_model(self) -> None:
         """Request the model that the live parameter names; it is loaded beside the one in use."""
@@ -192,42 +192,68 @@ class EngineSupervisor:
         try:
             request = self.request()
         except (ModelError, ValueError) as error:
-            if self._worker is not None:
-                self._keep(error)
-            else:
-                self._give_up(str(error), str(error))
+            self._refuse(error)
             return
         if self._loaded is not None and self._loaded.request == request:
-            self._loader.forget()
+            self._ignore_loading()
         else:
-            self._loader.request(request)
+            self._load_in_thread(request)
         self._on_change()
 
-    def _check_switch(self, worker: InferenceWorker) -> None:
-        """Hand a model that was loaded beside the one in use to the worker; without success keep the one in use."""
-        outcome = self._loader.outcome()
-        if outcome is None or outcome is self._loaded:
+    def _load_in_thread(self, request: ModelRequest) -> None:
+        """Load a model, unless it is loaded or being loaded; the newest request wins."""
+        if self._loading is None or self._loading.request != request:
+            self._ignore_loading()
+            self._loading = Loading(request, self._load, self._one_at_a_time)
+
+    def _ignore_loading(self) -> None:
+        if self._loading is not None:
+            self._loading.ignored = True
+            self._loading = None
+
+    def _check_loading(self) -> None:
+        """Use the model once it is loaded; until then log the progress."""
+        loading, now_s = self._loading, time.monotonic()
+        if loading is None:
             return
+        outcome = loading.outcome
+        if outcome is None:
+            if self._worker is None and now_s - self._logged_loading_s >= _LOADING_LOG_PERIOD_S:
+                self._logged_loading_s = now_s
+                self._logger.info(loading.activity)
+            return
+        self._loading = None
         try:
-            if not isinstance(outcome, LoadedModel):
+            if isinstance(outcome, BaseException):
                 raise outcome
             self._settings.check_groups(outcome.request.classes)
         except BaseException as error:  # a driver or an engine can raise anything
-            self._keep(error)
-            return
-        self._use(outcome, worker)
+            self._refuse(error)
+        else:
+            self._use(outcome)
 
-    def _keep(self, error: BaseException) -> None:
-        """Keep the model in use, and report why the requested one is not used."""
+    def _refuse(self, error: BaseException) -> None:
+        """Keep the model in use, and report why the requested one is not used; deactivate the node without one."""
+        if self._worker is None:
+            self._give_up(error)
+            return
         wanted, self._model = self._model, self._loaded.request.choice.model if self._loaded else self._model
         reason = str(error) or type(error).__name__
         if is_out_of_memory(error):
             reason += "; two models do not fit into memory: deactivate the node, set model, activate it"
         self._faults.remember("model", Fault.MODEL_KEPT, f"model {wanted!r} is not used: {reason}")
         self._logger.error(f"keeping model {self._model!r}: {self._faults.last('model').text}")
-        self._loader.forget()
+        self._ignore_loading()
         self._settings.set_model(self._model)
         self._on_change()
+
+    def _give_up(self, error: BaseException) -> None:
+        expected = isinstance(error, (ModelError, EngineError, ValueError))
+        details = str(error) if expected else "".join(traceback.format_exception(error)).strip()
+        self._logger.error(f"deactivating the node: {details}")
+        self._faults.remember("engine", Fault.MODEL_NOT_LOADED, str(error) or type(error).__name__)
+        self.release()
+        self._on_failure()
 
     def _load(self, request: ModelRequest) -> LoadedModel:
         """Runs in the loader's thread."""
@@ -270,47 +296,24 @@ class EngineSupervisor:
         if test.absent:
             self._logger.info(str(test))
 
-    def _check_loading(self, now_s: float) -> None:
-        """Start inference when the model is loaded; until then log the progress."""
-        outcome = self._loader.outcome()
-        if outcome is None:
-            if now_s - self._logged_loading_s >= _LOADING_LOG_PERIOD_S:
-                self._logged_loading_s = now_s
-                self._logger.info(self._loader.activity())
-        elif isinstance(outcome, LoadedModel):
-            self._start_worker(outcome)
-        else:
-            expected = isinstance(outcome, (ModelError, EngineError, ValueError))
-            text = str(outcome) if expected else "".join(traceback.format_exception(outcome)).strip()
-            self._give_up(str(outcome) or type(outcome).__name__, text)
-
-    def _give_up(self, reason: str, details: str) -> None:
-        self._logger.error(f"deactivating the node: {details}")
-        self._faults.remember("engine", Fault.MODEL_NOT_LOADED, reason)
-        self.release()
-        self._on_failure()
-
-    def _start_worker(self, model: LoadedModel) -> None:
-        self._encoder = Encoder(self._faults)
-        self._worker = InferenceWorker(
-            intake=self._intake,
-            cameras=self._cameras,
-            encoder=self._encoder,
-            at_network_size=self._settings.value("mask_size") == "network",
-            live=self._settings.live,
-            statistics=self.statistics,
-            faults=self._faults,
-            on_classes=self._on_classes,
-        )
-        self._use(model, self._worker)
-
-    def _use(self, model: LoadedModel, worker: InferenceWorker) -> None:
+    def _use(self, model: LoadedModel) -> None:
+        """Hand a model to the worker, which is started for the first one."""
         if model is not self._loaded:
             self._logger.info(f"{_engine_text(model.segmenter)}, loaded in {model.took_s:.1f} s")
         self._loaded = model
         self._settings.known_classes = model.request.classes.names
+        if self._worker is None:
+            self._worker = InferenceWorker(
+                self._intake,
+                self._cameras,
+                at_network_size=self._settings.value("mask_size") == "network",
+                live=self._settings.live,
+                statistics=self.statistics,
+                faults=self._faults,
+                on_classes=self._on_classes,
+            )
         classes = recolored(model.request.classes, self._settings.value("palette"))
-        worker.use(model, Style(classes, self._settings.value("legend")))
+        self._worker.use(model, Style(classes, self._settings.value("legend")))
 
 
 def _engine_text(segmenter: Segmenter) -> str:

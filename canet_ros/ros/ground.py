@@ -23,14 +23,10 @@ from canet_ros.messages.projection import Projection, camera_projection, rigid_t
 from canet_ros.pipeline.outputs import RenderInput, membership_table
 from canet_ros.ros import qos
 from canet_ros.ros.fault_log import Fault, FaultLog
+from canet_ros.ros.image_conversion import message_class
 from canet_ros.ros.parameters import NodeParameters
 from canet_ros.ros.statistics import nanoseconds
 from canet_ros.ros.transforms import Transforms
-
-try:
-    from nav_msgs.msg import OccupancyGrid
-except Exception as error:  # a broken installation can raise anything
-    OccupancyGrid, _IMPORT_PROBLEM = None, optional_import_problem("nav_msgs", error)
 
 
 class GroundTopics:
@@ -46,8 +42,11 @@ class GroundTopics:
     def __init__(
         self, node: Node, settings: NodeParameters, cameras: Sequence[str], faults: FaultLog
     ) -> None:
-        if OccupancyGrid is None:
-            raise ValueError(f"ground_group: {_IMPORT_PROBLEM}; ground/grid needs it")
+        try:
+            self._grid_type = message_class("nav_msgs/msg/OccupancyGrid")
+        except Exception as error:  # a broken installation can raise anything
+            problem = optional_import_problem("nav_msgs", error)
+            raise ValueError(f"ground_group: {problem}; ground/grid needs it") from error
         self._node = node
         self._settings = settings
         self._group, self._base_frame = settings.value("ground_group"), settings.value("base_frame")
@@ -67,14 +66,8 @@ class GroundTopics:
         self._latest: dict[str, tuple[int, GroundSight]] = {}  # with the stamp in ns
         report = functools.partial(faults.report, "node", Fault.QOS_INCOMPATIBLE)
         self._publishers = {
-            name: node.create_publisher(
-                kind,
-                name,
-                qos.result_qos(),
-                event_callbacks=qos.publisher_events(node.resolve_topic_name(name), report),
-                qos_overriding_options=qos.overrides(),
-            )
-            for name, kind in (("ground/scan", LaserScan), ("ground/grid", OccupancyGrid))
+            name: qos.create_publisher(node, kind, node.resolve_topic_name(name), report)
+            for name, kind in (("ground/scan", LaserScan), ("ground/grid", self._grid_type))
         }
 
     def wanted(self) -> bool:
@@ -134,7 +127,7 @@ class GroundTopics:
         scan.header.stamp, scan.header.frame_id = stamp, self._base_frame
         scan.angle_min, scan.angle_max = -math.pi, math.pi - scan.angle_increment
         scan.ranges = array.array("f", ranges.tobytes())
-        grid = OccupancyGrid(header=scan.header)
+        grid = self._grid_type(header=scan.header)
         side = options.side - 2 * margin
         grid.info.map_load_time, grid.info.resolution = stamp, options.resolution_m
         grid.info.width = grid.info.height = side

@@ -45,8 +45,8 @@ class LabelInfoTopics:
             )
             return
         self._publishers = {
-            camera: node.create_publisher(
-                LabelInfo, f"{prefix}/label_info", qos.latched_qos(), qos_overriding_options=qos.overrides()
+            camera: qos.create_publisher(
+                node, LabelInfo, f"{prefix}/label_info", node.get_logger().error, latched=True
             )
             for camera, prefix in prefixes.items()
         }

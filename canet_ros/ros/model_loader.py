@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads models in a thread: building an engine can take minutes, during which the node must respond."""
+"""Loads a model in a thread: building an engine can take minutes, during which the node must respond."""
 
 from __future__ import annotations
 
@@ -63,72 +63,48 @@ def available_mb() -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 / 1e6
 
 
-class ModelLoader:
-    """Loads one model at a time in a thread; the newest request wins. Call it from one thread.
-
-    Loading cannot be interrupted. A newer request waits until it ends.
+class Loading:
+    """A model that is being loaded in a thread of its own. Loading cannot be interrupted, only ignored.
 
     Args:
-        load: loads a requested model; may raise anything.
+        load: loads the model; may raise anything.
+        one_at_a_time: shared by the loadings of a node, because two models may not fit into memory.
+
+    Attributes:
+        outcome: the model, or why it cannot be loaded; None: it is still being loaded.
+        ignored: set it to skip a loading that has not begun.
     """
 
-    def __init__(self, load: Callable[[ModelRequest], LoadedModel]) -> None:
+    def __init__(
+        self,
+        request: ModelRequest,
+        load: Callable[[ModelRequest], LoadedModel],
+        one_at_a_time: threading.Lock,
+    ) -> None:
+        self.request = request
+        self.outcome: LoadedModel | BaseException | None = None
+        self.ignored = False
         self._load = load
-        self._lock = threading.Lock()
-        self._wanted: ModelRequest | None = None
-        self._since_s = 0.0
-        self._outcome: LoadedModel | BaseException | None = None
-        self._thread: threading.Thread | None = None
-
-    def request(self, wanted: ModelRequest) -> None:
-        """Load a model, unless it is loaded or being loaded."""
-        with self._lock:
-            loaded = isinstance(self._outcome, LoadedModel) and self._outcome.request == wanted
-            if loaded or self._wanted == wanted:
-                return
-            self._wanted, self._outcome, self._since_s = wanted, None, time.monotonic()
-            if self._thread is None:
-                # A daemon, so that a hung driver cannot keep the process alive.
-                self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
-                self._thread.start()
-
-    def outcome(self) -> LoadedModel | BaseException | None:
-        """What the last request gave; None: it is pending, or there is none."""
-        with self._lock:
-            return self._outcome
-
-    def forget(self) -> None:
-        """Release the model, also one that is still being loaded."""
-        with self._lock:
-            self._wanted = self._outcome = None
-
-    def activity(self) -> str:
-        """Current operation of a pending request, with its duration; empty: none."""
-        with self._lock:
-            wanted, since_s = self._wanted, self._since_s
-        if wanted is None:
-            return ""
-        return f"{activity.now() or 'loading the model'} ({time.monotonic() - since_s:.1f} s elapsed)"
+        self._one_at_a_time = one_at_a_time
+        self._since_s = time.monotonic()
+        # A daemon, so that a hung driver cannot keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
+        self._thread.start()
 
     @property
-    def busy(self) -> bool:
-        """Whether the thread is running, also for an outdated request."""
-        return self._thread is not None
+    def activity(self) -> str:
+        """Current operation, with the duration of the loading; empty once it has ended."""
+        if self.outcome is not None:
+            return ""
+        return f"{activity.now() or 'loading the model'} ({time.monotonic() - self._since_s:.1f} s elapsed)"
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                wanted, since_s = self._wanted, self._since_s
-                if wanted is None:
-                    self._thread = None
-                    return
-            outcome: LoadedModel | BaseException
+        with self._one_at_a_time:
+            if self.ignored:
+                return
             try:
-                outcome = self._load(wanted)
-                outcome.took_s = time.monotonic() - since_s
-            except BaseException as caught:  # a driver or an engine can raise anything
-                outcome = caught
-            with self._lock:
-                if self._wanted == wanted:
-                    self._wanted, self._outcome = None, outcome
-            del outcome  # a model that is no longer wanted must not wait for the next one
+                loaded = self._load(self.request)
+                loaded.took_s = time.monotonic() - self._since_s
+                self.outcome = loaded
+            except BaseException as error:  # a driver or an engine can raise anything
+                self.outcome = error

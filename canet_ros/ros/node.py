@@ -23,7 +23,6 @@ from canet_ros.ros.camera_set import CameraSet
 from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics, NodeSnapshot
 from canet_ros.ros.engine_supervisor import EngineSupervisor
 from canet_ros.ros.fault_log import Fault, FaultLog
-from canet_ros.ros.frame_log import FrameLog
 from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.manager_bond import ManagerBond
 from canet_ros.ros.parameters import NodeParameters, changes
@@ -73,9 +72,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             raise
         self._faults = FaultLog(self.get_logger())
         self._label_info: LabelInfoTopics | None = None
-        self._intake = FrameIntake(
-            FrameLog(self.get_logger()), self._now_ns, lambda: float(self._settings.value("max_rate"))
-        )
+        self._intake = FrameIntake(self._now_ns, lambda: float(self._settings.value("max_rate")))
         self._cameras = CameraSet(self, self._settings, self._intake, self._faults)
         self._engine = EngineSupervisor(
             self._settings,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault
+from canet_ros.ros.ground import GroundTopics
 from canet_ros.ros.image_conversion import (
     compressed_message,
     image_message,
@@ -45,9 +46,6 @@ from canet_ros.ros.image_conversion import (
     new_message,
 )
 from canet_ros.ros.statistics import Statistics
-
-if TYPE_CHECKING:
-    from canet_ros.ros.ground import GroundTopics
 
 GROUND = "ground"
 
@@ -238,14 +236,7 @@ class CameraOutputs:
                 publisher.publish(message)
 
     def _create(self, name: str, message_type: Any) -> Any:
-        topic = self._topic(name)
-        return self._node.create_publisher(
-            message_type,
-            topic,
-            qos.result_qos(),
-            event_callbacks=qos.publisher_events(topic, self._on_qos_problem),
-            qos_overriding_options=qos.overrides(),
-        )
+        return qos.create_publisher(self._node, message_type, self._topic(name), self._on_qos_problem)
 
     def _topic(self, name: str) -> str:
         """Topic of a result after remapping; its compressed form follows it, as in image_transport."""

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QoS profiles of the node's topics (REP 2003), ``qos_overrides``, and messages about incompatible QoS."""
+"""Publishers and subscriptions with the QoS of REP 2003, ``qos_overrides``, and messages about incompatible QoS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from canet_ros.launching.nearest import did_you_mean
-from canet_ros.ros.rclpy_compat import PublisherEventCallbacks, SubscriptionEventCallbacks
+from canet_ros.ros.rclpy_compat import (
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
 
 # By policy: the value that a publisher must offer to satisfy any subscriber, and the one that any publisher satisfies.
 _STRONGER_AND_WEAKER = {
@@ -20,63 +24,26 @@ _STRONGER_AND_WEAKER = {
 _KINDS = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 
-def camera_qos() -> QoSProfile:
-    """Sensor data; only the newest message matters."""
-    return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=1)
-
-
-def video_qos() -> QoSProfile:
-    """As camera_qos, but deep, because every packet matters: later ones cannot be decoded without it."""
-    return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=100)
-
-
-def camera_info_qos() -> QoSProfile:
-    """Sensor data, deep enough for the camera_info of a frame in inference."""
-    return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=10)
-
-
-def latched_camera_info_qos() -> QoSProfile:
-    """For a latched camera_info, published before the subscription."""
-    return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, depth=10)
-
-
 def is_latched(publishers: Iterable[Any]) -> bool:
     """Whether there are publishers, and all are transient local."""
     durabilities = {publisher.qos_profile.durability for publisher in publishers}
     return durabilities == {DurabilityPolicy.TRANSIENT_LOCAL}
 
 
-def cloud_qos() -> QoSProfile:
-    """Sensor data; the cloud with the matching stamp is chosen later."""
-    return _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, depth=5)
-
-
-def result_qos() -> QoSProfile:
-    """Reliable, to match reliable and best-effort subscribers; shallow, because images are large."""
-    return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, depth=2)
-
-
-def latched_qos() -> QoSProfile:
-    """Latched: late subscribers receive the last message."""
-    return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, depth=1)
-
-
-def overrides(latched: bool = False) -> QoSOverridingOptions:
-    """Allow ``qos_overrides.<topic>.{publisher,subscription}.<policy>`` at start.
+def create_publisher(
+    node: Node,
+    message_type: Any,
+    topic: str,
+    report: Callable[[str], None],
+    latched: bool = False,
+) -> Any:
+    """A publisher of results: reliable, to match all subscribers, and shallow, because images are large.
 
     Args:
-        latched: exclude the policies that a latched subscription depends on.
+        topic: absolute.
+        report: called with a message about a subscriber whose requested QoS exceeds the offered QoS.
+        latched: late subscribers receive the last message.
     """
-    return QoSOverridingOptions(_KINDS[:2] if latched else _KINDS)
-
-
-def unknown_override_problem(name: str, declared: Iterable[str]) -> str:
-    """Message for an override of a topic that the node does not have, with the closest name."""
-    return f"{name}: the node has no such topic in this role{did_you_mean(name, declared)}"
-
-
-def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEventCallbacks:
-    """Report subscribers of an absolute topic whose requested QoS exceeds the offered QoS."""
 
     def on_incompatible(event: Any) -> None:
         policy, stronger, weaker = _mismatch(event)
@@ -85,16 +52,32 @@ def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEven
             f"change it to {weaker}, or set qos_overrides.{topic}.publisher.{policy} to {stronger}"
         )
 
-    return PublisherEventCallbacks(incompatible_qos=on_incompatible)
+    return node.create_publisher(
+        message_type,
+        topic,
+        _profile(ReliabilityPolicy.RELIABLE, latched, depth=1 if latched else 2),
+        event_callbacks=PublisherEventCallbacks(incompatible_qos=on_incompatible),
+        qos_overriding_options=QoSOverridingOptions(_KINDS),
+    )
 
 
-def subscription_events(
-    topic: str, report: Callable[[str], None], lost: Callable[[int], None] | None
-) -> SubscriptionEventCallbacks:
-    """Report publishers of an absolute topic whose offered QoS is below the requested QoS, and lost messages.
+def create_subscription(
+    node: Node,
+    message_type: Any,
+    topic: str,
+    callback: Callable[..., None],
+    depth: int,
+    report: Callable[[str], None],
+    latched: bool = False,
+    on_lost: Callable[[int], None] | None = None,
+) -> Any:
+    """A subscription to sensor data: best effort, to match all publishers.
 
     Args:
-        lost: called with the number of newly lost messages; None: the middleware does not support it.
+        topic: absolute.
+        report: called with a message about a publisher whose offered QoS is below the requested QoS.
+        latched: also receive a message published before; requires transient local publishers.
+        on_lost: called with the number of newly lost messages, if the middleware supports it.
     """
 
     def on_incompatible(event: Any) -> None:
@@ -104,10 +87,24 @@ def subscription_events(
             f"set qos_overrides.{topic}.subscription.{policy} to {weaker}, or change the publisher to {stronger}"
         )
 
-    return SubscriptionEventCallbacks(
-        incompatible_qos=on_incompatible,
-        message_lost=None if lost is None else lambda event: lost(event.total_count_change),
-    )
+    def create(message_lost: Callable[[Any], None] | None) -> Any:
+        reliability = ReliabilityPolicy.RELIABLE if latched else ReliabilityPolicy.BEST_EFFORT
+        return node.create_subscription(
+            message_type,
+            topic,
+            callback,
+            _profile(reliability, latched, depth),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=on_incompatible, message_lost=message_lost
+            ),
+            # A latched subscription depends on the other policies.
+            qos_overriding_options=QoSOverridingOptions(_KINDS[:2] if latched else _KINDS),
+        )
+
+    try:
+        return create(None if on_lost is None else lambda event: on_lost(event.total_count_change))
+    except UnsupportedEventTypeError:
+        return create(None)
 
 
 def _mismatch(event: Any) -> tuple[str, str, str]:
@@ -118,7 +115,8 @@ def _mismatch(event: Any) -> tuple[str, str, str]:
     )
 
 
-def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy, depth: int) -> QoSProfile:
+def _profile(reliability: ReliabilityPolicy, latched: bool, depth: int) -> QoSProfile:
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability
     )

@@ -16,8 +16,6 @@ from canet_ros import activity
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_shape import squeeze_warning
-from canet_ros.pipeline.class_shares import ShareFilter
-from canet_ros.pipeline.ood_monitor import OodMonitor
 from canet_ros.pipeline.outputs import ProcessOptions, Style
 from canet_ros.pipeline.process import Frame
 from canet_ros.pipeline.segmentation import Segmentation
@@ -57,13 +55,13 @@ class InferenceWorker:
     Attributes:
         model: in use; None until the thread has begun.
         image_shape: (H, W) of the last image after the camera transform; None: none so far.
+        encoder: gets the compressed results; stop it after the worker.
     """
 
     def __init__(
         self,
         intake: FrameIntake,
         cameras: Mapping[str, Camera],
-        encoder: Encoder,
         at_network_size: bool,
         live: Callable[[], LiveSettings],
         statistics: Statistics,
@@ -72,13 +70,12 @@ class InferenceWorker:
     ) -> None:
         self._slots = intake.slots
         self._cameras = cameras
-        self._encoder = encoder
+        self.encoder = Encoder(faults)
         self._at_network_size = at_network_size
         self._live = live
         self._now_ns = intake.now_ns
         self._statistics = statistics
         self._faults = faults
-        self._frame_log = intake.frame_log
         self._on_classes = on_classes
         self.model: LoadedModel | None = None
         self._next: tuple[LoadedModel, Style] | None = None
@@ -140,9 +137,7 @@ class InferenceWorker:
         self.model, self._segmenter, self._style = model, model.segmenter, style
         self._segmenter.begin()
         for camera in self._cameras.values():
-            camera.ood_monitor = OodMonitor(self._segmenter.spec.familiar)
-            camera.temporal_filter.forget()
-            camera.share_filter = ShareFilter()
+            camera.restart_filters(self._segmenter.spec.familiar)
         self._on_classes(style.classes)
 
     def _serve(self, frames: Mapping[str, ReceivedFrame]) -> None:
@@ -168,14 +163,15 @@ class InferenceWorker:
 
     def _prepare(self, camera: Camera, frame: ReceivedFrame, live: LiveSettings) -> _Job | None:
         """Decode and transform a frame; None if it is dropped, which is counted and reported."""
-        taken_s = time.monotonic()
+        taken_s, header = time.monotonic(), frame.message.header
+        stages_ms = {"wait": (taken_s - frame.received_s) * 1e3}
         wanted = camera.outputs.wanted()
         if not wanted:
-            self._drop(camera, frame, "unwanted")
+            camera.drop(header, "unwanted", stages_ms)
             return None
-        age = age_s(frame.message.header.stamp, self._now_ns())
+        age = age_s(header.stamp, self._now_ns())
         if age is not None and 0 < live.max_age < age:
-            self._drop(camera, frame, "too_old")
+            camera.drop(header, "too_old", stages_ms)
             self._faults.report(
                 camera.name,
                 Fault.FRAME_TOO_OLD,
@@ -183,7 +179,7 @@ class InferenceWorker:
             )
             return None
         try:
-            pixels = camera.input.pixels(frame.message, live.max_pixels)
+            pixels = camera.pixels(frame.message, live.max_pixels)
             transformed = camera.transform.to_network(pixels)
             self.image_shape = transformed.shape[0], transformed.shape[1]
             problem = self._segmenter.shape_problem(transformed)
@@ -191,17 +187,14 @@ class InferenceWorker:
                 raise ImageMessageError(problem)
         except Exception as error:  # ValueError for known faults; codecs can raise others
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            self._drop(camera, frame, "bad")
+            camera.drop(header, "bad", stages_ms)
             self._faults.report(camera.name, Fault.IMAGE_REFUSED, text)
             return None
         warning = squeeze_warning(self._segmenter.resolution, transformed.shape[1::-1])
         if warning:
             self._faults.advise(camera.name, Fault.ASPECT_RATIO, warning)
-        stages_ms = {
-            "wait": (taken_s - frame.received_s) * 1e3,
-            "convert": (time.monotonic() - taken_s) * 1e3,
-        }
-        return _Job(camera, frame.message.header, pixels, transformed, wanted, stages_ms)
+        stages_ms["convert"] = (time.monotonic() - taken_s) * 1e3
+        return _Job(camera, header, pixels, transformed, wanted, stages_ms)
 
     def _segment(self, jobs: Sequence[_Job]) -> dict[str, Segmentation]:
         """Segment one batch; return the results by camera."""
@@ -212,7 +205,7 @@ class InferenceWorker:
         results = self._segmenter.infer([job.transformed for job in jobs])
         for reason in self._segmenter.engine.fallback_reasons[
             reported:
-        ]:  # such as a smaller batch, when out of memory
+        ]:  # a smaller batch, when out of memory
             self._faults.report("inference", Fault.BATCH_REDUCED, reason)
         duration_s = time.monotonic() - start_s
         self._consecutive_failures = 0
@@ -225,24 +218,21 @@ class InferenceWorker:
         return dict(zip((job.camera.name for job in jobs), results))
 
     def _publish(self, job: _Job, segmentation: Segmentation | None, live: LiveSettings) -> None:
-        start_s = time.monotonic()
+        start_s, camera, stamp = time.monotonic(), job.camera, job.header.stamp
         if segmentation is not None:
             camera_size = (job.pixels.shape[1], job.pixels.shape[0])
-            counted = job.camera.transform.counted(camera_size, self._segmenter.resolution)
-            job.camera.ood_monitor.update(segmentation, counted)
+            counted = camera.transform.counted(camera_size, self._segmenter.resolution)
+            camera.ood_monitor.update(segmentation, counted)
             if not live.steady:
-                job.camera.temporal_filter.forget()
-        temporal_filter = job.camera.temporal_filter if live.steady else None
-        share_filter = job.camera.share_filter
-        share_filter.time_constant_s = live.shares_smoothing
-        stamp_ns = nanoseconds(job.header.stamp)
-        frame = Frame(job.pixels, stamp_ns, job.camera.transform, temporal_filter, share_filter)
-        size = frame.results_size(self._segmenter.resolution, self._at_network_size)
-        info = job.camera.camera_info(job.header.stamp, job.wanted)
-        cloud = None
-        if job.camera.clouds is not None and job.camera.outputs.clouds_in(job.wanted):
-            cloud = job.camera.clouds.take(job.header.stamp, live.sync_slop)
-        result = Result(job.header, frame, segmentation, info, size, cloud)
+                camera.temporal_filter.forget()
+        camera.share_filter.time_constant_s = live.shares_smoothing
+        frame = Frame(
+            job.pixels,
+            nanoseconds(stamp),
+            camera.transform,
+            camera.temporal_filter if live.steady else None,
+            camera.share_filter,
+        )
         options = ProcessOptions(
             self._style,
             self._at_network_size,
@@ -252,21 +242,20 @@ class InferenceWorker:
             live.min_object_area,
             live.organized_points,
         )
-        job.camera.outputs.publish(job.wanted, result, options, live.jpeg_quality, self._encoder)
+        size = frame.results_size(self._segmenter.resolution, self._at_network_size)
+        info = camera.camera_info(stamp, job.wanted)
+        cloud = None
+        if camera.clouds is not None and camera.outputs.clouds_in(job.wanted):
+            cloud = camera.clouds.take(stamp, live.sync_slop)
+        result = Result(job.header, frame, segmentation, info, size, cloud)
+        camera.outputs.publish(job.wanted, result, options, live.jpeg_quality, self.encoder)
         job.stages_ms["publish"] = (time.monotonic() - start_s) * 1e3
-        age = age_s(job.header.stamp, self._now_ns())
+        age = age_s(stamp, self._now_ns())
         if age is not None:
             job.stages_ms["age"] = age * 1e3
-        job.camera.statistics.time(job.stages_ms)
-        job.camera.statistics.count("published")
-        self._frame_log.log(
-            job.camera.name, job.header, "published " + ", ".join(sorted(job.wanted)), job.stages_ms
-        )
-
-    def _drop(self, camera: Camera, frame: ReceivedFrame, reason: str) -> None:
-        camera.statistics.count(reason)
-        waited_ms = (time.monotonic() - frame.received_s) * 1e3
-        self._frame_log.log(camera.name, frame.message.header, f"dropped: {reason}", {"wait": waited_ms})
+        camera.statistics.time(job.stages_ms)
+        camera.statistics.count("published")
+        camera.log_frame(job.header, "published " + ", ".join(sorted(job.wanted)), job.stages_ms)
 
     def _count_unwanted(self, jobs: Sequence[_Job]) -> None:
         """Count frames that are not published because the node was stopped."""
@@ -278,6 +267,5 @@ class InferenceWorker:
             self._count_unwanted(jobs)
             return  # publishers may already be destroyed
         for job in jobs:
-            job.camera.statistics.count("failed")
-            self._frame_log.log(job.camera.name, job.header, "failed", job.stages_ms)
+            job.camera.drop(job.header, "failed", job.stages_ms)
         self._faults.report(source, kind, f"{type(error).__name__}: {error}")

@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
 from builtin_interfaces.msg import Time
+from sensor_msgs.msg import Image
 
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_transform import CameraTransform, Region
-from canet_ros.ros.camera_input import CameraInput
+from canet_ros.ros.camera import Camera, FrameIntake
+from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import LatestSlots, PutResult, RateLimit
 from canet_ros.ros.label_info import class_map
 from canet_ros.ros.rclpy_compat import RCLError
@@ -130,19 +133,19 @@ def test_a_middleware_that_does_not_start_is_one_line(
 
 
 def test_images_without_numbers_are_reported_once() -> None:
-    told: list[str] = []
-    camera_input = CameraInput(
-        node=SimpleNamespace(resolve_topic_name=str),
-        topics=camera_topics(["/front/image_raw"], "segmentation")[0],
-        transport="raw",
-        statistics=Statistics(),
-        on_received=lambda _: None,
-        on_image=lambda _: told.append("image"),
-        on_qos_problem=told.append,
-        on_unnumbered=lambda: told.append("unnumbered"),
-    )
-    image = SimpleNamespace(header=SimpleNamespace(stamp=None))
-    for _ in range(2):  # as rclpy gives it on Cyclone DDS
-        camera_input._on_numbered_message(image, {"publication_sequence_number": None})
-    assert told == ["unnumbered", "image", "image"]
-    assert not camera_input.numbered
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    node = rclpy.create_node("canet_test", context=context)
+    try:
+        faults = FaultLog(node.get_logger())
+        topics = camera_topics(["/front/image_raw"], "segmentation")[0]
+        camera = Camera(node, topics, topics.results, "raw", FrameIntake(lambda: 0, lambda: 0.0), faults)
+        with mock.patch.object(faults, "advise") as advise:
+            for _ in range(2):  # as rclpy gives it on Cyclone DDS
+                camera._on_numbered_message(Image(), {"publication_sequence_number": None})
+        assert [call.args[1] for call in advise.call_args_list] == [Fault.LOSSES_UNKNOWN]
+        assert not camera.snapshot().losses_counted
+        assert camera.statistics.counts()["received"] == 2
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
