@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from canet_ros.image_transports import transport_content
+from canet_ros.launching.network import interface_addresses, late_interfaces
 from canet_ros.launching.topic_hints import MESSAGE_TYPES, CameraChoice, suffix_warning, topic_hint
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class CameraWatch:
 
     def __init__(self, node: Node, camera: Camera, transport: str) -> None:
         self._node = node
+        self._interfaces = interface_addresses()
         self._camera = camera
         self._choice = CameraChoice(camera.name, transport)
         self._type = MESSAGE_TYPES[transport]
@@ -84,7 +86,7 @@ class CameraWatch:
             text = f"no publisher of {topic}" + (
                 f"; no image received for {silent_s:.1f} s" if silent else ""
             )
-            return TopicState.NO_PUBLISHER, text, self._hint()
+            return TopicState.NO_PUBLISHER, text, self._hint() + late_interfaces(self._interfaces)
         matching = [publisher for publisher in publishers if publisher.topic_type == self._type]
         if not matching:
             content = transport_content(publishers[0].topic_type, topic)
