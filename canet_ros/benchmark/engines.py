@@ -10,25 +10,44 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canet_ros.benchmark.operations import count_gflop, peak_gflops
-from canet_ros.benchmark.plain import plain_masks
 from canet_ros.engines import EngineRequest, create_engine
 from canet_ros.errors import EngineError
 from canet_ros.model.model_folder import Resolution, load_network, load_spec
 from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.self_test import AGREEMENT, AGREEMENT_OF_INT8
 from canet_ros.simulation import StreetDrive
 from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.metrics import scores
 
+if TYPE_CHECKING:
+    from torch import nn
+
 PLAIN = "plain PyTorch"
+# Figure, heading and format of the columns of a table.
+_COLUMNS = (
+    ("model", "model", "{}"),
+    ("resolution", "size", "{}"),
+    ("batch", "batch", "{}"),
+    ("engine", "engine", "{}"),
+    ("precision", "precision", "{}"),
+    ("device", "device", "{}"),
+    ("rounds", "rounds", "{}"),
+    ("median_ms", "median ms", "{:.1f}"),
+    ("p95_ms", "p95 ms", "{:.1f}"),
+    ("fps", "FPS", "{:.1f}"),
+    ("gflops", "GFLOP/s", "{:.0f}"),
+    ("over_plain", "vs. plain", "{:.2f}"),
+    ("agreement", "agreement", "{:.4f}"),
+    ("miou", "mIoU", "{:.4f}"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,9 +87,9 @@ def measure_engines(
         save: called with all rows after each new one.
 
     Returns:
-        Per case: its description, rounds, milliseconds, images per second, GFLOP/s and their fraction of the peak, time
-        per image relative to the baseline of the first model, and with ``images`` agreement with fp32 and mIoU. A case
-        that is not available has ``error`` instead.
+        Per case: its description, rounds, milliseconds, images per second, GFLOP/s, time per image relative to the
+        baseline of the first model, and with ``images`` agreement with fp32 and mIoU. A case that is not available has
+        ``error`` instead.
     """
     rows: list[dict[str, Any]] = []
     for resolution in dict.fromkeys(case.resolution for case in cases):
@@ -83,17 +102,13 @@ def measure_engines(
         for one, seconds in zip(timed, durations_s):
             figures, batch = one.figures, one.case.batch
             median_ms, p95_ms = 1e3 * np.percentile(seconds, (50, 95))
-            gflops = float(batch * figures["gflop"] / median_ms * 1e3) if figures["gflop"] else None
-            peak = peak_gflops(figures["precision"], figures["device"])
             figures |= {
                 "rounds": len(seconds),
                 "median_ms": float(median_ms),
                 "min_ms": 1e3 * min(seconds),
                 "p95_ms": float(p95_ms),
                 "fps": float(batch / median_ms * 1e3),
-                "gflops": gflops,
-                "peak_gflops": peak,
-                "share_of_peak": gflops / peak if gflops and peak else None,
+                "gflops": float(batch * figures["gflop"] / median_ms * 1e3) if figures["gflop"] else None,
                 "over_plain": float(median_ms / batch / reference_ms),
             }
             rows.append(figures)
@@ -189,3 +204,59 @@ def _accuracy(case: Case, images: Sequence[LabelledImage]) -> Mapping[str, float
         "miou": scores(found.confusion).miou,
         "miou_fp32": scores(expected.confusion).miou,
     }
+
+
+def plain_masks(folder: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """Function from images (B, H, W, 3) BGR to class ids (B, H, W) in eager PyTorch; not for ONNX models."""
+    import torch
+
+    spec, network = load_network(folder)
+
+    def masks(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        rgb = torch.from_numpy(images).permute(0, 3, 1, 2).flip(1)
+        with torch.inference_mode():
+            ids: NDArray[np.uint8] = network(spec.normalize(rgb)).argmax(1).to(torch.uint8).numpy()
+        return ids
+
+    return masks
+
+
+def count_gflop(network: nn.Module, resolution: Resolution) -> float:
+    """Billions of operations per image of (width, height); a multiply-add counts as two.
+
+    Counts convolutions and matrix products, not batch norms, activations and interpolation. Moves ``network`` to the
+    meta device, which discards its weights.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network.to("meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, resolution[1], resolution[0], device="meta"))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def gpu_names() -> list[str]:
+    """Names of all GPUs that PyTorch can use; none without it."""
+    if find_spec("torch") is None:
+        return []
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown table of the measured cases, followed by the errors of the others."""
+    shown = [column for column in _COLUMNS if any(row.get(column[0]) is not None for row in rows)]
+    lines = ["| " + " | ".join(title for _, title, _ in shown) + " |", "| --- " * len(shown) + "|"]
+    for row in rows:
+        if "error" in row:
+            continue
+        cells = {key: "" if row.get(key) is None else form.format(row[key]) for key, _, form in shown}
+        least = AGREEMENT_OF_INT8 if row["precision"] == "int8" else AGREEMENT
+        if row.get("agreement", 1) < least:
+            cells["agreement"] += f" (not the masks of fp32: at least {least} expected)"
+        lines.append("| " + " | ".join(cells.values()) + " |")
+    return "\n".join(
+        [*lines, *(f"- {row['engine']} {row['precision']}: {row['error']}" for row in rows if "error" in row)]
+    )

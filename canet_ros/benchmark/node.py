@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from canet_ros.demo.processes import ChildProcess
 from canet_ros.hints import see_docs
 from canet_ros.launching.transport import transport_environment, unused_domain_id
-from canet_ros.model.model_folder import Resolution, load_spec
+from canet_ros.model.model_folder import Resolution
 from canet_ros.opencv import resize
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.image_conversion import image_message
@@ -37,7 +37,6 @@ RATE_HZ = 30.0
 _STAGES = ("transport", "wait", "convert", "inference", "publish")
 _FIRST_MASK_TIMEOUT_S = 60.0
 WARM_UP_FRAMES = 5
-_OUTPUTS = ("mask", "overlay", "confidence")
 
 
 def measure_node(
@@ -48,7 +47,7 @@ def measure_node(
     precision: str,
     frames: int,
 ) -> dict[str, Any]:
-    """Latency by stage, sustained rate, start-up time and memory of the node, and (with PyTorch) of a plain node.
+    """Latency by stage, sustained rate, start-up time, CPU time and memory of the node, with one camera and with four.
 
     The engine alone is timed in this process between frames, while the node is idle.
 
@@ -76,63 +75,40 @@ def measure_node(
 
     with _Probe(CAMERAS, scene) as probe:
         start_s = time.monotonic()
-        with _running(_node_command(parameters, 1), probe) as node:
+        with _running(parameters, 1, probe) as node:
             figures["start_up_s"] = time.monotonic() - start_s
-            cpu_s = node.cpu_s()
+            cpu_s = _cpu_s(node)
             latencies, engines = probe.latencies(1, frames, engine_ms)
-            figures["cpu_ms_per_frame"] = 1e3 * (node.cpu_s() - cpu_s) / (frames + WARM_UP_FRAMES)
+            figures["cpu_ms_per_frame"] = 1e3 * (_cpu_s(node) - cpu_s) / (frames + WARM_UP_FRAMES)
             figures["engine_ms"] = _spread(engines)
             figures["latency_ms"] = _spread(latencies)
             figures["stages_ms"] = probe.stages(figures["latency_ms"]["median"])
-            probe.listen(1, _OUTPUTS)
-            probe.wait_for_first_masks(1, node)
-            figures["all_outputs_latency_ms"] = _spread(probe.latencies(1, frames, engine_ms)[0])
-            probe.listen(1, ("mask",))
             figures["sustained"] = probe.sustained(node, max(3.0, frames / RATE_HZ))
-            figures["memory_mb"] = node.memory_mb()
-        with _running(_node_command(parameters, CAMERAS), probe, CAMERAS) as node:
-            cpu_s, rounds = node.cpu_s(), max(3, frames // CAMERAS)
+            figures["memory_mb"] = _memory_mb(node)
+        with _running(parameters, CAMERAS, probe) as node:
+            cpu_s, rounds = _cpu_s(node), max(3, frames // CAMERAS)
             latencies, engines = probe.latencies(CAMERAS, rounds, engine_ms)
             figures["cameras"] = {
                 "count": CAMERAS,
-                "cpu_ms_per_round": 1e3 * (node.cpu_s() - cpu_s) / (rounds + WARM_UP_FRAMES),
+                "cpu_ms_per_round": 1e3 * (_cpu_s(node) - cpu_s) / (rounds + WARM_UP_FRAMES),
                 "latency_ms": _spread(latencies),
                 "engine_ms": _spread(engines),
-                "memory_mb": node.memory_mb(),
-                "memory_per_camera_mb": (node.memory_mb() - figures["memory_mb"]) / (CAMERAS - 1),
-            }
-        if load_spec(model).onnx is not None or find_spec("torch") is None:
-            return figures
-        with _running(_plain_command(model, size), probe) as node:
-            latencies, engines = probe.latencies(1, max(3, frames // 2), engine_ms)
-            figures["plain_node"] = {
-                "latency_ms": _spread(latencies),
-                "engine_ms": _spread(engines),
-                "sustained": probe.sustained(node, max(3.0, frames / RATE_HZ)),
-                "memory_mb": node.memory_mb(),
+                "memory_mb": _memory_mb(node),
+                "memory_per_camera_mb": (_memory_mb(node) - figures["memory_mb"]) / (CAMERAS - 1),
             }
     return figures
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], probe: _Probe, cameras: int = 1) -> Iterator[_NodeProcess]:
-    """Start a node and wait for a mask of each camera."""
-    with _NodeProcess(command) as node:
-        probe.listen(cameras, ("mask",))
-        probe.wait_for_first_masks(cameras, node)
-        yield node
-
-
-def _node_command(parameters: Mapping[str, str], cameras: int) -> list[str]:
+def _running(parameters: Mapping[str, str], cameras: int, probe: _Probe) -> Iterator[ChildProcess]:
+    """Start the node and wait for a mask of each camera."""
     topics = ", ".join(f"/camera{i}/image_raw" for i in range(cameras))
     values = {**parameters, "image_topics": f"[{topics}]", "diagnostics_period": "0.5"}
     command = [sys.executable, "-m", "canet_ros.ros.node", "--ros-args"]
-    return command + list(itertools.chain.from_iterable(("-p", f"{k}:={v}") for k, v in values.items()))
-
-
-def _plain_command(model: Path, size: str) -> list[str]:
-    topics = ("/camera0/image_raw", "/camera0/segmentation/mask")
-    return [sys.executable, "-m", "canet_ros.benchmark.plain", str(model), size, *topics]
+    command += itertools.chain.from_iterable(("-p", f"{key}:={value}") for key, value in values.items())
+    with ChildProcess("node", command) as node:
+        probe.wait_for_first_masks(cameras, node)
+        yield node
 
 
 def _spread(values_ms: Sequence[float]) -> dict[str, float]:
@@ -140,26 +116,20 @@ def _spread(values_ms: Sequence[float]) -> dict[str, float]:
     return {"median": float(median), "p95": float(p95), "min": float(min(values_ms))}
 
 
-class _NodeProcess(ChildProcess):
-    """A node in a child process."""
+def _memory_mb(process: ChildProcess) -> float:
+    """Resident memory, including shared memory."""
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    def __init__(self, command: Sequence[str]) -> None:
-        super().__init__("node", command)
-        self._proc = Path("/proc") / str(self.pid)
 
-    def memory_mb(self) -> float:
-        """Resident memory, including shared memory."""
-        pages = int((self._proc / "statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def cpu_s(self) -> float:
-        """User and system CPU time: fields 14 and 15 of proc_pid_stat(5)."""
-        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _cpu_s(process: ChildProcess) -> float:
+    """User and system CPU time: fields 14 and 15 of proc_pid_stat(5)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _Probe:
-    """Publishes stamped images of several cameras and records the arrival of their results."""
+    """Publishes stamped images of several cameras and records when their masks arrive."""
 
     def __init__(self, cameras: int, image: NDArray[np.uint8]) -> None:
         self._context = rclpy.Context()
@@ -167,15 +137,16 @@ class _Probe:
         self._ros = rclpy.create_node("benchmark", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._ros)
-        sensor_data = rclpy.qos.qos_profile_sensor_data
-        self._cameras = [
-            self._ros.create_publisher(Image, f"/camera{i}/image_raw", sensor_data) for i in range(cameras)
-        ]
         self._message = image_message(image, "bgr8", Header(frame_id="camera"))
-        self._subscriptions: list[Any] = []
-        self._outputs: tuple[str, ...] = ()
-        self._arrived_s: dict[tuple[str, int], float] = {}
+        self._arrived_s: dict[tuple[int, int], float] = {}  # by camera and stamp
         self._diagnostics: dict[str, str] = {}
+        sensor_data = rclpy.qos.qos_profile_sensor_data
+        self._cameras = []
+        for i in range(cameras):
+            self._cameras.append(self._ros.create_publisher(Image, f"/camera{i}/image_raw", sensor_data))
+            self._ros.create_subscription(
+                Image, f"/camera{i}/segmentation/mask", partial(self._on_mask, i), 2
+            )
         self._ros.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._thread = threading.Thread(target=self._spin, daemon=True)
 
@@ -193,28 +164,9 @@ class _Probe:
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
 
-    def listen(self, cameras: int, outputs: tuple[str, ...]) -> None:
-        """Subscribe to these outputs of the first cameras, and to nothing else."""
-        for subscription in self._subscriptions:
-            self._ros.destroy_subscription(subscription)
-        self._outputs = outputs
-        self._subscriptions = [
-            self._ros.create_subscription(
-                Image,
-                f"/camera{i}/segmentation/{output}",
-                self._record_arrival(f"{i}/{output}"),
-                2,
-            )
-            for i in range(cameras)
-            for output in outputs
-        ]
-
-    def _record_arrival(self, name: str) -> Callable[[Any], None]:
-        def callback(message: Any) -> None:
-            stamp = message.header.stamp
-            self._arrived_s[name, stamp.sec * 10**9 + stamp.nanosec] = time.time()
-
-        return callback
+    def _on_mask(self, camera: int, message: Any) -> None:
+        stamp = message.header.stamp
+        self._arrived_s[camera, stamp.sec * 10**9 + stamp.nanosec] = time.time()
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -229,8 +181,8 @@ class _Probe:
         self._cameras[camera].publish(self._message)
         return int(stamp.sec * 10**9 + stamp.nanosec)
 
-    def wait_for_first_masks(self, cameras: int, node: _NodeProcess) -> None:
-        """Publish until every camera has results; intervals grow, so that a slow node can empty its queue."""
+    def wait_for_first_masks(self, cameras: int, node: ChildProcess) -> None:
+        """Publish until every camera has a mask; intervals grow, so that a slow node can empty its queue."""
         end_s = time.monotonic() + _FIRST_MASK_TIMEOUT_S
         interval_s = 0.5
         while self.round_trip_ms(cameras, interval_s) is None:
@@ -242,16 +194,15 @@ class _Probe:
                 )
 
     def round_trip_ms(self, cameras: int, timeout_s: float = 20.0) -> float | None:
-        """Time from publishing an image per camera to the last result; None after the timeout."""
+        """Time from publishing an image per camera to the last mask; None after the timeout."""
         self._arrived_s.clear()
-        stamps = [self._publish(i) for i in range(cameras)]
-        wanted = [(f"{i}/{output}", stamp) for i, stamp in enumerate(stamps) for output in self._outputs]
+        wanted = [(i, self._publish(i)) for i in range(cameras)]
         end_s = time.monotonic() + timeout_s
         while not all(key in self._arrived_s for key in wanted):
             if time.monotonic() > end_s:
                 return None
             time.sleep(0.0005)
-        return 1e3 * max(self._arrived_s[key] for key in wanted) - min(stamps) / 1e6
+        return 1e3 * max(self._arrived_s[key] for key in wanted) - wanted[0][1] / 1e6
 
     def latencies(
         self, cameras: int, frames: int, engine_ms: Callable[[], float]
@@ -260,7 +211,7 @@ class _Probe:
         for _ in range(WARM_UP_FRAMES):
             self.round_trip_ms(cameras)
         latencies, engines = [], []
-        for _ in tqdm(range(frames), desc=f"{cameras} cameras, {len(self._outputs)} outputs", disable=None):
+        for _ in tqdm(range(frames), desc=f"{cameras} cameras", disable=None):
             latency_ms = self.round_trip_ms(cameras, timeout_s=5.0)
             if latency_ms is not None:
                 latencies.append(latency_ms)
@@ -276,27 +227,23 @@ class _Probe:
         stages = {stage: float(values.get(f"{stage}_p50_ms", "nan")) for stage in _STAGES}
         return {**stages, "transport out": latency_ms - float(values.get("age_p50_ms", "nan"))}
 
-    def sustained(self, node: _NodeProcess, seconds: float) -> dict[str, float]:
-        """Publish at ``RATE_HZ`` and count the results."""
+    def sustained(self, node: ChildProcess, seconds: float) -> dict[str, float]:
+        """Publish at ``RATE_HZ`` and count the masks."""
         self._arrived_s.clear()
         dropped = int(self._diagnostics.get("dropped", 0))
-        cpu_s, start_s = node.cpu_s(), time.monotonic()
-        stamps = [self._publish(0) for _ in _ticks(seconds)]
+        cpu_s, start_s = _cpu_s(node), time.monotonic()
+        published = int(seconds * RATE_HZ)
+        for i in range(published):
+            time.sleep(max(0.0, start_s + i / RATE_HZ - time.monotonic()))
+            self._publish(0)
         elapsed_s = time.monotonic() - start_s
-        busy = (node.cpu_s() - cpu_s) / elapsed_s
+        busy = (_cpu_s(node) - cpu_s) / elapsed_s
         time.sleep(1.5)
         ages_ms = [1e3 * at_s - stamp / 1e6 for (_, stamp), at_s in self._arrived_s.items()]
         return {
-            "rate_in_hz": len(stamps) / elapsed_s,
+            "rate_in_hz": published / elapsed_s,
             "rate_out_hz": len(ages_ms) / elapsed_s,
             "dropped_by_node": int(self._diagnostics.get("dropped", 0)) - dropped,
             "age_median_ms": float(np.median(ages_ms)) if ages_ms else float("nan"),
             "cores": busy,
         }
-
-
-def _ticks(seconds: float) -> Iterator[int]:
-    start_s = time.monotonic()
-    for i in range(int(seconds * RATE_HZ)):
-        time.sleep(max(0.0, start_s + i / RATE_HZ - time.monotonic()))
-        yield i

@@ -9,31 +9,27 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from canet_ros.benchmark.operations import gpu_names
+from canet_ros.benchmark.engines import gpu_names, table
 from canet_ros.demo.processes import ChildProcess, stop
 from canet_ros.files import write_json, write_text
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.machine import describe_benchmark_machine
 from canet_ros.names import ENGINES, PRECISIONS
-from canet_ros.pipeline.self_test import AGREEMENT, AGREEMENT_OF_INT8
 from canet_ros.simulation import write_scenes
 
 SIZES = ("480x360", "1024x512", "1280x720")
 SCENES = {"train": 12, "val": 4}  # synthetic images: to train on, and to compare engines on
 REPEATED = 2  # repetitions of the training images in an epoch
 POLL_S = 0.05
-POWER_EVERY_S = 1.0  # a query takes the driver tens of milliseconds
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,9 @@ def planned_steps(model: str, device: str, scratch: Path, minutes: float) -> lis
 
     data = ("--data", str(scratch / "scenes"))
     node, doctor = scratch / "node.json", scratch / "doctor.json"
+    plain_device = device if device != "auto" else "cuda" if gpu_names() else "cpu"  # training has no auto
     train = (
-        *("train", *data, "--name", "throughput", "--out", str(scratch / "run"), "--device", _plain(device)),
+        *("train", *data, "--name", "throughput", "--out", str(scratch / "run"), "--device", plain_device),
         # The second epoch counts: the first waits for processes, kernels and memory.
         *("--epochs", "2", "--val-every", "9", "--extra-data", f"{scratch / 'scenes' / 'train'}:{REPEATED}"),
     )
@@ -89,8 +86,7 @@ def measure_everything(model: str, device: str, out: Path, minutes: float) -> di
         device: auto, cpu, cuda or cuda:N.
 
     Returns:
-        The machine, and per step its seconds, peak memory of its process (MB), mean and maximum power (W; None:
-        unknown), figures and error.
+        The machine, and per step its seconds, peak memory of its process (MB), figures and error.
     """
     scratch = out / "steps"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -128,15 +124,10 @@ def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, An
     """Run one step until its limit; return its resources, figures and, if it failed, ``error``."""
     start_s = time.monotonic()
     memory_mb = 0.0
-    power_w: list[float] = []
     command = [sys.executable, "-m", "canet_ros.cli", *step.arguments]
     with ChildProcess(step.name, command, environment, log) as process:
-        next_power_s = start_s
         while process.status() is None and time.monotonic() - start_s <= step.limit_s:
             memory_mb = max(memory_mb, _peak_memory_mb(process.pid))
-            if time.monotonic() >= next_power_s:
-                next_power_s = time.monotonic() + POWER_EVERY_S
-                power_w += _power_w()
             time.sleep(POLL_S)
         late = process.status() is None
         stop([process], grace_s=20)  # the demo and the benchmark end their own processes first
@@ -145,7 +136,6 @@ def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, An
         "command": " ".join(("canet", *step.arguments)),
         "seconds": round(time.monotonic() - start_s, 1),
         "memory_mb": round(memory_mb, 1),
-        "power_w": {"mean": sum(power_w) / len(power_w), "max": max(power_w)} if power_w else None,
     }
     if late:
         found["error"] = f"not done within {step.limit_s:.0f} s: increase --minutes"
@@ -167,11 +157,9 @@ def page(report: dict[str, Any]) -> str:
         if isinstance(value, dict):
             value = [f"{name} {version}" for name, version in value.items()]
         lines.append(f"- {key}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
-    lines += ["", "| step | s | memory, MB | power, W | |", "| --- " * 5 + "|"]
+    lines += ["", "| step | s | memory, MB | |", "| --- " * 4 + "|"]
     for step in report["steps"]:
-        watts = step["power_w"]
-        power = f"{watts['mean']:.0f} (max {watts['max']:.0f})" if watts else ""
-        figures = f"{step['seconds']:.0f} | {step['memory_mb']:.0f} | {power}"
+        figures = f"{step['seconds']:.0f} | {step['memory_mb']:.0f}"
         lines.append(f"| {step['name']} | {figures} | {step.get('error', '')} |")
     lines += ["", "Memory is that of the step's first process; that of the node is listed below."]
     for step in report["steps"]:
@@ -180,7 +168,7 @@ def page(report: dict[str, Any]) -> str:
             lines += ["", "## Doctor", ""]
             lines += [f"- {f['verdict']}: {f['subject']}: {f['text']}" for f in figures["findings"]]
         if "engines" in figures:
-            lines += ["", f"## {step['name'].capitalize()}", "", *_engine_rows(figures["engines"])]
+            lines += ["", f"## {step['name'].capitalize()}", "", table(figures["engines"])]
         if "epoch" in figures:
             images_per_s = SCENES["train"] * (1 + REPEATED) / figures["seconds"]
             lines += [
@@ -194,26 +182,6 @@ def page(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _engine_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| engine | precision | device | rounds | median ms | p95 ms | FPS | agreement | mIoU |",
-        "| --- " * 9 + "|",
-    ]
-    for row in rows:
-        if "error" in row:
-            continue
-        shares = ["" if row.get(key) is None else f"{row[key]:.4f}" for key in ("agreement", "miou")]
-        least = AGREEMENT_OF_INT8 if row["precision"] == "int8" else AGREEMENT
-        if shares[0]:
-            shares[0] += (
-                "" if row["agreement"] >= least else f" (not the masks of fp32: at least {least} expected)"
-            )
-        times = [str(row["rounds"]), *(f"{row[key]:.1f}" for key in ("median_ms", "p95_ms", "fps"))]
-        lines.append(f"| {' | '.join((row['engine'], row['precision'], row['device'], *times, *shares))} |")
-    refused = [row for row in rows if "error" in row]
-    return [*lines, "", *(f"- {row['engine']} {row['precision']}: {row['error']}" for row in refused)]
-
-
 def _peak_memory_mb(pid: int) -> float:
     """Largest resident memory that a process has had (VmHWM, proc_pid_status(5)); 0 once it has ended."""
     try:
@@ -221,29 +189,3 @@ def _peak_memory_mb(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
-
-
-def _power_w() -> list[float]:
-    """Power of the GPU (nvidia-smi) or the Jetson (its monitor INA3221), one value; empty: unknown."""
-    try:
-        if shutil.which("nvidia-smi"):
-            query = ["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits"]
-            answer = subprocess.run(query, capture_output=True, text=True, timeout=5).stdout
-            return [sum(float(line) for line in answer.split())]
-        rails = Path("/sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in1_input")
-        # In mV and mA.
-        watts = [int(r.read_text()) * int(r.with_name("curr1_input").read_text()) / 1e6 for r in rails]
-        return [sum(watts)] if watts else []
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return []
-
-
-def _plain(device: str) -> str:
-    """The device for training, which has no ``auto``."""
-    if device != "auto":
-        return device
-    if find_spec("torch") is None:
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet ablate``: the same training with every fusion, with the results as tables and attention maps."""
+"""``canet ablate``: the same training with every fusion, with the results as a table."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from canet_ros.benchmark.engines import PLAIN, Case, measure_engines
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import print_fallback_reasons
 from canet_ros.commands.train import add_training_options, naming_flags, training_config
-from canet_ros.files import require_writable, write_image, write_json, write_text
+from canet_ros.files import require_writable, write_json, write_text
 from canet_ros.model.model_folder import load_network, parse_resolution
 from canet_ros.names import FUSIONS
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.simulation import StreetDrive
 from canet_ros.training.ablation import (
     AblationRun,
-    attention_sheet,
-    channel_attention_spread,
     measure_run,
     planned_runs,
     summarize,
     train_runs,
 )
 from canet_ros.training.dataset import find_split
-
-_ATTENTION_SEEDS = (6, 11, 90001)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config, classes = training_config(arguments, name="ablation")
-    results_files = (arguments.out / name for name in ("ablation.json", "ablation.md", "attention.png"))
+    results_files = (arguments.out / name for name in ("ablation.json", "ablation.md"))
     require_writable(*results_files, replace=arguments.force)
     runs = planned_runs(arguments.out, arguments.fusions, arguments.seeds)
     with naming_flags():
@@ -70,19 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     summary = summarize(measured, list(splits))
     _add_cost(summary, runs, arguments.latency_resolution)
     results: dict[str, Any] = {"classes": list(classes.names), "summary": summary, "runs": measured}
-    with_attention = [run for run in runs if run.fusion == "fca"]
-    if with_attention:
-        results["channel_attention"] = [
-            channel_attention_spread(run.model, splits["val"]) for run in with_attention
-        ]
-        scenes = [StreetDrive(seed, *config.resolution).frame(0).image for seed in _ATTENTION_SEEDS]
-        write_image(arguments.out / "attention.png", attention_sheet(with_attention[0].model, scenes))
     write_json(arguments.out / "ablation.json", results)
-    tables = (
-        f"{summary_table(summary, list(splits))}\n\n{class_table(summary, list(splits), classes.names)}\n"
-    )
-    write_text(arguments.out / "ablation.md", tables)
-    print(tables)
+    table = summary_table(summary, list(splits))
+    write_text(arguments.out / "ablation.md", f"{table}\n")
+    print(table)
     print(f"results: {arguments.out}")
     return 0
 
@@ -122,23 +106,6 @@ def summary_table(summary: Sequence[dict[str, Any]], splits: Sequence[str]) -> s
             cells.append("" if row["fusion"] == first else gain)
         cells += [str(row["seeds"]), f"{row['parameters'] / 1e6:.3f} M"]
         lines.append(_markdown([*cells, f"{row['gflop']:.2f}", f"{row['latency_ms']:.1f}"]))
-    return "\n".join(lines)
-
-
-def class_table(summary: Sequence[dict[str, Any]], splits: Sequence[str], names: Sequence[str]) -> str:
-    """Markdown table by class: mean IoU of the first fusion, and the difference of the others in points."""
-    first = summary[0]
-    others = [(split, row) for split in splits for row in summary[1:]]
-    heading = ["class", *(f"{first['fusion']}, {_title(split)}" for split in splits)]
-    heading += [f"{row['fusion']}, {_title(split)}" for split, row in others]
-    lines = [_markdown(heading), "| --- " * len(heading) + "|"]
-    for index, name in enumerate(names):
-        cells = [f"{first[split]['iou_mean'][index]:.3f}" for split in splits]
-        points = [
-            100 * (row[split]["iou_mean"][index] - first[split]["iou_mean"][index]) for split, row in others
-        ]
-        cells += ["" if np.isnan(difference) else f"{difference:+.1f}" for difference in points]
-        lines.append(_markdown([name, *cells]))
     return "\n".join(lines)
 
 

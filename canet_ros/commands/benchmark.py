@@ -6,12 +6,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from canet_ros.benchmark.engines import Case, measure_engines
-from canet_ros.benchmark.operations import gpu_names
+from canet_ros.benchmark.engines import Case, gpu_names, measure_engines, table
 from canet_ros.commands import add_force_argument, argument
 from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.files import require_new, require_writable, write_json
@@ -22,21 +20,6 @@ from canet_ros.pipeline.camera_shape import CAMERA, camera_resolution
 from canet_ros.training.dataset import find_split
 
 CAMERA_SIZE = (1280, 720)
-_COLUMNS = {
-    "model": ("model", "{}"),
-    "resolution": ("size", "{}"),
-    "batch": ("batch", "{}"),
-    "engine": ("engine", "{}"),
-    "precision": ("precision", "{}"),
-    "median_ms": ("median ms", "{:.1f}"),
-    "p95_ms": ("p95 ms", "{:.1f}"),
-    "fps": ("FPS", "{:.1f}"),
-    "gflops": ("GFLOP/s", "{:.0f}"),
-    "share_of_peak": ("of peak", "{:.0%}"),
-    "over_plain": ("vs. plain", "{:.2f}"),
-    "agreement": ("agreement", "{:.2%}"),
-    "miou": ("mIoU", "{:.4f}"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,44 +101,21 @@ def run(arguments: argparse.Namespace) -> int:
         )
         print(json.dumps(figures["node"], indent=2))
     else:
-        _measure_engines(arguments, models, resolutions, figures)
+        images = find_split(arguments.data, arguments.split) if arguments.data else []
+        cases = [
+            Case(model, engine, precision, arguments.device, resolution, batch)
+            for resolution, batch, model, engine, precision in itertools.product(
+                resolutions, arguments.batch, models, arguments.engine, arguments.precision
+            )
+        ]
+
+        def save(rows: list[dict[str, Any]]) -> None:
+            figures["engines"] = rows
+            if arguments.json:  # intermediate figures, in case the run is interrupted
+                write_json(arguments.json, figures)
+
+        figures["engines"] = measure_engines(cases, arguments.rounds, images, arguments.minutes * 60, save)
         print(table(figures["engines"]))
     if arguments.json:
         write_json(arguments.json, figures)
     return 0
-
-
-def _measure_engines(
-    arguments: argparse.Namespace,
-    models: Sequence[Path],
-    resolutions: Sequence[Resolution],
-    figures: dict[str, Any],
-) -> None:
-    """Fill in the figures of engines."""
-    images = find_split(arguments.data, arguments.split) if arguments.data else []
-    limit_s = arguments.minutes * 60
-    cases = [
-        Case(model, engine, precision, arguments.device, resolution, batch)
-        for resolution, batch, model, engine, precision in itertools.product(
-            resolutions, arguments.batch, models, arguments.engine, arguments.precision
-        )
-    ]
-
-    def save(rows: list[dict[str, Any]]) -> None:
-        figures["engines"] = rows
-        if arguments.json:  # intermediate figures, in case the run is interrupted
-            write_json(arguments.json, figures)
-
-    figures["engines"] = measure_engines(cases, arguments.rounds, images, limit_s, save)
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown table of the measured cases, followed by the errors of the others."""
-    shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
-    lines = ["| " + " | ".join(_COLUMNS[key][0] for key in shown) + " |", "| --- " * len(shown) + "|"]
-    for row in rows:
-        if "error" not in row:
-            cells = ["" if row.get(key) is None else _COLUMNS[key][1].format(row[key]) for key in shown]
-            lines.append("| " + " | ".join(cells) + " |")
-    lines += [f"{row['engine']} {row['precision']}: {row['error']}" for row in rows if "error" in row]
-    return "\n".join(lines)

@@ -12,25 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from canet_ros.model.class_table import ClassTable
-from canet_ros.model.model_folder import ModelSpec, load_network
-from canet_ros.network import CANet, SegmentationNetwork
-from canet_ros.network.fusion import FeatureCrossAttention
-from canet_ros.opencv import map_colors, resize
-from canet_ros.pipeline.contact_sheet import SheetRow, contact_sheet
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.visualization import color_lookup_table, overlay
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import LabelledImage
 from canet_ros.training.evaluate import evaluate
 from canet_ros.training.metrics import scores
 from canet_ros.training.run_log import read_history
-from canet_ros.training.train import network_input, train
+from canet_ros.training.train import train
 
 
 @dataclass(frozen=True)
@@ -102,69 +93,3 @@ def summarize(runs: Sequence[dict[str, Any]], splits: Sequence[str]) -> list[dic
             }
         rows.append(row)
     return rows
-
-
-def channel_attention_spread(model: Path, images: Sequence[LabelledImage]) -> dict[str, float]:
-    """How much FCA's channel map depends on the image.
-
-    Returns:
-        ``between_pictures``: standard deviation of a channel's attention over the images, mean of all channels;
-        ``between_channels``: standard deviation of the channels' mean attentions;
-        ``saturated``: share of values below 0.05 or above 0.95.
-    """
-    spec, network = load_network(model)
-    classes = len(spec.classes)
-    attention = np.stack([_attention(spec, network, image.read(classes)[0])[1] for image in images])
-    return {
-        "between_pictures": float(attention.std(axis=0).mean()),
-        "between_channels": float(attention.mean(axis=0).std()),
-        "saturated": float(((attention < 0.05) | (attention > 0.95)).mean()),
-    }
-
-
-def attention_sheet(model: Path, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Images (H, W, 3) BGR uint8 with their overlay and both maps of feature cross attention, one row each."""
-    segmenter = Segmenter.load(model)
-    spec, network = load_network(model)
-    table = color_lookup_table(spec.classes, "bgr")
-    rows = []
-    for index, image in enumerate(images):
-        spatial, channel = _attention(spec, network, image)
-        cells = (
-            image,
-            overlay(image, segmenter(image).mask, table, 0.6),
-            _heat_map(spatial, image),
-            _heat_map(channel.reshape(8, -1), image),
-        )
-        ranges = (
-            f"{name} {values.min():.2f} to {values.max():.2f}"
-            for name, values in (("spatial", spatial), ("channel", channel))
-        )
-        rows.append(SheetRow(f"scene {index + 1}: {', '.join(ranges)}", cells))
-    columns = ("image", "overlay", "spatial map", "channel map, one cell per channel")
-    return contact_sheet(spec.name, "attention, dark 0 to bright 1", columns, rows, spec.classes)
-
-
-def _attention(
-    spec: ModelSpec, network: SegmentationNetwork, image: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Spatial map (h, w) at stride 8 and channel map (C,), both 0..1.
-
-    Raises:
-        ValueError: the model's fusion is not ``fca``.
-    """
-    fusion = network.eval().fusion if isinstance(network, CANet) else None
-    if not isinstance(network, CANet) or not isinstance(fusion, FeatureCrossAttention):
-        raise ValueError(f"{spec.name} has the fusion {spec.fusion}: only fca has both attention maps")
-    with torch.inference_mode():
-        spatial, context = network.branches(network_input(spec, image))
-        spatial_map, channel_map = fusion.spatial_map(spatial)[0, 0], fusion.channel_map(context)[0, :, 0, 0]
-    return spatial_map.numpy(), channel_map.numpy()
-
-
-def _heat_map(attention: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Values 0..1 (h, w) as colours at the size of ``image``."""
-    levels = np.round(255 * attention).astype(np.uint8)
-    heat = map_colors(levels, cv2.COLORMAP_VIRIDIS)
-    size = (image.shape[1], image.shape[0])
-    return resize(heat, size, cv2.INTER_NEAREST)

@@ -49,7 +49,6 @@ def test_node(random_model: Path, tmp_path: Path) -> None:
     assert 0 < node["sustained"]["rate_out_hz"] <= 1.1 * node["sustained"]["rate_in_hz"]
     assert node["memory_mb"] > 50
     assert node["cameras"]["count"] == 4
-    assert node["plain_node"]["latency_ms"]["median"] > node["plain_node"]["engine_ms"]["min"]
 
 
 pytestmark = pytest.mark.usefixtures("own_cache")
