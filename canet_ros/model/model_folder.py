@@ -48,21 +48,6 @@ _OUTSIDE_THE_GRAPH = (
     "hidden_channels",  # the weights have them in their shapes
 )
 
-_ENTRIES = (
-    *(
-        "name",
-        "classes",
-        "resolution",
-        "training",
-        "metrics",
-        "weights_sha256",
-        "temperature",
-        "familiar",
-        "network",
-    ),
-    *("input", "output", "architecture", "backbone", "hidden_channels", "fusion", "head", "mean", "std"),
-)
-
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -264,31 +249,28 @@ def save_model(folder: Path, spec: ModelSpec, network: SegmentationNetwork, half
 
 def save_spec(folder: Path, spec: ModelSpec) -> None:
     """Write ``model.yaml``; raises OSError where it cannot."""
-    network: dict[str, Any] = {
-        "architecture": spec.architecture,
-        "backbone": spec.backbone,
-        **({"hidden_channels": dict(spec.hidden_channels)} if spec.hidden_channels else {}),
-        "fusion": spec.fusion,
-        "head": spec.head,
-        "mean": list(spec.mean),
-        "std": list(spec.std),
-    }
-    raw = {
+    ours = ("architecture", "backbone", "hidden_channels", "fusion", "head", "mean", "std")
+    network = (
+        {"network": "onnx", **spec.onnx.yaml} if spec.onnx else {name: getattr(spec, name) for name in ours}
+    )
+    raw: dict[str, Any] = {
         "name": spec.name,
-        **(network if spec.onnx is None else {"network": "onnx", **spec.onnx.yaml}),
+        **network,
         "resolution": f"{spec.resolution[0]}x{spec.resolution[1]}",
         "classes": [
-            {"name": name, "color": list(color)}
-            for name, color in zip(spec.classes.names, spec.classes.colors)
+            {"name": name, "color": color} for name, color in zip(spec.classes.names, spec.classes.colors)
         ],
-        **({"temperature": spec.temperature} if spec.temperature != 1 else {}),
-        **({"familiar": {name: list(span) for name, span in spec.familiar.items()}} if spec.familiar else {}),
-        "training": dict(spec.training),
-        "metrics": dict(spec.metrics),
+        "temperature": spec.temperature,
+        "familiar": spec.familiar,
+        "training": spec.training,
+        "metrics": spec.metrics,
     }
+    for name, usual in (("hidden_channels", {}), ("temperature", 1), ("familiar", {})):
+        if raw.get(name) == usual:
+            del raw[name]
     if (folder / WEIGHTS_FILE).is_file():
         raw["weights_sha256"] = sha256(folder / WEIGHTS_FILE)
-    text = yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, width=110)
+    text = yaml.dump(raw, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
     write_text(folder / SPEC_FILE, "# SPDX-License-Identifier: Apache-2.0\n" + text)
 
 
@@ -339,8 +321,14 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _refuse_misspelt(raw: Mapping[str, Any]) -> None:
     """Entries of the user's own are allowed; one that is nearly an entry that is missing is not."""
-    missing = [name for name in _ENTRIES if name not in raw]
-    for entry in raw:
-        near = difflib.get_close_matches(str(entry), missing, 1, 0.8)
-        if near and entry not in _ENTRIES:
+    entries = {"network", "input", "output", *(one.name for one in fields(ModelSpec))}
+    for entry in raw.keys() - entries:
+        if near := difflib.get_close_matches(str(entry), entries - raw.keys(), 1, 0.8):
             raise ValueError(f"unknown entry {entry!r}: did you mean {near[0]!r}?")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes again what is there twice: aliases are not taken when it is read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

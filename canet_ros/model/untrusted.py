@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 MAX_YAML_BYTES = 128 * 1024
-MAX_YAML_VALUES = 20_000
 
 
 def require_file(path: Path, max_bytes: int) -> int:
@@ -28,18 +28,32 @@ def require_file(path: Path, max_bytes: int) -> int:
     return status.st_size
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases, which stand for any number of values, and keys that are there twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="an alias (*name) is not taken here", problem_mark=mark)
+        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if doubled := [key for key, count in keys.items() if count > 1]:
+            raise yaml.MarkedYAMLError(problem=f"{doubled[0]!r} is there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
     """The values of a YAML file.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not YAML, names a type, is too large, too deep, or expands to too many values by its aliases.
+        ValueError: it is not YAML, names a type, has an alias, is too large or too deep.
     """
     require_file(path, MAX_YAML_BYTES)
     try:
-        text = path.read_text(encoding="utf-8")
-        _count_values(yaml.compose(text, yaml.SafeLoader), {}, set())
-        return yaml.safe_load(text)
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError:
         raise
     except RecursionError:
@@ -49,30 +63,7 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{line}{error.problem or error.context or 'no YAML'}") from error
     except UnicodeDecodeError as error:
         raise ValueError("it is not UTF-8 text") from error
-    except ValueError as error:
-        raise ValueError(" ".join(str(error).split())) from error
     except (
         Exception
     ) as error:  # PyYAML throws whatever its constructors meet: KeyError, AttributeError, IndexError
         raise ValueError(f"no YAML: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-
-
-def _count_values(node: yaml.Node | None, known: dict[int, int], above: set[int]) -> int:
-    """Number of values that a node expands to; an alias is the same node again."""
-    if not isinstance(node, yaml.CollectionNode):
-        return 1
-    if id(node) in above:
-        raise ValueError("an alias stands for what it is in")
-    if id(node) not in known:
-        above.add(id(node))
-        children = node.value
-        if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in children if isinstance(key, yaml.ScalarNode)]
-            if doubled := {key for key in keys if keys.count(key) > 1} if len(keys) < 1000 else set():
-                raise ValueError(f"line {node.start_mark.line + 1}: {min(doubled)!r} is there twice")
-            children = [part for pair in children for part in pair]
-        known[id(node)] = 1 + sum(_count_values(child, known, above) for child in children)
-        above.remove(id(node))
-    if known[id(node)] > MAX_YAML_VALUES:
-        raise ValueError(f"it stands for more than {MAX_YAML_VALUES} values")
-    return known[id(node)]
