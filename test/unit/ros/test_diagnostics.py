@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +34,7 @@ OF_CAMERA = ReportedFault(Fault.IMAGE_REFUSED, "of the camera")
 OF_INFERENCE = ReportedFault(Fault.INFERENCE_FAILED, "of inference")
 OF_ENGINE = ReportedFault(Fault.MODEL_NOT_LOADED, "no driver")
 OF_CALLBACK = ReportedFault(Fault.CALLBACK_FAILED, "a callback failed")
+KEPT = ReportedFault(Fault.MODEL_KEPT, "model 'b' is not used")
 CONDITIONS = Conditions(
     lifecycle_state="active",
     enabled=True,
@@ -151,37 +151,26 @@ def test_the_engine_in_use(segmenter: Segmenter) -> None:
     assert not [key for key in found if key.startswith("gpu") or "at_once" in key]
 
 
-def of_engine(**changes: Any) -> EngineSnapshot:
-    fields = {
-        "name": "torch",
-        "device": "cpu",
-        "precision": "fp32",
-        "reason": "",
-        "fallback_reasons": (),
-        "most_at_once": 9,
-    }
-    engine = SimpleNamespace(**{**fields, **changes})
-    segmenter: Any = SimpleNamespace(spec=SimpleNamespace(name="m"), resolution_text="1x1", engine=engine)
-    return EngineSnapshot(segmenter, "", "", "", Statistics())
-
-
-# --- The engine's verdict --------------------------------------------------------------------------------------------
+# --- Verdicts --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("state", "fault", "activity", "expected"),
+    ("activity", "loading", "changes", "expected"),
     [
-        ("unconfigured", ReportedFault(), "", (WARN, "node is unconfigured")),
-        ("inactive", ReportedFault(), "loading", (WARN, "node is inactive")),
-        ("active", ReportedFault(), "loading (2 s)", (WARN, "loading (2 s)")),
-        ("active", OF_ENGINE, "loading (2 s)", (ERROR, "no driver; loading (2 s)")),
-        ("active", ReportedFault(), "", (OK, "segmenting")),
+        ("", "", {}, (OK, "segmenting")),
+        ("", "", {"lifecycle_state": "unconfigured"}, (WARN, "node is unconfigured")),
+        ("loading", "", {"lifecycle_state": "inactive"}, (WARN, "node is inactive")),
+        ("loading (2 s)", "", {}, (WARN, "loading (2 s)")),
+        ("loading (2 s)", "", {"engine_fault": OF_ENGINE}, (ERROR, "no driver; loading (2 s)")),
+        ("", "", {"enabled": False}, (OK, "paused by ~/enable")),
+        ("", "", {"clock_missing": True}, (WARN, CLOCK_MISSING)),
+        ("", "loading", {}, (OK, "segmenting; loading")),  # another model
+        ("", "", {"model_fault": KEPT}, (WARN, "segmenting; model 'b' is not used")),
     ],
 )
-def test_engine(state: str, fault: ReportedFault, activity: str, expected: tuple[Level, str]) -> None:
-    conditions = replace(CONDITIONS, lifecycle_state=state, engine_fault=fault)
-    snapshot = node(conditions, engine=EngineSnapshot(None, activity, "", "", Statistics()))
-    assert engine_verdict(snapshot) == expected
+def test_engine(activity: str, loading: str, changes: dict[str, Any], expected: tuple[Level, str]) -> None:
+    engine = EngineSnapshot(None, activity, loading, "", Statistics())
+    assert engine_verdict(node(engine=engine, **changes)) == expected
 
 
 def test_engine_whose_inferences_or_callbacks_fail() -> None:
@@ -194,141 +183,74 @@ def test_engine_whose_inferences_or_callbacks_fail() -> None:
     assert values(engine_status(snapshot))["last_error"] == "of inference"
 
 
-def test_engine_of_a_paused_node_without_a_clock_or_with_another_model_requested() -> None:
-    assert engine_verdict(node(replace(CONDITIONS, enabled=False))) == (OK, "paused by ~/enable")
-    assert engine_verdict(node(clock_missing=True)) == (WARN, CLOCK_MISSING)
-    loading = EngineSnapshot(None, "", "loading", "", Statistics())
-    assert engine_verdict(node(engine=loading)) == (OK, "segmenting; loading")
-    kept = node(model_fault=ReportedFault(Fault.MODEL_KEPT, "model 'b' is not used"))
-    assert engine_verdict(kept) == (WARN, "segmenting; model 'b' is not used")
-
-
-# --- The cameras' verdicts -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("state", ["unconfigured", "inactive"])
-def test_camera_of_a_node_that_is_not_active(state: str) -> None:
-    found, conditions = camera(topic_problem="no publisher"), replace(CONDITIONS, lifecycle_state=state)
-    assert verdict(found, conditions) == (OK, f"node is {state}")
-    assert verdict(found, replace(conditions, engine_fault=OF_ENGINE)) == (
-        ERROR,
-        f"node is {state}: no driver",
-    )
-
-
-def test_camera_while_a_model_loads_or_the_node_is_paused() -> None:
-    found = camera(received_s=0.1, topic_problem="no publisher")
-    assert verdict(found, replace(CONDITIONS, loading=True)) == (OK, "waiting for the model")
-    assert verdict(found, replace(CONDITIONS, enabled=False)) == (OK, "paused by ~/enable")
-
-
-def test_camera_with_incompatible_qos() -> None:
-    for received_s, level in ((None, ERROR), (60.0, WARN)):
-        found = camera(received_s, topic_problem="less to the point", fault=OF_CAMERA)
-        found.statistics.count("qos_problems")
-        assert verdict(found) == (level, "of the camera")
-    assert verdict(replace(found, silent_s=None)) == (WARN, "less to the point")
+NO_PUBLISHER = {"topic_problem": "no publisher"}
+HUNG = {"without_result_s": 7.04}
+WITHOUT = "images arrive, but no result has been published for 7.0 s: "
 
 
 @pytest.mark.parametrize(
-    ("received_s", "expected"),
-    [(None, (ERROR, "no publisher")), (3.0, (WARN, "no publisher")), (1.0, (OK, "0.0 Hz"))],
-)
-def test_camera_without_images(received_s: float | None, expected: tuple[Level, str]) -> None:
-    """An image that came after the last look at the graph is newer information."""
-    assert verdict(camera(received_s, topic_problem="no publisher")) == expected
+    ("received_s", "changes", "conditions", "counts", "expected"),
+    [
+        (None, NO_PUBLISHER, {"lifecycle_state": "inactive"}, {}, (OK, "node is inactive")),
+        (None, {}, {"lifecycle_state": "inactive", "engine_fault": OF_ENGINE}, {},
+         (ERROR, "node is inactive: no driver")),
+        (0.1, NO_PUBLISHER, {"loading": True}, {}, (OK, "waiting for the model")),
+        (0.1, NO_PUBLISHER, {"enabled": False}, {}, (OK, "paused by ~/enable")),
+        (None, {"silent_s": None}, {}, {}, (OK, "idle: its results have no subscriber")),
+        (None, {}, {}, {}, (OK, "waiting for the first image")),
+        (None, NO_PUBLISHER, {}, {}, (ERROR, "no publisher")),
+        (3.0, NO_PUBLISHER, {}, {}, (WARN, "no publisher")),
+        (1.0, NO_PUBLISHER, {}, {}, (OK, "0.0 Hz")),  # the image is newer information
+        (None, {**NO_PUBLISHER, "fault": OF_CAMERA}, {}, {"qos_problems": 1}, (ERROR, "of the camera")),
+        (60.0, {**NO_PUBLISHER, "fault": OF_CAMERA}, {}, {"qos_problems": 1}, (WARN, "of the camera")),
+        (0.1, {"rivals": "/other publishes"}, {}, {}, (WARN, "/other publishes")),
+        (0.1, {"out_of_distribution": "unlike"}, {}, {}, (WARN, "unlike")),
+        (0.1, {"camera_info_problem": "3 s older"}, {}, {}, (WARN, "0.0 Hz; 3 s older")),
+        (0.1, {"camera_info_problem": "3 s older", "camera_info_latched": True}, {}, {}, (OK, "0.0 Hz; 3 s older")),
+        (0.1, HUNG, {}, {"replaced": 5}, (ERROR, f"{WITHOUT}inference has not returned for 7.0 s")),
+        (0.1, HUNG, {}, {"too_old": 9},
+         (WARN, f"{WITHOUT}9 were older than max_age; the engine is too slow for max_age")),
+        (0.1, {**HUNG, "fault": OF_CAMERA}, {}, {"bad": 4, "replaced": 3},
+         (ERROR, f"{WITHOUT}4 could not be decoded: of the camera")),
+        (0.1, HUNG, {}, {"failed": 4, "bad": 3, "unwanted": 9},
+         (ERROR, f"{WITHOUT}4 failed in inference: of inference")),
+        (0.1, {"without_result_s": 3.5}, {"max_rate_hz": 0.5}, {}, (OK, "0.0 Hz")),  # two periods
+        # A tenth of the images may be dropped or lost.
+        (0.1, {"fault": OF_CAMERA}, {}, {"bad": 1}, (OK, "0.0 Hz")),
+        (0.1, {"fault": OF_CAMERA}, {}, {"bad": 2}, (WARN, "2 of 10 images could not be decoded: of the camera")),
+        (0.1, {"fault": OF_CAMERA}, {}, {"too_old": 2},
+         (WARN, "2 of 10 images were older than max_age: of the camera")),
+        (0.1, {}, {}, {"lost": 9, "lost_in_transport": 1, "missing": 9}, (OK, "0.0 Hz")),  # others overtook them
+    ],
+)  # fmt: skip
+def test_camera(
+    received_s: float | None,
+    changes: dict[str, Any],
+    conditions: dict[str, Any],
+    counts: dict[str, int],
+    expected: tuple[Level, str],
+) -> None:
+    found = camera(received_s, **changes)
+    for name, number in counts.items():
+        found.statistics.count(name, number)
+    assert verdict(found, replace(CONDITIONS, **conditions)) == expected
 
 
-def test_camera_that_waits_or_works() -> None:
-    assert verdict(camera(silent_s=None)) == (OK, "idle: its results have no subscriber")
-    assert verdict(camera()) == (OK, "waiting for the first image")
-    assert verdict(camera(0.1, rivals="/other publishes")) == (WARN, "/other publishes")
-    assert verdict(camera(0.1, out_of_distribution="unlike")) == (WARN, "unlike")
+def test_camera_that_works_and_one_whose_images_are_lost() -> None:
     found = camera(0.1)
     with_rate(found.statistics, "published", 8)
     level, text = verdict(found)
     assert level is OK
     assert float(text.removesuffix(" Hz")) == pytest.approx(8, abs=0.5)
-
-
-@pytest.mark.parametrize("latched", [True, False])
-def test_camera_with_an_old_camera_info(latched: bool) -> None:
-    found = camera(0.1, camera_info_problem="3 s older", camera_info_latched=latched)
-    assert verdict(found) == (OK if latched else WARN, "0.0 Hz; 3 s older")
-
-
-WITHOUT = "images arrive, but no result has been published for "
-
-
-@pytest.mark.parametrize("reason", [None, "replaced", "unwanted"])
-def test_images_arrive_and_inference_does_not_return(reason: str | None) -> None:
-    found = camera(0.1, without_result_s=7.04)
-    if reason:
-        found.statistics.count(reason, 5)
-    assert verdict(found) == (ERROR, f"{WITHOUT}7.0 s: inference has not returned for 7.0 s")
-    assert camera_verdict(found, CONDITIONS).state is CameraState.NO_RESULTS
-
-
-@pytest.mark.parametrize(
-    ("counts", "level", "words"),
-    [
-        ({"too_old": 9}, WARN, "9 were older than max_age; the engine is too slow for max_age"),
-        ({"bad": 4, "replaced": 3}, ERROR, "4 could not be decoded: of the camera"),
-        ({"failed": 4, "bad": 3, "unwanted": 9}, ERROR, "4 failed in inference: of inference"),
-        ({"over_rate": 3}, ERROR, "3 were dropped (over_rate): of the camera"),
-    ],
-)
-def test_images_arrive_without_results(counts: dict[str, int], level: Level, words: str) -> None:
-    found = camera(0.1, without_result_s=8.0, fault=OF_CAMERA)
-    for reason, number in counts.items():
-        found.statistics.count(reason, number)
-    assert verdict(found) == (level, f"{WITHOUT}8.0 s: {words}")
-
-
-@pytest.mark.parametrize(
-    ("waiting_s", "usual_ms", "max_rate_hz", "late", "stale_after_s"),
-    [
-        (2.5, None, 0.0, True, 2.0),
-        (3.5, 2000.0, 0.0, False, 2.0),  # twice what results usually take
-        (4.5, 2000.0, 0.0, True, 2.0),
-        (3.5, None, 0.5, False, 2.0),  # two periods of max_rate
-        (4.5, None, 0.5, True, 2.0),
-    ],
-)
-def test_time_allowed_without_results(
-    waiting_s: float, usual_ms: float | None, max_rate_hz: float, late: bool, stale_after_s: float
-) -> None:
-    found = camera(0.1, without_result_s=waiting_s)
-    if usual_ms:
-        found.statistics.time({"age": usual_ms})
-    level, text = verdict(found, replace(CONDITIONS, stale_after_s=stale_after_s, max_rate_hz=max_rate_hz))
-    assert (level, text.startswith(WITHOUT)) == ((ERROR, True) if late else (OK, False))
-
-
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
-        ("bad", "2 of 10 images could not be decoded: of the camera"),
-        ("too_old", "2 of 10 images were older than max_age: of the camera"),
-        ("lost_in_transport", "2 images were lost in transport, 10 received: "),
-        ("missing", "2 images were lost in transport, 10 received: "),
-    ],
-)
-def test_a_tenth_of_the_images_may_be_dropped_or_lost(reason: str, words: str) -> None:
-    found = camera(0.1, fault=OF_CAMERA)
-    found.statistics.count(reason)
-    assert verdict(found)[0] is OK
-    found.statistics.count(reason)
+    found.statistics.count("missing", 2)
     level, text = verdict(found)
     assert level is WARN
-    assert text.startswith(words)
+    assert text.startswith("2 images were lost in transport, 10 received: ")
+    assert camera_verdict(camera(0.1, **HUNG), CONDITIONS).state is CameraState.NO_RESULTS
 
 
-def test_overtaken_images_are_not_lost_in_transport() -> None:
-    found = camera(0.1)
-    for name, number in (("lost", 9), ("lost_in_transport", 1), ("missing", 9)):
-        found.statistics.count(name, number)
-    assert verdict(found)[0] is OK
-    assert values(camera_status(found, CONDITIONS))["lost_overtaken"] == "8"
-    found.statistics.count("missing", 1)
-    assert verdict(found)[0] is WARN
+def test_results_may_take_twice_their_usual_time() -> None:
+    for waiting_s, level in ((3.5, OK), (4.5, ERROR)):
+        found = camera(0.1, without_result_s=waiting_s)
+        found.statistics.time({"age": 2000.0})
+        assert verdict(found)[0] is level

@@ -42,24 +42,24 @@ def flat(color_bgr):
     return np.full((HEIGHT, WIDTH, 3), color_bgr, np.uint8)
 
 
-@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(
-    ("encoding", "pixels", "expected"),
+    ("names", "pixels", "expected"),
     [
-        ("bgr8", BGR, BGR),
-        ("8UC3", BGR, BGR),
-        ("rgb8", BGR[..., ::-1], BGR),
-        ("bgra8", np.dstack([BGR, ALPHA]), BGR),
-        ("8UC4", np.dstack([BGR, ALPHA]), BGR),
-        ("rgba8", np.dstack([BGR[..., ::-1], ALPHA]), BGR),
-        ("mono8", GREY, GREY),
-        ("8UC1", GREY, GREY),
+        ("bgr8 8UC3 bgr16 16UC3", BGR, BGR),
+        ("rgb8 rgb16", BGR[..., ::-1], BGR),
+        ("bgra8 8UC4 bgra16 16UC4", np.dstack([BGR, ALPHA]), BGR),
+        ("rgba8 rgba16", np.dstack([BGR[..., ::-1], ALPHA]), BGR),
+        ("mono8 8UC1 mono16", GREY, GREY),
     ],
 )
-def test_8_bit_encodings_with_and_without_row_padding(encoding, pixels, expected, padding):
-    frame = decode_image(message_of(pixels, encoding, padding))
-    assert frame.dtype == np.uint8
-    np.testing.assert_array_equal(frame, expected)
+def test_encodings_of_8_bits_and_the_high_byte_of_16(names, pixels, expected, order, padding):
+    for encoding in names.split():
+        words = (pixels.astype(np.uint16) * 256 + 19).astype(f"{order}u2") if "16" in encoding else pixels
+        frame = decode_image(message_of(words, encoding, padding, is_bigendian=order == ">"))
+        assert frame.dtype == np.uint8
+        np.testing.assert_array_equal(frame, expected)
 
 
 @pytest.mark.parametrize("padding", [0, 5])
@@ -69,26 +69,6 @@ def test_bgr8_and_mono8_are_not_copied(encoding, pixels, padding):
     frame = decode_image(message)
     assert np.shares_memory(frame, np.frombuffer(message.data, np.uint8))
     assert cv2.resize(frame, (4, 3)).shape[:2] == (3, 4)
-
-
-@pytest.mark.parametrize(("byte_order", "is_bigendian"), [("<u2", 0), (">u2", 1)])
-@pytest.mark.parametrize("padding", [0, 6])
-@pytest.mark.parametrize(
-    ("encoding", "pixels", "expected"),
-    [
-        ("mono16", GREY, GREY),
-        ("bgr16", BGR, BGR),
-        ("16UC3", BGR, BGR),
-        ("rgb16", BGR[..., ::-1], BGR),
-        ("bgra16", np.dstack([BGR, ALPHA]), BGR),
-        ("16UC4", np.dstack([BGR, ALPHA]), BGR),
-        ("rgba16", np.dstack([BGR[..., ::-1], ALPHA]), BGR),
-    ],
-)
-def test_16_bit_encodings_give_their_high_byte(encoding, pixels, expected, padding, byte_order, is_bigendian):
-    words = (pixels.astype(np.uint16) * 256 + 19).astype(byte_order)
-    frame = decode_image(message_of(words, encoding, padding, is_bigendian))
-    np.testing.assert_array_equal(frame, expected)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
