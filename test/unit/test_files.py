@@ -93,18 +93,6 @@ def test_a_symbolic_link_is_preserved(tmp_path: Path) -> None:
     assert (tmp_path / "target.txt").read_text() == "new"
 
 
-@pytest.mark.parametrize(
-    "pixels",
-    [IMAGE[..., 0], np.dstack((IMAGE, IMAGE[..., :1])), IMAGE.astype(np.uint16) * 257],
-    ids=["grey", "alpha", "16 bits"],
-)
-def test_every_kind_of_image_is_read_as_8_bit_bgr(pixels: np.ndarray, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "image.png"), pixels)
-    read = read_image(tmp_path / "image.png")
-    assert (read.dtype, read.shape) == (np.uint8, IMAGE.shape)
-    assert np.array_equal(read, IMAGE if pixels.ndim == 3 else np.dstack([IMAGE[..., 0]] * 3))
-
-
 def jpeg_with_thumbnail() -> bytes:
     """A JPEG whose first segment contains a complete JPEG, as cameras write their thumbnails."""
     inner, outer = (cv2.imencode(".jpg", side)[1].tobytes() for side in (IMAGE[:16, :16], IMAGE))

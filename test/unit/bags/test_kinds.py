@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags as robots have them: topics that are no cameras, cameras that do not stamp, what else lies in the file."""
+"""Bags as robots have them: topics that are not cameras, cameras that do not stamp, CDR of any writer."""
 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +31,11 @@ from drives import (
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
-from canet_ros.bags.bag import BagError
+from canet_ros.bags.bag import COMPRESSED_IMAGE, BagError
 from canet_ros.bags.cameras import choose_cameras
 from canet_ros.bags.frames import write_labels, write_masks
 from canet_ros.bags.label_folder import LabelFolder
+from canet_ros.bags.message_types import MessageError, from_cdr, header_stamp_ns, to_cdr
 from canet_ros.bags.reading import open_bag
 from canet_ros.cli import main
 
@@ -306,3 +308,48 @@ def test_a_cut_begins_with_the_last_latched_messages(
         (cut_ns, transforms("wheel", x=2.0)),
         (cut_ns, drives.text("new")),
     ]
+
+
+STRINGS = {
+    "UTF-8": "kaméra\0".encode(),
+    "Latin-1": "kaméra\0".encode("latin-1"),
+    "unterminated": b"camera",
+    "of length 0": b"",
+    "empty": b"\0",
+    "from a buffer of fixed size": b"camera\0\0\0\0\0",
+    "with a rest behind its end": b"cam\0era\0",
+}
+
+
+def compressed_image(frame_id: bytes, format_text: bytes) -> bytes:
+    body = struct.pack("<iI", 5, 6)
+    for string in (frame_id, format_text, b"\1\2\3"):
+        body += bytes(-len(body) % 4) + struct.pack("<I", len(string)) + string
+    return b"\0\1\0\0" + body
+
+
+@pytest.mark.parametrize("kind", STRINGS)
+def test_strings_are_those_that_rclpy_takes(kind: str) -> None:
+    serialization = pytest.importorskip("rclpy.serialization")
+    message_type = pytest.importorskip("sensor_msgs.msg").CompressedImage
+    for data in (compressed_image(STRINGS[kind], b"jpeg\0"), compressed_image(b"camera\0", STRINGS[kind])):
+        message, expected = (
+            from_cdr(data, COMPRESSED_IMAGE),
+            serialization.deserialize_message(data, message_type),
+        )
+        assert (message.header.frame_id, message.format) == (expected.header.frame_id, expected.format)
+        assert (header_stamp_ns(message.header), bytes(message.data)) == (5_000_000_006, b"\1\2\3")
+        # What is written of it is plain.
+        again = serialization.deserialize_message(to_cdr(message, COMPRESSED_IMAGE), message_type)
+        assert again == expected
+
+
+BEYOND_ITS_END = b"\0\1\0\0" + bytes(8) + struct.pack("<I", 5000) + b"camera\0\0"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", bytes(8), compressed_image(b"camera\0", b"jpeg\0")[:-2], BEYOND_ITS_END]
+)
+def test_bytes_that_are_no_such_message(data: bytes) -> None:
+    with pytest.raises(MessageError, match=f"{len(data)} bytes are not a {COMPRESSED_IMAGE}"):
+        from_cdr(data, COMPRESSED_IMAGE)

@@ -94,26 +94,6 @@ def test_a_package_that_does_not_import_falls_back(
         assert found["engine"] == "openvino"
 
 
-def test_an_engine_that_does_not_compile_falls_back(
-    random_model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import openvino
-
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError(
-            "Exception from src/inference/src/cpp/core.cpp:131:\nException from x.cpp:1:\nno such ISA\n"
-        )
-
-    monkeypatch.setattr(openvino.Core, "compile_model", fail)
-    engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
-    assert engine.name != "openvino"
-    assert engine.fallback_reasons == (
-        "not openvino on cpu: engine openvino does not start: RuntimeError: no such ISA",
-    )
-    with pytest.raises(EngineError, match="does not start: RuntimeError: no such ISA"):
-        create_engine(EngineRequest(random_model, RESOLUTION, "openvino", "cpu"))
-
-
 def test_int8_without_scales_leaves_auto_its_choice(random_model: Path, own_cache: Path) -> None:
     engine = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu", precision="int8"))
     assert engine.name == "openvino"

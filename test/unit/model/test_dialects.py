@@ -28,6 +28,8 @@ from canet_ros.model.model_folder import Resolution, available_models, find_mode
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 # More images than the models' own test images: a folder of street images.
 STREETS = (
     sorted(Path(os.environ["CANET_ROS_STREETS"]).glob("*.*")) if "CANET_ROS_STREETS" in os.environ else []
@@ -100,9 +102,6 @@ def test_a_network_that_came_quantised_gets_symmetric_scales(signed: bool, tmp_p
     graph = deployment_graph(folder, (160, 120), "tensorrt", "fp16")
     require_tensorrts_rules(graph)
     assert (masks(graph, scenes) == exact).mean() >= 0.97
-
-
-pytestmark = pytest.mark.usefixtures("module_cache")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET = ["--scale", "1/255", "--mean", *map(str, MEAN), "--std", *map(str, STD)]
 RGB = ["--color", "rgb", *IMAGENET]
@@ -448,9 +450,6 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
     session = onnxruntime.InferenceSession(str(half), providers=["CPUExecutionProvider"])
     assert (session.run(["mask"], {"images": image[None]})[0] == expected).mean() > 0.98
-
-
-pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @torch.inference_mode()

@@ -119,14 +119,3 @@ def test_views_of_several_cameras(tmp_path: Path) -> None:
 def test_a_region_that_does_not_lie_in_the_image() -> None:
     with pytest.raises(ValueError, match="does not lie in an image of 64x48"):
         CameraTransform(0, Region(40, 0, 32, 16)).to_network(numbered(64, 48))
-
-
-def test_the_engines_of_the_last_shapes_are_kept(random_model: Path) -> None:
-    segmenter = Segmenter.load(random_model, "cpu", "torch", "fp32", "camera")
-    loaded: list[str] = []
-    segmenter.on_new_engine = lambda new: loaded.append(new.resolution_text)
-    sizes = [(160, 30 + 30 * number) for number in range(9)]
-    for size in [*sizes, sizes[8], sizes[0]]:
-        segmenter(random_image(*size))
-    assert len(set(loaded)) == 9
-    assert loaded[9:] == loaded[:1], "of nine shapes the oldest is loaded again"
