@@ -12,6 +12,8 @@ import pytest
 
 from canet_ros.cli import main
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def test_engines(random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
@@ -49,9 +51,6 @@ def test_node(random_model: Path, tmp_path: Path) -> None:
     assert 0 < node["sustained"]["rate_out_hz"] <= 1.1 * node["sustained"]["rate_in_hz"]
     assert node["memory_mb"] > 50
     assert node["cameras"]["count"] == 4
-
-
-pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.ros

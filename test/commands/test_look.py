@@ -81,16 +81,6 @@ def test_losses_are_reported(
     assert f"{bag}: /front/image_raw: skipped an image: " in capsys.readouterr().err
 
 
-def test_picked_frames_are_unsure_differ_and_lie_apart() -> None:
-    second = 10**9
-    still = [Candidate(index * second, 0.5, np.zeros(3, np.float32)) for index in range(5)]
-    other = Candidate(5 * second, 0.4, np.ones(3, np.float32))
-    near = Candidate(5 * second + 1000, 0.6, np.ones(3, np.float32))
-    assert select([*still, other], 2) == [0, 5]
-    assert select([*still, other, near], 7) == [0, 1, 2, 3, 4, 6]
-    assert select([], 3) == []
-
-
 def test_picked_frames_are_spread_over_what_changes_not_over_time() -> None:
     second, way = 10**9, np.concatenate((np.zeros(50), np.arange(1, 13)))
     unsure = np.where(np.arange(62) % 3, 0.2, 0.3)

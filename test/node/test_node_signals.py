@@ -7,7 +7,6 @@ segments; CANET_TEST_SIGNALS=200 draws more. Python's own start, before any code
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import re
@@ -43,18 +42,6 @@ def shared_memory(pid: int) -> set[str]:
     """Fast DDS' segments that the process maps."""
     maps = Path(f"/proc/{pid}/maps").read_text()
     return set(re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}$", maps, re.MULTILINE))
-
-
-def test_a_signal_that_another_thread_gets(random_model: Path, graph: Graph) -> None:
-    """Linux chooses the thread; Python's handlers run in the main one, which such a signal does not wake."""
-    with segmentation_node(random_model, PROGRAM) as process:
-        process.wait_for_output("loaded in")
-        threads = (int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir())
-        other = next(
-            thread for thread in threads if thread != process.pid and not sigterm_in("SigBlk", thread)
-        )
-        assert ctypes.CDLL(None).tgkill(process.pid, other, signal.SIGTERM) == 0
-        assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize("autostart", [True, False])
