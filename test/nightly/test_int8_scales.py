@@ -26,6 +26,8 @@ from canet_ros.simulation import StreetDrive
 pytest.importorskip("onnx")
 pytest.importorskip("openvino")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.fixture(scope="module")
 def calibrated(
@@ -112,9 +114,6 @@ def test_shipped_scales_give_a_graph_for_onnx_runtime_too(model: str) -> None:
     exact = Segmenter.load(model, "cpu", "onnxruntime", "fp32")(scene).mask
     fast = Segmenter.load(model, "cpu", "onnxruntime", "int8")(scene).mask
     assert (exact == fast).mean() > 0.985
-
-
-pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.skipif(not cpu_multiplies_int8(), reason="this processor does not multiply in int8")
