@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from canet_ros.benchmark.operations import count_gflop, peak_gflops
+from canet_ros.benchmark.engines import count_gflop
 from canet_ros.benchmark.report import limit_s, page, planned_steps
 from canet_ros.network import CANet
 
@@ -53,10 +53,3 @@ def test_operations_are_those_of_the_paper() -> None:
     """
     assert count_gflop(CANet(19), (1024, 512)) == pytest.approx(39, rel=0.02)
     assert count_gflop(CANet(19, architecture="canet_lite"), (1024, 512)) == pytest.approx(7.5, rel=0.03)
-
-
-def test_peak_is_measured_by_a_matrix_product() -> None:
-    peak = peak_gflops("fp32")
-    assert peak is not None
-    assert 1 < peak < 100_000
-    assert peak_gflops("int8") is None
