@@ -65,21 +65,6 @@ def test_changes_take_effect_at_activation(graph: Graph, node: Process, random_m
     np.testing.assert_array_equal(np.frombuffer(mask.data, np.uint8).reshape(64, 96), expected)
 
 
-def test_topics_change_after_cleanup_only(graph: Graph, node: Process) -> None:
-    graph.change_state("configure")
-    result = graph.set_parameter("image_topics", ["/other/image_raw"])
-    assert not result.successful
-    assert "clean up canet first" in result.reason
-    graph.change_state("cleanup")
-    assert graph.set_parameter("image_topics", ["/other/image_raw"]).successful
-    assert graph.change_state("configure")
-    topics = [name for name, _ in graph.node.get_publisher_names_and_types_by_node("canet", "/")]
-    assert "/other/segmentation/mask" in topics
-    assert "/camera/segmentation/mask" not in topics
-    graph.change_state("cleanup")
-    assert graph.set_parameter("image_topics", ["/camera/image_raw"]).successful
-
-
 def test_thirty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None:
     rounds = ["activate"] * node.output().count("loaded in")
 

@@ -124,17 +124,3 @@ def test_an_encoding_that_cannot_be_decoded_is_named(encoding: str, words: str) 
 def test_an_image_larger_than_max_pixels() -> None:
     with pytest.raises(ImageMessageError, match="160x120 pixels is larger"):
         decode(packets(H264))[0].pixels(max_pixels=1000)
-
-
-@pytest.mark.parametrize(
-    ("encoding", "name"),
-    [
-        ("h264_nvmpi;yuv420p;bgr8;rgb8", "h264"),
-        ("hevc_nvenc", "hevc"),
-        ("H265", "hevc"),
-        ("libsvtav1", "libdav1d"),
-        ("mjpeg", "mjpeg"),
-    ],
-)
-def test_names_of_encoders_name_decoders(encoding: str, name: str) -> None:
-    assert VideoPacket(b"", encoding, None, "").decoder == name

@@ -104,12 +104,6 @@ def test_an_entry_is_named_that_is_misspelt_or_no_number(copied: Path, line: str
         load_spec(copied)
 
 
-def test_an_entry_that_is_there_twice(copied: Path) -> None:
-    with (copied / SPEC).open("a") as file:
-        file.write("name: another\n")
-    assert "'name' is there twice" in refused(load_spec, copied)
-
-
 def without_checksum(folder: Path) -> None:
     lines = (folder / SPEC).read_text().splitlines()
     (folder / SPEC).write_text("\n".join(line for line in lines if "weights_sha256" not in line) + "\n")

@@ -216,22 +216,6 @@ def test_messages_carry_pixels_and_header(pixels, encoding):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "encoding"),
-    [
-        (GREY, "bgr8"),
-        (BGR, "mono8"),
-        (BGR[:0], "bgr8"),
-        (BGR, "nv12"),
-    ],
-)
-def test_pixels_that_do_not_fit_the_encoding_are_refused(pixels, encoding):
-    with pytest.raises(ImageMessageError, match=encoding):
-        image_message(pixels, encoding, Header())
-    with pytest.raises(ImageMessageError, match=encoding):
-        compressed_message(pixels, encoding, Header(), "png")
-
-
-@pytest.mark.parametrize(
     ("encoding", "codec", "expected_format"),
     [
         ("bgr8", "jpeg", "bgr8; jpeg compressed bgr8"),
