@@ -26,8 +26,6 @@ from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.self_test import IMAGE_FILE, MASK_FILE, self_test
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 
-RNG = np.random.default_rng(3)
-
 
 @pytest.fixture
 def copied_model(random_model: Path, tmp_path: Path) -> Path:
