@@ -129,6 +129,18 @@ def test_node_and_bag_publish_the_same_bytes(
     assert all(0 < np.count_nonzero(mask == 255) < mask.size for mask in masks)
 
 
+def test_groups_and_the_threshold_are_written(segment: Segment, tmp_path: Path) -> None:
+    (frame,) = street(1)
+    recorded = [Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS))]
+    source = bag_of(tmp_path / "in", recorded)
+    assert segment(source, tmp_path / "out", "--groups", GROUPS, "--min-confidence", 0.25) == 0
+    messages = read_bag(tmp_path / "out")
+    topics = {message.topic for message in messages}
+    assert {f"/front/segmentation/groups/{name}/compressed" for name in ("drivable", "people")} < topics
+    (info,) = results_of(messages, "/front/segmentation/label_info")
+    assert info.threshold == 0.25
+
+
 @pytest.mark.parametrize(
     ("options", "printed"),
     [

@@ -241,6 +241,35 @@ def test_a_node_that_dies_is_restarted_and_one_that_is_terminated_ends_the_launc
         process.close()
 
 
+def including(folder: Path, *lines: str) -> Path:
+    """A user's launch file with its own arguments and process that includes ours."""
+    file = folder / "robot.launch.xml"
+    arguments = "".join(
+        f'<arg name="{name}" default="x"/>'
+        for name in ("use_namespace", "rviz_config_file", "image_topic", "resolutions")
+    )
+    include = '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py"/>'
+    file.write_text(f"<launch>{arguments}{''.join(lines)}{include}</launch>")
+    return file
+
+
+def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
+    tmp_path: Path,
+) -> None:
+    file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')
+    process = Process([ROS2, "launch", str(file), "resolutions:=y", "use_respawn:=false"])
+    try:
+        os.kill(node_of(process), signal.SIGKILL)
+        process.wait_for_output("the segmentation node ended with status -9")
+        assert any("sleep 600" in line for line in survivors(process))
+        assert "has no effect" not in process.output()
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 1
+        assert survivors(process) == []
+    finally:
+        process.close()
+
+
 @pytest.fixture
 def stand_ins(tmp_path: Path) -> dict[str, str]:
     """An environment in which `rviz2` and `ros2 bag record` store their arguments and files in STAND_IN_FOLDER."""

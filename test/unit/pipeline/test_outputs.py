@@ -19,6 +19,7 @@ from canet_ros.pipeline.class_shares import ShareFilter, class_shares
 from canet_ros.pipeline.objects import components
 from canet_ros.pipeline.outputs import (
     OBJECTS,
+    SHARES,
     ProcessOptions,
     RenderInput,
     Style,
@@ -111,6 +112,15 @@ def test_objects_are_connected_components_so_touching_cars_are_one() -> None:
     assert len(components(drawn(*scene(), options=replace(OPTIONS, min_object_area=1)))) == 5
     assert components(drawn(*scene(), options=replace(OPTIONS, groups={}))) == []
     assert components(drawn(np.full((120, 160), 255, np.uint8))) == []
+
+
+def test_shares_with_their_names() -> None:
+    msgtype, build = MESSAGE_OUTPUTS[SHARES]
+    message = from_cdr(
+        to_cdr(build(new, header(0), drawn(np.full((60, 80), CAR, np.uint8))), msgtype), msgtype
+    )
+    assert tuple(dimension.label for dimension in message.layout.dim) == CLASSES.names
+    assert message.data.tolist() == [float(i == CAR) for i in range(len(CLASSES))]
 
 
 def test_objects_as_detections() -> None:
