@@ -16,12 +16,12 @@ from launch.actions import (
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
+from canet_ros.hints import see_docs
 from canet_ros.launching.arguments import TRUE_OR_FALSE
-from canet_ros.launching.recording import apt_install_command, is_installed
+from canet_ros.launching.recording import is_installed
 
 LAUNCH_FOLDER = Path(__file__).resolve().parent
 CONFIG = LAUNCH_FOLDER.parent / "config" / "nav2_example.yaml"
-LAYER = "https://github.com/kiwicampus/semantic_segmentation_layer"
 log = launch.logging.get_logger("canet_ros")
 
 
@@ -39,58 +39,46 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=str(CONFIG),
                 description="YAML file with the costmap's parameters",
             ),
-            OpaqueFunction(function=_managers),
+            OpaqueFunction(function=_nav2),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "canet.launch.py"))),
         ]
     )
 
 
-def _managers(context: LaunchContext) -> list[Action]:
-    if _missing(context, "nav2_lifecycle_manager", "the node activates itself"):
-        return []
-    no_bonds = _missing(context, "bondpy", "the lifecycle manager does not monitor the node")
-    namespace = context.launch_configurations.get("namespace", "")
-    return [
-        SetLaunchConfiguration("autostart", "false"),
-        _manager("lifecycle_manager_segmentation", namespace, "canet", 0.0 if no_bonds else 4.0),
-        *_costmap(context),
-    ]
-
-
-def _costmap(context: LaunchContext) -> list[Action]:
-    without = "starting without the costmap"
-    if (
-        context.launch_configurations["costmap"].lower() != "true"
-        or _missing(context, "nav2_costmap_2d", without)
-        or _missing(context, "semantic_segmentation_layer", without, f"build it from {LAYER}")
-    ):
-        return []
-    from launch_ros.actions import Node
-
-    file = context.launch_configurations["costmap_file"]
-    return [
-        Node(package="nav2_costmap_2d", executable="nav2_costmap_2d", parameters=[file], output="screen"),
-        # Nav2's standalone costmap node has no bond.
-        _manager("lifecycle_manager_costmap", "", "costmap/costmap", 0.0),
-    ]
-
-
-def _missing(context: LaunchContext, package: str, consequence: str, advice: str = "") -> bool:
-    if is_installed(context.environment, package):
-        return False
-    advice = advice or apt_install_command(context.environment, package)
-    log.warning(f"{package} is not installed; {consequence}: {advice}")
-    return True
-
-
-def _manager(name: str, namespace: str, managed: str, bond_timeout_s: float) -> Action:
+def _nav2(context: LaunchContext) -> list[Action]:
     from launch_ros.actions import Node  # here to keep --show-args fast: it imports rclpy
 
-    return Node(
-        package="nav2_lifecycle_manager",
-        executable="lifecycle_manager",
-        name=name,
-        namespace=namespace,
-        parameters=[{"autostart": True, "node_names": [managed], "bond_timeout": bond_timeout_s}],
-        output="screen",
-    )
+    def missing(package: str, consequence: str) -> bool:
+        found = is_installed(context.environment, package)
+        if not found:
+            log.warning(f"{package} is not installed; {consequence}: {see_docs('costmap.md')}")
+        return not found
+
+    def manager(name: str, namespace: str, managed: str, bond_timeout_s: float) -> Action:
+        return Node(
+            package="nav2_lifecycle_manager",
+            executable="lifecycle_manager",
+            name=name,
+            namespace=namespace,
+            parameters=[{"autostart": True, "node_names": [managed], "bond_timeout": bond_timeout_s}],
+            output="screen",
+        )
+
+    arguments = context.launch_configurations
+    if missing("nav2_lifecycle_manager", "the node activates itself"):
+        return []
+    without_bond = missing("bondpy", "the lifecycle manager does not monitor the node")
+    namespace = arguments.get("namespace", "")
+    actions: list[Action] = [
+        SetLaunchConfiguration("autostart", "false"),
+        manager("lifecycle_manager_segmentation", namespace, "canet", 0.0 if without_bond else 4.0),
+    ]
+    of_costmap = ("nav2_costmap_2d", "semantic_segmentation_layer")
+    if arguments["costmap"].lower() == "true" and not any(
+        missing(package, "starting without the costmap") for package in of_costmap
+    ):
+        name, parameters = "nav2_costmap_2d", [arguments["costmap_file"]]
+        actions.append(Node(package=name, executable=name, parameters=parameters, output="screen"))
+        # Nav2's standalone costmap node has no bond.
+        actions.append(manager("lifecycle_manager_costmap", "", "costmap/costmap", 0.0))
+    return actions

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from canet_ros.formats import groups_text
 from canet_ros.launching.camera_topics import absolute_topic, camera_topics
 from canet_ros.launching.nearest import did_you_mean
 from canet_ros.launching.parameter_files import parameters_in_file
@@ -95,8 +94,8 @@ def given_parameters(given: Mapping[str, str], node: str = "/canet", alone: bool
     return values
 
 
-def parameters_in_use(given: Mapping[str, str], params_file: str, node: str) -> dict[str, Any]:
-    """Value of every parameter with which the node starts.
+def camera_parameters(given: Mapping[str, str], params_file: str, node: str) -> dict[str, Any]:
+    """``image_topics``, ``image_transport`` and ``results_name`` with which the node starts.
 
     Args:
         given: the launch arguments that were given.
@@ -104,14 +103,13 @@ def parameters_in_use(given: Mapping[str, str], params_file: str, node: str) -> 
         node: fully qualified name of the node, ``/canet``.
 
     Raises:
-        ValueError: a value does not fit its parameter, values exclude each other, or the text is not a parameter
+        ValueError: a value does not fit its parameter, cameras have the same results, or the text is not a parameter
             file.
     """
     in_file = parameters_in_file(params_file, node) if params_file else {}
-    if isinstance(in_file.get("groups"), dict):
-        in_file["groups"] = groups_text(in_file["groups"])
-    checked = {spec.name: spec.check(in_file[spec.name]) for spec in PARAMETERS if spec.name in in_file}
-    in_use = {**_DEFAULTS, **in_file, **checked, **given_parameters(given, node)}
+    specs = [spec for spec in PARAMETERS if spec.name in ("image_topics", "image_transport", "results_name")]
+    in_use = {spec.name: spec.check(in_file.get(spec.name, spec.default)) for spec in specs}
+    in_use |= {spec.name: spec.parse(given[spec.name]) for spec in specs if spec.name in given}
     _check_combination(in_use, node)
     return in_use
 

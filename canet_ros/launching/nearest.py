@@ -15,12 +15,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(name, others, 1, _MIN_SIMILARITY)), "")
 
 
-def with_guess(name: str, known: Iterable[str]) -> str:
-    """The name, followed by a suggestion in brackets if there is one."""
-    near = nearest(name, known)
-    return f"{name} (did you mean {near}?)" if near else name
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``: did you mean ...?`` for the end of a sentence; empty: none is similar."""
     near = nearest(name, known)

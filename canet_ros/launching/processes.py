@@ -26,9 +26,9 @@ from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from canet_ros.launching.arguments import (
     DEMO_ARGUMENTS,
+    camera_parameters,
     given_parameters,
     launch_arguments,
-    parameters_in_use,
     unknown_arguments,
 )
 from canet_ros.launching.camera_topics import CameraTopics, absolute_topic, camera_topics
@@ -124,7 +124,7 @@ def launch_actions(context: LaunchContext, given: Mapping[str, str], folder: Pat
     rviz, record = _can_show(setup, environment), _can_record(setup)
     actions = [_node(setup, parameters)]
     if rviz or record:
-        in_use = _parameters_in_use(setup, given)
+        in_use = _camera_parameters(setup, given)
         images = [absolute_topic(topic, node) for topic in in_use["image_topics"]]
         cameras = camera_topics(images, in_use["results_name"])
         if rviz:
@@ -178,10 +178,10 @@ def _record_path(setup: Setup) -> str:
     return str(Path(path).expanduser().absolute()) if path else ""
 
 
-def _parameters_in_use(setup: Setup, given: Mapping[str, str]) -> dict[str, Any]:
+def _camera_parameters(setup: Setup, given: Mapping[str, str]) -> dict[str, Any]:
     file = setup.params_file
     try:
-        return parameters_in_use(given, read_parameter_file(file) if file else "", setup.node)
+        return camera_parameters(given, read_parameter_file(file) if file else "", setup.node)
     except ValueError as error:
         raise RuntimeError(f"params_file: {file}: {error}" if file else str(error)) from error
 

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 
 from canet_ros.formats import groups_text
 from canet_ros.launching.camera_topics import camera_topics
-from canet_ros.launching.nearest import with_guess
+from canet_ros.launching.nearest import did_you_mean
 from canet_ros.launching.parameter_files import parameter_files, read_parameter_file, section_problem
 from canet_ros.launching.parameter_spec import ParameterSpec, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
@@ -117,7 +117,7 @@ class NodeParameters:
             known = list(self._node.get_parameters_by_prefix(""))
             logger.warning(
                 "ignored parameters that this node does not have: "
-                + ", ".join(with_guess(name, known) for name in names)
+                + "; ".join(f"{name}{did_you_mean(name, known)}" for name in names)
             )
         for file in parameter_files(sys.argv):
             try:

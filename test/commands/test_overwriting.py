@@ -33,7 +33,7 @@ OUTPUTS = [
     ("evaluate", "--reliability", ""),
     ("evaluate", "--confusion", ""),
     ("evaluate", "--worst", ""),
-    ("ablate", "--out", "ablation.json", "ablation.md", "attention.png"),
+    ("ablate", "--out", "ablation.json", "ablation.md"),
     ("import", "--out", "model.yaml", "model.onnx", "weights.safetensors"),
     ("export", "--out", ""),
     ("benchmark", "--json", ""),

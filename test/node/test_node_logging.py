@@ -76,7 +76,7 @@ def test_parameters_of_a_start(graph: Graph, random_model: Path) -> None:
     }
     with segmentation_node(random_model, resolutoin="320x240", max_ages=1.0, **known) as process:
         line = wait_for_warning(process, "ignored parameters that this node does not have")
-        assert line.endswith("max_ages (did you mean max_age?), resolutoin (did you mean resolution?)")
+        assert line.endswith("max_ages: did you mean max_age?; resolutoin: did you mean resolution?")
         diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
         diagnostics.wait_for(1)
         assert health(diagnostics, "engine")["unknown_parameters"] == "max_ages, resolutoin"

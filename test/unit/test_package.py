@@ -24,7 +24,6 @@ import canet_ros
 from canet_ros.launching.arguments import (
     OWN_ARGUMENTS,
     launch_arguments,
-    parameters_in_use,
 )
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.parameter_files import parameters_in_file
@@ -93,12 +92,6 @@ def test_arguments_become_values_of_the_parameters_type(name: str, text: str, va
     parsed = SPECS[name].parse(text)
     assert parsed == value
     assert type(parsed) is type(value)
-
-
-def test_given_arguments_override_the_file_and_the_file_the_defaults() -> None:
-    text = "/**: {ros__parameters: {backbone: resnet18, max_rate: 5.0}}"
-    in_use = parameters_in_use({"backbone": "mobilenet_v2"}, text, "/canet")
-    assert (in_use["backbone"], in_use["max_rate"], in_use["max_age"]) == ("mobilenet_v2", 5.0, 0.0)
 
 
 @pytest.mark.parametrize(

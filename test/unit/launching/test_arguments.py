@@ -10,9 +10,9 @@ import pytest
 
 from canet_ros import cli
 from canet_ros.launching.arguments import (
+    camera_parameters,
     given_parameters,
     launch_arguments,
-    parameters_in_use,
     unknown_arguments,
 )
 from canet_ros.launching.parameter_files import (
@@ -91,8 +91,20 @@ def test_without_a_parameter_file_defaults_are_part_of_the_check() -> None:
 
 def test_an_empty_list_means_none() -> None:
     assert given_parameters({"regions": "[]", "rotations": "[]"}) == {"regions": ("",), "rotations": (0,)}
-    text = "/**: {ros__parameters: {ignore_masks: [], image_topics: [/a/image_raw]}}"
-    assert parameters_in_use({}, text, "/canet")["ignore_masks"] == ("",)
+
+
+def test_values_of_a_parameter_file_are_checked_for_rviz_and_the_recorder() -> None:
+    text = "/**: {ros__parameters: {image_topics: [/a/x], results_name: vision}}"
+    given = {"results_name": "masks"}
+    assert camera_parameters(given, text, "/canet") == {
+        "image_topics": ("/a/x",),
+        "image_transport": "raw",
+        "results_name": "masks",
+    }
+    with pytest.raises(ValueError, match="image_transport: expected one of raw"):
+        camera_parameters({}, "/**: {ros__parameters: {image_transport: jpg}}", "/canet")
+    with pytest.raises(ValueError, match="would both publish under"):
+        camera_parameters({}, "/**: {ros__parameters: {image_topics: [/a/x, /a/y]}}", "/canet")
 
 
 # --- Parameter files -------------------------------------------------------------------------------------------------
