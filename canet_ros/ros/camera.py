@@ -162,8 +162,7 @@ class Camera:
         if not wanted:
             self.unsubscribe()
         elif self.subscribed_since_s is None:
-            self.statistics.reset_gaps()
-            self.statistics.reset_losses()
+            self.statistics.resume()
             self.subscribe()
 
     def subscribe(self) -> None:

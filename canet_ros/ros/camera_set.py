@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
@@ -22,20 +22,19 @@ _COMMON_TOPICS = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static",
 
 
 class CameraSet:
-    """The cameras by their names, in the order of ``image_topics``; none until ``create``."""
+    """All cameras.
+
+    Attributes:
+        by_name: in the order of ``image_topics``; empty until ``create``; never replaced.
+    """
 
     def __init__(self, node: Node, settings: NodeParameters, intake: FrameIntake, faults: FaultLog) -> None:
         self._node = node
         self._settings = settings
         self._intake = intake
         self._faults = faults
-        self._cameras: dict[str, Camera] = {}
+        self.by_name: dict[str, Camera] = {}
         self._ground: GroundTopics | None = None
-
-    @property
-    def by_name(self) -> Mapping[str, Camera]:
-        """The same mapping for as long as the set lives."""
-        return self._cameras
 
     def create(self) -> dict[str, str]:
         """Create all cameras; return the prefix of each camera's results by the camera's name.
@@ -58,7 +57,7 @@ class CameraSet:
                 camera = Camera(
                     node, topics, results, transport, self._intake, self._faults, cloud, self._ground
                 )
-                self._cameras[topics.image] = camera
+                self.by_name[topics.image] = camera
                 camera.outputs.follow_groups(settings.live().groups)
                 # Invalid qos_overrides fail now, not when results get their first subscriber.
                 camera.subscribe()
@@ -78,39 +77,34 @@ class CameraSet:
 
     def begin(self, transforms: Iterable[CameraTransform]) -> None:
         """Prepare for activation with these camera transforms."""
-        for camera, transform in zip(self._cameras.values(), transforms):
+        for camera, transform in zip(self.by_name.values(), transforms):
             camera.transform = transform
             camera.watch.reset()
 
     def check_graph(self, stale_after_s: float) -> None:
         """Check who publishes the cameras' topics; costs more than ``follow``."""
-        for camera in self._cameras.values():
+        for camera in self.by_name.values():
             camera.check_graph(stale_after_s)
 
     def follow(self, live: LiveSettings) -> None:
         """Have topics for the groups, and subscriptions to what somebody wants results of."""
         if self._ground is not None:
             self._ground.follow_subscribers()
-        for camera in self._cameras.values():
+        for camera in self.by_name.values():
             camera.outputs.follow_groups(live.groups)
             camera.follow_subscribers()
 
     def snapshots(self) -> tuple[CameraSnapshot, ...]:
-        return tuple(camera.snapshot() for camera in self._cameras.values())
-
-    def reset_gaps(self) -> None:
-        """Do not count images as missing that were not sent while the node was paused."""
-        for camera in self._cameras.values():
-            camera.statistics.reset_gaps()
+        return tuple(camera.snapshot() for camera in self.by_name.values())
 
     def unsubscribe(self) -> None:
-        for camera in self._cameras.values():
+        for camera in self.by_name.values():
             camera.unsubscribe()
 
     def destroy(self) -> None:
-        for camera in self._cameras.values():
+        for camera in self.by_name.values():
             camera.destroy()
         if self._ground is not None:
             self._ground.destroy()
             self._ground = None
-        self._cameras.clear()
+        self.by_name.clear()

@@ -85,10 +85,8 @@ class LabelInfoTopics:
             can_be_unlabelled = self._threshold > 0 or camera in self._partial
             message = LabelInfo(threshold=self._threshold)
             message.header.stamp = stamp
-            message.class_map = [
-                VisionClass(class_id=index, class_name=name)
-                for index, name in class_map(self._classes, can_be_unlabelled)
-            ]
+            names = class_map(self._classes, can_be_unlabelled)
+            message.class_map = [VisionClass(class_id=index, class_name=name) for index, name in names]
             publisher.publish(message)
 
 

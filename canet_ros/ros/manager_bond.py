@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Any
 
 from rclpy.duration import Duration
@@ -23,28 +22,22 @@ HEARTBEAT_S = 0.1
 _BREAK_TIMEOUT_S = 0.1  # as in bondcpp: the message of a publisher that ends at once may be lost
 
 
-class BondState(enum.Enum):
-    """State of the bond; the value is published on /diagnostics."""
-
-    NONE = "none"
-    WAITING = "waiting for a lifecycle manager"
-    FORMED = "formed"
-    BROKEN = "broken: the lifecycle manager has stopped"
-    NO_MANAGER = "none: no lifecycle manager responded"
+_NONE, _WAITING, _FORMED = "none", "waiting for a lifecycle manager", "formed"
+_BROKEN = "broken: the lifecycle manager has stopped"
+_NO_MANAGER = "none: no lifecycle manager responded"
 
 
 class ManagerBond:
-    """At most one bond, whose id is the node's name. Without bondpy it does nothing."""
+    """At most one bond, whose id is the node's name. Without bondpy it does nothing.
+
+    Attributes:
+        status: text for diagnostics.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._bond: Any = None
-        self._state = BondState.NONE
-
-    @property
-    def status(self) -> str:
-        """Text for diagnostics."""
-        return f"none: {_IMPORT_PROBLEM}" if Bond is None else self._state.value
+        self.status = _NONE if Bond is not None else f"none: {_IMPORT_PROBLEM}"
 
     def start(self, timeout_s: float) -> None:
         """Start a bond.
@@ -56,14 +49,11 @@ class ManagerBond:
         if timeout_s <= 0:
             return
         if Bond is None:
-            log = (
-                self._node.get_logger().warning
-                if "broken" in _IMPORT_PROBLEM
-                else self._node.get_logger().debug
-            )
+            logger = self._node.get_logger()
+            log = logger.warning if "broken" in _IMPORT_PROBLEM else logger.debug
             log(f"no bond with a lifecycle manager: {_IMPORT_PROBLEM}")
             return
-        self._state = BondState.WAITING
+        self.status = _WAITING
         self._bond = Bond(self._node, TOPIC, self._node.get_name(), self._on_broken, self._on_formed)
         self._bond.heartbeat_timeout = timeout_s
         self._bond.heartbeat_period = HEARTBEAT_S
@@ -71,9 +61,10 @@ class ManagerBond:
 
     def stop(self) -> None:
         """Break the bond, which notifies the manager."""
-        bond, self._bond, self._state = self._bond, None, BondState.NONE
+        bond, self._bond = self._bond, None
         if bond is None:
             return
+        self.status = _NONE
         bond.set_broken_callback(None)
         bond.break_bond()
         bond.wait_until_broken(Duration(seconds=_BREAK_TIMEOUT_S))
@@ -86,11 +77,11 @@ class ManagerBond:
             self._node.undeclare_parameter(Constants.DISABLE_HEARTBEAT_TIMEOUT_PARAM)
 
     def _on_formed(self) -> None:
-        self._state = BondState.FORMED
+        self.status = _FORMED
         self._node.get_logger().info("bond with the lifecycle manager formed")
 
     def _on_broken(self) -> None:
-        was_formed = self._state is BondState.FORMED
-        self._state = BondState.BROKEN if was_formed else BondState.NO_MANAGER
-        log = self._node.get_logger().warning if was_formed else self._node.get_logger().debug
-        log(f"bond: {self._state.value}")
+        was_formed, logger = self.status == _FORMED, self._node.get_logger()
+        self.status = _BROKEN if was_formed else _NO_MANAGER
+        log = logger.warning if was_formed else logger.debug
+        log(f"bond: {self.status}")

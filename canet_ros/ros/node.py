@@ -239,7 +239,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def _on_enable(self, request: Any, response: Any) -> Any:
         if request.data != self._intake.enabled:
             self.get_logger().info(f"{'resumed' if request.data else 'paused'} by ~/enable")
-            self._cameras.reset_gaps()
+            for camera in self._cameras.by_name.values():
+                camera.statistics.resume()
         self._intake.enabled = request.data
         state = self._settings.lifecycle_state
         response.success = True

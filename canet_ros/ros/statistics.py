@@ -59,6 +59,8 @@ class Statistics:
         self.pending_since_s: float | None = None
 
     def count(self, what: str, number: int = 1) -> None:
+        if number == 0:
+            return
         now_s = time.monotonic()
         with self._lock:
             self._counts[what] += number
@@ -81,34 +83,24 @@ class Statistics:
             if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:  # a bag restarted
                 self._stamps_ns.clear()
             self._stamps_ns.append(stamp_ns)
-        gap = self._gaps.missing_before(stamp_ns)
-        if gap:
-            self.count("missing", gap)
+        self.count("missing", self._gaps.missing_before(stamp_ns))
 
     def number(self, publisher: bytes, number: int) -> int:
         """Record the sequence number of an image at its publisher; return as ``Losses.add_number``."""
         lost = self._losses.add_number(publisher, number)
-        self._lose(lost)
+        self.count("lost", lost)
         return lost
 
     def lose(self, number: int) -> None:
         """Count images that the middleware reports as lost."""
         self.count("lost_in_transport", number)
-        self._lose(self._losses.add_event(number))
+        self.count("lost", self._losses.add_event(number))
 
-    def _lose(self, number: int) -> None:
-        if number:
-            self.count("lost", number)
-
-    def reset_gaps(self) -> None:
-        """Do not count a gap in the stamps, after a pause or without a subscription."""
-        self._gaps = StampGaps()
+    def resume(self) -> None:
+        """Do not count as missing or lost what was published during a pause or without a subscription."""
+        self._gaps, self._losses = StampGaps(), Losses()
         with self._lock:
             self.pending_since_s = None
-
-    def reset_losses(self) -> None:
-        """Do not count as lost what was published without a subscription."""
-        self._losses = Losses()
 
     def time(self, stage_ms: Mapping[str, float]) -> None:
         """Record durations, in ms, by stage."""
