@@ -131,7 +131,6 @@ class Camera:
             statistics=self.statistics,
             silent_s=self.silent_s(),
             without_result_s=time.monotonic() - (pending_since_s or 0.0) if waits else None,
-            fault=self._faults.last(self.name),
             topic_problem=self.watch.topic_problem,
             rivals=self.watch.rivals,
             out_of_distribution=self.ood_monitor.problem(),

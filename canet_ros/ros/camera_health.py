@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health of a camera, as a pure function of its state."""
+"""Snapshots of the node and its cameras, and the health of a camera as a pure function of them."""
 
 from __future__ import annotations
 
 import enum
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from canet_ros.hints import see_docs
 from canet_ros.ros.fault_log import ReportedFault
 from canet_ros.ros.statistics import DROPS, Statistics
+
+if TYPE_CHECKING:
+    from canet_ros.ros.engine_supervisor import EngineSnapshot
 
 _TOLERATED_FRACTION = 0.1  # of the images, lost or unusable
 # Drop reasons that are faults, as text after "N of M images".
@@ -55,33 +60,12 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """Conditions that all cameras of a node share.
-
-    Attributes:
-        lifecycle_state: ``active`` or another label.
-        engine_fault, inference_fault: the last faults.
-        stale_after_s, max_rate_hz, max_age_s: see the parameters.
-    """
-
-    lifecycle_state: str
-    enabled: bool
-    loading: bool
-    engine_fault: ReportedFault
-    inference_fault: ReportedFault
-    stale_after_s: float
-    max_rate_hz: float
-    max_age_s: float
-
-
-@dataclass(frozen=True)
 class CameraSnapshot:
     """One camera at one moment; problems are texts, empty without one.
 
     Attributes:
         silent_s: time since the last image, or since the subscription; None: not subscribed.
         without_result_s: time since the first image received after the last result; None: no image is pending.
-        fault: the last fault of the camera.
         topic_problem: why no images arrive, according to the ROS graph.
         rivals: other publishers of the results or of the images.
         out_of_distribution: images differ from those the model was trained on.
@@ -95,7 +79,6 @@ class CameraSnapshot:
     statistics: Statistics
     silent_s: float | None
     without_result_s: float | None
-    fault: ReportedFault
     topic_problem: str
     rivals: str
     out_of_distribution: str
@@ -105,7 +88,37 @@ class CameraSnapshot:
     losses_counted: bool
 
 
-def camera_verdict(camera: CameraSnapshot, node: Conditions) -> Verdict:
+@dataclass(frozen=True)
+class NodeSnapshot:
+    """State of the node from which the statuses are made.
+
+    Attributes:
+        lifecycle_state: ``active`` or another label.
+        faults: the last ones by source: ``engine``, ``inference``, ``node``, ``model`` or the name of a camera.
+        stale_after_s, max_rate_hz, max_age_s: see the parameters.
+        clock_missing: whether use_sim_time is set and /clock has no publisher.
+        bond: status of the bond with a lifecycle manager, as text.
+        unknown_parameters: names given at start that the node does not have.
+    """
+
+    lifecycle_state: str
+    enabled: bool
+    engine: EngineSnapshot
+    cameras: tuple[CameraSnapshot, ...]
+    faults: Mapping[str, ReportedFault]
+    stale_after_s: float
+    max_rate_hz: float
+    max_age_s: float
+    clock_missing: bool
+    bond: str
+    unknown_parameters: tuple[str, ...]
+
+    def fault(self, source: str) -> ReportedFault:
+        """The source's last fault."""
+        return self.faults.get(source, ReportedFault())
+
+
+def camera_verdict(camera: CameraSnapshot, node: NodeSnapshot) -> Verdict:
     """The most severe condition of a camera.
 
     Without images for longer than ``stale_after``: ERROR if none was ever received, else WARN. Images without results:
@@ -113,10 +126,10 @@ def camera_verdict(camera: CameraSnapshot, node: Conditions) -> Verdict:
     """
     if node.lifecycle_state != "active":
         text = f"node is {node.lifecycle_state}"
-        if node.engine_fault.text:
-            return Verdict(Level.ERROR, f"{text}: {node.engine_fault.text}", CameraState.NODE_NOT_ACTIVE)
+        if node.fault("engine").text:
+            return Verdict(Level.ERROR, f"{text}: {node.fault('engine').text}", CameraState.NODE_NOT_ACTIVE)
         return Verdict(Level.OK, text, CameraState.NODE_NOT_ACTIVE)
-    if node.loading:
+    if node.engine.activity:
         return Verdict(Level.OK, "waiting for the model", CameraState.NO_MODEL_YET)
     if not node.enabled:
         return Verdict(Level.OK, "paused by ~/enable", CameraState.PAUSED)
@@ -124,7 +137,7 @@ def camera_verdict(camera: CameraSnapshot, node: Conditions) -> Verdict:
     unseen = Level.WARN if statistics.last_received_s else Level.ERROR
     # The subscription's own report names the remedy.
     if camera.silent_s is not None and statistics.recent("qos_problems"):
-        return Verdict(unseen, camera.fault.text, CameraState.NO_IMAGES)
+        return Verdict(unseen, node.fault(camera.name).text, CameraState.NO_IMAGES)
     # The graph is checked twice a second; an image received since is newer information.
     age_s = time.monotonic() - (statistics.last_received_s or -math.inf)
     if camera.topic_problem and age_s > node.stale_after_s:
@@ -146,7 +159,7 @@ def camera_verdict(camera: CameraSnapshot, node: Conditions) -> Verdict:
     )
 
 
-def _without_results(camera: CameraSnapshot, node: Conditions) -> Verdict | None:
+def _without_results(camera: CameraSnapshot, node: NodeSnapshot) -> Verdict | None:
     """Images arrive without results: name the most frequent reason."""
     statistics, pending_s = camera.statistics, camera.without_result_s
     usual_s = (statistics.percentiles_ms("age") or (0.0, 0.0))[1] / 1e3
@@ -162,7 +175,7 @@ def _without_results(camera: CameraSnapshot, node: Conditions) -> Verdict | None
         level = Level.WARN
         why = f"{counts[reason]} {_DROPPED[reason]}; {_age_hint(statistics, node.max_age_s)}"
     else:
-        fault = node.inference_fault if reason == "failed" else camera.fault
+        fault = node.fault("inference" if reason == "failed" else camera.name)
         why = f"{counts[reason]} {_DROPPED.get(reason, f'were dropped ({reason})')}: {fault.text}"
     text = f"images arrive, but no result has been published for {pending_s:.1f} s: {why}"
     return Verdict(level, text, CameraState.NO_RESULTS)
@@ -176,11 +189,11 @@ def _age_hint(statistics: Statistics, max_age_s: float) -> str:
     return "the engine is too slow for max_age"
 
 
-def _dropped(camera: CameraSnapshot, node: Conditions, received: int) -> Verdict | None:
+def _dropped(camera: CameraSnapshot, node: NodeSnapshot, received: int) -> Verdict | None:
     for reason in ("bad", "failed", "too_old"):
         number = camera.statistics.recent(reason)
         if number > _TOLERATED_FRACTION * received:
-            fault = node.inference_fault if reason == "failed" else camera.fault
+            fault = node.fault("inference" if reason == "failed" else camera.name)
             text = f"{number} of {received} images {_DROPPED[reason]}: {fault.text}"
             return Verdict(Level.WARN, text, CameraState.IMAGES_DROPPED)
     return None

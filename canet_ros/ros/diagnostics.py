@@ -7,7 +7,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -15,33 +14,11 @@ from rclpy.clock import Clock
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from canet_ros.ros.camera_health import CameraSnapshot, Conditions, Level, camera_verdict
-from canet_ros.ros.engine_supervisor import EngineSnapshot
+from canet_ros.ros.camera_health import CameraSnapshot, Level, NodeSnapshot, camera_verdict
 from canet_ros.ros.fault_log import ReportedFault
 from canet_ros.ros.statistics import DROPS, STAGES, Statistics
 
 CLOCK_MISSING = "/clock has no publisher: ROS time does not advance (use_sim_time is set)"
-
-
-@dataclass(frozen=True)
-class NodeSnapshot(Conditions):
-    """State of the node from which the statuses are made.
-
-    Attributes:
-        model_fault: why the last requested model is not used.
-        node_fault: the last exception of a callback.
-        clock_missing: whether use_sim_time is set and /clock has no publisher.
-        bond: status of the bond with a lifecycle manager, as text.
-        unknown_parameters: names given at start that the node does not have.
-    """
-
-    engine: EngineSnapshot
-    cameras: tuple[CameraSnapshot, ...]
-    model_fault: ReportedFault
-    node_fault: ReportedFault
-    clock_missing: bool
-    bond: str
-    unknown_parameters: tuple[str, ...]
 
 
 class Diagnostics:
@@ -113,12 +90,7 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
     values |= _percentiles(statistics, ("inference",))
     values |= {"doing": node.engine.activity or node.engine.switching, "bond": node.bond}
     values |= {"unknown_parameters": ", ".join(node.unknown_parameters)}
-    faults = (
-        node.engine_fault,
-        node.inference_fault,
-        node.node_fault,
-        node.model_fault,
-    )
+    faults = map(node.fault, ("engine", "inference", "node", "model"))
     fault = next((fault for fault in faults if fault.text), ReportedFault())
     values |= {"last_error": fault.text, "fault": fault.kind.value}
     level, text = engine_verdict(node)
@@ -131,9 +103,9 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     ERROR: the model could not be loaded, the last inference or a callback failed.
     WARN: the model is loading, another requested model is not used, or the node is not active.
     """
-    engine = node.engine
-    if node.engine_fault.text:
-        return Level.ERROR, "; ".join(filter(None, (node.engine_fault.text, engine.activity)))
+    engine, model_fault = node.engine, node.fault("model").text
+    if fault := node.fault("engine").text:
+        return Level.ERROR, "; ".join(filter(None, (fault, engine.activity)))
     if node.lifecycle_state != "active":
         return Level.WARN, f"node is {node.lifecycle_state}"
     if engine.activity:
@@ -141,20 +113,20 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     if not node.enabled:
         return Level.OK, "paused by ~/enable"
     if engine.statistics.recent("failures"):
-        return Level.ERROR, node.inference_fault.text
+        return Level.ERROR, node.fault("inference").text
     if engine.statistics.recent("callback_failures"):
-        return Level.ERROR, node.node_fault.text
+        return Level.ERROR, node.fault("node").text
     if node.clock_missing:
         return Level.WARN, CLOCK_MISSING
-    text = "; ".join(filter(None, ("segmenting", engine.switching, node.model_fault.text)))
-    return Level.WARN if node.model_fault.text else Level.OK, text
+    text = "; ".join(filter(None, ("segmenting", engine.switching, model_fault)))
+    return Level.WARN if model_fault else Level.OK, text
 
 
-def camera_status(camera: CameraSnapshot, node: Conditions) -> DiagnosticStatus:
+def camera_status(camera: CameraSnapshot, node: NodeSnapshot) -> DiagnosticStatus:
     """Status of a camera, under its name."""
     statistics = camera.statistics
     counts, last_s = statistics.counts(), statistics.last_received_s
-    verdict = camera_verdict(camera, node)
+    verdict, fault = camera_verdict(camera, node), node.fault(camera.name)
     values: dict[str, Any] = {
         "state": verdict.state.value,
         "image_topic": camera.image_topic,
@@ -176,8 +148,8 @@ def camera_status(camera: CameraSnapshot, node: Conditions) -> DiagnosticStatus:
         **_greenwave_values(statistics),
         **{f"confidence_{name}": f"{value:.3f}" for name, value in camera.confidences},
         "last_frame_age_s": "never" if last_s is None else f"{time.monotonic() - last_s:.2f}",
-        "last_error": camera.fault.text,
-        "fault": camera.fault.kind.value,
+        "last_error": fault.text,
+        "fault": fault.kind.value,
     }
     return _status(camera.name, camera.name, verdict.level, verdict.text, values)
 

@@ -19,8 +19,9 @@ from canet_ros.launching.network import environment_problems
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError
 from canet_ros.ros.camera import FrameIntake
+from canet_ros.ros.camera_health import NodeSnapshot
 from canet_ros.ros.camera_set import CameraSet
-from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics, NodeSnapshot
+from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics
 from canet_ros.ros.engine_supervisor import EngineSupervisor
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.label_info import LabelInfoTopics
@@ -72,7 +73,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             raise
         self._faults = FaultLog(self.get_logger())
         self._label_info: LabelInfoTopics | None = None
-        self._intake = FrameIntake(self._now_ns, lambda: float(self._settings.value("max_rate")))
+        self._intake = FrameIntake(self._now_ns, lambda: self._settings.value("max_rate"))
         self._cameras = CameraSet(self, self._settings, self._intake, self._faults)
         self._engine = EngineSupervisor(
             self._settings,
@@ -89,7 +90,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._bond = ManagerBond(self)
         self._unknown_parameters = self._settings.warn_about_unknown()
         self._diagnostics = Diagnostics(self, self._steady_clock, self._snapshot)
-        self._diagnostics.follow_period(float(self._settings.value("diagnostics_period")))
+        self._diagnostics.follow_period(self._settings.value("diagnostics_period"))
         self.create_service(SetBool, "~/enable", self._on_enable)
         if self._settings.value("autostart"):
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady_clock)
@@ -122,8 +123,8 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self.create_timer(TICK_PERIOD_S, self._tick, clock=self._steady_clock),
             self.create_timer(GRAPH_CHECK_PERIOD_S, self._check_graph, clock=self._steady_clock),
         ]
-        self._diagnostics.follow_period(float(self._settings.value("diagnostics_period")))
-        self._bond.start(float(self._settings.value("bond_timeout")))
+        self._diagnostics.follow_period(self._settings.value("diagnostics_period"))
+        self._bond.start(self._settings.value("bond_timeout"))
         self._engine.start(request)
         self._enter("active")
         return TransitionCallbackReturn.SUCCESS
@@ -168,7 +169,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def _tick(self) -> None:
         """Check the engine, and follow subscribers and live parameters."""
         try:
-            self._engine.tick(float(self._settings.value("inference_timeout")))
+            self._engine.tick(self._settings.value("inference_timeout"))
         except BrokenProcessError:
             self._diagnostics.publish_last()
             raise
@@ -187,20 +188,16 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self._label_info.publish(classes, self._settings.live().min_confidence, partial)
 
     def _snapshot(self) -> NodeSnapshot:
-        engine = self._engine.snapshot()
+        value = self._settings.value
         return NodeSnapshot(
             lifecycle_state=self._settings.lifecycle_state,
             enabled=self._intake.enabled,
-            loading=bool(engine.activity),
-            engine_fault=self._faults.last("engine"),
-            inference_fault=self._faults.last("inference"),
-            stale_after_s=float(self._settings.value("stale_after")),
-            max_rate_hz=float(self._settings.value("max_rate")),
-            max_age_s=float(self._settings.value("max_age")),
-            engine=engine,
+            engine=self._engine.snapshot(),
             cameras=self._cameras.snapshots(),
-            model_fault=self._faults.last("model"),
-            node_fault=self._faults.last("node"),
+            faults=self._faults.all_last(),
+            stale_after_s=value("stale_after"),
+            max_rate_hz=value("max_rate"),
+            max_age_s=value("max_age"),
             clock_missing=self._clock_missing,
             bond=self._bond.status,
             unknown_parameters=self._unknown_parameters,
@@ -208,7 +205,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     def _check_graph(self) -> None:
         """Check who publishes the cameras' topics and /clock."""
-        self._cameras.check_graph(float(self._settings.value("stale_after")))
+        self._cameras.check_graph(self._settings.value("stale_after"))
         missing = bool(self._settings.value("use_sim_time")) and not self.count_publishers("/clock")
         if missing and not self._clock_missing:
             self.get_logger().warning(CLOCK_MISSING)

@@ -15,10 +15,9 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.ros.camera_health import CameraSnapshot, CameraState, Conditions, Level, camera_verdict
+from canet_ros.ros.camera_health import CameraSnapshot, CameraState, Level, NodeSnapshot, camera_verdict
 from canet_ros.ros.diagnostics import (
     CLOCK_MISSING,
-    NodeSnapshot,
     camera_status,
     engine_status,
     engine_verdict,
@@ -35,15 +34,18 @@ OF_INFERENCE = ReportedFault(Fault.INFERENCE_FAILED, "of inference")
 OF_ENGINE = ReportedFault(Fault.MODEL_NOT_LOADED, "no driver")
 OF_CALLBACK = ReportedFault(Fault.CALLBACK_FAILED, "a callback failed")
 KEPT = ReportedFault(Fault.MODEL_KEPT, "model 'b' is not used")
-CONDITIONS = Conditions(
+NODE = NodeSnapshot(
     lifecycle_state="active",
     enabled=True,
-    loading=False,
-    engine_fault=ReportedFault(),
-    inference_fault=OF_INFERENCE,
+    engine=EngineSnapshot(None, "", "", "", Statistics()),
+    cameras=(),
+    faults={"inference": OF_INFERENCE, TOPIC: OF_CAMERA},
     stale_after_s=2.0,
     max_rate_hz=0.0,
     max_age_s=0.0,
+    clock_missing=False,
+    bond="formed",
+    unknown_parameters=("resolutoin", "modell"),
 )
 
 
@@ -60,7 +62,6 @@ def camera(received_s: float | None = None, **changes: Any) -> CameraSnapshot:
         statistics=statistics,
         silent_s=100.0 if received_s is None else received_s,
         without_result_s=None,
-        fault=ReportedFault(),
         topic_problem="",
         rivals="",
         out_of_distribution="",
@@ -72,28 +73,23 @@ def camera(received_s: float | None = None, **changes: Any) -> CameraSnapshot:
     return replace(found, **changes)
 
 
-def node(
-    conditions: Conditions = CONDITIONS, cameras: int = 1, engine: Any = None, **changes: Any
-) -> NodeSnapshot:
-    found = NodeSnapshot(
-        **vars(conditions),
-        engine=engine or EngineSnapshot(None, "", "", "", Statistics()),
-        cameras=(camera(),) * cameras,
-        model_fault=ReportedFault(),
-        node_fault=ReportedFault(),
-        clock_missing=False,
-        bond="formed",
-        unknown_parameters=("resolutoin", "modell"),
+def node(cameras: int = 1, **changes: Any) -> NodeSnapshot:
+    return replace(
+        NODE,
+        **{
+            "engine": EngineSnapshot(None, "", "", "", Statistics()),
+            "cameras": (camera(),) * cameras,
+            **changes,
+        },
     )
-    return replace(found, **changes)
 
 
 def values(status: DiagnosticStatus) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 
 
-def verdict(found: CameraSnapshot, conditions: Conditions = CONDITIONS) -> tuple[Level, str]:
-    result = camera_verdict(found, conditions)
+def verdict(found: CameraSnapshot, snapshot: NodeSnapshot = NODE) -> tuple[Level, str]:
+    result = camera_verdict(found, snapshot)
     return result.level, result.text
 
 
@@ -108,7 +104,7 @@ def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_counts_and_durations() -> None:
-    engine, found = Statistics(), camera(received_s=1.25, fault=OF_CAMERA)
+    engine, found = Statistics(), camera(received_s=1.25)
     for number, name in enumerate(("batches", "frames", "failures"), start=1):
         engine.count(name, number)
     engine.time({"inference": 12.0})
@@ -117,13 +113,12 @@ def test_counts_and_durations() -> None:
     for stage in STAGES:
         found.statistics.time({stage: 4.0})
         found.statistics.time({stage: 8.0})
-    snapshot = node(engine=EngineSnapshot(None, "loading", "", "", engine), node_fault=OF_CALLBACK)
-    snapshot = replace(snapshot, inference_fault=ReportedFault())
+    snapshot = node(engine=EngineSnapshot(None, "loading", "", "", engine), faults={"node": OF_CALLBACK})
     of_engine = values(engine_status(snapshot))
     assert [of_engine[k] for k in ("batches", "frames", "failures")] == ["1", "2", "3"]
     assert (of_engine["inference_p50_ms"], of_engine["inference_p95_ms"]) == ("12.0", "12.0")
     assert (of_engine["doing"], of_engine["last_error"]) == ("loading", "a callback failed")
-    of_camera = values(camera_status(found, CONDITIONS))
+    of_camera = values(camera_status(found, NODE))
     assert [of_camera[f"dropped_{reason}"] for reason in DROPS] == ["1", "2", "3", "4", "5", "6", "7"]
     names = ("received", "dropped", "published", "lost", "missing_by_stamp", "not_encoded", "qos_problems")
     assert [of_camera[name] for name in names] == ["10", "28", "8", "9", "10", "11", "12"]
@@ -174,7 +169,7 @@ def test_engine(activity: str, loading: str, changes: dict[str, Any], expected: 
 
 
 def test_engine_whose_inferences_or_callbacks_fail() -> None:
-    snapshot = node(node_fault=OF_CALLBACK)
+    snapshot = node(faults={"node": OF_CALLBACK, "inference": OF_INFERENCE})
     assert engine_verdict(snapshot) == (OK, "segmenting")
     snapshot.engine.statistics.count("callback_failures")
     assert engine_verdict(snapshot) == (ERROR, "a callback failed")
