@@ -301,15 +301,19 @@ class Camera:
     def camera_info(self, stamp: Any, wanted: frozenset[str]) -> Any | None:
         """The camera_info for an image of this stamp; None: none received. Updates ``camera_info_problem``."""
         info, since_s = self._infos.match(stamp), self.subscribed_since_s
-        if since_s is None or not self.outputs.needs_camera_info(wanted):
+        needing = self.outputs.needing_camera_info(wanted)
+        if since_s is None or not needing:
             self.camera_info_problem = ""
         elif time.monotonic() - since_s > _CAMERA_INFO_GRACE_S:
+            names = ", ".join(sorted(needing))
             self.camera_info_problem = (
-                f"no camera_info received on {self._camera_info_topic}: masks are published without it"
+                f"no camera_info received on {self._camera_info_topic}: without it, {names} cannot be published"
                 if info is None
                 else outdated_problem(nanoseconds(info.header.stamp), nanoseconds(stamp))
             )
         if self.camera_info_problem:
             kind = Fault.CAMERA_INFO_MISSING if info is None else Fault.CAMERA_INFO_OUTDATED
             self._faults.advise(self.name, kind, self.camera_info_problem)
+            if info is None:
+                self._faults.remember(self.name, kind, self.camera_info_problem)
         return info

@@ -79,18 +79,16 @@ class GroundTopics:
         if any(pose is None for pose in self._given.values()) and self.wanted():
             self._transforms.listen()
 
-    def add(self, camera: str, header: Any, info: Any | None, result: RenderInput, groups: Groups) -> None:
+    def add(self, camera: str, header: Any, info: Any, result: RenderInput, groups: Groups) -> None:
         """Add a camera's segmented image; publish when those of the cameras of the previous round have come too.
 
         Args:
             header: of the image.
-            info: its camera_info; None: none received.
+            info: its camera_info.
 
         Raises:
-            CloudError: calibration or pose is missing or cannot be used, or the group has been removed.
+            CloudError: the pose is missing, calibration or pose cannot be used, or the group has been removed.
         """
-        if info is None:
-            raise CloudError("cannot locate the ground without camera_info")
         if self._group not in groups:
             raise CloudError(f"groups does not have {self._group}, the ground_group")
         mask, confidence = result.segmentation.mask, result.segmentation.confidence

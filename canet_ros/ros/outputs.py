@@ -142,9 +142,9 @@ class CameraOutputs:
         ground = {GROUND} if self._ground is not None and self._ground.wanted() else set()
         return frozenset(n for n, p in self._publishers.items() if p.get_subscription_count()) | ground
 
-    def needs_camera_info(self, wanted: frozenset[str]) -> bool:
-        """Whether any of these outputs requires camera_info."""
-        return bool(wanted & {CAMERA_INFO, GROUND} or self.clouds_in(wanted))
+    def needing_camera_info(self, wanted: frozenset[str]) -> frozenset[str]:
+        """Those of these outputs that require camera_info."""
+        return wanted & {CAMERA_INFO, GROUND} | self.clouds_in(wanted)
 
     def clouds_in(self, wanted: frozenset[str]) -> frozenset[str]:
         """Those of these outputs that are clouds."""
@@ -172,9 +172,9 @@ class CameraOutputs:
                         self._statistics.count("not_encoded")
             for name in wanted & MESSAGE_OUTPUTS.keys():
                 self._send(name, MESSAGE_OUTPUTS[name].build(new_message, result.header, drawing))
-            if result.cloud is not None:
+            if result.cloud is not None and result.camera_info is not None:
                 self._publish_clouds(self.clouds_in(wanted), result, drawing.segmentation, options)
-            if self._ground is not None and GROUND in wanted:
+            if self._ground is not None and GROUND in wanted and result.camera_info is not None:
                 try:
                     self._ground.add(
                         self._prefix, result.header, result.camera_info, drawing, self._groups or {}
@@ -191,8 +191,6 @@ class CameraOutputs:
         assert clouds is not None
         assert cloud is not None
         try:
-            if result.camera_info is None:
-                raise CloudError("cannot label points without camera_info")
             points = label_message(
                 cloud,
                 None

@@ -92,9 +92,8 @@ def test_scan_and_grid_hold_what_both_cameras_see(
     def without_info() -> bool:
         nonlocal second
         send(second := second + 10, with_info=False)
-        return "ground: cannot locate the ground without camera_info" in health(
-            diagnostics, "/front/image_raw"
-        ).get("last_error", "")
+        expected = "no camera_info received on /front/camera_info: without it, ground cannot be published"
+        return expected in health(diagnostics, "/front/image_raw").get("message", "")
 
     wait_until(without_info, "the reason")
 

@@ -117,7 +117,9 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
 
     def without_info() -> bool:
         send(-10 * len(masks.messages), late_ms=20, with_info=False)
-        return "without camera_info" in health(diagnostics, "/camera/image_raw").get("last_error", "")
+        expected = "no camera_info received on /camera/camera_info: without it, groups/"
+        status = health(diagnostics, "/camera/image_raw")
+        return expected in status.get("message", "") and status["fault"] == "camera_info_missing"
 
     wait_until(without_info, "the reason")
 
