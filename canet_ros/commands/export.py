@@ -19,9 +19,8 @@ from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.engines import EngineRequest, create_engine
 from canet_ros.files import atomic_write, require_writable
 from canet_ros.hints import pip_install
-from canet_ros.model.deployment import TARGETS, deployment_graph
+from canet_ros.model.deployment import TARGETS, calibrate, deployment_graph, keep_scales, quantized_graph
 from canet_ros.model.model_folder import NETWORK_FILE, Resolution, find_model, load_spec, parse_resolution
-from canet_ros.model.quantization import calibrate, keep_scales, quantized_graph
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.opencv import read_image, resize
 from canet_ros.pipeline.image_files import IMAGE_SUFFIXES
@@ -117,9 +116,9 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.calibrate
             else _synthetic_scenes(resolution, arguments.pictures)
         )
-        print(calibrate(folder, resolution, images))
+        print(quantized := calibrate(folder, resolution, images))
         if arguments.keep_scales:
-            print(keep_scales(folder, resolution))
+            print(keep_scales(folder, quantized, resolution))
     if arguments.out:
         target = arguments.engine if arguments.engine in TARGETS else "onnxruntime"
         precision = arguments.precision

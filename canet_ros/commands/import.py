@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet import``: convert a foreign network or weights to a model folder, or to a file that training starts from."""
+"""``canet import``: convert a foreign network or checkpoint to a model folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import argparse
 import math
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +28,7 @@ from canet_ros.model.model_folder import (
     save_model,
     save_spec,
 )
-from canet_ros.model.weights import write_weights
-from canet_ros.names import BACKBONES, CHANNEL_ORDERS, LAYOUTS, ONNX_OUTPUTS
+from canet_ros.names import CHANNEL_ORDERS, LAYOUTS, ONNX_OUTPUTS
 from canet_ros.opencv import read_image
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive
@@ -37,22 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         type=Path,
-        help="a network as FILE.onnx; canet.pth of zh320/realtime-semantic-segmentation-pytorch; with --backbone, "
-        "torchvision's ImageNet file",
+        help="a network as FILE.onnx, or canet.pth of zh320/realtime-semantic-segmentation-pytorch",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="model folder to write; with --backbone, .safetensors file to write",
-    )
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument(
         "--classes", help="class table: a name or a YAML file (default for canet.pth: cityscapes)"
-    )
-    parser.add_argument(
-        "--backbone",
-        choices=tuple(BACKBONES),
-        help="the file has ImageNet weights of this backbone; for train --init",
     )
     add_force_argument(parser)
     onnx = parser.add_argument_group(
@@ -84,26 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.force:
-        parts = (SPEC_FILE, MODEL_FILE, WEIGHTS_FILE)
-        require_new(*([arguments.out] if arguments.backbone else (arguments.out / name for name in parts)))
+        require_new(*(arguments.out / name for name in (SPEC_FILE, MODEL_FILE, WEIGHTS_FILE)))
     if not arguments.file.is_file():
-        raise ValueError(
-            f"{arguments.file} is not a file: give FILE.onnx, canet.pth or torchvision's ImageNet file"
-        )
-    if arguments.file.suffix.lower() == ".onnx" and not arguments.backbone:
+        raise ValueError(f"{arguments.file} is not a file: give FILE.onnx or canet.pth")
+    if arguments.file.suffix.lower() == ".onnx":
         return _import_onnx(arguments)
     from canet_ros.model.network_export import write_network
-    from canet_ros.network.backbones import build_backbone
-    from canet_ros.training.initialization import read_backbone
     from canet_ros.training.public_checkpoint import import_public_checkpoint
 
-    if arguments.backbone:
-        if arguments.out.suffix != ".safetensors":
-            raise ValueError(f"--out {arguments.out}: with --backbone, the name must end in .safetensors")
-        weights = read_backbone(arguments.file, build_backbone(arguments.backbone).state_dict())
-        write_weights(arguments.out, weights)
-        print(f"{arguments.out}: train from it with --backbone {arguments.backbone} --init {arguments.out}")
-        return 0
     classes = load_class_table(arguments.classes or "cityscapes")
     try:
         spec, network = import_public_checkpoint(arguments.file, arguments.out.resolve().name, classes)
@@ -131,18 +109,10 @@ def _import_onnx(arguments: argparse.Namespace) -> int:
     )
     classes = None if arguments.classes is None else load_class_table(arguments.classes)
     network = read_onnx(arguments.file)
-    answers = Answers(
-        input=arguments.input,
-        input_layout=arguments.input_layout,
-        color=arguments.color,
-        scale=arguments.scale,
-        mean=arguments.mean and tuple(arguments.mean),
-        std=arguments.std and tuple(arguments.std),
-        resolution=arguments.resolution,
-        output=arguments.output,
-        gives=arguments.output_kind,
-        output_layout=arguments.output_layout,
-    )
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(arguments).items()
+    }
+    answers = Answers(**{answer.name: given[answer.name] for answer in fields(Answers)})
     try:
         interface, resolution = find_interface(network, len(classes) if classes else None, answers, image)
     except ValueError as error:

@@ -53,7 +53,7 @@ def create_engine(request: EngineRequest) -> Engine:
         request = replace(request, max_batch=1)
     refusals: list[str] = []
     if request.precision == "int8":
-        from canet_ros.model.quantization import quantized_graph
+        from canet_ros.model.deployment import quantized_graph
 
         try:
             with cache.substituted():

@@ -14,8 +14,8 @@ from canet_ros.engines.engine import warm_up
 from canet_ros.errors import EngineError, in_one_line
 from canet_ros.formats import engine_conflict
 from canet_ros.model.deployment import deployment_graph
-from canet_ros.model.export import INPUT, OUTPUTS
 from canet_ros.model.model_folder import ModelError
+from canet_ros.model.onnx_interface import INPUT, OUTPUTS
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])

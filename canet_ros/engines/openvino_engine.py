@@ -17,11 +17,9 @@ from canet_ros.engines import EngineRequest, cpu_multiplies_int8
 from canet_ros.engines.engine import warm_up
 from canet_ros.errors import EngineError
 from canet_ros.model import cache
-from canet_ros.model.deployment import deployment_graph
-from canet_ros.model.export import derived_name
+from canet_ros.model.deployment import deployment_graph, derived_name, quantized_graph
 from canet_ros.model.int8_scales import has_scales
 from canet_ros.model.openvino_core import CORE
-from canet_ros.model.quantization import quantized_graph, round_in_one_operation
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -122,3 +120,36 @@ def _precision(request: EngineRequest, best_float: str) -> tuple[str, str]:
     if wanted == "bf16" and best_float != "bf16":
         raise EngineError("precision bf16: this CPU has none; use fp32, or int8 after a calibration")
     return wanted, f"OpenVINO {version}, precision as asked"
+
+
+def round_in_one_operation(model: Any) -> None:
+    """In OpenVINO's graph make one of each rounding to 8-bit numbers and the scale behind it: the same activations.
+
+    OpenVINO (2024.4, 2026.4) rounds the scale to tenths, 0.06 to 0.1 and 0.04 to 0, where the two stand apart beside
+    a concatenation and the processor has no AMX.
+    """
+    opset = openvino.opset13 if hasattr(openvino, "opset13") else openvino.runtime.opset13  # OpenVINO 2024
+
+    def readers(node: Any, kind: str) -> list[Any]:
+        found = [reader.get_node() for reader in node.output(0).get_target_inputs()]
+        return [reader for reader in found if reader.get_type_name() == kind]
+
+    def constant(node: Any, place: int) -> NDArray[np.float32]:
+        maker = node.input_value(place).get_node()
+        shape = maker.get_output_shape(0)
+        while maker.get_type_name() in ("Convert", "Reshape"):
+            maker = maker.input_value(0).get_node()
+        return np.asarray(maker.get_data(), np.float32).reshape(shape)
+
+    for rounding in (node for node in model.get_ops() if node.get_type_name() == "FakeQuantize"):
+        to_8_bit = readers(rounding, "Convert")
+        for to_float in (reader for numbers in to_8_bit for reader in readers(numbers, "Convert")):
+            behind_zero = readers(to_float, "Subtract")
+            if any(constant(subtraction, 1).any() for subtraction in behind_zero):
+                continue
+            for scaled in readers(behind_zero[0] if behind_zero else to_float, "Multiply"):
+                bounds = [opset.constant(constant(rounding, place) * constant(scaled, 1)) for place in (3, 4)]
+                inputs = [rounding.input_value(place) for place in range(3)]
+                one = opset.fake_quantize(*inputs, *bounds, rounding.get_attributes()["levels"])
+                for reader in scaled.output(0).get_target_inputs():
+                    reader.replace_source_output(one.output(0))

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.engines.cuda_driver import Cuda
 from canet_ros.engines.engine import UNLIMITED, EngineRequest, is_out_of_memory, warm_up
 from canet_ros.engines.tensorrt_plan import Target, log_of, plan_file, tensorrt_module, version_of
 from canet_ros.errors import EngineError, in_one_line
+from canet_ros.hints import pip_install
 from canet_ros.model import cache
-from canet_ros.model.export import INPUT, OUTPUTS
 from canet_ros.model.model_folder import Resolution
+from canet_ros.model.onnx_interface import INPUT, OUTPUTS
 
 
 class TensorRtEngine:
@@ -58,13 +60,12 @@ class TensorRtEngine:
         log = log_of(self._trt)
         try:
             for _ in range(2):
-                plan, notes = plan_file(self._trt, log, request, target, cuda)
+                plan, notes = plan_file(self._trt, log, request, target, cuda.device_name, cuda.fingerprint)
                 engine = self._trt.Runtime(log).deserialize_cuda_engine(plan.read_bytes())
                 if engine is not None:
                     break
-                cache.forget_derived_file(
-                    plan
-                )  # of another driver, or of a GPU of the same name that differs
+                # Of another driver, or of a GPU of the same name that differs.
+                cache.forget_derived_file(plan)
             else:
                 raise RuntimeError(f"TensorRT does not read the plan that it made: {log.why()}")
             self._execution = _Execution(engine, log, cuda, target, request.resolution)
@@ -150,23 +151,12 @@ class _Execution:
 
     def _enqueue(self, batch: int) -> None:
         context = self._contexts.get(batch) or self._new_context(batch)
-        pixels = batch * self._width * self._height
-        self._cuda.call(
-            "cuMemcpyHtoDAsync",
-            self._on_device[INPUT],
-            self._on_host[INPUT].ctypes.data,
-            3 * pixels,
-            self._stream,
-        )
-        self._require(context.execute_async_v3(int(self._stream)), "execution")
+        call, stream, pixels = self._cuda.call, self._stream, batch * self._width * self._height
+        device, host = self._on_device, {name: numbers.ctypes.data for name, numbers in self._on_host.items()}
+        call("cuMemcpyHtoDAsync", device[INPUT], host[INPUT], 3 * pixels, stream)
+        self._require(context.execute_async_v3(int(stream)), "execution")
         for name in OUTPUTS:
-            self._cuda.call(
-                "cuMemcpyDtoHAsync",
-                self._on_host[name].ctypes.data,
-                self._on_device[name],
-                pixels,
-                self._stream,
-            )
+            call("cuMemcpyDtoHAsync", host[name], device[name], pixels, stream)
 
     def _new_context(self, batch: int) -> Any:
         context = self._engine.create_execution_context()
@@ -204,3 +194,61 @@ class _Execution:
             self._contexts.clear()
             self._engine = None
             self._resources.close()
+
+
+class Cuda:
+    """A GPU's primary context, which PyTorch uses too, through CUDA's driver API.
+
+    Attributes:
+        driver: cuda.bindings.driver.
+        capability: compute capability, as (8, 7).
+        fingerprint: text that changes with the GPU and its driver.
+    """
+
+    def __init__(self, index: int) -> None:
+        try:
+            self.driver: Any = importlib.import_module("cuda.bindings.driver")
+        except ImportError as error:
+            raise EngineError(
+                f"the package cuda-bindings is missing: {pip_install('cuda-bindings')}"
+            ) from error
+        try:
+            self.call("cuInit", 0)
+        except Exception as error:  # also without any driver
+            raise EngineError(f"CUDA's driver does not start: {in_one_line(error)}") from error
+        count = self.call("cuDeviceGetCount")
+        if index >= count:
+            raise EngineError(f"device 'cuda:{index}': this machine has {count} CUDA GPUs")
+        self._device = self.call("cuDeviceGet", index)
+        self.device_name = self.call("cuDeviceGetName", 100, self._device).split(b"\0")[0].decode()
+        which = self.driver.CUdevice_attribute
+        self.capability = (
+            self._attribute(which.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+            self._attribute(which.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+        )
+        self.fingerprint = f"{self.device_name} {self.capability} {self.call('cuDriverGetVersion')}"
+        self._context = self.call("cuDevicePrimaryCtxRetain", self._device)
+        weakref.finalize(self, self.driver.cuDevicePrimaryCtxRelease, self._device)
+
+    def _attribute(self, which: Any) -> int:
+        return int(self.call("cuDeviceGetAttribute", which, self._device))
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """What a function of the driver API returns.
+
+        Raises:
+            RuntimeError: it fails; the message has CUDA's name of the error.
+        """
+        error, *values = getattr(self.driver, function)(*arguments)
+        if int(error) != 0:
+            raise RuntimeError(f"{function}: {getattr(error, 'name', error)}")
+        return values[0] if values else None
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the context that of the calling thread meanwhile."""
+        self.call("cuCtxPushCurrent", self._context)
+        try:
+            yield
+        finally:
+            self.call("cuCtxPopCurrent")

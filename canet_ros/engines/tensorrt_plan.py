@@ -19,13 +19,11 @@ from types import ModuleType
 from typing import Any
 
 from canet_ros import activity
-from canet_ros.engines.cuda_driver import Cuda
 from canet_ros.engines.engine import EngineRequest
 from canet_ros.errors import EngineError
 from canet_ros.hints import canet_command, engine_module
 from canet_ros.model import cache
-from canet_ros.model.deployment import deployment_graph
-from canet_ros.model.export import derived_name
+from canet_ros.model.deployment import deployment_graph, derived_name
 
 _LEAST_RELEASE = (8, 6)
 _WORKSPACE_BYTES = 1 << 30  # of a Jetson's memory, which its CPU shares
@@ -68,25 +66,24 @@ def build_plan(
     graph: bytes,
     target: Target,
     timings: bytes = b"",
-    notes: list[str] | None = None,
     detailed: bool = False,
-) -> tuple[bytes, bytes]:
+) -> tuple[bytes, bytes, str]:
     """Compile a graph in TensorRT's dialect.
 
     Args:
         trt, log: the module and a logger of ``log_of``.
         graph: the ONNX file; its input is (B, h, w, 3) uint8 with a free or a fixed B.
         timings: TensorRT's timing cache of an earlier build on this GPU.
-        notes: receives remarks about the build.
         detailed: whether the plan keeps the names and types of its layers, which the log then lists.
 
     Returns:
-        The serialised plan, and the timing cache; empty where there is none.
+        The serialised plan, the timing cache (empty where there is none), and remarks about the build.
 
     Raises:
         EngineError: the parser refuses the graph; the message has its reason.
         RuntimeError: the builder fails; the message has TensorRT's.
     """
+    notes: list[str] = []
     builder = trt.Builder(log)
     flags = trt.NetworkDefinitionCreationFlag
     # Types stand in the graph. TensorRT 8 has no such networks and chooses by flags, as do networks for a DLA.
@@ -106,11 +103,21 @@ def build_plan(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
     # Its numbers are as coarse as those of fp16, and what the graph keeps in fp32 is meant.
     config.clear_flag(trt.BuilderFlag.TF32)
-    if not typed:
-        _allow_types(trt, config, target)
-    if target.dla is not None:
-        _use_dla(trt, config, network, target.dla, [] if notes is None else notes)
+    for name in () if typed else {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[target.precision]:
+        if not hasattr(trt.BuilderFlag, name):
+            raise EngineError(
+                f"this TensorRT ({trt.__version__}) builds nothing in {target.precision} for a DLA"
+            )
+        config.set_flag(getattr(trt.BuilderFlag, name))
     pixels = network.get_input(0)
+    if target.dla is not None:  # for what it can run, and the GPU for the rest
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = target.dla
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+        layers = [network.get_layer(i) for i in range(network.num_layers)]
+        able = sum(config.can_run_on_DLA(layer) for layer in layers)
+        notes.append(f"{able} of {len(layers)} layers on DLA {target.dla}, the others on the GPU")
+        pixels.shape = (1, *tuple(pixels.shape)[1:])  # it takes no free dimension
     if pixels.shape[0] == -1:
         rest = tuple(pixels.shape)[1:]
         profile = builder.create_optimization_profile()
@@ -135,40 +142,22 @@ def build_plan(
     if plan is None:
         raise RuntimeError(f"TensorRT builds no plan: {log.why()}")
     found = config.get_timing_cache() if known is not None else None
-    return bytes(plan), bytes(found.serialize()) if found is not None else b""
+    return bytes(plan), bytes(found.serialize()) if found is not None else b"", "; ".join(notes)
 
 
-def _allow_types(trt: Any, config: Any, target: Target) -> None:
-    wanted = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[target.precision]
-    for name in wanted:
-        if not hasattr(trt.BuilderFlag, name):
-            raise EngineError(
-                f"this TensorRT ({trt.__version__}) builds nothing in {target.precision} for a DLA"
-            )
-        config.set_flag(getattr(trt.BuilderFlag, name))
-
-
-def _use_dla(trt: Any, config: Any, network: Any, core: int, notes: list[str]) -> None:
-    """Run on a DLA what it can run, and the rest on the GPU."""
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = core
-    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    able = sum(config.can_run_on_DLA(layer) for layer in layers)
-    notes.append(f"{able} of {len(layers)} layers on DLA {core}, the others on the GPU")
-    pixels = network.get_input(0)
-    pixels.shape = (1, *tuple(pixels.shape)[1:])  # it takes no free dimension
-
-
-def plan_file(trt: Any, log: Any, request: EngineRequest, target: Target, cuda: Cuda) -> tuple[Path, str]:
+def plan_file(
+    trt: Any, log: Any, request: EngineRequest, target: Target, gpu: str, gpu_fingerprint: str
+) -> tuple[Path, str]:
     """The plan in the cache, built if missing, and remarks about its build.
 
-    Raises as ``build_plan``, and EngineError as ``require_own``.
-
     A plan holds code for the GPU and is loaded without a check, so that it comes from our own cache alone.
+
+    Raises:
+        EngineError: another user may have written the plan, none was built ahead, or as ``build_plan``.
+        RuntimeError: as ``build_plan``.
     """
     graph = deployment_graph(request.folder, request.resolution, "tensorrt", target.precision)
-    device = f"{version_of(trt)} {cuda.device_name} {cuda.capability} {cuda.driver_version}"
+    device = f"{version_of(trt)} {gpu_fingerprint}"
     fingerprint = hashlib.sha256(f"{device} {target} {cache.checksum(graph)}".encode()).hexdigest()
     suffix = f"{target.precision}-tensorrt-{fingerprint[:8]}.plan"
     name = derived_name(request.folder, request.resolution, suffix)
@@ -178,19 +167,24 @@ def plan_file(trt: Any, log: Any, request: EngineRequest, target: Target, cuda: 
             f"export --engine tensorrt --model {request.folder} --resolution {width}x{height} "
             f"--precision {target.precision} --max-batch {target.max_batch}"
         )
-        raise EngineError(f"no plan was built ahead for {cuda.device_name}; run: {command}")
+        raise EngineError(f"no plan was built ahead for {gpu}; run: {command}")
 
     timings_name = f"tensorrt-timings-{hashlib.sha256(device.encode()).hexdigest()[:8]}"
 
     def build(path: Path) -> None:
-        notes: list[str] = []
-        plan, timings = build_plan(trt, log, graph.read_bytes(), target, _cached(timings_name), notes)
+        plan, timings, notes = build_plan(trt, log, graph.read_bytes(), target, _cached(timings_name))
         path.write_bytes(plan)
         _store(timings_name, timings)
-        _store(f"{name}.txt", "; ".join(notes).encode())
+        _store(f"{name}.txt", notes.encode())
 
     plan = cache.derived_file(name, build)
-    require_own(plan)
+    for path in (plan, plan.parent):
+        found = path.stat()
+        if found.st_uid not in (os.geteuid(), 0) or found.st_mode & stat.S_IWOTH:
+            raise EngineError(
+                f"{path} can be written by others, and a plan is code: chmod o-w it, or set CANET_ROS_CACHE to "
+                "a folder of your own"
+            )
     return plan, _cached(f"{name}.txt").decode()
 
 
@@ -206,21 +200,6 @@ def _store(name: str, content: bytes) -> None:
     if content:
         with contextlib.suppress(OSError):  # the next build does without
             cache.derived_file(name, write, anew=True)
-
-
-def require_own(plan: Path) -> None:
-    """Refuse a plan that another user may have written.
-
-    Raises:
-        EngineError: its file or folder belongs to another user than this one or root, or everyone can write it.
-    """
-    for path in (plan, plan.parent):
-        found = path.stat()
-        if found.st_uid not in (os.geteuid(), 0) or found.st_mode & stat.S_IWOTH:
-            raise EngineError(
-                f"{path} can be written by others, and a plan is code: chmod o-w it, or set CANET_ROS_CACHE to "
-                "a folder of your own"
-            )
 
 
 def _monitor_of(trt: Any, describe: Callable[[str], None]) -> Any:

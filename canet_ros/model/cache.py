@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from canet_ros import activity
@@ -23,15 +22,8 @@ LOCK_TIMEOUT_S = 1800.0
 _LOCK_POLL_S = 0.05
 
 
-@dataclass
-class _Substitute:
-    """Temporary folders that replace a cache that cannot be written, and the remarks about it."""
-
-    remarks: list[str] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
-
-
-_substitute: ContextVar[_Substitute | None] = ContextVar("substitute", default=None)
+# Remarks about a cache that cannot be written, and the temporary folders that replace it.
+_substitute: ContextVar[tuple[list[str], list[Path]] | None] = ContextVar("substitute", default=None)
 
 
 def cache_folder() -> Path:
@@ -57,13 +49,14 @@ def substituted() -> Iterator[list[str]]:
     Yields:
         Remarks that name what could not be cached and why; filled as it happens.
     """
-    substitute = _Substitute()
-    token = _substitute.set(substitute)
+    remarks: list[str] = []
+    folders: list[Path] = []
+    token = _substitute.set((remarks, folders))
     try:
-        yield substitute.remarks
+        yield remarks
     finally:
         _substitute.reset(token)
-        for folder in substitute.folders:
+        for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -89,7 +82,7 @@ def derived_file(name: str, build: Callable[[Path], None], anew: bool = False) -
     except OSError as error:
         if anew or (substitute := _substitute.get()) is None:
             raise
-        return _substitute_file(substitute, name, build, error)
+        return _substitute_file(*substitute, name, build, error)
 
 
 def forget_derived_file(path: Path) -> None:
@@ -143,28 +136,27 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _substitute_file(substitute: _Substitute, name: str, build: Callable[[Path], None], why: OSError) -> Path:
+def _substitute_file(
+    remarks: list[str], folders: list[Path], name: str, build: Callable[[Path], None], why: OSError
+) -> Path:
     """A file outside of the cache, in the first folder with room; raises ``why`` if there is none."""
-    for folder in substitute.folders:
+    for folder in folders:
         if is_complete(folder / name):
             return folder / name
     for place in (None, "/dev/shm"):  # a container without a writable /tmp often has this one
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="canet_ros-", dir=place))
-            substitute.folders.append(folder)
-            path = folder / name
+        with contextlib.suppress(OSError):
+            folders.append(Path(tempfile.mkdtemp(prefix="canet_ros-", dir=place)))
+            path = folders[-1] / name
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, build)
-        except OSError:
-            continue
-        where = why.filename or os.environ.get("CANET_ROS_CACHE") or "the cache"
-        remark = (
-            f"not kept for the next start: cannot write {where} ({why.strerror or why}); "
-            "set CANET_ROS_CACHE to a folder that can be written"
-        )
-        if remark not in substitute.remarks:
-            substitute.remarks.append(remark)
-        return path
+            where = why.filename or os.environ.get("CANET_ROS_CACHE") or "the cache"
+            remark = (
+                f"not kept for the next start: cannot write {where} ({why.strerror or why}); "
+                "set CANET_ROS_CACHE to a folder that can be written"
+            )
+            if remark not in remarks:
+                remarks.append(remark)
+            return path
     raise why
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from canet_ros.model.export import INPUT, OPSET, OUTPUTS
 from canet_ros.model.model_folder import ModelSpec, Resolution
 from canet_ros.model.network_graph import IMAGE, LOGITS, Network, as_initializers, pixel_offset
 from canet_ros.model.onnx_graph import Nodes
+from canet_ros.model.onnx_interface import INPUT, OPSET, OUTPUTS
 
 _CANDIDATES = 3
 

@@ -85,12 +85,13 @@ def apply_scales(plain: onnx.ModelProto, scales: Scales) -> onnx.ModelProto:
     """
     from onnx import helper, numpy_helper
 
-    from canet_ros.model.onnx_graph import constants_of, set_nodes
+    from canet_ros.model.onnx_graph import constants_of, in_order, set_nodes
 
     graph = plain.graph
     values = constants_of(graph)
     nodes = {node.name: node for node in graph.node}
-    added: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]] = {}
+    added: dict[str, list[onnx.NodeProto]] = {}
+    constants: dict[str, NDArray[np.generic]] = {}
     for key, numbers in _behind_concatenations(graph, scales).items():
         kind, name, place_text = key.split("|")
         place = int(place_text)
@@ -98,22 +99,19 @@ def apply_scales(plain: onnx.ModelProto, scales: Scales) -> onnx.ModelProto:
             raise ScalesError(f"the graph has no input {place} of {name}")
         node = nodes[name]
         tensor = node.input[place]
+        node.input[place] = out = f"{tensor}|{name}|int8"
         if kind == BIAS:
-            fixed = f"{tensor}|{name}|int8"
-            graph.initializer.append(numpy_helper.from_array(numbers.reshape(values[tensor].shape), fixed))
-            node.input[place] = fixed
-            continue
-        if kind == WEIGHT:
-            out = f"{tensor}|{name}|int8"
-            pieces = _weight(values[tensor], numbers, node.op_type, out)
+            constants[out] = numbers.reshape(values[tensor].shape)
+        elif kind == WEIGHT:
+            added[out], more = _weight(values[tensor], numbers, node.op_type, out)
+            constants |= more
         else:
             # Inputs that read the same tensor by the same scales share its rounding.
-            out = f"{tensor}|{kind}|{hashlib.sha256(numbers.tobytes()).hexdigest()[:8]}"
-            pieces = _activation(tensor, numbers, kind, out)
-        node.input[place] = out
-        added.setdefault(out, pieces)
-    graph.initializer.extend(value for _, new in added.values() for value in new)
-    set_nodes(graph, _inserted(graph, [node for new, _ in added.values() for node in new]))
+            node.input[place] = out = f"{tensor}|{kind}|{hashlib.sha256(numbers.tobytes()).hexdigest()[:8]}"
+            added[out], more = _activation(tensor, numbers, kind, out)
+            constants |= more
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    set_nodes(graph, in_order([*(node for new in added.values() for node in new), *graph.node]))
     return helper.make_model(
         graph, opset_imports=list(plain.opset_import), ir_version=plain.ir_version, producer_name="canet_ros"
     )
@@ -133,11 +131,6 @@ def save_scales(folder: Path, scales: Scales) -> Path:
 def has_scales(folder: Path) -> bool:
     """Whether a model's folder holds scales, good or not."""
     return (folder / INT8_FILE).is_file()
-
-
-def checksum(folder: Path) -> str:
-    """SHA-256 of the scales in a model's folder, hex."""
-    return sha256(folder / INT8_FILE)
 
 
 def load_scales(folder: Path) -> Scales | None:
@@ -185,63 +178,34 @@ def _behind_concatenations(graph: onnx.GraphProto, scales: Scales) -> Scales:
 
 def _weight(
     weight: NDArray[np.float32], scale: NDArray[np.float32], op_type: str, out: str
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    from onnx import helper, numpy_helper
+) -> tuple[list[onnx.NodeProto], dict[str, NDArray[np.generic]]]:
+    from onnx import helper
 
     # Output channels come first, but for a transposed convolution, and for a matrix that is multiplied from the left.
     axis = 1 if op_type in ("ConvTranspose", "MatMul") else 0
-    per_channel = scale.size > 1
-    if per_channel and scale.size != weight.shape[axis]:
+    if scale.size > 1 and scale.size != weight.shape[axis]:
         raise ScalesError(f"{scale.size} scales for a weight of shape {weight.shape}")
     shape = [1] * weight.ndim
     shape[axis] = scale.size
-    numbers = np.clip(np.round(weight / (scale.reshape(shape) if per_channel else scale)), -127, 127)
-    constants = {
-        f"{out}|numbers": numbers.astype(np.int8),
-        f"{out}|scale": scale if per_channel else scale[0],
-        f"{out}|zero": np.zeros(scale.size, np.int8) if per_channel else np.int8(0),
-    }
-    node = helper.make_node("DequantizeLinear", list(constants), [out], name=out, axis=axis)
-    return [node], [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    numbers = np.clip(np.round(weight / scale.reshape(shape)), -127, 127).astype(np.int8)
+    constants = {f"{out}|numbers": numbers, **_scale_and_zero(out, scale, np.int8)}
+    return [helper.make_node("DequantizeLinear", list(constants), [out], name=out, axis=axis)], constants
 
 
 def _activation(
     tensor: str, scale: NDArray[np.float32], kind: str, out: str
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    from onnx import helper, numpy_helper
+) -> tuple[list[onnx.NodeProto], dict[str, NDArray[np.generic]]]:
+    from onnx import helper
 
-    number = np.int8 if kind == SIGNED else np.uint8
-    constants = {
-        f"{out}|scale": scale if scale.size > 1 else scale[0],
-        f"{out}|zero": np.zeros(scale.size, number) if scale.size > 1 else number(0),
-    }
-    nodes = [
-        helper.make_node(
-            "QuantizeLinear", [tensor, *constants], [f"{out}|numbers"], f"{out}|quantize", axis=1
-        ),
-        helper.make_node("DequantizeLinear", [f"{out}|numbers", *constants], [out], out, axis=1),
-    ]
-    return nodes, [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    constants = _scale_and_zero(out, scale, np.int8 if kind == SIGNED else np.uint8)
+    stored = f"{out}|numbers"
+    return [
+        helper.make_node("QuantizeLinear", [tensor, *constants], [stored], f"{out}|quantize", axis=1),
+        helper.make_node("DequantizeLinear", [stored, *constants], [out], out, axis=1),
+    ], constants
 
 
-def _inserted(graph: onnx.GraphProto, added: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The graph's nodes with others where what they read has been made: a graph's nodes are in order."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in added:
-        readers.setdefault(node.input[0], []).append(node)
-    ordered: list[onnx.NodeProto] = []
-
-    def place(tensor: str) -> None:
-        for node in readers.get(tensor, ()):
-            ordered.append(node)
-            place(node.output[0])
-
-    made = {output for node in [*added, *graph.node] for output in node.output}
-    for tensor in list(readers):
-        if tensor not in made:  # the graph's inputs, and weights
-            place(tensor)
-    for node in graph.node:
-        ordered.append(node)
-        for output in node.output:
-            place(output)
-    return ordered
+def _scale_and_zero(out: str, scale: NDArray[np.float32], kind: type) -> dict[str, NDArray[np.generic]]:
+    """One number each, or one a channel."""
+    scale = scale if scale.size > 1 else scale.reshape(())
+    return {f"{out}|scale": scale, f"{out}|zero": np.zeros(scale.shape, kind)}

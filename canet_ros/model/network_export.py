@@ -19,8 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from canet_ros.files import atomic_write
 from canet_ros.hints import pip_install
 from canet_ros.model.deployment_module import DeploymentModule
-from canet_ros.model.export import OPSET
 from canet_ros.model.model_folder import NETWORK_FILE, WEIGHTS_FILE, ModelSpec, load_network
+from canet_ros.model.onnx_interface import OPSET
 from canet_ros.model.rounding import round_convolution
 from canet_ros.network import SegmentationNetwork
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import graphlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import onnx.inliner
 
 from canet_ros.hints import canet_command
 from canet_ros.model.model_folder import ModelError
-from canet_ros.model.onnx_graph import all_nodes, names_read, subgraphs
+from canet_ros.model.onnx_graph import all_nodes, in_order, subgraphs
 
 MAX_BYTES = 2**30  # of graph and weights together; a protobuf ends at 2 GiB, and copies of it are made
 OPSET_MIN = 11
@@ -74,15 +73,9 @@ def _repair(model: Any) -> None:
         for dim in shape.dim:
             if dim.dim_value <= 0:  # PaddlePaddle writes -1 for a free size
                 dim.ClearField("dim_value")
-    producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    before = {
-        index: {producers[name] for name in names_read(node) if name in producers}
-        for index, node in enumerate(graph.node)
-    }
-    if any(index <= other for index, others in before.items() for other in others):
-        nodes = [graph.node[index] for index in graphlib.TopologicalSorter(before).static_order()]
-        del graph.node[:]
-        graph.node.extend(nodes)
+    nodes = in_order(list(graph.node))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _require_size(path: Path, files: list[Path]) -> None:

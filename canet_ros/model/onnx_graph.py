@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import graphlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -70,6 +71,13 @@ def live_nodes(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
             kept.append(node)
             needed.update(names_read(node))
     return kept[::-1]
+
+
+def in_order(nodes: Sequence[Any]) -> list[Any]:
+    """The nodes, each behind those that it reads from; raises graphlib.CycleError."""
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    read = {i: {makers[name] for name in names_read(node) if name in makers} for i, node in enumerate(nodes)}
+    return [nodes[index] for index in graphlib.TopologicalSorter(read).static_order()]
 
 
 def set_nodes(graph: Any, nodes: Sequence[Any]) -> None:

@@ -30,7 +30,7 @@ from canet_ros.opencv import bring_to_size
 
 @dataclass(frozen=True)
 class Answers:
-    """What the user specified about the network, as in ``OnnxInterface``; None: to be determined."""
+    """What the user specified about the network, by the options of ``canet import``; None: to be determined."""
 
     input: str | None = None
     input_layout: str | None = None
@@ -40,7 +40,7 @@ class Answers:
     std: Triple | None = None
     resolution: Resolution | None = None
     output: str | None = None
-    gives: str | None = None
+    output_kind: str | None = None
     output_layout: str | None = None
 
 
@@ -69,10 +69,12 @@ def find_interface(
     result = _one(results, answers.output, "output", missing)
     if value is None or result is None:
         raise _open_questions(missing)
-    evidence = _evidence(network)
-    by_graph = evidence.input_layout(value.name)
-    batch, layout, size = _input_shape(value, answers.input_layout, by_graph, missing)
-    free_size, size = size is None, answers.resolution or size
+    try:
+        evidence = GraphEvidence(onnx.shape_inference.infer_shapes(network))
+    except Exception:  # a graph whose shapes cannot be inferred may still run
+        evidence = GraphEvidence(network)
+    batch, layout, own_size = _input_shape(value, answers, evidence, missing)
+    size = answers.resolution or own_size
     if size is None:
         missing.append("--resolution WIDTHxHEIGHT, for the network takes any size")
     else:
@@ -91,14 +93,14 @@ def find_interface(
         scale=scale,
         mean=mean,
         std=std,
-        free_size=free_size,
+        free_size=own_size is None,
         free_batch=batch is None,
-        gives=answers.gives or "logits",
+        gives=answers.output_kind or "logits",
         output_layout=answers.output_layout or "NCHW",
     )
     free_batch, found = _try(network, interface, size, image)
     interface = replace(interface, free_batch=free_batch)
-    if free_size:
+    if interface.free_size:
         # Exporters declare free sides also where the graph has one size written into it.
         other = (size[0] + 64, size[1] + 64)  # of networks that take multiples of 64 at most
         try:
@@ -110,7 +112,7 @@ def find_interface(
 
 
 def _input_shape(
-    value: Any, asked: str | None, by_graph: str | None, missing: list[str]
+    value: Any, answers: Answers, evidence: GraphEvidence, missing: list[str]
 ) -> tuple[int | None, str, Resolution | None]:
     """Batch, layout and (width, height) of the input; None where the first or the last are free."""
     dims = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
@@ -118,7 +120,7 @@ def _input_shape(
         raise ModelError(
             f"the input {value.name!r} is {words(dims)}: an image has 4 dimensions, B, C, H and W"
         )
-    layout = asked or _layout(dims, 3) or by_graph
+    layout = answers.input_layout or _layout(dims, 3) or evidence.input_layout(value.name)
     channels = [dims[side] for side, name in ((1, "NCHW"), (3, "NHWC")) if layout in (None, name)]
     if not {None, 3} & set(channels):
         raise ModelError(
@@ -134,13 +136,6 @@ def _input_shape(
             f"the input {value.name!r} takes {batch} images at once: export it with a batch of 1 or any"
         )
     return batch, layout, (width, height) if width and height else None
-
-
-def _evidence(network: Any) -> GraphEvidence:
-    try:
-        return GraphEvidence(onnx.shape_inference.infer_shapes(network))
-    except Exception:  # a graph whose shapes cannot be inferred may still run
-        return GraphEvidence(network)
 
 
 def _one(values: Sequence[Any], name: str | None, what: str, missing: list[str]) -> Any | None:
@@ -180,31 +175,31 @@ def _normalisation(
     floats = is_float(kind)
     asked = floats or kind == TensorProto.INT8  # whose numbers end at 127, where pixels end at 255
     scale, mean, std = answers.scale, answers.mean or (0.0, 0.0, 0.0), answers.std or (1.0, 1.0, 1.0)
+    largest = max(max(map(abs, mean)), max(std))
     if (answers.scale, answers.mean, answers.std) == (None, None, None) and asked and not takes_bytes:
         missing.append(
             "--scale, --mean and --std, for an input of floats or int8: (scale * pixel - mean) / std, in PyTorch often "
             "--scale 1/255 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; --scale 1 where the graph itself does it"
         )
     elif scale is None and floats and not takes_bytes:
-        of_bytes = max(map(abs, mean)) > 1 or max(std) > 1
-        if of_bytes == (any(0 < abs(value) < 1 for value in mean) or min(std) < 1):
+        if (largest > 1) == (any(0 < abs(value) < 1 for value in mean) or min(std) < 1):
             missing.append(
                 "--scale: mean and std do not tell whether they are of pixels of 0 to 255 (--scale 1) or of 0 to 1 "
                 "(--scale 1/255)"
             )
-        scale = 1.0 if of_bytes else 1 / 255
+        scale = 1.0 if largest > 1 else 1 / 255
     scale = 1.0 if scale is None else scale
-    most = 255 * abs(scale)
-    of_three = f"--mean {' '.join(f'{x:g}' for x in mean)} --std {' '.join(f'{x:g}' for x in std)}"
-    too_large = most and (max(map(abs, mean)) > 1.001 * most or max(std) > 1.001 * max(most, 1))
-    too_small = most > 2 and all(0 < value < 1 for value in mean) and max(std) < 1
+    top = 255 * abs(scale)
+    too_large = top and (max(map(abs, mean)) > 1.001 * top or max(std) > 1.001 * max(top, 1))
+    too_small = top > 2 and all(0 < value < 1 for value in mean) and max(std) < 1
     if too_large or too_small:
         than, right, pixels = ("larger", "1", "0 to 255") if too_large else ("smaller", "1/255", "0 to 1")
         raise ValueError(
-            f"{of_three}: with a scale of {scale:g} pixels are 0 to {most:g}, and these are of {than} ones: give "
-            f"--scale {right} for a mean and std of pixels of {pixels}"
+            f"--mean {' '.join(f'{x:g}' for x in mean)} --std {' '.join(f'{x:g}' for x in std)}: with a scale of "
+            f"{scale:g} pixels are 0 to {top:g}, and these are of {than} ones: give --scale {right} for a mean and std "
+            f"of pixels of {pixels}"
         )
-    if takes_bytes and floats and 0 < most <= 2:
+    if takes_bytes and floats and 0 < top <= 2:
         raise ValueError(
             f"--scale {scale:g}: the graph itself scales pixels of 0 to 255: give --scale 1, and neither mean nor std"
         )
@@ -248,7 +243,7 @@ def _with_output(
     shape = list(found.shape)
     of_graph = evidence.output(interface.output)
     one_channel = len(shape) < 4 or 1 in (shape[1], shape[3])
-    gives = answers.gives or _gives(interface.output, of_graph, found, one_channel, floats)
+    gives = answers.output_kind or _gives(interface.output, of_graph, found, one_channel, floats)
     name = f"the output {interface.output!r}"
     if gives == "ids":
         sides_of_ids(shape)

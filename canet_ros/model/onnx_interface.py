@@ -15,6 +15,7 @@ Triple = tuple[float, float, float]
 # Names of what a deployment graph takes and gives
 INPUT = "images"
 OUTPUTS = ("mask", "confidence")
+OPSET = 17  # of the graphs of our own networks
 
 
 @dataclass(frozen=True)

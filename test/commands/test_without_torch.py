@@ -80,6 +80,24 @@ def test_auto_passes_torch_over_and_torch_says_what_to_install(image: Path, tmp_
     assert "Traceback" not in refused.stderr
 
 
+def test_import(image: Path, tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(2, 3, 3, 3)).astype(np.float32)
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, 64, 96])
+        for name, channels in (("x", 3), ("y", 2))
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "graph", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weight, "w")]
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "net.onnx")
+    (tmp_path / "classes.yaml").write_text("- {name: a, color: [0, 0, 0]}\n- {name: b, color: [9, 9, 9]}\n")
+    how = ("--classes", tmp_path / "classes.yaml", "--color", "rgb", "--scale", "1/255")
+    imported = canet("import", tmp_path / "net.onnx", "--out", tmp_path / "model", *how)
+    assert imported.returncode == 0, imported.stderr
+
+
 def test_a_model_without_its_network_names_the_remedy(image: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(available_models()[MODEL], folder, ignore=shutil.ignore_patterns(NETWORK_FILE))

@@ -35,7 +35,7 @@ def calibrated(
 ) -> tuple[Path, np.ndarray, np.ndarray]:
     """A model folder with scales, an image, and the mask of the graph that NNCF made."""
     pytest.importorskip("nncf")
-    from canet_ros.model.quantization import calibrate, keep_scales
+    from canet_ros.model.deployment import calibrate, keep_scales
 
     folder = tmp_path_factory.mktemp("calibrated") / "model"
     shutil.copytree(random_model, folder)
@@ -43,9 +43,9 @@ def calibrated(
     images = [random.integers(0, 256, (120, 160, 3), np.uint8) for _ in range(4)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CANET_ROS_CACHE", str(folder.parent / "cache"))
-        calibrate(folder, (160, 120), images)
+        quantized = calibrate(folder, (160, 120), images)
         mask = run(folder, images[0], (160, 120), "int8")
-        keep_scales(folder, (160, 120))
+        keep_scales(folder, quantized, (160, 120))
     return folder, images[0], mask
 
 
@@ -118,8 +118,8 @@ def test_shipped_scales_give_a_graph_for_onnx_runtime_too(model: str) -> None:
 
 @pytest.mark.skipif(not cpu_multiplies_int8(), reason="this processor does not multiply in int8")
 def test_transposed_convolutions_are_multiplied_in_int8() -> None:
+    from canet_ros.model.deployment import quantized_graph
     from canet_ros.model.openvino_core import CORE
-    from canet_ros.model.quantization import quantized_graph
 
     graph = quantized_graph(find_model("canet-mobilenet_v2-camvid"), (96, 64))
     compiled = CORE.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -133,7 +133,7 @@ _HALVES = """
 import sys
 import numpy as np
 import openvino
-from canet_ros.model.quantization import round_in_one_operation
+from canet_ros.engines.openvino_engine import round_in_one_operation
 
 opset = openvino.opset13 if hasattr(openvino, "opset13") else openvino.runtime.opset13  # OpenVINO 2024
 scale = np.float32(0.06)

@@ -45,7 +45,7 @@ def test_shipped_models_compile_for_every_generation(
 ) -> None:
     graph = deployment_graph(find_model(model), size, "tensorrt", precision).read_bytes()
     log = log_of(trt)
-    plan, _ = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
+    plan, *_ = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
     assert len(plan) > 1e6
     assert log.warnings == log.errors == []
     assert "WARNING" not in "".join(capfd.readouterr())  # the compiler's own, beside the logger

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a vehicle meets: broken packages, caches that cannot be written, GPUs that do not load, engines gone wrong.
 
-Packages are broken for real, in a process of its own, disks are full for real where mounting is allowed. GPUs are faked
-at the edge of ONNX Runtime and of the engine: there is none here.
+Packages are broken for real. GPUs are faked at the edge of ONNX Runtime and of the engine: there is none here.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,39 +28,6 @@ from canet_ros.pipeline.segmenter import Segmenter
 RESOLUTION = (160, 120)
 IMAGE = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
 
-START = """
-import json, sys
-import numpy as np
-from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.errors import EngineError
-answers = []
-for engine in sys.argv[2:]:
-    try:
-        segmenter = Segmenter.load(sys.argv[1], "cpu", engine)
-    except EngineError as error:
-        answers.append({"error": str(error)})
-    else:
-        found = segmenter.engine
-        mask = segmenter(np.zeros((120, 160, 3), np.uint8)).mask
-        answers.append({"engine": found.name, "fallback_reasons": found.fallback_reasons, "sum": int(mask.sum())})
-print(json.dumps(answers))
-"""
-
-
-def start(model: Path, *engines: str, **environment: str | None) -> list[dict[str, Any]]:
-    """What a process of its own comes to in an environment, engine by engine; None takes a variable away."""
-    variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
-    done = subprocess.run(
-        [sys.executable, "-c", START, str(model), *engines],
-        env=variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return list(json.loads(done.stdout.splitlines()[-1]))
-
-
 # --- packages that are installed and do not work ---------------------------------------------------------------------
 
 BROKEN = {
@@ -78,20 +41,30 @@ BROKEN = {
     ("package", "fault"), [*(("openvino", fault) for fault in BROKEN), ("onnxruntime", "ImportError")]
 )
 def test_a_package_that_does_not_import_falls_back(
-    random_model: Path, tmp_path: Path, module_cache: None, package: str, fault: str
+    random_model: Path,
+    tmp_path: Path,
+    module_cache: None,
+    package: str,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text(BROKEN[fault])
-    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
-    refused, found = start(random_model, package, "auto", PYTHONPATH=path)
-    assert f"engine {package} " in refused["error"]
-    assert "\n" not in refused["error"]
-    assert fault in refused["error"] or fault == "no content"
+    monkeypatch.syspath_prepend(tmp_path)
+    of_the_engine = (f"canet_ros.engines.{package}_engine", "canet_ros.model.openvino_core")
+    for name in [name for name in sys.modules if name.partition(".")[0] == package or name in of_the_engine]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(EngineError) as refused:
+        create_engine(EngineRequest(random_model, RESOLUTION, package, "cpu"))
+    assert f"engine {package} " in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert fault in str(refused.value) or fault == "no content"
+    found = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
     if package == "openvino":  # the first that auto tries
-        assert found["engine"] in ("torch", "onnxruntime")
-        assert found["fallback_reasons"] == [f"not openvino on cpu: {refused['error']}"]
+        assert found.name in ("torch", "onnxruntime")
+        assert found.fallback_reasons == (f"not openvino on cpu: {refused.value}",)
     else:
-        assert found["engine"] == "openvino"
+        assert found.name == "openvino"
 
 
 def test_int8_without_scales_leaves_auto_its_choice(random_model: Path, own_cache: Path) -> None:
@@ -121,16 +94,18 @@ def places_left() -> set[str]:
     ids=lambda variables: " ".join(f"{name}={value}" for name, value in variables.items()),
 )
 def test_without_a_cache_it_runs_and_says_so(
-    random_model: Path, tmp_path: Path, environment: dict[str, str | None]
+    random_model: Path, tmp_path: Path, environment: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    file = str(tmp_path / "file")
     before = places_left()
-    (found,) = start(
-        random_model, "auto", **{n: v and v.replace("FILE", file) for n, v in environment.items()}
-    )
-    assert found["engine"] == "openvino"
-    (sentence,) = found["fallback_reasons"]
+    for name, value in environment.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value.replace("FILE", str(tmp_path / "file")))
+    found = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
+    assert found.name == "openvino"
+    (sentence,) = found.fallback_reasons
     assert sentence.startswith("not kept for the next start: cannot write ")
     assert "set CANET_ROS_CACHE" in sentence
     assert places_left() <= before
@@ -154,26 +129,6 @@ def test_a_compiled_file_of_another_version_is_built_anew(random_model: Path, ow
     np.testing.assert_array_equal(engine.run(IMAGE[None])[0], expected)
     create_engine(request)
     assert blob.stat().st_size > 1000
-
-
-def test_many_start_together_on_an_empty_cache(random_model: Path, own_cache: Path) -> None:
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", START, str(random_model), "auto"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(int(os.environ.get("CANET_TEST_PROCESSES", 3)))
-    ]
-    outputs = [process.communicate() for process in started]
-    assert [process.returncode for process in started] == [0] * len(started), outputs
-    answers = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
-    assert all(answer == answers[0] for answer in answers)
-    assert answers[0][0]["engine"] == "openvino"
-    assert answers[0][0]["fallback_reasons"] == []
-    assert len(list(own_cache.rglob("*.blob"))) == 1
-    assert len([path for path in own_cache.rglob("*.onnx") if path.name != "network.onnx"]) == 1
-    assert not list(own_cache.rglob("building-*"))
 
 
 # --- ONNX Runtime whose GPU does not load, faked at its edge ---------------------------------------------------------

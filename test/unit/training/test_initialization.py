@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,28 +45,26 @@ def test_imagenet_files_of_mobilenet(layout: str, tmp_path: Path) -> None:
     assert_initializes(path, state, "mobilenet_v2")
 
 
-def test_imported_imagenet_files_start_a_training(tmp_path: Path) -> None:
-    state = CANet(3, "resnet18").context_branch.backbone.state_dict()
-    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
-    torch.save(state, tmp_path / "imagenet.pth")
-    imported = tmp_path / "imagenet" / "backbone.safetensors"
-    arguments = ["import", str(tmp_path / "imagenet.pth"), "--backbone", "resnet18", "--out", str(imported)]
-    assert main(arguments) == 0
-    assert_initializes(imported, state, "resnet18")
-
-
-def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
     state = CANet(3, "resnet18").context_branch.backbone.state_dict()
     del state["bn1.weight"], state["layer1.0.bn1.bias"]
     state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
     state["extra.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "part.pth")
-    arguments = ["import", str(tmp_path / "part.pth"), "--backbone", "resnet18", "--out", "x.safetensors"]
-    assert main(arguments) == 1
-    error = capsys.readouterr().err
+    with pytest.raises(ModelError) as raised:
+        initialize(CANet(3, "resnet18"), str(tmp_path / "part.pth"))
     for name in ("bn1.weight", "layer1.0.bn1.bias", "conv1.weight", "extra.weight"):
-        assert f"\n  {name} is " in error
-    assert error.count("\n  ") == 4
+        assert f"\n  {name} is " in str(raised.value)
+    assert str(raised.value).count("\n  ") == 4
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_imagenet_files_of_resnet(suffix: str, tmp_path: Path) -> None:
+    state = CANet(3, "resnet18").context_branch.backbone.state_dict()
+    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    path = tmp_path / f"imagenet.{suffix}"
+    torch.save(state, path) if suffix == "pth" else save_file(state, path)
+    assert_initializes(path, state, "resnet18")
 
 
 def test_a_model_of_another_architecture_is_refused(random_model: Path) -> None:
