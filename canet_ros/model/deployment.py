@@ -125,10 +125,10 @@ def _network_file(folder: Path) -> Path:
             f"model {folder.name} has no {NETWORK_FILE} for its weights, and PyTorch, which writes it, is missing: run "
             f"'{canet_command(f'export --model {folder} --network')}' where it was trained, or {pip_install('torch')}"
         )
-    from canet_ros.model.network_export import write_network_to
+    from canet_ros.model.network_export import write_network
 
     name = f"{graph_hash(folder)[:16]}-{_code_hash()}/{NETWORK_FILE}"
-    return cache.derived_file(name, lambda path: write_network_to(folder, path))
+    return cache.derived_file(name, lambda path: write_network(folder, path))
 
 
 def quantized_graph(folder: Path, resolution: Resolution) -> Path:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,47 +37,55 @@ class _CoarseLogits(nn.Module):
         return self.network.coarse_logits(image)
 
 
-def write_network(folder: Path) -> None:
+def write_network(folder: Path, file: Path | None = None) -> None:
     """Write ``network.onnx`` into a model's folder, so that engines other than torch run it without PyTorch.
+
+    Args:
+        file: where to write it instead.
 
     Raises:
         ModelError: the model is broken.
         ModuleNotFoundError: the package ``onnx`` is missing.
-        OSError: the folder cannot be written.
+        OSError: the file cannot be written.
     """
     if importlib.util.find_spec("onnx") is None:
         raise ModuleNotFoundError(f"writing {NETWORK_FILE} takes the package onnx: {pip_install('onnx')}")
-    with atomic_write(folder / NETWORK_FILE) as path:
-        write_network_to(folder, path)
-
-
-def write_network_to(folder: Path, path: Path) -> None:
-    """The same, to any file; raises ModelError if the model is broken."""
     import onnx
 
-    from canet_ros.model.network_file import describe, identity, point_into_weights
+    from canet_ros.model.network_file import describe, point_into_weights
     from canet_ros.model.network_graph import IMAGE, LOGITS, fold_constants
 
     spec, network = load_network(folder)
-    to_onnx(
-        _CoarseLogits(network).eval(),
-        {IMAGE: torch.zeros(1, 3, 64, 64)},
-        path,
-        output_names=[LOGITS],
-        dynamic_axes={
-            IMAGE: {0: "batch", 2: "height", 3: "width"},
-            LOGITS: {0: "batch", 2: "rows", 3: "columns"},
-        },
-        # Batch norms stay nodes, and weights keep their names.
-        do_constant_folding=False,
-        training=torch.onnx.TrainingMode.PRESERVE,
+    # The exporter of torch.export requires more packages and PyTorch 2.5; prefer the older one.
+    older: dict[str, Any] = (
+        {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     )
-    model = onnx.load(str(path))
-    _name_weights(model.graph)
-    fold_constants(model)
-    describe(model, identity(folder, spec), mean_inputs(spec, network, model.graph))
-    point_into_weights(model, folder / WEIGHTS_FILE)
-    onnx.save(model, str(path))
+    with atomic_write(file or folder / NETWORK_FILE) as path:
+        with warnings.catch_warnings(), torch.inference_mode():
+            # Of the older exporter's age, and of sizes that become constants: they should.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _CoarseLogits(network).eval(),
+                (torch.zeros(1, 3, 64, 64),),
+                str(path),
+                input_names=[IMAGE],
+                output_names=[LOGITS],
+                dynamic_axes={
+                    IMAGE: {0: "batch", 2: "height", 3: "width"},
+                    LOGITS: {0: "batch", 2: "rows", 3: "columns"},
+                },
+                opset_version=OPSET,
+                # Batch norms stay nodes, and weights keep their names.
+                do_constant_folding=False,
+                training=torch.onnx.TrainingMode.PRESERVE,
+                **older,
+            )
+        model = onnx.load(str(path))
+        _name_weights(model.graph)
+        fold_constants(model)
+        describe(model, folder, spec, _means_by_node(spec, network, model.graph))
+        point_into_weights(model, folder / WEIGHTS_FILE)
+        onnx.save(model, str(path))
 
 
 def _name_weights(graph: Any) -> None:
@@ -93,25 +100,9 @@ def _name_weights(graph: Any) -> None:
         node.input[:] = [names.get(name, name) for name in node.input]
 
 
-def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor], path: Path, **options: Any) -> None:
-    """Write a module as ONNX; ``inputs`` by name, ``options`` as torch.onnx.export has them."""
-    # The exporter of torch.export requires more packages and PyTorch 2.5; prefer the older one.
-    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
-        options["dynamo"] = False
-    with warnings.catch_warnings(), torch.inference_mode():
-        # Of the older exporter's age, and of sizes that become constants: they should.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            tuple(inputs.values()),
-            str(path),
-            input_names=list(inputs),
-            opset_version=OPSET,
-            **options,
-        )
-
-
-def mean_inputs(spec: ModelSpec, network: SegmentationNetwork, graph: Any) -> dict[str, NDArray[np.float32]]:
+def _means_by_node(
+    spec: ModelSpec, network: SegmentationNetwork, graph: Any
+) -> dict[str, NDArray[np.float32]]:
     """Mean of each input channel of each convolution at the model's resolution, by the name of its ONNX node."""
     module = DeploymentModule(spec, network, spec.resolution).eval()
     _fold_batch_norms(module)

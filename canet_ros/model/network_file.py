@@ -43,8 +43,8 @@ _MEAN_INPUT = "mean_input|"  # before a convolution's name: mean of each input c
 _MAX_BYTES = 2**24
 
 
-def identity(folder: Path, spec: ModelSpec) -> str:
-    """What a network file was written for: the model's architecture and the SHA-256 of its weights."""
+def _identity(folder: Path, spec: ModelSpec) -> str:
+    """What a network file is written for: the model's architecture and the SHA-256 of its weights."""
     parts = (spec.architecture, spec.backbone, spec.fusion, spec.head, len(spec.classes))
     return f"{_require_weights(folder, spec)} {(*parts, *spec.hidden_channels.items())}"
 
@@ -62,7 +62,7 @@ def is_current(path: Path, folder: Path, spec: ModelSpec) -> bool:
     Raises:
         ModelError: the file exists and is broken.
     """
-    return path.is_file() and _metadata(_read(path)).get(_IDENTITY) == identity(folder, spec)
+    return path.is_file() and _read(path)[1].get(_IDENTITY) == _identity(folder, spec)
 
 
 def load_network_file(path: Path, folder: Path, spec: ModelSpec, resolution: Resolution) -> Network:
@@ -71,7 +71,7 @@ def load_network_file(path: Path, folder: Path, spec: ModelSpec, resolution: Res
     Raises:
         ModelError: the file is broken, or does not fit the weights in ``folder``.
     """
-    model = _read(path)
+    model, metadata = _read(path)
     _require_weights(folder, spec)
     weights = read_weights(folder / WEIGHTS_FILE)
     expected = {
@@ -102,7 +102,12 @@ def load_network_file(path: Path, folder: Path, spec: ModelSpec, resolution: Res
     for node in nodes:
         if node.op_type == "Conv" and node.input[0] == IMAGE:
             fold_normalisation(node, values, spec)
-    return Network(nodes, values, (classes, rows, columns), _mean_inputs(model))
+    means = {
+        key.removeprefix(_MEAN_INPUT): np.frombuffer(base64.b64decode(value), np.float32)
+        for key, value in metadata.items()
+        if key.startswith(_MEAN_INPUT)
+    }
+    return Network(nodes, values, (classes, rows, columns), means)
 
 
 def _with_weights(graph: Any, weights: Values) -> tuple[list[Any], Values]:
@@ -122,7 +127,8 @@ def _with_weights(graph: Any, weights: Values) -> tuple[list[Any], Values]:
     return nodes, values
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> tuple[Any, dict[str, str]]:
+    """The graph without its weights, and its metadata."""
     try:
         require_file(path, _MAX_BYTES)
         model = onnx.load(str(path), load_external_data=False)
@@ -130,19 +136,7 @@ def _read(path: Path) -> Any:
             raise ValueError(f"expected input {IMAGE} and output {LOGITS}")
     except Exception as error:  # protobuf has its own kinds
         raise ModelError(f"{path} is not readable ({error}): copy the whole model folder again") from error
-    return model
-
-
-def _metadata(model: Any) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _mean_inputs(model: Any) -> dict[str, NDArray[np.float32]]:
-    return {
-        key.removeprefix(_MEAN_INPUT): np.frombuffer(base64.b64decode(value), np.float32)
-        for key, value in _metadata(model).items()
-        if key.startswith(_MEAN_INPUT)
-    }
+    return model, {entry.key: entry.value for entry in model.metadata_props}
 
 
 def point_into_weights(model: Any, weights: Path) -> None:
@@ -157,19 +151,11 @@ def point_into_weights(model: Any, weights: Path) -> None:
             continue
         begin, end = entry["data_offsets"]
         half = entry["dtype"] == "F16"
-        value.CopyFrom(
-            TensorProto(
-                name=value.name,
-                dims=value.dims,
-                data_type=TensorProto.FLOAT16 if half else value.data_type,
-                data_location=TensorProto.EXTERNAL,
-            )
-        )
-        for key, text in (
-            ("location", weights.name),
-            ("offset", 8 + length + begin),
-            ("length", end - begin),
-        ):
+        kind = TensorProto.FLOAT16 if half else value.data_type
+        external = TensorProto.EXTERNAL
+        value.CopyFrom(TensorProto(name=value.name, dims=value.dims, data_type=kind, data_location=external))
+        place = {"location": weights.name, "offset": 8 + length + begin, "length": end - begin}
+        for key, text in place.items():
             value.external_data.add(key=key, value=str(text))
         if half:
             wide = f"{value.name}|float"
@@ -181,15 +167,10 @@ def point_into_weights(model: Any, weights: Path) -> None:
     model.graph.node.extend(nodes)
 
 
-def describe(model: Any, made_for: str, mean_inputs: dict[str, NDArray[np.float32]]) -> None:
-    """Write the metadata of a network file: its ``identity``, and what rounding takes."""
-    helper.set_model_props(
-        model,
-        {
-            _IDENTITY: made_for,
-            **{
-                _MEAN_INPUT + name: base64.b64encode(mean.astype(np.float32).tobytes()).decode()
-                for name, mean in mean_inputs.items()
-            },
-        },
-    )
+def describe(model: Any, folder: Path, spec: ModelSpec, mean_inputs: dict[str, NDArray[np.float32]]) -> None:
+    """Write the metadata of a network file: what it is written for, and what rounding takes."""
+    means = {
+        _MEAN_INPUT + name: base64.b64encode(mean.astype(np.float32).tobytes()).decode()
+        for name, mean in mean_inputs.items()
+    }
+    helper.set_model_props(model, {_IDENTITY: _identity(folder, spec), **means})
