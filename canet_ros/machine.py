@@ -33,7 +33,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_benchmark_machine() -> dict[str, Any]:
     """The machine, its vector instructions, package versions and load; no host or user name."""
-    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    flags = cpu_flags()
     return {
         **describe_machine(),
         "instructions": [name for name in _INSTRUCTIONS if name in flags],
@@ -50,6 +50,14 @@ def installed_version(*packages: str) -> str:
         with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(package)
     return ""
+
+
+def cpu_flags() -> set[str]:
+    """Words of /proc/cpuinfo, the processor's instructions among them; empty where it cannot be read."""
+    try:
+        return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return set()
 
 
 def usable_cores() -> int:

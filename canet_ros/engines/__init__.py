@@ -7,13 +7,14 @@ import ctypes
 import importlib
 import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 from canet_ros.engines.engine import UNLIMITED, Engine, EngineRequest
 from canet_ros.errors import EngineError, in_one_line
 from canet_ros.formats import engine_conflict, parse_device
 from canet_ros.hints import engine_module, install_engine
+from canet_ros.machine import cpu_flags
 from canet_ros.model import cache
+from canet_ros.model.deployment import quantized_graph
 from canet_ros.model.model_folder import ModelError, ModelSpec, load_spec
 from canet_ros.names import ENGINES, PRECISIONS
 
@@ -34,12 +35,12 @@ def create_engine(request: EngineRequest) -> Engine:
         parse_device(request.device)
     except ValueError as error:
         raise EngineError(f"device: {error}") from error
-    if request.engine not in ("auto", *ENGINES):
-        raise EngineError(f"unknown engine {request.engine!r}: choose auto or one of {', '.join(ENGINES)}")
-    if request.precision not in ("auto", *PRECISIONS):
-        raise EngineError(
-            f"unknown precision {request.precision!r}: choose auto or one of {', '.join(PRECISIONS)}"
-        )
+    for what, value, known in (
+        ("engine", request.engine, ENGINES),
+        ("precision", request.precision, PRECISIONS),
+    ):
+        if value not in ("auto", *known):
+            raise EngineError(f"unknown {what} {value!r}: choose auto or one of {', '.join(known)}")
     if conflict := engine_conflict(request.engine, request.device, request.precision):
         raise EngineError(conflict)
     spec = load_spec(request.folder)
@@ -53,8 +54,6 @@ def create_engine(request: EngineRequest) -> Engine:
         request = replace(request, max_batch=1)
     refusals: list[str] = []
     if request.precision == "int8":
-        from canet_ros.model.deployment import quantized_graph
-
         try:
             with cache.substituted():
                 quantized_graph(request.folder, request.resolution)
@@ -87,19 +86,17 @@ def create_engine(request: EngineRequest) -> Engine:
 
 
 def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
-    on_gpu = [("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cuda")]
-    on_cpu = [("openvino", "cpu"), ("torch", "cpu"), ("onnxruntime", "cpu")]
-    if not cpu_has_bf16():
-        on_cpu[1:] = reversed(on_cpu[1:])  # in fp32, ONNX Runtime is ahead of PyTorch
-    if request.device == "auto":
-        choices = (on_gpu if _has_cuda_gpu() else []) + on_cpu
-    elif request.device == "cpu":
-        choices = on_cpu
-    elif request.device.startswith("dla"):
-        choices = [("tensorrt", request.device)]
+    on_gpu = ["tensorrt", "torch", "onnxruntime"]
+    # In fp32, ONNX Runtime is ahead of PyTorch.
+    on_cpu = ["openvino", *(("torch", "onnxruntime") if cpu_has_bf16() else ("onnxruntime", "torch"))]
+    device = request.device
+    if device == "auto":
+        usable = on_gpu if _has_cuda_gpu() else []
+        choices = [*(("cuda", name) for name in usable), *(("cpu", name) for name in on_cpu)]
     else:
-        choices = [(name, request.device) for name, _ in on_gpu]
-    return [replace(request, engine=name, device=device) for name, device in choices]
+        names = on_cpu if device == "cpu" else on_gpu[:1] if device.startswith("dla") else on_gpu
+        choices = [(device, name) for name in names]
+    return [replace(request, engine=name, device=device) for device, name in choices]
 
 
 def _build(request: EngineRequest, spec: ModelSpec) -> Engine:
@@ -125,20 +122,12 @@ def _build(request: EngineRequest, spec: ModelSpec) -> Engine:
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware (AVX-512 BF16, AMX, or Arm's)."""
-    return _cpu_has_any("avx512_bf16", "amx_bf16", "bf16")
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpu_flags())
 
 
 def cpu_multiplies_int8() -> bool:
     """Whether this CPU sums products of 8-bit integers in hardware (x86's VNNI or AMX), faster than bf16."""
-    return _cpu_has_any("avx512_vnni", "avx_vnni", "amx_int8")
-
-
-def _cpu_has_any(*wanted: str) -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return any(flag in flags for flag in wanted)
+    return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(cpu_flags())
 
 
 def _has_cuda_gpu() -> bool:

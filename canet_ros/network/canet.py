@@ -106,15 +106,10 @@ class CANet(SegmentationNetwork):
             fusion, shape.spatial_channels[-1], shape.fused_channels, separable=shape.separable
         )
 
-    def branches(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Spatial and context features, (B, C, ceil(H/8), ceil(W/8)) each, of an image (B, 3, H, W)."""
-        spatial: Tensor = self.spatial_branch(image)
-        context: Tensor = self.context_branch(image, _size(spatial))
-        return spatial, context
-
     def fused_features(self, image: Tensor) -> Tensor:
-        """Features (B, C, ceil(H/8), ceil(W/8)) of both branches after fusion."""
-        fused: Tensor = self.fusion(*self.branches(image))
+        """Features (B, C, ceil(H/8), ceil(W/8)) of both branches of an image (B, 3, H, W) after fusion."""
+        spatial: Tensor = self.spatial_branch(image)
+        fused: Tensor = self.fusion(spatial, self.context_branch(image, _size(spatial)))
         return fused
 
     @property
