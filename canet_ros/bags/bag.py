@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -68,25 +68,55 @@ class Message(NamedTuple):
 
 
 @dataclass
+class Block:
+    """Contiguous messages of a file, in memory together while they are read; times in ns.
+
+    Attributes:
+        offset, length: where it lies in the file, in bytes or rows.
+        size: when it is read, in bytes.
+        count: number of its messages.
+        numbers: of the topics of its messages.
+        newest_before_ns: latest time of the blocks that precede it in the file.
+    """
+
+    offset: int
+    length: int
+    start_ns: int = 0
+    end_ns: int = 0
+    size: int = 0
+    count: int = 0
+    numbers: frozenset[int] = frozenset()
+    newest_before_ns: int = 0
+
+
+@dataclass
 class Losses:
-    """What could not be read, and how many messages are known to be lost.
+    """What could not be read, and how many messages are known to be lost or out of order.
 
     Attributes:
         problems: one sentence each, in the order found.
         lost: number of messages by position, so that a second pass does not count them twice.
+        disordered: messages that follow one of a later time in their file, likewise.
     """
 
     problems: dict[str, None] = field(default_factory=dict)
-    lost: dict[Hashable, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    disordered: dict[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         return sum(self.lost.values())
 
-    def add(self, problem: str, where: Hashable = None, lost: int = 0) -> None:
+    def add(self, problem: str, where: object = None, lost: int = 0) -> None:
         self.problems[problem] = None
         if lost > 0:
-            self.lost[where] = lost
+            self.lost[str(where)] = lost
+
+    def merge(self, other: Losses, prefix: str = "") -> None:
+        """Add others, whose positions are in ``prefix``."""
+        self.problems.update(other.problems)
+        self.lost.update({f"{prefix}{where}": count for where, count in other.lost.items()})
+        self.disordered.update({f"{prefix}{where}": count for where, count in other.disordered.items()})
 
 
 def message_bytes(data: bytes, connection: Connection) -> bytes:

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from canet_ros.bags.bag import Connection
-from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.mcap_writer import McapWriter
 from canet_ros.bags.metadata import METADATA_FILE
 
@@ -29,7 +28,7 @@ class WrittenFile:
     counts: Mapping[Connection, int]
 
     @classmethod
-    def of(cls, name: str, file: McapWriter | McapFile) -> WrittenFile:
+    def of(cls, name: str, file: McapWriter) -> WrittenFile:
         return cls(name, file.start_ns, file.end_ns, dict(file.counts))
 
 

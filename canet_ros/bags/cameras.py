@@ -171,8 +171,8 @@ def _one_form_per_camera(
         by_camera[camera_topic(connection)].append(connection)
     twice = {c.stream for forms in by_camera.values() if len(forms) > 1 for c in forms}
     counts: Mapping[str, int] = bag.counts
-    if twice and (window != (None, None) or not counts):
-        counts = Counter(message.connection.topic for _, message in bag.messages(*window, streams=twice))
+    if twice and window != (None, None):
+        counts = Counter(message.connection.topic for message in bag.messages(*window, streams=twice))
     chosen = []
     for name, forms in by_camera.items():
         # max returns the first of equal ones

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.bags.bag import Message
+from canet_ros.bags.images import image_from_cdr
 from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.options import Options
-from canet_ros.bags.results import frame_messages, image_from_cdr
+from canet_ros.bags.results import frame_messages
 from canet_ros.formats import parse_groups
 from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.camera_transform import CameraTransform
@@ -49,42 +50,17 @@ class FrameResult:
     problem: str = ""
 
 
-class _FilterTurn:
-    """A frame's turn at the filters of its camera, in the order of submission.
+@dataclass
+class _Filters:
+    """The filters of a camera, and the end of its frame submitted last."""
 
-    Args:
-        earlier: the turn of the camera's previous frame.
-    """
-
-    def __init__(self, earlier: _FilterTurn | None, shares_smoothing_s: float) -> None:
-        self._ended = threading.Event()
-        self._may_begin: threading.Event | None
-        if earlier is None:
-            self._may_begin = None
-            self._filters = TemporalFilter(), ShareFilter(shares_smoothing_s)
-        else:
-            self._may_begin, self._filters = earlier._ended, earlier._filters
-
-    def temporal_filter(self, segmentation: Segmentation, stamp_ns: int) -> Segmentation:
-        self._wait()
-        return self._filters[0](segmentation, stamp_ns)
-
-    def share_filter(self, shares: NDArray[np.float32], stamp_ns: int) -> NDArray[np.float32]:
-        self._wait()
-        return self._filters[1](shares, stamp_ns)
-
-    def end(self) -> None:
-        """Let the next frame begin; must follow, also if the frame could not be segmented."""
-        self._wait()
-        self._ended.set()
-
-    def _wait(self) -> None:
-        if self._may_begin is not None:
-            self._may_begin.wait()
+    temporal: TemporalFilter
+    shares: ShareFilter
+    ended: threading.Event
 
 
 class FrameProcessorPool:
-    """Thread pool that decodes, segments and encodes frames. Use as a context manager.
+    """Thread pool that decodes, segments and encodes the frames of one file of OUT. Use as a context manager.
 
     Args:
         transforms: camera transform by topic.
@@ -107,7 +83,9 @@ class FrameProcessorPool:
         )
         self._outputs = image_outputs(parse_groups(options.groups))
         self._transforms = transforms
-        self._turns: dict[str, _FilterTurn] = {}
+        self._filters: dict[str, _Filters] = {}
+        # The pool starts frames in order, so an earlier frame that is waited for is already running.
+        self._in_order = options.steady or SHARES in options.outputs
         self._pool = ThreadPoolExecutor(workers, "frames")
 
     def __enter__(self) -> FrameProcessorPool:
@@ -116,44 +94,44 @@ class FrameProcessorPool:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def begin_file(self) -> None:
-        """Reset the filters of each camera."""
-        self._turns = {}
-
     def submit(self, message: Message, video: VideoFrame | None = None) -> Future[FrameResult]:
         """Process an image message; ``video`` is the decoded frame of a video message."""
-        topic, turn = message.connection.topic, None
-        if self._options.steady or SHARES in self._options.outputs:
-            # The pool starts frames in order, so the frame that is waited for is already running.
-            turn = _FilterTurn(self._turns.get(topic), self._options.shares_smoothing)
-            self._turns[topic] = turn
-        return self._pool.submit(self._process, message, video, turn)
+        topic, ended = message.connection.topic, threading.Event()
+        earlier = self._filters.get(topic)
+        if earlier is None:
+            ready = threading.Event()
+            ready.set()
+            earlier = _Filters(TemporalFilter(), ShareFilter(self._options.shares_smoothing), ready)
+        self._filters[topic] = replace(earlier, ended=ended)
+        return self._pool.submit(self._process, message, video, earlier, ended)
 
-    def _process(self, message: Message, video: VideoFrame | None, turn: _FilterTurn | None) -> FrameResult:
+    def _process(
+        self, message: Message, video: VideoFrame | None, filters: _Filters, ended: threading.Event
+    ) -> FrameResult:
         transform, options = self._transforms[message.connection.topic], self._options
+
+        def infer(images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+            with self._engine_is_free:
+                found = self._segmenter.infer(images)
+            if self._in_order:
+                filters.ended.wait()
+            return found
+
         try:
             header, image = image_from_cdr(message.data, message.connection.msgtype, video)
-            frame = Frame(
-                image,
-                header_stamp_ns(header),
-                transform,
-                turn.temporal_filter if turn and options.steady else None,
-                turn.share_filter if turn and SHARES in options.outputs else None,
-            )
-            (drawing,) = process([frame], self._infer, self._process_options)
+            temporal_filter = filters.temporal if options.steady else None
+            frame = Frame(image, header_stamp_ns(header), transform, temporal_filter, filters.shares)
+            (drawing,) = process([frame], infer, self._process_options)
             if SHARES in options.outputs:
-                shares = drawing.shares()  # in this turn, not when they are rendered
+                shares = drawing.shares()  # in this frame's turn, not when they are rendered
                 drawing = replace(drawing, shares=lambda: shares)
         except ValueError as error:  # ImageMessageError, or too small for the camera's region
             return FrameResult(problem=str(error))
         finally:
-            if turn is not None:
-                turn.end()
+            if self._in_order:
+                filters.ended.wait()
+                ended.set()
         results = frame_messages(header, drawing, self._outputs, options.outputs, options.jpeg_quality)
         height, width = drawing.segmentation.mask.shape
         with_clouds = drawing if any(map(is_cloud, options.outputs)) else None
         return FrameResult(header, (width, height), results, with_clouds)
-
-    def _infer(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
-        with self._engine_is_free:
-            return self._segmenter.infer(images)

@@ -14,13 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, BagError
+from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, IMAGE_TYPES, BagError
 from canet_ros.bags.cameras import camera_topic
+from canet_ros.bags.images import image_messages
 from canet_ros.bags.label_folder import LabelFolder
 from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.reading import Bag
-from canet_ros.bags.results import image_from_cdr
-from canet_ros.bags.video import VideoTopics
 from canet_ros.files import atomic_write, require_new
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.messages.video import video_problem
@@ -67,21 +66,18 @@ def result_images(bag: Bag, name: str, with_images: bool = False) -> Iterator[Re
     if not topics:
         raise BagError(f"{bag.path} has no topic .../segmentation/{name}: segment it with canet segment-bag")
     images: dict[tuple[str, int], NDArray[np.uint8]] = {}
-    cameras = {c.stream for c in bag.connections} if with_images and not video_problem() else set()
-    videos = VideoTopics(bag, cameras)
-    for _, message in bag.messages():
-        connection, video = message.connection, videos.frame(message)
-        if connection.msgtype not in (IMAGE, COMPRESSED_IMAGE) and video is None:
-            continue
-        is_result = connection.topic in topics
-        if not is_result and (not with_images or "/segmentation/" in connection.topic):
-            continue
+    results = {c.stream for c in bag.connections if c.topic in topics}
+    types = (IMAGE, COMPRESSED_IMAGE) if video_problem() else IMAGE_TYPES
+    images_of = [c for c in bag.connections if c.msgtype in types and "/segmentation/" not in c.topic]
+    cameras = {c.stream for c in images_of if with_images}
+    for message, decode in image_messages(bag, cameras | results):
+        connection = message.connection
         try:
-            header, pixels = image_from_cdr(message.data, connection.msgtype, video)
+            header, pixels = decode()
         except ImageMessageError:
             continue
         stamp = header_stamp_ns(header)
-        if is_result:
+        if connection.stream in results:
             camera = topics[connection.topic]
             yield ResultImage(camera, stamp, message.log_ns, pixels, images.pop((camera, stamp), None))
         else:

@@ -1,149 +1,143 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads an mcap file, in the order of time and in bounded memory."""
+"""Reads an mcap file by the heads of its records, up to the first damage.
+
+The ``mcap`` package's readers trust the index at the end, which some files lack and others have wrong. Here only the
+message indexes behind the chunks are used, where they agree with the chunks; other chunks are read.
+"""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Sequence
+import contextlib
+import io
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import lz4.frame
+import numpy as np
 import zstandard
+from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.records import Attachment
+from mcap.records import Attachment, Channel, Chunk, Metadata, Schema, Statistics
+from mcap.writer import MCAP0_MAGIC
+from numpy.typing import NDArray
 
-from canet_ros.bags.bag import Message, Stream, Streams, message_bytes
-from canet_ros.bags.mcap_contents import DAMAGE, HEAD, MESSAGE, Block, McapContents, records_in, stream_of
+from canet_ros.bags.bag import (
+    MAX_UNPACKED_BYTES,
+    BagError,
+    Block,
+    Connection,
+    Losses,
+    Message,
+    message_bytes,
+    type_name,
+    unzstd,
+)
+from canet_ros.bags.qos import policies_as_numbers
 
-# Limit for chunks that overlap in time, which are in memory at once. A file that exceeds it is read in
-# file order.
-_MAX_OVERLAP_BYTES = 256 << 20
+QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"
+_MAX_RUN_BYTES = 1 << 20
+_HEAD = struct.Struct("<BQ")
+_MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
+_CHUNK = struct.Struct("<QQQ")  # first and last time, size
+# Raised by the package's parsers and by the decompressors for damaged data.
+_DAMAGE = (McapError, ValueError, struct.error, OverflowError, MemoryError, RuntimeError, zstandard.ZstdError)
+_PARSERS: dict[int, type[Schema | Channel | Metadata | Statistics]] = {
+    Opcode.SCHEMA: Schema,
+    Opcode.CHANNEL: Channel,
+    Opcode.METADATA: Metadata,
+    Opcode.STATISTICS: Statistics,
+}
+# Times by channel, from the message indexes behind a chunk.
+_Times = dict[int, NDArray[np.uint64]]
 
 
 class McapFile:
     """One mcap file.
 
     Attributes:
-        connections: its topics.
+        blocks: its chunks, and runs of messages outside of chunks.
+        by_number: topics by the numbers of their channels.
         counts: messages of each topic.
-        start_ns, end_ns: first and last time; None without messages.
-        out_of_order: messages read so far, of all streams, that follow one of a later time in the file.
+        metadata: name and entries of its metadata records.
 
     Raises:
         BagError: it cannot be opened, or is not an mcap file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._contents = McapContents(path)
+        self.losses = Losses()
+        self.blocks: list[Block] = []
+        self.by_number: dict[int, Connection] = {}
+        self.metadata: list[tuple[str, dict[str, str]]] = []
         self._name = path.name
-        self.losses = self._contents.losses
-        self.connections = self._contents.connections
-        self.metadata = self._contents.metadata
-        self.blocks = self._contents.blocks
-        self.out_of_order = 0
-        self.start_ns = min((block.start_ns for block in self.blocks), default=None)
-        self.end_ns = max((block.end_ns for block in self.blocks), default=None)
-        self._in_time_order = _largest_overlap_bytes(self.blocks) <= _MAX_OVERLAP_BYTES
-        self.counts = dict.fromkeys(self.connections, 0)
-        for block in self.blocks:
-            for channel, count in block.counts.items():
-                if channel in self._contents.by_channel:
-                    self.counts[self._contents.by_channel[channel]] += count
+        self._schemas: dict[int, Schema] = {}
+        self._channel_counts: Counter[int] = Counter()
+        self._attachments: list[tuple[int, int]] = []
+        self._announced: int | None = None
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise BagError(f"cannot open {path}: {error.strerror}") from error
+        try:
+            self._size = path.stat().st_size
+            if self._size == 0:
+                raise BagError(f"{path} is empty: 0 bytes")
+            if self._file.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
+                raise BagError(f"{path} is not an mcap file: it does not start with mcap's magic bytes")
+            self._index(self._walk())
+        except BaseException:
+            self._file.close()
+            raise
+        self.counts = dict.fromkeys(self.by_number.values(), 0)
+        for channel, connection in self.by_number.items():
+            self.counts[connection] += self._channel_counts[channel]
+        if self._announced is None:
+            self.losses.add(f"{self._name}: no statistics: cannot check whether it is complete")
+        elif (missing := self._announced - self._channel_counts.total()) > 0:
+            sentence = f"its statistics count {missing} messages more than it holds"
+            self.losses.add(f"{self._name}: {sentence}", "statistics", missing)
 
     def close(self) -> None:
-        self._contents.file.close()
+        self._file.close()
 
-    def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
-        """Messages with ``start_ns`` <= log time < ``end_ns`` of these streams by log time; None: of all."""
-        blocks = [b for b in self._blocks_of(streams) if b.start_ns < end_ns and b.end_ns >= start_ns]
-        if not self._in_time_order:
-            self.losses.add(f"{self._name}: too many messages are out of order; reading in file order")
-        for message in self._ordered(blocks, start_ns, end_ns, whole=streams is None):
-            if streams is None or message.connection.stream in streams:
-                yield message
-
-    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        """A stream's messages before ``before_ns``, newest first; reads only the parts of the file with them."""
-        blocks = [block for block in self._blocks_of({stream}) if block.start_ns < before_ns]
-        blocks.sort(key=lambda block: block.end_ns)
-        found: list[Message] = []
-        while blocks or found:
-            found.sort(key=lambda message: message.log_ns)
-            while found and not (blocks and blocks[-1].end_ns > found[-1].log_ns):
-                yield found.pop()
-            if blocks:
-                inside = self._messages_in(blocks.pop(), 0, before_ns)
-                found += [message for message in inside if message.connection.stream == stream]
-
-    def attachments(self) -> Iterator[Attachment]:
-        """Yield the readable attachments; damaged ones are added to ``losses``."""
-        for offset, length in self._contents.attachments:
-            try:
-                self._contents.file.seek(offset)
-                data = self._contents.file.read(length)
-                if (data[:1], len(data)) != (bytes([Opcode.ATTACHMENT]), length):
-                    raise McapError("it is not where the index has it")
-                yield Attachment.read(stream_of(data[HEAD.size :]))
-            except DAMAGE as error:
-                self.losses.add(f"{self._name}: the attachment at byte {offset} is lost ({error})")
-
-    def _blocks_of(self, streams: Streams) -> Sequence[Block]:
-        """Blocks with messages of these streams; None: all."""
-        if streams is None:
-            return self.blocks
-        channels = {number for number, other in self._contents.by_channel.items() if other.stream in streams}
-        return [block for block in self.blocks if not channels.isdisjoint(block.counts)]
-
-    def _ordered(self, blocks: Sequence[Block], start_ns: int, end_ns: int, whole: bool) -> Iterator[Message]:
-        """By log time if bounded memory permits, else in file order. Counts ``out_of_order`` if ``whole``."""
-        waiting: list[tuple[int, int, int, Message]] = []
-        last = (-1, -1)
-        if not self._in_time_order:
-            for block in sorted(blocks, key=lambda block: block.offset):
-                yield from self._messages_in(block, start_ns, end_ns)
-            return
-        blocks = sorted(blocks, key=lambda block: (block.start_ns, block.offset))
-        for index in range(len(blocks) + 1):
-            limit_ns = blocks[index].start_ns if index < len(blocks) else None
-            while waiting and (limit_ns is None or waiting[0][0] < limit_ns):
-                _, offset, number, message = heapq.heappop(waiting)
-                self.out_of_order += whole and (offset, number) < last
-                last = max(last, (offset, number))
-                yield message
-            if index < len(blocks):
-                block = blocks[index]
-                for number, message in enumerate(self._messages_in(block, start_ns, end_ns)):
-                    heapq.heappush(waiting, (message.log_ns, block.offset, number, message))
-
-    def _messages_in(self, block: Block, start_ns: int, end_ns: int) -> Iterator[Message]:
-        records, problem = self._contents.records_of(block)
-        found = unknown = damaged = 0
-        for opcode, content in records_in(records):
-            if opcode != Opcode.MESSAGE or len(content) < MESSAGE.size:
+    def read(self, block: Block) -> Iterator[Message]:
+        """The messages of a block by log time; damaged ones are added to ``losses``."""
+        records, problem = self._records_of(block)
+        messages: list[Message] = []
+        found = unknown = damaged = disorder = 0
+        newest_ns = block.newest_before_ns
+        for opcode, content in _records_in(records):
+            if opcode != Opcode.MESSAGE or len(content) < _MESSAGE.size:
                 continue
             found += 1
-            channel, sequence, log_ns, publish_ns = MESSAGE.unpack_from(content)
-            if not block.start_ns <= log_ns <= block.end_ns:
-                self.losses.add(f"{self._name}: the times in the index differ from those of the messages")
-            if not start_ns <= log_ns < end_ns:
-                continue
-            connection = self._contents.by_channel.get(channel)
+            channel, sequence, log_ns, publish_ns = _MESSAGE.unpack_from(content)
+            disorder += log_ns < newest_ns
+            newest_ns = max(newest_ns, log_ns)
+            connection = self.by_number.get(channel)
             if connection is None:
                 unknown += 1
                 continue
             try:
-                data = message_bytes(bytes(content[MESSAGE.size :]), connection)
+                data = message_bytes(bytes(content[_MESSAGE.size :]), connection)
             except (zstandard.ZstdError, MemoryError):
                 damaged += 1
                 continue
-            yield Message(connection, log_ns, publish_ns, sequence, data)
-        if unknown:
-            sentence = "messages of a channel whose record is lost"
-            self.losses.add(f"{self._name}: {sentence}", (block.offset, "unknown"), unknown)
-        if damaged:
-            sentence = "messages whose compression is damaged"
-            self.losses.add(f"{self._name}: {sentence}", (block.offset, "damaged"), damaged)
-        missing = sum(block.counts.values()) - found
+            messages.append(Message(connection, log_ns, publish_ns, sequence, data))
+        messages.sort(key=lambda message: message.log_ns)
+        self.losses.disordered[str(block.offset)] = disorder
+        if messages and not block.start_ns <= messages[0].log_ns <= messages[-1].log_ns <= block.end_ns:
+            self.losses.add(f"{self._name}: the times in the index differ from those of the messages")
+        for lost, sentence in (
+            (unknown, "messages of a channel whose record is lost"),
+            (damaged, "messages whose compression is damaged"),
+        ):
+            if lost:
+                self.losses.add(f"{self._name}: {sentence}", (block.offset, sentence), lost)
+        missing = block.count - found
         if problem or missing > 0:
             self.losses.add(
                 f"{self._name}: the chunk at byte {block.offset} is damaged ({problem or 'too short'}); "
@@ -151,17 +145,170 @@ class McapFile:
                 block.offset,
                 missing,
             )
+        return iter(messages)
+
+    def attachments(self) -> Iterator[Attachment]:
+        """Yield the readable attachments; damaged ones are added to ``losses``."""
+        for offset, length in self._attachments:
+            try:
+                data = self._read(offset, length)
+                if (data[:1], len(data)) != (bytes([Opcode.ATTACHMENT]), length):
+                    raise McapError("it is not where the index has it")
+                yield Attachment.read(_stream_of(data[_HEAD.size :]))
+            except _DAMAGE as error:
+                self.losses.add(f"{self._name}: the attachment at byte {offset} is lost ({error})")
+
+    def _read(self, at: int, length: int) -> bytes:
+        self._file.seek(at)
+        return self._file.read(length)
+
+    def _records_of(self, block: Block) -> tuple[memoryview, str]:
+        """Decompressed bytes of the block, as far as possible, and a description of any damage."""
+        if self._read(block.offset, 1) != bytes([Opcode.CHUNK]):
+            return memoryview(self._read(block.offset, block.length)), ""
+        self._file.seek(block.offset + _HEAD.size)
+        try:
+            chunk = Chunk.read(ReadDataStream(self._file))
+            if len(chunk.data) > block.length:
+                raise McapError("it is larger than its record")
+            records = _unpacked(chunk)
+        except _DAMAGE as error:
+            return memoryview(b""), str(error) or type(error).__name__
+        if len(records) != chunk.uncompressed_size:
+            return memoryview(records), f"{len(records)} bytes instead of {chunk.uncompressed_size}"
+        wrong = chunk.uncompressed_crc and zlib.crc32(records) != chunk.uncompressed_crc
+        return memoryview(records), "its checksum is wrong" if wrong else ""
+
+    def _walk(self) -> list[tuple[Block, _Times]]:
+        """Read everything but the messages, from record to record up to the first damage."""
+        found: list[tuple[Block, _Times]] = []
+        at, opcode = len(MCAP0_MAGIC), 0
+        while opcode != Opcode.FOOTER and at + _HEAD.size <= self._size:
+            head = self._read(at, _HEAD.size + _CHUNK.size)
+            opcode, length = _HEAD.unpack_from(head)
+            end = at + _HEAD.size + length
+            known = 0 < opcode <= Opcode.DATA_END or opcode >= 0x80
+            if not known or (end > self._size and opcode != Opcode.CHUNK):
+                break
+            end = min(end, self._size)
+            try:
+                if opcode == Opcode.CHUNK:
+                    found.append((Block(at, end - at, *_CHUNK.unpack_from(head, _HEAD.size)), {}))
+                elif opcode == Opcode.MESSAGE_INDEX and found:
+                    content = self._read(at + _HEAD.size, length)
+                    # channel and length, then pairs of time and offset
+                    channel = content[0] | content[1] << 8
+                    found[-1][1][channel] = np.frombuffer(content, "<u8", -1, 6)[::2]
+                elif opcode == Opcode.MESSAGE:
+                    run = found[-1][0] if found else Block(0, _MAX_RUN_BYTES)
+                    if run.size == 0 and run.offset + run.length == at and run.length < _MAX_RUN_BYTES:
+                        run.length += end - at
+                    else:
+                        found.append((Block(at, end - at), {}))
+                elif opcode == Opcode.ATTACHMENT:
+                    self._attachments.append((at, end - at))
+                elif opcode in _PARSERS:
+                    self._define(opcode, self._read(at + _HEAD.size, length))
+            except _DAMAGE as error:
+                self.losses.add(f"{self._name}: the record at byte {at} is damaged ({error})")
+            at = end
+        if opcode != Opcode.FOOTER or self._read(self._size - len(MCAP0_MAGIC), 8) != MCAP0_MAGIC:
+            self.losses.add(f"{self._name}: no footer: truncated, or never closed")
+        if opcode != Opcode.FOOTER and at < self._size:
+            self.losses.add(
+                f"{self._name}: damaged at byte {at}: the remaining {self._size - at} bytes are lost; "
+                f"mcap recover {self._name} -o NEW.mcap may recover more"
+            )
+        return found
+
+    def _index(self, found: list[tuple[Block, _Times]]) -> None:
+        """Complete chunks and runs of messages to blocks.
+
+        Some writers store wrong time ranges or indexes. A chunk's messages are read unless its range and its message
+        indexes agree. The first chunk is always read: if its times differ from a range that agrees, all are read.
+        """
+        trusted = True
+        for number, (block, indexed) in enumerate(found):
+            times = np.concatenate([np.zeros(0, np.uint64), *indexed.values()])
+            agrees = len(times) > 0 and (block.start_ns, block.end_ns) == (times.min(), times.max())
+            agrees = agrees and block.start_ns > 0 and self.by_number.keys() >= indexed.keys()
+            counts = Counter({channel: len(entries) for channel, entries in indexed.items()})
+            if not (agrees and trusted and number):
+                records, problem = self._records_of(block)
+                block.size, heads = len(records), []
+                for opcode, content in _records_in(records):
+                    if opcode == Opcode.MESSAGE and len(content) >= _MESSAGE.size:
+                        heads.append(_MESSAGE.unpack_from(content))
+                    elif opcode in _PARSERS:
+                        with contextlib.suppress(*_DAMAGE):
+                            self._define(opcode, content)
+                read = np.array([log_ns for _, _, log_ns, _ in heads], np.uint64)
+                if agrees and not problem and not np.array_equal(np.sort(times), np.sort(read)):
+                    self.losses.add(f"{self._name}: the times in the index differ from those of the messages")
+                    trusted = False
+                if not problem or len(heads) > len(times):
+                    counts, times = Counter(channel for channel, *_ in heads), read
+                elif len(times) == 0:
+                    self.losses.add(
+                        f"{self._name}: the chunk at byte {block.offset} cannot be read ({problem})"
+                    )
+            if len(times):
+                block.start_ns, block.end_ns, block.count = int(times.min()), int(times.max()), len(times)
+                block.numbers = frozenset(counts)
+                if self.blocks:
+                    block.newest_before_ns = max(self.blocks[-1].newest_before_ns, self.blocks[-1].end_ns)
+                self.blocks.append(block)
+                self._channel_counts += counts
+
+    def _define(self, opcode: int, content: bytes | memoryview) -> None:
+        record = _PARSERS[opcode].read(_stream_of(content))
+        if isinstance(record, Metadata):
+            self.metadata.append((record.name, record.metadata))
+        elif isinstance(record, Statistics):
+            self._announced = max(record.message_count, sum(record.channel_message_counts.values()))
+        elif isinstance(record, Schema):
+            self._schemas.setdefault(record.id, record)
+        elif record.id not in self.by_number:
+            schema = self._schemas.get(record.schema_id, Schema(0, b"", "", ""))
+            metadata = dict(record.metadata)
+            self.by_number[record.id] = Connection(
+                record.topic,
+                type_name(schema.name) if record.message_encoding == "cdr" else schema.name,
+                record.message_encoding,
+                policies_as_numbers(metadata.pop(QOS_KEY, "")),
+                schema.encoding,
+                schema.data,
+                metadata.pop(HASH_KEY, ""),
+                tuple(metadata.items()),
+            )
 
 
-def _largest_overlap_bytes(blocks: Sequence[Block]) -> int:
-    """Peak memory in bytes of reading blocks by time, beyond the largest block."""
-    changes = sorted(
-        change
-        for block in blocks
-        for change in ((block.start_ns, 0, block.size), (block.end_ns, 1, -block.size))
-    )
-    largest = now = 0
-    for _, _, change in changes:
-        now += change
-        largest = max(largest, now)
-    return largest - max((block.size for block in blocks), default=0)
+def _stream_of(content: bytes | memoryview) -> ReadDataStream:
+    return ReadDataStream(io.BytesIO(content))
+
+
+def _records_in(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield opcode and content of each complete record."""
+    at = 0
+    while at + _HEAD.size <= len(data):
+        opcode, length = _HEAD.unpack_from(data, at)
+        end = at + _HEAD.size + length
+        # Opcode 0 is not a record; a block of zeros would parse as millions of empty ones.
+        if end > len(data) or opcode == 0:
+            return
+        yield opcode, data[at + _HEAD.size : end]
+        at = end
+
+
+def _unpacked(chunk: Chunk) -> bytes:
+    """Decompress a chunk, to its declared size at most; a truncated chunk yields what is left of it."""
+    size = chunk.uncompressed_size
+    if size > MAX_UNPACKED_BYTES:
+        raise McapError(f"{size} bytes declared; the limit is {MAX_UNPACKED_BYTES}")
+    if chunk.compression == "zstd":
+        return unzstd(chunk.data, size)
+    if chunk.compression == "lz4":
+        return bytes(lz4.frame.LZ4FrameDecompressor().decompress(chunk.data, max_length=size))
+    if chunk.compression:
+        raise McapError(f"compression {chunk.compression!r} is unknown")
+    return bytes(chunk.data)

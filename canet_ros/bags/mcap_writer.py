@@ -12,7 +12,7 @@ from mcap.records import Attachment
 from mcap.writer import CompressionType, Writer
 
 from canet_ros.bags.bag import Connection, Message
-from canet_ros.bags.mcap_contents import HASH_KEY, QOS_KEY
+from canet_ros.bags.mcap_reader import HASH_KEY, QOS_KEY
 
 CHUNK_BYTES = 1 << 20
 _MAX_ID = 2**16 - 1

@@ -7,19 +7,18 @@ import contextlib
 import errno
 import fcntl
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from canet_ros.bags.bag import BagError, Message
+from canet_ros.bags.bag import BagError
 from canet_ros.bags.bag_folder import WrittenFile, bag_information, metadata_records, write_metadata
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.mcap_writer import McapWriter
-from canet_ros.bags.options import Options
 from canet_ros.bags.reading import Bag
+from canet_ros.files import write_json
 
 _PROGRESS, _LOCK, _BAG, _WORK = "progress.json", "lock", "bag", "work"
 
@@ -39,8 +38,6 @@ class Output:
         BagError: OUT exists, or another run is writing it.
     """
 
-    writer: McapWriter
-
     def __init__(self, out: Path, library: str, resume: bool, force: bool) -> None:
         check_replaceable(out, resume, force)
         self._out = out
@@ -50,6 +47,7 @@ class Output:
         self.partial = partial_path(out)
         self.work = self.partial / _WORK
         self._finished: list[WrittenFile] = []
+        self._writer: McapWriter | None = None
         with writing_to(self.partial):
             self.partial.mkdir(parents=True, exist_ok=True)
             if any(self.partial.iterdir()) and not (self.partial / _LOCK).exists():
@@ -60,7 +58,7 @@ class Output:
     def begin(
         self, identity: Mapping[str, Any], custom: Mapping[str, str], distribution: str
     ) -> dict[str, Any] | None:
-        """Open the first file, or the one after the finished ones.
+        """Prepare the first file, or the one after the finished ones.
 
         Args:
             identity: everything the bag depends on; a run resumes only if it is equal.
@@ -75,15 +73,14 @@ class Output:
         self._identity = json.loads(json.dumps(identity))
         self._custom, self._distribution = custom, distribution
         progress = _progress(self.partial) if self._resume else None
+        if progress is not None:
+            self._restore(progress)
+            return dict(progress["state"])
         with writing_to(self.partial):
-            if progress is None:
-                (self.partial / _PROGRESS).unlink(missing_ok=True)
-                shutil.rmtree(self.partial / _BAG, ignore_errors=True)
-                (self.partial / _BAG).mkdir()
-            else:
-                self._restore(progress)
-            self._open_file()
-        return progress and progress["state"]
+            (self.partial / _PROGRESS).unlink(missing_ok=True)
+            shutil.rmtree(self.partial / _BAG, ignore_errors=True)
+            (self.partial / _BAG).mkdir()
+        return None
 
     def _restore(self, progress: Mapping[str, Any]) -> None:
         if progress["identity"] != self._identity:
@@ -96,34 +93,40 @@ class Output:
             file.close()
             if file.losses.problems:
                 raise BagError(f"{self.partial / _BAG / name} is damaged: --force starts over")
-            self._finished.append(WrittenFile.of(name, file))
+            start_ns = min((block.start_ns for block in file.blocks), default=None)
+            end_ns = max((block.end_ns for block in file.blocks), default=None)
+            self._finished.append(WrittenFile(name, start_ns, end_ns, file.counts))
 
-    def _open_file(self) -> None:
-        self.writer = McapWriter(self.partial / _BAG / self._name(len(self._finished)), self._library)
+    def open_file(self) -> McapWriter:
+        """Begin the next file."""
+        self._writer = McapWriter(self.partial / _BAG / self._name(len(self._finished)), self._library)
+        return self._writer
 
-    def next_file(self, state: Mapping[str, Any]) -> None:
-        """Complete a file and begin the next one, where a resumed run starts with ``state``."""
-        self._finish_file()
-        progress = {"identity": self._identity, "files": len(self._finished), "state": state}
-        temporary = self.partial / f"{_PROGRESS}.new"
-        temporary.write_text(json.dumps(progress), encoding="utf-8")
-        temporary.replace(self.partial / _PROGRESS)
-        self._open_file()
-
-    def finish(self, extras_of: Bag | None = None) -> None:
-        """Complete the bag and rename it to OUT.
+    def finish_file(self, writer: McapWriter, state: Mapping[str, Any], extras_of: Bag | None) -> None:
+        """Complete the file; a resumed run gets ``state``.
 
         Args:
-            extras_of: bag whose attachments and metadata records are copied.
+            extras_of: bag whose attachments and metadata records are copied to the first file.
         """
+        file = WrittenFile.of(self._name(len(self._finished)), writer)
+        records = metadata_records(bag_information([file], self._custom, self._distribution), self._custom)
+        extras = (
+            (extras_of.metadata, extras_of.attachments()) if extras_of and not self._finished else ((), ())
+        )
+        writer.close([*records, *extras[0]], extras[1])
+        self._finished.append(file)
+        progress = {"identity": self._identity, "files": len(self._finished), "state": state}
+        write_json(self.partial / _PROGRESS, progress)
+
+    def finish(self) -> None:
+        """Complete the bag and rename it to OUT."""
         with writing_to(self.partial):
-            self._finish_file(extras_of)
-            if not self.is_single_file:
-                information = bag_information(self._finished, self._custom, self._distribution)
-                write_metadata(self.partial / _BAG, information)
             whole = self.partial / _BAG
             if self.is_single_file:
                 whole /= self._name(0)
+            else:
+                information = bag_information(self._finished, self._custom, self._distribution)
+                write_metadata(whole, information)
             if self._force and (self._out.exists() or self._out.is_symlink()):
                 os.rename(self._out, self.partial / "replaced")
             os.rename(whole, self._out)
@@ -143,40 +146,12 @@ class Output:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def _close(self) -> None:
-        if hasattr(self, "writer"):
-            self.writer.abandon()
+        if self._writer is not None:
+            self._writer.abandon()
         self._lock.close()
 
     def _name(self, number: int) -> str:
         return self._out.name if self.is_single_file else f"{self._out.name}_{number}.mcap"
-
-    def _finish_file(self, extras_of: Bag | None = None) -> None:
-        file = WrittenFile.of(self._name(len(self._finished)), self.writer)
-        records = metadata_records(bag_information([file], self._custom, self._distribution), self._custom)
-        extras = (extras_of.metadata, extras_of.attachments()) if extras_of else ((), ())
-        self.writer.close([*records, *extras[0]], extras[1])
-        self._finished.append(file)
-
-
-class FileSplitter:
-    """Decides where OUT is split. Depends on IN only, so it is known before anything is written."""
-
-    def __init__(self, options: Options) -> None:
-        self._split_bytes, self._split_ns = options.split_bytes or math.inf, options.split_ns or math.inf
-        self._sources: set[int] = set()
-        self._start_ns: int | None = None
-        self._bytes = 0
-
-    def is_due(self, number: int, message: Message) -> bool:
-        """Whether a new file begins with this message of IN's file ``number``."""
-        begun, new_source = self._start_ns is not None, number not in self._sources
-        self._sources.add(number)
-        age_ns = message.log_ns - (self._start_ns or 0)
-        due = begun and (new_source or self._bytes >= self._split_bytes or age_ns >= self._split_ns)
-        if due or not begun:
-            self._start_ns, self._bytes = message.log_ns, 0
-        self._bytes += len(message.data)
-        return due
 
 
 def partial_path(out: Path) -> Path:

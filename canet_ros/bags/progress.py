@@ -4,32 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from canet_ros.bags.bag import Losses
 
-
-@dataclass
-class CameraState:
-    """Progress of one camera.
-
-    Attributes:
-        segmented, undecodable: numbers of images.
-        without_info: number of images without camera_info.
-        without_cloud: number of images without a cloud or depth image near their stamp.
-        bad_clouds: number of those that could not be used; ``cloud_problem`` says why the first one could not.
-        outdated: number of images whose camera_info is outdated; ``outdated_problem`` is the first such problem.
-    """
-
-    segmented: int = 0
-    undecodable: int = 0
-    without_info: int = 0
-    outdated: int = 0
-    outdated_problem: str = ""
-    without_cloud: int = 0
-    bad_clouds: int = 0
-    cloud_problem: str = ""
+_MAX_NAMED_FRAMES = 200
 
 
 @dataclass
@@ -37,37 +17,44 @@ class Progress:
     """Progress of a run; for the user, and to resume it.
 
     Attributes:
-        undecodable_frames: topic, stamp in ns and problem of the first ones.
-        notes: sentences about the bag.
-        losses: what could not be read.
+        cameras: number of cameras.
         read: messages of the source.
+        log_ns: time of the last one.
+        segmented, undecodable: numbers of images.
+        undecodable_frames: topic, stamp in ns and problem of the first ones.
+        counted: sentences about the bag by kind, and how often each was noted.
+        losses: what could not be read.
+        next_ns: beginning of the next file of OUT; None: the last one is complete.
     """
 
-    cameras: dict[str, CameraState] = field(default_factory=dict)
-    undecodable_frames: list[tuple[str, int, str]] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)
-    losses: Losses = field(default_factory=Losses)
+    cameras: int = 0
     read: int = 0
     log_ns: int = 0
-
-    @property
-    def segmented(self) -> int:
-        return sum(camera.segmented for camera in self.cameras.values())
-
-    @property
-    def undecodable(self) -> int:
-        return sum(camera.undecodable for camera in self.cameras.values())
-
-    def note(self, sentence: str) -> None:
-        self.notes[sentence] = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything except what a resumed run finds again."""
-        values = asdict(self)
-        del values["losses"]
-        return values
+    segmented: int = 0
+    undecodable: int = 0
+    undecodable_frames: list[tuple[str, int, str]] = field(default_factory=list)
+    counted: dict[str, tuple[str, int]] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
+    next_ns: int | None = None
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Progress:
-        cameras = {topic: CameraState(**state) for topic, state in stored["cameras"].items()}
-        return cls(**{**stored, "cameras": cameras})
+        """Of the JSON form of ``dataclasses.asdict``."""
+        return cls(**{**stored, "losses": Losses(**stored["losses"])})
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the bag."""
+        return [sentence.replace("{count}", str(count)) for sentence, count in self.counted.values()]
+
+    def note(self, sentence: str, kind: str = "") -> None:
+        """Note something; of one kind (default: the sentence) the first is kept, and ``{count}`` is their number."""
+        kind = kind or sentence
+        first, count = self.counted.get(kind, (sentence, 0))
+        self.counted[kind] = first, count + 1
+
+    def skip(self, topic: str, stamp_ns: int, problem: str) -> None:
+        """Count an image that cannot be decoded."""
+        self.undecodable += 1
+        if len(self.undecodable_frames) < _MAX_NAMED_FRAMES:
+            self.undecodable_frames.append((topic, stamp_ns, problem))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import heapq
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mcap.writer import MCAP0_MAGIC
 from canet_ros.bags.bag import (
     ZSTD_MAGIC,
     BagError,
+    Block,
     Connection,
     Losses,
     Message,
@@ -33,6 +34,8 @@ StorageFile = McapFile | SqliteFile
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _KNOWN_VERSION = 9
 _TIME_LIMIT_NS = 2**64
+# Limit for blocks that overlap in time, which are in memory at once.
+_MAX_OVERLAP_BYTES = 256 << 20
 
 
 class Bag:
@@ -43,7 +46,7 @@ class Bag:
 
     Attributes:
         connections: topics with their types, including those without messages.
-        counts: messages of each topic; empty if a file is too damaged to count them.
+        counts: messages of each topic.
         start_ns, end_ns: first and last time.
         custom: custom data of its metadata.
         topics: QoS and hash of the type by topic and type, as metadata.yaml has them.
@@ -56,16 +59,15 @@ class Bag:
         self, path: Path, files: list[StorageFile], contents: dict[str, Any], losses: Losses
     ) -> None:
         self.path, self.files, self.losses = path, files, losses
-        self.connections = list(
-            dict.fromkeys(connection for file in files for connection in file.connections)
-        )
+        self.connections = list(dict.fromkeys(connection for file in files for connection in file.counts))
         self.counts: Counter[str] = Counter()
-        if all(file.counts or not file.connections for file in files):
-            for file in files:
-                for connection, count in file.counts.items():
-                    self.counts[connection.topic] += count
-        self.start_ns = min((file.start_ns for file in files if file.start_ns is not None), default=0)
-        self.end_ns = max((file.end_ns for file in files if file.end_ns is not None), default=0)
+        for file in files:
+            for connection, count in file.counts.items():
+                self.counts[connection.topic] += count
+        blocks = [block for file in files for block in file.blocks]
+        self.is_empty = not blocks
+        self.start_ns = min((block.start_ns for block in blocks), default=0)
+        self.end_ns = max((block.end_ns for block in blocks), default=0)
         records = [record for file in files if isinstance(file, McapFile) for record in file.metadata]
         self.metadata = [record for record in records if record[0] not in ("rosbag2", "canet_ros")]
         self.custom = {
@@ -83,7 +85,11 @@ class Bag:
         announced = contents.get("message_count")
         # That beside a single file may count other files, too.
         is_whole = path.is_dir() or len(contents.get("relative_file_paths") or ()) == 1
-        self._announced = announced if isinstance(announced, int) and is_whole else 0
+        if isinstance(announced, int) and is_whole:
+            held = sum(block.count for block in blocks)
+            sentence = f"{METADATA_FILE} counts {announced} messages, but {held} could be read"
+            if (missing := announced - held - self.all_losses().count) > 0:
+                self.losses.add(sentence, METADATA_FILE, missing)
 
     def __enter__(self) -> Bag:
         return self
@@ -94,58 +100,72 @@ class Bag:
 
     def messages(
         self, start_ns: int | None = None, end_ns: int | None = None, streams: Streams = None
-    ) -> Iterator[tuple[int, Message]]:
-        """Yield file number and message, by log time over all files.
-
-        After all messages were read, those missing from the count in metadata.yaml are added to ``losses``.
+    ) -> Iterator[Message]:
+        """Yield messages by log time over all files, in file order if bounded memory does not permit that.
 
         Args:
             start_ns, end_ns: ``start_ns`` <= log time < ``end_ns``; None: no limit.
             streams: None: all.
         """
-        if streams is None:
-            for file in self.files:
-                file.out_of_order = 0
-        limits = start_ns or 0, _TIME_LIMIT_NS if end_ns is None else end_ns
-        starts = [
-            (file.start_ns, number) for number, file in enumerate(self.files) if file.start_ns is not None
+        first_ns, limit_ns = start_ns or 0, _TIME_LIMIT_NS if end_ns is None else end_ns
+        blocks = [
+            b for b in self.blocks_with(streams) if b[0].start_ns < limit_ns and b[0].end_ns >= first_ns
         ]
-        later = sorted(start for start in starts if start[0] < limits[1])[::-1]
+        in_time_order = _largest_overlap_bytes([block for block, _ in blocks]) <= _MAX_OVERLAP_BYTES
+        if in_time_order:
+            blocks.sort(key=lambda entry: entry[0].start_ns)
+        else:
+            self.losses.add("too many messages are out of order; reading in file order")
         begun: list[tuple[int, int, Message, Iterator[Message]]] = []
-        read = 0
+        later = blocks[::-1]
         while later or begun:
-            # Open iterators hold messages in memory, so a file is started only at its start time.
-            while later and not (begun and begun[0][0] < later[-1][0]):
-                _, number = later.pop()
-                messages = self.files[number].messages(*limits, streams)
+            # Blocks that were begun are in memory, so a block is begun only at its start time.
+            while later and (not begun or (in_time_order and later[-1][0].start_ns <= begun[0][0])):
+                block, file = later.pop()
+                messages = file.read(block)
                 if (first := next(messages, None)) is not None:
-                    heapq.heappush(begun, (first.log_ns, number, first, messages))
+                    heapq.heappush(begun, (first.log_ns, -len(later), first, messages))
             if not begun:
                 continue
-            _, number, message, messages = begun[0]
-            read += 1
-            yield number, message
+            _, order, message, messages = begun[0]
             if (following := next(messages, None)) is not None:
-                heapq.heapreplace(begun, (following.log_ns, number, following, messages))
+                heapq.heapreplace(begun, (following.log_ns, order, following, messages))
             else:
                 heapq.heappop(begun)
-        if (start_ns, end_ns, streams) == (None, None, None):
-            missing = self._announced - read - self.all_losses().count
-            if missing > 0:
-                sentence = f"{METADATA_FILE} counts {self._announced} messages, but {read} could be read"
-                self.losses.add(sentence, METADATA_FILE, missing)
+            is_wanted = streams is None or message.connection.stream in streams
+            if is_wanted and first_ns <= message.log_ns < limit_ns:
+                yield message
+
+    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
+        """A stream's messages before ``before_ns``, newest first; reads only the parts of the files with them."""
+        blocks = [b for b in self.blocks_with({stream}) if b[0].start_ns < before_ns]
+        blocks.sort(key=lambda entry: entry[0].end_ns)
+        found: list[Message] = []
+        while blocks or found:
+            while found and not (blocks and blocks[-1][0].end_ns > found[-1].log_ns):
+                yield found.pop()
+            if blocks:
+                block, file = blocks.pop()
+                messages = (message for message in file.read(block) if message.log_ns < before_ns)
+                found += [message for message in messages if message.connection.stream == stream]
+                found.sort(key=lambda message: message.log_ns)
 
     def first_messages(self, wanted: Collection[Connection]) -> Iterator[tuple[str, bytes]]:
         """Yield topic and data of the first message of each connection."""
         for stream in {connection.stream for connection in wanted}:
-            for _, message in self.messages(streams={stream}):
+            for message in self.messages(streams={stream}):
                 yield message.connection.topic, message.data
                 break
 
-    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        """A stream's messages before ``before_ns`` over all files, see ``McapFile.newest_first``."""
-        by_file = (file.newest_first(stream, before_ns) for file in self.files)
-        return heapq.merge(*by_file, key=lambda message: message.log_ns, reverse=True)
+    def blocks_with(self, streams: Streams) -> list[tuple[Block, StorageFile]]:
+        """Blocks with messages of these streams; None: all."""
+        return [
+            (block, file)
+            for file in self.files
+            for block in file.blocks
+            if streams is None
+            or any(n in file.by_number and file.by_number[n].stream in streams for n in block.numbers)
+        ]
 
     def attachments(self) -> Iterator[Attachment]:
         """Attachments of mcap files, see ``McapFile.attachments``."""
@@ -155,14 +175,13 @@ class Bag:
 
     def all_losses(self) -> Losses:
         """Losses found so far, in all files."""
-        total = Losses(dict(self.losses.problems), dict(self.losses.lost))
-        for number, file in enumerate(self.files):
-            total.problems.update(file.losses.problems)
-            total.lost.update({(number, where): count for where, count in file.losses.lost.items()})
+        total = Losses()
+        for prefix, losses in [
+            ("", self.losses),
+            *((f"{n}:", file.losses) for n, file in enumerate(self.files)),
+        ]:
+            total.merge(losses, prefix)
         return total
-
-    def out_of_order(self) -> int:
-        return sum(file.out_of_order for file in self.files)
 
 
 def open_bag(path: Path, work: Path) -> Bag:
@@ -242,3 +261,17 @@ def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
         size = target.stat().st_size
         losses.add(f"{path.name}: cannot be decompressed completely ({error}); got {size} bytes")
     return target
+
+
+def _largest_overlap_bytes(blocks: Sequence[Block]) -> int:
+    """Peak memory in bytes of reading blocks by time, beyond the largest block."""
+    changes = sorted(
+        change
+        for block in blocks
+        for change in ((block.start_ns, 0, block.size), (block.end_ns, 1, -block.size))
+    )
+    largest = now = 0
+    for _, _, change in changes:
+        now += change
+        largest = max(largest, now)
+    return largest - max((block.size for block in blocks), default=0)

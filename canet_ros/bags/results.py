@@ -7,22 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from canet_ros.bags.bag import CAMERA_INFO as CAMERA_INFO_TYPE
 from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Connection
 from canet_ros.bags.message_types import LABEL_INFO as LABEL_INFO_TYPE
-from canet_ros.bags.message_types import MessageError, connection, from_cdr, new, to_cdr
+from canet_ros.bags.message_types import connection, new, to_cdr
 from canet_ros.bags.qos import profile
-from canet_ros.messages.images import (
-    ImageMessageError,
-    decode_compressed,
-    decode_image,
-    encode_compressed,
-    image_fields,
-)
+from canet_ros.messages.images import encode_compressed, image_fields
 from canet_ros.messages.results import MESSAGE_OUTPUTS, POINT_CLOUD
-from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.outputs import CAMERA_INFO, LABEL_INFO, ImageOutput, RenderInput, is_cloud, render
 
 
@@ -40,28 +32,6 @@ def result_connection(results: str, output: str, distribution: str) -> Connectio
     else:
         msgtype = COMPRESSED_IMAGE if output.endswith("/compressed") else IMAGE
     return connection(f"{results}/{output}", msgtype, profile("reliable", "volatile", depth=2), distribution)
-
-
-def image_from_cdr(
-    data: bytes, msgtype: str, video: VideoFrame | None = None
-) -> tuple[Any, NDArray[np.uint8]]:
-    """Header and image, (H, W, 3) BGR or (H, W) grey uint8, of an image message in CDR.
-
-    Args:
-        video: the decoded frame of a video message.
-
-    Raises:
-        ImageMessageError: it cannot be decoded; its attribute ``stamp_ns`` is the header's stamp, if known.
-    """
-    if video is not None:
-        pixels, packet = video.pixels(), video.packet
-        return new("std_msgs/msg/Header", stamp=packet.stamp, frame_id=packet.frame_id), pixels
-    try:
-        message = from_cdr(data, msgtype)
-    except MessageError as error:
-        raise ImageMessageError(str(error)) from error
-    image = decode_image(message) if msgtype == IMAGE else decode_compressed(message)
-    return message.header, image
 
 
 def frame_messages(

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.bags.cameras import BagCamera
+from canet_ros.bags.images import image_messages
 from canet_ros.bags.message_types import header_stamp_ns
 from canet_ros.bags.reading import Bag
-from canet_ros.bags.results import image_from_cdr
-from canet_ros.bags.video import VideoTopics
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.opencv import in_color, resize
 from canet_ros.pipeline.camera_transform import CameraTransform
@@ -49,7 +48,6 @@ def samples(
     bag: Bag,
     camera: BagCamera,
     segmenter: Segmenter,
-    on_message: Callable[[str, int], None],
     on_skipped: Callable[[str], None],
     step_ns: int = 0,
     every: int = 1,
@@ -57,22 +55,15 @@ def samples(
     """Yield every n-th image of a camera, at most one per ``step_ns``.
 
     Args:
-        on_message: called with topic and log time of every message.
         on_skipped: called with the problem of each image that cannot be decoded.
     """
-    next_ns = number = 0
+    next_ns = 0
     options = PipelineOptions().process_options(segmenter.spec.classes, at_network_size=True)
-    videos = VideoTopics(bag, {camera.connection.stream})
-    for _, message in bag.messages():
-        on_message(message.connection.topic, message.log_ns)
-        if message.connection.stream != camera.connection.stream:
-            continue
-        number += 1
-        video = videos.frame(message)
-        if (number - 1) % every or message.log_ns < next_ns:
+    for number, (message, decode) in enumerate(image_messages(bag, {camera.connection.stream})):
+        if number % every or message.log_ns < next_ns:
             continue
         try:
-            header, image = image_from_cdr(message.data, message.connection.msgtype, video)
+            header, image = decode()
         except ImageMessageError as error:
             on_skipped(f"{camera.topic}: skipped an image: {error}")
             continue

@@ -1,55 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segments a bag: copies it and adds the topics that the node would publish.
 
-Reading, decoding, inference, encoding and writing overlap; the output does not depend on their timing.
+Reading, decoding, inference, encoding and writing overlap; the output does not depend on their timing. Each file of OUT
+depends only on what IN holds from its first to its last time, and on the last camera_info before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import canet_ros
 from canet_ros.bags.bag import BagError, Message
-from canet_ros.bags.camera_infos import CameraInfos
-from canet_ros.bags.cameras import BagCamera, choose_cameras
-from canet_ros.bags.clouds import Clouds
+from canet_ros.bags.camera_messages import CameraMessages
+from canet_ros.bags.cameras import BagCamera, Window, choose_cameras
 from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult
+from canet_ros.bags.images import VideoTopics, image_messages
 from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import label_info, stamp_in
 from canet_ros.bags.options import Options
-from canet_ros.bags.output import FileSplitter, Output, check_paths, input_files, writing_to
+from canet_ros.bags.output import Output, check_paths, input_files, writing_to
 from canet_ros.bags.prefetch import prefetch
-from canet_ros.bags.progress import CameraState, Progress
+from canet_ros.bags.progress import Progress
 from canet_ros.bags.reading import Bag, completed, open_bag
-from canet_ros.bags.results import image_from_cdr, result_connection
-from canet_ros.bags.video import VideoTopics
+from canet_ros.bags.results import result_connection
 from canet_ros.launching.parameter_spec import ONE_PER_CAMERA, conflict
-from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
 from canet_ros.pipeline.camera_shape import squeeze_warning
 from canet_ros.pipeline.camera_transform import CameraTransform
-from canet_ros.pipeline.outputs import CAMERA_INFO, LABEL_INFO
+from canet_ros.pipeline.outputs import LABEL_INFO
 from canet_ros.pipeline.segmenter import Segmenter
 
 LABEL_REPEAT_NS = 10 * 10**9
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
-_MAX_NAMED_FRAMES = 200
-
-
-@dataclass
-class _Step:
-    """A message of the source and how it is processed."""
-
-    message: Message
-    camera: BagCamera | None = None
-    begins_file: bool = False
-    result: Future[FrameResult] | None = None
+Report = Callable[[Bag, Progress], None]
+_Step = tuple[Message, BagCamera | None, Future[FrameResult] | None]
 
 
 def segment_bag(
@@ -59,7 +49,7 @@ def segment_bag(
     options: Options,
     resume: bool = False,
     force: bool = False,
-    report: Callable[[Bag, Progress], None] = lambda bag, progress: None,
+    report: Report = lambda bag, progress: None,
 ) -> Progress:
     """Write ``out``: the bag ``source`` with the results of each camera.
 
@@ -77,34 +67,67 @@ def segment_bag(
     output = Output(out, f"canet_ros {canet_ros.__version__}", resume, force)
     try:
         with open_bag(source, output.work) as bag:
-            if bag.end_ns == 0 and all(file.start_ns is None for file in bag.files):
+            if bag.is_empty:
                 because = "; ".join(bag.all_losses().problems)
                 raise BagError(f"{source} contains no messages{because and f': {because}'}")
-            notes = list(bag.notes)
+            progress = Progress()
+            for sentence in bag.notes:
+                progress.note(sentence)
             window = options.window(bag.start_ns, bag.end_ns)
-            cameras = choose_cameras(bag, options.topics, notes.append, window)
+            cameras = choose_cameras(bag, options.topics, progress.note, window)
             transforms = _transforms(cameras, options)
             for camera in reversed(cameras):  # the first one is the last, whose engine the metadata names
-                _prepare(bag, camera, transforms[camera.topic], segmenter, notes.append)
+                _prepare(bag, camera, transforms[camera.topic], segmenter, progress.note)
             provenance = _provenance(segmenter, options)
             identity = {"input": input_files(source), "options": asdict(options), "model": provenance}
             custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in provenance.items()}}
             state = output.begin(identity, custom, bag.distribution)
-            progress = Progress() if state is None else Progress.from_json(state)
-            for sentence in notes:
-                progress.note(sentence)
-            with FrameProcessorPool(segmenter, options, transforms) as work:
-                classes = recolored(segmenter.spec.classes, options.palette)
-                _Run(bag, cameras, work, classes, options, output, progress, report).go(window)
+            begin_ns = window[0]
+            if state is not None:
+                progress = Progress.from_json(state)
+                begin_ns = progress.next_ns
+            run = _Run(bag, cameras, transforms, segmenter, options, output, progress, report)
+            if state is None or begin_ns is not None:
+                for file in _files(bag, options, (begin_ns, window[1]), output.is_single_file):
+                    run.write_file(*file, after_cut=state is None and file[0] == window[0] is not None)
+            progress.losses.merge(bag.all_losses())
+            if out_of_order := sum(progress.losses.disordered.values()):
+                progress.note(
+                    f"recorded times jump back: {out_of_order} messages follow others of a later time; "
+                    "they are sorted by time"
+                )
             if not progress.segmented:
                 output.discard()
                 raise BagError(_nothing(source, progress, cameras))
-            output.finish(None if options.only_results else bag)
-            progress.losses = bag.all_losses()
+            output.finish()
     except BaseException:
         output.suspend()
         raise
     return progress
+
+
+def _files(bag: Bag, options: Options, window: Window, whole: bool) -> Iterator[Window]:
+    """Yield start and end of each file of OUT: where a file of IN begins, or as ``options`` say; ``whole``: one."""
+    start_ns, end_ns = window
+    if whole:
+        yield window
+        return
+    blocks = sorted((block.start_ns, block.size) for block, _ in bag.blocks_with(None))
+    begins = {min(block.start_ns for block in file.blocks) for file in bag.files if file.blocks}
+    size = 0
+    for begin_ns, block_size in blocks:
+        if options.split_bytes and size >= options.split_bytes:
+            begins.add(begin_ns)
+        size = block_size if begin_ns in begins else size + block_size
+    while (first := next(bag.messages(start_ns, end_ns), None)) is not None:
+        ends = [begin_ns for begin_ns in begins if begin_ns > first.log_ns]
+        ends += [first.log_ns + options.split_ns] if options.split_ns else []
+        ends += [] if end_ns is None else [end_ns]
+        stop_ns = min(ends, default=None)
+        yield start_ns, stop_ns
+        if stop_ns is None:
+            return
+        start_ns = stop_ns
 
 
 class _Run:
@@ -114,119 +137,86 @@ class _Run:
         self,
         bag: Bag,
         cameras: Sequence[BagCamera],
-        work: FrameProcessorPool,
-        classes: ClassTable,
+        transforms: Mapping[str, CameraTransform],
+        segmenter: Segmenter,
         options: Options,
         output: Output,
         progress: Progress,
-        report: Callable[[Bag, Progress], None],
+        report: Report,
     ) -> None:
-        self._bag = bag
-        self._cameras = {camera.connection.stream: camera for camera in cameras}
-        with_infos = cameras if CAMERA_INFO in options.outputs else ()
-        self._infos = CameraInfos(bag, with_infos, progress, self._put)
-        self._clouds = Clouds(bag, cameras, options, progress, self._put)
-        self._work = work
-        self._options = options
-        self._output = output
-        self._progress = progress
-        self._report = report
-        self._classes = classes
+        self._bag, self._cameras, self._transforms = bag, cameras, transforms
+        self._segmenter, self._options = segmenter, options
+        self._output, self._progress, self._report = output, progress, report
+        self._classes = recolored(segmenter.spec.classes, options.palette)
         self._results = {
             (camera.topic, name): result_connection(camera.results, name, bag.distribution)
             for camera in cameras
             for name in options.outputs
         }
-        self._replaced = {connection.topic for connection in self._results.values()}
-        self._copied = {c: completed(c, bag) for c in bag.connections if c.topic not in self._replaced}
-        self._next_label_ns: int | None = None
-        for topic in sorted({c.topic for c in bag.connections} & self._replaced):
+        replaced = {connection.topic for connection in self._results.values()}
+        copied = [] if options.only_results else bag.connections
+        self._copied = {c: completed(c, bag) for c in copied if c.topic not in replaced}
+        for topic in sorted({c.topic for c in bag.connections} & replaced):
             progress.note(f"{topic} exists in the input and is replaced")
-        for camera in cameras:
-            progress.cameras.setdefault(camera.topic, CameraState())
+        progress.cameras = len(cameras)
 
-    def go(self, window: tuple[int | None, int | None]) -> None:
-        done = self._progress.read
-        self._enter_topics()
-        self._infos.load_initial(window[0])
-        if window[0] is not None and not done:
-            self._write_latched(window[0])
-        batches = prefetch(self._batches(window, done), self._work.prefetch, "reading")
-        read = 0
-        try:
-            for batch in batches:
-                for step in batch:
-                    read += 1
-                    if step.begins_file and read <= done + 1:  # resumed
-                        self._clouds.end_file(step.message.log_ns)
-                    if read <= done:
-                        self._infos.take(step.message)
-                        self._clouds.take(step.message)
-                        continue
-                    with writing_to(self._output.partial):
-                        if step.begins_file and read > done + 1:
-                            self._next_file()
-                        self._write(step)
-                    self._progress.log_ns = step.message.log_ns
-                    self._progress.read = read
-                self._report(self._bag, self._progress)
-        finally:
-            batches.close()  # type: ignore[attr-defined]
+    def write_file(self, start_ns: int | None, end_ns: int | None, after_cut: bool) -> None:
+        """Write the next file of OUT: what IN holds from ``start_ns`` to before ``end_ns``, with the results.
+
+        Args:
+            after_cut: begin with the latched messages that a subscriber joining at ``start_ns`` would receive.
+        """
+        bag, options, progress = self._bag, self._options, self._progress
         with writing_to(self._output.partial):
-            self._infos.end_file(self._progress.log_ns)
-            self._clouds.end_file(self._progress.log_ns)
-        self._progress.losses = self._bag.all_losses()
-        if out_of_order := self._bag.out_of_order():
-            self._progress.note(
-                f"recorded times jump back: {out_of_order} messages follow others of a later time; "
-                "they are sorted by time"
-            )
-        self._infos.add_summary_notes()
-        self._clouds.add_summary_notes()
-        self._report(self._bag, self._progress)
+            self._writer = self._output.open_file()
+            for connection in (*self._copied.values(), *self._results.values()):
+                self._writer.add(connection)
+        self._next_label_ns: int | None = None
+        self._beside = CameraMessages(bag, self._cameras, options, progress, start_ns, self._put)
+        with FrameProcessorPool(self._segmenter, options, self._transforms) as pool:
+            batches = prefetch(self._batches(start_ns, end_ns, after_cut, pool), pool.prefetch, "reading")
+            try:
+                for batch in batches:
+                    with writing_to(self._output.partial):
+                        for step in batch:
+                            self._write(*step)
+                    self._report(bag, progress)
+            finally:
+                batches.close()
+        progress.next_ns = end_ns
+        with writing_to(self._output.partial):
+            self._beside.finish(progress.log_ns)
+            progress.losses.merge(bag.all_losses())
+            self._output.finish_file(self._writer, asdict(progress), None if options.only_results else bag)
 
-    def _enter_topics(self) -> None:
-        """Add all topics to the file, including those without messages."""
-        copied = () if self._options.only_results else self._copied.values()
-        for connection in (*copied, *self._results.values()):
-            self._output.writer.add(connection)
-
-    def _next_file(self) -> None:
-        """Complete a file of OUT; the next one depends only on what a resumed run reads again."""
-        self._infos.end_file(self._progress.log_ns)
-        self._clouds.end_file(self._progress.log_ns)
-        self._output.next_file(self._progress.to_json())
-        self._next_label_ns = None
-        self._enter_topics()
-
-    def _batches(self, window: tuple[int | None, int | None], done: int) -> Iterator[list[_Step]]:
-        """Yield messages in small batches with at most one image each, which is submitted unless already done."""
-        seen = dict.fromkeys(self._progress.cameras, (0, -1))
-        videos = VideoTopics(self._bag, self._cameras, *window)
-        file = FileSplitter(self._options)
+    def _batches(
+        self, start_ns: int | None, end_ns: int | None, after_cut: bool, pool: FrameProcessorPool
+    ) -> Iterator[list[_Step]]:
+        """Yield messages in small batches with at most one image each, which is submitted to the pool."""
+        if after_cut and start_ns is not None:
+            old = latched(self._bag, start_ns)
+            yield [(m._replace(log_ns=start_ns, publish_ns=start_ns), None, None) for m in old]
+        cameras = {camera.connection.stream: camera for camera in self._cameras}
+        seen = dict.fromkeys(cameras, (0, -1))
+        videos = VideoTopics(self._bag, cameras, start_ns, end_ns)
         batch: list[_Step] = []
         size = 0
-        for read, (number, message) in enumerate(self._bag.messages(*window), 1):
-            step = _Step(message, self._cameras.get(message.connection.stream))
-            if not self._output.is_single_file and file.is_due(number, message):
-                step.begins_file = True
-                self._work.begin_file()
-            if step.camera is not None:
-                count, slot = seen[step.camera.topic]
-                wanted, slot = self._wanted(count, slot, message.log_ns)
-                seen[step.camera.topic] = count + 1, slot
+        for message in self._bag.messages(start_ns, end_ns):
+            stream, result = message.connection.stream, None
+            if stream in cameras:
+                count, slot = seen[stream]
+                is_wanted, slot = self._is_wanted(count, slot, message.log_ns)
+                seen[stream] = count + 1, slot
                 video = videos.frame(message)
-                if wanted and read > done:
-                    step.result = self._work.submit(message, video)
-            batch.append(step)
+                result = pool.submit(message, video) if is_wanted else None
+            batch.append((message, cameras.get(stream), result))
             size += len(message.data)
-            if step.result is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
+            if result is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
                 yield batch
                 batch, size = [], 0
-        if batch:
-            yield batch
+        yield batch
 
-    def _wanted(self, count: int, slot: int, log_ns: int) -> tuple[bool, int]:
+    def _is_wanted(self, count: int, slot: int, log_ns: int) -> tuple[bool, int]:
         """Whether the image is segmented, and the time slot of the last segmented one."""
         if count % self._options.every:
             return False, slot
@@ -235,51 +225,38 @@ class _Run:
         now = int(log_ns * self._options.camera_rate_hz // 1e9)
         return now != slot, now
 
-    def _write(self, step: _Step) -> None:
-        message, writer = step.message, self._output.writer
+    def _write(
+        self, message: Message, camera: BagCamera | None, submitted: Future[FrameResult] | None
+    ) -> None:
+        progress = self._progress
         self._write_label_info(message.log_ns)
-        copied = self._copied.get(message.connection)
-        if copied is not None and not self._options.only_results:
-            writer.write(message._replace(connection=copied))
-        self._infos.take(message)
-        self._clouds.take(message)
-        if step.camera is None or step.result is None:
+        if (copied := self._copied.get(message.connection)) is not None:
+            self._writer.write(message._replace(connection=copied))
+        self._beside.take(message)
+        progress.read, progress.log_ns = progress.read + 1, message.log_ns
+        if camera is None or submitted is None:
             return
-        state = self._progress.cameras[step.camera.topic]
-        result = step.result.result()
+        result = submitted.result()
         if result.problem:
-            state.undecodable += 1
-            if len(self._progress.undecodable_frames) < _MAX_NAMED_FRAMES:
-                stamp = stamp_in(message.data) or message.log_ns
-                self._progress.undecodable_frames.append((step.camera.topic, stamp, result.problem))
-        else:
-            for name, data in result.results.items():
-                self._put(step.camera, name, message.log_ns, data)
-            state.segmented += 1
-            if CAMERA_INFO in self._options.outputs:
-                self._infos.write_for(step.camera, message.log_ns, result)
-            if result.drawing is not None:
-                self._clouds.write_for(step.camera, message.log_ns, result.header, result.drawing)
-
-    def _write_latched(self, start_ns: int) -> None:
-        """Write the latched messages that a subscriber joining at the cut would receive."""
-        with writing_to(self._output.partial):
-            for message in latched(self._bag, start_ns):
-                self._write(_Step(message._replace(log_ns=start_ns, publish_ns=start_ns)))
+            progress.skip(camera.topic, stamp_in(message.data) or message.log_ns, result.problem)
+            return
+        for name, data in result.results.items():
+            self._put(camera, name, message.log_ns, data)
+        progress.segmented += 1
+        self._beside.write_for(camera, message.log_ns, result)
 
     def _put(self, camera: BagCamera, name: str, log_ns: int, data: bytes) -> None:
-        connection = self._results[camera.topic, name]
-        self._output.writer.write(Message(connection, log_ns, log_ns, 0, data))
+        self._writer.write(Message(self._results[camera.topic, name], log_ns, log_ns, 0, data))
 
     def _write_label_info(self, log_ns: int) -> None:
-        due = self._next_label_ns
-        if due is not None and due - LABEL_REPEAT_NS <= log_ns < due:
+        due_ns = self._next_label_ns
+        if due_ns is not None and due_ns - LABEL_REPEAT_NS <= log_ns < due_ns:
             return
+        self._next_label_ns = log_ns + LABEL_REPEAT_NS
         if LABEL_INFO in self._options.outputs:
             data = label_info(self._classes, log_ns, self._options.min_confidence)
-            for camera in self._cameras.values():
+            for camera in self._cameras:
                 self._put(camera, LABEL_INFO, log_ns, data)
-        self._next_label_ns = log_ns + LABEL_REPEAT_NS
 
 
 def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, CameraTransform]:
@@ -304,13 +281,9 @@ def _prepare(
     note: Callable[[str], None],
 ) -> None:
     """Load the engine whose resolution follows from the camera's first image, or note that it does not fit."""
-    streams = {camera.connection.stream}
-    videos = VideoTopics(bag, streams)
-    for _, message in bag.messages(streams=streams):
-        video = videos.frame(message)
+    for _, decode in image_messages(bag, {camera.connection.stream}):
         with contextlib.suppress(ValueError):  # the pool reports it
-            _, image = image_from_cdr(message.data, message.connection.msgtype, video)
-            seen = transform.to_network(image)
+            seen = transform.to_network(decode()[1])
             if isinstance(segmenter, CameraShapedSegmenter):
                 segmenter.infer([seen])
             elif advice := squeeze_warning(segmenter.resolution, (seen.shape[1], seen.shape[0])):

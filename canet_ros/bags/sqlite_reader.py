@@ -1,38 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads sqlite3 files of rosbag2, of every version, including damaged ones row by row."""
+"""Reads sqlite3 files of rosbag2, of every version, including damaged ones.
+
+Rows are found by their ids, in one pass that leaves out damaged pages, and sorted by time here: files differ in their
+indexes, and a damaged index names rows that do not exist.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sqlite3
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import zstandard
 
-from canet_ros.bags.bag import (
-    BagError,
-    Connection,
-    Losses,
-    Message,
-    Stream,
-    Streams,
-    message_bytes,
-    type_name,
-)
+from canet_ros.bags.bag import BagError, Block, Connection, Losses, Message, message_bytes, type_name
 from canet_ros.bags.qos import policies_as_numbers
 
-_LAST_NS = 2**63 - 1
+_BLOCK_BYTES = 1 << 20
 _ROWS_AT_ONCE = 1000
 _MAX_ROWS_PER_PAGE = 200  # of a page of 4 kB, for a guess how far row numbers may go
-_DAMAGE = (
-    sqlite3.DatabaseError,
-    UnicodeDecodeError,
-)  # the latter for names that are not text
-_Row = tuple[int, int, object, object]  # time, id, topic id, data
-_WITH_TIME = "typeof(timestamp) = 'integer' AND timestamp >= 0"
+# UnicodeDecodeError: names that are not text.
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+_COLUMNS = ("id", "name", "type", "serialization_format", "offered_qos_profiles", "type_description_hash")
 
 
 class SqliteFile:
@@ -47,111 +41,41 @@ class SqliteFile:
     """
 
     def __init__(self, path: Path, work: Path) -> None:
-        self.connections: list[Connection] = []
-        self.counts: dict[Connection, int] = {}  # empty if the file is too damaged to count them
         self.losses = Losses()
-        self.start_ns: int | None = None
-        self.end_ns: int | None = None
-        self.out_of_order = 0
+        self.blocks: list[Block] = []
+        self.by_number: dict[int, Connection] = {}
         self._name = path.name
-        self._by_topic: dict[int, Connection] = {}
-        self._damaged = False
-        self._rows: list[tuple[int, int]] | None = None
-        self._size = path.stat().st_size
-        if self._size == 0:
+        if path.stat().st_size == 0:
             raise BagError(f"{path} is empty: 0 bytes")
         try:
             self._database = self._connect(path, work)
-            try:
-                self._read_topics(path)
-            except _DAMAGE as error:
-                self._salvage(error)
-                # Without it SQLite refuses a file shorter than its header says. Nothing is written: it is read-only.
-                self._database.execute("PRAGMA writable_schema = ON")
-                self._read_topics(path)
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise BagError(f"{path} cannot be read as a rosbag2 database: {error}") from error
-        try:
-            self._read_counts()
+            # Else SQLite refuses a file shorter than its header says. Nothing is written: it is read-only.
+            self._database.execute("PRAGMA writable_schema = ON")
+            self._read_topics(path)
         except _DAMAGE as error:
-            self._salvage(error)
-            rows = self._salvaged_rows()
-            if rows:
-                self.start_ns, self.end_ns = rows[0][0], rows[-1][0]
+            raise BagError(f"{path} cannot be read as a rosbag2 database: {error}") from error
+        self._index(*self._scan(max(10_000, path.stat().st_size // 4096 * _MAX_ROWS_PER_PAGE)))
 
     def close(self) -> None:
         self._database.close()
 
-    def messages(self, start_ns: int, end_ns: int, streams: Streams = None) -> Iterator[Message]:
-        last, last_id = (-1, 0), -1
-        for log_ns, number, topic, data in self._rows_by_time(start_ns, end_ns, streams):
-            if (log_ns, number) <= last:
-                continue
-            last = log_ns, number
-            self.out_of_order += streams is None and number < last_id
-            last_id = max(last_id, number)
-            if (message := self._message(number, log_ns, topic, data, streams)) is not None:
-                yield message
-
-    def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
-        for row in self._rows_by_time(0, before_ns, {stream}, newest_first=True):
-            log_ns, number, topic, data = row
-            if (message := self._message(number, log_ns, topic, data, {stream})) is not None:
-                yield message
-
-    def _rows_by_time(
-        self, start_ns: int, end_ns: int, streams: Streams, newest_first: bool = False
-    ) -> Iterator[_Row]:
-        """Yield rows by time; starts over if the database turns out to be damaged."""
-        if not self._damaged:
-            topics = [
-                number for number, c in self._by_topic.items() if streams is None or c.stream in streams
-            ]
-            condition = _WITH_TIME
-            if streams is not None:
-                condition += f" AND topic_id IN ({', '.join(map(str, topics))})"
-            limits = min(start_ns, _LAST_NS), min(end_ns, _LAST_NS)
-            condition += f" AND timestamp >= ? AND timestamp {'<=' if end_ns > _LAST_NS else '<'} ?"
-            order = "timestamp DESC, id DESC" if newest_first else "timestamp, id"
-            query = f"SELECT timestamp, id, topic_id, data FROM messages WHERE {condition} ORDER BY {order}"
-            execute = self._database.execute
+    def read(self, block: Block) -> Iterator[Message]:
+        rows = slice(block.offset, block.offset + block.length)
+        self.losses.disordered[str(block.offset)] = int(self._late[rows].sum())
+        for number, log_ns, topic in zip(*(a[rows].tolist() for a in (self._ids, self._times, self._topics))):
+            connection = self.by_number.get(topic)
             try:
-                plan = " ".join(row[3] for row in execute(f"EXPLAIN QUERY PLAN {query}", limits))
-                if "TEMP B-TREE" not in plan:
-                    yield from execute(query, limits)
-                    return
-                # Without an index of times SQLite would sort all data; times and ids alone fit into memory.
-                for log_ns, number in execute(query.replace(", topic_id, data", ""), limits):
-                    yield log_ns, number, *self._row(number)
-                return
-            except _DAMAGE as error:
-                self._salvage(error)
-        for log_ns, number in reversed(self._salvaged_rows()) if newest_first else self._salvaged_rows():
-            if start_ns <= log_ns < end_ns:
-                try:
-                    yield log_ns, number, *self._row(number)
-                except _DAMAGE:
-                    yield log_ns, number, None, None
-
-    def _row(self, number: int) -> tuple[object, object]:
-        query = "SELECT topic_id, data FROM messages WHERE id = ?"
-        return self._database.execute(query, (number,)).fetchone() or (None, None)
-
-    def _message(
-        self, number: int, log_ns: int, topic: object, data: object, streams: Streams
-    ) -> Message | None:
-        """The message of a row; None: it is not of these streams, or lost."""
-        connection = self._by_topic.get(topic)  # type: ignore[call-overload]
-        if connection is None or not isinstance(data, bytes):
-            self.losses.add(f"{self._name}: rows without a known topic, or without data", number, 1)
-            return None
-        if streams is not None and connection.stream not in streams:
-            return None
-        try:
-            return Message(connection, log_ns, log_ns, 0, message_bytes(data, connection))
-        except (zstandard.ZstdError, MemoryError):
-            self.losses.add(f"{self._name}: messages whose compression is damaged", number, 1)
-            return None
+                row = self._database.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
+                data = row and row[0]
+                if connection is not None and isinstance(data, bytes):
+                    yield Message(connection, log_ns, log_ns, 0, message_bytes(data, connection))
+                    continue
+                problem = "rows without a known topic, or without data"
+            except (zstandard.ZstdError, MemoryError):
+                problem = "messages whose compression is damaged"
+            except _DAMAGE:
+                problem = "rows whose data is damaged"
+            self.losses.add(f"{self._name}: {problem}", number, 1)
 
     def _connect(self, path: Path, work: Path) -> sqlite3.Connection:
         path = path.resolve()
@@ -181,77 +105,73 @@ class SqliteFile:
                 type_name(_text(name)): (_text(how), _text(what)) for name, how, what in execute(query)
             }
         there = {row[1] for row in execute("PRAGMA table_info(topics)")}
-        columns = (
-            "id",
-            "name",
-            "type",
-            "serialization_format",
-            "offered_qos_profiles",
-            "type_description_hash",
-        )
-        select = ", ".join(name if name in there else f"'' AS {name}" for name in columns)
-        for number, topic, msgtype, encoding, qos, type_hash in execute(
-            f"SELECT {select} FROM topics ORDER BY id"
-        ):
+        select = ", ".join(name if name in there else f"'' AS {name}" for name in _COLUMNS)
+        for number, topic, *texts in execute(f"SELECT {select} FROM topics ORDER BY id"):
             if not isinstance(topic, str) or not isinstance(number, int):
                 continue
-            how, definition = definitions.get(type_name(_text(msgtype)), ("", ""))
-            self._by_topic[number] = Connection(
+            msgtype, encoding, qos, type_hash = map(_text, texts)
+            msgtype = type_name(msgtype)
+            how, definition = definitions.get(msgtype, ("", ""))
+            self.by_number[number] = Connection(
                 topic,
-                type_name(_text(msgtype)),
-                _text(encoding) or "cdr",
-                policies_as_numbers(_text(qos)),
+                msgtype,
+                encoding or "cdr",
+                policies_as_numbers(qos),
                 how if definition else "",
                 definition.encode(),
-                _text(type_hash),
+                type_hash,
             )
-        self.connections = list(dict.fromkeys(self._by_topic.values()))
 
-    def _read_counts(self) -> None:
-        query = f"SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages WHERE {_WITH_TIME} GROUP BY 1"
-        groups = self._database.execute(query).fetchall()
-        self.start_ns = min((first for _, _, first, _ in groups), default=None)
-        self.end_ns = max((last for *_, last in groups), default=None)
-        self.counts = dict.fromkeys(self.connections, 0)
-        for topic, count, *_ in groups:
-            if topic in self._by_topic:
-                self.counts[self._by_topic[topic]] += count
-        (rows,) = self._database.execute("SELECT count(*) FROM messages").fetchone()
-        without = rows - sum(count for _, count, *_ in groups)
-        if without:
-            self.losses.add(f"{self._name}: messages without a valid time", "no time", without)
-
-    def _salvage(self, error: Exception) -> None:
-        """Read by row id from here on."""
-        self._damaged = True
-        self.losses.add(
-            f"{self._name}: the database is damaged ({error}); reading row by row; "
-            f"sqlite3 {self._name} .recover may recover more"
-        )
-
-    def _salvaged_rows(self) -> list[tuple[int, int]]:
-        """Times and ids of the readable rows, by time; skips damaged parts."""
-        if self._rows is not None:
-            return self._rows
-        rows = []
-        number, step = 0, 1
-        limit = max(10_000, self._size // 4096 * _MAX_ROWS_PER_PAGE)
-        while number < limit:
+    def _scan(self, limit: int) -> tuple[array[int], array[int], array[int], array[int]]:
+        """Ids, times, topics and sizes of all readable rows by id; ``limit``: no row beyond that behind damage."""
+        columns = ids, times, topics, sizes = array("q"), array("q"), array("q"), array("q")
+        number, step, without_time = -1, 1, 0
+        while True:
             before = number
             try:
-                query = "SELECT timestamp, id FROM messages WHERE id > ? ORDER BY id LIMIT ?"
-                for log_ns, found in self._database.execute(query, (number, _ROWS_AT_ONCE)):
+                query = "SELECT id, timestamp, topic_id, length(data) FROM messages WHERE id > ? ORDER BY id LIMIT ?"
+                for found, log_ns, topic, size in self._database.execute(query, (number, _ROWS_AT_ONCE)):
                     if found <= number:
                         raise sqlite3.DatabaseError("rows are out of order")
                     number, step = found, 1
-                    if isinstance(log_ns, int) and log_ns >= 0:
-                        rows.append((log_ns, found))
+                    if not isinstance(log_ns, int) or log_ns < 0:
+                        without_time += 1
+                        continue
+                    for column, value in zip(columns, (found, log_ns, topic, size or 0)):
+                        column.append(value if isinstance(value, int) else -1)
                 if number == before:
                     break
-            except _DAMAGE:
+            except _DAMAGE as error:
+                self.losses.add(
+                    f"{self._name}: the database is damaged ({error}); reading row by row; "
+                    f"sqlite3 {self._name} .recover may recover more"
+                )
+                if number > limit:
+                    break
                 number, step = number + step, step * 2
-        self._rows = sorted(rows)
-        return self._rows
+        if without_time:
+            self.losses.add(f"{self._name}: messages without a valid time", "no time", without_time)
+        return ids, times, topics, sizes
+
+    def _index(self, ids: array[int], times: array[int], topics: array[int], sizes: array[int]) -> None:
+        """Sort the rows by time, in blocks of about the same size."""
+        by_id = np.array(times, np.int64)
+        order = np.argsort(by_id, kind="stable")
+        self._ids, self._times, self._topics = np.array(ids)[order], by_id[order], np.array(topics)[order]
+        self._late = (by_id < np.maximum.accumulate(by_id))[order] if len(order) else np.zeros(0, bool)
+        size = np.array(sizes)[order]
+        ends = np.flatnonzero(np.diff(size.cumsum() // _BLOCK_BYTES, append=-1)) + 1
+        for start, end in zip([0, *ends[:-1].tolist()], ends.tolist()):
+            numbers = frozenset(np.unique(self._topics[start:end]).tolist())
+            first_ns, last_ns = int(self._times[start]), int(self._times[end - 1])
+            block_bytes = int(size[start:end].sum())
+            self.blocks.append(
+                Block(start, end - start, first_ns, last_ns, block_bytes, end - start, numbers)
+            )
+        found = dict(zip(*(part.tolist() for part in np.unique(self._topics, return_counts=True))))
+        self.counts = dict.fromkeys(self.by_number.values(), 0)
+        for number, connection in self.by_number.items():
+            self.counts[connection] += found.get(number, 0)
 
 
 def _text(value: object) -> str:

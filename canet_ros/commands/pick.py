@@ -64,12 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
         segmenter = load_segmenter(arguments)
         classes = len(segmenter.spec.classes)
         for camera in cameras:
-            found = samples(bag, camera, segmenter, _nothing, left_out.append, STEP_NS)
+            found = samples(bag, camera, segmenter, left_out.append, STEP_NS)
             looked_at = tqdm(found, camera.topic, unit="image")
             candidates = [candidate(sample, classes) for sample in looked_at]
             wanted = {candidates[index].log_ns for index in select(candidates, arguments.count)}
             # A second pass, because the images do not fit into memory.
-            for sample in samples(bag, camera, segmenter, _nothing, _nothing, STEP_NS):
+            for sample in samples(bag, camera, segmenter, _nothing, STEP_NS):
                 if sample.log_ns not in wanted:
                     continue
                 name = names.name(camera.topic, sample.stamp_ns, sample.log_ns)

@@ -47,13 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
         times: dict[str, TopicTimes] = defaultdict(TopicTimes)
         reports: list[CameraReport] = []
         left_out: list[str] = []
+        for message in bag.messages():
+            times[message.connection.topic].add(message.log_ns)
         with tqdm(unit="image") as bar:
-            for index, camera in enumerate(cameras):
+            for camera in cameras:
                 report = CameraReport(camera.topic)
                 # By number, not time: one message from an unset clock would stretch time steps over the whole drive.
                 every = -(-bag.counts.get(camera.topic, 0) // arguments.frames) or 1
-                seen = (lambda topic, log_ns: times[topic].add(log_ns)) if index == 0 else _nothing
-                for sample in samples(bag, camera, segmenter, seen, left_out.append, every=every):
+                for sample in samples(bag, camera, segmenter, left_out.append, every=every):
                     report.add(sample, len(segmenter.spec.classes))
                     bar.update()
                 reports.append(report)
@@ -77,7 +78,3 @@ def status_of(bag: Path, left_out: Sequence[str]) -> int:
     for sentence in dict.fromkeys(left_out):
         print(f"{bag}: {sentence}", file=sys.stderr)
     return DAMAGED if left_out else 0
-
-
-def _nothing(topic: str, log_ns: int) -> None:
-    pass

@@ -253,7 +253,7 @@ def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
         raise
     _print_notes(job[0], progress)
     skipped = f", {progress.undecodable} skipped" if progress.undecodable else ""
-    print(f"segmented {progress.segmented} images of {len(progress.cameras)} cameras{skipped}: {job[1]}")
+    print(f"segmented {progress.segmented} images of {progress.cameras} cameras{skipped}: {job[1]}")
     return {
         "input": str(job[0]),
         "output": str(job[1]),
@@ -264,7 +264,7 @@ def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
             {"topic": topic, "stamp_ns": stamp, "problem": problem}
             for topic, stamp, problem in progress.undecodable_frames
         ],
-        "notes": list(progress.notes),
+        "notes": progress.notes,
         "damage": list(progress.losses.problems),
         "messages_lost": progress.losses.count,
         "seconds": round(time.monotonic() - start_s, 3),

@@ -41,17 +41,17 @@ def input_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
 def _bag_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
     try:
         from canet_ros.bags.cameras import choose_cameras
+        from canet_ros.bags.images import image_messages
         from canet_ros.bags.reading import open_bag
-        from canet_ros.bags.results import image_from_cdr
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise ValueError(f"input {path} is a rosbag2: {missing_package(package)}") from None
     with tempfile.TemporaryDirectory() as scratch, open_bag(path, Path(scratch)) as bag:
         cameras = choose_cameras(bag, (), lambda _: None)
         camera = max(cameras, key=lambda camera: bag.counts.get(camera.topic, 0))
-        for _, message in bag.messages(streams={camera.connection.stream}):
+        for _, decode in image_messages(bag, {camera.connection.stream}):
             try:
-                yield image_from_cdr(message.data, camera.connection.msgtype)[1]
+                yield decode()[1]
             except ImageMessageError as error:
                 warn(f"{camera.topic}: {error}: skipped")
         for problem in bag.all_losses().problems:

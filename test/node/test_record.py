@@ -17,9 +17,7 @@ pytest.importorskip("rclpy")
 from drives import Segment, read_bag
 from ros_graph import Graph, Process, picture, segmentation_node, wait_until
 
-from canet_ros.bags.mcap_reader import McapFile
-
-ALL_NS = 2**64
+from canet_ros.bags.reading import open_bag
 
 
 @pytest.fixture
@@ -51,9 +49,8 @@ def test_a_drive_with_its_masks_is_recorded_and_can_be_segmented_again(
                 nonlocal number
                 camera.send(picture(160, 120, seed=number))
                 number += 1
-                opened = McapFile(file)
-                found = [message.connection.topic for message in opened.messages(0, ALL_NS)]
-                opened.close()
+                with open_bag(file, tmp_path / "work") as opened:
+                    found = [message.connection.topic for message in opened.messages()]
                 return found.count(masks) >= 3 and found.count("/camera/image_raw") >= 3
 
             wait_until(recorded, "three recorded masks", 90)
@@ -66,13 +63,12 @@ def test_a_drive_with_its_masks_is_recorded_and_can_be_segmented_again(
     source = tmp_path / "drive"
     assert segment(source, tmp_path / "out") == (0 if ending == signal.SIGINT else 3)
     # The node's masks are replaced by ours: they must be the same.
-    opened = McapFile(file)
-    by_node = {
-        drives.stamp(message.data): message.data
-        for message in opened.messages(0, ALL_NS)
-        if message.connection.topic == masks
-    }
-    opened.close()
+    with open_bag(file, tmp_path / "work") as opened:
+        by_node = {
+            drives.stamp(message.data): message.data
+            for message in opened.messages()
+            if message.connection.topic == masks
+        }
     ours = {
         drives.stamp(message.data): message.data
         for message in read_bag(tmp_path / "out")

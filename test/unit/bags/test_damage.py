@@ -32,9 +32,7 @@ def many() -> Sequence[Recorded]:
 
 def read_all(path: Path, work: Path) -> tuple[list[Recorded], list[str]]:
     with open_bag(path, work) as bag:
-        found = [
-            Recorded(m.connection.topic, m.connection.msgtype, m.log_ns, m.data) for _, m in bag.messages()
-        ]
+        found = [Recorded(m.connection.topic, m.connection.msgtype, m.log_ns, m.data) for m in bag.messages()]
         return found, list(bag.all_losses().problems)
 
 

@@ -88,7 +88,7 @@ def chunks(path: Path, *times: Sequence[int], **options: Any) -> Path:
 
 
 def times_in(bag: Bag, start_ns: int | None = None, end_ns: int | None = None) -> list[int]:
-    return [message.log_ns for _, message in bag.messages(start_ns, end_ns)]
+    return [message.log_ns for message in bag.messages(start_ns, end_ns)]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_times_at_both_ends_of_what_can_be_stored(storage: str, segment: Segment
     source = bag_of(tmp_path / "in", recorded, storage)
     assert segment(source, tmp_path / "out") == 0
     with open_bag(tmp_path / "out", tmp_path / "work") as bag:
-        masks = [m.log_ns for _, m in bag.messages() if m.connection.topic.endswith("mask/compressed")]
+        masks = [m.log_ns for m in bag.messages() if m.connection.topic.endswith("mask/compressed")]
     assert masks == [0, START_NS, last - 1, last]
 
 
