@@ -3,33 +3,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from canet_ros.bags.bag import Connection
-from canet_ros.bags.mcap_writer import McapWriter
 from canet_ros.bags.metadata import METADATA_FILE
+from canet_ros.files import write_text
 
 VERSION = 8
 
 
-@dataclass(frozen=True)
+@dataclass
 class WrittenFile:
-    """A finished file of a bag; times in ns, None without messages."""
+    """A file of a bag; times in ns, None without messages."""
 
     name: str
-    start_ns: int | None
-    end_ns: int | None
-    counts: Mapping[Connection, int]
-
-    @classmethod
-    def of(cls, name: str, file: McapWriter) -> WrittenFile:
-        return cls(name, file.start_ns, file.end_ns, dict(file.counts))
+    start_ns: int | None = None
+    end_ns: int | None = None
+    counts: dict[Connection, int] = field(default_factory=dict)
 
 
 def bag_information(
@@ -78,22 +73,13 @@ def bag_information(
     }
 
 
-def metadata_records(
-    information: Mapping[str, Any], custom: Mapping[str, str]
-) -> list[tuple[str, Mapping[str, str]]]:
-    """Metadata records of an mcap file: ``rosbag2`` and ``canet_ros``."""
-    return [("rosbag2", {"serialized_metadata": _yaml(information).strip()}), ("canet_ros", dict(custom))]
-
-
-def write_metadata(folder: Path, information: Mapping[str, Any]) -> None:
+def write_metadata(
+    folder: Path, files: Sequence[WrittenFile], custom: Mapping[str, str], distribution: str
+) -> None:
     """Write metadata.yaml atomically."""
-    temporary = folder / f"{METADATA_FILE}.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(_yaml({"rosbag2_bagfile_information": information}))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / METADATA_FILE)
+    information = bag_information(files, custom, distribution)
+    write_text(folder / METADATA_FILE, as_yaml({"rosbag2_bagfile_information": information}))
 
 
-def _yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=2**16))

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mcap.records import Attachment
 from mcap.writer import CompressionType, Writer
 
+import canet_ros
 from canet_ros.bags.bag import Connection, Message
+from canet_ros.bags.bag_folder import WrittenFile, as_yaml, bag_information
 from canet_ros.bags.mcap_reader import HASH_KEY, QOS_KEY
 
 CHUNK_BYTES = 1 << 20
@@ -22,29 +24,21 @@ class McapWriter:
     """A file being written. Complete after ``close``; until then its finished chunks can be read.
 
     Attributes:
-        counts: messages of each topic.
-        start_ns, end_ns: first and last time; None without messages.
+        written: what it holds so far.
 
     Raises:
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Path, library: str) -> None:
-        self.counts: dict[Connection, int] = {}
-        self.start_ns: int | None = None
-        self.end_ns: int | None = None
+    def __init__(self, path: Path) -> None:
+        self.written = WrittenFile(path.name)
         self._schemas: dict[tuple[str, str, bytes], int] = {}
         self._channels: dict[Connection, int] = {}
         self._file = path.open("wb")
         # lz4: images dominate, and stronger compression would take CPU time from inference.
         self._writer = Writer(self._file, CHUNK_BYTES, CompressionType.LZ4)
-        self._writer.start("ros2", library)
+        self._writer.start("ros2", f"canet_ros {canet_ros.__version__}")
         self._file.flush()
-
-    @property
-    def size(self) -> int:
-        """Size of the finished chunks, in bytes."""
-        return self._file.tell()
 
     def add(self, connection: Connection) -> None:
         """Enter a topic, also one without messages."""
@@ -59,7 +53,7 @@ class McapWriter:
         self._channels[connection] = self._writer.register_channel(
             connection.topic, connection.encoding, self._schemas[key], metadata
         )
-        self.counts[connection] = 0
+        self.written.counts[connection] = 0
 
     def write(self, message: Message) -> None:
         """Append a message to the chunk that is being filled; ``flush`` writes it before it is full."""
@@ -71,11 +65,10 @@ class McapWriter:
             message.publish_ns,
             message.sequence,
         )
-        self.counts[message.connection] += 1
-        times = (
-            (message.log_ns,) if self.start_ns is None else (message.log_ns, self.start_ns, self.end_ns or 0)
-        )
-        self.start_ns, self.end_ns = min(times), max(times)
+        written, log_ns = self.written, message.log_ns
+        written.counts[message.connection] += 1
+        written.start_ns = log_ns if written.start_ns is None else min(written.start_ns, log_ns)
+        written.end_ns = log_ns if written.end_ns is None else max(written.end_ns, log_ns)
 
     def flush(self) -> None:
         """Write everything to the disk."""
@@ -83,13 +76,24 @@ class McapWriter:
         os.fsync(self._file.fileno())
 
     def close(
-        self, metadata: Sequence[tuple[str, Mapping[str, str]]], attachments: Iterable[Attachment] = ()
+        self,
+        custom: Mapping[str, str],
+        distribution: str,
+        metadata: Iterable[tuple[str, dict[str, str]]] = (),
+        attachments: Iterable[Attachment] = (),
     ) -> None:
-        """Write the remaining messages, attachments, metadata records (name and entries) and the index."""
+        """Write the remaining messages, attachments, metadata records and the index.
+
+        Args:
+            custom, distribution: for the records ``rosbag2`` and ``canet_ros``.
+            metadata: name and entries of further records.
+        """
         for a in attachments:
             self._writer.add_attachment(a.create_time, a.log_time, a.name, a.media_type, a.data)
-        for name, entries in metadata:
-            self._writer.add_metadata(name, dict(entries))
+        information = as_yaml(bag_information([self.written], custom, distribution)).strip()
+        ours = ("rosbag2", {"serialized_metadata": information}), ("canet_ros", dict(custom))
+        for name, entries in (*ours, *metadata):
+            self._writer.add_metadata(name, entries)
         self._writer.finish()
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from canet_ros.bags.bag import BagError
-from canet_ros.bags.bag_folder import WrittenFile, bag_information, metadata_records, write_metadata
+from canet_ros.bags.bag_folder import WrittenFile, write_metadata
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.mcap_writer import McapWriter
 from canet_ros.bags.reading import Bag
@@ -28,7 +28,6 @@ class Output:
 
     Args:
         out: folder of the bag, or a single file if it ends in .mcap.
-        library: name and version for the file headers.
         resume, force: continue after the last finished file of a folder; replace existing output.
 
     Attributes:
@@ -38,10 +37,9 @@ class Output:
         BagError: OUT exists, or another run is writing it.
     """
 
-    def __init__(self, out: Path, library: str, resume: bool, force: bool) -> None:
+    def __init__(self, out: Path, resume: bool, force: bool) -> None:
         check_replaceable(out, resume, force)
         self._out = out
-        self._library = library
         self._resume, self._force = resume, force
         self.is_single_file = out.suffix == ".mcap"
         self.partial = partial_path(out)
@@ -99,7 +97,7 @@ class Output:
 
     def open_file(self) -> McapWriter:
         """Begin the next file."""
-        self._writer = McapWriter(self.partial / _BAG / self._name(len(self._finished)), self._library)
+        self._writer = McapWriter(self.partial / _BAG / self._name(len(self._finished)))
         return self._writer
 
     def finish_file(self, writer: McapWriter, state: Mapping[str, Any], extras_of: Bag | None) -> None:
@@ -108,13 +106,9 @@ class Output:
         Args:
             extras_of: bag whose attachments and metadata records are copied to the first file.
         """
-        file = WrittenFile.of(self._name(len(self._finished)), writer)
-        records = metadata_records(bag_information([file], self._custom, self._distribution), self._custom)
-        extras = (
-            (extras_of.metadata, extras_of.attachments()) if extras_of and not self._finished else ((), ())
-        )
-        writer.close([*records, *extras[0]], extras[1])
-        self._finished.append(file)
+        extras = (extras_of.metadata, extras_of.attachments()) if extras_of and not self._finished else ()
+        writer.close(self._custom, self._distribution, *extras)
+        self._finished.append(writer.written)
         progress = {"identity": self._identity, "files": len(self._finished), "state": state}
         write_json(self.partial / _PROGRESS, progress)
 
@@ -125,8 +119,7 @@ class Output:
             if self.is_single_file:
                 whole /= self._name(0)
             else:
-                information = bag_information(self._finished, self._custom, self._distribution)
-                write_metadata(whole, information)
+                write_metadata(whole, self._finished, self._custom, self._distribution)
             if self._force and (self._out.exists() or self._out.is_symlink()):
                 os.rename(self._out, self.partial / "replaced")
             os.rename(whole, self._out)
@@ -219,7 +212,8 @@ def writing_to(
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        number = error.errno or getattr(error.__cause__, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise BagError(f"no space left to write {path} ({error.strerror}): {then}") from error
         raise BagError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
 

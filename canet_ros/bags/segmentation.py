@@ -64,7 +64,7 @@ def segment_bag(
     """
     options.process_options(segmenter.spec.classes)  # checks them before any work
     check_paths(source, out)
-    output = Output(out, f"canet_ros {canet_ros.__version__}", resume, force)
+    output = Output(out, resume, force)
     try:
         with open_bag(source, output.work) as bag:
             if bag.is_empty:

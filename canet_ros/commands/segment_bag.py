@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,14 +52,13 @@ Outcome = Union[dict[str, Any], "BagError"]
 DAMAGED = 3
 # Each stream holds the network's memory for one image.
 MAX_STREAMS = 8
+_SUFFIXES = re.compile(r"(\.mcap|\.db3)?(\.zstd|\.zst)?$")
 _CLOUD_PARAMETERS = ("cloud_topics", "cloud_extrinsics", "depth_topics", "sync_slop", "organized_points")
 _PARAMETERS = ("mask_size", "jpeg_quality", "min_object_area", "shares_smoothing", *_CLOUD_PARAMETERS)
 
 
 def _location(text: str) -> Location:
-    from canet_ros.bags.addresses import parse_location
-
-    return parse_location(text)
+    return text.rstrip("/") if "://" in text else Path(text)
 
 
 @argument
@@ -87,44 +87,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bag to write: a folder, or one file if it ends in .mcap; with several IN a folder of bags",
     )
     add_topics_argument(parser)
-    parser.add_argument(
-        "--start",
-        type=_time_ns,
-        metavar="S",
-        help="start time: seconds from the beginning, or since 1970",
-    )
-    parser.add_argument("--end", type=_time_ns, metavar="S", help="end time, exclusive")
-    parser.add_argument(
-        "--duration", type=_time_ns, metavar="S", help="seconds from --start, instead of --end"
-    )
-    parser.add_argument(
-        "--every",
-        type=number("--every", int, 1),
-        default=1,
-        metavar="N",
-        help="segment every N-th image of each camera",
-    )
-    parser.add_argument(
-        "--camera-rate",
-        type=number("--camera-rate", float, 0, 1000),
-        default=0.0,
-        metavar="HZ",
-        help="maximum rate per camera",
-    )
-    parser.add_argument(
-        "--split-size",
-        type=number("--split-size", float, 0),
-        default=0.0,
-        metavar="MB",
-        help="begin a new file of OUT after this size of IN's messages (default: split as IN is)",
-    )
-    parser.add_argument(
-        "--split-duration",
-        type=number("--split-duration", float, 0),
-        default=0.0,
-        metavar="S",
-        help="begin a new file of OUT after this duration",
-    )
+    for option, text in (
+        ("--start", "start time: seconds from the beginning, or since 1970"),
+        ("--end", "end time, exclusive"),
+        ("--duration", "seconds from --start, instead of --end"),
+    ):
+        parser.add_argument(option, type=_time_ns, metavar="S", help=text)
+    for option, kind, lowest, metavar, text in (
+        ("--every", int, 1, "N", "segment every N-th image of each camera"),
+        ("--camera-rate", float, 0, "HZ", "maximum rate per camera; 0: all images"),
+        ("--split-size", float, 0, "MB", "begin a new file of OUT after about this size of IN's chunks"),
+        ("--split-duration", float, 0, "S", "begin a new file of OUT after this duration"),
+    ):
+        parser.add_argument(
+            option, type=number(option, kind, lowest), default=kind(lowest), metavar=metavar, help=text
+        )
     parser.add_argument(
         "--only-results", action="store_true", help="write only the results, to be played beside the original"
     )
@@ -157,26 +134,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from canet_ros.bags.addresses import outputs_of
+    from canet_ros.bags.addresses import exists
     from canet_ros.bags.bag import BagError
+    from canet_ros.bags.metadata import METADATA_FILE
 
     options = _options(arguments)  # check everything before any work
     lists = (options.regions, options.rotations, options.ignore_masks)
     options.camera_transforms(max(len(options.topics), *map(len, lists)))
-    outs = outputs_of(arguments.input, arguments.out)
-    missing = [str(source) for source in arguments.input if not source.exists()]
+    outs = _outputs_of(arguments.input, arguments.out)
+    missing = [str(source) for source in arguments.input if not exists(source)]
     if missing:
         raise BagError(f"{', '.join(missing)} does not exist")
     require_writable(arguments.json, replace=arguments.force or arguments.resume)
     jobs = []
     for source, out in zip(arguments.input, outs):
-        if arguments.resume and (out.exists() if isinstance(out, Path) else out.is_complete()):
+        file = "" if isinstance(out, Path) or out.endswith(".mcap") else METADATA_FILE
+        if arguments.resume and exists(out, file):
             print(f"{out} is already complete")
         else:
             jobs.append((source, out))
     status = 0
     done = []
-    for outcome in _locally(jobs, arguments) if arguments.ray is None else _on_ray(jobs, arguments):
+    here = (_segment(job, arguments, min(usable_cores(), MAX_STREAMS)) for job in jobs)
+    for outcome in here if arguments.ray is None else _on_ray(jobs, arguments):
         if isinstance(outcome, BagError):
             if len(outs) == 1:
                 raise outcome
@@ -191,10 +171,24 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _locally(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
-    """Segment one bag after another."""
-    for job in jobs:
-        yield _segment(job, arguments, min(usable_cores(), MAX_STREAMS))
+def _outputs_of(sources: Sequence[Location], out: Location) -> list[Location]:
+    """The output of each input: OUT itself, or a bag in OUT with as much of the input's path as tells it apart."""
+    if len(sources) == 1:
+        return [out]
+    if str(out).endswith(".mcap"):
+        raise ValueError(f"{out}: several bags become a folder of bags; give a folder")
+    parts = []
+    for source in sources:
+        path = str(source.resolve()) if isinstance(source, Path) else source
+        parts.append(_SUFFIXES.sub("", path.replace("://", "/").strip("/")).split("/"))
+    names = []
+    for own in parts:
+        depths = range(1, len(own))
+        different = (n for n in depths if sum(other[-n:] == own[-n:] for other in parts) == 1)
+        names.append("_".join(own[-next(different, len(own)) :]))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two inputs are called {twice[0]}: give each once, or segment them one by one")
+    return [out / name if isinstance(out, Path) else f"{out}/{name}" for name in names]
 
 
 def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outcome]:
@@ -215,7 +209,8 @@ def _on_ray(jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[Outc
     }
     again = argparse.Namespace(**{**vars(arguments), **changed})
     gpus = 1 if arguments.device.startswith("cuda") else 0
-    tasks = [((source.absolute(), out.absolute()), again, 1) for source, out in jobs]
+    absolute = [tuple(p.absolute() if isinstance(p, Path) else p for p in job) for job in jobs]
+    tasks = [(job, again, 1) for job in absolute]
     yield from bags_on_ray(_segment, tasks, arguments.ray, gpus)
 
 
@@ -239,10 +234,7 @@ def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
     options, progress = _options(arguments), Progress()
     resume, force = arguments.resume, arguments.force
     try:
-        with (
-            local_copies(*job, force) as (source, out),
-            _progress_bar(source.name) as show,
-        ):
+        with local_copies(*job, force) as (source, out), _progress_bar(source.name) as show:
             # OUT exists if a worker was killed after finishing it, or if its upload failed.
             if force or not (resume and out.exists()):
                 progress = segment_bag(source, out, segmenter, options, resume, force, show)
@@ -288,19 +280,14 @@ def _print_notes(source: Location, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _progress_bar(name: str) -> Iterator[Callable[[Bag, Progress], None]]:
-    """Progress bar in seconds of the bag, with frame rate and number of skipped frames; yields its update."""
+    """Progress bar in seconds of the bag, with numbers of frames; yields its update."""
     form = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of the bag, {remaining} left{postfix}"
-    start_s, resumed_at = time.monotonic(), -1
     # The delay keeps it from being shown before the bag is opened.
     with tqdm(total=1.0, desc=name, bar_format=form, file=sys.stderr, delay=1e-9) as bar:
 
         def show(bag: Bag, progress: Progress) -> None:
-            nonlocal resumed_at
-            if resumed_at < 0:
-                resumed_at = progress.segmented
             bar.total = max((bag.end_ns - bag.start_ns) / 1e9, 1e-9)
-            rate = (progress.segmented - resumed_at) / max(time.monotonic() - start_s, 1e-9)
-            text = f"{progress.segmented} frames, {rate:.1f} a second, {progress.undecodable} skipped"
+            text = f"{progress.segmented} frames, {progress.undecodable} skipped"
             bar.set_postfix_str(text, refresh=False)
             bar.update(max(0.0, min((progress.log_ns - bag.start_ns) / 1e9, bar.total) - bar.n))
 
@@ -322,7 +309,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(known)}")
     if not set(groups) & {name.removesuffix(COMPRESSED) for name in outputs}:
         outputs = (*outputs, *(f"{group}{COMPRESSED}" for group in groups))
-    if (arguments.split_size or arguments.split_duration) and arguments.out.suffix == ".mcap":
+    if (arguments.split_size or arguments.split_duration) and str(arguments.out).endswith(".mcap"):
         raise ValueError(f"{arguments.out} is one file: give a folder for --split-size and --split-duration")
     end_ns = arguments.end
     if arguments.duration is not None:

@@ -19,11 +19,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 import canet_ros
 from canet_ros.bags.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagError, Message
-from canet_ros.bags.bag_folder import WrittenFile, bag_information, metadata_records, write_metadata
+from canet_ros.bags.bag_folder import write_metadata
 from canet_ros.bags.mcap_writer import McapWriter
 from canet_ros.bags.message_types import connection as connection_of
 from canet_ros.bags.output import writing_to
 from canet_ros.bags.qos import profile
+from canet_ros.ros.qos import is_latched
 from canet_ros.ros.rclpy_compat import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 _DISCOVERY_S, _FLUSH_S = 0.2, 1.0
@@ -49,8 +50,7 @@ class RecorderNode(Node):  # type: ignore[misc]
     """
 
     def __init__(self, topics: Sequence[str], node: str, folder: Path, use_sim_time: bool = False) -> None:
-        overrides = [Parameter("use_sim_time", value=True)] if use_sim_time else []
-        super().__init__("canet_record", parameter_overrides=overrides)
+        super().__init__("canet_record", parameter_overrides=[Parameter("use_sim_time", value=use_sim_time)])
         self.recorded: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self._wanted = dict.fromkeys(topics or ("/tf", "/tf_static"))
@@ -60,7 +60,7 @@ class RecorderNode(Node):  # type: ignore[misc]
         self._file = folder / f"{folder.name}_0.mcap"
         with writing_to(folder, _FULL):
             folder.mkdir(parents=True)
-            self._writer = McapWriter(self._file, f"canet_ros {canet_ros.__version__}")
+            self._writer = McapWriter(self._file)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulation time may be paused
         self.create_timer(_DISCOVERY_S, self._discover_topics, clock=steady)
         self.create_timer(_FLUSH_S, self._flush, clock=steady)
@@ -74,10 +74,8 @@ class RecorderNode(Node):  # type: ignore[misc]
         distribution = os.environ.get("ROS_DISTRO", "")
         custom = {"canet_ros.version": canet_ros.__version__}
         with writing_to(self._folder, _FULL):
-            written = WrittenFile.of(self._file.name, self._writer)
-            information = bag_information([written], custom, distribution)
-            self._writer.close(metadata_records(information, custom))
-            write_metadata(self._folder, information)
+            self._writer.close(custom, distribution)
+            write_metadata(self._folder, [self._writer.written], custom, distribution)
 
     def _flush(self) -> None:
         if not self._file.exists():  # writing to a removed file does not fail
@@ -105,15 +103,15 @@ class RecorderNode(Node):  # type: ignore[misc]
         except (ImportError, AttributeError, ValueError) as error:
             self.get_logger().warning(f"{topic} is not recorded: {msgtype} is not installed here ({error})")
             return None
-        profiles = [publisher.qos_profile for publisher in publishers]
-        reliable = all(p.reliability == ReliabilityPolicy.RELIABLE for p in profiles)
-        latched = all(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in profiles)
-        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        reliabilities = {publisher.qos_profile.reliability for publisher in publishers}
+        reliability = "RELIABLE" if reliabilities == {ReliabilityPolicy.RELIABLE} else "BEST_EFFORT"
+        durability = "TRANSIENT_LOCAL" if is_latched(publishers) else "VOLATILE"
         requested = QoSProfile(
-            depth=_LATCHED_DEPTH if latched else _DEPTH, reliability=reliability, durability=durability
+            depth=_LATCHED_DEPTH if durability == "TRANSIENT_LOCAL" else _DEPTH,
+            reliability=ReliabilityPolicy[reliability],
+            durability=DurabilityPolicy[durability],
         )
-        stored = profile(reliability.name.lower(), durability.name.lower(), requested.depth)
+        stored = profile(reliability.lower(), durability.lower(), requested.depth)
         connection = connection_of(topic, msgtype, stored, os.environ.get("ROS_DISTRO", ""))
 
         def on_message(data: bytes) -> None:
