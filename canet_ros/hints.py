@@ -66,13 +66,13 @@ def engine_module(name: str) -> str:
 def install_engine(name: str) -> str:
     """How to install an engine of ``names.ENGINES``; all but torch also need onnx."""
     if name == "tensorrt":
-        return f"{pip_install(name, 'cuda-bindings', 'onnx')}; on a Jetson, {see_docs('jetson.md')}"
+        return f"{pip_install(name, 'cuda-bindings', 'onnx')}; on a Jetson, {see_docs('how-to/jetson.md')}"
     return pip_install(name) if name == "torch" else pip_install(name, "onnx")
 
 
 def install_ros() -> str:
     """How to make ROS 2 available."""
-    return f"source /opt/ros/DISTRO/setup.bash; if ROS 2 is not installed, {see_docs('install.md')}"
+    return f"source /opt/ros/DISTRO/setup.bash; if ROS 2 is not installed, {see_docs('how-to/install.md')}"
 
 
 def canet_command(arguments: str) -> str:
@@ -84,6 +84,6 @@ def canet_command(arguments: str) -> str:
 
 
 def see_docs(page: str) -> str:
-    """``see FILE`` for a page of docs/, given by its file name."""
+    """``see FILE`` for a page of docs/, given by its path there."""
     files = [folder / page for folder in share_folders("docs")]
     return f"see {next((str(file) for file in files if file.is_file()), f'docs/{page} of canet_ros')}"

@@ -217,7 +217,7 @@ class _Probe:
                 latencies.append(latency_ms)
                 engines.append(engine_ms())
         if not latencies:
-            raise RuntimeError(f"all frames were lost: {see_docs('transport.md')}")
+            raise RuntimeError(f"all frames were lost: {see_docs('how-to/lost-images.md')}")
         return latencies, engines
 
     def stages(self, latency_ms: float) -> dict[str, float]:

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         spec, network = import_public_checkpoint(arguments.file, arguments.out.resolve().name, classes)
     except ModelError as error:
         raise ModelError(
-            f"{error}; import any other network as FILE.onnx: {see_docs('your-own-network.md')}"
+            f"{error}; import any other network as FILE.onnx: {see_docs('how-to/your-own-network.md')}"
         ) from error
     save_model(arguments.out, spec, network, half=False)
     write_network(arguments.out)

@@ -65,7 +65,7 @@ def run_probe(probe: Probe) -> list[Finding]:
         how = f"was killed by {signal.Signals(-status).name}"
     else:
         how = lines[-1] if lines and not lines[-1].startswith(_MARK) else f"ended with status {status}"
-    return [*found, Finding(probe.subject, probe.verdict, how, see_docs("install.md"))]
+    return [*found, Finding(probe.subject, probe.verdict, how, see_docs("how-to/install.md"))]
 
 
 def emit(finding: Finding) -> None:

@@ -57,7 +57,7 @@ def graph_findings(only: str, all_domains: bool) -> Iterator[Finding]:
             # The probe skips the interpreter's shutdown; destroying the last node releases shared memory.
             node.destroy_node()
     except RCLError as error:
-        yield Finding("running nodes", "missing", node_problem(error), see_docs("transport.md"))
+        yield Finding("running nodes", "missing", node_problem(error), see_docs("how-to/lost-images.md"))
     finally:
         rclpy.try_shutdown(context=context)
 
@@ -142,7 +142,8 @@ def _summary(name: str, statuses: Mapping[str, Status], domain: str) -> Finding:
     if silent:
         advice = (
             "start the camera driver, or set image_topics to the camera's topic; if both are right, check that the "
-            f"driver uses ROS_DOMAIN_ID {domain}, the same middleware and a compatible QoS: {see_docs('transport.md')}"
+            f"driver uses ROS_DOMAIN_ID {domain}, the same middleware and a compatible QoS: "
+            f"{see_docs('how-to/lost-images.md')}"
         )
         return Finding(subject, "note", f"{name} receives no images: {'; '.join(silent)}", advice)
     bad = [f"{part}: {text}" for part, (level, text, _) in statuses.items() if level != "OK"]

@@ -55,7 +55,7 @@ def torch() -> Iterator[Finding]:
             "PyTorch",
             "note",
             f"{torch.__version__}, {built_for}, cannot use this machine's NVIDIA GPU",
-            f"install the PyTorch wheel for this GPU and driver: {see_docs('install.md')}",
+            f"install the PyTorch wheel for this GPU and driver: {see_docs('how-to/install.md')}",
         )
         return
     yield Finding("PyTorch", "ok", f"{torch.__version__}, {built_for}; no NVIDIA GPU found, using the CPU")
@@ -131,17 +131,17 @@ def transport() -> Iterator[Finding]:
         environment = transport_environment(plain)
         variable = next((name for name in PROFILE_VARIABLES if name in environment), "")
         if not variable:
-            yield Finding(subject, "note", text, see_docs("transport.md"))
+            yield Finding(subject, "note", text, see_docs("how-to/lost-images.md"))
             return
         ours = check_transport(stream, environment)
     except (FileNotFoundError, TransportError) as error:
         chosen = [f"{name}={os.environ[name]}" for name in DISCOVERY_VARIABLES if os.environ.get(name)]
         text = f"{error}; with {', '.join(chosen)}" if chosen else str(error)
-        yield Finding(subject, "missing", text, see_docs("transport.md"))
+        yield Finding(subject, "missing", text, see_docs("how-to/lost-images.md"))
         return
     cyclone = variable == CYCLONEDDS_VARIABLE
     text += f"; {ours.received} with our settings for {'Cyclone' if cyclone else 'Fast'} DDS"
-    verdict, advice = "note", see_docs("transport.md")
+    verdict, advice = "note", see_docs("how-to/lost-images.md")
     if ours.received_fraction >= MIN_RECEIVED_FRACTION:
         text += f", latency {ours.latency_p50_ms:.0f} ms"
         processes = "receives images" if cyclone else "publishes images, your camera driver first"

@@ -2,7 +2,7 @@
 """Builds TensorRT plans: a graph in TensorRT's dialect, compiled for a GPU.
 
 The module is ``tensorrt`` (8.6 of JetPack 6.0, 10 and 11), or TensorRT for RTX (``tensorrt_rtx_bindings``) where only
-that is installed. What of this ran, and what was only compiled: docs/jetson.md.
+that is installed. What of this ran, and what was only compiled: docs/how-to/jetson.md.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _device(wanted: str) -> torch.device:
             why = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA GPU"
             raise EngineError(
                 f"device {wanted!r}: this PyTorch ({torch.__version__}) {why}; use device cpu, or "
-                f"{see_docs('install.md')}"
+                f"{see_docs('how-to/install.md')}"
             )
         device = torch.device("cuda", device.index or 0)
         if device.index is not None and device.index >= torch.cuda.device_count():

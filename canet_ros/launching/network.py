@@ -77,7 +77,7 @@ def _profile_problem(name: str, variables: Mapping[str, str]) -> str:
         return ""
     if name != read:
         return f"this ROS 2 distribution reads only {read}: export {read}={path}"
-    without = f"Fast DDS uses its defaults, which lose camera images; {see_docs('transport.md')}"
+    without = f"Fast DDS uses its defaults, which lose camera images; {see_docs('how-to/lost-images.md')}"
     try:
         ET.parse(path)
     except OSError as error:

@@ -165,7 +165,8 @@ SECTIONS = {
     "Free space": (
         ParameterSpec(
             "ground_group", "", "Group of classes that are ground, for ground/scan and ground/grid; empty: neither",
-            "A name in groups. Requires camera_info and the camera's pose over the ground: see docs/ground.md.",
+            "A name in groups. Requires camera_info and the camera's pose over the ground; see "
+            "docs/tutorials/navigate-with-free-space.md.",
             needs_cleanup=True,
         ),
         ParameterSpec(

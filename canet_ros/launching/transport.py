@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environment for the transport of camera images between processes; see docs/transport.md."""
+"""Environment for the transport of camera images between processes; see docs/how-to/lost-images.md."""
 
 from __future__ import annotations
 

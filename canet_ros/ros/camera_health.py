@@ -205,7 +205,9 @@ def _lost(statistics: Statistics, received: int) -> Verdict | None:
     missing = max(statistics.recent("lost_in_transport"), statistics.recent("missing") - overtaken)
     if missing <= _TOLERATED_FRACTION * (received + missing):
         return None
-    text = f"{missing} images were lost in transport, {received} received: {see_docs('transport.md')}"
+    text = (
+        f"{missing} images were lost in transport, {received} received: {see_docs('how-to/lost-images.md')}"
+    )
     return Verdict(Level.WARN, text, CameraState.IMAGES_LOST)
 
 

@@ -52,7 +52,7 @@ def _logged(transition: Transition) -> Transition:
 
 
 class SegmentationNode(LifecycleNode):  # type: ignore[misc]
-    """Managed node; docs/parameters.md and docs/masks.md describe its interface.
+    """Managed node; docs/reference/ describes its interface.
 
     A configured node has publishers. An active node also loads a model in another thread, then runs an inference thread
     and subscribes to the cameras whose results have subscribers. Activation does not wait for the model: building an

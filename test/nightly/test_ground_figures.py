@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures and image of docs/ground.md; run as a script to print and to write them."""
+"""Figures and image of docs/tutorials/navigate-with-free-space.md; run as a script to print and to write them."""
 
 from __future__ import annotations
 

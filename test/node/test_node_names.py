@@ -42,7 +42,7 @@ def test_results_under_a_name_of_ones_own(graph: Graph, random_model: Path) -> N
 @pytest.mark.parametrize(
     ("rules", "namespace", "camera", "mask"),
     [
-        # As docs/launch.md has them: the result by its full name, and relative to the node's namespace.
+        # As docs/reference/topics.md: the result by its full name, and relative to the node's namespace.
         (["/camera/segmentation/mask:=/planner/road"], "", "/camera/image_raw", "/planner/road"),
         (["segmentation/mask:=road"], "/robot", "/robot/image_raw", "/robot/road"),
         # The image from elsewhere and the result named as if it had not been.

@@ -180,7 +180,7 @@ KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-# Imports that rosdep cannot install everywhere; docs/install.md says how they come.
+# Imports that rosdep cannot install everywhere; docs/how-to/install.md tells how to install them.
 BY_PIP = {
     "torch",
     "safetensors",
