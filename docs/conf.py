@@ -8,10 +8,11 @@ author = "The canet_ros authors"
 copyright = "The canet_ros authors, Apache-2.0"
 version = release = canet_ros.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+napoleon_use_ivar = True
 html_theme = "furo"
 html_title = f"canet_ros {version}"
 myst_heading_anchors = 3
-# Names that a room and its file both have are one thing.
+# Names that a package and one of its modules share are one object.
 suppress_warnings = ["ref.python", "misc.highlighting_failure"]
 exclude_patterns = ["_build"]
 autosummary_generate = True

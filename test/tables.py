@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from canet_ros.cli import COMMANDS
-from canet_ros.commands.benchmark import table as benchmark_table
 from canet_ros.launching.arguments import DEMO_ARGUMENTS, OWN_ARGUMENTS, Argument
 from canet_ros.launching.parameter_spec import ParameterSpec
 from canet_ros.launching.parameter_table import PARAMETERS
@@ -204,8 +203,19 @@ def _calibration() -> str:
 
 
 def _engines(name: str) -> str:
-    """What ``canet benchmark`` prints."""
-    return benchmark_table(_read(name)["engines"])
+    """What ``canet benchmark`` measured on one machine."""
+    rows = []
+    for row in _read(name)["engines"]:
+        figures = (
+            f"{row['median_ms']:.1f}",
+            f"{row['p95_ms']:.1f}",
+            f"{row['fps']:.1f}",
+            f"{row['gflops']:.0f}",
+        )
+        rows.append(
+            (TITLES[row["model"]], row["engine"], row["precision"], *figures, f"{row['over_plain']:.2f}")
+        )
+    return _table(("Network", "Engine", "Precision", "ms", "p95", "FPS", "GFLOP/s", "vs. plain"), rows)
 
 
 def _read(name: str) -> Any:

@@ -155,7 +155,7 @@ def _wanted(topics: Sequence[str], candidates: Mapping[str, Connection | None]) 
             raise BagError(f"the bag has no topic {topic}; its image topics are: {there}")
         connection = candidates[name]
         if connection is None:
-            raise BagError(f"{topic} holds no images: its type is none of {', '.join(IMAGE_TYPES)}")
+            raise BagError(f"{topic} contains no images: its type is none of {', '.join(IMAGE_TYPES)}")
         if content := _other_content(connection):
             raise BagError(f"{topic} holds {content}")
         chosen.append(connection)

@@ -153,7 +153,7 @@ class McapFile:
             try:
                 data = self._read(offset, length)
                 if (data[:1], len(data)) != (bytes([Opcode.ATTACHMENT]), length):
-                    raise McapError("it is not where the index has it")
+                    raise McapError("it is not at the position given by the index")
                 yield Attachment.read(_stream_of(data[_HEAD.size :]))
             except _DAMAGE as error:
                 self.losses.add(f"{self._name}: the attachment at byte {offset} is lost ({error})")

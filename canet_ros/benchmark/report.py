@@ -138,7 +138,7 @@ def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, An
         "memory_mb": round(memory_mb, 1),
     }
     if late:
-        found["error"] = f"not done within {step.limit_s:.0f} s: increase --minutes"
+        found["error"] = f"not finished within {step.limit_s:.0f} s: increase --minutes"
     elif status := process.status():
         last_line = (process.output().strip().splitlines() or [f"exit status {status}"])[-1]
         found["error"] = f"ended by {signal.Signals(-status).name}" if status < 0 else last_line

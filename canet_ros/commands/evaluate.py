@@ -23,7 +23,7 @@ from canet_ros.training.metrics import scores
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, model=None)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the split")
+    parser.add_argument("--data", type=Path, required=True, help="folder that contains the split")
     parser.add_argument("--split", default="val", help="folder with images/ and labels/ (default: val)")
     parser.add_argument(
         "--only",

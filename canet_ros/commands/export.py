@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         action="store_true",
-        help="write network.onnx into the model's folder (takes PyTorch): other engines then run the model without it",
+        help="write network.onnx into the model's folder: other engines then run the model without PyTorch",
     )
     parser.add_argument(
         "--out",
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         if spec.onnx is not None:
             raise ValueError(f"--network: model {spec.name} is an ONNX network already")
         if importlib.util.find_spec("torch") is None:
-            raise ModuleNotFoundError(f"--network takes PyTorch: {pip_install('torch')}")
+            raise ModuleNotFoundError(f"--network requires PyTorch: {pip_install('torch')}")
         from canet_ros.model.network_export import write_network
 
         write_network(folder)

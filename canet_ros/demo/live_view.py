@@ -51,7 +51,7 @@ class LiveView:
             self._server = _Server(self, port)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise OSError(f"--view {port}: the port is in use; 0 takes a free one") from error
+                raise OSError(f"--view {port}: the port is in use; 0 selects a free one") from error
             raise
         self.address = f"http://{HOST}:{self._server.server_port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)

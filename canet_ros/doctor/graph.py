@@ -181,7 +181,7 @@ def _nodes_elsewhere(here: tuple[str, str]) -> str:
         middleware = values.get("RMW_IMPLEMENTATION") or here[1]
         if (domain, middleware) != here and any(Path(word).name in _PROGRAMS for word in arguments[:4]):
             found.append(
-                f"process {process.name} is one in ROS_DOMAIN_ID {domain} with {middleware}: "
+                f"process {process.name} is a node in ROS_DOMAIN_ID {domain} with {middleware}: "
                 f"ROS_DOMAIN_ID={domain} RMW_IMPLEMENTATION={middleware} {canet_command('doctor --graph-only')}"
             )
     return "; ".join(found)

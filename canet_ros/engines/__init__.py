@@ -81,7 +81,8 @@ def create_engine(request: EngineRequest) -> Engine:
         engine.fallback_reasons = (*refusals, *remarks, *getattr(engine, "fallback_reasons", ()))
         return engine
     raise EngineError(
-        f"nothing here runs device {request.device}, precision {request.precision}: " + "; ".join(refusals)
+        f"no engine on this machine supports device {request.device}, precision {request.precision}: "
+        + "; ".join(refusals)
     )
 
 
@@ -116,7 +117,7 @@ def _build(request: EngineRequest, spec: ModelSpec) -> Engine:
         size = "" if spec.onnx is None else f" with {spec.name} at {'x'.join(map(str, request.resolution))}"
         raise EngineError(f"engine {name} does not start{size}: {in_one_line(error)}") from error
     if spec.onnx is not None and spec.onnx.gives == "ids":
-        engine.reason += "; the network gives class ids alone, so confidence is 255 everywhere"
+        engine.reason += "; the network returns class ids only, so confidence is 255 everywhere"
     return engine
 
 

@@ -117,4 +117,4 @@ def require_result(result: Any, images: NDArray[np.uint8]) -> None:
                 f"returned a {what} of {kind} {shape} where uint8 {images.shape[:3]} was expected"
             )
     if not result[1].all():
-        raise EngineError("computes what is not a number (NaN): a confidence is 0")
+        raise EngineError("returned NaN: a confidence is 0")

@@ -113,9 +113,9 @@ def _precision(request: EngineRequest, best_float: str) -> tuple[str, str]:
         if cpu_multiplies_int8() and has_scales(request.folder):
             try:
                 quantized_graph(request.folder, request.resolution)
-                return "int8", f"{why}, by the model's own scales"
+                return "int8", f"{why}, with the model's own scales"
             except EngineError as error:
-                why += f" but for int8 ({error})"
+                why += f" except int8 ({error})"
         return best_float, f"{why}, which {'has no bf16' if best_float == 'fp32' else 'computes in bf16'}"
     if wanted == "bf16" and best_float != "bf16":
         raise EngineError("precision bf16: this CPU has none; use fp32, or int8 after a calibration")

@@ -67,7 +67,7 @@ class TensorRtEngine:
                 # Of another driver, or of a GPU of the same name that differs.
                 cache.forget_derived_file(plan)
             else:
-                raise RuntimeError(f"TensorRT does not read the plan that it made: {log.why()}")
+                raise RuntimeError(f"TensorRT cannot read the plan that it built: {log.why()}")
             self._execution = _Execution(engine, log, cuda, target, request.resolution)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -186,7 +186,7 @@ class _Execution:
 
     def _require(self, succeeded: bool, what: str) -> None:
         if not succeeded:
-            raise RuntimeError(f"TensorRT refuses the {what}: {self._log.why()}")
+            raise RuntimeError(f"TensorRT rejects the {what}: {self._log.why()}")
 
     def release(self) -> None:
         """Give everything back, contexts before their engine; may be called again."""

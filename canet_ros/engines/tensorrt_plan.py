@@ -97,7 +97,7 @@ def build_plan(
         error = parser.get_error(0)
         reason = " ".join(error.desc().split())
         raise EngineError(
-            f"TensorRT's parser refuses the graph: {error.node_name()} ({error.node_operator()}): {reason}"
+            f"TensorRT's parser rejects the graph: {error.node_name()} ({error.node_operator()}): {reason}"
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
@@ -106,7 +106,7 @@ def build_plan(
     for name in () if typed else {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[target.precision]:
         if not hasattr(trt.BuilderFlag, name):
             raise EngineError(
-                f"this TensorRT ({trt.__version__}) builds nothing in {target.precision} for a DLA"
+                f"this TensorRT ({trt.__version__}) cannot build for a DLA in {target.precision}"
             )
         config.set_flag(getattr(trt.BuilderFlag, name))
     pixels = network.get_input(0)
@@ -140,7 +140,7 @@ def build_plan(
             config.progress_monitor = _monitor_of(trt, describe)
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise RuntimeError(f"TensorRT builds no plan: {log.why()}")
+        raise RuntimeError(f"TensorRT cannot build a plan: {log.why()}")
     found = config.get_timing_cache() if known is not None else None
     return bytes(plan), bytes(found.serialize()) if found is not None else b"", "; ".join(notes)
 
@@ -167,7 +167,7 @@ def plan_file(
             f"export --engine tensorrt --model {request.folder} --resolution {width}x{height} "
             f"--precision {target.precision} --max-batch {target.max_batch}"
         )
-        raise EngineError(f"no plan was built ahead for {gpu}; run: {command}")
+        raise EngineError(f"no plan has been built for {gpu}; run: {command}")
 
     timings_name = f"tensorrt-timings-{hashlib.sha256(device.encode()).hexdigest()[:8]}"
 

@@ -65,7 +65,7 @@ def read_cvat(export: Folder, classes: ClassTable) -> Labels:
     masks = [file for file in files(export, ".png") if "SegmentationClass/" in str(file)]
     if not maps or not masks:
         raise ValueError(
-            "no labelmap.txt and SegmentationClass/: in CVAT, export the task as Segmentation mask 1.1"
+            "labelmap.txt and SegmentationClass/ are missing: in CVAT, export the task as Segmentation mask 1.1"
         )
     entries: list[tuple[Color, int]] = []
     for line in maps[0].read_text(encoding="utf-8").splitlines():

@@ -139,7 +139,7 @@ SECTIONS = {
         ),
         ParameterSpec(
             "shares_smoothing", 0.5, "Time constant of the smoothed class shares on the topic shares, s; 0: none",
-            "A change has come through to 63 % after this time.", minimum=0.0, maximum=3600.0, live=True,
+            "After this time, 63 % of a change has taken effect.", minimum=0.0, maximum=3600.0, live=True,
         ),
         ParameterSpec(
             "min_confidence", 0.0, "Pixels with lower confidence become unlabelled (255)",
@@ -186,7 +186,7 @@ SECTIONS = {
         ),
         ParameterSpec(
             "ground_resolution", 0.1, "Size of the cells of ground/grid, m",
-            "The bearings of ground/scan are as far apart at the range.",
+            "At this range, neighbouring bearings of ground/scan are this far apart.",
             minimum=0.01, maximum=2.0, needs_cleanup=True,
         ),
         ParameterSpec(

@@ -135,7 +135,7 @@ def _projection(
 ) -> Projection:
     matrix = np.array(k, np.float64).reshape(3, 3)
     if 0 in sensor or not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
-        raise CloudError("the camera is not calibrated: its camera_info has no size or no K")
+        raise CloudError("the camera is not calibrated: its camera_info has no size or an empty K")
     if model not in (*_PINHOLE, *_FISHEYE):
         raise CloudError(
             f"distortion model {model!r}: expected {', '.join(filter(None, (*_PINHOLE, *_FISHEYE)))}"

@@ -37,9 +37,7 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "canet_ros"
     except RuntimeError:  # a container's user without an entry in passwd
-        raise OSError(
-            "there is no home folder; set CANET_ROS_CACHE to a folder that can be written"
-        ) from None
+        raise OSError("the home folder does not exist; set CANET_ROS_CACHE to a writable folder") from None
 
 
 @contextlib.contextmanager
@@ -151,8 +149,8 @@ def _substitute_file(
             _write(path, build)
             where = why.filename or os.environ.get("CANET_ROS_CACHE") or "the cache"
             remark = (
-                f"not kept for the next start: cannot write {where} ({why.strerror or why}); "
-                "set CANET_ROS_CACHE to a folder that can be written"
+                f"not cached for the next start: cannot write {where} ({why.strerror or why}); "
+                "set CANET_ROS_CACHE to a writable folder"
             )
             if remark not in remarks:
                 remarks.append(remark)

@@ -60,8 +60,8 @@ def parse_class_table(entries: Any) -> ClassTable:
         for place, entry in enumerate(entries):
             if entry.get("id", place) != place:
                 raise ValueError(
-                    f"class {entry['name']!r} has the id {entry['id']!r}, but stands at place {place}: a class's id is "
-                    "its place in the list"
+                    f"class {entry['name']!r} has the id {entry['id']!r}, but is at position {place}: a class's id is "
+                    "its position in the list"
                 )
         colors = tuple(tuple(entry["color"]) for entry in entries)
     except (TypeError, KeyError, AttributeError) as error:
@@ -71,7 +71,7 @@ def parse_class_table(entries: Any) -> ClassTable:
     for name in names:
         if not (isinstance(name, str) and name.strip() and name.isprintable()):
             raise ValueError(
-                f"class name {name!r}: expected a text of one line, in quotes where YAML takes it for something else"
+                f"class name {name!r}: expected one line of text, in quotes if YAML would read it as another type"
             )
     return ClassTable(names, colors)
 

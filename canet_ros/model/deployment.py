@@ -51,7 +51,7 @@ def deployment_graph(folder: Path, resolution: Resolution, target: str, precisio
     """
     if precision not in TARGETS[target]:
         raise EngineError(
-            f"precision {precision}: the graph for {target} has none; use {', '.join(TARGETS[target])}"
+            f"precision {precision}: the graph for {target} does not support it; use {', '.join(TARGETS[target])}"
         )
     if precision == "int8":
         plain = quantized_graph(folder, resolution)

@@ -149,7 +149,7 @@ def load_scales(folder: Path) -> Scales | None:
     except (SafetensorError, OSError) as error:
         raise ScalesError(f"{path} is not readable ({error})") from error
     if of_weights != sha256(weights_file(folder)):
-        raise ScalesError(f"{path} is of other weights: it was made before they were trained further")
+        raise ScalesError(f"{path} belongs to other weights: it was written before they were trained further")
     for name, numbers in scales.items():
         if name.count("|") != 2 or numbers.dtype != np.float32 or not np.isfinite(numbers).all():
             raise ScalesError(f"{path}: {name} is not a scale")

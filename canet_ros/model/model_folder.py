@@ -94,7 +94,7 @@ class ModelSpec:
         if self.onnx is not None and not self.onnx.free_size:
             width, height = self.resolution
             raise ModelError(
-                f"model {self.name} takes images of {width}x{height} alone: leave its resolution"
+                f"model {self.name} takes images of {width}x{height} only: leave resolution empty"
             )
 
     def build_network(self) -> SegmentationNetwork:
@@ -134,9 +134,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     if str(name_or_path) in models:
         return models[str(name_or_path)]
     known = ", ".join(models) or "none"
-    raise ModelError(
-        f"no model {str(name_or_path)!r}: give a folder that holds {SPEC_FILE}, or one of: {known}"
-    )
+    raise ModelError(f"no model {str(name_or_path)!r}: give a folder with {SPEC_FILE}, or one of: {known}")
 
 
 def shipped_model(architecture: str, backbone: str) -> str:
@@ -219,7 +217,7 @@ def load_network(folder: Path) -> tuple[ModelSpec, SegmentationNetwork]:
     spec = load_spec(folder)
     if spec.onnx is not None:
         raise ModelError(
-            f"model {spec.name} is an ONNX network: this takes one in PyTorch, made by 'canet train'"
+            f"model {spec.name} is an ONNX network; this requires a PyTorch network, made by 'canet train'"
         )
     path = folder / WEIGHTS_FILE
     found = hash_weights(path)
@@ -328,7 +326,7 @@ def _refuse_misspelt(raw: Mapping[str, Any]) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes again what is there twice: aliases are not taken when it is read."""
+    """Writes again what occurs twice: aliases are not taken when it is read."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -91,7 +91,7 @@ def load_network_file(path: Path, folder: Path, spec: ModelSpec, resolution: Res
         if classes != len(spec.classes):
             raise ModelError(f"{path} gives {classes} classes, model.yaml has {len(spec.classes)}")
         if not (isinstance(rows, int) and isinstance(columns, int) and isinstance(classes, int)):
-            raise ValueError("the size of its logits depends on more than the size of the image")
+            raise ValueError("the size of its logits does not depend on the size of the image alone")
         nodes, values = _with_weights(model.graph, weights)
     except ModelError:
         raise

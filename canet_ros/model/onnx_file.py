@@ -38,7 +38,7 @@ def read_onnx(path: Path) -> Any:
     try:
         model = onnx.load(str(path), load_external_data=False)
         if not model.graph.node:
-            raise ValueError("it holds no graph")
+            raise ValueError("it contains no graph")
     except Exception as error:  # protobuf's own, of several modules
         raise ModelError(f"{path} is not a readable ONNX file: {error}") from error
     _require_known_opset(path, model)
@@ -82,8 +82,7 @@ def _require_size(path: Path, files: list[Path]) -> None:
     size = sum(file.stat().st_size for file in files)
     if size > MAX_BYTES:
         raise ModelError(
-            f"{path} is {size / 2**20:.0f} MiB with its weights, more than the {MAX_BYTES / 2**20:.0f} MiB that a "
-            "network may have here"
+            f"{path} is {size / 2**20:.0f} MiB with its weights, more than the limit of {MAX_BYTES / 2**20:.0f} MiB"
         )
 
 
@@ -91,7 +90,7 @@ def _require_known_opset(path: Path, model: Any) -> None:
     opset = opset_of(model)
     if opset < OPSET_MIN:
         raise ModelError(
-            f"{path} has opset {opset}: export it again with opset {OPSET_MIN} or newer, best 17"
+            f"{path} has opset {opset}: export it again with opset {OPSET_MIN} or newer, preferably 17"
         )
     for what, version, newest in (
         ("opset", opset, onnx.defs.onnx_opset_version()),
@@ -113,7 +112,9 @@ def _require_own_operators(path: Path, model: Any) -> None:
     )
     if foreign:
         names = ", ".join(f"{name} ({count})" for name, count in foreign.items())
-        raise ModelError(f"{path} has operators that are not ONNX's own: {names}; export it without them")
+        raise ModelError(
+            f"{path} has operators outside of the ONNX standard: {names}; export it without them"
+        )
 
 
 def _weight_files(path: Path, model: Any) -> set[Path]:
@@ -126,12 +127,12 @@ def _weight_files(path: Path, model: Any) -> set[Path]:
         file = (path.parent / location).resolve()
         if not file.is_relative_to(path.parent.resolve()):
             raise ModelError(
-                f"{path}: the weights {tensor.name!r} lie in {location!r}, outside of the model's folder: put the file "
+                f"{path}: the weights {tensor.name!r} are in {location!r}, outside of the model's folder: put the file "
                 "itself there, not a link, and name it without a path"
             )
         if not file.is_file():
             raise ModelError(
-                f"{path}: the weights {tensor.name!r} lie in {location!r}, which is missing: copy it too"
+                f"{path}: the weights {tensor.name!r} are in {location!r}, which is missing: copy it too"
             )
         files.add(file)
     return files

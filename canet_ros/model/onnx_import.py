@@ -76,7 +76,7 @@ def find_interface(
     batch, layout, own_size = _input_shape(value, answers, evidence, missing)
     size = answers.resolution or own_size
     if size is None:
-        missing.append("--resolution WIDTHxHEIGHT, for the network takes any size")
+        missing.append("--resolution WIDTHxHEIGHT, because the network accepts any size")
     else:
         parse_resolution(f"{size[0]}x{size[1]}")
     if answers.color is None:
@@ -127,7 +127,7 @@ def _input_shape(
             f"the input {value.name!r} is {words(dims)}{f', as {layout}' if layout else ''}: an image has 3 channels"
         )
     if layout is None:
-        missing.append(f"--input-layout {' or '.join(LAYOUTS)}, for the input is {words(dims)}")
+        missing.append(f"--input-layout {' or '.join(LAYOUTS)}, because the input is {words(dims)}")
         layout = LAYOUTS[0]
     batch, *rest = dims
     height, width = rest[:2] if layout == "NHWC" else rest[1:]
@@ -153,7 +153,7 @@ def _one(values: Sequence[Any], name: str | None, what: str, missing: list[str])
 
 
 def _open_questions(missing: Sequence[str]) -> ValueError:
-    return ValueError("the graph does not say everything; give\n  " + "\n  ".join(missing))
+    return ValueError("the graph does not determine everything; give\n  " + "\n  ".join(missing))
 
 
 def _layout(dims: Sequence[int | None], channels: int) -> str | None:
@@ -184,7 +184,7 @@ def _normalisation(
     elif scale is None and floats and not takes_bytes:
         if (largest > 1) == (any(0 < abs(value) < 1 for value in mean) or min(std) < 1):
             missing.append(
-                "--scale: mean and std do not tell whether they are of pixels of 0 to 255 (--scale 1) or of 0 to 1 "
+                "--scale: it is unclear whether mean and std refer to pixels of 0 to 255 (--scale 1) or of 0 to 1 "
                 "(--scale 1/255)"
             )
         scale = 1.0 if largest > 1 else 1 / 255
@@ -248,7 +248,9 @@ def _with_output(
     if gives == "ids":
         sides_of_ids(shape)
         if (found != np.round(found)).any():
-            raise ModelError(f"{name} is not whole numbers, as class ids are: choose another --output-kind")
+            raise ModelError(
+                f"{name} contains values that are not integers, as class ids are: choose another --output-kind"
+            )
         if of_graph.kind is Kind.IDS and of_graph.classes not in (None, classes):
             raise ModelError(
                 f"{name} is the id of one of {of_graph.classes} classes, and the class table has {classes}: give the "
@@ -257,8 +259,8 @@ def _with_output(
         return replace(interface, gives="ids")
     if gives == "probabilities" and (found.min() < -0.5 or found.max() > 1.5):
         raise ModelError(
-            f"{name} is not probabilities, but {found.min():g} to {found.max():g} on the image: choose another "
-            "--output-kind, or export it without what scales them"
+            f"{name} contains values of {found.min():g} to {found.max():g}, not probabilities: choose another "
+            "--output-kind, or export it without the operators that scale them"
         )
     if len(shape) < 4 and len(found) == 1 and classes == 2:
         sides_of_ids(shape)
@@ -272,7 +274,9 @@ def _with_output(
     if layout is None and classes == 2:
         layout = _layout(shape, 1)
     if layout is None and shape[1] == shape[3] == classes:
-        raise _open_questions([f"--output-layout {' or '.join(LAYOUTS)}, for the output is {words(shape)}"])
+        raise _open_questions(
+            [f"--output-layout {' or '.join(LAYOUTS)}, because the output is {words(shape)}"]
+        )
     channels = channels_and_size(shape, layout)[0] if layout else 0
     if channels != classes and (channels, classes) != (1, 2):
         raise ModelError(
@@ -314,6 +318,6 @@ def _gives(
         [
             f"--output-kind {', '.join(ONNX_OUTPUTS[:-1])} or {ONNX_OUTPUTS[-1]}: the output {output!r} is "
             f"{kind.value} by the graph, {numbers}; of one channel, the second class is where logits are above 0, "
-            "probabilities above 0.5; or export it without what follows the last Sigmoid, Softmax or convolution"
+            "probabilities above 0.5; or export it without the operators after the last Sigmoid, Softmax or convolution"
         ]
     )

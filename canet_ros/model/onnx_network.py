@@ -72,7 +72,7 @@ def pixels_to_logits(network: Any, interface: OnnxInterface, classes: int, resol
         ModelError: as ``deployment_graph``; the network gives ids.
     """
     if interface.gives == "ids":
-        raise ModelError("the network gives class ids alone, and no logits")
+        raise ModelError("the network returns class ids only, no logits")
     graph = _Graph(network, interface, resolution)
     logits = _planes(graph, classes)
     if interface.gives == "probabilities":
@@ -178,7 +178,7 @@ def _fixed(network: Any, interface: OnnxInterface, resolution: Resolution) -> An
     found = [dim.dim_value or None for dim in dims]
     if len(dims) != 4 or any(have and want and have != want for have, want in zip(found, wanted)):
         raise ModelError(
-            f"the input {taken.name!r} is {words(found)}, and would have to take {words(wanted)} "
+            f"the input {taken.name!r} is {words(found)}, but should be {words(wanted)} "
             f"({interface.input_layout}) for {width}x{height}"
         )
     for dim, size in zip(dims, wanted):

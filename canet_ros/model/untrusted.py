@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if doubled := [key for key, count in keys.items() if count > 1]:
-            raise yaml.MarkedYAMLError(problem=f"{doubled[0]!r} is there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"{doubled[0]!r} occurs twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -66,4 +66,4 @@ def read_yaml(path: Path) -> Any:
     except (
         Exception
     ) as error:  # PyYAML throws whatever its constructors meet: KeyError, AttributeError, IndexError
-        raise ValueError(f"no YAML: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"not YAML: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error

@@ -73,7 +73,7 @@ def require_fit(path: Path, described_by: str, expected: Mapping[str, Any], foun
 def weight_mismatches(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """A line for every tensor that is missing, left over, or of another shape; both map names to tensors."""
     problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is not in this network" for name in found if name not in expected]
+    problems += [f"{name} does not exist in this network" for name in found if name not in expected]
     problems += [
         f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
         for name, tensor in expected.items()
@@ -89,9 +89,9 @@ def _wrong_numbers(found: Mapping[str, NDArray[Any]]) -> list[str]:
         if (numbers.dtype.kind == "f") != (kind != "integers"):
             problems.append(f"{name} is of {numbers.dtype}, expected {kind}")
         elif not np.isfinite(numbers).all():
-            problems.append(f"{name} holds what is not a number, or infinite")
+            problems.append(f"{name} contains NaN or infinite values")
         elif name.endswith("running_var") and (numbers < 0).any():
-            problems.append(f"{name} holds a negative variance")
+            problems.append(f"{name} contains a negative variance")
     return problems
 
 

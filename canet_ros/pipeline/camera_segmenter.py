@@ -62,15 +62,15 @@ class CameraShapedSegmenter(Segmenter):
             return ""
         width, height = self.resolution
         return (
-            f"an image of {image.shape[1]}x{image.shape[0]} has not the shape of the first that came, for which the "
-            f"resolution {width}x{height} was chosen: give cameras of other shapes a node of their own, or a "
-            "resolution; or deactivate and activate after a change"
+            f"an image of {image.shape[1]}x{image.shape[0]} does not have the aspect ratio of the first image, for "
+            f"which the resolution {width}x{height} was chosen: use another node for such cameras, or set a "
+            "resolution; after a change of the camera, deactivate and activate"
         )
 
     def infer(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
         shapes = {self._fitting(image) for image in images}
         if len(shapes) > 1:
-            raise ValueError("with resolution 'camera' the images of a batch must have one shape")
+            raise ValueError("with resolution 'camera' all images of a batch must have the same shape")
         for resolution in shapes:
             with self._building:
                 segmenter = self._segmenters.pop(resolution, None)
@@ -111,4 +111,4 @@ class _EngineToCome:
     streams = 1
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        raise EngineError("there is no engine before the first image")
+        raise EngineError("the engine is loaded with the first image")

@@ -47,7 +47,7 @@ def squeeze_warning(resolution: Resolution, size: Resolution) -> str:
         return ""  # tiny, or a strip: no possible resolution keeps its shape
     return (
         f"images of {_text(size)} are squeezed into {_text(resolution)}, which costs accuracy: resolution "
-        f"{_text(fitting)}, or 'camera', keeps their shape at the same cost"
+        f"{_text(fitting)}, or 'camera', keeps their aspect ratio at the same cost"
     )
 
 

@@ -39,7 +39,7 @@ class Region:
         height, width = image.shape[:2]
         if self.x + self.width > width or self.y + self.height > height:
             raise ValueError(
-                f"the region {self.x},{self.y},{self.width},{self.height} (x, y, width, height) does not lie in an "
+                f"the region {self.x},{self.y},{self.width},{self.height} (x, y, width, height) is not inside an "
                 f"image of {width}x{height}"
             )
         return image[self.y : self.y + self.height, self.x : self.x + self.width]
@@ -163,6 +163,6 @@ def _read_mask(path: str) -> Pixels:
         raise ValueError(f"ignore_masks: {error}") from error
     if mask.all():
         raise ValueError(
-            f"ignore_masks: {path} is white all over, which ignores everything: white is what to ignore"
+            f"ignore_masks: {path} is white everywhere and would ignore the whole image: white marks the ignored pixels"
         )
     return mask

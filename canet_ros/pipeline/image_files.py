@@ -68,7 +68,7 @@ def find_files(path: Path) -> list[Path]:
         file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()
     ]
     if not files:
-        raise ValueError(f"input {path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise ValueError(f"input {path} contains no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return files
 
 

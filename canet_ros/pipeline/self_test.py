@@ -59,13 +59,13 @@ class SelfTest:
 
     def __str__(self) -> str:
         if self.too_small:
-            return "not tested with the model's image: too few pixels for it to tell anything"
+            return "not tested with the model's image: it has too few pixels to be conclusive"
         if self.agreement is None:
             command = canet_command("export --selftest --model FOLDER")
-            return f"the model has no image to test engines with; {command} makes one"
-        compared = f"{100 * self.agreement:.1f} % of the pixels of the model's test image are as they must be"
+            return f"the model has no image to test engines with; {command} writes one"
+        compared = f"{100 * self.agreement:.1f} % of the pixels of the model's test image are correct"
         if self.swapped:
-            return f"{compared}, and more with red and blue exchanged: the engine exchanges them"
+            return f"{compared}, and more with red and blue swapped: the engine swaps them"
         return f"{compared}{'' if self.passed else f', {100 * self.threshold:.0f} % are needed'}"
 
 
@@ -119,8 +119,8 @@ def write_self_test(folder: Path, images: Sequence[Pixels]) -> SelfTest:
     worst, image, mask = min(faults, key=lambda fault: fault[0])
     if worst >= AGREEMENT_OF_INT8:
         raise ModelError(
-            f"an image with its channels swapped, or upside down, gives {100 * worst:.1f} % of the same mask: it "
-            "would pass as right; give more telling images, coloured and with several classes"
+            f"an image with its channels swapped, or upside down, gives {100 * worst:.1f} % of the same mask, "
+            "so the test could not detect this: give more distinctive images, in colour and with several classes"
         )
     write_image(folder / IMAGE_FILE, image)
     write_image(folder / MASK_FILE, mask)

@@ -43,7 +43,7 @@ def init_ros(args: Sequence[str] | None = None, context: Context | None = None) 
     except UnicodeEncodeError:
         raise RuntimeError(
             f"cannot decode the arguments with this locale's encoding, {sys.getfilesystemencoding()}: "
-            "set LANG=C.UTF-8, and neither LC_ALL=C nor PYTHONUTF8=0"
+            "set LANG=C.UTF-8, and unset LC_ALL=C and PYTHONUTF8=0"
         ) from None
     except RuntimeError as error:
         text = f"unknown ROS arguments: {error}" if "UnknownROSArgs" in type(error).__name__ else str(error)

@@ -41,7 +41,8 @@ class LabelInfoTopics:
         if LabelInfo is None:
             log = node.get_logger().warning if "broken" in _IMPORT_PROBLEM else node.get_logger().info
             log(
-                f"neither label_info nor objects: {_IMPORT_PROBLEM}; class_names and class_colors replace label_info"
+                f"label_info and objects are not published: {_IMPORT_PROBLEM}; class_names and class_colors replace "
+                "label_info"
             )
             return
         self._publishers = {

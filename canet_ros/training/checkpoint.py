@@ -83,7 +83,9 @@ def resume(path: Path, identity: Mapping[str, Any], state: TrainingState) -> tup
         raise ValueError(
             f"{path} is not a checkpoint of canet train, or of another version: {_START_OVER}"
         ) from error
-    raise ValueError(f"{path} is of another configuration ({'; '.join(differences)}): {_START_OVER}")
+    raise ValueError(
+        f"{path} was written with another configuration ({'; '.join(differences)}): {_START_OVER}"
+    )
 
 
 def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -32,7 +32,7 @@ class RunLog:
             from canet_ros.training.plots import plot_learning_curve
         except (Exception, SystemExit) as error:
             problem = optional_import_problem("matplotlib", error)
-            print(f"{CURVE_FILE} is not drawn: {problem}: {pip_install('matplotlib')}", file=sys.stderr)
+            print(f"{CURVE_FILE} is not plotted: {problem}: {pip_install('matplotlib')}", file=sys.stderr)
             self._plot = None
         else:
             self._plot = plot_learning_curve

@@ -65,13 +65,13 @@ def test_a_report_goes_on_where_a_step_fails(tmp_path: Path, random_model: Path)
     environment = {**os.environ, "CANET_ROS_CACHE": str(tmp_path / "cache")}
     refused, late, models = [report.run_step(step, environment, tmp_path / step.name) for step in steps]
     assert "no such model" in refused["error"]
-    assert "not done within 2 s" in late["error"]
+    assert "not finished within 2 s" in late["error"]
     assert "error" not in models
     assert [row["name"] for row in models["figures"]]
     assert models["memory_mb"] > 5
     machine = {"processor": "any", "cores": 2, "gpus": [], "packages": {"torch": "2.13", "numpy": "2.4"}}
     page = report.page({"machine": machine, "model": "m", "steps": [refused, late, models]})
     assert page.count("\n| ") == 5
-    assert "not done within 2 s" in page
+    assert "not finished within 2 s" in page
     assert "- gpus: none\n- packages: torch 2.13, numpy 2.4\n" in page
     assert refused["error"].startswith("canet export: ")

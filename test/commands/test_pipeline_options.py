@@ -153,7 +153,7 @@ def test_groups_and_the_threshold_are_written(segment: Segment, tmp_path: Path) 
         (("--rotations", "45"), "expected 0, 90, 180 or 270, got 45"),
         (("--rotations", "0", "90"), "rotations has 2 entries for 1 cameras"),
         (("--ignore-masks", "absent.png"), "cannot read absent.png"),
-        (("--regions", "0,0,640,480"), "does not lie in an image of 320x240"),
+        (("--regions", "0,0,640,480"), "is not inside an image of 320x240"),
     ],
 )
 def test_invalid_options_are_one_line(

@@ -106,7 +106,7 @@ def test_without_a_cache_it_runs_and_says_so(
     found = create_engine(EngineRequest(random_model, RESOLUTION, device="cpu"))
     assert found.name == "openvino"
     (sentence,) = found.fallback_reasons
-    assert sentence.startswith("not kept for the next start: cannot write ")
+    assert sentence.startswith("not cached for the next start: cannot write ")
     assert "set CANET_ROS_CACHE" in sentence
     assert places_left() <= before
 
@@ -256,7 +256,7 @@ def raises(error: Exception) -> Callable[[NDArray[np.uint8]], Any]:
             lambda x: (planes(x)[:, 1:], planes(x)),
             r"uint8 \(1, 119, 160\) where uint8 \(1, 120, 160\) was expected",
         ),
-        (lambda x: (planes(x), planes(x, 0)), "not a number"),
+        (lambda x: (planes(x), planes(x, 0)), "returned NaN"),
         (lambda x: (planes(x, 77), planes(x)), "holds class 77; the model has 11 classes"),
         (lambda x: None, "NoneType, expected mask and confidence"),
         (lambda x: (planes(x), None), "a confidence of NoneType"),
@@ -276,7 +276,7 @@ def test_an_overflow_is_found(random_model: Path, tmp_path: Path, own_cache: Pat
     spec, network = load_network(random_model)
     network.head.weight.data.fill_(3e38)  # finite each, but not their sum
     save_model(tmp_path / "model", spec, network, half=False)
-    with pytest.raises(EngineError, match="not a number"):
+    with pytest.raises(EngineError, match="returned NaN"):
         Segmenter.load(tmp_path / "model", "cpu", engine, "fp32")(IMAGE)
 
 

@@ -340,7 +340,7 @@ def test_prebuilt_only_refuses_to_build_and_says_the_command(
     random_model: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CANET_ROS_TENSORRT", "prebuilt")
-    with pytest.raises(EngineError, match=r"no plan was built ahead for Fake RTX.*export --engine tensorrt"):
+    with pytest.raises(EngineError, match=r"no plan has been built for Fake RTX.*export --engine tensorrt"):
         engine_for(random_model)
     monkeypatch.delenv("CANET_ROS_TENSORRT")
     engine_for(random_model)
@@ -406,5 +406,5 @@ def test_without_a_driver_it_says_so(
         pytest.skip("this machine has a driver")
     pytest.importorskip("cuda.bindings")
     monkeypatch.setenv("CANET_ROS_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(EngineError, match="CUDA's driver does not start"):
+    with pytest.raises(EngineError, match="the CUDA driver does not start"):
         engine_for(random_model)

@@ -237,7 +237,7 @@ def test_check_compares_labels_with_a_model(
         assert main(["labels", "check", str(tmp_path), "--out", str(sheet), "--force", *options]) == status
     names = segmenter.spec.classes.names
     error = capsys.readouterr().err
-    assert f"{names[min(first, second)]} and {names[max(first, second)]} seem to be exchanged" in error
+    assert f"{names[min(first, second)]} and {names[max(first, second)]} seem to be swapped" in error
     assert read_image(sheet).ndim == 3
 
 

@@ -212,9 +212,9 @@ def test_a_fixed_network_of_pixels_in_nhwc_that_normalises_itself(tmp_path: Path
     planes = network.logits(normalised(image, 1 / 127.5, (1.0,) * 3, (1.0,) * 3))
     best, mask = at_full_size(planes, image).softmax(1)[0].max(0)
     assert_masks_are(folder, image, mask, best)
-    with pytest.raises(ModelError, match="takes images of 97x65 alone"):
+    with pytest.raises(ModelError, match="takes images of 97x65 only"):
         Segmenter.load(folder, resolution="96x64")
-    with pytest.raises(ModelError, match="takes images of 97x65 alone"):
+    with pytest.raises(ModelError, match="takes images of 97x65 only"):
         Segmenter.load(folder, resolution="camera")
 
 
@@ -539,7 +539,7 @@ def signed_bytes(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        (custom, [], "operators that are not ONNX's own: com.acme::Magic (1)"),
+        (custom, [], "operators outside of the ONNX standard: com.acme::Magic (1)"),
         (opset(9), [], "opset 9: export it again with opset 11 or newer"),
         (opset(99), [], "opset 99, newer than"),
         (outside, [], "'../secret.bin', outside of the model's folder"),

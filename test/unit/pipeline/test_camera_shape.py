@@ -50,7 +50,7 @@ def test_a_segmenter_takes_the_shape_of_its_first_image(random_model: Path) -> N
     assert segmenter.shape_problem(random_image(1280, 720)) == ""
     assert "200x300 has not the shape" in segmenter.shape_problem(tall)
     assert segmenter(tall).mask.shape == (300, 200)  # one image after the other may differ
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         segmenter.infer([wide, tall])
     segmenter.begin()
     assert segmenter.shape_problem(tall) == ""
@@ -112,10 +112,10 @@ def test_views_of_several_cameras(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not an image"):
         read_camera_transforms(1, [str(tmp_path / "text.png")], [""], [0])
     cv2.imwrite(str(mask), np.full((8, 8), 255, np.uint8))
-    with pytest.raises(ValueError, match="white all over"):
+    with pytest.raises(ValueError, match="white everywhere"):
         read_camera_transforms(1, [str(mask)], [""], [0])
 
 
 def test_a_region_that_does_not_lie_in_the_image() -> None:
-    with pytest.raises(ValueError, match="does not lie in an image of 64x48"):
+    with pytest.raises(ValueError, match="is not inside an image of 64x48"):
         CameraTransform(0, Region(40, 0, 32, 16)).to_network(numbered(64, 48))

@@ -45,7 +45,7 @@ def other_classes(names: tuple[str, ...]) -> ClassTable:
 def test_another_run_is_refused_naming_what_differs(
     changes: dict[str, Any], classes: ClassTable, words: str, config: TrainingConfig, finished_run: Path
 ) -> None:
-    with pytest.raises(ValueError, match="of another configuration") as caught:
+    with pytest.raises(ValueError, match="written with another configuration") as caught:
         train(replace(config, **changes), classes, finished_run)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -57,7 +57,7 @@ def test_other_images_are_refused(config: TrainingConfig, finished_run: Path, tm
     shutil.copytree(config.data, tmp_path / "data")
     next((tmp_path / "data" / "train" / "images").iterdir()).rename(tmp_path / "data/train/images/x.png")
     next((tmp_path / "data" / "train" / "labels").iterdir()).rename(tmp_path / "data/train/labels/x.png")
-    with pytest.raises(ValueError, match="of another configuration"):
+    with pytest.raises(ValueError, match="written with another configuration"):
         train(replace(config, data=str(tmp_path / "data")), CLASSES, finished_run)
 
 

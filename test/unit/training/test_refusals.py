@@ -96,7 +96,7 @@ WRONG_TABLES: dict[str | bytes, str] = {
     f"- {{name: road, color: blue}}\n{CAR}": "0..255",
     f"- {{name: yes, color: [1, 2, 3]}}\n{CAR}": "name",
     f'- {{name: "a\\0b", color: [1, 2, 3]}}\n{CAR}': "one line",
-    f"- {{name: road, name: way, color: [1, 2, 3]}}\n{CAR}": "'name' is there twice",
+    f"- {{name: road, name: way, color: [1, 2, 3]}}\n{CAR}": "'name' occurs twice",
     f"- {{id: 7, name: road, color: [1, 2, 3]}}\n{CAR}": "7",
     " " * 200_000: "at most",
     b"\xff\xfe\x00": "UTF-8",
