@@ -7,6 +7,7 @@ Bound to 127.0.0.1; refuses foreign Host headers (DNS rebinding). Encodes nothin
 from __future__ import annotations
 
 import errno
+import html
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,16 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.messages.images import encode_compressed
+from canet_ros.model.class_table import ClassTable
 
 HOST = "127.0.0.1"
 SEND_TIMEOUT_S = 10.0  # a viewer that reads nothing for this long is disconnected
 JPEG_QUALITY = 80
 _BOUNDARY = "frame"
-_PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>canet_ros, live</title>
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>canet_ros, live</title>
 <meta name="viewport" content="width=device-width">
-<style>body{margin:0;background:#111;color:#ccc;font:16px sans-serif;text-align:center}
-img{display:block;width:100vw;height:calc(100vh - 2.5em);object-fit:contain}</style>
-<img src="/stream" alt="The camera image with the classes over it"><p>The published overlay</p></html>
+<style>body{{margin:0;height:100vh;display:flex;flex-direction:column;background:#111;color:#ccc;font:16px sans-serif}}
+img{{flex:1;min-height:0;object-fit:contain}}p{{margin:8px;text-align:center}}
+span{{white-space:nowrap;margin:0 8px}}i{{display:inline-block;width:12px;height:12px;margin-right:4px}}</style>
+<img src="/stream" alt="The camera image with the classes over it"><p>{legend}</p></html>
 """
 
 
@@ -32,6 +35,7 @@ class LiveView:
     """Serves the newest frame to any number of browsers; slow viewers skip frames.
 
     Args:
+        classes: named in the legend below the image.
         port: 0 selects a free port.
 
     Attributes:
@@ -41,7 +45,9 @@ class LiveView:
         OSError: the port is in use.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, classes: ClassTable, port: int = 0) -> None:
+        entries = map(_legend_entry, classes.names, classes.colors)
+        self.page = _PAGE.format(legend=" ".join(entries)).encode()
         self._changed = threading.Condition()
         self._frame: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)
         self._number = 0
@@ -98,6 +104,10 @@ class _Server(ThreadingHTTPServer):
         """A disconnected viewer is not an error."""
 
 
+def _legend_entry(name: str, rgb: tuple[int, int, int]) -> str:
+    return f'<span><i style="background:rgb{rgb}"></i>{html.escape(name)}</span>'
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = SEND_TIMEOUT_S
@@ -108,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(403, "Unknown host name")
         elif self.path == "/":
             self._begin("text/html; charset=utf-8")
-            self.wfile.write(_PAGE)
+            self.wfile.write(self.server.view.page)
         elif self.path == "/stream":
             self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
             self._stream()

@@ -152,12 +152,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         init_ros([])
+        classes = load_spec(given.model).classes
         if given.view is not None:
-            view = LiveView(given.view)
+            view = LiveView(classes, given.view)
             print(f"live at {view.address}", file=sys.stderr, flush=True)
             if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
                 webbrowser.open(view.address)
-        recorder = Recorder(given.camera, given.node, load_spec(given.model).classes, view)
+        recorder = Recorder(given.camera, given.node, classes, view)
         recorder.record(given.frames)
         summary = summarize(recorder.recording, given.source)
         summary["images"] = write_images(recorder.recording, summary, given.out)

@@ -15,6 +15,7 @@ import pytest
 
 from canet_ros.demo.frame_sources import input_images
 from canet_ros.demo.live_view import LiveView
+from canet_ros.model.class_table import load_class_table
 
 RED, GREEN = ((0, 0, 255), (0, 255, 0))  # BGR
 
@@ -25,7 +26,7 @@ def plain_image(color: tuple[int, int, int]) -> np.ndarray:
 
 @pytest.fixture
 def view() -> Iterator[LiveView]:
-    view = LiveView()
+    view = LiveView(load_class_table("camvid"))
     yield view
     view.close()
 
@@ -49,6 +50,11 @@ def test_every_viewer_receives_the_newest_image_and_later_ones(view: LiveView) -
         assert (next_color(one), next_color(two)) == (RED, RED)
         view.show(plain_image(GREEN))
         assert (next_color(one), next_color(two)) == (GREEN, GREEN)
+
+
+def test_the_page_has_a_legend(view: LiveView) -> None:
+    with urlopen(view.address, timeout=10) as page:
+        assert '<i style="background:rgb(128, 64, 128)"></i>road</span>' in page.read().decode()
 
 
 @pytest.mark.parametrize(
