@@ -25,7 +25,9 @@ def installed_files() -> list[tuple[str, list[str]]]:
 setup(
     name=PACKAGE,
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "bags/*.html", "classes/*.yaml"]},
+    package_data={
+        PACKAGE: ["py.typed", "bags/*.html", "classes/*.yaml", "demo/street/*.md", "demo/street/*/*"]
+    },
     data_files=installed_files(),
     python_requires=">=3.10",
     install_requires=[

@@ -2,6 +2,7 @@
 """``canet demo``: run the segmentation on this machine, as three processes connected by DDS.
 
 A street camera publishes images, the segmentation node publishes masks and overlays, a recorder writes the results.
+Without ``--input`` it also segments the real street images that are shipped.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from typing import Any
 from canet_ros.commands import add_force_argument, local_path, number
 from canet_ros.commands.pipeline_arguments import add_parameter_arguments
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
+from canet_ros.demo.real_street import STREET_SHEET_FILE, segment_street
 from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
-from canet_ros.files import require_new
+from canet_ros.files import require_new, write_json
 from canet_ros.hints import canet_command, install_ros
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.ending import end_by_exception
 from canet_ros.launching.recording import canet_record_command, recorded_topics
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.model.model_folder import ModelError, find_model, parse_resolution, shipped_model
+from canet_ros.pipeline.segmenter import Segmenter
 
 CAMERA = "/street"
 NODE = "/canet"
@@ -92,6 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
             stop(processes.values())
         signal.signal(signal.SIGTERM, sigterm_handler)
     summary = json.loads((arguments.out / SUMMARY_FILE).read_text(encoding="utf-8"))
+    if not arguments.input:
+        engine = {name: getattr(arguments, name) for name in ("engine", "device", "precision", "resolution")}
+        segmenter = Segmenter.load(model, **engine)
+        summary["real_street"] = segment_street(segmenter, arguments.out / STREET_SHEET_FILE)
+        write_json(arguments.out / SUMMARY_FILE, summary)
     print(_table(summary))
     print(f"\nimages and {SUMMARY_FILE}: {arguments.out.resolve()}")
     if arguments.bag:
@@ -134,7 +142,11 @@ def _clear_output(out: Path) -> None:
 
 def _results_of_earlier_run(out: Path) -> list[Path]:
     bag = f"{BAG_FOLDER}/{BAG_FOLDER}_*.mcap", f"{BAG_FOLDER}/metadata.yaml"
-    return [path for pattern in (SUMMARY_FILE, SHEET_FILE, OVERLAY_FILES, *bag) for path in out.glob(pattern)]
+    return [
+        path
+        for pattern in (SUMMARY_FILE, SHEET_FILE, STREET_SHEET_FILE, OVERLAY_FILES, *bag)
+        for path in out.glob(pattern)
+    ]
 
 
 def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]]:
@@ -189,7 +201,8 @@ def _ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
 
 def _table(summary: Mapping[str, Any]) -> str:
     fallback = {"fallback": summary["passed_over"]} if summary["passed_over"] else {}
-    miou = "no ground truth" if summary["miou"] is None else f"{summary['miou']:.3f}"
+    miou = "no ground truth" if summary["miou"] is None else f"{summary['miou']:.3f} on the synthetic street"
+    street = summary.get("real_street")
     rows = {
         "model": f"{summary['model']} at {summary['resolution']}",
         "runs on": f"{summary['engine']} {summary['precision']}, {summary['device']} ({summary['host']['processor']})",
@@ -202,4 +215,9 @@ def _table(summary: Mapping[str, Any]) -> str:
         "from image stamp to mask arrival",
         "mIoU": miou,
     }
+    if street:
+        rows["real"] = (
+            f"{street['images']} images of a real street, mIoU {street['miou_against_automatic_labels']:.3f} against "
+            f"automatic labels, which are not ground truth: {street['sheet']}"
+        )
     return "\n".join(f"{name:>8}  {text}" for name, text in rows.items())

@@ -167,8 +167,7 @@ def write_images(recording: Recording, summary: dict[str, Any], out: Path) -> li
         f"{summary['fps'] or '-'} frames per second,  latency {summary['latency_ms']['p50']} ms"
     )
     if summary["miou"] is not None:
-        subtitle += f",  mIoU {summary['miou']:.3f}"
-    write_image(
-        out / SHEET_FILE, contact_sheet(str(summary["model"]), subtitle, columns, rows, recording.classes)
-    )
+        subtitle += f",  mIoU {summary['miou']:.3f} on the synthetic street"
+    title = f"{summary['model']}: {summary['input']}"
+    write_image(out / SHEET_FILE, contact_sheet(title, subtitle, columns, rows, recording.classes))
     return [*names, SHEET_FILE]

@@ -85,6 +85,11 @@ def test_the_summary_is_consistent_and_printed(synthetic_run):
         str(out),
     ):
         assert text in printed
+    street = summary["real_street"]
+    assert street["images"] == 12
+    assert 0 < street["miou_against_automatic_labels"] < 1
+    assert (out / street["sheet"]).is_file()
+    assert "not ground truth" in printed
 
 
 def test_overlays_and_accuracy_match_the_camera_and_the_model(synthetic_run, random_model):
@@ -129,6 +134,7 @@ def test_the_users_images_have_no_ground_truth_and_are_recorded(tmp_path, random
     assert summary["miou"] is None
     assert summary["frames_published"] == 4
     assert summary["input"] == str(images)
+    assert "real_street" not in summary
     assert cv2.imread(str(out / "contact_sheet.png")).shape[1] < 3 * 480
     with open_bag(out / "drive", tmp_path) as bag:
         topics = [message.connection.topic for message in bag.messages()]
