@@ -26,7 +26,14 @@ setup(
     name=PACKAGE,
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={
-        PACKAGE: ["py.typed", "bags/*.html", "classes/*.yaml", "demo/street/*.md", "demo/street/*/*"]
+        PACKAGE: [
+            "py.typed",
+            "bags/*.html",
+            "training/*.html",
+            "classes/*.yaml",
+            "demo/street/*.md",
+            "demo/street/*/*",
+        ]
     },
     data_files=installed_files(),
     python_requires=">=3.10",

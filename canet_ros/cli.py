@@ -26,6 +26,7 @@ COMMANDS = {
     "pick": "choose the frames of a recorded drive that are most worth labelling",
     "labels": "import labels that were corrected in a labelling tool, and check labels",
     "train": "train a model on a folder of labelled images",
+    "adapt": "fine-tune a model to labelled images of a drive within a time budget",
     "evaluate": "evaluate a model on a folder of labelled images",
     "ablate": "train the same model with every fusion and compare the results",
     "import": "import an ONNX network, a public CANet checkpoint, or ImageNet weights to train from",

@@ -49,6 +49,7 @@ _HELP = {
     "ema_decay": "decay of the averaged weights, per step",
     "precision": "fp32, bf16 or fp16 (autocast)",
     "val_every": "epochs between two evaluations on val",
+    "keep_last": "store the last epoch instead of the best one on val",
     "workers": "processes that read and augment images",
     "sync_batch_norm": "with several GPUs: compute batch norm over the whole batch",
 }
@@ -143,7 +144,7 @@ def naming_flags() -> Iterator[None]:
         yield
     except ValueError as error:
         name, _, rest = str(error).partition(" ")
-        if name not in ("device", *(option.name for option in fields(TrainingConfig))):
+        if name not in ("device", "minutes", "replay", *(option.name for option in fields(TrainingConfig))):
             raise
         raise ValueError(f"--{name.replace('_', '-')} {rest}") from error
 

@@ -59,8 +59,8 @@ class TrainingConfig:
         data_licence: permitted use of the data, and so of the weights.
         extra_data: folders of further labelled images. An epoch draws share times the number of training images from
             each; ``extra_share`` is the share of folders without their own.
-        splits: folders of ``data`` to train on. If ``val`` is among them, the last epoch is stored instead of the best
-            one on val, without metrics on val, because the model has been trained on these images.
+        splits: folders of ``data`` to train on. If ``val`` is among them, no metrics on val are stored, because the
+            model has been trained on these images, and ``keep_last`` is implied.
         without: prefixes of image names (drives) held out of the training.
         init: empty, a model folder, or an ImageNet file of the backbone.
         freeze_stem: keep the backbone's layers up to stride 4 as in ``init``.
@@ -72,6 +72,7 @@ class TrainingConfig:
             (``view_shapes``), because a network runs in the shape of its camera; 0: ``crop`` only.
         epochs: length of the schedule; 0: by the number of images (``default_epochs``).
         warmup_steps: of the learning rate; never more than a tenth of all steps.
+        keep_last: store the last epoch instead of the best one on val, so that val stays unseen.
         sync_batch_norm: with several GPU processes, compute batch norm statistics over the whole batch.
 
     Raises:
@@ -110,6 +111,7 @@ class TrainingConfig:
     ema_decay: float = 0.998
     precision: str = "bf16"
     val_every: int = 2
+    keep_last: bool = False
     seed: int = 0
     workers: int = 1
     sync_batch_norm: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,19 @@ from torch import Tensor
 from canet_ros.model.model_folder import SPEC_FILE, ModelError, load_network
 from canet_ros.model.weights import weight_mismatches
 from canet_ros.network import SegmentationNetwork
+from canet_ros.network.heads import BilinearHead
 
 # Layers of ImageNet files after the backbone: classifiers, and MobileNetV2's last 1x1 convolution.
 _AFTER_THE_BACKBONE = ("classifier.", "fc.", "features.18.")
 
 
-def initialize(network: SegmentationNetwork, source: str) -> list[str]:
+def initialize(network: SegmentationNetwork, source: str, classes: Sequence[str]) -> list[str]:
     """Load weights into ``network`` in place.
 
     Args:
-        source: a model folder, or a file for ``read_backbone``. With another class table the head is not loaded.
+        source: a model folder, or a file for ``read_backbone``. Where its head is of the same kind, the outputs of
+            classes that both tables name are loaded; those of other classes keep their random weights.
+        classes: names of the network's classes.
 
     Returns:
         Names of the network's tensors that were not loaded.
@@ -35,7 +38,14 @@ def initialize(network: SegmentationNetwork, source: str) -> list[str]:
     """
     own = network.state_dict()
     if (Path(source) / SPEC_FILE).is_file():
-        given = load_network(Path(source))[1].state_dict()
+        spec, given_network = load_network(Path(source))
+        given = given_network.state_dict()
+        if tuple(classes) != spec.classes.names and isinstance(network.head, BilinearHead):
+            for name, tensor in given.items():
+                if name.startswith("head."):
+                    given[name] = _outputs_by_class(
+                        own.get(name, tensor), classes, tensor, spec.classes.names
+                    )
         shapes, given_shapes = ({name: t.shape for name, t in state.items()} for state in (own, given))
         skipped = {
             name
@@ -50,6 +60,21 @@ def initialize(network: SegmentationNetwork, source: str) -> list[str]:
         weights = {f"{prefix}.{name}": tensor for name, tensor in given.items()}
     network.load_state_dict(weights, strict=False)
     return sorted(own.keys() - weights.keys())
+
+
+def _outputs_by_class(
+    own: Tensor, classes: Sequence[str], given: Tensor, given_classes: Sequence[str]
+) -> Tensor:
+    """``own`` with the outputs of ``given`` for the classes of both; a tensor of a head, outputs grouped by class."""
+    outputs = len(own) // len(classes)
+    if own.shape[1:] != given.shape[1:] or outputs * len(given_classes) != len(given):
+        return given
+    merged = own.clone().reshape(len(classes), outputs, *own.shape[1:])
+    by_class = given.reshape(len(given_classes), outputs, *given.shape[1:])
+    for index, name in enumerate(classes):
+        if name in given_classes:
+            merged[index] = by_class[given_classes.index(name)]
+    return merged.reshape(own.shape)
 
 
 def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

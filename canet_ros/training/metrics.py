@@ -32,18 +32,23 @@ class Scores:
 
 
 def confusion_matrix(
-    labels: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
+    labels: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int, predicted: int = 0
 ) -> NDArray[np.int64]:
-    """Pixels by (true class, predicted class), (classes, classes); labels of ``classes`` and above do not count."""
+    """Pixels by (true class, predicted class), (classes, predicted); labels of ``classes`` and above do not count.
+
+    Args:
+        predicted: number of predicted classes, if a model has more than the labels; default: ``classes``.
+    """
+    predicted = predicted or classes
     known = labels < classes
-    pairs = labels[known].astype(np.int64) * classes + prediction[known]
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    pairs = labels[known].astype(np.int64) * predicted + prediction[known]
+    return np.bincount(pairs, minlength=classes * predicted).reshape(classes, predicted)
 
 
 def scores(confusion: NDArray[np.int64]) -> Scores:
-    """Metrics of a confusion matrix (classes, classes), with intersection over union as in PASCAL VOC."""
+    """Metrics of a confusion matrix (classes, classes or more), with intersection over union as in PASCAL VOC."""
     hits = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
+    union = confusion.sum(axis=0)[: len(hits)] + confusion.sum(axis=1) - hits
     iou = np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
     occurs = confusion.sum(axis=1) > 0
     miou = float(iou[occurs].mean()) if occurs.any() else 0.0

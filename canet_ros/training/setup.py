@@ -90,13 +90,17 @@ def find_data(config: TrainingConfig, warn: Callable[[str], None]) -> TrainingDa
 
 
 def set_up(
-    config: TrainingConfig, classes: ClassTable, data: TrainingData, context: DistributedContext
+    config: TrainingConfig,
+    classes: ClassTable,
+    data: TrainingData,
+    context: DistributedContext,
+    warn: Callable[[str], None] = to_stderr,
 ) -> TrainingRun:
-    """Network, optimizer and loader as they are before the first step."""
+    """Network, optimizer and loader as they are before the first step; ``warn`` gets warnings about the labels."""
     spec = _spec(config, classes)
     network = spec.build_network()
     if config.init:
-        initialize(network, config.init)
+        initialize(network, config.init, classes.names)
     if config.sync_batch_norm:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -104,7 +108,7 @@ def set_up(
     for layer in frozen:
         layer.requires_grad_(False)
     teacher = load_teacher(config, classes, context.device) if config.teacher else None
-    counts = _count_pixels(config, data, classes, to_stderr if context.rank == 0 else ignore_warning)
+    counts = _count_pixels(config, data, classes, warn if context.rank == 0 else ignore_warning)
     loader, sampler = _loader(config, data, len(classes), context)
     if not len(loader):
         raise ValueError(
@@ -154,6 +158,7 @@ def _loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=config.workers,
+        persistent_workers=config.workers > 0,
         drop_last=True,
     )
     return loader, sampler

@@ -89,7 +89,7 @@ def _train(
             if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
                 result = evaluate_network(run.state.ema, run.spec, data.val, config.precision, context.device)
                 entry |= {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
-                if best is None or result.miou > best.miou or "val" in config.splits:
+                if best is None or result.miou > best.miou or config.keep_last or "val" in config.splits:
                     best = result
                     save_model(
                         run_folder / "model",
@@ -127,24 +127,9 @@ def train_one_epoch(run: TrainingRun, epoch: int, bar: tqdm[Any]) -> dict[str, f
     run.sampler.epoch = epoch
     losses = []
     for batch, (image, label) in enumerate(_batches(run.loader)):
-        state.network.train()
-        for layer in run.frozen:
-            layer.eval()
         step = epoch * len(run.loader) + batch
         rate = _set_learning_rate(state.optimizer, step, run.steps, config)
-        loss = _loss(run, image.to(run.device), label.to(run.device), step)
-        state.optimizer.zero_grad(set_to_none=True)
-        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        _update_ema(state.ema, state.network, config.ema_decay, step)
-        losses.append(float(loss.detach()))
-        if not np.isfinite(losses[-1]):
-            raise ValueError(
-                f"learning_rate {config.learning_rate}: the loss became {losses[-1]} at step {step}"
-            )
+        losses.append(_train_step(run, image.to(run.device), label.to(run.device), step))
         bar.set_description(f"epoch {epoch + 1}/{config.epochs}", refresh=False)
         bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", lr=f"{rate:.1e}", refresh=False)
         bar.update()
@@ -154,6 +139,38 @@ def train_one_epoch(run: TrainingRun, epoch: int, bar: tqdm[Any]) -> dict[str, f
         "learning_rate": rate,
         "seconds": time.perf_counter() - started,
     }
+
+
+def _train_step(run: TrainingRun, image: Tensor, label: Tensor, step: int) -> float:
+    """Update the weights by one batch; returns its loss."""
+    state = run.state
+    state.network.train()
+    for layer in run.frozen:
+        layer.eval()
+    loss = _loss(run, image, label, step)
+    state.optimizer.zero_grad(set_to_none=True)
+    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    state.scaler.unscale_(state.optimizer)
+    nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    _update_ema(state.ema, state.network, run.config.ema_decay, step)
+    value = float(loss.detach())
+    if not np.isfinite(value):
+        raise ValueError(f"learning_rate {run.config.learning_rate}: the loss became {value} at step {step}")
+    return value
+
+
+def seconds_per_epoch(config: TrainingConfig, classes: ClassTable, device: str, steps: int = 4) -> float:
+    """Duration of an epoch on this machine, by a few steps of a run that is thrown away. Raises as ``train``."""
+    data = find_data(config, ignore_warning)
+    run = set_up(config, classes, data, distributed_context(device), ignore_warning)
+    ends_s = [time.perf_counter()]
+    for step, (image, label) in zip(range(steps + 1), _batches(run.loader)):
+        _train_step(run, image.to(run.device), label.to(run.device), step)
+        ends_s.append(time.perf_counter())
+    first = min(1, len(ends_s) - 2)  # workers start and memory is allocated during the first step
+    return len(run.loader) * (ends_s[-1] - ends_s[first]) / (len(ends_s) - 1 - first)
 
 
 def _summary(entry: dict[str, float], epochs: int) -> str:

@@ -29,6 +29,7 @@ OUTPUTS = [
     ("labels import", "--out", "train/labels/picture.png"),
     ("labels check", "--out", ""),
     ("train", "--out", "model/model.yaml"),
+    ("adapt", "--out", "model.yaml"),
     ("evaluate", "--json", ""),
     ("evaluate", "--reliability", ""),
     ("evaluate", "--confusion", ""),
@@ -44,6 +45,9 @@ OUTPUTS = [
 # Labels, which are added to what is there.
 LABELS = {("pick", "--out"), ("extract", "--labels"), ("extract", "--masks")}
 INPUTS = {
+    ("adapt", "drive"),
+    ("adapt", "--images"),
+    ("adapt", "--replay"),
     ("labels", "export"),
     ("labels", "--images"),
     ("labels", "data"),
@@ -66,6 +70,7 @@ COMPLETE = {
     "labels import": "scenes/train/labels --format masks --images scenes/train/images --classes cityscapes",
     "labels check": "scenes --model random",
     "train": "--data scenes --name x --epochs 1",
+    "adapt": "scenes --model random --minutes 1",
     "evaluate": "--data scenes --model random",
     "ablate": "--data scenes --epochs 1",
     "import": "weights.pth",

@@ -31,7 +31,7 @@ def flat_name(name: str) -> str:
 
 def assert_initializes(source: Path, state: dict[str, torch.Tensor], backbone: str) -> None:
     network = CANet(3, backbone)
-    assert not any(".backbone." in name for name in initialize(network, str(source)))
+    assert not any(".backbone." in name for name in initialize(network, str(source), "abc"))
     loaded = network.context_branch.backbone.state_dict()
     assert all(torch.equal(loaded[name], state[name]) for name in loaded)
 
@@ -69,7 +69,7 @@ def test_imagenet_files_of_resnet(suffix: str, tmp_path: Path) -> None:
 
 def test_a_model_of_another_architecture_is_refused(random_model: Path) -> None:
     with pytest.raises(ModelError, match=r"upsample_8\.deconv\.weight is missing"):
-        initialize(CANet(4, architecture="canet"), str(random_model))
+        initialize(CANet(4, architecture="canet"), str(random_model), "abcd")
 
 
 def test_a_head_that_does_not_fit_starts_anew(random_model: Path, tmp_path: Path) -> None:
@@ -78,11 +78,32 @@ def test_a_head_that_does_not_fit_starts_anew(random_model: Path, tmp_path: Path
     spec = ModelSpec("public", load_class_table("cityscapes"), head="transposed")
     save_model(tmp_path / "public", spec, spec.build_network())
     for network, source in (
-        (CANet(4, **lite), random_model),
         (CANet(11, head="subpixel", **lite), random_model),
         (CANet(19), tmp_path / "public"),
     ):
-        assert initialize(network, str(source)) == ["head.bias", "head.weight"]
+        names = [str(index) for index in range(network.head.out_channels)]
+        assert initialize(network, str(source), names) == ["head.bias", "head.weight"]
+
+
+@pytest.mark.parametrize("head", ["bilinear", "subpixel"])
+@pytest.mark.parametrize(
+    "names", [("kerb", "road", "sky"), tuple(reversed(load_class_table("camvid").names))]
+)
+def test_the_head_keeps_the_outputs_of_classes_that_both_tables_name(
+    head: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    table = load_class_table("camvid")
+    spec = ModelSpec("source", table, architecture="canet_lite", head=head)
+    source = spec.build_network().eval()
+    save_model(tmp_path, spec, source, half=False)
+    network = CANet(len(names), architecture="canet_lite", head=head).eval()
+    initialize(network, str(tmp_path), names)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        ours, theirs = network(image), source(image)
+    for index, name in enumerate(names):
+        if name in table.names:
+            assert torch.allclose(ours[:, index], theirs[:, table.names.index(name)], atol=1e-5)
 
 
 CLASSES = load_class_table("cityscapes")

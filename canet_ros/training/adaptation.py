@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapt a model to a few labelled images of a drive, and compare it with the model it started from."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from canet_ros.errors import EngineError
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import ModelError, ModelSpec, load_spec, save_spec
+from canet_ros.model.quantization import calibrate, keep_scales
+from canet_ros.opencv import read_image, resize
+from canet_ros.pipeline.ood_monitor import in_distribution_range
+from canet_ros.pipeline.segmenter import Segmenter
+from canet_ros.pipeline.self_test import write_self_test
+from canet_ros.training.calibration import fit_temperature
+from canet_ros.training.config import TrainingConfig
+from canet_ros.training.dataset import ExtraData, LabelledImage, find_split, ignore_warning
+from canet_ros.training.evaluate import evaluate
+from canet_ros.training.metrics import Scores, confusion_matrix, scores
+from canet_ros.training.setup import default_epochs
+from canet_ros.training.train import seconds_per_epoch
+
+CHANGED_IMAGES = 6  # shown in the report
+_BATCH_SIZE = 8
+_INT8_IMAGES = 60
+_REPLAY_SHARE = 1.0  # images of the old domain per image of the drive
+_TRAINING_SHARE = 0.75  # of the time budget; int8 scales and the comparison take the rest
+
+
+@dataclass(frozen=True)
+class ChangedImage:
+    """An image, masks before and after the adaptation, and its labels; ``share`` of the pixels changed their class."""
+
+    name: str
+    share: float
+    image: NDArray[np.uint8]
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Metrics of both models on the same images, and the images that changed most, most changed first."""
+
+    images: int
+    before: Scores
+    after: Scores
+    changed: list[ChangedImage]
+
+    @property
+    def gain(self) -> float:
+        """Increase of the mIoU."""
+        return self.after.miou - self.before.miou
+
+
+def gather_drives(drives: Sequence[Path], data: Path) -> tuple[int, int]:
+    """Link the labelled images of drives into ``data/train`` and ``data/val``; earlier links are replaced.
+
+    A drive keeps its own val; without one, the last fifth of each recording is held out (``find_split``).
+
+    Returns:
+        The numbers of images to train on and held out.
+
+    Raises:
+        ValueError: as ``find_split``, or a drive has fewer than two images.
+        OSError: the links cannot be written.
+    """
+    splits: dict[str, list[tuple[str, LabelledImage]]] = {"train": [], "val": []}
+    for index, drive in enumerate(drives):
+        prefix = f"{index}-" if len(drives) > 1 else ""
+        for split, images in splits.items():
+            images += [(prefix, image) for image in find_split(drive, split)]
+    if data.exists():
+        shutil.rmtree(data)
+    for split, images in splits.items():
+        for prefix, image in images:
+            for kind, file in (("images", image.image), ("labels", image.label)):
+                (data / split / kind).mkdir(parents=True, exist_ok=True)
+                os.symlink(file.resolve(), data / split / kind / f"{prefix}{file.name}")
+    return len(splits["train"]), len(splits["val"])
+
+
+def adaptation_config(
+    model: Path, classes: ClassTable, data: Path, images: int, name: str, replay: Path | None, seed: int
+) -> TrainingConfig:
+    """Training settings for this number of images; ``epochs`` is the length that serves them best.
+
+    Args:
+        model: folder of the model to start from.
+        data, replay: folders written by ``gather_drives``: of the drive, and of images of the model's old domain,
+            which keep it from being forgotten.
+
+    Raises:
+        ValueError: the model is an imported ONNX network, or ``replay`` would be read with other classes.
+    """
+    spec = load_spec(model)
+    if spec.onnx is not None:
+        raise ValueError(f"{model} is an imported ONNX network, which cannot be trained")
+    if replay and classes.names != spec.classes.names:
+        raise ValueError(
+            f"replay {replay}: its labels must have the classes of {spec.name}, and --classes has others"
+        )
+    width, height = (max(32, side // 32 * 32) for side in spec.resolution)
+    batch_size = min(_BATCH_SIZE, images)
+    steps_per_epoch = images * (1 + _REPLAY_SHARE * bool(replay)) / batch_size
+    return TrainingConfig(
+        data=str(data),
+        name=name,
+        data_licence=_licence(spec),
+        architecture=spec.architecture,
+        backbone=spec.backbone,
+        fusion=spec.fusion,
+        head=spec.head,
+        extra_data=(ExtraData(str(replay / "train"), _REPLAY_SHARE),) if replay else (),
+        init=str(model),
+        freeze_stem=True,
+        resolution=spec.resolution,
+        crop=(width, height),
+        epochs=default_epochs(max(1, int(steps_per_epoch))),
+        batch_size=batch_size,
+        keep_last=True,
+        seed=seed,
+    )
+
+
+def _licence(spec: ModelSpec) -> str:
+    licence = spec.training.get("data_licence")
+    return f"that of the drive's images, and of {spec.name}: {licence}" if licence else ""
+
+
+def fit_into_budget(
+    config: TrainingConfig, classes: ClassTable, device: str, budget_s: float
+) -> TrainingConfig:
+    """Reduce ``epochs`` to what a time budget in seconds allows on this machine. Measures a few training steps.
+
+    Raises:
+        ValueError: the budget is too short for one epoch; or as ``train``.
+    """
+    epoch_s = seconds_per_epoch(config, classes, device)
+    affordable = int(_TRAINING_SHARE * budget_s / epoch_s)
+    if affordable < 1:
+        minutes = math.ceil(epoch_s / _TRAINING_SHARE / 60)
+        raise ValueError(
+            f"minutes {budget_s / 60:g}: one epoch takes {epoch_s:.0f} s on this machine: allow {minutes} or more"
+        )
+    epochs = min(config.epochs, affordable)
+    return replace(config, epochs=epochs, val_every=max(1, epochs // 8))
+
+
+def finish_model(folder: Path, data: Path, replay: Path | None) -> list[str]:
+    """Calibrate confidences and the OOD range on the drive, and add int8 scales and a self-test.
+
+    The temperature is fitted to held-out images alone, because confidences on training images are higher. The OOD
+    range covers all images of the drive, and those held out of ``replay``.
+
+    Returns:
+        What could not be done, as sentences.
+    """
+    train, val = (find_split(data, split, warn=ignore_warning) for split in ("train", "val"))
+    old = find_split(replay, "val", warn=ignore_warning) if replay else []
+    save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, val), 3)))
+    evaluation = evaluate(Segmenter.load(folder), [*train, *val, *old])
+    save_spec(folder, replace(load_spec(folder), familiar=in_distribution_range(evaluation.ood_statistics)))
+    spec = load_spec(folder)
+    every = max(1, -(-len(train) // _INT8_IMAGES))
+    images = [resize(read_image(one.image), spec.resolution, cv2.INTER_AREA) for one in train[::every]]
+    problems = []
+    try:
+        calibrate(folder, spec.resolution, images)
+        keep_scales(folder, spec.resolution)
+    except (ModuleNotFoundError, EngineError) as error:
+        problems.append(f"the model has no int8 scales: {error}")
+    try:
+        write_self_test(folder, images)
+    except ModelError as error:
+        problems.append(f"the model has no self-test: {error}")
+    return problems
+
+
+def compare(before: Segmenter, after: Segmenter, images: Sequence[LabelledImage], title: str) -> Comparison:
+    """Compare two models on labelled images with the classes of ``after``.
+
+    A class that only ``before`` knows counts as wrong wherever it is predicted.
+    """
+    names = after.spec.classes.names
+    count = len(names)
+    known = [names.index(name) if name in names else count for name in before.spec.classes.names]
+    ids = np.array(known, np.uint8)
+    confusion_before, confusion_after = (
+        np.zeros((count, count + 1), np.int64),
+        np.zeros((count, count), np.int64),
+    )
+    changed: list[ChangedImage] = []
+    for labelled in tqdm(images, desc=title, unit="image", disable=None):
+        image, labels = labelled.read(count)
+        old, new = ids[before(image).mask], after(image).mask
+        confusion_before += confusion_matrix(labels, old, count, count + 1)
+        confusion_after += confusion_matrix(labels, new, count)
+        changed.append(ChangedImage(labelled.name, float((old != new).mean()), image, old, new, labels))
+        changed = sorted(changed, key=lambda one: -one.share)[:CHANGED_IMAGES]
+    return Comparison(len(images), scores(confusion_before), scores(confusion_after), changed)
