@@ -18,11 +18,12 @@ from canet_ros.files import require_writable, write_json, write_text
 from canet_ros.labels.formats import FORMATS
 from canet_ros.labels.importing import import_labels
 from canet_ros.model.class_table import ClassTable, load_class_table
-from canet_ros.model.model_folder import find_model, load_spec
+from canet_ros.model.model_folder import find_model, load_spec, save_spec
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.training.adaptation import (
     Comparison,
     adaptation_config,
+    average_with_start,
     compare,
     finish_model,
     fit_into_budget,
@@ -102,9 +103,11 @@ def run(arguments: argparse.Namespace) -> int:
             config = fit_into_budget(config, classes, arguments.device, 60 * arguments.minutes)
             write_json(plan, {"epochs": config.epochs, "val_every": config.val_every})
         train(config, classes, work, arguments.device)
-    for problem in finish_model(work / "model", data, replay):
+    adapted = work / "adapted"
+    average_with_start(work / "model", model, adapted)
+    for problem in finish_model(adapted, data, replay):
         to_stderr(problem)
-    before, after = Segmenter.load(model), Segmenter.load(work / "model")
+    before, after = Segmenter.load(model), Segmenter.load(adapted)
     image_sets = {"held-out images of the drive": data}
     if replay:
         image_sets["old domain"] = replay
@@ -112,6 +115,9 @@ def run(arguments: argparse.Namespace) -> int:
         name: compare(before, after, find_split(folder, "val", warn=ignore_warning), name)
         for name, folder in image_sets.items()
     }
+    metrics = {name: _figures(one, classes) for name, one in compared.items()}
+    save_spec(adapted, replace(load_spec(adapted), metrics=metrics))
+    write_json(work / "metrics.json", metrics)
     drive = compared["held-out images of the drive"]
     better = drive.gain > 0
     verdict = (
@@ -126,14 +132,13 @@ def run(arguments: argparse.Namespace) -> int:
     }
     report = work / "report.html"
     write_text(report, render_report(out.name, verdict, compared, classes, settings, work / CURVE_FILE))
-    write_json(work / "metrics.json", {name: _figures(one, classes) for name, one in compared.items()})
     for name, one in compared.items():
         print(f"{name}: {one.images} images, mIoU {one.before.miou:.4f} before, {one.after.miou:.4f} after")
     print(f"report: {report}")
     if not (better or arguments.anyway):
         to_stderr(f"{verdict}; {out} is not written: label more images, or write it with --anyway")
         return 1
-    _publish(work / "model", out)
+    _publish(adapted, out)
     print(f"model: {out}")
     return 0
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
@@ -17,7 +18,8 @@ from tqdm import tqdm
 
 from canet_ros.errors import EngineError
 from canet_ros.model.class_table import ClassTable
-from canet_ros.model.model_folder import ModelError, ModelSpec, load_spec, save_spec
+from canet_ros.model.model_folder import ModelError, ModelSpec, load_network, load_spec, save_model, save_spec
+from canet_ros.model.network_export import write_network
 from canet_ros.model.quantization import calibrate, keep_scales
 from canet_ros.opencv import read_image, resize
 from canet_ros.pipeline.ood_monitor import in_distribution_range
@@ -27,6 +29,7 @@ from canet_ros.training.calibration import fit_temperature
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import ExtraData, LabelledImage, find_split, ignore_warning
 from canet_ros.training.evaluate import evaluate
+from canet_ros.training.initialization import initialize
 from canet_ros.training.metrics import Scores, confusion_matrix, scores
 from canet_ros.training.setup import default_epochs
 from canet_ros.training.train import seconds_per_epoch
@@ -34,6 +37,10 @@ from canet_ros.training.train import seconds_per_epoch
 CHANGED_IMAGES = 6  # shown in the report
 _BATCH_SIZE = 8
 _INT8_IMAGES = 60
+# Weights halfway between those before and after the training: on a drive it gains as much as the training alone or
+# more, and loses little of the old domain (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+_TUNED_SHARE = 0.5
+_LEAST_STEPS = 240
 _REPLAY_SHARE = 1.0  # images of the old domain per image of the drive
 _TRAINING_SHARE = 0.75  # of the time budget; int8 scales and the comparison take the rest
 
@@ -128,8 +135,10 @@ def adaptation_config(
         freeze_stem=True,
         resolution=spec.resolution,
         crop=(width, height),
-        epochs=default_epochs(max(1, int(steps_per_epoch))),
+        epochs=default_epochs(max(1, int(steps_per_epoch)), _LEAST_STEPS),
         batch_size=batch_size,
+        learning_rate=1e-3,
+        backbone_learning_rate=2.5e-4,
         keep_last=True,
         seed=seed,
     )
@@ -157,6 +166,23 @@ def fit_into_budget(
         )
     epochs = min(config.epochs, affordable)
     return replace(config, epochs=epochs, val_every=max(1, epochs // 8))
+
+
+def average_with_start(tuned: Path, start: Path, folder: Path) -> None:
+    """Write the mean of the trained model and of the one it started from; outputs of new classes are the trained ones.
+
+    Args:
+        tuned, start: model folders.
+        folder: model folder to write.
+    """
+    spec, network = load_network(tuned)
+    before = copy.deepcopy(network)
+    initialize(before, str(start), spec.classes.names)
+    for tensor, earlier in zip(network.state_dict().values(), before.state_dict().values()):
+        if tensor.is_floating_point():
+            tensor.lerp_(earlier, 1 - _TUNED_SHARE)
+    save_model(folder, spec, network)
+    write_network(folder)
 
 
 def finish_model(folder: Path, data: Path, replay: Path | None) -> list[str]:

@@ -139,9 +139,9 @@ def set_up(
     )
 
 
-def default_epochs(steps_per_epoch: int) -> int:
-    """30 epochs, or as many as make 600 steps of a small dataset, or as few as stay within 60,000 of a large one."""
-    steps = min(max(30 * steps_per_epoch, 600), 60_000)
+def default_epochs(steps_per_epoch: int, least_steps: int = 600) -> int:
+    """30 epochs, or as many as make the least steps of a small dataset, or as stay within 60,000 of a large one."""
+    steps = min(max(30 * steps_per_epoch, least_steps), 60_000)
     return max(1, round(steps / steps_per_epoch))
 
 
