@@ -154,9 +154,13 @@ def quantized_graph(folder: Path, resolution: Resolution) -> Path:
             return cache.derived_file(derived_name(folder, resolution, suffix), write)
     except ScalesError as error:
         raise EngineError(f"precision int8: {error}") from error
-    size = f"{resolution[0]}x{resolution[1]}"
-    command = canet_command(f"export --model {folder} --resolution {size} --calibrate FOLDER_OF_IMAGES")
-    raise EngineError(f"precision int8: model {folder.name} is not calibrated at {size}; run: {command}")
+    width, height = resolution
+    command = canet_command(
+        f"export --model {folder} --resolution {width}x{height} --calibrate FOLDER_OF_IMAGES"
+    )
+    raise EngineError(
+        f"precision int8: model {folder.name} is not calibrated at {width}x{height}; run: {command}"
+    )
 
 
 def calibrate(folder: Path, resolution: Resolution, images: Sequence[NDArray[np.uint8]]) -> Path:
