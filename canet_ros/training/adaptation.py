@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from canet_ros.errors import EngineError
 from canet_ros.model.class_table import ClassTable
+from canet_ros.model.deployment import calibrate, keep_scales
 from canet_ros.model.model_folder import ModelError, ModelSpec, load_network, load_spec, save_model, save_spec
 from canet_ros.model.network_export import write_network
-from canet_ros.model.quantization import calibrate, keep_scales
 from canet_ros.opencv import read_image, resize
 from canet_ros.pipeline.ood_monitor import in_distribution_range
 from canet_ros.pipeline.segmenter import Segmenter
@@ -204,8 +204,7 @@ def finish_model(folder: Path, data: Path, replay: Path | None) -> list[str]:
     images = [resize(read_image(one.image), spec.resolution, cv2.INTER_AREA) for one in train[::every]]
     problems = []
     try:
-        calibrate(folder, spec.resolution, images)
-        keep_scales(folder, spec.resolution)
+        keep_scales(folder, calibrate(folder, spec.resolution, images), spec.resolution)
     except (ModuleNotFoundError, EngineError) as error:
         problems.append(f"the model has no int8 scales: {error}")
     try:
