@@ -113,7 +113,7 @@ def test_a_pickle_that_runs_code_is_refused_by_name(packed: bool, tmp_path: Path
     torch.save(harmful, path, _use_new_zipfile_serialization=packed)
     for read in (
         lambda: resume(path, IDENTITY, state()),
-        lambda: initialize(CANet(3, architecture="canet_lite"), str(path)),
+        lambda: initialize(CANet(3, architecture="canet_lite"), str(path), "abc"),
         lambda: import_public_checkpoint(path, "x", CLASSES),
     ):
         with pytest.raises(ValueError, match=r"checkpoint\.pt.* contains more than tensors") as caught:

@@ -101,7 +101,7 @@ WRONG_TABLES: dict[str | bytes, str] = {
     " " * 200_000: "at most",
     b"\xff\xfe\x00": "UTF-8",
     "- " * 5000: "nested",
-    "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9 if i else [])}]\n" for i in range(12)): "values",
+    "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9 if i else [])}]\n" for i in range(12)): "alias",
 }
 
 
