@@ -28,6 +28,7 @@ from canet_ros.training.adaptation import (
     finish_model,
     fit_into_budget,
     gather_drives,
+    gather_replay,
 )
 from canet_ros.training.adaptation_report import render_report
 from canet_ros.training.dataset import find_split, ignore_warning, to_stderr
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replay",
         type=local_path,
         help="labelled images of the model's old domain, a folder as of canet train: mixed in, and measured before "
-        "and after",
+        "and after (default: synthetic streets, if the classes are those of CamVid)",
     )
     parser.add_argument(
         "--anyway",
@@ -86,15 +87,15 @@ def run(arguments: argparse.Namespace) -> int:
     work = out.with_name(f"{out.name}-adaptation")
     _claim(out, work, arguments.force)
     model = find_model(arguments.model)
-    classes = load_class_table(arguments.classes) if arguments.classes else load_spec(model).classes
+    spec = load_spec(model)
+    classes = load_class_table(arguments.classes) if arguments.classes else spec.classes
     data = work / "data"
     trained_on, held_out = gather_drives(_labelled_drives(arguments, classes, work), data)
     print(f"{trained_on} images to train on, {held_out} held out")
-    replay = work / "replay" if arguments.replay else None
-    if replay:
-        gather_drives([arguments.replay], replay)
+    replay = work / "replay"
     with naming_flags():
-        config = adaptation_config(model, classes, data, trained_on, out.name, replay, arguments.seed)
+        replayed = gather_replay(arguments.replay, classes, spec, replay)
+        config = adaptation_config(model, data, trained_on, out.name, replayed, arguments.seed)
         plan = work / _PLAN_FILE
         if plan.is_file():
             config = replace(config, **json.loads(plan.read_text()))
@@ -105,12 +106,12 @@ def run(arguments: argparse.Namespace) -> int:
         train(config, classes, work, arguments.device)
     adapted = work / "adapted"
     average_with_start(work / "model", model, adapted)
-    for problem in finish_model(adapted, data, replay):
+    for problem in finish_model(adapted, data, replay if arguments.replay else None):
         to_stderr(problem)
     before, after = Segmenter.load(model), Segmenter.load(adapted)
     image_sets = {"held-out images of the drive": data}
-    if replay:
-        image_sets["old domain"] = replay
+    if replayed:
+        image_sets["old domain" if arguments.replay else "synthetic streets"] = replay
     compared = {
         name: compare(before, after, find_split(folder, "val", warn=ignore_warning), name)
         for name, folder in image_sets.items()

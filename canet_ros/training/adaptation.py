@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canet_ros.errors import EngineError
-from canet_ros.model.class_table import ClassTable
+from canet_ros.model.class_table import ClassTable, load_class_table
 from canet_ros.model.deployment import calibrate, keep_scales
 from canet_ros.model.model_folder import ModelError, ModelSpec, load_network, load_spec, save_model, save_spec
 from canet_ros.model.network_export import write_network
@@ -25,6 +25,7 @@ from canet_ros.opencv import read_image, resize
 from canet_ros.pipeline.ood_monitor import in_distribution_range
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.self_test import write_self_test
+from canet_ros.simulation import write_scenes
 from canet_ros.training.calibration import fit_temperature
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import ExtraData, LabelledImage, find_split, ignore_warning
@@ -41,7 +42,11 @@ _INT8_IMAGES = 60
 # more, and loses little of the old domain (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 _TUNED_SHARE = 0.5
 _LEAST_STEPS = 240
-_REPLAY_SHARE = 1.0  # images of the old domain per image of the drive
+# Images of the old domain per image of the drive.
+_REPLAY_SHARE = 1.0
+_SYNTHETIC_SHARE = 0.5
+_SYNTHETIC_SCENES = {"train": 100, "val": 20}
+_FIRST_SEED = {"train": 40_000, "val": 50_000}
 _TRAINING_SHARE = 0.75  # of the time budget; int8 scales and the comparison take the rest
 
 
@@ -99,29 +104,55 @@ def gather_drives(drives: Sequence[Path], data: Path) -> tuple[int, int]:
     return len(splits["train"]), len(splits["val"])
 
 
+def gather_replay(
+    given: Path | None, classes: ClassTable, model: ModelSpec, replay: Path
+) -> ExtraData | None:
+    """Labelled images of the model's old domain in ``replay/train`` and ``replay/val``, to train on and to measure.
+
+    Args:
+        given: folder as of ``canet train``; None: synthetic streets, if the classes are those of the simulation.
+        classes: that the adapted model will have.
+
+    Returns:
+        What to train on; None: there is nothing to replay.
+
+    Raises:
+        ValueError: as ``gather_drives``, or the labels would be read with other classes.
+    """
+    if given is None:
+        if classes.names != load_class_table("camvid").names:
+            return None
+        for split, count in _SYNTHETIC_SCENES.items():
+            if len(list((replay / split / "labels").glob("*.png"))) != count:
+                write_scenes(replay / split, count, first_seed=_FIRST_SEED[split])
+        return ExtraData(str(replay / "train"), _SYNTHETIC_SHARE)
+    if classes.names != model.classes.names:
+        raise ValueError(
+            f"replay {given}: its labels must have the classes of {model.name}, and --classes has others"
+        )
+    gather_drives([given], replay)
+    return ExtraData(str(replay / "train"), _REPLAY_SHARE)
+
+
 def adaptation_config(
-    model: Path, classes: ClassTable, data: Path, images: int, name: str, replay: Path | None, seed: int
+    model: Path, data: Path, images: int, name: str, replay: ExtraData | None, seed: int
 ) -> TrainingConfig:
     """Training settings for this number of images; ``epochs`` is the length that serves them best.
 
     Args:
         model: folder of the model to start from.
-        data, replay: folders written by ``gather_drives``: of the drive, and of images of the model's old domain,
-            which keep it from being forgotten.
+        data: folder written by ``gather_drives``.
+        replay: labelled images of the model's old domain, which keep it from being forgotten.
 
     Raises:
-        ValueError: the model is an imported ONNX network, or ``replay`` would be read with other classes.
+        ValueError: the model is an imported ONNX network.
     """
     spec = load_spec(model)
     if spec.onnx is not None:
         raise ValueError(f"{model} is an imported ONNX network, which cannot be trained")
-    if replay and classes.names != spec.classes.names:
-        raise ValueError(
-            f"replay {replay}: its labels must have the classes of {spec.name}, and --classes has others"
-        )
     width, height = (max(32, side // 32 * 32) for side in spec.resolution)
     batch_size = min(_BATCH_SIZE, images)
-    steps_per_epoch = images * (1 + _REPLAY_SHARE * bool(replay)) / batch_size
+    steps_per_epoch = images * (1 + (replay.share or 0 if replay else 0)) / batch_size
     return TrainingConfig(
         data=str(data),
         name=name,
@@ -130,7 +161,7 @@ def adaptation_config(
         backbone=spec.backbone,
         fusion=spec.fusion,
         head=spec.head,
-        extra_data=(ExtraData(str(replay / "train"), _REPLAY_SHARE),) if replay else (),
+        extra_data=(replay,) if replay else (),
         init=str(model),
         freeze_stem=True,
         resolution=spec.resolution,

@@ -31,6 +31,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drive(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("canet_ros.training.adaptation.default_epochs", lambda steps, least: 3)
+    monkeypatch.setattr("canet_ros.training.adaptation._SYNTHETIC_SCENES", {"train": 2, "val": 2})
     return Path(shutil.copytree(scenes, tmp_path / "drive"))
 
 
