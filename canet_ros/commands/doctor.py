@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from canet_ros.commands import add_force_argument
 from canet_ros.doctor.finding import Finding, Probe, run_probe
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         report = {
             "runs": runs,
-            "machine": _machine_or_reason(),
+            "machine": describe_machine(),
             "findings": [asdict(finding) for finding in findings],
         }
         write_json(arguments.json, report)
@@ -76,7 +75,9 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     if arguments.graph_only:
         yield from run_probe(graph) if has_ros else [Finding("ROS 2", "missing", "no rclpy", install_ros())]
         return
-    yield _machine()
+    machine = describe_machine()
+    text = f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}, {machine['system']}"
+    yield Finding("machine", "ok", text)
     yield Finding("Python", "ok", sys.version.split()[0])
     probes = [
         Probe(("library", "numpy", "NumPy"), "NumPy"),
@@ -109,23 +110,6 @@ def _installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _machine_or_reason() -> dict[str, Any]:
-    try:
-        return describe_machine()
-    except (OSError, ValueError) as error:
-        return {"unknown": str(error)}
-
-
-def _machine() -> Finding:
-    machine = _machine_or_reason()
-    return Finding(
-        "machine",
-        "ok",
-        machine.get("unknown")
-        or f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}, {machine['system']}",
-    )
 
 
 def _optional_packages() -> Iterator[Finding]:

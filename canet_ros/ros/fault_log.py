@@ -23,6 +23,7 @@ class Fault(enum.Enum):
     ENGINE_BROKEN = "engine_broken"
     INFERENCE_FAILED = "inference_failed"
     BATCH_REDUCED = "batch_reduced"
+    CLOCK_MISSING = "clock_missing"
     CALLBACK_FAILED = "callback_failed"
     IMAGE_REFUSED = "image_refused"
     FRAME_TOO_OLD = "frame_too_old"

@@ -86,7 +86,6 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             on_failure=lambda: self.trigger_deactivate(),
         )
         self._check_timers: list[Any] = []
-        self._clock_missing = False
         self._bond = ManagerBond(self)
         self._unknown_parameters = self._settings.warn_about_unknown()
         self._diagnostics = Diagnostics(self, self._steady_clock, self._snapshot)
@@ -198,7 +197,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             stale_after_s=value("stale_after"),
             max_rate_hz=value("max_rate"),
             max_age_s=value("max_age"),
-            clock_missing=self._clock_missing,
+            clock_missing=self._is_clock_missing(),
             bond=self._bond.status,
             unknown_parameters=self._unknown_parameters,
         )
@@ -206,10 +205,11 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def _check_graph(self) -> None:
         """Check who publishes the cameras' topics and /clock."""
         self._cameras.check_graph(self._settings.value("stale_after"))
-        missing = bool(self._settings.value("use_sim_time")) and not self.count_publishers("/clock")
-        if missing and not self._clock_missing:
-            self.get_logger().warning(CLOCK_MISSING)
-        self._clock_missing = missing
+        if self._is_clock_missing():
+            self._faults.advise("node", Fault.CLOCK_MISSING, CLOCK_MISSING)
+
+    def _is_clock_missing(self) -> bool:
+        return self._settings.value("use_sim_time") and not self.count_publishers("/clock")
 
     def set_parameters(self, parameter_list: Iterable[Any]) -> Any:
         """Set parameters one by one; see ``set_parameters_atomically``."""
