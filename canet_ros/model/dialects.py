@@ -21,7 +21,14 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from canet_ros.model.onnx_graph import constants_of, names_read, operators, set_nodes, subgraphs
+from canet_ros.model.onnx_graph import (
+    constants_of,
+    names_read,
+    operators,
+    rename_inputs,
+    set_nodes,
+    subgraphs,
+)
 
 # Kept in fp32: what sums over many pixels, and what grows beyond 65504 or shrinks below 6e-8 on its way.
 _WIDE_OPERATORS = operators(
@@ -35,6 +42,7 @@ _WIDE_OPERATORS = operators(
 _WIDE_SCOPES = ("/pixels/", "/classes/")
 # Inputs that are always fp32.
 _ALWAYS_FP32 = {"Resize": (1, 2), "Upsample": (1,), "BatchNormalization": (1, 2, 3, 4)}
+_BOUNDED = operators("Clip Max Relu Sigmoid")
 _ARITHMETIC = operators("Add Sub Mul Max Min Clip PRelu Greater Less")
 # Operators that hand on what they read.
 _MOVES = operators("Expand Flatten Gather Identity Reshape Slice Squeeze Transpose Unsqueeze")
@@ -46,13 +54,9 @@ def half(model: Any) -> Any:
     graph = model.graph
     types = _types(model)
     values = {value.name: value for value in graph.initializer}
-    captured = {
-        name
-        for node in graph.node
-        for inner in subgraphs(node)
-        for one in inner.node
-        for name in names_read(one)
-    }
+    inner = [one for node in graph.node for graph_within in subgraphs(node) for one in graph_within.node]
+    # Read by a graph within a node, or given: under this name and in fp32.
+    kept = {*(name for node in inner for name in names_read(node)), *(value.name for value in graph.output)}
     halves: set[str] = set()  # tensors that are fp16 now
     casts: set[str] = set()
     nodes: list[Any] = []
@@ -92,8 +96,7 @@ def half(model: Any) -> Any:
         for place, name in enumerate(node.output):
             if types.get(name) != TensorProto.FLOAT:
                 continue
-            if name in captured or name in {value.name for value in graph.output}:
-                # Read by a graph within a node, under this name and in fp32.
+            if name in kept:
                 node.output[place] = f"{name}|half"
                 nodes.append(helper.make_node("Cast", [f"{name}|half"], [name], name, to=TensorProto.FLOAT))
                 casts.add(f"{name}|half")
@@ -167,12 +170,7 @@ def _make_symmetric(graph: Any) -> None:
                 node, factor, numbers.ndim
             )
             stored = add(f"{stored}|symmetric", np.round(moved).clip(-127, 127).astype(np.int8))
-        elif node.op_type == "QuantizeLinear" and makers.get(stored) not in (
-            "Clip",
-            "Max",
-            "Relu",
-            "Sigmoid",
-        ):
+        elif node.op_type == "QuantizeLinear" and makers.get(stored) not in _BOUNDED:
             # Tools leave out a ReLU where the range that is rounded to begins at 0.
             least = np.asarray(values[scale] * (limits.min - first), np.float32)
             clipped = f"{stored}|{scale}|clipped"
@@ -200,15 +198,10 @@ def _per_channel(node: Any, numbers: NDArray[Any], rank: int) -> NDArray[Any]:
 
 def _cast_at_the_ends(graph: Any) -> None:
     """Cast bytes first and last, and let whole numbers in between be INT32."""
-
-    def read_instead(old: str, new: str) -> None:
-        for node in graph.node:
-            node.input[:] = [new if name == old else name for name in node.input]
-
     for value in graph.input:
         if value.type.tensor_type.elem_type == TensorProto.UINT8:
             numbers = f"{value.name}|float"
-            read_instead(value.name, numbers)
+            rename_inputs(graph.node, {value.name: numbers})
             first = helper.make_node("Cast", [value.name], [numbers], numbers, to=TensorProto.FLOAT)
             graph.node.insert(0, first)
     makers = {name: node for node in graph.node for name in node.output}
@@ -219,7 +212,7 @@ def _cast_at_the_ends(graph: Any) -> None:
         while node.op_type in _MOVES:
             node, moving = makers[node.input[0]], node
         if moving is not node and node.op_type == "Cast":
-            read_instead(node.output[0], node.input[0])
+            rename_inputs(graph.node, {node.output[0]: node.input[0]})
             numbers = f"{output}|numbers"
             makers[output].output[0] = numbers
             graph.node.append(helper.make_node("Cast", [numbers], [output], output, to=TensorProto.UINT8))

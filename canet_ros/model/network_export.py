@@ -90,14 +90,15 @@ def write_network(folder: Path, file: Path | None = None) -> None:
 
 def _name_weights(graph: Any) -> None:
     """Give weights their names in the state dict, equal ones (which the exporter merges) that of the first."""
+    from canet_ros.model.onnx_graph import rename_inputs
+
     names = {value.name: value.name.removeprefix("network.") for value in graph.initializer}
     for node in [one for one in graph.node if one.op_type == "Identity" and one.input[0] in names]:
         names[node.output[0]] = names[node.input[0]]
         graph.node.remove(node)
     for value in graph.initializer:
         value.name = names[value.name]
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
+    rename_inputs(graph.node, names)
 
 
 def _means_by_node(

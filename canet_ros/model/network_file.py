@@ -35,6 +35,7 @@ from canet_ros.model.network_graph import (
     fold_constants,
     fold_normalisation,
 )
+from canet_ros.model.onnx_graph import rename_inputs
 from canet_ros.model.untrusted import require_file
 from canet_ros.model.weights import hash_weights, read_weights, require_fit, require_hash
 
@@ -159,8 +160,7 @@ def point_into_weights(model: Any, weights: Path) -> None:
             value.external_data.add(key=key, value=str(text))
         if half:
             wide = f"{value.name}|float"
-            for node in model.graph.node:
-                node.input[:] = [wide if name == value.name else name for name in node.input]
+            rename_inputs(model.graph.node, {value.name: wide})
             casts.append(helper.make_node("Cast", [value.name], [wide], wide, to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]

@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from canet_ros.model.model_folder import ModelSpec
-from canet_ros.model.onnx_graph import attribute_of, set_nodes
+from canet_ros.model.onnx_graph import attribute_of, rename_inputs, set_nodes
 from canet_ros.model.rounding import round_convolution
 
 IMAGE, LOGITS = "image", "logits"
@@ -77,8 +77,7 @@ def fold_batch_norms(network: Network, operators: tuple[str, ...] = ("Conv",)) -
         _give_own(values, node, 1, weight * scale.reshape(side))
         _give_own(values, node, 2, (bias - mean) * scale + beta)
         network.nodes.remove(norm)
-        for reader in network.nodes:
-            reader.input[:] = [node.output[0] if name == norm.output[0] else name for name in reader.input]
+        rename_inputs(network.nodes, {norm.output[0]: node.output[0]})
 
 
 def round_network(network: Network, precision: str) -> None:
@@ -149,16 +148,11 @@ def _constant(
     node: Any, values: Values, shapes: dict[str, list[int | str]], makers: dict[str, Any]
 ) -> NDArray[Any] | None:
     """What a node gives, where constants and known sizes decide it."""
-    if node.op_type == "Gather" and node.input[0] in makers and makers[node.input[0]].op_type == "Shape":
-        shape = shapes.get(makers[node.input[0]].input[0], [])
-        if node.input[1] in values and values[node.input[1]].size == 1:
-            axis = int(values[node.input[1]].item())
-            size = shape[axis] if axis < len(shape) else 0
-            return (
-                np.full(values[node.input[1]].shape, size, np.int64)
-                if isinstance(size, int) and size
-                else None
-            )
+    shape_of = makers.get(node.input[0]) if node.op_type == "Gather" else None
+    if shape_of is not None and shape_of.op_type == "Shape" and node.input[1] in values:
+        place, shape = values[node.input[1]], shapes.get(shape_of.input[0], [])
+        size = shape[int(place.item())] if place.size == 1 and place < len(shape) else 0
+        return np.full(place.shape, size, np.int64) if isinstance(size, int) and size else None
     if node.op_type == "Constant":
         return np.asarray(numpy_helper.to_array(node.attribute[0].t))
     if not node.input or not all(name in values or not name for name in node.input):
@@ -186,8 +180,7 @@ def crop_by_padding(graph: Any, shapes: dict[str, list[int | str]]) -> None:
             int(padding.ints[axis]) + int(wanted[axis]) - int(found[axis])
             for axis in range(len(padding.ints))
         ]
-        for reader in readers[last]:
-            reader.input[:] = [node.output[0] if name == last else name for name in reader.input]
+        rename_inputs(readers[last], {last: node.output[0]})
         while last != node.output[0]:
             crop = makers[last]
             graph.node.remove(crop)

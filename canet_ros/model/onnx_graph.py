@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,12 @@ def constants_of(graph: Any) -> dict[str, NDArray[Any]]:
         if node.op_type == "Constant":
             values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     return values
+
+
+def rename_inputs(nodes: Iterable[Any], names: Mapping[str, str]) -> None:
+    """Let nodes read tensors of other names."""
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def live_nodes(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
