@@ -89,11 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
     spec = load_spec(folder)
     resolution = arguments.resolution or spec.resolution
     if arguments.selftest is not None:
-        images = (
-            _read_images(Path(arguments.selftest), spec.resolution, arguments.pictures)
-            if arguments.selftest
-            else _vivid_scenes(spec.resolution)
-        )
+        count = arguments.pictures if arguments.selftest else SELF_TEST_SCENES
+        images = _images(arguments.selftest, spec.resolution, count)
+        images = images if arguments.selftest else [_vivid(image) for image in images]
         fault = write_self_test(folder, images)
         print(f"{folder / IMAGE_FILE}: an engine with swapped channels would reach {fault.agreement:.1%}")
         return 0
@@ -111,11 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.precision not in ("auto", "int8"):
             raise ValueError(f"--calibrate is for --precision int8, not {arguments.precision}")
         arguments.precision = "int8"
-        images = (
-            _read_images(Path(arguments.calibrate), resolution, arguments.pictures)
-            if arguments.calibrate
-            else _synthetic_scenes(resolution, arguments.pictures)
-        )
+        images = _images(arguments.calibrate, resolution, arguments.pictures)
         print(quantized := calibrate(folder, resolution, images))
         if arguments.keep_scales:
             print(keep_scales(folder, quantized, resolution))
@@ -154,27 +148,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read_images(folder: Path, resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
-    """Up to ``count`` images of a folder and its subfolders, BGR, at the resolution."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+def _images(folder: str, resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
+    """Up to ``count`` images of a folder and its subfolders, or of synthetic streets, BGR, at the resolution."""
+    if not folder:
+        scenes = (StreetDrive(seed, 640, 480).frame(10 * seed).image for seed in range(count))
+        return [resize(scene, resolution, cv2.INTER_AREA) for scene in scenes]
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     # In a data set, use the images under images/ and not the label images.
     paths = [path for path in paths if "images" in path.parts] or paths
     if not paths:
         raise ValueError(f"{folder} contains no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).astype(int))]
-    return [
-        resize(read_image(path), resolution, cv2.INTER_AREA)
-        for path in tqdm(chosen, desc="images", disable=None)
-    ]
+    bar = tqdm(chosen, desc="images", disable=None)
+    return [resize(read_image(path), resolution, cv2.INTER_AREA) for path in bar]
 
 
-def _vivid_scenes(resolution: Resolution) -> list[NDArray[np.uint8]]:
-    """Synthetic streets in saturated colours, in which swapped channels change the mask of a robust network too."""
-    scenes = _synthetic_scenes(resolution, SELF_TEST_SCENES)
-    greys = [scene.mean(2, keepdims=True) for scene in scenes]
-    return [np.clip(grey + 8 * (scene - grey), 0, 255).astype(np.uint8) for scene, grey in zip(scenes, greys)]
-
-
-def _synthetic_scenes(resolution: Resolution, count: int) -> list[NDArray[np.uint8]]:
-    scenes = (StreetDrive(seed, 640, 480).frame(10 * seed).image for seed in range(count))
-    return [resize(scene, resolution, cv2.INTER_AREA) for scene in scenes]
+def _vivid(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """In saturated colours, in which swapped channels change the mask of a robust network too."""
+    grey = image.mean(2, keepdims=True)
+    vivid: NDArray[np.uint8] = np.clip(grey + 8 * (image - grey), 0, 255).astype(np.uint8)
+    return vivid
