@@ -17,7 +17,9 @@ from canet_ros.messages.video import video_problem
 from canet_ros.names import TRANSPORTS
 from canet_ros.pipeline.outputs import IMAGE_OUTPUTS
 
-_TRUTH = "/truth"  # ground truth of the synthetic camera, recorded by `canet demo --bag`
+_RESULT = "holds segmentation results"
+# Recorded by `canet demo --bag`.
+_IS_TRUTH = "holds the ground truth of a synthetic scene, segmented only if --topics names it"
 _OF_SEGMENTATION = tuple(
     f"/segmentation/{name}{form}" for name in IMAGE_OUTPUTS for form in ("", "/compressed")
 )
@@ -71,34 +73,44 @@ def choose_cameras(
         topic: next((c for c in several if c.msgtype in IMAGE_TYPES and c.encoding == "cdr"), None)
         for topic, several in by_topic.items()
     }
+    first = dict(bag.first_messages({c for c in candidates.values() if c}))
+    rejected = {topic: _rejection(by_topic[topic], c, first.get(topic)) for topic, c in candidates.items()}
     if topics:
-        wanted = _wanted(topics, candidates)
-        for topic, why in _rejected_by_first_message(bag, set(wanted)).items():
-            raise BagError(f"{topic} {why}")
-        return _with_results(wanted)
-    left = {
-        topic: why
-        for topic, connection in candidates.items()
-        if (why := _rejection(by_topic[topic], connection))
-    }
-    left |= _rejected_by_first_message(bag, {c for topic, c in candidates.items() if c and topic not in left})
-    chosen = _one_form_per_camera(
-        bag, [c for topic, c in candidates.items() if c and topic not in left], note, window
-    )
-    for topic, why in left.items():
-        if why != _RESULT:
+        names = dict.fromkeys(_recorded_topic(topic, candidates) for topic in topics)
+        for name in names:
+            if rejected[name] not in ("", _RESULT, _IS_TRUTH):
+                raise BagError(f"{name} {rejected[name]}")
+            if candidates[name] is None:
+                raise BagError(f"{name} contains no images: its type is none of {', '.join(IMAGE_TYPES)}")
+        return _with_results([c for name in names if (c := candidates[name])])
+    for topic, why in rejected.items():
+        if why not in ("", _RESULT):
             note(f"{topic} {why}; it is copied unchanged")
-    if not chosen:
-        names = [f"{c.topic} {left.get(c.topic) or f'({c.msgtype})'}" for c in bag.connections[:20]]
-        raise BagError(f"the bag has no image topic; its topics are: {', '.join(names) or 'none'}")
-    return _with_results(chosen)
+    left = [c for topic, c in candidates.items() if c and not rejected[topic]]
+    if not left:
+        names_in_bag = [f"{c.topic} {rejected[c.topic] or f'({c.msgtype})'}" for c in bag.connections[:20]]
+        raise BagError(f"the bag has no image topic; its topics are: {', '.join(names_in_bag) or 'none'}")
+    return _with_results(_one_form_per_camera(bag, left, note, window))
 
 
-_RESULT = "holds segmentation results"
+def _recorded_topic(topic: str, candidates: Mapping[str, Connection | None]) -> str:
+    """The form in which the camera of a topic was recorded."""
+    absolute = topic if topic in candidates else f"/{topic.lstrip('/')}"
+    for name in (transported_topic(absolute, transport) for transport in TRANSPORTS):
+        if name in candidates:
+            return name
+    there = ", ".join(other for other, connection in candidates.items() if connection) or "none"
+    raise BagError(f"the bag has no topic {topic}; its image topics are: {there}")
 
 
-def _rejection(several: Sequence[Connection], connection: Connection | None) -> str:
-    """Why a topic with an image type is not a camera; empty: it is one, or has another type."""
+def _rejection(several: Sequence[Connection], connection: Connection | None, first: bytes | None) -> str:
+    """Why a topic with an image type is not a camera; empty: it is one, or has another type.
+
+    Args:
+        several: all connections of the topic.
+        connection: that of images; None: there is none.
+        first: its first message.
+    """
     topic = several[0].topic
     if connection is None:
         for other in several:
@@ -111,55 +123,22 @@ def _rejection(several: Sequence[Connection], connection: Connection | None) -> 
         return ""
     if topic.endswith(_OF_SEGMENTATION) or "/segmentation/groups/" in topic:
         return _RESULT
-    if topic.endswith(_TRUTH):
-        return "holds the ground truth of a synthetic scene, segmented only if --topics names it"
-    content = _other_content(connection)
-    return f"holds {content}" if content else ""
-
-
-def _other_content(connection: Connection) -> str:
-    """Content of a topic that cannot be decoded to images; empty if nothing suggests that."""
-    if connection.msgtype in VIDEO_TYPES.values():
-        return video_problem()
-    return transport_content(connection.msgtype, connection.topic)
-
-
-def _rejected_by_first_message(bag: Bag, cameras: set[Connection]) -> dict[str, str]:
-    """Topics whose first message is depth or video, with the reason."""
-    left: dict[str, str] = {}
-    msgtypes = {connection.topic: connection.msgtype for connection in cameras}
-    for topic, data in bag.first_messages({c for c in cameras if bag.counts.get(c.topic) != 0}):
-        with contextlib.suppress(MessageError):
-            message = from_cdr(data, msgtypes[topic])
-            described = str(message.encoding if hasattr(message, "encoding") else message.format)
-            depth = [word.strip() for word in described.split(";") if word.strip() in DEPTH_ENCODINGS]
-            if depth:
-                left[topic] = f"holds depth ({depth[0]}, REP 118), not camera images"
-            elif msgtypes[topic] == COMPRESSED_IMAGE and (
-                content := transport_content(
-                    msgtypes[topic], format_text=described, data=bytes(message.data[:16])
-                )
-            ):
-                left[topic] = f"holds {content}"
-    return left
-
-
-def _wanted(topics: Sequence[str], candidates: Mapping[str, Connection | None]) -> list[Connection]:
-    chosen = []
-    for topic in dict.fromkeys(topics):
-        absolute = topic if topic in candidates else f"/{topic.lstrip('/')}"
-        forms = [transported_topic(absolute, transport) for transport in TRANSPORTS]
-        name = next((form for form in forms if form in candidates), "")
-        if not name:
-            there = ", ".join(other for other, connection in candidates.items() if connection) or "none"
-            raise BagError(f"the bag has no topic {topic}; its image topics are: {there}")
-        connection = candidates[name]
-        if connection is None:
-            raise BagError(f"{topic} contains no images: its type is none of {', '.join(IMAGE_TYPES)}")
-        if content := _other_content(connection):
-            raise BagError(f"{topic} holds {content}")
-        chosen.append(connection)
-    return chosen
+    if topic.endswith("/truth"):
+        return _IS_TRUTH
+    is_video = connection.msgtype in VIDEO_TYPES.values()
+    if content := video_problem() if is_video else transport_content(connection.msgtype, topic):
+        return f"holds {content}"
+    with contextlib.suppress(MessageError):
+        message = from_cdr(first or b"", connection.msgtype)
+        described = str(message.encoding if hasattr(message, "encoding") else message.format)
+        depth = [word.strip() for word in described.split(";") if word.strip() in DEPTH_ENCODINGS]
+        if depth:
+            return f"holds depth ({depth[0]}, REP 118), not camera images"
+        if connection.msgtype == COMPRESSED_IMAGE:
+            start = bytes(message.data[:16])
+            content = transport_content(COMPRESSED_IMAGE, format_text=described, data=start)
+            return content and f"holds {content}"
+    return ""
 
 
 def _one_form_per_camera(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads metadata.yaml, and finds the files of a bag without one."""
+"""Reads metadata.yaml, and finds the files of a bag, also without one."""
 
 from __future__ import annotations
 
@@ -18,51 +18,35 @@ _BAG_SUFFIXES = (".mcap", ".db3", ".zstd", ".zst")
 
 def read_metadata(path: Path, losses: Losses) -> dict[str, Any]:
     """Contents of metadata.yaml, in the folder or beside the file; empty if missing or unreadable."""
-    folder = path if path.is_dir() else path.parent
-    file = folder / METADATA_FILE
-    if not file.is_file():
-        if path.is_dir():
-            losses.add(f"{METADATA_FILE} is missing: the recording did not end properly")
-        return {}
+    file = (path if path.is_dir() else path.parent) / METADATA_FILE
+    problem = ""
     try:
         loaded = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        metadata = loaded["rosbag2_bagfile_information"]
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("relative_file_paths"), list):
-            raise TypeError("it names no files")
+        metadata: dict[str, Any] = loaded["rosbag2_bagfile_information"]
+        names = {PurePath(str(name)).name for name in metadata["relative_file_paths"]}
         for key, kind in (("topics_with_message_count", list), ("custom_data", dict)):
             if not isinstance(metadata.get(key) or kind(), kind):
                 raise TypeError(f"{key} is not a {kind.__name__}")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
-        if path.is_dir():
-            reason = " ".join(str(error).split()) or type(error).__name__
-            losses.add(f"{METADATA_FILE} cannot be read ({reason}): using the files in order of their names")
-        return {}
-    if not path.is_dir() and path.name not in {
-        PurePath(str(name)).name for name in metadata["relative_file_paths"]
-    }:
-        return {}
-    return metadata
+        if path.is_dir() or path.name in names:
+            return metadata
+    except FileNotFoundError:
+        problem = "is missing: the recording did not end properly"
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
+        problem = f"cannot be read ({' '.join(str(error).split())}): using all files in order of their names"
+    if path.is_dir():
+        losses.add(f"{METADATA_FILE} {problem}")
+    return {}
 
 
 def file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Path]:
     """The files of a bag; missing ones are added to ``losses``."""
     if not path.is_dir():
         return [path]
-    found = sorted(
-        (file for file in path.iterdir() if file.is_file() and file.suffix in _BAG_SUFFIXES),
-        key=_natural_order,
-    )
-    if not metadata:
-        if not found:
-            deeper = sorted(file.parent.name for file in path.glob(f"*/{METADATA_FILE}"))
-            hint = f"; it contains bags in subfolders; use those: {', '.join(deeper)}" if deeper else ""
-            hint = hint or ("; its .bag files are ROS 1 bags" if any(path.glob("*.bag")) else "")
-            raise BagError(
-                f"{path} is not a rosbag2: it contains neither {METADATA_FILE} nor .mcap or .db3 files{hint}"
-            )
-        return _prefer_unpacked(found)
+    found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in _BAG_SUFFIXES)
+    # rosbag2 deletes a file once it is completely compressed.
+    found = [file for file in found if file.suffix in (".mcap", ".db3") or file.with_suffix("") not in found]
     paths: list[Path] = []
-    for name in map(str, metadata["relative_file_paths"]):
+    for name in map(str, metadata.get("relative_file_paths", ())):
         # Versions before 4 name files from the folder above.
         files = (path / name, path / PurePath(name).name) if PurePath(name).name else ()
         choices = (choice for file in files for choice in (file, file.with_suffix(""), Path(f"{file}.zstd")))
@@ -71,28 +55,22 @@ def file_paths(path: Path, metadata: dict[str, Any], losses: Losses) -> list[Pat
             losses.add(f"{name}, which {METADATA_FILE} names, is missing")
         elif there not in paths:
             paths.append(there)
-    for file in _prefer_unpacked(found) if paths else ():
+    if paths:
         # Recorders write metadata.yaml with each split that is complete; one that is killed leaves a further file.
-        if file not in paths and _is_split_of_one(file.name, paths[-1].name):
-            losses.add(f"{METADATA_FILE} does not name {file.name}: the recording did not end properly")
-            paths.append(file)
-    if not paths:
-        if not found:
-            raise BagError(f"{path}: none of the files named in {METADATA_FILE} exists")
+        splits = re.compile(re.sub(r"_\d+\\\.", r"_\\d+\\.", re.escape(paths[-1].name)))
+        for file in found:
+            if file not in paths and splits.match(file.name):
+                losses.add(f"{METADATA_FILE} does not name {file.name}: the recording did not end properly")
+                paths.append(file)
+        return paths
+    if not found:
+        deeper = sorted(file.parent.name for file in path.glob(f"*/{METADATA_FILE}"))
+        hint = f"; it contains bags in subfolders; use those: {', '.join(deeper)}" if deeper else ""
+        hint = hint or ("; its .bag files are ROS 1 bags" if any(path.glob("*.bag")) else "")
+        raise BagError(f"{path} is not a rosbag2: it contains no .mcap or .db3 files{hint}")
+    if metadata:
         losses.add(f"{METADATA_FILE} names none of the files found: using them in order of their names")
-        return found
-    return paths
-
-
-def _prefer_unpacked(found: list[Path]) -> list[Path]:
-    """If a file exists compressed and uncompressed, keep the latter: rosbag2 deletes it once the former is complete."""
-    return [file for file in found if file.suffix in (".mcap", ".db3") or file.with_suffix("") not in found]
-
-
-def _is_split_of_one(*names: str) -> bool:
-    """Whether the names differ only in their number, such as drive_0.mcap and drive_1.mcap."""
-    splits = [re.match(r"(.*_)(\d+)\.", name) for name in names]
-    return len({split[1] if split else None for split in splits}) == 1 and all(splits)
+    return found
 
 
 def topics_of(metadata: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
@@ -107,8 +85,3 @@ def topics_of(metadata: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]
         except (KeyError, TypeError, AttributeError):
             continue
     return topics
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """drive_2 before drive_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

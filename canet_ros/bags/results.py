@@ -21,7 +21,7 @@ from canet_ros.pipeline.outputs import CAMERA_INFO, LABEL_INFO, ImageOutput, Ren
 def result_connection(results: str, output: str, distribution: str) -> Connection:
     """The topic of an output under a camera's prefix."""
     if output == LABEL_INFO:
-        qos = profile("reliable", "transient_local", depth=1)
+        qos = profile("RELIABLE", "TRANSIENT_LOCAL", depth=1)
         return connection(f"{results}/{output}", LABEL_INFO_TYPE, qos, distribution)
     if output == CAMERA_INFO:
         msgtype = CAMERA_INFO_TYPE
@@ -31,7 +31,7 @@ def result_connection(results: str, output: str, distribution: str) -> Connectio
         msgtype = POINT_CLOUD
     else:
         msgtype = COMPRESSED_IMAGE if output.endswith("/compressed") else IMAGE
-    return connection(f"{results}/{output}", msgtype, profile("reliable", "volatile", depth=2), distribution)
+    return connection(f"{results}/{output}", msgtype, profile("RELIABLE", "VOLATILE", depth=2), distribution)
 
 
 def frame_messages(

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -17,22 +17,11 @@ from canet_ros.launching.ending import end_by_exception, ending_signals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "out", type=local_path, nargs="?", help="folder to create (default: canet_ and the time)"
-    )
-    parser.add_argument(
-        "--node", default="/canet", help="segmentation node whose cameras and results are recorded"
-    )
-    parser.add_argument(
-        "--topics", nargs="+", default=[], metavar="TOPIC", help="record these topics instead of the node's"
-    )
-    parser.add_argument(
-        "--duration",
-        type=number("--duration", float, 0),
-        default=0.0,
-        metavar="S",
-        help="stop after this duration; 0: until Ctrl-C",
-    )
+    parser.add_argument("out", type=local_path, nargs="?", help="folder to create (default: canet_ and time)")
+    parser.add_argument("--node", default="/canet", help="node whose inputs and results are recorded")
+    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="record only these topics")
+    seconds = number("--duration", float, 0)
+    parser.add_argument("--duration", type=seconds, default=0.0, metavar="S", help="0: until Ctrl-C")
     parser.add_argument("--use-sim-time", action="store_true", help="stamp by /clock")
 
 
@@ -44,7 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
     import rclpy
 
-    from canet_ros.bags.bag import BagError
     from canet_ros.demo.bag_recorder import RecorderNode
     from canet_ros.ros.initialization import init_ros, node_problem
     from canet_ros.ros.rclpy_compat import RCLError
@@ -53,16 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     before = {number: signal.signal(number, end_by_exception) for number in ending_signals()[1:]}
     try:
         node = RecorderNode(arguments.topics, arguments.node, out, arguments.use_sim_time)
-        what = f"{len(arguments.topics)} topics" if arguments.topics else f"the topics of {arguments.node}"
-        print(f"recording {what} to {out}; Ctrl-C stops it", flush=True)
+        print(f"recording to {out}; Ctrl-C stops it", flush=True)
         start_s = time.monotonic()
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             while not 0 < arguments.duration <= time.monotonic() - start_s:
                 rclpy.spin_once(node, timeout_sec=0.1)
-        except KeyboardInterrupt:
-            pass
-        except BagError as error:
-            raise RuntimeError(f"the recording ended early: {error}") from error
         with signals_ignored():  # a second Ctrl-C must not damage the bag
             node.finish()
     except RCLError as error:
@@ -71,12 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
         rclpy.try_shutdown()
-    print(f"{sum(node.recorded.values())} messages of {len(node.recorded)} topics: {out}")
+    counts = node.written.counts
+    print(f"{sum(counts.values())} messages of {len(counts)} topics: {out}")
     for topic, count in node.lost.items():
         print(f"{topic}: {count} messages lost by the middleware")
     for topic in node.missing():
         print(f"{topic}: not published")
-    if not node.recorded:
-        print("canet record: no message received", file=sys.stderr)
-        return 1
+    if not counts:
+        raise RuntimeError("no message received")
     return 0

@@ -43,7 +43,8 @@ class RecorderNode(Node):  # type: ignore[misc]
         topics: topics to record; empty: inputs and results of ``node``, and transforms.
 
     Attributes:
-        recorded, lost: messages by topic: written; lost by the middleware.
+        written: what was recorded.
+        lost: messages lost by the middleware, by topic.
 
     Raises:
         BagError: the folder exists, or cannot be written; callbacks raise it too.
@@ -51,16 +52,15 @@ class RecorderNode(Node):  # type: ignore[misc]
 
     def __init__(self, topics: Sequence[str], node: str, folder: Path, use_sim_time: bool = False) -> None:
         super().__init__("canet_record", parameter_overrides=[Parameter("use_sim_time", value=use_sim_time)])
-        self.recorded: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self._wanted = dict.fromkeys(topics or ("/tf", "/tf_static"))
         self._node = "" if topics else node
         self._open: dict[str, Any] = {}
         self._folder = folder
-        self._file = folder / f"{folder.name}_0.mcap"
         with writing_to(folder, _FULL):
             folder.mkdir(parents=True)
-            self._writer = McapWriter(self._file)
+            self._writer = McapWriter(folder / f"{folder.name}_0.mcap")
+        self.written = self._writer.written
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulation time may be paused
         self.create_timer(_DISCOVERY_S, self._discover_topics, clock=steady)
         self.create_timer(_FLUSH_S, self._flush, clock=steady)
@@ -75,10 +75,10 @@ class RecorderNode(Node):  # type: ignore[misc]
         custom = {"canet_ros.version": canet_ros.__version__}
         with writing_to(self._folder, _FULL):
             self._writer.close(custom, distribution)
-            write_metadata(self._folder, [self._writer.written], custom, distribution)
+            write_metadata(self._folder, [self.written], custom, distribution)
 
     def _flush(self) -> None:
-        if not self._file.exists():  # writing to a removed file does not fail
+        if not self._folder.exists():  # writing to a removed file does not fail
             raise BagError(f"{self._folder} was removed: what was recorded is lost")
         with writing_to(self._folder, _FULL):
             self._writer.flush()
@@ -111,14 +111,13 @@ class RecorderNode(Node):  # type: ignore[misc]
             reliability=ReliabilityPolicy[reliability],
             durability=DurabilityPolicy[durability],
         )
-        stored = profile(reliability.lower(), durability.lower(), requested.depth)
+        stored = profile(reliability, durability, requested.depth)
         connection = connection_of(topic, msgtype, stored, os.environ.get("ROS_DISTRO", ""))
 
         def on_message(data: bytes) -> None:
             now_ns = self.get_clock().now().nanoseconds
             with writing_to(self._folder, _FULL):
                 self._writer.write(Message(connection, now_ns, now_ns, 0, bytes(data)))
-            self.recorded[topic] += 1
 
         subscribe = functools.partial(
             self.create_subscription, message_class, topic, on_message, requested, raw=True
