@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, IMAGE_TYPES, BagError
+from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, IMAGE_TYPES, BagError, Connection
 from canet_ros.bags.cameras import camera_topic
 from canet_ros.bags.images import image_messages
 from canet_ros.bags.label_folder import LabelFolder
@@ -26,7 +26,6 @@ from canet_ros.messages.video import video_problem
 from canet_ros.pipeline.video_file import AppendFrame, h264_file
 
 STAMPS_FILE = "stamps.csv"
-_SUFFIX = "/compressed"
 _WAITING = 64
 
 
@@ -53,24 +52,20 @@ def result_images(bag: Bag, name: str, with_images: bool = False) -> Iterator[Re
     Raises:
         BagError: no camera of the bag has that result.
     """
-    ending = f"/segmentation/{name}"
-    topics = {
-        connection.topic: connection.topic.removesuffix(_SUFFIX).removesuffix(ending)
-        for connection in bag.connections
-        if connection.topic.removesuffix(_SUFFIX).endswith(ending)
-    }
-    plain = set(topics)
-    topics = {
-        t: c for t, c in topics.items() if not (t.endswith(_SUFFIX) and t.removesuffix(_SUFFIX) in plain)
-    }
-    if not topics:
+    chosen: dict[str, Connection] = {}  # by camera
+    for connection in sorted(bag.connections, key=lambda c: c.topic, reverse=True):  # raw after compressed
+        camera, found, form = connection.topic.partition(f"/segmentation/{name}")
+        is_image = connection.msgtype in (IMAGE, COMPRESSED_IMAGE)
+        if found and form in ("", "/compressed") and is_image:
+            chosen[camera] = connection
+    if not chosen:
         raise BagError(f"{bag.path} has no topic .../segmentation/{name}: segment it with canet segment-bag")
     images: dict[tuple[str, int], NDArray[np.uint8]] = {}
-    results = {c.stream for c in bag.connections if c.topic in topics}
+    results = {connection.stream: camera for camera, connection in chosen.items()}
     types = (IMAGE, COMPRESSED_IMAGE) if video_problem() else IMAGE_TYPES
     images_of = [c for c in bag.connections if c.msgtype in types and "/segmentation/" not in c.topic]
     cameras = {c.stream for c in images_of if with_images}
-    for message, decode in image_messages(bag, cameras | results):
+    for message, decode in image_messages(bag, cameras | results.keys()):
         connection = message.connection
         try:
             header, pixels = decode()
@@ -78,7 +73,7 @@ def result_images(bag: Bag, name: str, with_images: bool = False) -> Iterator[Re
             continue
         stamp = header_stamp_ns(header)
         if connection.stream in results:
-            camera = topics[connection.topic]
+            camera = results[connection.stream]
             yield ResultImage(camera, stamp, message.log_ns, pixels, images.pop((camera, stamp), None))
         else:
             base = camera_topic(connection)
