@@ -41,7 +41,7 @@ help:
 	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
 	@echo "make docs                           this documentation as a site, in docs/_build/"
 	@echo "make generated                      update config/canet.yaml, docs/public_api.txt and the marked tables of docs/"
-	@echo "make lint                           formatting, lint, types and imports between layers"
+	@echo "make lint                           formatting, lint, types, imports between layers, spelling"
 	@echo "make demo HASHED=1                  the same from requirements/demo.txt: versions and files as we had them"
 	@echo "make requirements                   write that file anew, from setup.py"
 	@echo "make sbom                           what the demo's environment holds, as CycloneDX, in sbom.json"
@@ -130,6 +130,9 @@ lint: $(TEST_READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/codespell
+	@# Words that the documentation does not use, outside of code.
+	$(VENV)/bin/codespell --dictionary test/vocabulary.txt --ignore-regex '`[^`]*`' docs README.md CONTRIBUTING.md
 
 # Of the oldest Python that setup.py admits and all newer ones, with the hashes that PyPI has.
 requirements: .venv-tools/ready

@@ -94,7 +94,7 @@ setup(
             "pytest-cov",
             "pytest-xdist>=3",
         ],
-        "lint": ["import-linter>=2.1", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
+        "lint": ["codespell>=2.2.5", "import-linter>=2.1", "mypy", "ruff", "types-PyYAML", "types-tqdm"],
     },
     zip_safe=False,
     author="The canet_ros authors",

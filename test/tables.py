@@ -135,7 +135,7 @@ def _speed() -> str:
         measured = _read(name)
         ms = {(r["model"], r["engine"], r["precision"]): r["median_ms"] for r in measured["engines"]}
         rows.append([_processor(measured["machine"]), *(f"{ms[column]:.0f}" for column in columns)])
-    rows.append(["NVIDIA GPU, Jetson", "not measured yet", *[""] * (len(columns) - 1)])
+    rows.append(["NVIDIA GPU, Jetson", "not measured yet", *["not measured yet"] * (len(columns) - 1)])
     return _table(header, rows)
 
 
