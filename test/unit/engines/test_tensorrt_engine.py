@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: N802, N815
 """The tensorrt engine without a GPU: TensorRT's own builder, and a GPU that is faked at CUDA's driver API.
 
 The fake refuses calls out of order, addresses that were not given out, sizes that do not fit and shapes outside of the
@@ -8,11 +9,13 @@ profile, and computes with ONNX Runtime what the plan's graph says. Not asserted
 from __future__ import annotations
 
 import ctypes
+import enum
 import gc
 import os
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -29,21 +32,17 @@ tensorrt_rtx_bindings = pytest.importorskip("tensorrt_rtx_bindings", reason=WHEE
 onnxruntime = pytest.importorskip("onnxruntime")
 
 RESOLUTION = (160, 120)
-OK, INVALID, OUT_OF_MEMORY = 0, 1, 2
 
 
-class Status(int):
-    name = "CUDA_SUCCESS"
+class Status(enum.IntEnum):
+    """CUresult, as far as the fake returns it."""
+
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_OUT_OF_MEMORY = 2
 
 
-def status(number: int) -> Status:
-    found = Status(number)
-    found.name = {
-        OK: "CUDA_SUCCESS",
-        INVALID: "CUDA_ERROR_INVALID_VALUE",
-        OUT_OF_MEMORY: "CUDA_ERROR_OUT_OF_MEMORY",
-    }[number]
-    return found
+OK, INVALID, OUT_OF_MEMORY = Status
 
 
 class Gpu(ModuleType):
@@ -69,123 +68,113 @@ class Gpu(ModuleType):
         self.launched = 0
         self.is_initialised = False
 
-    def _allocate(self, kind: str, size: int) -> tuple[Any, ...]:
+    def _allocate(self, kind: str, size: int, flags: int = 0) -> tuple[Any, ...]:
         assert self.contexts, "no current context"
         taken = sum(len(block) for block in self.memory["device"].values())
         if kind == "device" and taken + size > self.room:
-            return (status(OUT_OF_MEMORY), None)
+            return (OUT_OF_MEMORY, None)
         block = (ctypes.c_uint8 * size)()
         self.memory[kind][ctypes.addressof(block)] = block
-        return (status(OK), ctypes.addressof(block))
+        return (OK, ctypes.addressof(block))
 
     def _free(self, kind: str, address: int) -> tuple[Any]:
         assert self.contexts, "no current context"
-        return (status(INVALID if self.memory[kind].pop(int(address), None) is None else OK),)
+        return (INVALID if self.memory[kind].pop(int(address), None) is None else OK,)
 
     def fits(self, kind: str, address: int, size: int) -> bool:
         return size <= len(self.memory[kind].get(int(address), ()))
 
-    def enqueue(self, stream: int, work: Any) -> int:
+    def enqueue(self, stream: int, work: Any) -> Status:
         if int(stream) not in self.streams or not self.contexts:
             return INVALID
         (self.queue if self.recording is None else self.recording).append(work)
         return OK
 
-    def cuInit(self, flags: int) -> tuple[Any]:  # noqa: N802
+    def _copy(self, to_kind: str, kind: str, to: int, source: int, size: int, stream: int) -> tuple[Status]:
+        if not (self.fits(to_kind, to, size) and self.fits(kind, source, size)):
+            return (INVALID,)
+        return (self.enqueue(stream, lambda: ctypes.memmove(to, source, size)),)
+
+    def cuInit(self, flags: int) -> tuple[Any]:
         self.is_initialised = True
-        return (status(OK),)
+        return (OK,)
 
-    def cuDeviceGetCount(self) -> tuple[Any, int]:  # noqa: N802
-        return status(OK if self.is_initialised else INVALID), 1
+    def cuDeviceGetCount(self) -> tuple[Any, int]:
+        return (OK if self.is_initialised else INVALID), 1
 
-    def cuDeviceGet(self, index: int) -> tuple[Any, int]:  # noqa: N802
-        return status(OK if index == 0 else INVALID), index
+    def cuDeviceGet(self, index: int) -> tuple[Any, int]:
+        return (OK if index == 0 else INVALID), index
 
-    def cuDeviceGetName(self, length: int, device: int) -> tuple[Any, bytes]:  # noqa: N802
-        return status(OK), b"Fake RTX" + bytes(length - 8)
+    def cuDeviceGetName(self, length: int, device: int) -> tuple[Any, bytes]:
+        return OK, b"Fake RTX" + bytes(length - 8)
 
-    def cuDeviceGetAttribute(self, attribute: str, device: int) -> tuple[Any, int]:  # noqa: N802
-        return status(OK), {"major": 8, "minor": 6}[attribute]
+    def cuDeviceGetAttribute(self, attribute: str, device: int) -> tuple[Any, int]:
+        return OK, {"major": 8, "minor": 6}[attribute]
 
-    def cuDriverGetVersion(self) -> tuple[Any, int]:  # noqa: N802
-        return status(OK), 12060
+    def cuDriverGetVersion(self) -> tuple[Any, int]:
+        return OK, 12060
 
-    def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Any, str]:  # noqa: N802
+    def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Any, str]:
         self.retained += 1
-        return status(OK), "primary"
+        return OK, "primary"
 
-    def cuDevicePrimaryCtxRelease(self, device: int) -> tuple[Any]:  # noqa: N802
+    def cuDevicePrimaryCtxRelease(self, device: int) -> tuple[Any]:
         self.retained -= 1
-        return (status(OK),)
+        return (OK,)
 
-    def cuCtxPushCurrent(self, context: str) -> tuple[Any]:  # noqa: N802
+    def cuCtxPushCurrent(self, context: str) -> tuple[Any]:
         self.contexts.append(context)
-        return (status(OK if self.retained > 0 else INVALID),)
+        return (OK if self.retained > 0 else INVALID,)
 
-    def cuCtxPopCurrent(self) -> tuple[Any, str]:  # noqa: N802
-        return status(OK), self.contexts.pop()
+    def cuCtxPopCurrent(self) -> tuple[Any, str]:
+        return OK, self.contexts.pop()
 
-    def cuStreamCreate(self, flags: int) -> tuple[Any, int]:  # noqa: N802
+    def cuStreamCreate(self, flags: int) -> tuple[Any, int]:
         assert self.contexts, "no current context"
         self.streams.add(len(self.streams) + 100)
-        return status(OK), max(self.streams)
+        return OK, max(self.streams)
 
-    def cuStreamDestroy(self, stream: int) -> tuple[Any]:  # noqa: N802
+    def cuStreamDestroy(self, stream: int) -> tuple[Any]:
         self.streams.remove(stream)
-        return (status(OK),)
+        return (OK,)
 
-    def cuMemAlloc(self, size: int) -> tuple[Any, ...]:  # noqa: N802
-        return self._allocate("device", size)
+    cuMemAlloc = partialmethod(_allocate, "device")
+    cuMemHostAlloc = partialmethod(_allocate, "host")
+    cuMemFree = partialmethod(_free, "device")
+    cuMemFreeHost = partialmethod(_free, "host")
+    cuMemcpyHtoDAsync = partialmethod(_copy, "device", "host")
+    cuMemcpyDtoHAsync = partialmethod(_copy, "host", "device")
 
-    def cuMemFree(self, address: int) -> tuple[Any]:  # noqa: N802
-        return self._free("device", address)
-
-    def cuMemHostAlloc(self, size: int, flags: int) -> tuple[Any, ...]:  # noqa: N802
-        return self._allocate("host", size)
-
-    def cuMemFreeHost(self, address: int) -> tuple[Any]:  # noqa: N802
-        return self._free("host", address)
-
-    def cuMemcpyHtoDAsync(self, to: int, source: int, size: int, stream: int) -> tuple[Any]:  # noqa: N802
-        if not (self.fits("device", to, size) and self.fits("host", source, size)):
-            return (status(INVALID),)
-        return (status(self.enqueue(stream, lambda: ctypes.memmove(to, source, size))),)
-
-    def cuMemcpyDtoHAsync(self, to: int, source: int, size: int, stream: int) -> tuple[Any]:  # noqa: N802
-        if not (self.fits("host", to, size) and self.fits("device", source, size)):
-            return (status(INVALID),)
-        return (status(self.enqueue(stream, lambda: ctypes.memmove(to, source, size))),)
-
-    def cuStreamSynchronize(self, stream: int) -> tuple[Any]:  # noqa: N802
+    def cuStreamSynchronize(self, stream: int) -> tuple[Any]:
         assert self.recording is None, "a synchronisation while a graph is recorded"
         while self.queue:
             self.queue.pop(0)()
-        return (status(OK if stream in self.streams else INVALID),)
+        return (OK if stream in self.streams else INVALID,)
 
-    def cuStreamBeginCapture(self, stream: int, mode: str) -> tuple[Any]:  # noqa: N802
+    def cuStreamBeginCapture(self, stream: int, mode: str) -> tuple[Any]:
         if not self.capturable or self.queue:
             self.recording = None
-            return (status(INVALID),)
+            return (INVALID,)
         self.recording = []
-        return (status(OK),)
+        return (OK,)
 
-    def cuStreamEndCapture(self, stream: int) -> tuple[Any, Any]:  # noqa: N802
+    def cuStreamEndCapture(self, stream: int) -> tuple[Any, Any]:
         recorded, self.recording = self.recording, None
-        return status(INVALID if recorded is None else OK), recorded
+        return (INVALID if recorded is None else OK), recorded
 
-    def cuGraphInstantiate(self, graph: list[Any], flags: int) -> tuple[Any, int]:  # noqa: N802
+    def cuGraphInstantiate(self, graph: list[Any], flags: int) -> tuple[Any, int]:
         self.graphs[len(self.graphs) + 1] = list(graph)
-        return status(OK), len(self.graphs)
+        return OK, len(self.graphs)
 
-    def cuGraphDestroy(self, graph: list[Any]) -> tuple[Any]:  # noqa: N802
-        return (status(OK),)
+    def cuGraphDestroy(self, graph: list[Any]) -> tuple[Any]:
+        return (OK,)
 
-    def cuGraphExecDestroy(self, graph: int) -> tuple[Any]:  # noqa: N802
-        return (status(INVALID if self.graphs.pop(graph, None) is None else OK),)
+    def cuGraphExecDestroy(self, graph: int) -> tuple[Any]:
+        return (INVALID if self.graphs.pop(graph, None) is None else OK,)
 
-    def cuGraphLaunch(self, graph: int, stream: int) -> tuple[Any]:  # noqa: N802
+    def cuGraphLaunch(self, graph: int, stream: int) -> tuple[Any]:
         self.launched += 1
-        return (status(max((self.enqueue(stream, work) for work in self.graphs[graph]), default=INVALID)),)
+        return (max((self.enqueue(stream, work) for work in self.graphs[graph]), default=INVALID),)
 
 
 class Context:
