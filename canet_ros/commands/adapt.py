@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     replay = work / "replay"
     with naming_flags():
         replayed = gather_replay(arguments.replay, classes, spec, replay)
-        config = adaptation_config(model, data, trained_on, out.name, replayed, arguments.seed)
+        config = adaptation_config(model, classes, data, trained_on, out.name, replayed, arguments.seed)
         plan = work / _PLAN_FILE
         if plan.is_file():
             config = replace(config, **json.loads(plan.read_text()))

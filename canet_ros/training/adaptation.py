@@ -42,6 +42,7 @@ _INT8_IMAGES = 60
 # more, and loses little of the old domain (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 _TUNED_SHARE = 0.5
 _LEAST_STEPS = 240
+_LEAST_STEPS_OF_NEW_CLASSES = 600
 # Images of the old domain per image of the drive.
 _REPLAY_SHARE = 1.0
 _SYNTHETIC_SHARE = 0.5
@@ -135,12 +136,13 @@ def gather_replay(
 
 
 def adaptation_config(
-    model: Path, data: Path, images: int, name: str, replay: ExtraData | None, seed: int
+    model: Path, classes: ClassTable, data: Path, images: int, name: str, replay: ExtraData | None, seed: int
 ) -> TrainingConfig:
     """Training settings for this number of images; ``epochs`` is the length that serves them best.
 
     Args:
         model: folder of the model to start from.
+        classes: that the adapted model will have.
         data: folder written by ``gather_drives``.
         replay: labelled images of the model's old domain, which keep it from being forgotten.
 
@@ -152,6 +154,7 @@ def adaptation_config(
         raise ValueError(f"{model} is an imported ONNX network, which cannot be trained")
     width, height = (max(32, side // 32 * 32) for side in spec.resolution)
     batch_size = min(_BATCH_SIZE, images)
+    least_steps = _LEAST_STEPS_OF_NEW_CLASSES if _new_classes(classes, spec) else _LEAST_STEPS
     steps_per_epoch = images * (1 + (replay.share or 0 if replay else 0)) / batch_size
     return TrainingConfig(
         data=str(data),
@@ -166,13 +169,17 @@ def adaptation_config(
         freeze_stem=True,
         resolution=spec.resolution,
         crop=(width, height),
-        epochs=default_epochs(max(1, int(steps_per_epoch)), _LEAST_STEPS),
+        epochs=default_epochs(max(1, int(steps_per_epoch)), least_steps),
         batch_size=batch_size,
         learning_rate=1e-3,
         backbone_learning_rate=2.5e-4,
         keep_last=True,
         seed=seed,
     )
+
+
+def _new_classes(classes: ClassTable, start: ModelSpec) -> bool:
+    return not set(classes.names) <= set(start.classes.names)
 
 
 def _licence(spec: ModelSpec) -> str:
@@ -200,18 +207,21 @@ def fit_into_budget(
 
 
 def average_with_start(tuned: Path, start: Path, folder: Path) -> None:
-    """Write the mean of the trained model and of the one it started from; outputs of new classes are the trained ones.
+    """Write the mean of the trained model and of the one it started from.
+
+    With new classes the trained model is written: their outputs fit its features alone.
 
     Args:
         tuned, start: model folders.
         folder: model folder to write.
     """
     spec, network = load_network(tuned)
-    before = copy.deepcopy(network)
-    initialize(before, str(start), spec.classes.names)
-    for tensor, earlier in zip(network.state_dict().values(), before.state_dict().values()):
-        if tensor.is_floating_point():
-            tensor.lerp_(earlier, 1 - _TUNED_SHARE)
+    if not _new_classes(spec.classes, load_spec(start)):
+        before = copy.deepcopy(network)
+        initialize(before, str(start), spec.classes.names)
+        for tensor, earlier in zip(network.state_dict().values(), before.state_dict().values()):
+            if tensor.is_floating_point():
+                tensor.lerp_(earlier, 1 - _TUNED_SHARE)
     save_model(folder, spec, network)
     write_network(folder)
 

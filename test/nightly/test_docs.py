@@ -218,6 +218,35 @@ def test_your_own_classes_from_start_to_end(tmp_path: Path, monkeypatch: pytest.
     assert set(figures["iou"]) == {"drivable", "walkable", "moving", "else"}
 
 
+def test_fine_tune_in_an_hour_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tutorial's commands as written, on a short drive of a synthetic street and for one epoch."""
+    pytest.importorskip("mcap")
+    from drives import IMAGE, Recorded, bag_of, image, images
+
+    stamps_ns = [10**9 * (index + 1) for index in range(12)]
+    recorded = [
+        Recorded("/front/image_raw", IMAGE, stamp_ns, image(pixels, stamp_ns))
+        for stamp_ns, pixels in zip(stamps_ns, images(12, 320, 240))
+    ]
+    bag_of(tmp_path / "drive", recorded)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("canet_ros.training.adaptation.default_epochs", lambda steps, least: 1)
+    page = DOCS / "tutorials" / "fine-tune-in-an-hour.md"
+    lines = [words for words in shell_commands(page) if words[0] == "canet" and words[1] != "demo"]
+    assert [words[1] for words in lines] == ["pick", "labels", "labels", "adapt", "segment-bag", "report"]
+    for words in lines:
+        anyway = ["--anyway"] if words[1] == "adapt" else []  # labels that nobody corrected teach nothing
+        assert main([*words[1:], *anyway]) == 0, words
+    for result in (
+        "sheet.png",
+        "my_model/model.yaml",
+        "my_model-adaptation/report.html",
+        "segmented",
+        "report.html",
+    ):
+        assert (tmp_path / result).exists()
+
+
 def test_every_command_is_described() -> None:
     text = "\n".join(document.read_text() for document in DOCUMENTS)
     assert [name for name in COMMANDS if f"canet {name}" not in text and f"make {name}" not in text] == []
