@@ -29,7 +29,7 @@ COMMANDS = {
     "adapt": "fine-tune a model to labelled images of a drive within a time budget",
     "evaluate": "evaluate a model on a folder of labelled images",
     "ablate": "train the same model with every fusion and compare the results",
-    "import": "import an ONNX network, a public CANet checkpoint, or ImageNet weights to train from",
+    "import": "import an ONNX network or the public CANet checkpoint as a model",
     "export": "prepare an engine in advance, calibrate int8, or write a model as ONNX",
     "benchmark": "measure engines, precisions and sizes, or the node, on this machine",
     "models": "list the models that are available by name",
