@@ -93,8 +93,10 @@ class ImageOutput:
 
 
 def _overlay(given: RenderInput) -> NDArray[np.uint8]:
-    mask, style = given.segmentation.mask, given.options.style
-    image = overlay(_as_bgr(given.image, mask.shape), mask, style.bgr_table, given.options.overlay_alpha)
+    mask, style, image = given.segmentation.mask, given.options.style, given.image
+    if image.shape[:2] != mask.shape:
+        image = resize(image, (mask.shape[1], mask.shape[0]), cv2.INTER_AREA)
+    image = overlay(in_color(image), mask, style.bgr_table, given.options.overlay_alpha)
     if style.legend:
         draw_legend(image, style.classes)
     return image
@@ -118,12 +120,6 @@ OUTPUTS = (
     SHARES,
 )
 DEFAULT_OUTPUTS = ("mask/compressed", "overlay/compressed", CAMERA_INFO, LABEL_INFO)
-
-
-def _as_bgr(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    if image.shape[:2] != shape:
-        image = resize(image, (shape[1], shape[0]), cv2.INTER_AREA)
-    return in_color(image)
 
 
 class RenderedOutput(NamedTuple):

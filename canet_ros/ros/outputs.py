@@ -7,7 +7,7 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,9 +119,10 @@ class CameraOutputs:
         images, points = image_outputs(groups), {} if self._clouds is None else point_outputs(groups)
         types = {
             CAMERA_INFO: CameraInfo,
-            **_image_types(images),
+            **dict.fromkeys(images, Image),
+            **{f"{name}{COMPRESSED}": CompressedImage for name, output in images.items() if output.codec},
             **dict.fromkeys(points, PointCloud2),
-            **_other_types(groups),
+            **_message_types(groups),
         }
         remaining = {name: publisher for name, publisher in self._publishers.items() if name in types}
         new = {name: self._create(name, kind) for name, kind in types.items() if name not in remaining}
@@ -247,7 +248,7 @@ class CameraOutputs:
         return f"{self._prefix}/{name}"
 
 
-def _other_types(groups: Groups) -> dict[str, Any]:
+def _message_types(groups: Groups) -> dict[str, Any]:
     """Types of the outputs that are neither images nor clouds; vision_msgs may be missing."""
     types = {}
     for name, output in MESSAGE_OUTPUTS.items():
@@ -255,13 +256,6 @@ def _other_types(groups: Groups) -> dict[str, Any]:
             with contextlib.suppress(Exception):  # of a broken installation; ``label_info`` logs it
                 types[name] = message_class(output.msgtype)
     return types
-
-
-def _image_types(outputs: Mapping[str, ImageOutput]) -> dict[str, Any]:
-    types: dict[str, Any] = dict.fromkeys(outputs, Image)
-    return types | {
-        f"{name}{COMPRESSED}": CompressedImage for name, output in outputs.items() if output.codec
-    }
 
 
 def needs_inference(wanted: frozenset[str]) -> bool:
