@@ -8,10 +8,12 @@ import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, NoReturn
 
 from canet_ros.commands import argument
 from canet_ros.model.class_table import ClassTable, load_class_table
 from canet_ros.model.model_folder import SPEC_FILE, available_models, load_spec, parse_resolution
+from canet_ros.model.untrusted import read_yaml
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import parse_extra_data
@@ -20,7 +22,7 @@ from canet_ros.training.train import CHECKPOINT_FILE, train
 
 _HELP = {
     "data": "folder with the splits train/ and val/, each with images/ and labels/; without val/, the last fifth "
-    "of each recording is held out",
+    "of each recording is held out; or Cityscapes, with leftImg8bit/ and gtFine/",
     "name": "name of the model",
     "data_licence": "permitted use of the data, and so of the weights; stored in model.yaml",
     "architecture": ", ".join(ARCHITECTURES),
@@ -63,7 +65,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_options(parser: argparse.ArgumentParser, excluded: Collection[str] = ()) -> None:
-    """Add an option for every field of ``TrainingConfig`` that is not excluded, and ``--classes`` and ``--device``."""
+    """Add options for the fields of ``TrainingConfig`` that are not excluded, and --classes, --device and --config.
+
+    An option that is not given is None.
+    """
+    _add_file_options(parser, excluded)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file of these options (config/training/cityscapes.yaml is one); options on the command line win",
+    )
+
+
+def _add_file_options(parser: argparse.ArgumentParser, excluded: Collection[str]) -> None:
     for option in fields(TrainingConfig):
         if option.name in excluded:
             continue
@@ -76,9 +92,7 @@ def add_training_options(parser: argparse.ArgumentParser, excluded: Collection[s
                 flag, metavar="X", help=f"{help_text} (default: that of --init's model, or {option.default})"
             )
         elif option.name in ("resolution", "crop"):
-            parser.add_argument(
-                flag, type=argument(parse_resolution), default=option.default, metavar="WxH", help=help_text
-            )
+            parser.add_argument(flag, type=argument(parse_resolution), metavar="WxH", help=help_text)
         elif option.name == "extra_data":
             parser.add_argument(
                 flag,
@@ -89,41 +103,71 @@ def add_training_options(parser: argparse.ArgumentParser, excluded: Collection[s
                 help=help_text,
             )
         elif isinstance(option.default, bool):
-            parser.add_argument(flag, action="store_true", help=help_text)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
         elif isinstance(option.default, tuple):
-            parser.add_argument(flag, nargs="+", default=option.default, metavar="X", help=help_text)
+            parser.add_argument(flag, nargs="+", metavar="X", help=help_text)
         else:
             parser.add_argument(
                 flag,
                 type=type(option.default),
-                default=option.default,
                 metavar="X",
                 help=f"{help_text} (default: {'none' if option.default == '' else option.default})",
             )
     parser.add_argument(
         "--classes",
-        help="class table: camvid, or a YAML file (default: that of --init's model, or camvid)",
+        help="class table: camvid, cityscapes, or a YAML file (default: that of --init's model, or camvid)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
+
+
+class _FileParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{self.prog}: {message}")
+
+
+def _options_of_file(file: Path) -> dict[str, Any]:
+    """Values of the options in a YAML file, whose keys are their names with _ for -, such as ``batch_size: 8``.
+
+    Raises:
+        ValueError: it is not a mapping, or a name or value is not that of an option.
+    """
+    try:
+        options = read_yaml(file)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"{file}: expected options such as batch_size: 8, one a line")
+    words = []
+    for name, value in options.items():
+        flag = str(name).replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    parser = _FileParser(prog=str(file), add_help=False, allow_abbrev=False)
+    _add_file_options(parser, excluded=("data", "name"))
+    return vars(parser.parse_args(words))
 
 
 def training_config(arguments: argparse.Namespace, **given: str) -> tuple[TrainingConfig, ClassTable]:
-    """Configuration and classes of the options; defaults are taken from the model of ``--init``.
+    """Configuration and classes of the options, then of ``--config``; defaults are those of the model of ``--init``.
 
     Args:
         given: values of fields without an option.
 
     Raises:
-        ValueError: a value is out of its range, or the model of ``--init`` is an imported ONNX network.
+        ValueError: a value is out of its range, the file is wrong, or ``--init`` is an imported ONNX network.
     """
-    values = {option.name: getattr(arguments, option.name, None) for option in fields(TrainingConfig)}
+    chosen = _options_of_file(arguments.config) if arguments.config else {}
+    chosen |= {name: value for name, value in vars(arguments).items() if value is not None}
+    values = {option.name: chosen.get(option.name) for option in fields(TrainingConfig)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     values |= given
-    init: str = arguments.init
+    init: str = chosen.get("init") or ""
     if not Path(init).exists():
         init = str(available_models().get(init, init))
     values["init"] = init
-    classes = None if arguments.classes is None else load_class_table(arguments.classes)
+    table: str | None = chosen.get("classes")
+    classes = None if table is None else load_class_table(table)
     if init and (Path(init) / SPEC_FILE).is_file():
         model = load_spec(Path(init))
         if model.onnx is not None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled images in CamVid's layout.
+"""Labelled images in CamVid's layout, or in Cityscapes' own.
 
 ``<split>/images/NAME.png`` is the image, ``<split>/labels/NAME.png`` its 8-bit class ids. Ids outside of the class
-table are ignored in training and in all metrics.
+table are ignored in training and in all metrics. Of Cityscapes, ``leftImg8bit/<split>/CITY/NAME_leftImg8bit.png`` and
+``gtFine/<split>/CITY/NAME_gtFine_labelIds.png``, whose label ids are read as the 19 train ids.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.image_header import exif_orientation
-from canet_ros.model.class_table import ClassTable
+from canet_ros.model.class_table import ClassTable, load_class_table
 from canet_ros.opencv import read_image
 from canet_ros.pipeline.image_files import IMAGE_SUFFIXES, differences_from_file, in_short
 
 IGNORED = 255
+
+_CITYSCAPES_IMAGE, _CITYSCAPES_LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png"
+_TRAIN_IDS = np.full(256, IGNORED, np.uint8)  # by Cityscapes' label id
+_TRAIN_IDS[[7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]] = range(19)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,10 @@ class LabelledImage:
     @property
     def name(self) -> str:
         return self.image.stem
+
+    @property
+    def of_cityscapes(self) -> bool:
+        return self.label.name.endswith(_CITYSCAPES_LABEL)
 
     def read(self, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Image (H, W, 3) BGR uint8 and labels (H, W) uint8; ids of ``classes`` and above become ``IGNORED``.
@@ -56,7 +65,10 @@ class LabelledImage:
         return image, np.where(label < classes, label, IGNORED).astype(np.uint8)
 
     def read_ids(self) -> NDArray[np.uint8]:
-        """Ids (H, W) uint8 as stored, including those outside of the class table; raises as ``read``."""
+        """Ids (H, W) uint8 as stored, of Cityscapes the train ids; including those outside of the class table.
+
+        Raises as ``read``.
+        """
         with self.label.open("rb") as file:
             header = file.read(26)
         if header and not header.startswith(b"\x89PNG"):
@@ -74,7 +86,7 @@ class LabelledImage:
             raise ValueError(
                 f"{self.label}: expected 8 bits a pixel, got {header[24]}: write the ids as an 8-bit grey PNG"
             )
-        return label
+        return _TRAIN_IDS[label] if self.of_cityscapes else label
 
 
 # PNG colour types other than one grey channel.
@@ -94,8 +106,14 @@ def count_ids(
         check_images: also read every image, to find one that is broken or of another size before the training.
 
     Raises:
-        ValueError: no pixel has an id of the table, or as ``LabelledImage.read``.
+        ValueError: no pixel has an id of the table, the table is not that of the images' layout, or as
+            ``LabelledImage.read``.
     """
+    if any(image.of_cityscapes for image in images) and classes.names != load_class_table("cityscapes").names:
+        raise ValueError(
+            f"{images[0].image.parent}: images in Cityscapes' layout have its 19 classes, not {len(classes)} others: "
+            "give --classes cityscapes, or a model with these classes"
+        )
     counts = np.zeros(IGNORED + 1, np.int64)
     unlabelled = []
     for image in images:
@@ -198,12 +216,15 @@ def find_split(
 ) -> list[LabelledImage]:
     """``find_labelled_images`` of ``data/split``; without a folder ``val``, a part of ``train`` is held out as val.
 
+    A folder with ``leftImg8bit/`` is in Cityscapes' layout; ``only`` and ``without`` then select cities.
     Held out is the last fifth of each recording: neighbouring images resemble each other, and a random choice would
     overestimate accuracy. Images of one recording have names that differ in the number at their end.
 
     Raises:
         ValueError: as ``find_labelled_images``, or ``train`` has a single image.
     """
+    if (data / "leftImg8bit").is_dir():
+        return _find_cityscapes(data, split, only, without)
     images = find_labelled_images
     if split not in ("train", "val") or (data / "val").is_dir() or not (data / "train").is_dir():
         return images(data / split, only, without, warn)
@@ -223,6 +244,23 @@ def find_split(
         )
     chosen = images(data / "train", only, without, ignore_warning)
     return [image for image in chosen if (image.name in held_out) == (split == "val")]
+
+
+def _find_cityscapes(
+    data: Path, split: str, only: Sequence[str], without: Sequence[str]
+) -> list[LabelledImage]:
+    folder = data / "leftImg8bit" / split
+    images = []
+    for image in sorted(folder.glob(f"*/*{_CITYSCAPES_IMAGE}")):
+        if (only and not image.name.startswith(tuple(only))) or image.name.startswith(tuple(without)):
+            continue
+        name = image.name.removesuffix(_CITYSCAPES_IMAGE) + _CITYSCAPES_LABEL
+        images.append(LabelledImage(image, data / "gtFine" / split / image.parent.name / name))
+        if not images[-1].label.is_file():
+            raise ValueError(f"{images[-1].label} is missing: unpack Cityscapes' gtFine beside leftImg8bit")
+    if not images:
+        raise ValueError(f"{folder} contains no image CITY/NAME{_CITYSCAPES_IMAGE} that is selected")
+    return images
 
 
 def ignore_warning(text: str) -> None:
