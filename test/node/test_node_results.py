@@ -170,7 +170,7 @@ def test_a_camera_info_published_once_and_latched_reaches_the_node(graph: Graph,
         # By the node's own word: Fast DDS of Kilted now and then counts a subscription for long after its end.
         diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
         wait_until(
-            lambda: health(diagnostics, "/rear/image_raw").get("subscribed") == "False",
+            lambda listener=diagnostics: health(listener, "/rear/image_raw").get("subscribed") == "False",
             "the node to unsubscribe",
         )
     assert "offering incompatible QoS" not in node.output()
