@@ -259,9 +259,9 @@ def save_spec(folder: Path, spec: ModelSpec) -> None:
             {"name": name, "color": color} for name, color in zip(spec.classes.names, spec.classes.colors)
         ],
         "temperature": spec.temperature,
-        "familiar": spec.familiar,
-        "training": spec.training,
-        "metrics": spec.metrics,
+        "familiar": dict(spec.familiar),
+        "training": dict(spec.training),
+        "metrics": dict(spec.metrics),
     }
     for name, usual in (("hidden_channels", {}), ("temperature", 1), ("familiar", {})):
         if raw.get(name) == usual:
