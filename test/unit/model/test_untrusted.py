@@ -113,7 +113,7 @@ def without_checksum(folder: Path) -> None:
     ("change", "words"),
     [
         (lambda w: w["head.bias"].fill_(float("nan")), "head.bias contains NaN or infinite values"),
-        (lambda w: w["head.weight"].view(-1)[3:4].fill_(float("inf")), "head.weight holds"),
+        (lambda w: w["head.weight"].view(-1)[3:4].fill_(float("inf")), "head.weight contains"),
         (lambda w: w.update({"head.bias": w["head.bias"].to(torch.int64)}), "head.bias is of int64"),
         (lambda w: w.update({"head.bias": w["head.bias"] > 0}), "head.bias is of bool"),
         (lambda w: next(t for n, t in w.items() if n.endswith("running_var")).fill_(-1), "negative variance"),
