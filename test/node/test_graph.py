@@ -64,7 +64,7 @@ def test_without_a_node_one_in_another_domain_is_pointed_at(monkeypatch: pytest.
         assert "no segmentation node in ROS_DOMAIN_ID 103" in finding.text
         assert "process" not in finding.advice
         assert "--all-domains" in finding.advice
-        assert f"process {process.pid} is one in" in Report(all_domains=True).of("running nodes").advice
+        assert f"process {process.pid} is a node in" in Report(all_domains=True).of("running nodes").advice
     finally:
         process.close()
 

@@ -75,9 +75,12 @@ def test_the_first_image_decides_the_resolution_and_other_shapes_are_refused(
     rear.wait_for_subscriber()
     wait_until(lambda: rear.send(picture(320, 180)) and masks["rear"].messages, "a mask of the other camera")
     wait_until(
-        lambda: rear.send(picture(200, 200)) and "has not the shape" in health(diagnostics, REAR)["message"],
+        lambda: (
+            rear.send(picture(200, 200))
+            and "not have the aspect ratio" in health(diagnostics, REAR)["message"]
+        ),
         "a refusal in the diagnostics",
     )
     assert health(diagnostics, REAR)["level"] == str(DiagnosticStatus.WARN[0])
-    assert "an image of 200x200 has not the shape" in node.output()
+    assert "an image of 200x200 does not have the aspect ratio" in node.output()
     masks["front"].wait_for_stamp(front.send(image))
