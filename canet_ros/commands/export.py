@@ -24,7 +24,7 @@ from canet_ros.model.model_folder import NETWORK_FILE, Resolution, find_model, l
 from canet_ros.names import ENGINES, PRECISIONS
 from canet_ros.opencv import read_image, resize
 from canet_ros.pipeline.image_files import IMAGE_SUFFIXES
-from canet_ros.pipeline.self_test import IMAGE_FILE, write_self_test
+from canet_ros.pipeline.self_test import IMAGE_FILE, vivid, write_self_test
 from canet_ros.simulation import StreetDrive
 
 SELF_TEST_SCENES = 16
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.selftest is not None:
         count = arguments.pictures if arguments.selftest else SELF_TEST_SCENES
         images = _images(arguments.selftest, spec.resolution, count)
-        images = images if arguments.selftest else [_vivid(image) for image in images]
+        images = images if arguments.selftest else [vivid(image) for image in images]
         fault = write_self_test(folder, images)
         print(f"{folder / IMAGE_FILE}: an engine with swapped channels would reach {fault.agreement:.1%}")
         return 0
@@ -161,10 +161,3 @@ def _images(folder: str, resolution: Resolution, count: int) -> list[NDArray[np.
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, count).astype(int))]
     bar = tqdm(chosen, desc="images", disable=None)
     return [resize(read_image(path), resolution, cv2.INTER_AREA) for path in bar]
-
-
-def _vivid(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """In saturated colours, in which swapped channels change the mask of a robust network too."""
-    grey = image.mean(2, keepdims=True)
-    vivid: NDArray[np.uint8] = np.clip(grey + 8 * (image - grey), 0, 255).astype(np.uint8)
-    return vivid

@@ -215,7 +215,7 @@ class Cuda:
         try:
             self.call("cuInit", 0)
         except Exception as error:  # also without any driver
-            raise EngineError(f"CUDA's driver does not start: {in_one_line(error)}") from error
+            raise EngineError(f"the CUDA driver does not start: {in_one_line(error)}") from error
         count = self.call("cuDeviceGetCount")
         if index >= count:
             raise EngineError(f"device 'cuda:{index}': this machine has {count} CUDA GPUs")

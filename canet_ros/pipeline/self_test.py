@@ -127,6 +127,13 @@ def write_self_test(folder: Path, images: Sequence[Pixels]) -> SelfTest:
     return SelfTest(worst, AGREEMENT_OF_INT8)
 
 
+def vivid(image: Pixels) -> Pixels:
+    """The image in saturated colours, in which swapped channels change the mask of a robust network too."""
+    grey = image.mean(2, keepdims=True)
+    saturated: Pixels = np.clip(grey + 8 * (image - grey), 0, 255).astype(np.uint8)
+    return saturated
+
+
 def _read(folder: Path, classes: int) -> tuple[Pixels, Pixels]:
     try:
         image = read_image(folder / IMAGE_FILE)

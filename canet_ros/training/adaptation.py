@@ -24,7 +24,7 @@ from canet_ros.model.network_export import write_network
 from canet_ros.opencv import read_image, resize
 from canet_ros.pipeline.ood_monitor import in_distribution_range
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.pipeline.self_test import write_self_test
+from canet_ros.pipeline.self_test import vivid, write_self_test
 from canet_ros.simulation import write_scenes
 from canet_ros.training.calibration import fit_temperature
 from canet_ros.training.config import TrainingConfig
@@ -38,6 +38,7 @@ from canet_ros.training.train import seconds_per_epoch
 CHANGED_IMAGES = 6  # shown in the report
 _BATCH_SIZE = 8
 _INT8_IMAGES = 60
+_SELF_TEST_IMAGES = 8
 # Weights halfway between those before and after the training: on a drive it gains as much as the training alone or
 # more, and loses little of the old domain (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 _TUNED_SHARE = 0.5
@@ -249,7 +250,8 @@ def finish_model(folder: Path, data: Path, replay: Path | None) -> list[str]:
     except (ModuleNotFoundError, EngineError) as error:
         problems.append(f"the model has no int8 scales: {error}")
     try:
-        write_self_test(folder, images)
+        telling = images[:: -(-len(images) // _SELF_TEST_IMAGES)]
+        write_self_test(folder, [*telling, *map(vivid, telling)])
     except ModelError as error:
         problems.append(f"the model has no self-test: {error}")
     return problems

@@ -25,6 +25,7 @@ from canet_ros.model.model_folder import available_models
 COMPLETE = {
     "segment": ["absent.png", "--out", "out"],
     "train": ["--data", "absent", "--name", "x", "--out", "out"],
+    "adapt": ["absent", "--out", "out"],
     "evaluate": ["--model", "absent", "--data", "absent"],
     "ablate": ["--data", "absent", "--out", "out"],
     "import": ["absent.pth", "--out", "out"],
@@ -43,6 +44,7 @@ FAILURES = [
     "segment broken.png --out out",
     "train --data absent --name x --out out",
     "train --data empty --name x --out out --epochs 0",
+    "adapt absent --out out",
     "evaluate --model absent --data empty",
     "ablate --data absent --out out",
     "import absent.pth --out out",

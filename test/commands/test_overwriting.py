@@ -48,6 +48,8 @@ INPUTS = {
     ("adapt", "drive"),
     ("adapt", "--images"),
     ("adapt", "--replay"),
+    ("train", "--config"),
+    ("ablate", "--config"),
     ("labels", "export"),
     ("labels", "--images"),
     ("labels", "data"),

@@ -44,7 +44,7 @@ def test_without_the_default_model_another_is_looked_at(
             20,
             ("20 with our settings for Cyclone DDS", "sudo sysctl -w net.core.rmem_max="),
         ),
-        ("rmw_zenoh_cpp", 20, ("at 30 Hz.$", "transport.md")),
+        ("rmw_zenoh_cpp", 20, ("at 30 Hz.$", "lost-images.md")),
     ],
 )
 def test_lost_images_give_advice_for_the_middleware_in_use(
