@@ -7,6 +7,7 @@ import argparse
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from canet_ros.model.class_table import ClassTable, load_class_table
 from canet_ros.model.model_folder import find_model, load_spec, save_spec
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.training.adaptation import (
-    Comparison,
+    BeforeAndAfter,
     adaptation_config,
     average_with_start,
     compare,
@@ -36,6 +37,7 @@ from canet_ros.training.run_log import CURVE_FILE
 from canet_ros.training.train import train
 
 _PLAN_FILE = "plan.json"
+_DRIVE = "held-out images of the drive"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,39 +111,48 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in finish_model(adapted, data, replay if arguments.replay else None):
         to_stderr(problem)
     before, after = Segmenter.load(model), Segmenter.load(adapted)
-    image_sets = {"held-out images of the drive": data}
+    image_sets = {_DRIVE: data}
     if replayed:
         image_sets["old domain" if arguments.replay else "synthetic streets"] = replay
     compared = {
         name: compare(before, after, find_split(folder, "val", warn=ignore_warning), name)
         for name, folder in image_sets.items()
     }
-    metrics = {name: _figures(one, classes) for name, one in compared.items()}
-    save_spec(adapted, replace(load_spec(adapted), metrics=metrics))
-    write_json(work / "metrics.json", metrics)
-    drive = compared["held-out images of the drive"]
-    better = drive.gain > 0
-    verdict = (
-        f"{'better' if better else 'not better'} on the {drive.images} held-out images of the drive: mIoU "
-        f"{drive.before.miou:.3f} before, {drive.after.miou:.3f} after"
-    )
+    better = compared[_DRIVE].gain > 0
     settings = {
         "started from": model.name,
         "images to train on": trained_on,
         "duration, minutes": f"{(time.monotonic() - start_s) / 60:.1f}",
         **asdict(config),
     }
-    report = work / "report.html"
-    write_text(report, render_report(out.name, verdict, compared, classes, settings, work / CURVE_FILE))
-    for name, one in compared.items():
-        print(f"{name}: {one.images} images, mIoU {one.before.miou:.4f} before, {one.after.miou:.4f} after")
-    print(f"report: {report}")
+    verdict = _write_results(work, compared, classes, settings)
     if not (better or arguments.anyway):
         to_stderr(f"{verdict}; {out} is not written: label more images, or write it with --anyway")
         return 1
     _publish(adapted, out)
     print(f"model: {out}")
     return 0
+
+
+def _write_results(
+    work: Path, compared: Mapping[str, BeforeAndAfter], classes: ClassTable, settings: Mapping[str, Any]
+) -> str:
+    """Write the metrics, also into the adapted model, and the report; returns the verdict on the drive."""
+    metrics = {name: _figures(one, classes) for name, one in compared.items()}
+    save_spec(work / "adapted", replace(load_spec(work / "adapted"), metrics=metrics))
+    write_json(work / "metrics.json", metrics)
+    drive = compared[_DRIVE]
+    verdict = (
+        f"{'better' if drive.gain > 0 else 'not better'} on the {drive.images} held-out images of the drive: mIoU "
+        f"{drive.before.miou:.3f} before, {drive.after.miou:.3f} after"
+    )
+    report = work / "report.html"
+    page = render_report(settings["name"], verdict, compared, classes, settings, work / CURVE_FILE)
+    write_text(report, page)
+    for name, one in compared.items():
+        print(f"{name}: {one.images} images, mIoU {one.before.miou:.4f} before, {one.after.miou:.4f} after")
+    print(f"report: {report}")
+    return verdict
 
 
 def _claim(out: Path, work: Path, force: bool) -> None:
@@ -174,20 +185,12 @@ def _labelled_drives(arguments: argparse.Namespace, classes: ClassTable, work: P
     return folders
 
 
-def _figures(one: Comparison, classes: ClassTable) -> dict[str, Any]:
-    return {
-        "images": one.images,
-        **{
-            when: {
-                "miou": found.miou,
-                "pixel_accuracy": found.pixel_accuracy,
-                "iou": {
-                    name: None if iou != iou else float(iou) for name, iou in zip(classes.names, found.iou)
-                },
-            }
-            for when, found in (("before", one.before), ("after", one.after))
-        },
-    }
+def _figures(one: BeforeAndAfter, classes: ClassTable) -> dict[str, Any]:
+    figures: dict[str, Any] = {"images": one.images}
+    for when, found in (("before", one.before), ("after", one.after)):
+        iou = found.iou_by_class(classes.names)
+        figures[when] = {"miou": found.miou, "pixel_accuracy": found.pixel_accuracy, "iou": iou}
+    return figures
 
 
 def _publish(model: Path, out: Path) -> None:

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from canet_ros.commands import add_force_argument
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_image_format, require_writable, write_image, write_json
 from canet_ros.model.model_folder import SPEC_FILE, find_model, load_spec, save_spec
 from canet_ros.pipeline.ood_monitor import in_distribution_range
-from canet_ros.training.calibration import fit_temperature
+from canet_ros.training.calibration import calibrate_temperature
 from canet_ros.training.dataset import count_ids, find_split, to_stderr, warn_about_missing_classes
 from canet_ros.training.evaluate import evaluate, worst_images_sheet
 from canet_ros.training.metrics import scores
@@ -60,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     warn_about_missing_classes(counts, classes, arguments.data / arguments.split, to_stderr)
     if arguments.calibrate:
         require_writable(folder / SPEC_FILE)
-        save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, images), 3)))
+        calibrate_temperature(folder, images)
     segmenter = load_segmenter(arguments, folder)
     evaluation = evaluate(segmenter, images)
     result = scores(evaluation.confusion)
@@ -69,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         "pixel_accuracy": result.pixel_accuracy,
         "calibration_error": evaluation.reliability.calibration_error,
         "temperature": segmenter.spec.temperature,
-        "iou": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(classes.names, result.iou)},
+        "iou": result.iou_by_class(classes.names),
         "pictures": len(images),
         "model": segmenter.spec.name,
         "engine": segmenter.engine.name,

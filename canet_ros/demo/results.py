@@ -132,8 +132,8 @@ def summarize(recording: Recording, source: str) -> dict[str, Any]:
         summary["miou"] = round(accuracy.miou, 4)
         summary["pixel_accuracy"] = round(accuracy.pixel_accuracy, 4)
         summary["iou"] = {
-            name: None if np.isnan(iou) else round(float(iou), 4)
-            for name, iou in zip(recording.classes, accuracy.iou)
+            name: None if iou is None else round(iou, 4)
+            for name, iou in accuracy.iou_by_class(recording.classes.names).items()
         }
     return summary
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from canet_ros.errors import EngineError
 from canet_ros.model.class_table import ClassTable, load_class_table
@@ -26,12 +25,12 @@ from canet_ros.pipeline.ood_monitor import in_distribution_range
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.self_test import vivid, write_self_test
 from canet_ros.simulation import write_scenes
-from canet_ros.training.calibration import fit_temperature
+from canet_ros.training.calibration import calibrate_temperature
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import ExtraData, LabelledImage, find_split, ignore_warning
-from canet_ros.training.evaluate import evaluate
+from canet_ros.training.evaluate import compare_with_labels, evaluate
 from canet_ros.training.initialization import initialize
-from canet_ros.training.metrics import Scores, confusion_matrix, scores
+from canet_ros.training.metrics import Scores, scores
 from canet_ros.training.setup import default_epochs
 from canet_ros.training.train import seconds_per_epoch
 
@@ -65,7 +64,7 @@ class ChangedImage:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BeforeAndAfter:
     """Metrics of both models on the same images, and the images that changed most, most changed first."""
 
     images: int
@@ -238,10 +237,11 @@ def finish_model(folder: Path, data: Path, replay: Path | None) -> list[str]:
     """
     train, val = (find_split(data, split, warn=ignore_warning) for split in ("train", "val"))
     old = find_split(replay, "val", warn=ignore_warning) if replay else []
-    save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, val), 3)))
-    evaluation = evaluate(Segmenter.load(folder), [*train, *val, *old])
-    save_spec(folder, replace(load_spec(folder), familiar=in_distribution_range(evaluation.ood_statistics)))
-    spec = load_spec(folder)
+    calibrate_temperature(folder, val)
+    segmenter = Segmenter.load(folder)
+    evaluation = evaluate(segmenter, [*train, *val, *old])
+    spec = replace(segmenter.spec, familiar=in_distribution_range(evaluation.ood_statistics))
+    save_spec(folder, spec)
     every = max(1, -(-len(train) // _INT8_IMAGES))
     images = [resize(read_image(one.image), spec.resolution, cv2.INTER_AREA) for one in train[::every]]
     problems = []
@@ -257,25 +257,27 @@ def finish_model(folder: Path, data: Path, replay: Path | None) -> list[str]:
     return problems
 
 
-def compare(before: Segmenter, after: Segmenter, images: Sequence[LabelledImage], title: str) -> Comparison:
+def compare(
+    before: Segmenter, after: Segmenter, images: Sequence[LabelledImage], title: str
+) -> BeforeAndAfter:
     """Compare two models on labelled images with the classes of ``after``.
 
     A class that only ``before`` knows counts as wrong wherever it is predicted.
     """
     names = after.spec.classes.names
-    count = len(names)
-    known = [names.index(name) if name in names else count for name in before.spec.classes.names]
+    unknown = len(names)
+    known = [names.index(name) if name in names else unknown for name in before.spec.classes.names]
     ids = np.array(known, np.uint8)
-    confusion_before, confusion_after = (
-        np.zeros((count, count + 1), np.int64),
-        np.zeros((count, count), np.int64),
-    )
     changed: list[ChangedImage] = []
-    for labelled in tqdm(images, desc=title, unit="image", disable=None):
-        image, labels = labelled.read(count)
+    remaining = iter(images)
+
+    def predict(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
         old, new = ids[before(image).mask], after(image).mask
-        confusion_before += confusion_matrix(labels, old, count, count + 1)
-        confusion_after += confusion_matrix(labels, new, count)
-        changed.append(ChangedImage(labelled.name, float((old != new).mean()), image, old, new, labels))
-        changed = sorted(changed, key=lambda one: -one.share)[:CHANGED_IMAGES]
-    return Comparison(len(images), scores(confusion_before), scores(confusion_after), changed)
+        share = float((old != new).mean())
+        changed.append(ChangedImage(next(remaining).name, share, image, old, new, labels))
+        changed.sort(key=lambda one: -one.share)
+        del changed[CHANGED_IMAGES:]
+        return old, new
+
+    first, second = compare_with_labels(predict, images, unknown, title, predicted=unknown + 1)
+    return BeforeAndAfter(len(images), scores(first.confusion), scores(second.confusion), changed)

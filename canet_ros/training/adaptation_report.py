@@ -10,19 +10,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from canet_ros.model.class_table import ClassTable
-from canet_ros.opencv import encode_image
+from canet_ros.opencv import Pixels, encode_image
 from canet_ros.pipeline.contact_sheet import SheetRow, contact_sheet
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
-from canet_ros.training.adaptation import ChangedImage, Comparison
+from canet_ros.training.adaptation import BeforeAndAfter, ChangedImage
 
 
 def render_report(
     title: str,
     verdict: str,
-    compared: Mapping[str, Comparison],
+    compared: Mapping[str, BeforeAndAfter],
     classes: ClassTable,
     settings: Mapping[str, Any],
     curve: Path,
@@ -51,7 +49,7 @@ def render_report(
     return page
 
 
-def _metrics_row(name: str, one: Comparison) -> str:
+def _metrics_row(name: str, one: BeforeAndAfter) -> str:
     before, after = one.before, one.after
     return _row(
         name,
@@ -61,7 +59,7 @@ def _metrics_row(name: str, one: Comparison) -> str:
     )
 
 
-def _class_table(name: str, one: Comparison, classes: ClassTable) -> str:
+def _class_table(name: str, one: BeforeAndAfter, classes: ClassTable) -> str:
     rows = (
         _row(class_name, *_change(float(before), float(after)))
         for class_name, before, after in zip(classes.names, one.before.iou, one.after.iou)
@@ -85,7 +83,7 @@ def _image(kind: str, data: bytes) -> str:
     return f'<img src="data:image/{kind};base64,{base64.b64encode(data).decode()}" alt="">'
 
 
-def _sheet(changed: Sequence[ChangedImage], classes: ClassTable) -> Any:
+def _sheet(changed: Sequence[ChangedImage], classes: ClassTable) -> Pixels:
     table = color_lookup_table(classes, "bgr")
     # Classes that only the earlier model has are black, as pixels without a label.
     rows = [
@@ -95,7 +93,7 @@ def _sheet(changed: Sequence[ChangedImage], classes: ClassTable) -> Any:
                 one.image,
                 colorize(one.before, table),
                 overlay(one.image, one.after, table, 0.6),
-                colorize(np.minimum(one.labels, 255), table),
+                colorize(one.labels, table),
             ),
         )
         for one in changed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canet_ros.model.model_folder import load_network
+from canet_ros.model.model_folder import load_network, load_spec, save_spec
 from canet_ros.opencv import bring_to_size
 from canet_ros.pipeline.segmentation import resize_nearest
 from canet_ros.training.dataset import LabelledImage
@@ -103,6 +103,11 @@ def fit_temperature(folder: Path, images: Sequence[LabelledImage]) -> float:
     if not sum(map(len, labels)):
         raise ValueError("no pixel of the images has a class of the model")
     return _best_temperature(torch.cat(logits), torch.cat(labels))
+
+
+def calibrate_temperature(folder: Path, images: Sequence[LabelledImage]) -> None:
+    """Write the temperature that fits these images into ``model.yaml``; raises as ``fit_temperature``, and OSError."""
+    save_spec(folder, replace(load_spec(folder), temperature=round(fit_temperature(folder, images), 3)))
 
 
 def _best_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -25,7 +25,7 @@ class Comparison:
     """Masks compared with labels.
 
     Attributes:
-        confusion: over all images, (classes, classes), by (label, prediction).
+        confusion: over all images, (classes, predicted classes), by (label, prediction).
         miou_by_image: by image name; NaN if its labels have no id of the classes.
     """
 
@@ -70,6 +70,7 @@ def compare_with_labels(
     classes: int,
     title: str,
     leave: bool = True,
+    predicted: int = 0,
 ) -> list[Comparison]:
     """Compare the masks of one or several predictors with the labels of all images.
 
@@ -77,14 +78,16 @@ def compare_with_labels(
         predict: returns masks (H, W), one per predictor, for an image (H, W, 3) BGR and its labels.
         title: of the progress bar.
         leave: whether the progress bar stays on the screen.
+        predicted: see ``confusion_matrix``.
     """
+    shape = (classes, predicted or classes)
     comparisons: list[Comparison] = []
     for labelled in tqdm(images, desc=title, unit="image", leave=leave, disable=None):
         image, label = labelled.read(classes)
         masks = predict(image, label)
-        comparisons = comparisons or [Comparison(np.zeros((classes, classes), np.int64), {}) for _ in masks]
+        comparisons = comparisons or [Comparison(np.zeros(shape, np.int64), {}) for _ in masks]
         for comparison, mask in zip(comparisons, masks):
-            confusion = confusion_matrix(label, mask, classes)
+            confusion = confusion_matrix(label, mask, classes, predicted)
             comparison.miou_by_image[labelled.name] = scores(confusion).miou if confusion.any() else math.nan
             np.add(comparison.confusion, confusion, out=comparison.confusion)
     return comparisons

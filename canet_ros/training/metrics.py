@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,10 @@ class Scores:
     pixel_accuracy: float
     iou: NDArray[np.float64]
     occurring: int
+
+    def iou_by_class(self, names: Sequence[str]) -> dict[str, float | None]:
+        """IoU by class name; None in place of NaN, which JSON does not have."""
+        return {name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, self.iou)}
 
     @property
     def coverage_note(self) -> str:
