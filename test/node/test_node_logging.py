@@ -218,7 +218,9 @@ def test_transitions_and_every_frame_at_level_debug(graph: Graph, random_model: 
         process.wait_for_output("paused by ~/enable")
         camera.send(picture(160, 120))
         process.wait_for_output("dropped: paused")
-        wait_until(lambda: health(diagnostics, "engine")["message"] == "paused by ~/enable", "diagnostics")
+        wait_until(
+            lambda: health(diagnostics, "engine").get("message") == "paused by ~/enable", "diagnostics"
+        )
         graph.call(SetBool, "/canet/enable", SetBool.Request(data=True))
         process.wait_for_output("resumed by ~/enable")
 
