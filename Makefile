@@ -12,19 +12,19 @@ VENV := $(if $(filter jazzy,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 DEMO_READY := $(VENV)/ready-demo
 TEST_READY := $(VENV)/ready-test
 MORE_jazzy := ,int8,lint,remote,tensorrt-check,training
-# Files side by side, for they wait more than they compute; a thread each, or their threads wait for each other.
+# Test files run in parallel, because they mostly wait. One OpenMP thread each: more would compete for the cores.
 JOBS ?= 4
 PYTEST_OPTIONS := -n $(JOBS) --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 SIDE_BY_SIDE := $(PYTEST) $(PYTEST_OPTIONS)
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
-# A line for what is being fetched: neither silence for minutes nor pages.
+# Of pip's output, one line for each package that is downloaded.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 FETCHED = sed -nEu 's/^ *(Collecting [^ ]+|Downloading [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages).*/    \1/p' || $(FAILED)
-FAILED = { echo "$@ was not made; why stands above. Is there a network? Room on this disk (df -h .)?" >&2; exit 1; }
+FAILED = { echo "Cannot set up $@, see the error above. Check the network and the free disk space (df -h .)." >&2; exit 1; }
 
-# A sourced ROS workspace must not mix with the environment made here.
+# Packages of a sourced ROS workspace must not mix with those of the virtual environment.
 unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 
 MINUTES ?= 60
@@ -32,42 +32,42 @@ MINUTES ?= 60
 .PHONY: help setup demo test test-all soak coverage mutation test-oldest docs generated lint requirements sbom audit clean
 
 help:
-	@echo "make demo [INPUT=folder|video|bag]  camera, node and recorder on this machine; images in demo_output/"
-	@echo "make test [ROS_DISTRO=kilted]       unit, node and command tests on Jazzy's wheels; or the ROS tests on Kilted's"
-	@echo "make test-all                       these and test/nightly: documentation, Ray, soak"
-	@echo "make coverage                       make test, and which lines and branches it reaches; under 90 % fails"
-	@echo "make soak [MINUTES=60]              the node for long with changes and faults; fails where anything drifts"
-	@echo "make mutation                       whether quick tests notice changed code; 85 % must be noticed; half an hour"
-	@echo "make test-oldest                    tests without ROS, with the oldest libraries that setup.py admits"
-	@echo "make docs                           this documentation as a site, in docs/_build/"
-	@echo "make generated                      update config/canet.yaml, docs/public_api.txt and the marked tables of docs/"
-	@echo "make lint                           formatting, lint, types, imports between layers, spelling"
-	@echo "make demo HASHED=1                  the same from requirements/demo.txt: versions and files as we had them"
-	@echo "make requirements                   write that file anew, from setup.py"
-	@echo "make sbom                           what the demo's environment holds, as CycloneDX, in sbom.json"
-	@echo "make audit                          known vulnerabilities in requirements/demo.txt; asks PyPI"
+	@echo "make demo [INPUT=folder|video|bag]  run camera, node and recorder; results in demo_output/"
+	@echo "make test [ROS_DISTRO=kilted]       run all tests on Jazzy's wheels, or the ROS tests on Kilted's"
+	@echo "make test-all                       also run test/nightly: documentation, Ray, soak"
+	@echo "make coverage                       make test with coverage of lines and branches; fails under 90 %"
+	@echo "make soak [MINUTES=60]              run the node with changes and faults; fails if memory or latency drifts"
+	@echo "make mutation                       mutation tests; fails if less than 85 % are detected; takes half an hour"
+	@echo "make test-oldest                    run the tests without ROS on the oldest supported libraries"
+	@echo "make docs                           build the documentation in docs/_build/"
+	@echo "make generated                      update config/canet.yaml, docs/public_api.txt and the marked tables in docs/"
+	@echo "make lint                           check formatting, types, imports between layers, spelling"
+	@echo "make demo HASHED=1                  make demo with the pinned versions and hashes of requirements/demo.txt"
+	@echo "make requirements                   update requirements/demo.txt from setup.py"
+	@echo "make sbom                           write the packages of the demo environment to sbom.json (CycloneDX)"
+	@echo "make audit                          look up known vulnerabilities of requirements/demo.txt on PyPI"
 	@echo "make clean                          remove environments and output"
 
 setup: $(TEST_READY)
 
 $(DEMO_READY): setup.py
 	@test "$(ROS_DISTRO)" = kilted -o "$(ROS_DISTRO)" = jazzy || \
-		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are wheels of jazzy and kilted alone"; exit 2; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("$(PYTHON) is Python %d.%d, and ROS 2 wheels are for 3.10 to 3.13: say \
-	which, as make demo PYTHON=python3.12" % v[:2] if not (3, 10) <= v[:2] <= (3, 13) else 0)'
-	@echo "setting up $(VENV), once: 0.6 GB and a minute"
+		{ echo "ROS_DISTRO=$(ROS_DISTRO): there are pip wheels for jazzy and kilted only"; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("$(PYTHON) is Python %d.%d, but the ROS 2 wheels support 3.10 to 3.13: \
+	choose one, for example make demo PYTHON=python3.12" % v[:2] if not (3, 10) <= v[:2] <= (3, 13) else 0)'
+	@echo "Setting up $(VENV), once: 0.6 GB, about a minute"
 	@$(PYTHON) -m venv $(VENV) || $(FAILED)
 ifneq ($(HASHED),)
 	@$(PIP) --require-hashes --requirement requirements/demo.txt | $(FETCHED)
 	@$(PIP) --no-deps --no-build-isolation --editable . | $(FETCHED)
 else
-	@echo "  ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and the rest"
+	@echo "  ROS 2 $(ROS_DISTRO) from pip wheels, OpenVINO and other packages"
 	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags]" | $(FETCHED)
 endif
 	@touch $@
 
 $(TEST_READY): $(DEMO_READY)
-	@echo "adding to $(VENV) what tests take, once: 1.5 GB; 6 GB and longer where PyTorch comes with CUDA"
+	@echo "Adding test packages to $(VENV), once: 1.5 GB, or 6 GB where PyTorch includes CUDA"
 	@$(PIP) "$(TORCH)" | $(FETCHED)
 	@$(PIP) --editable ".[$(ROS_DISTRO),openvino,bags,video,labels,onnxruntime,test$(MORE_$(ROS_DISTRO))]" | $(FETCHED)
 	@touch $@
@@ -75,7 +75,7 @@ $(TEST_READY): $(DEMO_READY)
 demo: $(DEMO_READY)
 	$(VENV)/bin/canet demo --force $(if $(INPUT),--input "$(INPUT)")
 
-# Without folders those of setup.cfg; of a second distribution only what runs on ROS.
+# The default folders are in setup.cfg. On Kilted only the tests that use ROS run.
 test: $(TEST_READY)
 	$(SIDE_BY_SIDE) $(if $(filter kilted,$(ROS_DISTRO)),test/node test/unit/ros) $(PYTEST_ARGS)
 
@@ -92,7 +92,7 @@ soak: $(TEST_READY)
 coverage: $(TEST_READY)
 	$(SIDE_BY_SIDE) --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
-# What to mutate and which tests must notice: [tool.mutmut] in pyproject.toml.
+# [tool.mutmut] in pyproject.toml selects the mutated modules and the tests.
 mutation: $(VENV)/ready-mutation
 	$(VENV)/bin/python -m mutmut run
 	$(VENV)/bin/python -m mutmut export-cicd-stats
@@ -108,7 +108,7 @@ test-oldest: .venv-oldest/ready
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(PYTEST_OPTIONS) -m "not ros and not launch" $(PYTEST_ARGS)
 
 .venv-oldest/ready: setup.py test/oldest.txt
-	@echo "setting up .venv-oldest, once: 6 GB"
+	@echo "Setting up .venv-oldest, once: 6 GB"
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --disable-pip-version-check \
 		--editable ".[openvino,onnxruntime,bags,test,torch]" --constraint test/oldest.txt | $(FETCHED)
@@ -131,13 +131,13 @@ lint: $(TEST_READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell
-	@# Words that the documentation does not use, outside of code.
+	@# Words outside the vocabulary of CONTRIBUTING.md; code in backquotes is exempt.
 	$(VENV)/bin/codespell --dictionary test/vocabulary.txt --ignore-regex '`[^`]*`' docs README.md CONTRIBUTING.md
 
-# Of the oldest Python that setup.py admits and all newer ones, with the hashes that PyPI has.
+# For the oldest supported Python and all newer ones, with PyPI's hashes.
 requirements: .venv-tools/ready
 	{ printf '%s\n' "# SPDX-License-Identifier: Apache-2.0" \
-		"# What \`make demo\` installs, each file by its hash; written by \`make requirements\`, installed with \`make demo HASHED=1\`."; \
+		"# Packages of \`make demo\` with the hash of each file. Written by \`make requirements\`, used by \`make demo HASHED=1\`."; \
 		.venv-tools/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
 			--no-header --extra jazzy --extra openvino --extra bags setup.py requirements/demo.in; } > .venv-tools/demo.txt
 	mv .venv-tools/demo.txt requirements/demo.txt
@@ -146,7 +146,7 @@ sbom: $(DEMO_READY) .venv-tools/ready
 	.venv-tools/bin/cyclonedx-py environment --output-file sbom.json --of JSON $(VENV)/bin/python
 	@echo sbom.json
 
-# Strict: a package that PyPI was not asked about, because it could not be reached, is no package without a fault.
+# --strict: fails also if a package could not be looked up.
 audit: .venv-tools/ready
 	.venv-tools/bin/pip-audit --strict --requirement requirements/demo.txt --require-hashes --disable-pip
 

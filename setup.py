@@ -8,7 +8,7 @@ SHARE = f"share/{PACKAGE}"
 
 
 def installed_files() -> list[tuple[str, list[str]]]:
-    """What ament and users find beside the code: marker, manifest, launch files, configuration, models."""
+    """Files that are installed beside the code: marker, manifest, launch files, configuration, models, docs."""
     files = [
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
@@ -17,7 +17,7 @@ def installed_files() -> list[tuple[str, list[str]]]:
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():
                 files.append((f"{SHARE}/{path.parent}", [str(path)]))
-    # What hints and error messages name.
+    # Hints and error messages refer to these pages.
     files += [(f"{SHARE}/{path.parent}", [str(path)]) for path in sorted(Path("docs").rglob("*.md"))]
     return files
 
@@ -51,7 +51,7 @@ setup(
             "cuda-bindings>=12.3",
             "onnx>=1.15",
         ],  # TensorRT comes with JetPack, or as pip's tensorrt
-        # The compiler alone, for the tests: TensorRT for RTX builds without a GPU. Neither brings the other.
+        # The compiler, for tests: TensorRT for RTX builds engines without a GPU. Neither package requires the other.
         "tensorrt-check": [
             "cuda-bindings>=12.3",
             "onnx>=1.15",
