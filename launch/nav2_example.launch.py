@@ -51,7 +51,7 @@ def _nav2(context: LaunchContext) -> list[Action]:
     def missing(package: str, consequence: str) -> bool:
         found = is_installed(context.environment, package)
         if not found:
-            log.warning(f"{package} is not installed; {consequence}: {see_docs('costmap.md')}")
+            log.warning(f"{package} is not installed; {consequence}: {see_docs('how-to/nav2.md')}")
         return not found
 
     def manager(name: str, namespace: str, managed: str, bond_timeout_s: float) -> Action:

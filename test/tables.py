@@ -165,7 +165,7 @@ def _held_out(architecture: str = "") -> str:
         (
             r["architecture"],
             r["data"],
-            f"{r['drive']}, {r['pictures']} images",
+            f"{r['drive']}, {r['images']} images",
             _figure(r["miou"]),
             _figure(r["val_miou"]),
         )

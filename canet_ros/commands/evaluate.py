@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         "calibration_error": evaluation.reliability.calibration_error,
         "temperature": segmenter.spec.temperature,
         "iou": result.iou_by_class(classes.names),
-        "pictures": len(images),
+        "images": len(images),
         "model": segmenter.spec.name,
         "engine": segmenter.engine.name,
         "device": segmenter.engine.device,

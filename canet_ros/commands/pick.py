@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         left_out += bag.all_losses().problems
     if labels.names == 0:
         raise ValueError(f"no image of {arguments.bag} could be decoded")
-    print(labels.summary("pictures and pre-labels"))
+    print(labels.summary("images and pre-labels"))
     status = status_of(arguments.bag, left_out)
     if arguments.format != "masks":
         file = arguments.out / "train" / tool.file

@@ -250,9 +250,9 @@ def _segment(job: Job, arguments: argparse.Namespace, streams: int) -> Outcome:
         "input": str(job[0]),
         "output": str(job[1]),
         "messages_read": progress.read,
-        "pictures": progress.segmented,
+        "images": progress.segmented,
         "undecodable": progress.undecodable,
-        "undecodable_pictures": [
+        "undecodable_images": [
             {"topic": topic, "stamp_ns": stamp, "problem": problem}
             for topic, stamp, problem in progress.undecodable_frames
         ],

@@ -134,7 +134,7 @@ def set_up(
         identity={
             **asdict(config),
             "classes": list(classes.names),
-            "training pictures": _fingerprint(data.all),
+            "training images": _fingerprint(data.all),
         },
     )
 

@@ -208,9 +208,9 @@ def test_images_that_cannot_be_decoded_are_named_and_skipped(
     assert segment(source, tmp_path / "out", "--json", tmp_path / "report.json") == 0
     assert carried(read_bag(tmp_path / "out")) == broken
     found = report()[0]
-    assert (found["pictures"], found["undecodable"]) == (6, 4)
-    assert {entry["topic"] for entry in found["undecodable_pictures"]} == {"/front/image_raw"}
-    assert [entry["stamp_ns"] for entry in found["undecodable_pictures"]] == times[:4]
+    assert (found["images"], found["undecodable"]) == (6, 4)
+    assert {entry["topic"] for entry in found["undecodable_images"]} == {"/front/image_raw"}
+    assert [entry["stamp_ns"] for entry in found["undecodable_images"]] == times[:4]
 
 
 @pytest.mark.parametrize(

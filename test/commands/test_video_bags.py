@@ -138,7 +138,7 @@ def test_packets_without_an_image_are_counted_and_named(
     source = bag(tmp_path / "drive", recorded([p for p in packets(H264) if p.number not in (0, 1, 13)]))
     assert segment(source, tmp_path / "out", "--every", "2", "--json", tmp_path / "report.json") == 0
     assert numbers(tmp_path / "out") == [10, 12, 21, 23]
-    problems = {entry["stamp_ns"]: entry["problem"] for entry in report()[0]["undecodable_pictures"]}
+    problems = {entry["stamp_ns"]: entry["problem"] for entry in report()[0]["undecodable_images"]}
     begins, lost = "the stream begins between keyframes", "a packet was lost"
     assert problems == {
         **{stamp_ns(number): f"waiting for a keyframe: {begins}" for number in range(2, 10, 2)},
@@ -156,7 +156,7 @@ def test_report_and_pick_take_video(
     model = ("--model", str(random_model), *EXACT)
     assert main(["report", source, "--out", str(tmp_path / "page.html"), *model]) == 3
     out, error = capsys.readouterr()
-    assert "15 pictures" in out
+    assert "15 images" in out
     assert "waiting for a keyframe" in error
     assert main(["pick", source, "--out", str(tmp_path / "picked"), "--count", "2", *model]) == 3
     stamps = {f"{stamp_ns(n) // 10**9}.{stamp_ns(n) % 10**9:09d}": n for n in range(25)}

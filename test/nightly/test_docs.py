@@ -85,10 +85,15 @@ def test_anchors_exist(document: Path) -> None:
         assert anchor in anchors, f"{target}#{anchor}"
 
 
-def test_named_tests_exist() -> None:
+def test_named_tests_and_pages_exist() -> None:
     for document in DOCUMENTS:
         for folder, name in re.findall(r"(test/[a-z/]+/)?(test_\w+\.py)", document.read_text()):
             assert list(ROOT.glob(f"{folder or 'test/**/'}{name}")), f"{document.name}: {folder}{name}"
+    folders = ("canet_ros", "config", "docker", "launch", ".ci", ".github")
+    for file in [*ROOT.glob("*"), *(file for folder in folders for file in (ROOT / folder).rglob("*"))]:
+        text = file.read_text(errors="ignore") if file.is_file() else ""
+        for page in re.findall(r"(?:docs/|see_docs\([\"'])([\w/-]+\.(?:md|svg))", text):
+            assert (DOCS / page).is_file(), f"{file.relative_to(ROOT)}: docs/{page}"
 
 
 def test_every_page_is_in_the_navigation() -> None:

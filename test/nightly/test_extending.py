@@ -85,12 +85,12 @@ for split in ("train", "val"):
 sizes = "--crop 96x64 --resolution 96x64 --batch-size 2 --epochs 1 --workers 0".split()
 where = ["--data", str(folder), "--name", "new", "--out", str(folder / "run")]
 assert main(["train", *where, *parts, *sys.argv[3:], *sizes]) == 0
-picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 load = lambda engine: Segmenter.load(folder / "run" / "model", "cpu", engine, "fp32")
 spec = load("torch").spec
 for option, value in zip(parts[::2], parts[1::2]):
     assert getattr(spec, option[2:]) == value
-assert (load("torch")(picture).mask == load("openvino")(picture).mask).mean() > 0.999
+assert (load("torch")(image).mask == load("openvino")(image).mask).mean() > 0.999
 """
 
 
