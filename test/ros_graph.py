@@ -104,7 +104,7 @@ class Graph:
                 if time.monotonic() > end_s:
                     raise
                 # Not yet discovered, or a machine so busy that results take longer.
-                patience_s = min(1.5 * patience_s, 3.0)
+                patience_s = min(1.5 * patience_s, 10.0)
 
     def call(self, service_type: type, name: str, request: Any) -> Any:
         if name not in self._clients:
@@ -133,7 +133,7 @@ class Graph:
             nonlocal asked_s
             # Asked again, by a new client: the old one may wait for a node of this name that is gone, and a server
             # that has just come answers before it knows where to.
-            if not answers or time.monotonic() - asked_s > 2:
+            if not answers or time.monotonic() - asked_s > 5:
                 if answers:
                     self.node.destroy_client(self._clients.pop(name))
                 if name not in self._clients:
@@ -151,7 +151,7 @@ class Graph:
         return bool(self.call(ChangeState, f"{node}/change_state", request).success)
 
     def wait_for_state(self, label: str, node: str = "/canet") -> None:
-        wait_until(lambda: self.state(node) == label, f"{node} to become {label}", 30)
+        wait_until(lambda: self.state(node) == label, f"{node} to become {label}")
 
 
 class Listener:
@@ -171,6 +171,10 @@ class Listener:
     def wait_for(self, count: int, timeout_s: float = WAIT_S) -> list[Any]:
         wait_until(lambda: len(self.messages) >= count, f"{count} messages on {self.topic}", timeout_s)
         return self.messages
+
+    def wait_for_new(self, count: int) -> None:
+        """Wait for as many messages from now on; one of them may have been under way already."""
+        self.wait_for(len(self.messages) + count)
 
     def wait_for_stamp(self, stamp: Time, timeout_s: float = WAIT_S) -> Any:
         def found() -> Any:
@@ -229,7 +233,7 @@ class Process(ChildProcess):
         }
         super().__init__("process", command, variables)
 
-    def wait_for_output(self, text: str, timeout_s: float = 60.0) -> None:
+    def wait_for_output(self, text: str, timeout_s: float = WAIT_S) -> None:
         def there() -> bool:
             if text in self.output():
                 return True
@@ -241,7 +245,7 @@ class Process(ChildProcess):
         wait_until(there, f"output {text!r}", timeout_s)
 
     def close(self) -> None:
-        stop([self], grace_s=10)
+        stop([self], grace_s=60)
         print(self.output())  # which pytest shows with a failed test
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-WAIT_S = 20.0  # for what takes a fraction of it on an idle machine
+WAIT_S = 120.0  # for what takes a second on an idle machine: a busy one needs many times as long
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:

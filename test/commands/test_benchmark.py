@@ -58,9 +58,9 @@ def test_a_report_goes_on_where_a_step_fails(tmp_path: Path, random_model: Path)
     from canet_ros.benchmark import report
 
     steps = [
-        report.Step("refused", ("export", "--model", "no such model"), 30),
+        report.Step("refused", ("export", "--model", "no such model"), 300),
         report.Step("late", ("demo", "--seconds", "3600", "--out", str(tmp_path / "demo")), 2),
-        report.Step("models", ("models", "--json", str(tmp_path / "m.json")), 30, tmp_path / "m.json"),
+        report.Step("models", ("models", "--json", str(tmp_path / "m.json")), 300, tmp_path / "m.json"),
     ]
     environment = {**os.environ, "CANET_ROS_CACHE": str(tmp_path / "cache")}
     refused, late, models = [report.run_step(step, environment, tmp_path / step.name) for step in steps]

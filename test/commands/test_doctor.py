@@ -39,7 +39,6 @@ def doctor(report, environment, *program):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
         check=False,
     )
     assert "Traceback" not in done.stderr
@@ -126,7 +125,7 @@ def broken(folder, package, code):
 @pytest.mark.parametrize("code", BREAKAGES)
 def test_a_broken_package_is_one_finding(code, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", broken(tmp_path, "openvino", code))
-    limit_s = 3.0 if "sleep" in code else 60.0
+    limit_s = 3.0 if "sleep" in code else 600.0
     (finding,) = run_probe(Probe(("engine", "openvino"), "engine openvino", "note", limit_s=limit_s))
     assert (finding.subject, finding.verdict) == ("engine openvino", "note")
     assert finding.text

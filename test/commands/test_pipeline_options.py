@@ -28,6 +28,7 @@ from canet_ros.simulation import StreetDrive
 
 INFO = "sensor_msgs/msg/CameraInfo"
 PERIOD_NS = 33_000_000
+SIZE = (320, 240)
 GROUPS = "{drivable: [road, pavement], people: [pedestrian, bicyclist]}"
 OUTPUTS = (
     "mask", "mask/compressed", "color_mask", "overlay", "overlay/compressed", "confidence", "camera_info",
@@ -70,40 +71,6 @@ def test_node_and_bag_publish_the_same_bytes(
             Recorded("/camera/camera_info", INFO, time, drives.camera_info(320, 240, time)),
             Recorded("/camera/image_raw", IMAGE, time + 1, drives.image(frame, time)),
         ]
-    kinds = {name: CompressedImage if name.endswith("/compressed") else Image for name in OUTPUTS}
-    kinds["camera_info"] = CameraInfo
-    if "objects" in kinds:
-        kinds["objects"] = import_module("vision_msgs.msg").Detection2DArray
-    by_node: dict[str, list[object]] = {name: [] for name in OUTPUTS}
-    graph = Graph()
-    try:
-        camera, infos = graph.camera(), graph.camera("/camera/camera_info", CameraInfo)
-        listeners = {name: graph.listen(kind, f"/camera/segmentation/{name}") for name, kind in kinds.items()}
-        parameters = {
-            "min_confidence": 0.4, "groups": f"'{GROUPS}'", "regions": ["20,40,280,160"], "rotations": [90],
-            "ignore_masks": [str(ignored)], "resolution": "camera", "steady": True, "overlay_alpha": 0.7,
-            "jpeg_quality": 60, "mask_size": mask_size, "max_age": 0.0, "min_object_area": 30, "shares_smoothing": 0.2,
-        }  # fmt: skip
-        with segmentation_node(sharp_model, **parameters):
-            graph.wait_for_state("active")
-            infos.wait_for_subscriber()
-            infos.publish(deserialize_message(drives.camera_info(320, 240, 0), CameraInfo))
-            for listener in listeners.values():
-                graph.connect(camera, listener, size=(320, 240))
-            shares = graph.listen(Float32MultiArray, "/camera/segmentation/shares")  # has no stamp
-            wait_until(lambda: camera.send(street(1)[0]) and shares.messages, "the shares")
-            count = len(shares.wait_for(1))
-            for message in recorded:
-                is_info = message.msgtype == INFO
-                published = deserialize_message(message.data, CameraInfo if is_info else Image)
-                (infos if is_info else camera).publish(published)
-                if not is_info:
-                    stamp = Time(sec=published.header.stamp.sec, nanosec=published.header.stamp.nanosec)
-                    for name, listener in listeners.items():
-                        by_node[name].append(listener.wait_for_stamp(stamp))
-                    count = len(shares.wait_for(count + 1))
-    finally:
-        graph.close()
     source, out = bag_of(tmp_path / "in", recorded), tmp_path / "out"
     options = ["--min-confidence", 0.4, "--groups", GROUPS, "--regions", "20,40,280,160", "--rotations", 90]
     options += ["--ignore-masks", ignored, "--resolution", "camera", "--steady", "--alpha", 0.7]
@@ -112,19 +79,53 @@ def test_node_and_bag_publish_the_same_bytes(
     arguments = ["segment-bag", source, out, "--model", sharp_model, *EXACT, *options]
     assert main([*map(str, arguments)]) == 0
     in_bag = read_bag(out)
+    found_shares = [
+        deserialize_message(m.data, Float32MultiArray)
+        for m in in_bag
+        if m.topic == "/camera/segmentation/shares"
+    ]
+    kinds = {name: CompressedImage if name.endswith("/compressed") else Image for name in OUTPUTS}
+    kinds["camera_info"] = CameraInfo
+    if "objects" in kinds:
+        kinds["objects"] = import_module("vision_msgs.msg").Detection2DArray
+    by_node: dict[str, list[object]] = {name: [] for name in OUTPUTS}
+    graph = Graph()
+    try:
+        camera, infos = graph.camera(), graph.node.create_publisher(CameraInfo, "/camera/camera_info", 10)
+        listeners = {name: graph.listen(kind, f"/camera/segmentation/{name}") for name, kind in kinds.items()}
+        parameters = {
+            "min_confidence": 0.4, "groups": f"'{GROUPS}'", "regions": ["20,40,280,160"], "rotations": [90],
+            "ignore_masks": [str(ignored)], "resolution": "camera", "steady": True, "overlay_alpha": 0.7,
+            "jpeg_quality": 60, "mask_size": mask_size, "max_age": 0.0, "min_object_area": 30, "shares_smoothing": 0.2,
+        }  # fmt: skip
+        with segmentation_node(sharp_model, **parameters):
+            graph.wait_for_state("active")
+            wait_until(infos.get_subscription_count, "the node's subscription")
+            infos.publish(deserialize_message(drives.camera_info(320, 240, 0), CameraInfo))
+            for listener in listeners.values():
+                graph.connect(camera, listener, size=SIZE)
+            shares = graph.listen(Float32MultiArray, "/camera/segmentation/shares")  # has no stamp
+            wait_until(
+                lambda: graph.connect(camera, listeners["mask"], size=SIZE) and shares.messages, "the shares"
+            )
+            for message in recorded:
+                is_info = message.msgtype == INFO
+                published = deserialize_message(message.data, CameraInfo if is_info else Image)
+                (infos if is_info else camera).publish(published)
+                if not is_info:
+                    stamp = Time(sec=published.header.stamp.sec, nanosec=published.header.stamp.nanosec)
+                    for name, listener in listeners.items():
+                        by_node[name].append(listener.wait_for_stamp(stamp))
+            wait_until(lambda: shares.messages[-6:] == found_shares, "the shares of the bag")
+    finally:
+        graph.close()
     for name in OUTPUTS:
         topic = f"/camera/segmentation/{name}"
         found = [deserialize_message(m.data, kinds[name]) for m in in_bag if m.topic == topic]
         assert len(found) == 6
         assert found == by_node[name], name
-    found = [
-        deserialize_message(m.data, Float32MultiArray)
-        for m in in_bag
-        if m.topic == "/camera/segmentation/shares"
-    ]
-    assert found == shares.messages[-6:]
-    assert all(0 < sum(message.data) < 1 for message in found), "unsure pixels have no class"
-    assert len({tuple(message.data) for message in found}) == 6
+    assert all(0 < sum(message.data) < 1 for message in found_shares), "unsure pixels have no class"
+    assert len({tuple(message.data) for message in found_shares}) == 6
     masks = [m.data for m in results_of(in_bag, "/camera/segmentation/mask")]
     assert all(0 < np.count_nonzero(mask == 255) < mask.size for mask in masks)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The segmentation node with an engine that fails as the file $CANET_TEST_FAULT says, read for every inference.
 
-hang, raise, exit (SystemExit), shape, memory (for more than one image at once); and while
+hang (and print it), raise, exit (SystemExit), shape, memory (for more than one image at once); and while
 it is loaded: slow, build (slow, with an activity), broken, full (no memory), surprise. Other texts: no fault. "raise 3"
 fails 3 times.
 """
@@ -55,6 +55,7 @@ def faulty_run(self, images):
         return _run(self, images)
     found = fault()
     if found == "hang":
+        print("hanging", flush=True)
         wait_while("hang")
     elif found == "raise":
         raise RuntimeError("the engine broke")

@@ -27,6 +27,7 @@ pytest.importorskip("launch_ros")
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch.launch_description_sources import AnyLaunchDescriptionSource
 from ros_graph import Graph, Process, wait_until
+from waiting import WAIT_S
 
 from canet_ros.launching.arguments import launch_arguments
 
@@ -53,7 +54,7 @@ def launched(
     finally:
         # Not SIGTERM, on which launch leaves its processes running.
         process.signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(WAIT_S)
         ended_well = "has died" not in process.output()
         left = survivors(process)
         process.close()
@@ -122,8 +123,8 @@ def ended_by_itself(file: str, *arguments: str, environment: dict[str, str] | No
     """Output of a launch that must fail and leave no process running."""
     process = Process([ROS2, "launch", "canet_ros", file, *arguments], environment)
     try:
-        assert process.wait(40) != 0
-        wait_until(lambda: not survivors(process), "the end of all its processes", 5)
+        assert process.wait(WAIT_S) != 0
+        wait_until(lambda: not survivors(process), "the end of all its processes")
         return process.output()
     finally:
         process.close()
@@ -176,8 +177,8 @@ def test_nothing_outlives_a_launch_that_is_killed(number: signal.Signals, random
         process.wait_for_output("results under")
         assert len(survivors(process)) >= 2
         process.signal(number)
-        process.wait(10)
-        wait_until(lambda: not survivors(process), "the end of all its processes", 10)
+        process.wait(WAIT_S)
+        wait_until(lambda: not survivors(process), "the end of all its processes")
     finally:
         process.close()
 
@@ -212,7 +213,7 @@ def test_listing_arguments_imports_neither_rclpy_nor_torch(file: str) -> None:
 def node_of(process: Process) -> int:
     """Process id of the node that the launch started last."""
     started = r"segmentation_node-\d+\]: process started with pid \[(\d+)\]"
-    return int(wait_until(lambda: re.findall(started, process.output()), "the node's start", 30)[-1])
+    return int(wait_until(lambda: re.findall(started, process.output()), "the node's start")[-1])
 
 
 @pytest.mark.parametrize("file", ["demo.launch.py", "four_cameras.launch.xml", "nav2_example.launch.py"])
@@ -221,7 +222,7 @@ def test_a_node_that_dies_makes_the_launch_fail(file: str, random_model: Path) -
     process = Process([ROS2, "launch", "canet_ros", file, *given])
     try:
         os.kill(node_of(process), signal.SIGKILL)
-        assert process.wait(30) == 1
+        assert process.wait(WAIT_S) == 1
         assert "the segmentation node ended with status -9" in process.output()
         assert survivors(process) == []
     finally:
@@ -236,7 +237,7 @@ def test_a_node_that_dies_is_restarted_and_one_that_is_terminated_ends_the_launc
         second = wait_until(lambda: node_of(process) != first and node_of(process), "another node")
         wait_until(lambda: "results under" in process.output().rpartition("process started")[2], "its start")
         os.kill(second, signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(WAIT_S) == 0
     finally:
         process.close()
 
@@ -264,7 +265,7 @@ def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
         assert any("sleep 600" in line for line in survivors(process))
         assert "has no effect" not in process.output()
         process.signal(signal.SIGINT)
-        assert process.wait(30) == 1
+        assert process.wait(WAIT_S) == 1
         assert survivors(process) == []
     finally:
         process.close()

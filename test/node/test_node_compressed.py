@@ -50,8 +50,7 @@ def decoded(message: CompressedImage) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "png"])
-@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize(("codec", "channels"), [("jpeg", 3), ("png", 1)])
 def test_compressed_images_are_segmented_exactly(
     graph: Graph, camera: Camera, segmenter: Segmenter, codec: str, channels: int
 ) -> None:

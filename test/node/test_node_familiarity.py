@@ -72,6 +72,7 @@ def test_a_camera_that_is_blocked_is_named_within_30_frames(
 
     for seed in range(30):
         send(picture(160, 120, seed % 5), 1)
+    diagnostics.wait_for_new(2)
     assert 0 < float(health(diagnostics, CAMERA)["confidence_mean"]) < 1
     assert "out of distribution" not in health(diagnostics, CAMERA)["message"]
     send(unknown, 30)

@@ -86,6 +86,7 @@ def test_scan_and_grid_hold_what_both_cameras_see(
             if with_info:
                 infos[name].publish(info_of(stamp, name))
             camera.publish(image_message(images[name], "bgr8", Header(stamp=stamp, frame_id=name)))
+        diagnostics.wait_for_new(1)  # so that no image is replaced by the next
 
     second = 100
 

@@ -15,6 +15,7 @@ pytest.importorskip("rclpy")
 
 from ros_graph import Graph, Process, picture, segmentation_node, wait_until
 from sensor_msgs.msg import Image
+from waiting import WAIT_S
 
 from canet_ros.pipeline.segmenter import Segmenter
 
@@ -103,5 +104,5 @@ def test_shutdown_transition_and_sigterm(graph: Graph, process: Process) -> None
     assert graph.state() == "finalized"
     before = len(process.output())
     process.signal(signal.SIGTERM)
-    assert process.wait(2) == 0
+    assert process.wait(WAIT_S) == 0
     assert process.output()[before:] == ""

@@ -120,7 +120,6 @@ def test_a_camera_that_is_missing_appears_falls_silent_and_resumes(graph: Graph,
     graph.camera("/camera/image_rect")
     with segmentation_node(random_model, stale_after=0.5) as process:
         wait_for_warning(process, f"no publisher of {CAMERA}; existing image topics: /camera/image_rect")
-        logged = len(warnings(process, f"{CAMERA}: "))
         masks = graph.listen(Image, MASK)
         camera = graph.camera(CAMERA)
         graph.connect(camera, masks)
@@ -128,10 +127,16 @@ def test_a_camera_that_is_missing_appears_falls_silent_and_resumes(graph: Graph,
         wait_for_warning(process, "although it has a publisher")
         wait_until(lambda: send() or len(recoveries()) == 2, "its return")
         camera.close()
-        wait_until(lambda: len(warnings(process, f"{CAMERA}: ")) == logged + 4, "its end")
-        diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-        diagnostics.wait_for(3)
-        assert len(warnings(process, f"{CAMERA}: ")) == logged + 4, process.output()
+        kinds = {"no publisher": "N", "although it has": "S", "publisher is back": "B", "images resumed": "R"}
+
+        def history() -> str:
+            lines = warnings(process, f"{CAMERA}: ")
+            return "".join(next(kind for text, kind in kinds.items() if text in line) for line in lines)
+
+        wait_until(lambda: history().endswith("N") and len(history()) > 1, "its end")
+        graph.listen(DiagnosticArray, "/diagnostics").wait_for(4)
+        # Each change once; the first again with another hint. On a busy machine images stop more often than here.
+        assert re.fullmatch("N+(B|SR)(SR)+S?N", history()), process.output()
 
 
 def test_a_topic_with_its_transport_given_twice(graph: Graph, random_model: Path) -> None:
@@ -213,16 +218,20 @@ def test_transitions_and_every_frame_at_level_debug(graph: Graph, random_model: 
         process.wait_for_output("0.000: dropped: bad")
 
         diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        diagnostics.wait_for(1)
         response = graph.call(SetBool, "/canet/enable", SetBool.Request(data=False))
         assert response.message == "paused"
         process.wait_for_output("paused by ~/enable")
+        count = len(masks.messages)
         camera.send(picture(160, 120))
         process.wait_for_output("dropped: paused")
-        wait_until(
-            lambda: health(diagnostics, "engine").get("message") == "paused by ~/enable", "diagnostics"
-        )
+        for name in ("engine", CAMERA):
+            wait_until(lambda name=name: "paused by ~/enable" in health(diagnostics, name)["message"], name)
+        wait_until(lambda: health(diagnostics, CAMERA)["dropped_paused"] == "1", "a drop")
+        assert len(masks.messages) == count
         graph.call(SetBool, "/canet/enable", SetBool.Request(data=True))
         process.wait_for_output("resumed by ~/enable")
+        masks.wait_for_stamp(camera.send(picture(160, 120)))
 
         for transition in ("deactivate", "cleanup", "shutdown"):
             assert graph.change_state(transition)

@@ -57,7 +57,7 @@ def test_masks_come_of_a_right_engine_alone(
                 camera.send(np.zeros((24, 32, 3), np.uint8))
                 return "deactivating the node" in process.output()
 
-            wait_until(gave_up, "the node to give up", 30)
+            wait_until(gave_up, "the node to give up")
             wait_until(
                 lambda: health(diagnostics, "engine").get("lifecycle_state") == "inactive", "the state"
             )

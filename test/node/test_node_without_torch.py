@@ -35,9 +35,9 @@ def test_a_mask_comes(engine: str, precision: str, tmp_path: Path, monkeypatch: 
         masks = graph.listen(Image, "/camera/segmentation/mask")
         camera = graph.camera()
         with segmentation_node(folder, NODE, engine=engine, precision=precision) as node:
-            node.wait_for_output("active", 120)
+            node.wait_for_output("active")
             graph.connect(camera, masks)
-            mask = pixels_of(masks.wait_for_stamp(camera.send(image), 30))
+            mask = pixels_of(masks.wait_for_stamp(camera.send(image)))
         assert (mask == expected).mean() > (0.9999 if precision == "fp32" else 0.98)
     finally:
         graph.close()

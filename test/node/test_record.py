@@ -16,6 +16,7 @@ pytest.importorskip("rclpy")
 
 from drives import Segment, read_bag
 from ros_graph import Graph, Process, picture, segmentation_node, wait_until
+from waiting import WAIT_S
 
 from canet_ros.bags.reading import open_bag
 
@@ -53,9 +54,9 @@ def test_a_drive_with_its_masks_is_recorded_and_can_be_segmented_again(
                     found = [message.connection.topic for message in opened.messages()]
                 return found.count(masks) >= 3 and found.count("/camera/image_raw") >= 3
 
-            wait_until(recorded, "three recorded masks", 90)
+            wait_until(recorded, "three recorded masks")
             process.signal(ending)
-            status = process.wait(30)
+            status = process.wait(WAIT_S)
         finally:
             process.close()
     assert status == (0 if ending == signal.SIGINT else -signal.SIGKILL)
