@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-WAIT_S = 120.0  # for what takes a second on an idle machine: a busy one needs many times as long
+WAIT_S = 180.0  # for what takes a second or two on an idle machine; a busy one starts a node in a minute
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:

@@ -160,7 +160,8 @@ def test_own_results_are_not_offered_as_cameras(graph: Graph, random_model: Path
 
 
 def test_rivals_depth_images_and_a_missing_clock(graph: Graph, random_model: Path) -> None:
-    with segmentation_node(random_model, use_sim_time=True) as process:
+    # A rival is reported of a camera that sends images.
+    with segmentation_node(random_model, use_sim_time=True, stale_after=3600.0) as process:
         diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
 
         def says(name: str, text: str) -> bool:
