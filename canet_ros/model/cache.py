@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import glob
 import os
 import shutil
@@ -22,10 +23,6 @@ LOCK_TIMEOUT_S = 1800.0
 _LOCK_POLL_S = 0.05
 
 
-# Remarks about a cache that cannot be written, and the temporary folders that replace it.
-_substitute: ContextVar[tuple[list[str], list[Path]] | None] = ContextVar("substitute", default=None)
-
-
 def cache_folder() -> Path:
     """$CANET_ROS_CACHE, or $XDG_CACHE_HOME/canet_ros, or ~/.cache/canet_ros.
 
@@ -40,6 +37,10 @@ def cache_folder() -> Path:
         raise OSError("the home folder does not exist; set CANET_ROS_CACHE to a writable folder") from None
 
 
+# Remarks about a cache that cannot be written, and what makes the temporary folder that replaces it.
+_substitute: ContextVar[tuple[list[str], Callable[[], Path]] | None] = ContextVar("substitute", default=None)
+
+
 @contextlib.contextmanager
 def substituted() -> Iterator[list[str]]:
     """Fall back to a temporary folder, removed at the end, while the cache cannot be written.
@@ -48,14 +49,17 @@ def substituted() -> Iterator[list[str]]:
         Remarks that name what could not be cached and why; filled as it happens.
     """
     remarks: list[str] = []
-    folders: list[Path] = []
-    token = _substitute.set((remarks, folders))
-    try:
-        yield remarks
-    finally:
-        _substitute.reset(token)
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def folder() -> Path:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="canet_ros-")))
+
+        token = _substitute.set((remarks, folder))
+        try:
+            yield remarks
+        finally:
+            _substitute.reset(token)
 
 
 def derived_file(name: str, build: Callable[[Path], None], anew: bool = False) -> Path:
@@ -71,16 +75,32 @@ def derived_file(name: str, build: Callable[[Path], None], anew: bool = False) -
         OSError: the cache cannot be written, and ``substituted`` is not in force or finds no place either.
     """
     try:
-        path = cache_folder() / name
-        if anew or not is_complete(path):
-            with locked(path):
-                if anew or not is_complete(path):  # another process may have built it meanwhile
-                    _write(path, build)
-        return path
+        return _file_in(cache_folder(), name, build, anew)
     except OSError as error:
         if anew or (substitute := _substitute.get()) is None:
             raise
-        return _substitute_file(*substitute, name, build, error)
+        remarks, folder = substitute
+        try:
+            path = _file_in(folder(), name, build)
+        except OSError:
+            raise error from None
+        where = error.filename or os.environ.get("CANET_ROS_CACHE") or "the cache"
+        remark = (
+            f"not cached for the next start: cannot write {where} ({error.strerror or error}); "
+            "set CANET_ROS_CACHE to a writable folder"
+        )
+        if remark not in remarks:
+            remarks.append(remark)
+        return path
+
+
+def _file_in(folder: Path, name: str, build: Callable[[Path], None], anew: bool = False) -> Path:
+    path = folder / name
+    if anew or not is_complete(path):
+        with locked(path):
+            if anew or not is_complete(path):  # another process may have built it meanwhile
+                _write(path, build)
+    return path
 
 
 def forget_derived_file(path: Path) -> None:
@@ -132,30 +152,6 @@ def locked(path: Path) -> Iterator[None]:
                     ) from None
                 time.sleep(_LOCK_POLL_S)
         yield
-
-
-def _substitute_file(
-    remarks: list[str], folders: list[Path], name: str, build: Callable[[Path], None], why: OSError
-) -> Path:
-    """A file outside of the cache, in the first folder with room; raises ``why`` if there is none."""
-    for folder in folders:
-        if is_complete(folder / name):
-            return folder / name
-    for place in (None, "/dev/shm"):  # a container without a writable /tmp often has this one
-        with contextlib.suppress(OSError):
-            folders.append(Path(tempfile.mkdtemp(prefix="canet_ros-", dir=place)))
-            path = folders[-1] / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, build)
-            where = why.filename or os.environ.get("CANET_ROS_CACHE") or "the cache"
-            remark = (
-                f"not cached for the next start: cannot write {where} ({why.strerror or why}); "
-                "set CANET_ROS_CACHE to a writable folder"
-            )
-            if remark not in remarks:
-                remarks.append(remark)
-            return path
-    raise why
 
 
 def _write(path: Path, build: Callable[[Path], None]) -> None:
