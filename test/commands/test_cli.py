@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -22,21 +21,6 @@ from canet_ros.cli import COMMANDS, DEBUG_VARIABLE, main
 from canet_ros.launching.ending import Ended
 from canet_ros.model.model_folder import available_models
 
-# Required arguments of the subcommands.
-COMPLETE = {
-    "segment": ["absent.png", "--out", "out"],
-    "train": ["--data", "absent", "--name", "x", "--out", "out"],
-    "adapt": ["absent", "--out", "out"],
-    "evaluate": ["--model", "absent", "--data", "absent"],
-    "ablate": ["--data", "absent", "--out", "out"],
-    "import": ["absent.pth", "--out", "out"],
-    "segment-bag": ["absent", "out"],
-    "record": ["out"],
-    "extract": ["absent", "--masks", "out"],
-    "labels": ["check", "absent"],
-    "report": ["absent", "--out", "out.html"],
-    "pick": ["absent", "--count", "1", "--out", "out"],
-}
 FAILURES = [
     "demo --seconds 0",
     "demo --model absent",
@@ -85,17 +69,11 @@ def test_failures_are_one_line_and_exit_with_1(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(
-    "wrong", [["--no-such-option"], ["--json"], ["--resolution", "4x4"], ["--engine", "x"]]
-)
-def test_wrong_usage_is_one_line_and_exits_with_2(
-    command: str, wrong: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_is_one_line_and_exits_with_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        sys.exit(main([command, *COMPLETE.get(command, []), *wrong]))
+        main([command, "--no-such-option"])
     (line,) = capsys.readouterr().err.strip().splitlines()
-    # Some commands parse the size only when they run.
-    assert caught.value.code == 2 or (wrong[0] == "--resolution" and caught.value.code == 1)
+    assert caught.value.code == 2
     assert line.startswith((f"canet {command}: ", f"canet {command} ", "canet: "))
 
 
@@ -107,29 +85,25 @@ def test_without_a_command(given: list[str], capsys: pytest.CaptureFixture[str])
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_unexpected_errors(
-    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    module = importlib.import_module(f"canet_ros.commands.{command.replace('-', '_')}")
-
+def test_unexpected_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(error: BaseException) -> int:
         def fail(_: object) -> int:
             raise error
 
-        monkeypatch.setattr(module, "run", fail)
-        return main([command, *COMPLETE.get(command, [])])
+        monkeypatch.setattr("canet_ros.commands.models.run", fail)
+        return main(["models"])
 
+    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
     assert run(ZeroDivisionError("by\nzero")) == 1
-    line = f"canet {command}: ZeroDivisionError: by (unexpected: set {DEBUG_VARIABLE}=1 for a traceback)\n"
+    line = f"canet models: ZeroDivisionError: by (unexpected: set {DEBUG_VARIABLE}=1 for a traceback)\n"
     assert capsys.readouterr().err == line
     assert run(RuntimeError("what\nmore lines of C++")) == 1
-    assert capsys.readouterr().err == f"canet {command}: what\n"
+    assert capsys.readouterr().err == "canet models: what\n"
     assert run(MemoryError()) == 1
-    assert capsys.readouterr().err == f"canet {command}: not enough memory\n"
+    assert capsys.readouterr().err == "canet models: not enough memory\n"
     assert run(KeyboardInterrupt()) == 130
     assert run(Ended(signal.SIGTERM)) == 143
-    assert capsys.readouterr().err == 2 * f"canet {command}: interrupted\n"
+    assert capsys.readouterr().err == 2 * "canet models: interrupted\n"
     monkeypatch.setenv(DEBUG_VARIABLE, "1")
     with pytest.raises(ZeroDivisionError):
         run(ZeroDivisionError())
@@ -229,13 +203,12 @@ def test_a_package_that_cannot_be_imported_is_named(kind: str, tmp_path: Path) -
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    for command in (["segment", "x", "--out", "y"], ["models"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "canet_ros.cli", *command],
-            env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-        (line,) = done.stderr.splitlines()
-        assert done.returncode == 1
-        assert line.startswith(f"canet {command[0]}: ")
-        assert "numpy" in line
-        assert words in line
+    done = subprocess.run(
+        [sys.executable, "-m", "canet_ros.cli", "models"],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith("canet models: ")
+    assert "numpy" in line
+    assert words in line

@@ -41,18 +41,16 @@ def test_a_signal_after_engines_have_gone(random_model: Path) -> None:
     assert ended.stdout.strip() == "alive"
 
 
-def test_openvino_tells_nobody_that_it_is_used(random_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "variable", "traces"), [("openvino", "HOME", "intel"), ("onnxruntime", "TMPDIR", ".ses")]
+)
+def test_engines_tell_nobody_that_they_are_used(
+    random_model: Path, tmp_path: Path, engine: str, variable: str, traces: str
+) -> None:
+    """They leave no ``traces``: the number that OpenVINO sends, the session that ONNX Runtime would tell of."""
     code = "from canet_ros import Segmenter; Segmenter.load(*__import__('sys').argv[1:])"
-    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", code, str(random_model), "cpu", "openvino", "fp32"]
-    subprocess.run(command, env=environment, check=True)
-    assert not (tmp_path / "intel").exists()  # where it keeps the number that it sends
-
-
-def test_onnx_runtime_tells_nobody_that_it_is_used(random_model: Path, tmp_path: Path) -> None:
-    code = "from canet_ros import Segmenter; Segmenter.load(*__import__('sys').argv[1:])"
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, variable: str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
-    command = [sys.executable, "-c", code, str(random_model), "cpu", "onnxruntime", "fp32"]
+    command = [sys.executable, "-c", code, str(random_model), "cpu", engine, "fp32"]
     subprocess.run(command, env=environment, check=True)
-    assert not (tmp_path / ".ses").exists()  # the session that it would tell of
+    assert not (tmp_path / traces).exists()

@@ -98,21 +98,15 @@ def test_scales_that_do_not_fit_are_refused_and_auto_goes_on(
         assert "int8" in engine.reason
 
 
+@pytest.mark.parametrize(
+    ("engine", "resolution"), [("openvino", None), ("openvino", (576, 320)), ("onnxruntime", None)]
+)
 @pytest.mark.parametrize("model", [name for name, folder in available_models().items() if has_scales(folder)])
-def test_shipped_scales_agree_with_fp32(model: str) -> None:
+def test_shipped_scales_agree_with_fp32(model: str, engine: str, resolution: tuple[int, int] | None) -> None:
+    pytest.importorskip(engine)
     scene = StreetDrive(7, 960, 540).frame(40).image
-    for resolution in (None, (576, 320)):
-        exact = Segmenter.load(model, "cpu", "openvino", "fp32", resolution)(scene).mask
-        fast = Segmenter.load(model, "cpu", "openvino", "int8", resolution)(scene).mask
-        assert (exact == fast).mean() > 0.985
-
-
-@pytest.mark.parametrize("model", [name for name, folder in available_models().items() if has_scales(folder)])
-def test_shipped_scales_give_a_graph_for_onnx_runtime_too(model: str) -> None:
-    pytest.importorskip("onnxruntime")
-    scene = StreetDrive(7, 960, 540).frame(40).image
-    exact = Segmenter.load(model, "cpu", "onnxruntime", "fp32")(scene).mask
-    fast = Segmenter.load(model, "cpu", "onnxruntime", "int8")(scene).mask
+    exact = Segmenter.load(model, "cpu", engine, "fp32", resolution)(scene).mask
+    fast = Segmenter.load(model, "cpu", engine, "int8", resolution)(scene).mask
     assert (exact == fast).mean() > 0.985
 
 

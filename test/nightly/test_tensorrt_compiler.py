@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_dialects import ENDINGS
-from test_onnx_network import RGB, export, imported
+from test_dialects import OTHERS
 
 from canet_ros.engines.tensorrt_plan import Target, build_plan, log_of
 from canet_ros.errors import EngineError
@@ -48,12 +47,12 @@ def test_shipped_models_compile_for_every_generation(
     assert "WARNING" not in "".join(capfd.readouterr())  # the compiler's own, beside the logger
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_networks_of_others_compile_for_every_generation(ending: str, tmp_path: Path) -> None:
-    make, options, more = ENDINGS[ending]
-    folder = imported(export(make(), tmp_path / "net.onnx", **options), 11, *RGB, *more)
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_of_others_compile_for_every_generation(name: str, tmp_path: Path) -> None:
+    case = OTHERS[name]
+    folder = case.imported(case.make(), tmp_path)
     log = log_of(trt)
-    graph = deployment_graph(folder, (160, 120), "tensorrt", "fp16").read_bytes()
+    graph = deployment_graph(folder, case.size, "tensorrt", "fp16").read_bytes()
     build_plan(trt, log, graph, Target(2, "fp16", generations=GENERATIONS))
     assert log.warnings == log.errors == []
 

@@ -269,7 +269,7 @@ def engine_for(model: Path, **options: Any) -> Any:
     return create_engine(EngineRequest(model, RESOLUTION, "tensorrt", **{"device": "cuda", **options}))
 
 
-def test_masks_are_those_of_the_graph(random_model: Path, gpu: Gpu) -> None:
+def test_masks_are_those_of_the_graph_and_everything_is_given_back(random_model: Path, gpu: Gpu) -> None:
     engine = engine_for(random_model, max_batch=2)
     assert (engine.name, engine.device, engine.precision, engine.fallback_reasons) == (
         "tensorrt",
@@ -286,10 +286,6 @@ def test_masks_are_those_of_the_graph(random_model: Path, gpu: Gpu) -> None:
         assert (mask == expected[0]).mean() > 0.98  # random weights are unsure of nearly every pixel
         assert np.abs(confidence.astype(int) - expected[1]).mean() < 2
     assert gpu.launched - launched == 1 + 1 + 3 + 1, "a CUDA graph for every number of images"
-
-
-def test_everything_is_given_back(random_model: Path, gpu: Gpu) -> None:
-    engine = engine_for(random_model, max_batch=2)
     assert gpu.memory["device"]
     del engine
     gc.collect()

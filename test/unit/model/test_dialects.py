@@ -8,7 +8,6 @@ That TensorRT compiles it: test_tensorrt_compiler.py. Not asserted: masks and sp
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,14 +15,25 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_onnx_network import RGB, Network, at_full_size, export, imported, normalised, scene
+from test_onnx_network import (
+    CASES,
+    NHWC,
+    RGB,
+    Case,
+    Network,
+    at_full_size,
+    export,
+    imported,
+    normalised,
+    rgb_bytes,
+    scene,
+)
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from canet_ros.cli import main
 from canet_ros.engines import EngineRequest, create_engine
 from canet_ros.model.deployment import deployment_graph
 from canet_ros.model.model_folder import Resolution, available_models, find_model
+from canet_ros.model.rounding import round_convolution
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -150,114 +160,41 @@ class Hard(nn.Module):
         return normal / 1000 + 3e5 - 3e5 * torch.ones_like(normal)
 
 
-def at_size(ids: Tensor) -> Tensor:
-    return ids.argmax(1)
+def bytes_in_halves(x: Tensor) -> Tensor:
+    return (x.permute(0, 3, 1, 2).half() - 127) / 64
 
 
-ENDINGS: dict[str, tuple[Callable[[], nn.Module], dict[str, object], list[str]]] = {
-    "logits": (lambda: Network(4), {}, []),
-    "any batch": (lambda: Network(2), {"free": (0,)}, []),
-    "probabilities in NHWC": (
-        lambda: Network(1, ending=lambda x: x.softmax(1).permute(0, 2, 3, 1)), {}, []),
-    "class ids": (lambda: Network(1, ending=at_size), {}, []),
-    "class ids in bytes": (lambda: Network(2, ending=lambda x: at_size(x).to(torch.uint8)), {}, []),
-    "class ids, floats": (lambda: Network(2, ending=lambda x: at_size(x)[:, None].float()), {}, []),
-    "hard in half": (Hard, {}, []),
+OTHERS = {
+    **{name: CASES[name] for name in ("stride 4 at any size", "softmax in NHWC", "ids in opset 18", "bytes in NHWC")},
+    **{name: case for name, case in CASES.items() if name.startswith("ids, torch.")},
+    "bytes and halves": Case(
+        lambda: Network(4, beginning=bytes_in_halves).half(), rgb_bytes, NHWC, ("--color", "rgb"), 11, (97, 65)
+    ),
+    "hard in half": Case(Hard),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_networks_of_others_agree_with_fp32(ending: str, tmp_path: Path) -> None:
-    make, options, more = ENDINGS[ending]
-    folder = imported(export(make(), tmp_path / "net.onnx", **options), 11, *RGB, *more)
-    images = [scene((160, 120), seed) for seed in range(3)]
-    exact = masks(deployment_graph(folder, (160, 120), "onnxruntime", "fp32"), images)
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_of_others_agree_with_fp32(name: str, tmp_path: Path) -> None:
+    case = OTHERS[name]
+    folder = case.imported(case.make(), tmp_path)
+    images = [scene(case.size, seed) for seed in range(3)]
+    exact = masks(deployment_graph(folder, case.size, "onnxruntime", "fp32"), images)
     assert len(np.unique(exact)) > 2
     for precision in ("fp32", "fp16"):
-        graph = deployment_graph(folder, (160, 120), "tensorrt", precision)
+        graph = deployment_graph(folder, case.size, "tensorrt", precision)
         require_tensorrts_rules(graph)
-        assert (masks(graph, images) == exact).mean() >= 0.995, (
-            precision
-        )  # random weights are unsure of every pixel
-
-
-def test_a_network_in_bytes_and_halves(tmp_path: Path) -> None:
-    """Bytes in NHWC that the network casts itself; weights that came in fp16."""
-
-    def beginning(x: Tensor) -> Tensor:
-        return (x.permute(0, 3, 1, 2).half() - 127) / 64
-
-    network = Network(4, beginning=beginning).half()
-    file = export(network, tmp_path / "net.onnx", (1, 120, 160, 3), dtype=torch.uint8)
-    folder = imported(file, 11, "--color", "rgb")
-    images = [scene((160, 120), seed) for seed in range(3)]
-    exact = masks(deployment_graph(folder, (160, 120), "onnxruntime", "fp32"), images)
-    for precision in ("fp32", "fp16"):
-        graph = deployment_graph(folder, (160, 120), "tensorrt", precision)
-        require_tensorrts_rules(graph)
-        assert (masks(graph, images) == exact).mean() >= 0.995
-
-
-def test_graphs_within_nodes_are_left_in_fp32() -> None:
-    """A branch reads a tensor from outside by name, where it must be fp32."""
-    from canet_ros.model.dialects import half
-
-    helper = onnx.helper
-    branches = {}
-    for name, factor in (("then", 1.0), ("else", 0.5)):
-        weight = onnx.numpy_helper.from_array(np.float32([factor]), f"{name} weight")
-        node = helper.make_node("Mul", ["y", weight.name], [name])
-        out = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2])
-        branches[f"{name}_branch"] = helper.make_graph([node], name, [], [out], [weight])
-    nodes = [
-        helper.make_node("Add", ["x", "x"], ["y"]),
-        helper.make_node("If", ["yes"], ["z"], **branches),
-        helper.make_node("Mul", ["z", "y"], ["w"]),
-        helper.make_node("Cast", ["w"], ["out"], to=onnx.TensorProto.UINT8),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "branches",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])],
-        [helper.make_tensor_value_info("out", onnx.TensorProto.UINT8, [2])],
-        [onnx.numpy_helper.from_array(np.array(True), "yes")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(half(model).SerializeToString())
-    assert session.run(None, {"x": np.float32([1, 3])})[0].tolist() == [4, 36]
-
-
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_command_writes_it(precision: str, tmp_path: Path) -> None:
-    out = tmp_path / "model.onnx"
-    arguments = ["export", "--engine", "tensorrt", "--precision", precision, "--resolution", "160x96"]
-    assert main([*arguments, "--out", str(out)]) == 0
-    require_tensorrts_rules(out)
-    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    assert [x.shape for x in session.run(None, {"images": np.zeros((2, 96, 160, 3), np.uint8)})] == [
-        (2, 96, 160)
-    ] * 2
+        # Random weights are unsure of every pixel.
+        assert (masks(graph, images) == exact).mean() >= 0.995, precision
 
 
 def test_a_large_bias_does_not_shift_the_mean() -> None:
     """Of the kind that made fp16 miss its goal: rounding a bias of 329 shifts every pixel of its channel by 0.1."""
-    from canet_ros.model.network_export import round_weights
-
-    torch.manual_seed(0)
-
-    class Cancelling(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 8, 1)
-            with torch.no_grad():
-                self.conv.bias.copy_(-self.conv.weight.sum((1, 2, 3)) * 127.5 + 0.01)
-
-        def forward(self, images: Tensor) -> Tensor:
-            return F.relu(self.conv(images.permute(0, 3, 1, 2).float()))
-
-    graph = Cancelling().eval()
-    images = torch.randint(0, 256, (1, 48, 64, 3), dtype=torch.uint8)
-    exact = graph(images).mean((0, 2, 3))
-    round_weights(graph, 64, 48, "fp16")
-    torch.testing.assert_close(graph.conv.weight, graph.conv.weight.half().float(), rtol=0, atol=0)
-    assert (graph(images).mean((0, 2, 3)) - exact).abs().max() < 0.02
+    weight = np.random.default_rng(0).normal(size=(8, 16, 1, 1)).astype(np.float32)
+    mean = np.full(16, 127.5, np.float32)
+    bias = 0.01 - (weight[..., 0, 0] * mean).sum(1)
+    rounded, rounded_bias = round_convolution(weight, bias, mean, "fp16")
+    assert rounded_bias is not None
+    np.testing.assert_array_equal(rounded, rounded.astype(np.float16))
+    shift = ((rounded - weight)[..., 0, 0] * mean).sum(1) + rounded_bias - bias
+    assert np.abs(shift).max() < 0.02

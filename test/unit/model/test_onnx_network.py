@@ -27,13 +27,14 @@ from torch.nn import functional as F
 from canet_ros.cli import main
 from canet_ros.engines import EngineRequest, create_engine
 from canet_ros.errors import EngineError
+from canet_ros.model.deployment import deployment_graph
 from canet_ros.model.model_folder import ModelError, load_network, load_spec
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.simulation import StreetDrive, write_scenes
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -166,13 +167,17 @@ def assert_masks_are(
 class Case:
     """A network, what it takes of an image, how it is exported, and the options of its import."""
 
-    make: Callable[[], Network]
+    make: Callable[[], nn.Module]
     taken: Callable[[NDArray[np.uint8]], Tensor] = normalised
     exported: dict[str, Any] = field(default_factory=dict)
     options: Sequence[str] = tuple(RGB)
     classes: int = 11
     size: tuple[int, int] = (160, 120)
     gives: str = "logits"
+
+    def imported(self, network: nn.Module, folder: Path) -> Path:
+        """The model folder."""
+        return imported(export(network, folder / "net.onnx", **self.exported), self.classes, *self.options)
 
     def expected(self, out: Tensor, image: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
         """Mask and, but for ids, confidence, (H, W) each."""
@@ -257,7 +262,7 @@ CASES = {
 def test_masks_are_those_of_pytorch(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     network = case.make()
-    folder = imported(export(network, tmp_path / "net.onnx", **case.exported), case.classes, *case.options)
+    folder = case.imported(network, tmp_path)
     interface = load_spec(folder).onnx
     assert interface is not None
     assert interface.gives == case.gives
@@ -382,6 +387,9 @@ def test_what_other_exporters_and_converters_leave(change: Callable[[Any], None]
         engine = create_engine(EngineRequest(folder, (160, 120), name, "cpu", "fp32"))
         least = 0.99 if change is in_halves_by_onnxruntime else 0.999  # against PyTorch's floats
         assert (engine.run(image[None])[0][0] == mask.numpy()).mean() >= least, name
+    graph = deployment_graph(folder, (160, 120), "tensorrt", "fp16")
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    assert (session.run(["mask"], {"images": image[None]})[0][0] == mask.numpy()).mean() >= 0.99
 
 
 # --- Every precision, every command --------------------------------------------------------------------------------
@@ -418,8 +426,6 @@ def test_precisions_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["export", "--model", str(folder), "--precision", "fp16", "--out", str(half)]) == 0
     kinds = {tensor.data_type for tensor in onnx.load(half).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in kinds
-    import onnxruntime
-
     session = onnxruntime.InferenceSession(str(half), providers=["CPUExecutionProvider"])
     assert (session.run(["mask"], {"images": image[None]})[0] == expected).mean() > 0.98
 

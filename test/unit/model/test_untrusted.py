@@ -38,8 +38,6 @@ def refused(call: Callable[[Path], object], folder: Path) -> str:
 BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 YAML_FAULTS = {
     "aliases": f"a0: &a0 [x]\n{BOMB}",
-    "merged aliases": "a0: &a0 {x: 1}\n"
-    + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12)),
     "an alias in itself": "training: &a [*a]\n",
     "nested": "training: " + "[" * 20000,
     "large": "# " + "x" * 200_000,
@@ -62,10 +60,10 @@ def test_yaml_that_is_none_or_a_bomb(copied: Path, fault: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "value"),
     [
-        *((entry, value) for entry in ("name", "resolution", "mean", "std", "classes", "training", "metrics")
-          for value in ("[[1]]", "{a: {b: 1}}", "true", "-1", ".nan")
-          if not (entry in ("training", "metrics") and value == "{a: {b: 1}}")
-          and not (entry == "name" and value in ("true", "-1", ".nan"))),
+        *((entry, value) for entry in ("resolution", "mean", "std", "classes") for value in ("[[1]]", "true", ".nan")),
+        ("training", "[[1]]"),
+        ("metrics", "true"),
+        ("name", "[[1]]"),
         ("name", "../../etc"),
         ("name", "a\\nb"),
         ("std", "[0, 1, 1]"),
