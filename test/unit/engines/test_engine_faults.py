@@ -25,10 +25,6 @@ from canet_ros.files import sha256
 from canet_ros.model.model_folder import load_network, save_model
 from canet_ros.pipeline.segmenter import Segmenter
 
-# Imported before the tests put broken packages of these names into their place, which gives them back.
-pytest.importorskip("openvino")
-onnxruntime = pytest.importorskip("onnxruntime")
-
 RESOLUTION = (160, 120)
 IMAGE = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
 
@@ -158,14 +154,42 @@ class FakeSession:
         shape = inputs["images"].shape[:3]
         return [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)]
 
+    def io_binding(self) -> SimpleNamespace:
+        bound: dict[str, Any] = {}
+        return SimpleNamespace(
+            bound=bound, bind_ortvalue_input=bound.__setitem__, bind_ortvalue_output=bound.__setitem__
+        )
+
+    def run_with_iobinding(self, binding: SimpleNamespace) -> None:
+        results = self.run(["mask", "confidence"], {"images": binding.bound["images"].numpy()})
+        for name, planes in zip(("mask", "confidence"), results):
+            binding.bound[name].update_inplace(planes)
+
 
 @pytest.fixture
 def gpu_build(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> type[FakeSession]:
+    import onnxruntime
+
     names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     session = type("Session", (FakeSession,), {})
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(
+        onnxruntime.OrtValue,
+        "ortvalue_from_shape_and_type",
+        lambda shape, kind, device, index: allocate(shape, kind, "cpu", 0),
+    )
     return session
+
+
+def test_bound_memory_gives_the_same_masks(random_model: Path, own_cache: Path) -> None:
+    """The binding of a GPU, on the CPU and with ONNX Runtime itself."""
+    engine: Any = create_engine(EngineRequest(random_model, RESOLUTION, "onnxruntime", "cpu"))
+    for count in (1, 3, 1):
+        images = np.random.default_rng(count).integers(0, 256, (count, 120, 160, 3), np.uint8)
+        for bound, plain in zip(engine._run_bound(images), engine.run(images)):
+            np.testing.assert_array_equal(bound, plain)
 
 
 def test_landing_on_the_cpu_is_refused(random_model: Path, gpu_build: type[FakeSession]) -> None:
@@ -223,6 +247,10 @@ def raises(error: Exception) -> Callable[[NDArray[np.uint8]], Any]:
 @pytest.mark.parametrize(
     ("run", "words"),
     [
+        (
+            lambda x: (planes(x, dtype=np.float32) * np.nan, planes(x)),
+            r"a mask of float32 \(1, 120, 160\) where uint8",
+        ),
         (lambda x: (planes(x), planes(x, dtype=np.int64)), "a confidence of int64"),
         (
             lambda x: (planes(x)[:, 1:], planes(x)),
@@ -231,6 +259,7 @@ def raises(error: Exception) -> Callable[[NDArray[np.uint8]], Any]:
         (lambda x: (planes(x), planes(x, 0)), "returned NaN"),
         (lambda x: (planes(x, 77), planes(x)), "holds class 77; the model has 11 classes"),
         (lambda x: None, "NoneType, expected mask and confidence"),
+        (lambda x: (planes(x), None), "a confidence of NoneType"),
         (
             raises(RuntimeError("Exception from a.cpp:1:\nthe device\nis gone")),
             "RuntimeError: the device is gone",
@@ -304,7 +333,7 @@ def test_out_of_memory_at_the_start_makes_smaller_batches(
         Segmenter.load(random_model, "cuda", "onnxruntime", max_batch=4)
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
+# --- a model that changes on disk ------------------------------------------------------------------------------------
 
 
 def test_streams_answer_as_one_call_at_a_time_does(random_model: Path) -> None:
