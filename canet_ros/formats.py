@@ -123,7 +123,7 @@ def _matching(pattern: str, expectation: str) -> Callable[[str], str]:
     return parse
 
 
-parse_device = _matching(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
+parse_device = _matching(r"auto|cpu|cuda(:\d+)?|dla(:\d+)?", "auto, cpu, cuda, cuda:N or dla:N")
 
 
 def engine_conflict(engine: str, device: str, precision: str) -> str:
@@ -134,6 +134,8 @@ def engine_conflict(engine: str, device: str, precision: str) -> str:
         )
     if engine in GPU_ENGINES and device == "cpu":
         return f"engine {engine} does not run on the CPU: set device to auto or cuda, or another engine"
+    if device.startswith("dla") and engine not in ("auto", *GPU_ENGINES):
+        return f"engine {engine} does not run on {device}: set engine to {' or '.join(GPU_ENGINES)}"
     supported: tuple[str, ...] = ENGINE_PRECISIONS.get(engine, PRECISIONS)
     if device == "cpu":
         supported = tuple(name for name in supported if name in CPU_PRECISIONS)

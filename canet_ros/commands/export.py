@@ -33,7 +33,7 @@ SELF_TEST_SCENES = 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="model by name or folder")
     parser.add_argument("--engine", default="auto", choices=("auto", *ENGINES))
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or, with TensorRT, dla:N")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
     parser.add_argument(
         "--resolution", type=argument(parse_resolution), metavar="WxH", help="default: the model's own"
@@ -136,6 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.device,
             arguments.precision,
             arguments.max_batch,
+            prebuilt_only=False,
         )
     )
     print(

@@ -95,7 +95,7 @@ def _fastest_first(request: EngineRequest) -> list[EngineRequest]:
         usable = on_gpu if _has_cuda_gpu() else []
         choices = [*(("cuda", name) for name in usable), *(("cpu", name) for name in on_cpu)]
     else:
-        names = on_cpu if device == "cpu" else on_gpu
+        names = on_cpu if device == "cpu" else on_gpu[:1] if device.startswith("dla") else on_gpu
         choices = [(device, name) for name in names]
     return [replace(request, engine=name, device=device) for device, name in choices]
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ class EngineRequest:
         max_batch: images per call that a GPU prepares for; more are possible, and slow the first time.
         streams: concurrent calls, for throughput: an engine on a CPU may give each a core of its own. 0: one call at a
             time, on all cores, for latency.
+        prebuilt_only: refuse TensorRT where no plan has been built; set by $CANET_ROS_TENSORRT=prebuilt.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class EngineRequest:
     precision: str = "auto"
     max_batch: int = 1
     streams: int = 0
+    prebuilt_only: bool = field(default_factory=lambda: os.environ.get("CANET_ROS_TENSORRT") == "prebuilt")
 
 
 class Engine(Protocol):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorRT on NVIDIA GPUs, through its own Python API."""
+"""TensorRT on NVIDIA GPUs and on the DLA of a Jetson, through its own Python API."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ class TensorRtEngine:
 
     def __init__(self, request: EngineRequest) -> None:
         self._trt = tensorrt_module()
-        index = int(request.device.partition(":")[2] or 0)
+        kind, _, number = request.device.replace("auto", "cuda").partition(":")
+        index = int(number or 0)
         self.precision = "fp16" if request.precision == "auto" else request.precision
+        if kind == "dla" and self.precision == "fp32":
+            raise EngineError("precision fp32: a DLA computes in fp16 and int8")
         self.fallback_reasons: tuple[str, ...] = ()
         self.most_at_once = UNLIMITED
-        cuda = Cuda(index)
-        self.device = f"cuda:{index}"
+        cuda = Cuda(0 if kind == "dla" else index)
+        self.device = f"dla:{index}" if kind == "dla" else f"cuda:{index}"
         self.reason = f"{version_of(self._trt)} on {cuda.device_name}"
-        batch = request.max_batch
+        dla = index if kind == "dla" else None
+        batch = 1 if kind == "dla" else request.max_batch
         with cuda.current():
-            while not self._started(request, Target(batch, self.precision, (cuda.capability,)), cuda):
+            while not self._started(request, Target(batch, self.precision, dla, (cuda.capability,)), cuda):
                 batch //= 2
         most, remarks = warm_up(self.run, request.resolution, batch)
         if most < UNLIMITED or batch < request.max_batch:
@@ -56,7 +60,7 @@ class TensorRtEngine:
         log = log_of(self._trt)
         try:
             for _ in range(2):
-                plan = plan_file(self._trt, log, request, target, cuda.fingerprint)
+                plan, notes = plan_file(self._trt, log, request, target, cuda.device_name, cuda.fingerprint)
                 engine = self._trt.Runtime(log).deserialize_cuda_engine(plan.read_bytes())
                 if engine is not None:
                     break
@@ -64,7 +68,7 @@ class TensorRtEngine:
                 cache.forget_derived_file(plan)
             else:
                 raise RuntimeError(f"TensorRT cannot read the plan that it built: {log.why()}")
-            self._execution = _Execution(engine, log, cuda, target.max_batch, request.resolution)
+            self._execution = _Execution(engine, log, cuda, target, request.resolution)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -74,6 +78,7 @@ class TensorRtEngine:
                 raise EngineError(f"out of memory at {width}x{height}: {in_one_line(error)}") from error
             self.fallback_reasons += (f"not {batch} images at once, but {batch // 2}: {in_one_line(error)}",)
             return False
+        self.reason += f"; {notes}" if notes else ""
         weakref.finalize(self, self._execution.release)
         return True
 
@@ -94,11 +99,11 @@ class _Execution:
     number of images has an execution context of its own, since a recorded CUDA graph is of one shape.
     """
 
-    def __init__(self, engine: Any, log: Any, cuda: Cuda, max_batch: int, resolution: Resolution) -> None:
-        self.max_batch = max_batch
+    def __init__(self, engine: Any, log: Any, cuda: Cuda, target: Target, resolution: Resolution) -> None:
+        self.max_batch = target.max_batch
         self.remarks: tuple[str, ...] = ()
         self._cuda, self._engine, self._log = cuda, engine, log
-        self._records = True
+        self._records = target.dla is None
         self._width, self._height = resolution
         self._contexts: dict[int, Any] = {}
         self._graphs: dict[int, Any] = {}

@@ -61,8 +61,9 @@ SECTIONS = {
     ),
     "Inference": (
         ParameterSpec(
-            "device", "auto", "Device for inference: auto, cpu, cuda or cuda:N",
-            "auto uses the GPU if there is one. cuda:N is the N-th GPU.",
+            "device", "auto", "Device for inference: auto, cpu, cuda, cuda:N or, with TensorRT, dla:N",
+            "auto uses the GPU if there is one. cuda:N is the N-th GPU, dla:N a deep learning accelerator of Jetson "
+            "Orin.",
             parser=formats.parse_device,
         ),
         ParameterSpec(

@@ -7,11 +7,14 @@ Jetson's TensorRT compiles the same, whose parser is of the same source and whos
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from test_dialects import OTHERS
 
+from canet_ros import activity
 from canet_ros.engines.tensorrt_plan import Target, build_plan, log_of
 from canet_ros.errors import EngineError
 from canet_ros.model.deployment import deployment_graph
@@ -41,7 +44,7 @@ def test_shipped_models_compile_for_every_generation(
 ) -> None:
     graph = deployment_graph(find_model(model), size, "tensorrt", precision).read_bytes()
     log = log_of(trt)
-    plan = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
+    plan, *_ = build_plan(trt, log, graph, Target(max_batch, precision, generations=GENERATIONS))
     assert len(plan) > 1e6
     assert log.warnings == log.errors == []
     assert "WARNING" not in "".join(capfd.readouterr())  # the compiler's own, beside the logger
@@ -87,5 +90,22 @@ def test_convolutions_are_multiplied_in_int8() -> None:
 @pytest.mark.parametrize("dialect", ["openvino", "onnxruntime"])
 def test_other_dialects_are_refused_with_the_parsers_reason(dialect: str) -> None:
     graph = deployment_graph(find_model(SHIPPED[0]), (160, 120), dialect, "fp32").read_bytes()
-    with pytest.raises(EngineError, match=r"parser rejects the graph: /Reshape \(Reshape\): .*UInt8"):
+    with pytest.raises(EngineError, match=r"parser refuses the graph: /Reshape \(Reshape\): .*UInt8"):
         build_plan(trt, log_of(trt), graph, Target(1, "fp32", generations=((8, 6),)))
+
+
+def test_a_build_reports_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = deployment_graph(find_model(SHIPPED[0]), (160, 120), "tensorrt", "fp16").read_bytes()
+    described: list[str] = []
+    doing = activity.doing
+
+    @contextlib.contextmanager
+    def listening(text: str) -> Iterator[Callable[[str], None]]:
+        with doing(text) as describe:
+            yield lambda words: (describe(words), described.append(activity.now()))  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(activity, "doing", listening)
+    build_plan(trt, log_of(trt), graph, Target(1, "fp16", generations=((8, 6),)))
+    assert described
+    assert all(text.startswith(activity.BUILDING) and text.endswith("%") for text in described)
+    assert activity.now() == ""

@@ -321,6 +321,18 @@ def test_a_plan_that_others_can_write_is_not_loaded(random_model: Path, gpu: Gpu
         engine_for(random_model)
 
 
+def test_prebuilt_only_refuses_to_build_and_says_the_command(
+    random_model: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANET_ROS_TENSORRT", "prebuilt")
+    with pytest.raises(EngineError, match=r"no plan has been built for Fake RTX.*export --engine tensorrt"):
+        engine_for(random_model)
+    monkeypatch.delenv("CANET_ROS_TENSORRT")
+    engine_for(random_model)
+    monkeypatch.setenv("CANET_ROS_TENSORRT", "prebuilt")
+    engine_for(random_model)
+
+
 def test_fewer_images_where_memory_is_short(random_model: Path, gpu: Gpu) -> None:
     width, height = RESOLUTION
     gpu.room = 5 * width * height * 2  # of two images and their results
@@ -349,6 +361,8 @@ def test_without_a_cuda_graph_it_runs_too(random_model: Path, gpu: Gpu) -> None:
         ({"device": "cuda:3"}, "this machine has 1 CUDA GPUs"),
         ({"device": "cpu"}, "does not run on the CPU"),
         ({"precision": "bf16"}, "use auto, fp32, fp16, int8"),
+        ({"device": "dla:0", "precision": "fp32"}, "a DLA computes in fp16 and int8"),
+        ({"device": "dla:0", "precision": "fp16"}, "cannot build for a DLA in fp16"),
         ({"precision": "int8"}, "--calibrate"),
     ],
 )
