@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """``canet demo``: run the segmentation on this machine, as three processes connected by DDS.
 
-A street camera publishes images, the segmentation node publishes masks and overlays, a recorder writes the results.
+A street camera publishes images, the segmentation node publishes masks and overlays, this process records the results.
 Without ``--input`` it also segments the real street images that are shipped.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
-import json
+import os
 import signal
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,29 @@ from canet_ros.commands import add_force_argument, local_path, number
 from canet_ros.commands.pipeline_arguments import add_parameter_arguments
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
 from canet_ros.demo.real_street import STREET_SHEET_FILE, segment_street
-from canet_ros.demo.results import OVERLAY_FILES, SHEET_FILE, SUMMARY_FILE
+from canet_ros.demo.results import (
+    OVERLAY_FILES,
+    SHEET_FILE,
+    SUMMARY_FILE,
+    Recording,
+    summarize,
+    write_images,
+)
 from canet_ros.files import require_new, write_json
 from canet_ros.hints import canet_command, install_ros
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.ending import end_by_exception
 from canet_ros.launching.recording import canet_record_command, recorded_topics
 from canet_ros.launching.transport import transport_environment, unused_domain_id
-from canet_ros.model.model_folder import ModelError, find_model, parse_resolution, shipped_model
+from canet_ros.model.class_table import ClassTable
+from canet_ros.model.model_folder import ModelError, find_model, load_spec, parse_resolution, shipped_model
 from canet_ros.pipeline.segmenter import Segmenter
 
 CAMERA = "/street"
 NODE = "/canet"
 RATE_HZ = 10.0
 LOG_FOLDER, BAG_FOLDER = "logs", "drive"
-NODE_PROCESS, RECORDER, CAMERA_PROCESS = "segmentation node", "recorder", "street camera"
-BAG_PROCESS = "bag recorder"
+NODE_PROCESS, CAMERA_PROCESS, BAG_PROCESS = "segmentation node", "street camera", "bag recorder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,14 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default="640x480", metavar="WxH", help="size of the synthetic images (default: 640x480)"
     )
-    parser.add_argument(
-        "--view",
-        type=number("--view", int, 0, 65535),
-        nargs="?",
-        const=0,
-        metavar="PORT",
-        help="show the overlay live in a browser on this machine, at 127.0.0.1 (default: a free port)",
-    )
     parser.add_argument("--bag", action="store_true", help=f"also record a rosbag2, in OUT/{BAG_FOLDER}")
     parser.add_argument("--seed", type=int, default=6, help="seed of the synthetic street (default: 6)")
     names = ("model", "architecture", "backbone", "resolution", "engine", "device", "precision")
@@ -76,50 +75,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
-    model = _model_folder(arguments)
+    model, out = _model_folder(arguments), arguments.out
     if not arguments.force:
-        require_new(*_results_of_earlier_run(arguments.out))
-    _clear_output(arguments.out)
-    commands = _commands(arguments, model)
-    environment = {**transport_environment(), "ROS_DOMAIN_ID": str(unused_domain_id())}
-    sigterm_handler = signal.signal(signal.SIGTERM, end_by_exception)
-    processes: dict[str, ChildProcess] = {}
-    try:
-        for name, command in commands.items():
-            log = arguments.out / LOG_FOLDER / f"{name.replace(' ', '_')}.log"
-            # The recorder shows a progress bar on stderr.
-            processes[name] = ChildProcess(name, command, environment, log, shows_stderr=name == RECORDER)
-        _wait_for_recorder(processes)
-    finally:
-        with signals_ignored():
-            stop(processes.values())
-        signal.signal(signal.SIGTERM, sigterm_handler)
-    summary = json.loads((arguments.out / SUMMARY_FILE).read_text(encoding="utf-8"))
+        require_new(*_results_of_earlier_run(out))
+    _clear_output(out)
+    os.environ.update(transport_environment(), ROS_DOMAIN_ID=str(unused_domain_id()))
+    recording = _record(_commands(arguments, model), arguments, load_spec(model).classes)
+    summary = summarize(recording, str(arguments.input or f"synthetic street, seed {arguments.seed}"))
+    summary["images"] = write_images(recording, summary, out)
     if not arguments.input:
         engine = {name: getattr(arguments, name) for name in ("engine", "device", "precision", "resolution")}
-        segmenter = Segmenter.load(model, **engine)
-        summary["real_street"] = segment_street(segmenter, arguments.out / STREET_SHEET_FILE)
-        write_json(arguments.out / SUMMARY_FILE, summary)
+        summary["real_street"] = segment_street(Segmenter.load(model, **engine), out / STREET_SHEET_FILE)
+    write_json(out / SUMMARY_FILE, summary)
     print(_table(summary))
-    print(f"\nimages and {SUMMARY_FILE}: {arguments.out.resolve()}")
+    print(f"\nimages and {SUMMARY_FILE}: {out.resolve()}")
     if arguments.bag:
-        print(f"rosbag2: {(arguments.out / BAG_FOLDER).resolve()}")
+        print(f"rosbag2: {(out / BAG_FOLDER).resolve()}")
     return 0
 
 
-def _wait_for_recorder(processes: Mapping[str, ChildProcess]) -> None:
-    """Wait until the recorder has succeeded.
+def _record(
+    commands: Mapping[str, Sequence[str]], arguments: argparse.Namespace, classes: ClassTable
+) -> Recording:
+    """Run the other processes until the camera has ended, and record what they publish.
 
     Raises:
         ProcessError: a process failed, or the node ended.
+        RuntimeError: no results arrived.
     """
-    while processes[RECORDER].status() != 0:
-        for name, process in processes.items():
-            status = process.status()
-            # The camera ends after its last frame; the node must not end.
-            if status is not None and (status != 0 or name == NODE_PROCESS):
-                raise ProcessError(process.exit_message())
-        time.sleep(0.05)
+    import rclpy
+
+    from canet_ros.demo.recorder import Recorder
+    from canet_ros.ros.initialization import init_ros
+
+    sigterm_handler = signal.signal(signal.SIGTERM, end_by_exception)
+    processes: list[ChildProcess] = []
+    try:
+        for name, command in commands.items():
+            log = arguments.out / LOG_FOLDER / f"{name.replace(' ', '_')}.log"
+            processes.append(ChildProcess(name, command, log=log))
+        init_ros([])
+        recorder = Recorder(CAMERA, NODE, classes, functools.partial(_require_running, processes))
+        recorder.record(0 if arguments.input else _frame_count(arguments))
+        return recorder.recording
+    finally:
+        with signals_ignored():
+            stop(processes)
+            rclpy.try_shutdown()
+        signal.signal(signal.SIGTERM, sigterm_handler)
+
+
+def _require_running(processes: Iterable[ChildProcess]) -> None:
+    for process in processes:
+        status = process.status()
+        # The camera ends after its last frame; the node must not end.
+        if status is not None and (status != 0 or process.name == NODE_PROCESS):
+            raise ProcessError(process.exit_message())
+
+
+def _frame_count(arguments: argparse.Namespace) -> int:
+    frames: int = round(arguments.seconds * RATE_HZ)
+    return frames
 
 
 def _model_folder(arguments: argparse.Namespace) -> Path:
@@ -150,18 +166,13 @@ def _results_of_earlier_run(out: Path) -> list[Path]:
 
 
 def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]]:
-    frames = round(arguments.seconds * RATE_HZ)
-    camera: dict[str, Any] = {"rate": RATE_HZ, "frames": frames, "wait_for_subscribers": 2 + arguments.bag}
-    recorder = ["--out", str(arguments.out), "--camera", CAMERA, "--node", NODE, "--model", str(model)]
-    if arguments.view is not None:
-        recorder += ["--view", str(arguments.view)]
+    camera: dict[str, Any] = {"rate": RATE_HZ, "frames": _frame_count(arguments)}
+    camera["wait_for_subscribers"] = 2 + arguments.bag
     if arguments.input:
         camera["input"] = arguments.input.resolve()
-        recorder += ["--source", str(arguments.input)]
     else:
         width, height = parse_resolution(arguments.size)
         camera |= {"seed": arguments.seed, "width": width, "height": height}
-        recorder += ["--source", f"synthetic street, seed {arguments.seed}", "--frames", str(frames)]
     node: dict[str, Any] = {
         "image_topics": f"['{CAMERA}/image_raw']",
         "model": model.resolve(),
@@ -181,7 +192,6 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
     return {
         **({BAG_PROCESS: bag} if arguments.bag else {}),
         NODE_PROCESS: [*python, "canet_ros.ros.node", *_ros_arguments(node)],
-        RECORDER: [*python, "canet_ros.demo.recorder", *recorder],
         CAMERA_PROCESS: [
             *python,
             "canet_ros.demo.street_camera",

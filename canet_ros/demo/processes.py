@@ -28,7 +28,6 @@ class ChildProcess(subprocess.Popen[bytes]):
         name: used in messages.
         command, environment: as for subprocess; without an environment, this process's.
         log: file for its output; None: a temporary file.
-        shows_stderr: pass stderr through instead of logging it, for a progress bar.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class ChildProcess(subprocess.Popen[bytes]):
         command: Sequence[str],
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
-        shows_stderr: bool = False,
     ) -> None:
         self.name = name
         self._log_path = log
@@ -47,7 +45,7 @@ class ChildProcess(subprocess.Popen[bytes]):
             command,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
-            stderr=None if shows_stderr else subprocess.STDOUT,
+            stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
             # Ends the child even if this process is killed.
