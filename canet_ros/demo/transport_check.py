@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counts how many camera-sized images cross from one process to another over DDS.
 
-``python -m canet_ros.demo.transport_check publish|receive STREAM`` is one of the two processes; STREAM is JSON.
+``python -m canet_ros.demo.transport_check publish|receive COUNT`` is one of the two processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import rclpy
@@ -25,6 +25,10 @@ from canet_ros.launching.transport import unused_domain_id
 from canet_ros.ros.initialization import init_ros, node_problem
 from canet_ros.ros.rclpy_compat import RCLError
 
+WIDTH, HEIGHT, RATE_HZ = 1280, 720, 30.0  # of the images, which are bgr8
+COUNT = 60
+# The QoS of SensorData, which image subscribers use (REP 2003).
+_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 _TOPIC = "canet_transport_check"
 _DISCOVERY_TIMEOUT_S = 15.0
 _SETTLING_S = 0.5  # discovery is not simultaneous on both sides
@@ -36,57 +40,32 @@ class TransportError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class ImageStream:
-    """A stream of bgr8 images.
-
-    Attributes:
-        width, height: pixels.
-        rate_hz: images per second.
-        count: number of images.
-        reliable: reliability of both ends; False is best effort.
-    """
-
-    width: int = 1280
-    height: int = 720
-    rate_hz: float = 30.0
-    count: int = 60
-    reliable: bool = False
-
-    def qos(self) -> QoSProfile:
-        # The depth of SensorData, which image subscribers use (REP 2003).
-        policy = ReliabilityPolicy.RELIABLE if self.reliable else ReliabilityPolicy.BEST_EFFORT
-        return QoSProfile(depth=5, reliability=policy)
-
-
-@dataclass(frozen=True)
 class TransportResult:
-    """What arrived. Latency is from the publish call to the subscription callback; NaN if nothing arrived."""
+    """What arrived. The median latency is from publish call to subscription callback; NaN if nothing arrived."""
 
     sent: int
     received: int
-    latency_p50_ms: float
-    latency_p95_ms: float
+    latency_ms: float
 
     @property
     def received_fraction(self) -> float:
         return self.received / self.sent
 
 
-def check_transport(stream: ImageStream, environment: Mapping[str, str] | None = None) -> TransportResult:
-    """Send a stream from one new process to another and count what arrives.
+def check_transport(environment: Mapping[str, str] | None = None, count: int = COUNT) -> TransportResult:
+    """Send images from one new process to another and count what arrives.
 
     Args:
-        stream: what to send.
         environment: of both processes (default: this process's); ROS_DOMAIN_ID is replaced by an unused one.
 
     Raises:
         TransportError: a process failed, or the two did not discover each other.
     """
     variables = {**(environment or os.environ), "ROS_DOMAIN_ID": str(unused_domain_id())}
-    limit_s = 2 * _DISCOVERY_TIMEOUT_S + 3 * stream.count / stream.rate_hz
+    limit_s = 2 * _DISCOVERY_TIMEOUT_S + 3 * count / RATE_HZ
     command = [sys.executable, "-m", __name__]
     receiver, publisher = processes = [
-        ChildProcess(name, [*command, role, json.dumps(asdict(stream))], variables)
+        ChildProcess(name, [*command, role, str(count)], variables)
         for name, role in (("subscriber", "receive"), ("publisher", "publish"))
     ]
     try:
@@ -101,29 +80,29 @@ def check_transport(stream: ImageStream, environment: Mapping[str, str] | None =
         raise TransportError("; ".join(failures))
     # The middleware may print too.
     result = next(line for line in reversed(receiver.output().splitlines()) if line.startswith("{"))
-    return TransportResult(sent=stream.count, **json.loads(result))
+    return TransportResult(sent=count, **json.loads(result))
 
 
-def _publish(stream: ImageStream) -> None:
+def _publish(count: int) -> None:
     node = rclpy.create_node("canet_transport_check_publisher")
-    publisher = node.create_publisher(Image, _TOPIC, stream.qos())
+    publisher = node.create_publisher(Image, _TOPIC, _QOS)
     end_s = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while publisher.get_subscription_count() == 0:
         if time.monotonic() > end_s:
             raise SystemExit("publisher and subscriber did not discover each other")
         time.sleep(0.02)
     time.sleep(_SETTLING_S)
-    message = Image(height=stream.height, width=stream.width, encoding="bgr8", step=3 * stream.width)
+    message = Image(height=HEIGHT, width=WIDTH, encoding="bgr8", step=3 * WIDTH)
     message.data = array.array("B", bytes(message.step * message.height))
     start_s = time.monotonic()
-    for index in range(stream.count):
-        time.sleep(max(0.0, start_s + index / stream.rate_hz - time.monotonic()))
+    for index in range(count):
+        time.sleep(max(0.0, start_s + index / RATE_HZ - time.monotonic()))
         message.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(message)
     time.sleep(_LINGER_S)
 
 
-def _receive(stream: ImageStream) -> None:
+def _receive(count: int) -> None:
     node = rclpy.create_node("canet_transport_check_subscriber")
     latencies_ms: list[float] = []
 
@@ -132,21 +111,21 @@ def _receive(stream: ImageStream) -> None:
         stamp = message.header.stamp
         latencies_ms.append((now.sec - stamp.sec) * 1e3 + (now.nanosec - stamp.nanosec) * 1e-6)
 
-    node.create_subscription(Image, _TOPIC, on_image, stream.qos())
+    node.create_subscription(Image, _TOPIC, on_image, _QOS)
     end_s = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while node.count_publishers(_TOPIC) == 0 and time.monotonic() < end_s:
         rclpy.spin_once(node, timeout_sec=0.1)
-    while len(latencies_ms) < stream.count and node.count_publishers(_TOPIC) > 0:
+    while len(latencies_ms) < count and node.count_publishers(_TOPIC) > 0:
         rclpy.spin_once(node, timeout_sec=0.1)
-    p50, p95 = np.percentile(latencies_ms, (50, 95)) if latencies_ms else (np.nan, np.nan)
-    print(json.dumps({"received": len(latencies_ms), "latency_p50_ms": p50, "latency_p95_ms": p95}))
+    latency_ms = float(np.median(latencies_ms)) if latencies_ms else float("nan")
+    print(json.dumps({"received": len(latencies_ms), "latency_ms": latency_ms}))
 
 
 def main() -> None:
-    role, stream = sys.argv[1], ImageStream(**json.loads(sys.argv[2]))
+    role, count = sys.argv[1], int(sys.argv[2])
     try:
         init_ros([])
-        (_publish if role == "publish" else _receive)(stream)
+        (_publish if role == "publish" else _receive)(count)
     except RCLError as error:
         sys.exit(node_problem(error))
     finally:

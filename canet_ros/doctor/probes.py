@@ -117,15 +117,14 @@ def ros() -> Iterator[Finding]:
 
 def transport() -> Iterator[Finding]:
     """Check image transport between processes in the user's environment and, if it fails, with our settings."""
-    from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
+    from canet_ros.demo.transport_check import HEIGHT, RATE_HZ, WIDTH, TransportError, check_transport
 
     subject = "camera images between processes"
-    stream = ImageStream()
     try:
-        mine = check_transport(stream, os.environ)
-        text = f"{mine.received} of {mine.sent} received ({stream.width}x{stream.height} at {stream.rate_hz:g} Hz)"
+        mine = check_transport(os.environ)
+        text = f"{mine.received} of {mine.sent} received ({WIDTH}x{HEIGHT} at {RATE_HZ:g} Hz)"
         if mine.received_fraction >= MIN_RECEIVED_FRACTION:
-            yield Finding(subject, "ok", f"{text}, latency {mine.latency_p50_ms:.0f} ms")
+            yield Finding(subject, "ok", f"{text}, latency {mine.latency_ms:.0f} ms")
             return
         plain = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
         environment = transport_environment(plain)
@@ -133,7 +132,7 @@ def transport() -> Iterator[Finding]:
         if not variable:
             yield Finding(subject, "note", text, see_docs("how-to/lost-images.md"))
             return
-        ours = check_transport(stream, environment)
+        ours = check_transport(environment)
     except (FileNotFoundError, TransportError) as error:
         chosen = [f"{name}={os.environ[name]}" for name in DISCOVERY_VARIABLES if os.environ.get(name)]
         text = f"{error}; with {', '.join(chosen)}" if chosen else str(error)
@@ -143,7 +142,7 @@ def transport() -> Iterator[Finding]:
     text += f"; {ours.received} with our settings for {'Cyclone' if cyclone else 'Fast'} DDS"
     verdict, advice = "note", see_docs("how-to/lost-images.md")
     if ours.received > mine.received:  # not all need arrive on a busy machine
-        text += f", latency {ours.latency_p50_ms:.0f} ms"
+        text += f", latency {ours.latency_ms:.0f} ms"
         processes = "receives images" if cyclone else "publishes images, your camera driver first"
         setting = f"{variable}={shlex.quote(environment[variable])}"
         advice = f"in every process that {processes}: export {setting}"

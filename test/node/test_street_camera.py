@@ -19,7 +19,7 @@ from ros_graph import Process, ros_arguments
 from sensor_msgs.msg import CameraInfo, Image
 from waiting import WAIT_S
 
-from canet_ros.demo.transport_check import ImageStream, TransportError, check_transport
+from canet_ros.demo.transport_check import TransportError, check_transport
 from canet_ros.launching.transport import PROFILE_VARIABLES
 from canet_ros.messages.images import decode_image
 from canet_ros.simulation import StreetDrive
@@ -101,4 +101,4 @@ def test_ros2_run_applies_the_fast_dds_profile(graph):
 
 def test_a_failed_process_is_named():
     with pytest.raises(TransportError, match="no_such_rmw"):
-        check_transport(ImageStream(count=1), {**os.environ, "RMW_IMPLEMENTATION": "no_such_rmw"})
+        check_transport({**os.environ, "RMW_IMPLEMENTATION": "no_such_rmw"}, count=1)
