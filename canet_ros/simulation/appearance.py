@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,14 +12,26 @@ from numpy.typing import NDArray
 
 from canet_ros.simulation.shapes import Colour, StreetClass
 
+
+class Weather(NamedTuple):
+    """Colours of the sky; direct and ambient light, and its tint."""
+
+    zenith: Colour
+    horizon: Colour
+    cloud: Colour
+    cloudiness: float
+    sun_strength: float
+    ambient: float
+    tint: Colour
+
+
 _NEUTRAL: Colour = (1.0, 1.0, 1.0)
-# Colours of zenith, horizon and clouds; cloudiness; direct and ambient light; tint.
-_WEATHERS: dict[str, tuple[Colour, Colour, Colour, float, float, float, Colour]] = {
-    "clear": ((226, 176, 122), (246, 232, 214), (250, 248, 246), 0.25, 0.75, 0.5, _NEUTRAL),
-    "bright": ((250, 244, 236), (253, 252, 250), (255, 255, 255), 0.5, 0.75, 0.5, _NEUTRAL),
-    "overcast": ((226, 220, 216), (242, 240, 238), (196, 190, 186), 0.8, 0.0, 0.95, _NEUTRAL),
-    "low sun": ((206, 170, 140), (176, 214, 246), (190, 210, 244), 0.4, 0.7, 0.42, (0.86, 0.98, 1.1)),
-    "dusk": ((150, 132, 118), (178, 172, 166), (96, 88, 84), 0.85, 0.0, 0.5, (1.06, 1.0, 0.97)),
+_WEATHERS = {
+    "clear": Weather((226, 176, 122), (246, 232, 214), (250, 248, 246), 0.25, 0.75, 0.5, _NEUTRAL),
+    "bright": Weather((250, 244, 236), (253, 252, 250), (255, 255, 255), 0.5, 0.75, 0.5, _NEUTRAL),
+    "overcast": Weather((226, 220, 216), (242, 240, 238), (196, 190, 186), 0.8, 0.0, 0.95, _NEUTRAL),
+    "low sun": Weather((206, 170, 140), (176, 214, 246), (190, 210, 244), 0.4, 0.7, 0.42, (0.86, 0.98, 1.1)),
+    "dusk": Weather((150, 132, 118), (178, 172, 166), (96, 88, 84), 0.85, 0.0, 0.5, (1.06, 1.0, 0.97)),
 }
 
 
@@ -27,23 +39,17 @@ _WEATHERS: dict[str, tuple[Colour, Colour, Colour, float, float, float, Colour]]
 class Appearance:
     """Light, weather and lens of one drive, all derived from its seed.
 
-    sun: unit vector towards the sun, as (x, y up, s). sun_strength, ambient: direct and ambient light.
+    sun: unit vector towards the sun, as (x, y up, s).
     visibility_m: distance at which haze replaces 63 % of a colour.
-    gain, contrast, tint: exposure. blur_px: standard deviation at a height of 480 px. noise: standard deviation,
+    gain, contrast: exposure. blur_px: standard deviation at a height of 480 px. noise: standard deviation,
     0..255. vignette: loss of light in the corners, 0..1.
     """
 
+    weather: Weather
     sun: tuple[float, float, float]
-    sun_strength: float
-    ambient: float
-    zenith: Colour
-    horizon: Colour
-    cloud: Colour
-    cloudiness: float
     visibility_m: float
     gain: float
     contrast: float
-    tint: Colour
     blur_px: float
     motion_blur: bool
     noise: float
@@ -62,13 +68,14 @@ class Appearance:
         )
         length = np.maximum(np.linalg.norm(normals, axis=1), 1e-6)
         direct = np.where(two_sided, 0.35, np.clip(normals @ sun / length, 0, 1))
-        light = self.ambient * (0.82 - 0.18 * normals[:, 1] / length) + self.sun_strength * direct
+        weather = self.weather
+        light = weather.ambient * (0.82 - 0.18 * normals[:, 1] / length) + weather.sun_strength * direct
         return np.asarray(np.clip(light, 0, 1.25), dtype=np.float32)
 
     def haze(self, colours: NDArray[np.float32], depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
         """Colours (n, 3) seen through haze from these distances."""
         weight = 1 - np.exp(-np.maximum(depth_m, 0) / self.visibility_m)[:, None]
-        far = 0.9 * np.array(self.horizon)
+        far = 0.9 * np.array(self.weather.horizon)
         return np.asarray(np.clip(colours + (far - colours) * weight, 0, 255), dtype=np.float32)
 
 
@@ -82,19 +89,12 @@ def make_appearance(seed: int) -> Appearance:
     gain = rng.uniform(0.9, 1.25)
     if weather == "dusk":
         gain = rng.uniform(0.85, 1.05)
-    zenith, horizon, cloud, cloudiness, strength, ambient, tint = _WEATHERS[weather]
     return Appearance(
+        weather=_WEATHERS[weather],
         sun=(float(sun[0]), float(sun[1]), float(sun[2])),
-        sun_strength=strength,
-        ambient=ambient,
-        zenith=zenith,
-        horizon=horizon,
-        cloud=cloud,
-        cloudiness=cloudiness,
         visibility_m=float(rng.uniform(160, 900)),
         gain=float(gain),
         contrast=float(rng.uniform(0.85, 1.2)),
-        tint=tint,
         blur_px=float(rng.uniform(0.4, 1.0)),
         motion_blur=bool(rng.random() < 0.3),
         noise=float(rng.uniform(1.0, 6.0)),
@@ -118,15 +118,14 @@ def paint_sky(
     """Sky with a distant skyline: (height, width, 4) uint8, blue, green, red and class id."""
     rng = np.random.default_rng([seed, 4])
     down = np.clip(np.arange(height, dtype=np.float32) / max(horizon_px, 1), 0, 1)[:, None, None]
-    zenith, horizon = np.array(appearance.zenith, np.float32), np.array(appearance.horizon, np.float32)
+    weather = appearance.weather
+    zenith, horizon = np.array(weather.zenith, np.float32), np.array(weather.horizon, np.float32)
     sky = zenith + (horizon - zenith) * down**1.3
     clouds = cloud_field(rng, height, width)
-    cover = np.clip((clouds - (0.72 - 0.45 * appearance.cloudiness)) * 4, 0, 1)[..., None] * (
-        0.85 - 0.35 * down
-    )
+    cover = np.clip((clouds - (0.72 - 0.45 * weather.cloudiness)) * 4, 0, 1)[..., None] * (0.85 - 0.35 * down)
     shade = 0.75 + 0.5 * cloud_field(rng, height, width)[..., None]
-    sky = sky + (np.array(appearance.cloud, np.float32) * np.minimum(shade, 1.04) - sky) * cover
-    if appearance.sun_strength > 0 and appearance.sun[2] > 0:
+    sky = sky + (np.array(weather.cloud, np.float32) * np.minimum(shade, 1.04) - sky) * cover
+    if weather.sun_strength > 0 and appearance.sun[2] > 0:
         u = width / 2 + focal_px * appearance.sun[0] / appearance.sun[2]
         v = horizon_px - focal_px * appearance.sun[1] / appearance.sun[2]
         far = np.hypot(np.arange(width)[None, :] - u, np.arange(height)[:, None] - v) / focal_px
@@ -166,7 +165,9 @@ class Lens:
         self._noise = rng.normal(0, appearance.noise, (height + 64, width + 64, 3)).astype(np.int16)
         level = np.arange(256) / 255.0
         curve = level**appearance.contrast
-        table = np.stack([curve * 255 * appearance.gain * channel for channel in appearance.tint], axis=-1)
+        table = np.stack(
+            [curve * 255 * appearance.gain * channel for channel in appearance.weather.tint], axis=-1
+        )
         self._table = np.clip(table, 0, 255).astype(np.uint8)[None]
         self._sigma = max(0.3, appearance.blur_px * height / 480)
         self._zoom = cv2.getRotationMatrix2D((width / 2, 0.44 * height), 0, 1.012)

@@ -33,11 +33,11 @@ def shadows(
     right, far = np.array([(high[0] + x, high[2] + s) for _, high, x, s in boxes]).T
     tall = np.array([high[1] for _, high, _, _ in boxes])
     feet = np.stack([np.stack([left, right, right, left], 1), np.stack([near, near, far, far], 1)], axis=2)
-    if appearance.sun_strength > 0:
-        sun = appearance.sun
+    sun, weather = appearance.sun, appearance.weather
+    if weather.sun_strength > 0:
         reach = np.array([-sun[0], -sun[2]]) / max(sun[1], 0.15)
         heads = feet + reach * np.minimum(tall, 14)[:, None, None]
-        level = appearance.ambient / (appearance.ambient + appearance.sun_strength * sun[1])
+        level = weather.ambient / (weather.ambient + weather.sun_strength * sun[1])
         _fill_hulls(light, camera, np.concatenate([feet, heads], axis=1), int(255 * level) + 20)
     low = feet[tall < 2.6]
     _fill_hulls(light, camera, np.concatenate([low - 0.12, low + 0.12], axis=1), 110)

@@ -109,33 +109,26 @@ def paint(
     positions = np.array([(placed.x, 0, placed.s - camera.s) for placed in objects], dtype=np.float32)
     vertices = np.concatenate([solid.vertices for solid in solids])
     vertices = vertices + np.repeat(positions, [len(solid.vertices) for solid in solids], axis=0)
-    lengths = np.concatenate([solid.vertex_counts for solid in solids])
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
+    surfaces = np.concatenate([solid.surfaces for solid in solids])
+    ends = np.cumsum(surfaces["vertices"])
+    starts = ends - surfaces["vertices"]
     points = camera.to_camera(vertices)
     pixels = camera.project(points)
-    normals = camera.turn(np.concatenate([solid.normals for solid in solids]), vertices[starts, 2])
-    two_sided = np.concatenate([solid.two_sided for solid in solids])
+    normals = camera.turn(surfaces["normal"], vertices[starts, 2])
 
     nearest, farthest = np.minimum.reduceat(points[:, 2], starts), np.maximum.reduceat(points[:, 2], starts)
     low, high = np.minimum.reduceat(pixels, starts), np.maximum.reduceat(pixels, starts)
     in_frame = np.all((high >= 0) & (low < canvas.shape[1::-1]), axis=1) & (farthest > NEAR_M)
-    facing = two_sided | (np.einsum("ij,ij->i", normals, points[starts]) < 0)
-    sizes_m = np.concatenate([solid.sizes_m for solid in solids])
-    large = sizes_m * camera.matrix[0, 0] / np.maximum(nearest, NEAR_M) > MIN_SIZE_PX
+    facing = surfaces["two_sided"] | (np.einsum("ij,ij->i", normals, points[starts]) < 0)
+    large = surfaces["size_m"] * camera.matrix[0, 0] / np.maximum(nearest, NEAR_M) > MIN_SIZE_PX
     visible = np.flatnonzero(in_frame & facing & large)
 
-    colours = np.concatenate([solid.colours for solid in solids])
-    glows = np.concatenate([solid.glows for solid in solids])
-    light = appearance.light(normals, two_sided, camera.mirrored)
-    lit = appearance.haze(colours * (light + (1 - light) * glows)[:, None], nearest)
-    labels = np.concatenate([solid.labels for solid in solids])
-    fills = np.concatenate([lit, labels[:, None]], axis=1)
-    counts = np.concatenate([solid.polygon_counts for solid in solids])
-    opacities = np.concatenate([solid.opacities for solid in solids])
+    light = appearance.light(normals, surfaces["two_sided"], camera.mirrored)
+    lit = appearance.haze(surfaces["colour"] * (light + (1 - light) * surfaces["glow"])[:, None], nearest)
+    fills = np.concatenate([lit, surfaces["label"][:, None]], axis=1)
 
     fixed = np.rint(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)
-    columns = (starts, ends, counts, opacities, nearest, fills)
+    columns = (starts, ends, surfaces["polygons"], surfaces["opacity"], nearest, fills)
     for start, end, count, opacity, depth, fill in zip(*(c[visible].tolist() for c in columns), strict=True):
         outlines = list(fixed[start:end].reshape(count, -1, 2))
         if depth < NEAR_M:

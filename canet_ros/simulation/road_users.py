@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +10,6 @@ from canet_ros.simulation.shapes import (
     BLACK,
     METAL,
     PAINTS,
-    Patch,
     Sketch,
     Solid,
     StreetClass,
@@ -71,7 +68,7 @@ def car(rng: np.random.Generator, facing: int) -> Solid:
             sketch.polygons(wheel(side * half, 0.34, along, 0.34), BLACK, normal)
             sketch.polygons(wheel(side * half, 0.34, along, 0.19), METAL, normal)
     _car_ends(sketch, outline, half)
-    return Solid(_facing(sketch.patches, facing))
+    return Solid(sketch.patches, facing=facing)
 
 
 def _car_ends(sketch: Sketch, outline: NDArray[np.float64], half: float) -> None:
@@ -92,20 +89,6 @@ def _car_ends(sketch: Sketch, outline: NDArray[np.float64], half: float) -> None
         if wall is front:
             sketch.rectangles(wall, [0.45, width - 0.45, 0.58, 0.74], BLACK)
         sketch.rectangles(wall, [half - 0.27, half + 0.27, low + 0.06, low + 0.18], plate)
-
-
-def _facing(patches: list[Patch], facing: int) -> list[Patch]:
-    if facing > 0:
-        return patches
-    turn = np.array([-1, 1, -1], dtype=np.float32)
-    return [
-        replace(
-            patch,
-            corners=patch.corners * turn,
-            normal=None if patch.normal is None else np.multiply(patch.normal, turn),
-        )
-        for patch in patches
-    ]
 
 
 def pedestrian(rng: np.random.Generator, phase: float) -> Solid:
@@ -158,4 +141,4 @@ def cyclist(rng: np.random.Generator, phase: float, facing: int) -> Solid:
     rider.disc(0, 1.69, 0.13, pick(rng, PAINTS, 0.4), s=0.1)
     # The part nearer to the camera is painted last.
     order = (bicycle, rider) if facing > 0 else (rider, bicycle)
-    return Solid(_facing([*order[0].patches, *order[1].patches], facing))
+    return Solid([*order[0].patches, *order[1].patches], facing=facing)

@@ -35,6 +35,21 @@ class StreetClass(IntEnum):
     UNLABELLED = 11
 
 
+SURFACE = np.dtype(
+    [
+        ("polygons", np.intp),
+        ("vertices", np.intp),
+        ("colour", np.float32, 3),
+        ("label", np.uint8),
+        ("normal", np.float32, 3),
+        ("two_sided", np.bool_),
+        ("glow", np.float32),
+        ("opacity", np.float32),
+        ("size_m", np.float32),
+    ]
+)
+
+
 @dataclass(frozen=True)
 class Patch:
     """Polygons of one colour and class, filled in one call (even-odd rule: overlaps stay empty).
@@ -55,27 +70,39 @@ class Patch:
 class Solid:
     """Patches in painting order, flattened into arrays so that all solids of a frame are projected at once.
 
-    low_detail: a simpler solid for distances above 40 m; by default this one.
+    low_detail: a simpler solid for distances above 40 m; by default this one. facing: -1 turns it around.
+    vertices: (n, 3) float32, corners of all polygons. surfaces: a record of ``SURFACE`` per patch.
     """
 
-    def __init__(self, patches: Iterable[Patch], low_detail: Solid | None = None) -> None:
+    def __init__(self, patches: Iterable[Patch], low_detail: Solid | None = None, facing: int = 1) -> None:
         patches = [patch for patch in patches if len(patch.corners)]
         self.vertices = np.concatenate([patch.corners.reshape(-1, 3) for patch in patches])
-        self.polygon_counts = np.array([patch.corners.shape[0] for patch in patches])
-        self.vertex_counts = np.array([patch.corners.shape[0] * patch.corners.shape[1] for patch in patches])
-        self.colours = np.array([patch.colour for patch in patches], dtype=np.float32)
-        self.labels = np.array([patch.label for patch in patches], dtype=np.uint8)
-        normals = [(0, 0, -1) if patch.normal is None else patch.normal for patch in patches]
-        self.normals = np.array(normals, dtype=np.float32)
-        self.two_sided = np.array([patch.normal is None for patch in patches])
-        self.glows = np.array([patch.glow for patch in patches], dtype=np.float32)
-        self.opacities = np.array([patch.opacity for patch in patches], dtype=np.float32)
-        self.sizes_m = np.array(
-            [np.ptp(patch.corners[0], axis=0).max() for patch in patches], dtype=np.float32
-        )
+        self.surfaces = np.array([_surface(patch) for patch in patches], SURFACE)
+        if facing < 0:
+            turn = np.array([-1, 1, -1], dtype=np.float32)
+            self.vertices *= turn
+            self.surfaces["normal"] *= turn
         self.low: list[float] = self.vertices.min(axis=0).tolist()
         self.high: list[float] = self.vertices.max(axis=0).tolist()
         self.low_detail = low_detail or self
+
+
+def _surface(patch: Patch) -> tuple[object, ...]:
+    count, length, _ = patch.corners.shape
+    normal = (0, 0, -1) if patch.normal is None else tuple(patch.normal)
+    size_m = np.ptp(patch.corners[0], axis=0).max()
+    two_sided = patch.normal is None
+    return (
+        count,
+        count * length,
+        patch.colour,
+        patch.label,
+        normal,
+        two_sided,
+        patch.glow,
+        patch.opacity,
+        size_m,
+    )
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,12 @@ def true_ranges(drive: StreetDrive, origin: tuple[float, float]) -> np.ndarray:
     edges, outlines = [], []
     for placed in objects(drive):
         solid = placed.solid
-        starts = np.cumsum(solid.vertex_counts) - solid.vertex_counts
-        for start, length, count in zip(starts, solid.vertex_counts, solid.polygon_counts):
+        counts, lengths = solid.surfaces["polygons"], solid.surfaces["vertices"]
+        for start, length, count in zip(np.cumsum(lengths) - lengths, lengths, counts):
             polygons = solid.vertices[start : start + length].reshape(count, -1, 3)
             pairs = np.stack([polygons, np.roll(polygons, -1, 1)], 2)
             edges.append(on_ground(drive, pairs[(np.abs(pairs[..., 1]) < 1e-4).all(2)], placed))
-        if solid.labels[0] in (StreetClass.CAR, StreetClass.BICYCLIST, StreetClass.PEDESTRIAN):
+        if solid.surfaces["label"][0] in (StreetClass.CAR, StreetClass.BICYCLIST, StreetClass.PEDESTRIAN):
             rectangle = footprint(drive, placed)
             outlines.append(np.stack([rectangle, np.roll(rectangle, -1, 0)], 1))
     true, nearest = (_distances(np.concatenate(lines) - origin) for lines in (edges, outlines))
@@ -154,7 +154,7 @@ def test_no_cell_inside_an_obstacle_is_free() -> None:
             corners = footprint(drive, placed)
             cut = (np.abs(np.arctan2(corners[:, 1], corners[:, 0])) > 0.5).any()  # by the border of the image
             bicycle = (
-                placed.solid.labels[0] == StreetClass.BICYCLIST
+                placed.solid.surfaces["label"][0] == StreetClass.BICYCLIST
             )  # wheels in a line, narrower than the handlebars
             if placed.solid.low[1] < 0.5 and not cut and not bicycle:
                 sides = _cross(np.roll(corners, -1, 0) - corners, free[:, None] - corners)
