@@ -56,13 +56,6 @@ _PACKED: dict[str, tuple[int, int, int | None]] = {
 _PLANAR = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
 ENCODINGS = (*_PACKED, *_PLANAR, "nv24")
 _LOWER_CASE_ENCODINGS = {name.lower() for name in _PACKED}
-# By number of channels, and whether the sender passed RGB to OpenCV instead of BGR.
-_DECODED_TO_BGR = {
-    (3, False): None,
-    (3, True): cv2.COLOR_RGB2BGR,
-    (4, False): cv2.COLOR_BGRA2BGR,
-    (4, True): cv2.COLOR_RGBA2BGR,
-}
 
 # (Y, U, V, 1) to BGR by ITU-R BT.601 in studio range, the conversion of OpenCV for the other YUV encodings.
 _BT601_YUV_TO_BGR = np.array(
@@ -170,12 +163,12 @@ def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Pixels:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise ImageMessageError(f"compressed image of {pixels.dtype} pixels: expected unsigned 8 or 16 bits")
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     stored = _stored_encoding(format_text, is_tiff(file))
-    if channels == 1:
-        code = _PACKED[stored][2] if stored.startswith("bayer_") and stored in _PACKED else None
+    if pixels.ndim == 2:
+        stored = stored if stored in _PACKED and stored.startswith("bayer_") else "mono8"
     else:
-        code = _DECODED_TO_BGR[channels, stored.startswith("rgb")]
+        stored = f"{'rgb' if stored.startswith('rgb') else 'bgr'}{'a' if pixels.shape[2] == 4 else ''}8"
+    code = _PACKED[stored][2]
     return pixels if code is None else _convert(pixels, code, format_text)
 
 
@@ -208,15 +201,11 @@ def _stored_encoding(format_text: str, tiff: bool) -> str:
 
 
 def image_fields(pixels: NDArray[np.uint8], encoding: str) -> dict[str, Any]:
-    """Fields of a ``sensor_msgs/Image``, except header and data, for pixels (H, W, 3) or (H, W) uint8.
+    """Fields of a ``sensor_msgs/Image``, except header and data, for uint8 pixels.
 
     Args:
-        encoding: ``bgr8``, ``rgb8`` or ``mono8``.
-
-    Raises:
-        ImageMessageError: the pixels have another shape or type, or do not fit the encoding.
+        pixels: (H, W, 3) for ``bgr8`` and ``rgb8``, (H, W) for ``mono8``.
     """
-    _check_pixels(pixels, encoding)
     height, width = pixels.shape[:2]
     step = pixels.size // height
     return {"height": height, "width": width, "encoding": encoding, "is_bigendian": 0, "step": step}
@@ -232,11 +221,8 @@ def encode_compressed(
         jpeg_quality: 1..100.
 
     Raises:
-        ImageMessageError: the pixels do not fit the encoding, or cannot be encoded.
+        ImageMessageError: the pixels cannot be encoded.
     """
-    _check_pixels(pixels, encoding)
-    if codec not in ("png", "jpeg"):
-        raise ImageMessageError(f"codec {codec!r}: expected png or jpeg")
     options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if codec == "jpeg" else _PNG_OPTIONS
     if encoding == "rgb8":
         pixels = _convert(pixels, cv2.COLOR_RGB2BGR, encoding)
@@ -322,11 +308,3 @@ def _convert(pixels: Pixels, code: int, encoding: str) -> Pixels:
         raise ImageMessageError(
             f"{encoding} image of shape {pixels.shape} cannot be converted: {error.err}"
         ) from error
-
-
-def _check_pixels(pixels: NDArray[np.uint8], encoding: str) -> None:
-    channels = {"bgr8": (3,), "rgb8": (3,), "mono8": ()}.get(encoding)
-    if channels is None:
-        raise ImageMessageError(f"encoding {encoding!r}: expected bgr8, rgb8 or mono8")
-    if pixels.dtype != np.uint8 or pixels.size == 0 or pixels.ndim < 2 or pixels.shape[2:] != channels:
-        raise ImageMessageError(f"pixels {pixels.dtype} {pixels.shape} do not fit the encoding {encoding}")

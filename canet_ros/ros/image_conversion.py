@@ -20,9 +20,6 @@ def image_message(pixels: NDArray[np.uint8], encoding: str, header: Any) -> Imag
 
     Copies once, into the ``array.array`` that rclpy accepts unchecked (Humble checks bytes one by one), and once more
     if the pixels are not contiguous.
-
-    Raises:
-        ImageMessageError: the pixels are not such an array, or do not fit the encoding.
     """
     message = Image(header=header, **image_fields(pixels, encoding))
     message.data = _byte_array(pixels)
@@ -35,7 +32,7 @@ def compressed_message(
     """A ``sensor_msgs/CompressedImage`` of the pixels that ``image_message`` accepts; see ``encode_compressed``.
 
     Raises:
-        ImageMessageError: the pixels do not fit the encoding, or cannot be encoded.
+        ImageMessageError: the pixels cannot be encoded.
     """
     text, data = encode_compressed(pixels, encoding, codec, jpeg_quality)
     message = CompressedImage(header=header, format=text)
