@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,30 +102,19 @@ def is_video(file: Path) -> bool:
 
 
 def distinct_names(files: Sequence[Path]) -> dict[Path, str]:
-    """Distinct names for the outputs of files, as short as possible.
+    """Distinct names for the outputs of files; a file given twice is listed once.
 
-    Without suffix (``1``); with it (``1.png``); in the folder's name without (``front/1``) and with (``front/1.png``),
-    and so on upwards. A file given twice is listed once. A video's frames are ``<name>_000000`` and so on.
+    The file's name without suffix (``1``); where two are the same, all paths below the common folder, without suffix
+    (``front/1``) or with it (``front/1.png``). A video's frames are ``<name>_000000`` and so on.
     """
     by_place = {file.resolve(): file for file in files}
-    depth = 1
-    while True:
-        tails = {file: Path(*place.parts[-depth:]) for place, file in by_place.items()}
-        for names in (
-            {file: str(tail.with_suffix("")) for file, tail in tails.items()},
-            {file: str(tail) for file, tail in tails.items()},
-        ):
-            if _are_distinct(names):
-                return names
-        depth += 1
-
-
-def _are_distinct(names: Mapping[Path, str]) -> bool:
-    taken = set(names.values())
-    frames = tuple(f"{name}_" for file, name in names.items() if is_video(file))
-    return len(taken) == len(names) and not any(
-        name.startswith(frames) and name.rpartition("_")[2].isdigit() for name in taken
-    )
+    folder = os.path.commonpath([place.parent for place in by_place])
+    below = {file: place.relative_to(folder) for place, file in by_place.items()}
+    for name_of in (lambda path: path.stem, lambda path: str(path.with_suffix("")), str):
+        names = {file: name_of(path) for file, path in below.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
 
 
 def _read_files(files: list[Path], warn: Callable[[str], None], name: str) -> Iterator[NamedImage]:
