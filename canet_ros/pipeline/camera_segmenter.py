@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ class CameraShapedSegmenter(Segmenter):
         super().__init__(spec, _EngineToCome(), spec.resolution, folder, graph_hash)
         self._build = build
         self.on_new_engine: Callable[[Segmenter], None] = lambda segmenter: None
-        self._segmenters: dict[Resolution, Segmenter | EngineError] = {}
+        self._verified = functools.lru_cache(_MOST_ENGINES)(self._build_verified)
         self._building = threading.Lock()
         self._chosen = False
 
@@ -73,26 +74,22 @@ class CameraShapedSegmenter(Segmenter):
             raise ValueError("with resolution 'camera' all images of a batch must have the same shape")
         for resolution in shapes:
             with self._building:
-                segmenter = self._segmenters.pop(resolution, None)
-                if segmenter is None:
-                    with activity.doing("loading the engine for the shape of the camera's images"):
-                        segmenter = self._verified(resolution)
-                self._segmenters[resolution] = segmenter  # the latest is the last
-                while len(self._segmenters) > _MOST_ENGINES:
-                    del self._segmenters[next(iter(self._segmenters))]
+                segmenter = self._verified(resolution)
             if isinstance(segmenter, EngineError):
                 raise segmenter
             self.engine, self.resolution, self._chosen = segmenter.engine, resolution, True
             return segmenter.infer(images)
         return []
 
-    def _verified(self, resolution: Resolution) -> Segmenter | EngineError:
-        segmenter = Segmenter(self.spec, self._build(resolution), resolution, self.folder, self.graph_hash)
-        try:
-            self.on_new_engine(segmenter)
-        except EngineError as error:
-            return error
-        return segmenter
+    def _build_verified(self, resolution: Resolution) -> Segmenter | EngineError:
+        with activity.doing("loading the engine for the shape of the camera's images"):
+            engine = self._build(resolution)
+            segmenter = Segmenter(self.spec, engine, resolution, self.folder, self.graph_hash)
+            try:
+                self.on_new_engine(segmenter)
+            except EngineError as error:
+                return error
+            return segmenter
 
     def _fitting(self, image: NDArray[np.uint8]) -> Resolution:
         require_array(image)
