@@ -40,9 +40,9 @@ def rotate(image: Pixels, code: int) -> Pixels:
     return cast(Pixels, cv2.rotate(image, code))
 
 
-def look_up(levels: Pixels, table: Pixels, out: Pixels) -> Pixels:
-    """Map levels (H, W) by a table (256,); write the result to ``out`` (H, W) and return it."""
-    return cast(Pixels, cv2.LUT(levels, table, out))
+def look_up(levels: Pixels, table: Pixels) -> Pixels:
+    """Map levels (H, W) by a table (256,)."""
+    return cast(Pixels, cv2.LUT(levels, table))
 
 
 def transform(image: Pixels, matrix: NDArray[np.float64]) -> Pixels:

@@ -28,6 +28,7 @@ from canet_ros.messages.projection import rigid_transform
 from canet_ros.messages.results import POINT_CLOUD, points_message
 from canet_ros.pipeline.image_files import in_short
 from canet_ros.pipeline.outputs import CAMERA_INFO, RenderInput, point_outputs
+from canet_ros.pipeline.visualization import color_lookup_table
 
 _KEPT_CLOUDS = 30
 # A cloud is recorded up to this long after the image of its stamp.
@@ -188,7 +189,7 @@ class CameraMessages:
             note(f"no points for {{count}} images of {state.camera.topic}: {reason}")
             return
         state.clouds.remove(nearest)
-        style = drawing.options.style
+        mask_classes = drawing.options.classes
         try:
             if (info := self._info(state.camera, header)) is None:
                 raise CloudError("cannot label points without camera_info")
@@ -201,14 +202,15 @@ class CameraMessages:
                         "no transform from {!r} to {!r}: give --cloud-extrinsics".format(*frames)
                     )
                 to_camera = np.eye(3, 4)
+            rgb_table = color_lookup_table(mask_classes)
             points = label_message(
-                cloud, to_camera, info, drawing.image.shape, drawing.segmentation, style.rgb_table
+                cloud, to_camera, info, drawing.image.shape, drawing.segmentation, rgb_table
             )
         except (CloudError, MessageError) as error:
             note(f"{source}: {{count}} could not be used: {error}", f"{source}: not used")
             return
         for name, classes_of in self._clouds.items():
-            classes = classes_of(style.classes)
+            classes = classes_of(mask_classes)
             chosen = points.organized(classes) if self._options.organized_points else points.of(classes)
             message = points_message(new, chosen, cloud.header)
             self._put(state.camera, name, log_ns, to_cdr(message, POINT_CLOUD))

@@ -56,7 +56,7 @@ def points_message(new: New, points: NDArray[Any], header: Any) -> Any:
 def _shares(new: New, header: Any, drawing: RenderInput) -> Any:
     dimensions = [
         new("std_msgs/msg/MultiArrayDimension", label=name, size=1, stride=1)
-        for name in drawing.options.style.classes.names
+        for name in drawing.options.classes.names
     ]
     layout = new("std_msgs/msg/MultiArrayLayout", dim=dimensions, data_offset=0)
     return new("std_msgs/msg/Float32MultiArray", layout=layout, data=drawing.shares())

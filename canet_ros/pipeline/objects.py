@@ -36,8 +36,7 @@ def components(drawing: RenderInput) -> list[Component]:
     """Components of ``min_object_area`` pixels or more, by group in the order of ``groups``, the largest first."""
     options, found = drawing.options, []
     for group, members in options.groups.items():
-        table = membership_table(members, options.style.classes)
-        inside = look_up(drawing.segmentation.mask, table, drawing.scratch)
+        inside = look_up(drawing.segmentation.mask, membership_table(members, options.classes))
         left, top, width, height = cv2.boundingRect(inside)  # smaller is faster
         if not width:
             continue

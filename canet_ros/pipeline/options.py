@@ -9,7 +9,7 @@ from canet_ros.formats import parse_groups
 from canet_ros.model.class_table import ClassTable
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_transform import CameraTransform, read_camera_transforms
-from canet_ros.pipeline.outputs import ProcessOptions, Style, unknown_classes_problem
+from canet_ros.pipeline.outputs import ProcessOptions, unknown_classes_problem
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,14 @@ class PipelineOptions:
         problem = unknown_classes_problem(groups, classes.names)
         if problem:
             raise ValueError(problem)
-        style = Style(recolored(classes, self.palette), self.legend)
         return ProcessOptions(
-            style, at_network_size, self.min_confidence, self.overlay_alpha, groups, min_object_area
+            recolored(classes, self.palette),
+            self.legend,
+            at_network_size,
+            self.min_confidence,
+            self.overlay_alpha,
+            groups,
+            min_object_area,
         )
 
     def camera_transforms(self, cameras: int) -> list[CameraTransform]:

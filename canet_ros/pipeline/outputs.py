@@ -26,30 +26,16 @@ COMPRESSED, POINTS = "/compressed", "points"
 
 
 @dataclass(frozen=True)
-class Style:
-    """Appearance of the rendered images; constant while the node is active.
+class ProcessOptions:
+    """Options of the processing; see the node's parameters of these names.
 
     Attributes:
+        classes: of the model, in the colours of the palette.
         legend: whether the overlay has a legend of the classes.
     """
 
     classes: ClassTable
-    legend: bool
-
-    @functools.cached_property
-    def rgb_table(self) -> NDArray[np.uint8]:
-        return color_lookup_table(self.classes, "rgb")
-
-    @functools.cached_property
-    def bgr_table(self) -> NDArray[np.uint8]:
-        return color_lookup_table(self.classes, "bgr")
-
-
-@dataclass(frozen=True)
-class ProcessOptions:
-    """Options of the processing; see the node's parameters of these names."""
-
-    style: Style
+    legend: bool = False
     at_network_size: bool = False
     min_confidence: float = 0.0
     overlay_alpha: float = 0.5
@@ -65,14 +51,12 @@ class RenderInput:
     Attributes:
         image: of the camera, (H, W, 3) BGR or (H, W) grey, uint8, at its own size.
         segmentation: at the size of the results; pixels of low confidence are unlabelled.
-        scratch: buffer of the mask's shape, for images that are copied into their message at once.
         shares: computes the share of each class, see ``class_shares``; call it once.
     """
 
     image: NDArray[np.uint8]
     segmentation: Segmentation
     options: ProcessOptions
-    scratch: NDArray[np.uint8]
     shares: Callable[[], NDArray[np.float32]]
 
 
@@ -83,22 +67,20 @@ class ImageOutput:
     Attributes:
         render: returns the image, uint8 in ``encoding``, at the size of the results.
         codec: of the topic ``<name>/compressed``, png or jpeg; empty: no such topic.
-        uses_scratch: whether ``render`` returns the scratch buffer of its input.
     """
 
     render: Callable[[RenderInput], NDArray[np.uint8]]
     encoding: str
     codec: str = ""
-    uses_scratch: bool = False
 
 
 def _overlay(given: RenderInput) -> NDArray[np.uint8]:
-    mask, style, image = given.segmentation.mask, given.options.style, given.image
+    mask, options, image = given.segmentation.mask, given.options, given.image
     if image.shape[:2] != mask.shape:
         image = resize(image, (mask.shape[1], mask.shape[0]), cv2.INTER_AREA)
-    image = overlay(in_color(image), mask, style.bgr_table, given.options.overlay_alpha)
-    if style.legend:
-        draw_legend(image, style.classes)
+    image = overlay(in_color(image), mask, color_lookup_table(options.classes, "bgr"), options.overlay_alpha)
+    if options.legend:
+        draw_legend(image, options.classes)
     return image
 
 
@@ -106,7 +88,9 @@ def _overlay(given: RenderInput) -> NDArray[np.uint8]:
 IMAGE_OUTPUTS = {
     "mask": ImageOutput(lambda given: given.segmentation.mask, "mono8", "png"),
     "color_mask": ImageOutput(
-        lambda given: colorize(given.segmentation.mask, given.options.style.rgb_table), "rgb8", "png"
+        lambda given: colorize(given.segmentation.mask, color_lookup_table(given.options.classes)),
+        "rgb8",
+        "png",
     ),
     "overlay": ImageOutput(_overlay, "bgr8", "jpeg"),
     "confidence": ImageOutput(lambda given: given.segmentation.confidence, "mono8"),
@@ -137,9 +121,7 @@ def image_outputs(groups: Groups) -> dict[str, ImageOutput]:
     return {
         **IMAGE_OUTPUTS,
         **{
-            f"groups/{name}": ImageOutput(
-                functools.partial(_draw_group, members), "mono8", "png", uses_scratch=True
-            )
+            f"groups/{name}": ImageOutput(functools.partial(_draw_group, members), "mono8", "png")
             for name, members in groups.items()
         },
     }
@@ -175,7 +157,7 @@ def output_names(groups: Groups) -> tuple[str, ...]:
 def render(
     drawing: RenderInput, outputs: Mapping[str, ImageOutput], wanted: Collection[str]
 ) -> Iterator[RenderedOutput]:
-    """Render the ``wanted`` outputs (``mask``, ``mask/compressed``). Pixels may be valid only until the next."""
+    """Render the ``wanted`` outputs (``mask``, ``mask/compressed``)."""
     for name, output in outputs.items():
         raw, compressed = name in wanted, f"{name}{COMPRESSED}" in wanted
         if raw or compressed:
@@ -183,9 +165,7 @@ def render(
 
 
 def _draw_group(members: tuple[str, ...], drawing: RenderInput) -> NDArray[np.uint8]:
-    # Allocating memory takes longer than the lookup, so scratch memory is reused.
-    table = membership_table(members, drawing.options.style.classes)
-    return look_up(drawing.segmentation.mask, table, drawing.scratch)
+    return look_up(drawing.segmentation.mask, membership_table(members, drawing.options.classes))
 
 
 def unknown_classes_problem(groups: Groups, known: Sequence[str]) -> str | None:

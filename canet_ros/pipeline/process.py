@@ -53,17 +53,11 @@ def process(frames: Sequence[Frame], segment: Segment, options: ProcessOptions) 
     return [postprocess(frame, segmentation, options) for frame, segmentation in zip(frames, found)]
 
 
-def postprocess(
-    frame: Frame,
-    segmentation: Segmentation,
-    options: ProcessOptions,
-    scratch: NDArray[np.uint8] | None = None,
-) -> RenderInput:
+def postprocess(frame: Frame, segmentation: Segmentation, options: ProcessOptions) -> RenderInput:
     """Second half of ``process``, for callers that segment several frames at once and postprocess them one by one.
 
     Args:
         segmentation: of the transformed image, at the network's resolution.
-        scratch: memory of an earlier call, reused if its shape fits.
     """
     if frame.temporal_filter is not None:
         segmentation = frame.temporal_filter(segmentation, frame.stamp_ns)
@@ -71,10 +65,8 @@ def postprocess(
     height, width = segmentation.mask.shape
     size = frame.results_size((width, height), options.at_network_size)
     placed = frame.transform.to_camera(sure, (frame.image.shape[1], frame.image.shape[0]), size)
-    if scratch is None or scratch.shape != size[::-1]:
-        scratch = np.empty(size[::-1], np.uint8)
-    shares = functools.partial(_shares, frame, sure, len(options.style.classes))
-    return RenderInput(frame.image, placed, options, scratch, shares)
+    shares = functools.partial(_shares, frame, sure, len(options.classes))
+    return RenderInput(frame.image, placed, options, shares)
 
 
 def _shares(frame: Frame, found: Segmentation, classes: int) -> NDArray[np.float32]:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import map_colors
 
-_UNKNOWN_COLOR = (0, 0, 0)
 
-
+@functools.lru_cache(maxsize=16)
 def color_lookup_table(classes: ClassTable, order: str = "rgb") -> NDArray[np.uint8]:
-    """Colours by mask value, (256, 3) uint8; other values are black. ``order`` is ``rgb`` or ``bgr``."""
-    table = np.empty((256, 3), np.uint8)
-    table[:] = _UNKNOWN_COLOR
+    """Colours by mask value, (256, 3) uint8; other values are black. ``order`` is ``rgb`` or ``bgr``.
+
+    All callers share the array.
+    """
+    table = np.zeros((256, 3), np.uint8)
     table[: len(classes)] = classes.colors_rgb
     return np.ascontiguousarray(table[:, ::-1]) if order == "bgr" else table
 

@@ -20,7 +20,6 @@ from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
-from canet_ros.pipeline.outputs import Style
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.self_test import self_test
 from canet_ros.ros.camera import Camera, FrameIntake
@@ -313,7 +312,7 @@ class EngineSupervisor:
                 on_classes=self._on_classes,
             )
         classes = recolored(model.request.classes, self._settings.value("palette"))
-        self._worker.use(model, Style(classes, self._settings.value("legend")))
+        self._worker.use(model, classes, self._settings.value("legend"))
 
 
 def _engine_text(segmenter: Segmenter) -> str:

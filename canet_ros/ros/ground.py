@@ -93,7 +93,7 @@ class GroundTopics:
             raise CloudError(f"groups does not have {self._group}, the ground_group")
         mask, confidence = result.segmentation.mask, result.segmentation.confidence
         view = self._view(camera, camera_projection(info, (mask.shape[1], mask.shape[0])), header)
-        is_ground = membership_table(groups[self._group], result.options.style.classes) > 0
+        is_ground = membership_table(groups[self._group], result.options.classes) > 0
         stamp_ns, slop_ns = nanoseconds(header.stamp), self._settings.value("sync_slop") * 1e9
         previous_ns, _ = self._latest.get(camera, (-math.inf, None))
         self._latest[camera] = (stamp_ns, view.look(is_ground, mask, confidence))

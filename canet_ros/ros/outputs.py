@@ -34,6 +34,7 @@ from canet_ros.pipeline.outputs import (
 )
 from canet_ros.pipeline.process import Frame, postprocess
 from canet_ros.pipeline.segmentation import Segmentation
+from canet_ros.pipeline.visualization import color_lookup_table
 from canet_ros.ros import qos
 from canet_ros.ros.cloud_input import CloudInput
 from canet_ros.ros.encoder import Encoder
@@ -101,7 +102,6 @@ class CameraOutputs:
         self._statistics = statistics
         self._on_qos_problem = on_qos_problem
         self._on_fault = on_fault
-        self._scratch = np.empty((0, 0), np.uint8)
         self._clouds = clouds
         self._ground = ground
         self._groups: Groups | None = None
@@ -161,13 +161,11 @@ class CameraOutputs:
     ) -> None:
         """Publish the outputs in ``wanted``; the encoder's thread publishes compressed ones later."""
         if result.segmentation is not None:
-            drawing = postprocess(result.frame, result.segmentation, options, self._scratch)
-            self._scratch = drawing.scratch
+            drawing = postprocess(result.frame, result.segmentation, options)
             for name, output, pixels, raw, compressed in render(drawing, self._image_outputs, wanted):
                 if raw:
                     self._send(name, image_message(pixels, output.encoding, result.header))
                 if compressed:
-                    pixels = pixels.copy() if output.uses_scratch else pixels
                     task = functools.partial(self._encode, name, output, pixels, result.header, jpeg_quality)
                     if encoder.submit(f"{self._prefix}/{name}", task):
                         self._statistics.count("not_encoded")
@@ -200,14 +198,14 @@ class CameraOutputs:
                 result.camera_info,
                 result.frame.image.shape[:2],
                 segmentation,
-                options.style.rgb_table,
+                color_lookup_table(options.classes),
             )
         except CloudError as error:  # masks are not affected
             self._statistics.count("bad_clouds")
             self._on_fault(Fault.POINTS_FAILED, f"{clouds.topic.name}: {error}")
             return
         for name in wanted & outputs.keys():
-            classes = outputs[name](options.style.classes)
+            classes = outputs[name](options.classes)
             chosen = points.organized(classes) if options.organized_points else points.of(classes)
             self._send(name, points_message(new_message, chosen, cloud.header))
 

@@ -16,7 +16,7 @@ from canet_ros import activity
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_shape import squeeze_warning
-from canet_ros.pipeline.outputs import ProcessOptions, Style
+from canet_ros.pipeline.outputs import ProcessOptions
 from canet_ros.pipeline.process import Frame
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.ros.camera import Camera, FrameIntake
@@ -78,7 +78,7 @@ class InferenceWorker:
         self._faults = faults
         self._on_classes = on_classes
         self.model: LoadedModel | None = None
-        self._next: tuple[LoadedModel, Style] | None = None
+        self._next: tuple[LoadedModel, ClassTable, bool] | None = None
         self.image_shape: tuple[int, int] | None = None
         self._stopping = threading.Event()
         # Frames in inference, by camera; a batch is known by its identity.
@@ -91,9 +91,13 @@ class InferenceWorker:
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
-    def use(self, model: LoadedModel, style: Style) -> None:
-        """Use this model from the next batch on. The first one is required before any frame."""
-        self._next = model, style
+    def use(self, model: LoadedModel, classes: ClassTable, legend: bool) -> None:
+        """Use this model from the next batch on. The first one is required before any frame.
+
+        Args:
+            classes: of the model, in the colours of the palette.
+        """
+        self._next = model, classes, legend
         self._slots.wake()
 
     def stop(self, timeout_s: float) -> bool:
@@ -132,13 +136,14 @@ class InferenceWorker:
                 self._serve(frames)
             self._batch = None
 
-    def _switch(self, model: LoadedModel, style: Style) -> None:
+    def _switch(self, model: LoadedModel, classes: ClassTable, legend: bool) -> None:
         self._next = None
-        self.model, self._segmenter, self._style = model, model.segmenter, style
+        self.model, self._segmenter = model, model.segmenter
+        self._classes, self._legend = classes, legend
         self._segmenter.begin()
         for camera in self._cameras.values():
             camera.restart_filters(self._segmenter.spec.familiar)
-        self._on_classes(style.classes)
+        self._on_classes(classes)
 
     def _serve(self, frames: Mapping[str, ReceivedFrame]) -> None:
         live = self._live()
@@ -234,7 +239,8 @@ class InferenceWorker:
             camera.share_filter,
         )
         options = ProcessOptions(
-            self._style,
+            self._classes,
+            self._legend,
             self._at_network_size,
             live.min_confidence,
             live.overlay_alpha,

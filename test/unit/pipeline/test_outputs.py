@@ -22,7 +22,6 @@ from canet_ros.pipeline.outputs import (
     SHARES,
     ProcessOptions,
     RenderInput,
-    Style,
     membership_table,
     unknown_classes_problem,
 )
@@ -32,7 +31,7 @@ from canet_ros.pipeline.segmentation import Segmentation
 CLASSES = load_class_table("camvid")
 CAR, ROAD, SKY, PEDESTRIAN = (CLASSES.names.index(n) for n in ("car", "road", "sky", "pedestrian"))
 OPTIONS = ProcessOptions(
-    Style(CLASSES, legend=False),
+    CLASSES,
     groups=parse_groups("{cars: [car], people: [pedestrian]}"),
     min_object_area=20,
 )
