@@ -134,8 +134,7 @@ def test_yuv_is_colour_if_the_publisher_supports_it_and_else_grey(encoding: str)
 @pytest.mark.parametrize(
     "format_text",
     [
-        "png", "tiff", "PNG", " png ", "jpeg", "", "rgb8", "bgr8; png compressed", "rgb8; png compressed ",
-        "rgb8; png", "rgb8;png compressed bgr8", "rgb8; png compressed bgr8 ", "RGB8; PNG compressed BGR8",
+        "png", "tiff", " PNG ", "", "rgb8", "rgb8; png compressed ", "rgb8; png", "RGB8;PNG compressed BGR8 ",
         "rgb8; png compressed; bgr8", "image/png", "camera; png compressed ", ";", "rgb8; tiff compressed bgr8",
     ],
 )  # fmt: skip
@@ -145,15 +144,7 @@ def test_formats_of_other_senders_keep_the_colours_of_the_file(format_text: str)
     np.testing.assert_array_equal(decode_compressed(message), SCENE)
 
 
-@pytest.mark.parametrize(
-    "format_text",
-    [
-        "rgb8; png compressed rgb8",
-        "bgr8; png compressed rgb8",
-        "rgb8; png compressed RGB8",
-        "rgba8; png rgba8",
-    ],
-)
+@pytest.mark.parametrize("format_text", ["bgr8; png compressed rgb8", "rgb8; png RGB8", "rgba8; png rgba8"])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_rgb_is_converted_if_the_format_names_it(format_text: str, channels: int) -> None:
     pixels = np.dstack([SCENE[..., ::-1], np.full((HEIGHT, WIDTH, 1), ALPHA, np.uint8)])[..., :channels]
@@ -191,43 +182,25 @@ def test_depth_is_refused_with_a_hint(encoding: str, codec: str, kind: type) -> 
             read(message)
 
 
-IMAGE = "sensor_msgs/msg/Image"
-
-
 @pytest.mark.parametrize(
     ("msgtype", "topic", "format_text", "words"),
     [
         ("theora_image_transport/msg/Packet", "/cam/image_raw/theora", "", "video"),
         ("point_cloud_interfaces/msg/CompressedPointCloud2", "/points/draco", "", "point cloud"),
-        (COMPRESSED_IMAGE, "/cam/image_raw/zstd", "zstd", "zstd_image_transport"),
         (COMPRESSED_IMAGE, "/cam/image_raw/zstd", "", "zstd_image_transport"),
         (COMPRESSED_IMAGE, "/elsewhere", "zstd", "zstd"),
         (COMPRESSED_IMAGE, "/cam/image_raw/compressedDepth", "", "depth"),
-        (COMPRESSED_IMAGE, "/depth", "16UC1; compressedDepth png", "depth"),
         (COMPRESSED_IMAGE, "/depth", "mono16; compressedDepth rvl", "depth"),
         (COMPRESSED_IMAGE, "/depth/compressed", "16UC1; png compressed ", "depth, not camera images (16UC1)"),
-        (COMPRESSED_IMAGE, "/depth/compressed", "32FC1; tiff compressed ", "32FC1"),
-        (COMPRESSED_IMAGE, "/cam/compressed", "h264", "video"),
         (COMPRESSED_IMAGE, "/cam/compressed", "bgr8; H265", "video"),
+        ("sensor_msgs/msg/Image", "/zstd", "", ""),
+        ("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "/cam/image_raw/ffmpeg", "", ""),
+        (COMPRESSED_IMAGE, "/cam/image_raw/compressed", "", ""),
+        (COMPRESSED_IMAGE, "/cam/zstd", "jpeg", ""),
+        (COMPRESSED_IMAGE, "/cam", "mono16; png compressed ", ""),
     ],
 )
 def test_transports_without_images_are_named(msgtype: str, topic: str, format_text: str, words: str) -> None:
-    assert words in transport_content(msgtype, topic, format_text)
-
-
-@pytest.mark.parametrize(
-    ("msgtype", "topic", "format_text"),
-    [
-        (IMAGE, "/cam/image_raw", ""),
-        (IMAGE, "/zstd", ""),
-        ("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "/cam/image_raw/ffmpeg", ""),
-        ("foxglove_msgs/msg/CompressedVideo", "/video", ""),
-        (COMPRESSED_IMAGE, "/cam/image_raw/compressed", ""),
-        (COMPRESSED_IMAGE, "/cam/image_raw/compressed", "rgb8; jpeg compressed bgr8"),
-        (COMPRESSED_IMAGE, "/cam/zstd", "jpeg"),
-        (COMPRESSED_IMAGE, "/cam", "mono16; png compressed "),
-        ("sensor_msgs/msg/PointCloud2", "/points", ""),
-    ],
-)
-def test_image_transports_have_no_problem(msgtype: str, topic: str, format_text: str) -> None:
-    assert transport_content(msgtype, topic, format_text) == ""
+    content = transport_content(msgtype, topic, format_text)
+    assert words in content
+    assert bool(words) == bool(content)

@@ -15,6 +15,7 @@ from canet_ros.messages.clouds import CloudError
 from canet_ros.messages.ground import GroundOptions, GroundView, merge
 from canet_ros.messages.projection import Projection
 from canet_ros.simulation import StreetClass, StreetDrive
+from canet_ros.simulation.appearance import make_appearance
 from canet_ros.simulation.street import CAMERA_HEIGHT_M
 from canet_ros.simulation.world import BLOCK_M, Placed, block, moving_objects
 
@@ -25,7 +26,7 @@ OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # of a camera that lo
 GROUND = np.isin(np.arange(256), (StreetClass.ROAD, StreetClass.PAVEMENT))
 NO_DISTORTION, AHEAD = (0.0,) * 4, np.eye(3)
 BEARINGS = -math.pi + 2 * math.pi / OPTIONS.bearings * np.arange(OPTIONS.bearings)
-DRIVES = [drive for seed in range(24) if not (drive := StreetDrive(seed, *SIZE))._appearance.bonnet][:6]
+DRIVES = [StreetDrive(seed, *SIZE) for seed in range(24) if not make_appearance(seed).bonnet][:6]
 
 
 def view(

@@ -89,25 +89,14 @@ def test_swapped_or_missing_sizes_are_corrected(size: tuple[int, int]) -> None:
     np.testing.assert_array_equal(cloud_xyz(message), xyz)
 
 
-@pytest.mark.parametrize("step", [0, 3, 5, 11, 12, 48, 2**31])
-def test_a_wrong_step_of_a_depth_image(step: int) -> None:
-    depths = np.arange(24).reshape(4, 6).astype("<u2")
-    message = depth_image(depths, "16UC1")
-    message.step = step
-    np.testing.assert_allclose(depth_values(message), depths / 1000, rtol=1e-6)
-
-
 def test_invalid_clouds_are_refused() -> None:
     whole = cloud(np.zeros((6, 3)))
     assert cloud_xyz(cloud(np.zeros((0, 3)))).shape == (0, 3)
     for change, words in (
         ({"fields": whole.fields[:2]}, "a cloud without z: it has x, y"),
-        ({"fields": []}, "no fields"),
         ({"data": whole.data[:-1]}, "do not fit"),
         ({"point_step": 8}, "point_step 8"),
         ({"width": 10**9}, "at most"),
-        ({"width": 7, "row_step": 0}, "do not fit"),
-        ({"height": 2, "row_step": 0}, "6x2 points"),
         ({"height": 2, "width": 2, "row_step": 0}, "2x2 points .* do not fit data of 90 bytes"),
         ({"height": 4, "width": 0}, "90 bytes in a cloud of 0x4"),
         ({"width": 0, "data": whole.data[:-1]}, "89 bytes in a cloud"),
@@ -116,37 +105,43 @@ def test_invalid_clouds_are_refused() -> None:
             cloud_xyz(Record(**{**vars(whole), **change}))
 
 
-def test_every_point_has_the_class_of_its_pixel() -> None:
-    """Ground up to a wall at 60 m, one point per pixel, from a sensor at another pose than the camera."""
+@pytest.fixture(scope="module")
+def street() -> tuple[np.ndarray, np.ndarray, Any]:
+    """Labels, depths by pixel of ground up to a wall at 60 m, and the camera's info."""
     drive = StreetDrive(3, 160, 120)
-    labels, matrix = drive.frame(40).labels, drive.camera_matrix
-    pixels = every_pixel(160, 120)
-    below = np.maximum(pixels[:, 1] - matrix[1, 2], 0.1)
-    points = rays(matrix, pixels, np.minimum(1.4 * matrix[1, 1] / below, 60.0))
+    matrix = drive.camera_matrix
+    below = np.maximum(every_pixel(160, 120)[:, 1] - matrix[1, 2], 0.1)
+    depths = np.minimum(1.4 * matrix[1, 1] / below, 60.0)
+    return drive.frame(40).labels, depths, camera_info(matrix, (160, 120))
+
+
+def test_every_point_has_the_class_of_its_pixel(street: Any) -> None:
+    """One point per pixel, from a sensor at another pose than the camera."""
+    labels, depths, info = street
+    points = rays(info.k.reshape(3, 3), every_pixel(160, 120), depths)
     to_camera = rigid_transform([0.2, -0.5, 0.1, 0.5, -0.5, 0.5, 0.5])  # a lidar: x forward, y left, z up
     in_cloud = ((points - to_camera[:, 3]) @ to_camera[:, :3]).astype(np.float32)
-    segmentation = Segmentation(labels, np.full_like(labels, 51))
-    found = labelled_points(in_cloud, to_camera, camera_projection(camera_info(matrix, (160, 120)), (160, 120)),
-                            segmentation, TABLE).seen  # fmt: skip
+    segmentation, projection = (
+        Segmentation(labels, np.full_like(labels, 51)),
+        camera_projection(info, (160, 120)),
+    )
+    found = labelled_points(in_cloud, to_camera, projection, segmentation, TABLE).seen
     np.testing.assert_array_equal(found["label"], labels.ravel())
     np.testing.assert_array_equal(found["xyz"], in_cloud)
     np.testing.assert_array_equal(found["rgb"], labels.ravel().astype(np.uint32) * 0x010101)
     np.testing.assert_allclose(found["confidence"], 0.2)
 
 
-def test_every_depth_has_the_class_of_its_pixel() -> None:
-    drive = StreetDrive(3, 160, 120)
-    labels, matrix = drive.frame(40).labels, drive.camera_matrix
-    pixels = every_pixel(160, 120)
-    depth = np.minimum(1.4 * matrix[1, 1] / np.maximum(pixels[:, 1] - matrix[1, 2], 0.1), 60.0)
-    depth[:4] = [np.nan, 0, np.inf, -1]
-    expected, expected_labels = rays(matrix, pixels, depth)[4:], labels.ravel()[4:]
-    projection = camera_projection(camera_info(matrix, (160, 120)), (160, 120))
+def test_every_depth_has_the_class_of_its_pixel(street: Any) -> None:
+    labels, depths, info = street
+    depths = np.concatenate([[np.nan, 0, np.inf, -1], depths[4:]]).astype(np.float32)
+    projection = camera_projection(info, (160, 120))
     segmentation = Segmentation(labels, np.full_like(labels, 51))
-    found = labelled_depths(depth.reshape(120, 160).astype(np.float32), projection, segmentation, TABLE).seen
-    np.testing.assert_array_equal(found["label"], expected_labels)
+    found = labelled_depths(depths.reshape(120, 160), projection, segmentation, TABLE).seen
+    np.testing.assert_array_equal(found["label"], labels.ravel()[4:])
+    expected = rays(info.k.reshape(3, 3), every_pixel(160, 120), depths)[4:]
     np.testing.assert_allclose(found["xyz"], expected, rtol=1e-6)
-    np.testing.assert_array_equal(found["rgb"], expected_labels.astype(np.uint32) * 0x010101)
+    np.testing.assert_array_equal(found["rgb"], labels.ravel()[4:].astype(np.uint32) * 0x010101)
     np.testing.assert_allclose(found["confidence"], 0.2)
     half = Segmentation(labels[1::2, 1::2], labels[1::2, 1::2])
     found = labelled_depths(np.full((120, 160), 2, np.float32), projection, half, TABLE).seen
@@ -256,18 +251,14 @@ OUTPUTS = point_outputs(parse_groups("{green: [tree, pavement], points: [sky]}")
 SIZE = (64, 48)
 
 
-def info(size: tuple[int, int] = SIZE) -> Any:
-    width, height = size
-    roi = Record(x_offset=0, y_offset=0, width=0, height=0)
-    k = [width, 0, width / 2 - 0.5, 0, width, height / 2 - 0.5, 0, 0, 1]
-    return Record(k=k, d=[], distortion_model="", width=width, height=height, roi=roi)
+CAMERA = camera_info([64, 0, 31.5, 0, 64, 23.5, 0, 0, 1], SIZE, "", ())
 
 
-def segmentation(size: tuple[int, int] = SIZE) -> Segmentation:
+def segmentation() -> Segmentation:
     random = np.random.default_rng(0)
-    mask = random.integers(0, len(CLASSES), size[::-1]).astype(np.uint8)
+    mask = random.integers(0, len(CLASSES), SIZE[::-1]).astype(np.uint8)
     mask[random.random(mask.shape) < 0.1] = 255
-    return Segmentation(mask, random.integers(0, 256, size[::-1]).astype(np.uint8))
+    return Segmentation(mask, random.integers(0, 256, SIZE[::-1]).astype(np.uint8))
 
 
 def classes_of(name: str) -> Any:
@@ -284,7 +275,7 @@ def labelled() -> LabelledPoints:
     xyz = np.random.default_rng(1).normal(0, 20, (5000, 3)).astype(np.float32)
     xyz[:50, 1], xyz[50:60], xyz[60:70, 2] = np.nan, np.inf, -np.inf
     to_camera = rigid_transform([0.2, -0.5, 0.1, 0.5, -0.5, 0.5, 0.5])
-    return labelled_points(xyz, to_camera, camera_projection(info(), SIZE), segmentation(), TABLE)
+    return labelled_points(xyz, to_camera, camera_projection(CAMERA, SIZE), segmentation(), TABLE)
 
 
 def test_a_group_and_its_complement_share_nothing_and_hold_every_measured_point(
@@ -306,11 +297,7 @@ def test_a_group_and_its_complement_share_nothing_and_hold_every_measured_point(
     assert set(unseen["label"]) == {255}
     assert not unseen["confidence"].any()
     assert labelled.of(classes_of("points")) is labelled.seen
-
-
-def test_clouds_without_points_of_a_group(labelled: LabelledPoints) -> None:
     assert labelled.of(np.zeros(256, np.bool_)).shape == (0,)
-    assert np.isnan(labelled.organized(np.zeros(256, np.bool_))["xyz"]).all()
 
 
 def test_an_organized_cloud_has_each_point_at_its_pixel(labelled: LabelledPoints) -> None:
@@ -335,7 +322,7 @@ def test_an_organized_cloud_has_each_point_at_its_pixel(labelled: LabelledPoints
 def test_depth_images_of_any_size_are_organized_as_the_mask(size: tuple[int, int]) -> None:
     depths = np.random.default_rng(2).uniform(1, 9, size[::-1]).astype(np.float32)
     depths[:, : size[0] // 4] = 0
-    found = labelled_depths(depths, camera_projection(info(), size), segmentation(), TABLE).organized()
+    found = labelled_depths(depths, camera_projection(CAMERA, size), segmentation(), TABLE).organized()
     assert found.shape == SIZE[::-1]
     measured = np.isfinite(found["xyz"][..., 2])
     assert not measured[:, :16].any()

@@ -9,7 +9,6 @@ import pytest
 from canet_ros.pipeline.ood_monitor import OodMonitor, figures, in_distribution_range
 from canet_ros.pipeline.segmentation import Segmentation
 from canet_ros.pipeline.temporal_filter import LONGEST_GAP_NS, MOVED_PX, SURE, TemporalFilter
-from canet_ros.simulation import StreetDrive
 
 PERIOD_NS = 33_000_000
 ROAD, CAR = 3, 8
@@ -65,31 +64,6 @@ def test_a_cut_and_another_size_begin_anew() -> None:
     assert steady(scene(CAR, 0, size=24), 3 * PERIOD_NS).mask[7, 7] == CAR
     steady.forget()
     assert steady(scene(ROAD, 0, size=24), 4 * PERIOD_NS).mask[7, 7] == ROAD
-
-
-def test_flicker_on_the_drawn_street_is_more_than_halved_and_no_class_is_lost() -> None:
-    """The truth with classes that come for one image where the network would be unsure."""
-    drive, random = StreetDrive(7, 320, 240, 30.0), np.random.default_rng(0)
-    truths = [drive.frame(index).labels for index in range(10)]
-    steady, found, calm = TemporalFilter(), [], []
-    for index, truth in enumerate(truths):
-        wrong = random.random(truth.shape) < 0.03
-        mask = np.where(wrong, random.integers(0, 11, truth.shape), truth).astype(np.uint8)
-        confidence = np.where(wrong, 100, 230).astype(np.uint8)
-        found.append(mask)
-        calm.append(steady(Segmentation(mask, confidence), (index + 1) * PERIOD_NS).mask)
-
-    def flicker(masks: list[np.ndarray]) -> float:
-        return float(np.mean([
-            ((now != last) & (truth == truth_before)).mean()
-            for last, now, truth_before, truth in zip(masks, masks[1:], truths, truths[1:])
-        ]))  # fmt: skip
-
-    def right(masks: list[np.ndarray]) -> float:
-        return float(np.mean(np.array(masks) == np.array(truths)))
-
-    assert flicker(calm) < 0.5 * flicker(found)
-    assert right(calm) >= right(found)
 
 
 SHAPE = (30, 40)
