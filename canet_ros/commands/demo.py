@@ -20,12 +20,13 @@ from typing import Any
 from canet_ros.commands import add_force_argument, local_path, number
 from canet_ros.commands.pipeline_arguments import add_parameter_arguments
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
-from canet_ros.demo.real_street import STREET_SHEET_FILE, segment_street
 from canet_ros.demo.results import (
     OVERLAY_FILES,
     SHEET_FILE,
+    STREET_SHEET_FILE,
     SUMMARY_FILE,
     Recording,
+    segment_street,
     summarize,
     write_images,
 )

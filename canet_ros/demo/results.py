@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.files import write_image
 from canet_ros.machine import describe_machine
 from canet_ros.model.class_table import ClassTable
-from canet_ros.opencv import in_color
+from canet_ros.opencv import in_color, read_image
 from canet_ros.pipeline.contact_sheet import SheetRow, contact_sheet
+from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table, colorize
 from canet_ros.simulation import StreetClass
 from canet_ros.training.metrics import confusion_matrix, scores
@@ -22,6 +24,8 @@ from canet_ros.training.metrics import confusion_matrix, scores
 OVERLAY_FILES = "overlay_*.png"
 SHEET_FILE = "contact_sheet.png"
 SUMMARY_FILE = "summary.json"
+STREET_SHEET_FILE = "street_sheet.jpg"
+_STREET = Path(__file__).parent / "street"
 
 SAMPLE_PERIOD_S = 1.0
 SHEET_ROWS = 6
@@ -171,3 +175,32 @@ def write_images(recording: Recording, summary: dict[str, Any], out: Path) -> li
     title = f"{summary['model']}: {summary['input']}"
     write_image(out / SHEET_FILE, contact_sheet(title, subtitle, columns, rows, recording.classes))
     return [*names, SHEET_FILE]
+
+
+def segment_street(segmenter: Segmenter, sheet: Path) -> dict[str, Any] | None:
+    """Segment the real street images that are shipped and write a contact sheet; see street/README.md.
+
+    Returns:
+        Number of images and mIoU against their automatic labels; None if the model has none of their classes.
+
+    Raises:
+        OSError: the sheet cannot be written.
+    """
+    classes = segmenter.spec.classes
+    ids = street_to_model_ids(classes)
+    if (ids == 255).all():
+        return None
+    colors = color_lookup_table(classes, "bgr")
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    rows = []
+    for number, path in enumerate(sorted((_STREET / "images").iterdir()), 1):
+        image = read_image(path)
+        labels = ids[read_image(_STREET / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED)]
+        result = segmenter(image)
+        confusion += confusion_matrix(labels, result.mask, len(classes))
+        rows.append(SheetRow(str(number), [image, result.overlay(image), colorize(labels, colors)]))
+    miou = round(scores(confusion).miou, 4)
+    subtitle = f"real street,  mIoU {miou:.3f} against labels of another network, which are not ground truth"
+    columns = ["image: Kathmandu Road Dataset, CC BY 4.0", "overlay", "automatic labels"]
+    write_image(sheet, contact_sheet(segmenter.spec.name, subtitle, columns, rows, classes))
+    return {"images": len(rows), "miou_against_automatic_labels": miou, "sheet": sheet.name}

@@ -89,8 +89,6 @@ def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> Pixels:
         ImageMessageError: unknown encoding, depth, zero size, more than ``max_pixels``, or contradictory sizes.
     """
     encoding, width, height = message.encoding, message.width, message.height
-    if height == 0 or width == 0:
-        raise ImageMessageError(f"image of zero size: width {width}, height {height}")
     if len(message.data) >= width * height:  # else the error is about the length of the data
         check_size(width, height, max_pixels)
     if encoding in _PACKED:
@@ -150,8 +148,6 @@ def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Pixels:
                 f"{described} contain {content}: image_transport's republish node can convert them to images"
             ) from None
         raise ImageMessageError(f"{described} cannot be decoded: {error}") from None
-    if width == 0 or height == 0:
-        raise ImageMessageError(f"compressed image of zero size: width {width}, height {height}")
     check_size(width, height, max_pixels)
     try:
         pixels: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -288,7 +284,9 @@ def _depth_problem(encoding: str) -> str:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageMessageError for an image of more than ``max_pixels``."""
+    """Raise ImageMessageError for an image of zero size or of more than ``max_pixels``."""
+    if width == 0 or height == 0:
+        raise ImageMessageError(f"image of zero size: width {width}, height {height}")
     if width * height > max_pixels:
         raise ImageMessageError(
             f"image of {width}x{height} pixels is larger than max_pixels {max_pixels} allows"

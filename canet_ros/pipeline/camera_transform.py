@@ -102,15 +102,11 @@ class CameraTransform:
             mask[ignored], confidence[ignored] = UNLABELLED, 0
         return Segmentation(mask, confidence)
 
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - a transform lives as long as the node is active
     def counted(self, size: Resolution, resolution: Resolution) -> NDArray[np.bool_] | None:
         """Which of the pixels that the network sees count, (h, w); None: all. ``size`` is that of the camera."""
         if self.ignored is None:
             return None
-        return self._counted(size, resolution)
-
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - a transform lives as long as the node is active
-    def _counted(self, size: Resolution, resolution: Resolution) -> NDArray[np.bool_]:
-        assert self.ignored is not None
         return np.equal(resize_nearest(self.to_network(resize_nearest(self.ignored, size)), resolution), 0)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019

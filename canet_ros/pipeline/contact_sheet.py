@@ -11,11 +11,13 @@ import numpy as np
 
 from canet_ros.model.class_table import ClassTable
 from canet_ros.opencv import Pixels, resize
+from canet_ros.pipeline.visualization import legend_box
 
 _INK = (48, 40, 36)
 _FAINT = (140, 132, 126)
 _CELL_WIDTH_PX = 480
 _GAP_PX = 12
+_LEGEND_ROW_PX = 26
 _MARGIN_PX = 32
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 
@@ -86,16 +88,9 @@ def _fitted(image: Pixels) -> Pixels:
 
 
 def _legend(classes: ClassTable, width: int) -> Pixels:
-    cell = 64 + max(cv2.getTextSize(_label(name), _FONT, 0.5, 1)[0][0] for name in classes.names)
-    line_count = -(-len(classes) // max(1, (width - 2 * _MARGIN_PX) // cell))
-    per_line = -(-len(classes) // line_count)
-    band = _blank(36 * line_count + 36, width)
-    for index, (name, (red, green, blue)) in enumerate(zip(classes.names, classes.colors)):
-        x, y = _MARGIN_PX + (index % per_line) * cell, 16 + 36 * (index // per_line)
-        cv2.rectangle(band, (x, y), (x + 28, y + 20), (blue, green, red), cv2.FILLED)
-        _write(band, _label(name), x + 38, y + 16, 0.5, _INK)
+    space_px = width - 2 * _MARGIN_PX
+    boxes = [legend_box(classes, _LEGEND_ROW_PX, rows) for rows in range(1, len(classes) + 1)]
+    box = next((box for box in boxes if box.shape[1] <= space_px), boxes[-1][:, :space_px])
+    band = _blank(len(box) + 2 * _GAP_PX, width)
+    band[_GAP_PX:-_GAP_PX, _MARGIN_PX : _MARGIN_PX + box.shape[1]] = box
     return band
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ")

@@ -48,16 +48,16 @@ def overlay(
 def draw_legend(image: NDArray[np.uint8], classes: ClassTable) -> None:
     """Name the classes in the upper left corner of an image (H, W, 3) BGR, in place; not where they do not fit."""
     height, width = image.shape[:2]
-    box = _legend_box(classes, height)
+    row = min(max(height // 26, 10), 26)
+    box = legend_box(classes, row, min(len(classes), max(1, height // row)))
     if box.shape[1] <= width and box.shape[0] <= height:
         image[: box.shape[0], : box.shape[1]] = box
 
 
 @functools.lru_cache(maxsize=16)
-def _legend_box(classes: ClassTable, image_height: int) -> NDArray[np.uint8]:
-    row = min(max(image_height // 26, 10), 26)
+def legend_box(classes: ClassTable, row: int, rows: int) -> NDArray[np.uint8]:
+    """Colours and names of the classes, (H, W, 3) BGR, in ``rows`` of ``row`` pixels; as many columns as that takes."""
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, row / 45
-    rows = min(len(classes), max(1, image_height // row))
     columns = -(-len(classes) // rows)
     text_width = max(cv2.getTextSize(name, font, scale, 1)[0][0] for name in classes.names)
     cell = row + text_width + row // 2
