@@ -31,18 +31,19 @@ from canet_ros.demo.results import (
     write_images,
 )
 from canet_ros.files import require_new, write_json
-from canet_ros.hints import canet_command, install_ros
+from canet_ros.hints import install_ros
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.ending import end_by_exception
 from canet_ros.launching.recording import canet_record_command, recorded_topics
 from canet_ros.launching.transport import transport_environment, unused_domain_id
 from canet_ros.model.class_table import ClassTable
-from canet_ros.model.model_folder import ModelError, find_model, load_spec, parse_resolution, shipped_model
+from canet_ros.model.model_folder import find_model, load_spec, parse_resolution, shipped_model
 from canet_ros.pipeline.segmenter import Segmenter
 
 CAMERA = "/street"
 NODE = "/canet"
 RATE_HZ = 10.0
+ENGINE_OPTIONS = ("resolution", "engine", "device", "precision")
 LOG_FOLDER, BAG_FOLDER = "logs", "drive"
 NODE_PROCESS, CAMERA_PROCESS, BAG_PROCESS = "segmentation node", "street camera", "bag recorder"
 
@@ -68,25 +69,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bag", action="store_true", help=f"also record a rosbag2, in OUT/{BAG_FOLDER}")
     parser.add_argument("--seed", type=int, default=6, help="seed of the synthetic street (default: 6)")
-    names = ("model", "architecture", "backbone", "resolution", "engine", "device", "precision")
-    add_parameter_arguments(parser, names)
+    add_parameter_arguments(parser, ("model", "architecture", "backbone", *ENGINE_OPTIONS))
     add_force_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(f"ROS 2 is missing: {install_ros()}")
-    model, out = _model_folder(arguments), arguments.out
+    out, model = arguments.out, arguments.model or shipped_model(arguments.architecture, arguments.backbone)
+    folder = find_model(model).resolve()
     if not arguments.force:
         require_new(*_results_of_earlier_run(out))
     _clear_output(out)
     os.environ.update(transport_environment(), ROS_DOMAIN_ID=str(unused_domain_id()))
-    recording = _record(_commands(arguments, model), arguments, load_spec(model).classes)
+    engine = {name: value for name in ENGINE_OPTIONS if (value := getattr(arguments, name))}
+    recording = _record(_commands(arguments, folder, engine), arguments, load_spec(folder).classes)
     summary = summarize(recording, str(arguments.input or f"synthetic street, seed {arguments.seed}"))
     summary["images"] = write_images(recording, summary, out)
     if not arguments.input:
-        engine = {name: getattr(arguments, name) for name in ("engine", "device", "precision", "resolution")}
-        summary["real_street"] = segment_street(Segmenter.load(model, **engine), out / STREET_SHEET_FILE)
+        summary["real_street"] = segment_street(Segmenter.load(folder, **engine), out / STREET_SHEET_FILE)
     write_json(out / SUMMARY_FILE, summary)
     print(_table(summary))
     print(f"\nimages and {SUMMARY_FILE}: {out.resolve()}")
@@ -139,14 +140,6 @@ def _frame_count(arguments: argparse.Namespace) -> int:
     return frames
 
 
-def _model_folder(arguments: argparse.Namespace) -> Path:
-    try:
-        return find_model(arguments.model or shipped_model(arguments.architecture, arguments.backbone))
-    except ModelError as error:
-        train = canet_command("train --data DATA --name NAME --out RUN")
-        raise ModelError(f"{error}. Train a model with {train}, then use --model RUN/model") from error
-
-
 def _clear_output(out: Path) -> None:
     """Create the folder; remove the results of an earlier run."""
     (out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -166,7 +159,7 @@ def _results_of_earlier_run(out: Path) -> list[Path]:
     ]
 
 
-def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]]:
+def _commands(arguments: argparse.Namespace, model: Path, engine: Mapping[str, str]) -> dict[str, list[str]]:
     camera: dict[str, Any] = {"rate": RATE_HZ, "frames": _frame_count(arguments)}
     camera["wait_for_subscribers"] = 2 + arguments.bag
     if arguments.input:
@@ -174,40 +167,24 @@ def _commands(arguments: argparse.Namespace, model: Path) -> dict[str, list[str]
     else:
         width, height = parse_resolution(arguments.size)
         camera |= {"seed": arguments.seed, "width": width, "height": height}
-    node: dict[str, Any] = {
-        "image_topics": f"['{CAMERA}/image_raw']",
-        "model": model.resolve(),
-        "engine": arguments.engine,
-        "device": arguments.device,
-        "precision": arguments.precision,
-        "diagnostics_period": 0.5,
+    image = f"{CAMERA}/image_raw"
+    node = {"image_topics": f"['{image}']", "model": model, "diagnostics_period": 0.5, **engine}
+    commands = {
+        NODE_PROCESS: _ros_command("canet_ros.ros.node", node),
+        CAMERA_PROCESS: [*_ros_command("canet_ros.demo.street_camera", camera), "-r", f"__ns:={CAMERA}"],
     }
-    if arguments.resolution:
-        node["resolution"] = arguments.resolution
-    python = [sys.executable, "-m"]
-    topics = [
-        *recorded_topics(camera_topics([f"{CAMERA}/image_raw"], "segmentation"), "raw"),
-        f"{CAMERA}/truth",
-    ]
-    bag = canet_record_command(topics, str(arguments.out / BAG_FOLDER), use_sim_time=False)
-    return {
-        **({BAG_PROCESS: bag} if arguments.bag else {}),
-        NODE_PROCESS: [*python, "canet_ros.ros.node", *_ros_arguments(node)],
-        CAMERA_PROCESS: [
-            *python,
-            "canet_ros.demo.street_camera",
-            *_ros_arguments(camera),
-            "-r",
-            f"__ns:={CAMERA}",
-        ],
-    }
+    if arguments.bag:
+        topics = [*recorded_topics(camera_topics([image], "segmentation"), "raw"), f"{CAMERA}/truth"]
+        bag = str(arguments.out / BAG_FOLDER)
+        commands[BAG_PROCESS] = canet_record_command(topics, bag, use_sim_time=False)
+    return commands
 
 
-def _ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
-    arguments = ["--ros-args"]
+def _ros_command(module: str, parameters: Mapping[str, Any]) -> list[str]:
+    command = [sys.executable, "-m", module, "--ros-args"]
     for name, value in parameters.items():
-        arguments += ["-p", f"{name}:={value}"]
-    return arguments
+        command += ["-p", f"{name}:={value}"]
+    return command
 
 
 def _table(summary: Mapping[str, Any]) -> str:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counts how many camera-sized images cross from one process to another over DDS.
 
-``python -m canet_ros.demo.transport_check publish|receive COUNT`` is one of the two processes.
+``python -m canet_ros.demo.transport_check publish|receive`` is one of the two processes.
 """
 
 from __future__ import annotations
 
 import array
 import json
-import os
 import subprocess
 import sys
 import time
@@ -41,31 +40,29 @@ class TransportError(RuntimeError):
 
 @dataclass(frozen=True)
 class TransportResult:
-    """What arrived. The median latency is from publish call to subscription callback; NaN if nothing arrived."""
+    """What arrived of ``COUNT`` images. The median latency is from publishing to the callback; NaN if none arrived."""
 
-    sent: int
     received: int
     latency_ms: float
 
     @property
     def received_fraction(self) -> float:
-        return self.received / self.sent
+        return self.received / COUNT
 
 
-def check_transport(environment: Mapping[str, str] | None = None, count: int = COUNT) -> TransportResult:
+def check_transport(environment: Mapping[str, str]) -> TransportResult:
     """Send images from one new process to another and count what arrives.
 
     Args:
-        environment: of both processes (default: this process's); ROS_DOMAIN_ID is replaced by an unused one.
+        environment: of both processes; ROS_DOMAIN_ID is replaced by an unused one.
 
     Raises:
         TransportError: a process failed, or the two did not discover each other.
     """
-    variables = {**(environment or os.environ), "ROS_DOMAIN_ID": str(unused_domain_id())}
-    limit_s = 2 * _DISCOVERY_TIMEOUT_S + 3 * count / RATE_HZ
-    command = [sys.executable, "-m", __name__]
+    variables = {**environment, "ROS_DOMAIN_ID": str(unused_domain_id())}
+    limit_s = 2 * _DISCOVERY_TIMEOUT_S + 3 * COUNT / RATE_HZ
     receiver, publisher = processes = [
-        ChildProcess(name, [*command, role, str(count)], variables)
+        ChildProcess(name, [sys.executable, "-m", __name__, role], variables)
         for name, role in (("subscriber", "receive"), ("publisher", "publish"))
     ]
     try:
@@ -80,10 +77,10 @@ def check_transport(environment: Mapping[str, str] | None = None, count: int = C
         raise TransportError("; ".join(failures))
     # The middleware may print too.
     result = next(line for line in reversed(receiver.output().splitlines()) if line.startswith("{"))
-    return TransportResult(sent=count, **json.loads(result))
+    return TransportResult(**json.loads(result))
 
 
-def _publish(count: int) -> None:
+def _publish() -> None:
     node = rclpy.create_node("canet_transport_check_publisher")
     publisher = node.create_publisher(Image, _TOPIC, _QOS)
     end_s = time.monotonic() + _DISCOVERY_TIMEOUT_S
@@ -95,14 +92,14 @@ def _publish(count: int) -> None:
     message = Image(height=HEIGHT, width=WIDTH, encoding="bgr8", step=3 * WIDTH)
     message.data = array.array("B", bytes(message.step * message.height))
     start_s = time.monotonic()
-    for index in range(count):
+    for index in range(COUNT):
         time.sleep(max(0.0, start_s + index / RATE_HZ - time.monotonic()))
         message.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(message)
     time.sleep(_LINGER_S)
 
 
-def _receive(count: int) -> None:
+def _receive() -> None:
     node = rclpy.create_node("canet_transport_check_subscriber")
     latencies_ms: list[float] = []
 
@@ -115,17 +112,16 @@ def _receive(count: int) -> None:
     end_s = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while node.count_publishers(_TOPIC) == 0 and time.monotonic() < end_s:
         rclpy.spin_once(node, timeout_sec=0.1)
-    while len(latencies_ms) < count and node.count_publishers(_TOPIC) > 0:
+    while len(latencies_ms) < COUNT and node.count_publishers(_TOPIC) > 0:
         rclpy.spin_once(node, timeout_sec=0.1)
     latency_ms = float(np.median(latencies_ms)) if latencies_ms else float("nan")
     print(json.dumps({"received": len(latencies_ms), "latency_ms": latency_ms}))
 
 
 def main() -> None:
-    role, count = sys.argv[1], int(sys.argv[2])
     try:
         init_ros([])
-        (_publish if role == "publish" else _receive)(count)
+        (_publish if sys.argv[1] == "publish" else _receive)()
     except RCLError as error:
         sys.exit(node_problem(error))
     finally:

@@ -117,12 +117,12 @@ def ros() -> Iterator[Finding]:
 
 def transport() -> Iterator[Finding]:
     """Check image transport between processes in the user's environment and, if it fails, with our settings."""
-    from canet_ros.demo.transport_check import HEIGHT, RATE_HZ, WIDTH, TransportError, check_transport
+    from canet_ros.demo.transport_check import COUNT, HEIGHT, RATE_HZ, WIDTH, TransportError, check_transport
 
     subject = "camera images between processes"
     try:
         mine = check_transport(os.environ)
-        text = f"{mine.received} of {mine.sent} received ({WIDTH}x{HEIGHT} at {RATE_HZ:g} Hz)"
+        text = f"{mine.received} of {COUNT} received ({WIDTH}x{HEIGHT} at {RATE_HZ:g} Hz)"
         if mine.received_fraction >= MIN_RECEIVED_FRACTION:
             yield Finding(subject, "ok", f"{text}, latency {mine.latency_ms:.0f} ms")
             return

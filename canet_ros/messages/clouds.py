@@ -98,8 +98,7 @@ def depth_values(image: Any) -> NDArray[np.float32]:
     if not kind:
         raise CloudError(f"a depth image in {encoding[:64]!r}: expected {', '.join(_DEPTHS)}")
     width, height = image.width, image.height
-    if not 0 < width * height <= MAX_POINTS:
-        raise CloudError(f"a depth image of {width}x{height}: expected 1 to {MAX_POINTS} pixels")
+    check_depth_size(width, height)
     number = np.dtype((">" if image.is_bigendian else "<") + kind)
     stride = row_stride(image.step, width * number.itemsize, height, len(image.data))
     if stride is None:
@@ -110,3 +109,9 @@ def depth_values(image: Any) -> NDArray[np.float32]:
         (height, width), number, np.frombuffer(image.data, np.uint8), strides=(stride, number.itemsize)
     )
     return rows * np.float32(unit_m) if unit_m != 1 else rows.astype(np.float32, copy=False)
+
+
+def check_depth_size(width: int, height: int) -> None:
+    """Raise CloudError for a depth image without pixels or with too many."""
+    if not 0 < width * height <= MAX_POINTS:
+        raise CloudError(f"a depth image of {width}x{height}: expected 1 to {MAX_POINTS} pixels")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.image_header import HeaderError, image_size
-from canet_ros.messages.clouds import MAX_POINTS, CloudError
+from canet_ros.messages.clouds import CloudError, check_depth_size
 
 TRANSPORT = "compressedDepth"  # last part of the topic, as image_transport names it
 
@@ -58,7 +58,7 @@ def compressed_depth_values(message: Any) -> NDArray[np.float32]:
 def _decode_png(data: bytes) -> NDArray[np.uint16]:
     try:
         width, height = image_size(data)
-        _check_size(width, height)
+        check_depth_size(width, height)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except (HeaderError, cv2.error) as error:
         raise CloudError(f"a compressed depth image is damaged: {error}") from error
@@ -72,7 +72,7 @@ def _decode_rvl(data: bytes) -> NDArray[np.uint16]:
     if len(data) < _RVL_SIZE.size:
         raise CloudError(f"a compressed depth image is damaged: RVL of {len(data)} bytes")
     width, height = _RVL_SIZE.unpack_from(data)
-    _check_size(width, height)
+    check_depth_size(width, height)
     numbers = _variable_length_numbers(data[_RVL_SIZE.size :])
     items, end = numbers.data, len(numbers) - 1
     starts = []
@@ -112,8 +112,3 @@ def _variable_length_numbers(data: bytes) -> NDArray[np.int32]:
     if len(longer):
         raise CloudError("a compressed depth image is damaged: RVL with a number of more than 24 bits")
     return numbers
-
-
-def _check_size(width: int, height: int) -> None:
-    if not 0 < width * height <= MAX_POINTS:
-        raise CloudError(f"a compressed depth image of {width}x{height}: expected 1 to {MAX_POINTS} pixels")

@@ -20,33 +20,27 @@ from canet_ros.image_header import HeaderError, image_size, is_tiff
 from canet_ros.image_transports import COMPRESSED_IMAGE, DEPTH_ENCODINGS, transport_content
 from canet_ros.opencv import Pixels, convert_color, transform
 
-# By the encodings of sensor_msgs/image_encodings.hpp: bytes per channel, channels, and OpenCV's conversion to BGR
-# (None: the pixels are BGR or grey).
+# Encodings of 8 and 16 bits without the number: channels, and OpenCV's conversion to BGR (None: BGR or grey).
+_COLORS = {
+    "bgr": (3, None),
+    "rgb": (3, cv2.COLOR_RGB2BGR),
+    "bgra": (4, cv2.COLOR_BGRA2BGR),
+    "rgba": (4, cv2.COLOR_RGBA2BGR),
+    "mono": (1, None),
+    # ROS names a Bayer pattern by its first pixels, OpenCV by the second and third pixel of the second row.
+    "bayer_rggb": (1, cv2.COLOR_BayerBG2BGR),
+    "bayer_bggr": (1, cv2.COLOR_BayerRG2BGR),
+    "bayer_gbrg": (1, cv2.COLOR_BayerGR2BGR),
+    "bayer_grbg": (1, cv2.COLOR_BayerGB2BGR),
+}
+# By the encodings of sensor_msgs/image_encodings.hpp: bytes per channel, channels, conversion.
 _PACKED: dict[str, tuple[int, int, int | None]] = {
-    "bgr8": (1, 3, None),
-    "rgb8": (1, 3, cv2.COLOR_RGB2BGR),
-    "bgra8": (1, 4, cv2.COLOR_BGRA2BGR),
-    "rgba8": (1, 4, cv2.COLOR_RGBA2BGR),
-    "mono8": (1, 1, None),
-    "bgr16": (2, 3, None),
-    "rgb16": (2, 3, cv2.COLOR_RGB2BGR),
-    "bgra16": (2, 4, cv2.COLOR_BGRA2BGR),
-    "rgba16": (2, 4, cv2.COLOR_RGBA2BGR),
-    "mono16": (2, 1, None),
+    **{f"{name}{8 * size}": (size, *color) for name, color in _COLORS.items() for size in (1, 2)},
     "8UC1": (1, 1, None),
     "8UC3": (1, 3, None),
     "8UC4": (1, 4, cv2.COLOR_BGRA2BGR),
     "16UC3": (2, 3, None),
     "16UC4": (2, 4, cv2.COLOR_BGRA2BGR),
-    # ROS names a Bayer pattern by its first pixels, OpenCV by the second and third pixel of the second row.
-    "bayer_rggb8": (1, 1, cv2.COLOR_BayerBG2BGR),
-    "bayer_bggr8": (1, 1, cv2.COLOR_BayerRG2BGR),
-    "bayer_gbrg8": (1, 1, cv2.COLOR_BayerGR2BGR),
-    "bayer_grbg8": (1, 1, cv2.COLOR_BayerGB2BGR),
-    "bayer_rggb16": (2, 1, cv2.COLOR_BayerBG2BGR),
-    "bayer_bggr16": (2, 1, cv2.COLOR_BayerRG2BGR),
-    "bayer_gbrg16": (2, 1, cv2.COLOR_BayerGR2BGR),
-    "bayer_grbg16": (2, 1, cv2.COLOR_BayerGB2BGR),
     "uyvy": (1, 2, cv2.COLOR_YUV2BGR_UYVY),
     "yuv422": (1, 2, cv2.COLOR_YUV2BGR_UYVY),
     "yuyv": (1, 2, cv2.COLOR_YUV2BGR_YUYV),
