@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canet_ros.messages.clouds import CloudError
-from canet_ros.messages.projection import Projection
+from canet_ros.messages.projection import Floats, Projection
 from canet_ros.model.class_table import UNLABELLED
 
 FREE, OCCUPIED, UNKNOWN = 0, 100, -1  # of nav_msgs/OccupancyGrid
@@ -34,7 +34,6 @@ _REACHES = sorted(
 _CONTINUOUS_M = 0.5  # contacts of neighbouring bearings that differ by less belong to one surface
 
 Indices = NDArray[np.intp]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -254,17 +253,9 @@ def _pixels(
     radii: Floats,
 ) -> NDArray[np.int32]:
     """Flat index of the pixel that shows each point of the ground, (bearings, radii); -1: none."""
-    width, height = projection.size
     ahead = np.cos(bearings)[:, None] * rotation[0] + np.sin(bearings)[:, None] * rotation[1]
     x, y, depth = (
         np.outer(along, radii) - np.float32(down)
         for along, down in zip(ahead.T.astype(np.float32), height_m * rotation[2])
     )
-    (x_low, y_low), (x_high, y_high) = projection.bounds
-    with np.errstate(all="ignore"):
-        x, y = x / depth, y / depth
-        inside = (depth > 0) & (x >= x_low) & (x <= x_high) & (y >= y_low) & (y <= y_high)
-        columns, rows = (np.floor(plane + np.float32(0.5)) for plane in projection.pixels(x, y))
-        inside &= (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    columns, rows = (np.where(inside, plane, 0).astype(np.int32) for plane in (columns, rows))
-    return np.where(inside, rows * np.int32(width) + columns, np.int32(-1))
+    return projection.flat_pixels(x, y, depth)

@@ -52,21 +52,15 @@ def visible_points(
     """
     width, height = projection.size
     rotation, move = to_camera[:, :3].astype(np.float32), to_camera[:, 3].astype(np.float32)
-    (x_low, y_low), (x_high, y_high) = projection.bounds
     with np.errstate(all="ignore"):  # comparisons with NaN are false
         depth = xyz @ rotation[2] + move[2]
         index = np.flatnonzero((depth > _NEAREST_M) & (depth < np.inf))
         depth, in_front = depth[index], xyz[index]
         x, y = (in_front @ rotation[axis] + move[axis] for axis in (0, 1))
-        x, y = x / depth, y / depth
-        within = np.flatnonzero((x >= x_low) & (x <= x_high) & (y >= y_low) & (y <= y_high))
-        depth, index = depth[within], index[within]
-        columns, rows = (
-            np.floor(plane + np.float32(0.5)) for plane in projection.pixels(x[within], y[within])
-        )
-        inside = np.flatnonzero((columns >= 0) & (columns < width) & (rows >= 0) & (rows < height))
-    depth, index = depth[inside], index[inside]
-    columns, rows = columns[inside].astype(np.int32), rows[inside].astype(np.int32)
+    pixels = projection.flat_pixels(x, y, depth)
+    inside = np.flatnonzero(pixels >= 0)
+    depth, index, pixels = depth[inside], index[inside], pixels[inside]
+    rows, columns = np.divmod(pixels, np.int32(width))
     cell = max(2, math.ceil(_CELL_PX * width / _REFERENCE_WIDTH_PX))
     across = width // cell + 1
     cells = rows // cell * across + columns // cell
@@ -79,7 +73,7 @@ def visible_points(
             widened * np.float32(_OCCLUSION_FACTOR), widened + np.float32(_OCCLUSION_M)
         ).ravel()
     visible = depth <= limit[cells]
-    return index[visible], (rows * width + columns)[visible]
+    return index[visible], pixels[visible]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,9 +181,7 @@ def labelled_points(
         rgb_table: (256, 3) uint8, the colour of each mask value.
     """
     index, pixels = visible_points(xyz, to_camera, projection)
-    points = np.empty(len(index), _LABELLED)
-    points["xyz"] = xyz[index]
-    _label(points, pixels, segmentation, rgb_table)
+    points = _labelled(xyz[index], pixels, segmentation, rgb_table)
     return LabelledPoints(points, pixels, projection.size, xyz, index)
 
 
@@ -209,11 +201,8 @@ def labelled_depths(
     depth, rays = depths_m.ravel(), projection.rays
     pixels = np.flatnonzero((depth > 0) & (depth < np.inf) & np.isfinite(rays[0]))
     depth = depth[pixels]
-    points = np.empty(len(pixels), _LABELLED)
-    for axis in (0, 1):
-        points["xyz"][:, axis] = rays[axis][pixels] * depth
-    points["xyz"][:, 2] = depth
-    _label(points, pixels, segmentation.resized(projection.size), rgb_table)
+    xyz = np.stack([rays[0][pixels] * depth, rays[1][pixels] * depth, depth], 1)
+    points = _labelled(xyz, pixels, segmentation.resized(projection.size), rgb_table)
     height, width = segmentation.mask.shape
     if projection.size != (width, height):
         rows, columns = np.divmod(pixels, projection.size[0])
@@ -224,14 +213,16 @@ def labelled_depths(
     return LabelledPoints(points, pixels, (width, height), *everything)
 
 
-def _label(
-    points: NDArray[Any], pixels: NDArray[Any], segmentation: Segmentation, rgb_table: NDArray[np.uint8]
-) -> None:
+def _labelled(
+    xyz: Points, pixels: NDArray[Any], segmentation: Segmentation, rgb_table: NDArray[np.uint8]
+) -> NDArray[Any]:
+    points = np.empty(len(xyz), _LABELLED)
     labels = segmentation.mask.ravel()[pixels]
     colours = rgb_table.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    points["rgb"] = colours[labels]
+    points["xyz"], points["rgb"] = xyz, colours[labels]
     points["label"] = labels
     points["confidence"] = segmentation.confidence.ravel()[pixels] * np.float32(1 / 255)
+    return points
 
 
 # NumPy copies records by their fields, 20 times as slow as items of their size.

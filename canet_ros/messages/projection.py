@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from canet_ros.messages.clouds import CloudError
 
-Plane = NDArray[np.float32]  # (n,)
+Floats = NDArray[np.float32]
 
 # Undistortion of a pixel: stop below a change of 1e-8, or after 40 iterations.
 _UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
@@ -78,14 +78,26 @@ class Projection:
             )
         return np.asarray(rays.reshape(-1, 2), np.float64)
 
-    def pixels(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+    def pixels(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Columns and rows of rays, given their x/z and y/z within ``bounds``."""
         if self.distortion.any():
             x, y = self._distort_fisheye(x, y) if self.fisheye else self._distort(x, y)
         (fx, skew, cx), (_, fy, cy) = self.matrix[:2].astype(np.float32)
         return x * fx + (y * skew + cx if skew else cx), y * fy + cy
 
-    def _distort(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+    def flat_pixels(self, x: Floats, y: Floats, depth: Floats) -> NDArray[np.int32]:
+        """Flat index of the pixel that shows each point of the optical frame, in m; -1: none does."""
+        width, height = self.size
+        (x_low, y_low), (x_high, y_high) = self.bounds
+        with np.errstate(all="ignore"):  # comparisons with NaN are false
+            x, y = x / depth, y / depth
+            inside = (depth > 0) & (x >= x_low) & (x <= x_high) & (y >= y_low) & (y <= y_high)
+            columns, rows = (np.floor(plane + np.float32(0.5)) for plane in self.pixels(x, y))
+            inside &= (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+        columns, rows = (np.where(inside, plane, 0).astype(np.int32) for plane in (columns, rows))
+        return np.where(inside, rows * np.int32(width) + columns, np.int32(-1))
+
+    def _distort(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """OpenCV's model of plumb_bob and rational_polynomial."""
         coefficients = np.zeros(12, np.float32)
         coefficients[: min(12, len(self.distortion))] = self.distortion[:12]
@@ -102,7 +114,7 @@ class Projection:
             distorted_y += r2 * (s3 + r2 * s4)
         return distorted_x, distorted_y
 
-    def _distort_fisheye(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+    def _distort_fisheye(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         k1, k2, k3, k4 = self.distortion[:4].astype(np.float32)
         radius = np.maximum(np.sqrt(x * x + y * y), np.float32(1e-9))
         angle = np.arctan(radius)
