@@ -92,8 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         count = arguments.pictures if arguments.selftest else SELF_TEST_SCENES
         images = _images(arguments.selftest, spec.resolution, count)
         images = images if arguments.selftest else [vivid(image) for image in images]
-        fault = write_self_test(folder, images)
-        print(f"{folder / IMAGE_FILE}: an engine with swapped channels would reach {fault.agreement:.1%}")
+        worst = write_self_test(folder, images)
+        print(f"{folder / IMAGE_FILE}: an engine with swapped channels would reach {worst:.1%}")
         return 0
     if arguments.network:
         if spec.onnx is not None:

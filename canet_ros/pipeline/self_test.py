@@ -37,36 +37,17 @@ class SelfTest:
     """The outcome.
 
     Attributes:
-        agreement: share of the pixels with the stored class; None: not run.
-        threshold: the lowest agreement that passes.
-        swapped: with red and blue exchanged before it, the engine agrees better: it exchanges them itself.
-        too_small: not run, because so few pixels are inconclusive.
+        agreement: share of the pixels with the stored class; None: not tested.
+        text: the outcome in words.
+        passed: True also if it was not tested.
     """
 
     agreement: float | None
-    threshold: float
-    swapped: bool = False
-    too_small: bool = False
-
-    @property
-    def absent(self) -> bool:
-        return self.agreement is None
-
-    @property
-    def passed(self) -> bool:
-        """True also without an image to compare with: see ``absent``."""
-        return self.agreement is None or (self.agreement >= self.threshold and not self.swapped)
+    text: str
+    passed: bool = True
 
     def __str__(self) -> str:
-        if self.too_small:
-            return "not tested with the model's image: it has too few pixels to be conclusive"
-        if self.agreement is None:
-            command = canet_command("export --selftest --model FOLDER")
-            return f"the model has no image to test engines with; {command} writes one"
-        compared = f"{100 * self.agreement:.1f} % of the pixels of the model's test image are correct"
-        if self.swapped:
-            return f"{compared}, and more with red and blue swapped: the engine swaps them"
-        return f"{compared}{'' if self.passed else f', {100 * self.threshold:.0f} % are needed'}"
+        return self.text
 
 
 def self_test(segmenter: Segmenter) -> SelfTest:
@@ -76,24 +57,33 @@ def self_test(segmenter: Segmenter) -> SelfTest:
         EngineError: the engine fails.
         ModelError: image or mask are broken.
     """
+    (width, height), (own_width, own_height) = segmenter.resolution, segmenter.spec.resolution
+    if width * height < LEAST_SHARE_OF_PIXELS * own_width * own_height:
+        return SelfTest(None, "not tested with the model's image: it has too few pixels to be conclusive")
+    if not (segmenter.folder / IMAGE_FILE).exists():
+        command = canet_command("export --selftest --model FOLDER")
+        return SelfTest(None, f"the model has no image to test engines with; {command} writes one")
+    image, expected = _read(segmenter.folder, len(segmenter.spec.classes))
+
+    def agreement_of(image: Pixels) -> float:
+        return float((segmenter(image).mask == expected).mean())
+
     own = segmenter.resolution == segmenter.spec.resolution
     own_threshold = AGREEMENT_OF_INT8 if segmenter.engine.precision == "int8" else AGREEMENT
     threshold = own_threshold if own else AGREEMENT_AT_OTHER_RESOLUTIONS
-    (width, height), (own_width, own_height) = segmenter.resolution, segmenter.spec.resolution
-    if width * height < LEAST_SHARE_OF_PIXELS * own_width * own_height:
-        return SelfTest(None, threshold, too_small=True)
-    if not (segmenter.folder / IMAGE_FILE).exists():
-        return SelfTest(None, threshold)
-    image, expected = _read(segmenter.folder, len(segmenter.spec.classes))
-    agreement = float((segmenter(image).mask == expected).mean())
-    if own or agreement < threshold:
-        return SelfTest(agreement, threshold)
-    # Elsewhere masks differ by as much as swapped channels do at the model's own resolution.
-    exchanged = np.ascontiguousarray(image[:, :, ::-1])
-    return SelfTest(agreement, threshold, float((segmenter(exchanged).mask == expected).mean()) > agreement)
+    agreement = agreement_of(image)
+    text = f"{100 * agreement:.1f} % of the pixels of the model's test image are correct"
+    if agreement < threshold:
+        return SelfTest(agreement, f"{text}, {100 * threshold:.0f} % are needed", passed=False)
+    # At other resolutions masks differ by as much as swapped channels do at the model's own.
+    if not own and agreement_of(np.ascontiguousarray(image[:, :, ::-1])) > agreement:
+        return SelfTest(
+            agreement, f"{text}, and more with red and blue swapped: the engine swaps them", passed=False
+        )
+    return SelfTest(agreement, text)
 
 
-def write_self_test(folder: Path, images: Sequence[Pixels]) -> SelfTest:
+def write_self_test(folder: Path, images: Sequence[Pixels]) -> float:
     """Store the most discriminating image and its mask by fp32 in PyTorch; replaces an earlier one.
 
     Args:
@@ -124,7 +114,7 @@ def write_self_test(folder: Path, images: Sequence[Pixels]) -> SelfTest:
         )
     write_image(folder / IMAGE_FILE, image)
     write_image(folder / MASK_FILE, mask)
-    return SelfTest(worst, AGREEMENT_OF_INT8)
+    return worst
 
 
 def vivid(image: Pixels) -> Pixels:

@@ -292,7 +292,7 @@ class EngineSupervisor:
         if not test.passed:
             loaded.problem = f"self-test failed: {test}"
             raise EngineError(loaded.problem)
-        if test.absent:
+        if test.agreement is None:
             self._logger.info(str(test))
 
     def _use(self, model: LoadedModel) -> None:
