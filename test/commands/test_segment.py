@@ -30,26 +30,33 @@ def segment(random_model: Path, out: Path, *inputs: object) -> int:
     return main(["segment", *map(str, inputs), "--out", str(out), "--model", str(random_model), *engine])
 
 
+def read_mask(path: Path) -> np.ndarray:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def write(path: Path, drive: StreetDrive, index: int) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(path), drive.frame(index).image)
+    return path
+
+
 def test_images_of_a_folder_and_a_file(
-    random_model: Path, drive: StreetDrive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    random_model: Path, segmenter: Segmenter, drive: StreetDrive, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     images = tmp_path / "images"
-    images.mkdir()
     for index in range(2):
-        cv2.imwrite(str(images / f"{index}.png"), drive.frame(index).image)
-    cv2.imwrite(str(tmp_path / "single.png"), drive.frame(9).image)
+        write(images / f"{index}.png", drive, index)
+    write(tmp_path / "single.png", drive, 9)
     (images / "broken.png").write_bytes(b"not an image")
     (images / "gone.png").symlink_to(tmp_path / "nowhere")
     (images / "folder.png").mkdir()
     assert segment(random_model, tmp_path / "out", images, tmp_path / "single.png") == 1
     assert "2 of 5 could not be read: " in capsys.readouterr().err
-    segmenter = Segmenter.load(random_model, "cpu", "onnxruntime", "fp32")
     for name, index in (("0", 0), ("1", 1), ("single", 9)):
-        mask = cv2.imread(str(tmp_path / "out" / f"{name}_mask.png"), cv2.IMREAD_UNCHANGED)
+        mask = read_mask(tmp_path / "out" / f"{name}_mask.png")
         assert np.array_equal(mask, segmenter(drive.frame(index).image).mask)
-        blended = cv2.imread(str(tmp_path / "out" / f"{name}_overlay.jpg"))
-        assert blended is not None
-        assert blended.shape == (120, 160, 3)
+        assert read_mask(tmp_path / "out" / f"{name}_overlay.jpg").shape == (120, 160, 3)
     assert len(list((tmp_path / "out").iterdir())) == 6
 
 
@@ -65,8 +72,8 @@ def video_of(path: Path, frames: Sequence[np.ndarray]) -> Path:
 
 @pytest.mark.parametrize("with_pyav", [True, False])
 def test_a_video_gives_a_video_and_masks_on_request(
-    with_pyav: bool, random_model: Path, drive: StreetDrive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    with_pyav: bool, random_model: Path, segmenter: Segmenter, drive: StreetDrive, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     if with_pyav:
         pytest.importorskip("av")
@@ -87,12 +94,9 @@ def test_a_video_gives_a_video_and_masks_on_request(
     assert segment(random_model, tmp_path / "out", path) == 1
     assert "drive_overlay.mp4 exists" in capsys.readouterr().err
     assert segment(random_model, tmp_path / "out", path, "--masks", "--force") == 0
-    segmenter, source = (
-        Segmenter.load(random_model, "cpu", "onnxruntime", "fp32"),
-        cv2.VideoCapture(str(path)),
-    )
+    source = cv2.VideoCapture(str(path))
     for index in range(3):
-        mask = cv2.imread(str(tmp_path / "out" / f"drive_00000{index}_mask.png"), cv2.IMREAD_UNCHANGED)
+        mask = read_mask(tmp_path / "out" / f"drive_00000{index}_mask.png")
         assert np.array_equal(mask, segmenter(source.read()[1]).mask)
 
 
@@ -123,7 +127,7 @@ def test_options_of_the_pipeline_mean_what_they_mean_for_bags(sharp_model: Path,
     in_bag = drives.read_bag(tmp_path / "segmented")
     for name, file in (("mask", "mask"), ("groups/drivable", "group_drivable")):
         for index, message in enumerate(drives.results_of(in_bag, f"/front/segmentation/{name}")):
-            found = cv2.imread(str(out / f"drive_00000{index}_{file}.png"), cv2.IMREAD_UNCHANGED)
+            found = read_mask(out / f"drive_00000{index}_{file}.png")
             assert np.array_equal(found.reshape(-1), message.data)
             assert len(np.unique(found)) > 1
 
@@ -137,7 +141,7 @@ def test_each_input_has_its_own_camera_transform(
         cv2.imwrite(str(tmp_path / name / f"{name}.png"), pixels)
     inputs = (tmp_path / "a", tmp_path / "b")
     assert segment(random_model, tmp_path / "out", *inputs, "--rotations", 0, 180) == 0
-    a, b = (cv2.imread(str(tmp_path / "out" / f"{name}_mask.png"), cv2.IMREAD_UNCHANGED) for name in "ab")
+    a, b = (read_mask(tmp_path / "out" / f"{name}_mask.png") for name in "ab")
     assert np.array_equal(a[::-1, ::-1], b)
     assert segment(random_model, tmp_path / "out2", *inputs, "--rotations", 0, 0, 0) == 1
     assert "rotations has 3 entries for 2 cameras" in capsys.readouterr().err
@@ -165,28 +169,20 @@ def test_the_aspect_ratio_is_kept_by_default(
     assert main([*arguments, str(tmp_path / "out")]) == 0
     assert "squeezed" not in capsys.readouterr().err
     segmenter = Segmenter.load(random_model, "cpu", "onnxruntime", "fp32", "camera")
-    mask = cv2.imread(str(tmp_path / "out" / "wide_mask.png"), cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(mask, segmenter(wide).mask)
+    assert np.array_equal(read_mask(tmp_path / "out" / "wide_mask.png"), segmenter(wide).mask)
     assert main([*arguments, str(tmp_path / "out2"), "--resolution", "160x120"]) == 0
     assert "320x120 are squeezed into 160x120" in capsys.readouterr().err
 
 
-def write(path: Path, drive: StreetDrive, index: int) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    cv2.imwrite(str(path), drive.frame(index).image)
-    return path
-
-
 def test_inputs_with_the_same_name_have_separate_results(
-    random_model: Path, drive: StreetDrive, tmp_path: Path
+    random_model: Path, segmenter: Segmenter, drive: StreetDrive, tmp_path: Path
 ) -> None:
     front, rear = (
         write(tmp_path / name / "1.png", drive, index) for index, name in enumerate(("front", "rear"))
     )
     assert segment(random_model, tmp_path / "out", front.parent, rear, front) == 0
-    segmenter = Segmenter.load(random_model, "cpu", "onnxruntime", "fp32")
     for index, name in enumerate(("front", "rear")):
-        mask = cv2.imread(str(tmp_path / "out" / name / "1_mask.png"), cv2.IMREAD_UNCHANGED)
+        mask = read_mask(tmp_path / "out" / name / "1_mask.png")
         assert np.array_equal(mask, segmenter(drive.frame(index).image).mask)
     assert len(list((tmp_path / "out").rglob("*_mask.png"))) == 2
 
