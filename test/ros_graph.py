@@ -76,10 +76,6 @@ class Graph:
         self._entities.append(Camera(self.node, topic, message_type))
         return self._entities[-1]
 
-    def forget(self, entity: Listener | Camera) -> None:
-        """It is closed already."""
-        self._entities.remove(entity)
-
     def clear(self) -> None:
         """Close all listeners and cameras."""
         while self._entities:

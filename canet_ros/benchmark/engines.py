@@ -62,13 +62,6 @@ class Case:
     batch: int
 
 
-@dataclass
-class _Timed:
-    case: Case
-    run: Callable[[], object]
-    figures: dict[str, Any]
-
-
 def measure_engines(
     cases: Sequence[Case],
     rounds: int,
@@ -93,68 +86,64 @@ def measure_engines(
     """
     rows: list[dict[str, Any]] = []
     for resolution in dict.fromkeys(case.resolution for case in cases):
-        timed = _prepare([case for case in cases if case.resolution == resolution], rows)
+        of_size = [case for case in cases if case.resolution == resolution]
+        models = dict.fromkeys(case.model for case in of_size if _in_torch(case.model))
+        plain = [Case(model, PLAIN, "fp32", "cpu", resolution, 1) for model in models]
+        timed = []
+        for case in (*plain, *of_size):
+            figures = _description(case)
+            try:
+                timed.append((case, figures, partial(_run_function(case, figures), _scenes(case))))
+            except (EngineError, ImportError) as error:
+                rows.append({**figures, "error": str(error)})
         title = f"{resolution[0]}x{resolution[1]}"
-        durations_s = time_in_turns([one.run for one in timed], rounds, title, limit_s)
-        if not timed:
-            continue
-        reference_ms = 1e3 * float(np.median(durations_s[0]))
-        for one, seconds in zip(timed, durations_s):
-            figures, batch = one.figures, one.case.batch
+        durations_s = time_in_turns([run for _, _, run in timed], rounds, title, limit_s)
+        for (case, figures, _), seconds in zip(timed, durations_s):
             median_ms, p95_ms = 1e3 * np.percentile(seconds, (50, 95))
             figures |= {
                 "rounds": len(seconds),
                 "median_ms": float(median_ms),
                 "min_ms": 1e3 * min(seconds),
                 "p95_ms": float(p95_ms),
-                "fps": float(batch / median_ms * 1e3),
-                "gflops": float(batch * figures["gflop"] / median_ms * 1e3) if figures["gflop"] else None,
-                "over_plain": float(median_ms / batch / reference_ms),
+                "fps": float(case.batch / median_ms * 1e3),
+                "gflops": float(case.batch * figures["gflop"] / median_ms * 1e3)
+                if figures["gflop"]
+                else None,
+                "over_plain": float(median_ms / case.batch / (1e3 * np.median(durations_s[0]))),
             }
             rows.append(figures)
             save(rows)
-            if images and figures["engine"] != PLAIN and batch == 1:
-                figures |= _accuracy(one.case, images)
+            if images and case.engine != PLAIN and case.batch == 1:
+                figures |= _accuracy(case, images)
                 save(rows)
     return rows
 
 
-def _prepare(cases: Sequence[Case], rows: list[dict[str, Any]]) -> list[_Timed]:
-    timed = []
-    for model in dict.fromkeys(case.model for case in cases):
-        if load_spec(model).onnx is not None or find_spec("torch") is None:
-            continue
-        case = Case(model, PLAIN, "fp32", "cpu", cases[0].resolution, 1)
-        figures = {**_description(case), "engine": PLAIN, "precision": "fp32", "device": "cpu"}
-        timed.append(_Timed(case, partial(plain_masks(model), _scenes(case)), figures))
-    for case in cases:
-        figures = _description(case)
-        try:
-            engine = create_engine(
-                EngineRequest(
-                    case.model, case.resolution, case.engine, case.device, case.precision, case.batch
-                )
-            )
-        except (EngineError, ImportError) as error:
-            rows.append({**figures, "engine": case.engine, "precision": case.precision, "error": str(error)})
-            continue
-        figures |= {"engine": engine.name, "precision": engine.precision, "device": engine.device}
-        figures |= {"reason": engine.reason}
-        timed.append(_Timed(case, partial(engine.run, _scenes(case)), figures))
-    return timed
+def _run_function(case: Case, figures: dict[str, Any]) -> Callable[[NDArray[np.uint8]], Any]:
+    """What runs a batch; completes ``figures`` with the engine, precision and device in use."""
+    if case.engine == PLAIN:
+        return plain_masks(case.model)
+    engine = create_engine(
+        EngineRequest(case.model, case.resolution, case.engine, case.device, case.precision, case.batch)
+    )
+    figures |= {"engine": engine.name, "precision": engine.precision, "device": engine.device}
+    figures["reason"] = engine.reason
+    return engine.run
+
+
+def _in_torch(model: Path) -> bool:
+    return load_spec(model).onnx is None and find_spec("torch") is not None
 
 
 def _description(case: Case) -> dict[str, Any]:
-    spec = load_spec(case.model)
-    countable = spec.onnx is None and find_spec("torch") is not None
-    gflop = count_gflop(load_network(case.model)[1], case.resolution) if countable else None
+    gflop = count_gflop(load_network(case.model)[1], case.resolution) if _in_torch(case.model) else None
     return {
-        "model": spec.name,
-        "architecture": spec.architecture,
-        "asked": f"{case.engine} {case.precision}",
+        "model": load_spec(case.model).name,
         "resolution": f"{case.resolution[0]}x{case.resolution[1]}",
         "batch": case.batch,
-        "classes": len(spec.classes),
+        "engine": case.engine,
+        "precision": case.precision,
+        "device": case.device,
         "gflop": gflop,
     }
 
@@ -184,10 +173,8 @@ def time_in_turns(
 
 
 def _accuracy(case: Case, images: Sequence[LabelledImage]) -> Mapping[str, float]:
-    """Fraction of pixels that agree with fp32 in PyTorch (ONNX models: another engine), and mIoU of both."""
-    spec = load_spec(case.model)
-    usable = (*(["torch"] if spec.onnx is None else []), "openvino", "onnxruntime")
-    exact = next((engine for engine in usable if find_spec(engine)), "onnxruntime")
+    """Fraction of pixels that agree with fp32 in PyTorch (ONNX models: the fastest engine), and mIoU of both."""
+    exact = "torch" if _in_torch(case.model) else "auto"
     reference = Segmenter.load(case.model, "cpu", exact, "fp32", case.resolution)
     measured = Segmenter.load(case.model, case.device, case.engine, case.precision, case.resolution)
     agreeing = []
@@ -198,7 +185,7 @@ def _accuracy(case: Case, images: Sequence[LabelledImage]) -> Mapping[str, float
         return masks
 
     title = f"{case.engine} {case.precision} on images"
-    expected, found = compare_with_labels(masks_of, images, len(spec.classes), title)
+    expected, found = compare_with_labels(masks_of, images, len(reference.spec.classes), title)
     return {
         "agreement": float(np.mean(agreeing)),
         "miou": scores(found.confusion).miou,

@@ -61,42 +61,39 @@ def measure_node(
     segmenter = Segmenter.load(model, "auto", engine, precision, resolution)
     network_input = resize(scene, resolution)[None]
     parameters = {"model": str(model), "resolution": size, "engine": engine, "precision": precision}
-    figures: dict[str, Any] = {
-        "camera_size": f"{camera_size[0]}x{camera_size[1]}",
-        "resolution": size,
-        "engine": segmenter.engine.name,
-        "precision": segmenter.engine.precision,
-    }
 
     def engine_ms() -> float:
         start_s = time.perf_counter()
         segmenter.engine.run(network_input)
         return 1e3 * (time.perf_counter() - start_s)
 
+    by_cameras: dict[int, dict[str, Any]] = {}
     with _Probe(CAMERAS, scene) as probe:
-        start_s = time.monotonic()
-        with _running(parameters, 1, probe) as node:
-            figures["start_up_s"] = time.monotonic() - start_s
-            cpu_s = _cpu_s(node)
-            latencies, engines = probe.latencies(1, frames, engine_ms)
-            figures["cpu_ms_per_frame"] = 1e3 * (_cpu_s(node) - cpu_s) / (frames + WARM_UP_FRAMES)
-            figures["engine_ms"] = _spread(engines)
-            figures["latency_ms"] = _spread(latencies)
-            figures["stages_ms"] = probe.stages(figures["latency_ms"]["median"])
-            figures["sustained"] = probe.sustained(node, max(3.0, frames / RATE_HZ))
-            figures["memory_mb"] = _memory_mb(node)
-        with _running(parameters, CAMERAS, probe) as node:
-            cpu_s, rounds = _cpu_s(node), max(3, frames // CAMERAS)
-            latencies, engines = probe.latencies(CAMERAS, rounds, engine_ms)
-            figures["cameras"] = {
-                "count": CAMERAS,
-                "cpu_ms_per_round": 1e3 * (_cpu_s(node) - cpu_s) / (rounds + WARM_UP_FRAMES),
-                "latency_ms": _spread(latencies),
-                "engine_ms": _spread(engines),
-                "memory_mb": _memory_mb(node),
-                "memory_per_camera_mb": (_memory_mb(node) - figures["memory_mb"]) / (CAMERAS - 1),
-            }
-    return figures
+        for cameras, rounds in ((1, frames), (CAMERAS, max(3, frames // CAMERAS))):
+            start_s = time.monotonic()
+            with _running(parameters, cameras, probe) as node:
+                start_up_s = time.monotonic() - start_s
+                cpu_s = _cpu_s(node)
+                latencies, engines = probe.latencies(cameras, rounds, engine_ms)
+                figures = by_cameras[cameras] = {
+                    "count": cameras,
+                    "start_up_s": start_up_s,
+                    "cpu_ms_per_round": 1e3 * (_cpu_s(node) - cpu_s) / (rounds + WARM_UP_FRAMES),
+                    "engine_ms": _spread(engines),
+                    "latency_ms": _spread(latencies),
+                    "stages_ms": probe.stages(_spread(latencies)["median"]),
+                    "memory_mb": _memory_mb(node),
+                }
+                if cameras == 1:
+                    figures["sustained"] = probe.sustained(node, max(3.0, frames / RATE_HZ))
+    return {
+        "camera_size": f"{camera_size[0]}x{camera_size[1]}",
+        "resolution": size,
+        "engine": segmenter.engine.name,
+        "precision": segmenter.engine.precision,
+        **by_cameras[1],
+        "cameras": by_cameras[CAMERAS],
+    }
 
 
 @contextlib.contextmanager

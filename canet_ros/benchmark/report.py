@@ -6,9 +6,11 @@ Each step is a process of its own with a time limit, so a step that fails or cra
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +31,6 @@ from canet_ros.simulation import write_scenes
 SIZES = ("480x360", "1024x512", "1280x720")
 SCENES = {"train": 12, "val": 4}  # synthetic images: to train on, and to compare engines on
 REPEATED = 2  # repetitions of the training images in an epoch
-POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def measure_everything(model: str, device: str, out: Path, minutes: float) -> di
         device: auto, cpu, cuda or cuda:N.
 
     Returns:
-        The machine, and per step its seconds, peak memory of its process (MB), figures and error.
+        The machine, and per step its seconds, figures and error.
     """
     scratch = out / "steps"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -121,21 +122,18 @@ def limit_s(steps: Sequence[Step], left_s: float) -> float:
 
 
 def run_step(step: Step, environment: dict[str, str], log: Path) -> dict[str, Any]:
-    """Run one step until its limit; return its resources, figures and, if it failed, ``error``."""
+    """Run one step until its limit; return its duration, figures and, if it failed, ``error``."""
     start_s = time.monotonic()
-    memory_mb = 0.0
     command = [sys.executable, "-m", "canet_ros.cli", *step.arguments]
     with ChildProcess(step.name, command, environment, log) as process:
-        while process.status() is None and time.monotonic() - start_s <= step.limit_s:
-            memory_mb = max(memory_mb, _peak_memory_mb(process.pid))
-            time.sleep(POLL_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(step.limit_s)
         late = process.status() is None
         stop([process], grace_s=20)  # the demo and the benchmark end their own processes first
     found: dict[str, Any] = {
         "name": step.name,
         "command": " ".join(("canet", *step.arguments)),
         "seconds": round(time.monotonic() - start_s, 1),
-        "memory_mb": round(memory_mb, 1),
     }
     if late:
         found["error"] = f"not finished within {step.limit_s:.0f} s: increase --minutes"
@@ -157,11 +155,9 @@ def page(report: dict[str, Any]) -> str:
         if isinstance(value, dict):
             value = [f"{name} {version}" for name, version in value.items()]
         lines.append(f"- {key}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
-    lines += ["", "| step | s | memory, MB | |", "| --- " * 4 + "|"]
+    lines += ["", "| step | s | |", "| --- " * 3 + "|"]
     for step in report["steps"]:
-        figures = f"{step['seconds']:.0f} | {step['memory_mb']:.0f}"
-        lines.append(f"| {step['name']} | {figures} | {step.get('error', '')} |")
-    lines += ["", "Memory is that of the step's first process; that of the node is listed below."]
+        lines.append(f"| {step['name']} | {step['seconds']:.0f} | {step.get('error', '')} |")
     for step in report["steps"]:
         figures = step.get("figures", {})
         if "findings" in figures:
@@ -171,21 +167,7 @@ def page(report: dict[str, Any]) -> str:
             lines += ["", f"## {step['name'].capitalize()}", "", table(figures["engines"])]
         if "epoch" in figures:
             images_per_s = SCENES["train"] * (1 + REPEATED) / figures["seconds"]
-            lines += [
-                "",
-                "## Training",
-                "",
-                f"{images_per_s:.1f} images per second, in epoch {figures['epoch']}",
-            ]
+            lines += ["", "## Training", "", f"{images_per_s:.1f} images per second"]
         if "node" in figures:
             lines += ["", "## Node", "", "```json", json.dumps(figures["node"], indent=2), "```"]
     return "\n".join(lines) + "\n"
-
-
-def _peak_memory_mb(pid: int) -> float:
-    """Largest resident memory that a process has had (VmHWM, proc_pid_status(5)); 0 once it has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return 0.0
-    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3

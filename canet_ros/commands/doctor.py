@@ -39,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also list this machine's nodes in other ROS_DOMAIN_IDs or with another middleware",
     )
-    parser.add_argument("--node", default="", metavar="NAME", help="check only this node, for example /canet")
     add_force_argument(parser)
 
 
@@ -71,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     has_ros = _installed("rclpy")
-    graph = Probe(("graph", arguments.node, "all" if arguments.all_domains else ""), "running nodes", "note")
+    graph = Probe(("graph", "all" if arguments.all_domains else ""), "running nodes", "note")
     if arguments.graph_only:
         yield from run_probe(graph) if has_ros else [Finding("ROS 2", "missing", "no rclpy", install_ros())]
         return
@@ -83,7 +82,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
         Probe(("library", "numpy", "NumPy"), "NumPy"),
         Probe(("library", "cv2", "OpenCV"), "OpenCV"),
         *([Probe(("torch",), "PyTorch", "note")] if _installed("torch") else []),
-        *engine_probes(),
+        *(Probe(("engine", name), f"engine {name}", "note") for name in ENGINES),  # one is enough
         Probe(("models",), "in use", limit_s=120.0),
         *([Probe(("ros",), "ROS 2")] if has_ros else []),
     ]
@@ -98,11 +97,6 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     if has_ros and not broken & {"ROS 2", "NumPy"}:
         yield from run_probe(Probe(("transport",), "camera images between processes", limit_s=120.0))
         yield from run_probe(graph)
-
-
-def engine_probes() -> list[Probe]:
-    """A probe for each engine; one working engine is enough."""
-    return [Probe(("engine", name), f"engine {name}", "note") for name in ENGINES]
 
 
 def _installed(package: str) -> bool:

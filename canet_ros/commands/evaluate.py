@@ -14,7 +14,7 @@ from canet_ros.files import require_image_format, require_writable, write_image,
 from canet_ros.model.model_folder import SPEC_FILE, find_model, load_spec, save_spec
 from canet_ros.pipeline.ood_monitor import in_distribution_range
 from canet_ros.training.calibration import calibrate_temperature
-from canet_ros.training.dataset import count_ids, find_split, to_stderr, warn_about_missing_classes
+from canet_ros.training.dataset import count_ids, find_split, of_drives, to_stderr, warn_about_missing_classes
 from canet_ros.training.evaluate import evaluate, worst_images_sheet
 from canet_ros.training.metrics import scores
 
@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write to model.yaml the temperature that calibrates the confidences on these images, and the range of "
         "confidences that counts as in-distribution",
     )
-    parser.add_argument("--reliability", type=Path, metavar="PNG", help="plot accuracy over confidence")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics")
-    parser.add_argument("--confusion", type=Path, metavar="PNG", help="plot the confusion matrix")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the metrics, and the confusion matrix"
+    )
     parser.add_argument(
         "--worst", type=Path, metavar="PNG", help="write a sheet of the images of lowest mIoU"
     )
@@ -46,12 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.reliability or arguments.confusion:  # before the work starts: Matplotlib may be missing
-        from canet_ros.training.plots import plot_confusion, plot_reliability
-    images = find_split(arguments.data, arguments.split, only=arguments.only)
-    require_image_format(arguments.reliability, arguments.confusion, arguments.worst)
-    outputs = (arguments.json, arguments.reliability, arguments.confusion, arguments.worst)
-    require_writable(*outputs, replace=arguments.force)
+    images = find_split(arguments.data, arguments.split)
+    if arguments.only:
+        images = of_drives(images, arguments.only)
+    require_image_format(arguments.worst)
+    require_writable(arguments.json, arguments.worst, replace=arguments.force)
     folder = find_model(arguments.model)
     classes = load_spec(folder).classes
     counts = count_ids(images, classes, to_stderr)
@@ -68,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         "calibration_error": evaluation.reliability.calibration_error,
         "temperature": segmenter.spec.temperature,
         "iou": result.iou_by_class(classes.names),
+        "confusion": evaluation.confusion.tolist(),  # pixels by labelled and by predicted class
         "images": len(images),
         "model": segmenter.spec.name,
         "engine": segmenter.engine.name,
@@ -91,11 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{'temperature':>20}  {spec.temperature:g}, written to {folder / SPEC_FILE}")
     if arguments.json:
         write_json(arguments.json, metrics)
-    if arguments.reliability:
-        title = f"{segmenter.spec.name} on {arguments.split}"
-        plot_reliability(evaluation.reliability, title, arguments.reliability)
-    if arguments.confusion:
-        plot_confusion(evaluation.confusion, classes.names, arguments.confusion)
     if arguments.worst:
         write_image(arguments.worst, worst_images_sheet(segmenter, images, evaluation))
     return 0

@@ -8,53 +8,16 @@ import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from canet_ros.commands import argument
 from canet_ros.model.class_table import ClassTable, load_class_table
 from canet_ros.model.model_folder import SPEC_FILE, available_models, load_spec, parse_resolution
 from canet_ros.model.untrusted import read_yaml
-from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import parse_extra_data
 from canet_ros.training.run_log import HISTORY_FILE
 from canet_ros.training.train import CHECKPOINT_FILE, train
-
-_HELP = {
-    "data": "folder with the splits train/ and val/, each with images/ and labels/; without val/, the last fifth "
-    "of each recording is held out; or Cityscapes, with leftImg8bit/ and gtFine/",
-    "name": "name of the model",
-    "data_licence": "permitted use of the data, and so of the weights; stored in model.yaml",
-    "architecture": ", ".join(ARCHITECTURES),
-    "backbone": ", ".join(BACKBONES),
-    "fusion": ", ".join(FUSIONS),
-    "head": f"{', '.join(HEADS)}; subpixel has logits every 4 pixels, bilinear every 8, as in the paper",
-    "extra_data": "folders of further labelled images; SHARE: number of them drawn per epoch, relative to the images "
-    "of --data (1: as many); may be repeated",
-    "extra_share": "share of --extra-data folders without SHARE",
-    "splits": "folders of --data to train on (default: train)",
-    "without": "exclude training images whose names start with a prefix (a held-out drive)",
-    "init": "a model by name or folder, or an ImageNet file of the backbone (torchvision's names)",
-    "freeze_stem": "keep the backbone's weights up to stride 4 as in --init",
-    "teacher": "a model folder whose logits are learned in addition to the labels (distillation)",
-    "teacher_share": "weight of the distillation loss",
-    "resolution": "WIDTHxHEIGHT of the model's input",
-    "crop": "WIDTHxHEIGHT of a training sample",
-    "max_aspect": "maximum width per height of a sample, at the area of --crop; 0: --crop only",
-    "epochs": "length of the schedule; 0: 30, more for a few images, fewer for many thousands",
-    "learning_rate": "peak learning rate of all layers except the backbone",
-    "backbone_learning_rate": "peak learning rate of the backbone",
-    "class_sharpness": "weight of rare classes: the closer to 1, the higher",
-    "dice_share": "weight of the Dice loss relative to cross-entropy",
-    "hard_share": "share of the pixels, those of the highest loss, in cross-entropy",
-    "loss_stride": "compute the loss at a size smaller by this factor: faster",
-    "ema_decay": "decay of the averaged weights, per step",
-    "precision": "fp32, bf16 or fp16 (autocast)",
-    "val_every": "epochs between two evaluations on val",
-    "keep_last": "store the last epoch instead of the best one on val",
-    "workers": "processes that read and augment images",
-    "sync_batch_norm": "with several GPUs: compute batch norm over the whole batch",
-}
 
 _FROM_INIT = ("architecture", "backbone", "fusion", "head")  # the defaults are those of the model of --init
 
@@ -80,11 +43,12 @@ def add_training_options(parser: argparse.ArgumentParser, excluded: Collection[s
 
 
 def _add_file_options(parser: argparse.ArgumentParser, excluded: Collection[str]) -> None:
+    annotated = get_type_hints(TrainingConfig, include_extras=True)
     for option in fields(TrainingConfig):
         if option.name in excluded:
             continue
         flag = "--" + option.name.replace("_", "-")
-        help_text = _HELP.get(option.name, option.name.replace("_", " "))
+        (help_text,) = annotated[option.name].__metadata__
         if option.name in ("data", "name"):
             parser.add_argument(flag, required=True, help=help_text)
         elif option.name in _FROM_INIT:
@@ -171,9 +135,7 @@ def training_config(arguments: argparse.Namespace, **given: str) -> tuple[Traini
     if init and (Path(init) / SPEC_FILE).is_file():
         model = load_spec(Path(init))
         if model.onnx is not None:
-            raise ValueError(
-                f"--init {init}: an imported ONNX network cannot be trained; use it as --teacher"
-            )
+            raise ValueError(f"--init {init}: an imported ONNX network cannot be trained")
         values |= {name: getattr(model, name) for name in _FROM_INIT if values[name] is None}
         classes = classes or model.classes
     with naming_flags():

@@ -16,7 +16,6 @@ from rclpy.node import Node
 
 from canet_ros.doctor.finding import Finding
 from canet_ros.hints import canet_command, see_docs
-from canet_ros.launching.nearest import nearest
 from canet_ros.ros.camera_health import CameraState
 from canet_ros.ros.fault_log import Fault
 from canet_ros.ros.initialization import init_ros, node_problem
@@ -36,11 +35,10 @@ class Status(NamedTuple):
     values: dict[str, str]
 
 
-def graph_findings(only: str, all_domains: bool) -> Iterator[Finding]:
+def graph_findings(all_domains: bool) -> Iterator[Finding]:
     """Check the segmentation nodes of the domain.
 
     Args:
-        only: name of the only node to check; empty: all.
         all_domains: also list this machine's nodes in other domains or with another middleware.
     """
     context = rclpy.Context()
@@ -52,7 +50,7 @@ def graph_findings(only: str, all_domains: bool) -> Iterator[Finding]:
         try:
             executor = SingleThreadedExecutor(context=context)
             executor.add_node(node)
-            yield from _check(node, lambda: executor.spin_once(timeout_sec=0.05), only, all_domains)
+            yield from _check(node, lambda: executor.spin_once(timeout_sec=0.05), all_domains)
         finally:
             # The probe skips the interpreter's shutdown; destroying the last node releases shared memory.
             node.destroy_node()
@@ -62,10 +60,11 @@ def graph_findings(only: str, all_domains: bool) -> Iterator[Finding]:
         rclpy.try_shutdown(context=context)
 
 
-def _check(node: Node, spin: Callable[[], None], only: str, all_domains: bool) -> Iterator[Finding]:
-    domain, middleware = here = _domain_and_middleware()
+def _check(node: Node, spin: Callable[[], None], all_domains: bool) -> Iterator[Finding]:
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    middleware = rclpy.get_rmw_implementation_identifier()
     place = f"ROS_DOMAIN_ID {domain} with {middleware}"
-    others = _nodes_elsewhere(here) if all_domains else ""
+    others = _nodes_elsewhere(domain, middleware) if all_domains else ""
     others = others or f"{canet_command('doctor --all-domains')} checks other domains too"
     reports: dict[str, Status] = {}
 
@@ -83,14 +82,6 @@ def _check(node: Node, spin: Callable[[], None], only: str, all_domains: bool) -
         complete = names and all(any(report.startswith(f"{n[1:]}: ") for report in reports) for n in names)
         if time.monotonic() > start_s + DISCOVERY_S and complete:
             break
-    if only:
-        wanted = only if only.startswith("/") else f"/{only}"
-        if wanted not in names:
-            known = nearest(wanted, names) or ", ".join(names)
-            hint = f"; running: {known}" if known else ""
-            yield Finding(f"node {wanted}", "note", f"no node {wanted} in {place}{hint}", others)
-            return
-        names = [wanted]
     if not names:
         yield Finding("running nodes", "ok", f"no segmentation node in {place}", others)
     elif all_domains:
@@ -163,11 +154,7 @@ def _status_findings(statuses: Mapping[str, Status]) -> Iterator[Finding]:
             yield Finding(part, "ok", text)
 
 
-def _domain_and_middleware() -> tuple[str, str]:
-    return os.environ.get("ROS_DOMAIN_ID") or "0", rclpy.get_rmw_implementation_identifier()
-
-
-def _nodes_elsewhere(here: tuple[str, str]) -> str:
+def _nodes_elsewhere(own_domain: str, own_middleware: str) -> str:
     """This machine's segmentation nodes in other domains or with another middleware, as text."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -178,8 +165,9 @@ def _nodes_elsewhere(here: tuple[str, str]) -> str:
             continue
         values = dict(variable.partition("=")[::2] for variable in variables)
         domain = values.get("ROS_DOMAIN_ID") or "0"
-        middleware = values.get("RMW_IMPLEMENTATION") or here[1]
-        if (domain, middleware) != here and any(Path(word).name in _PROGRAMS for word in arguments[:4]):
+        middleware = values.get("RMW_IMPLEMENTATION") or own_middleware
+        elsewhere = (domain, middleware) != (own_domain, own_middleware)
+        if elsewhere and any(Path(word).name in _PROGRAMS for word in arguments[:4]):
             found.append(
                 f"process {process.name} is a node in ROS_DOMAIN_ID {domain} with {middleware}: "
                 f"ROS_DOMAIN_ID={domain} RMW_IMPLEMENTATION={middleware} {canet_command('doctor --graph-only')}"

@@ -156,12 +156,12 @@ def transport() -> Iterator[Finding]:
     yield Finding(subject, verdict, text, advice)
 
 
-def graph(node: str = "", all_domains: str = "") -> Iterator[Finding]:
+def graph(all_domains: str = "") -> Iterator[Finding]:
     for problem in environment_problems():
         yield Finding("ROS environment", "note", problem)
     from canet_ros.doctor.graph import graph_findings
 
-    yield from graph_findings(node, bool(all_domains))
+    yield from graph_findings(bool(all_domains))
 
 
 PROBES = {

@@ -37,18 +37,11 @@ class AblationRun:
         return self.folder / "model"
 
 
-def train_runs(config: TrainingConfig, classes: ClassTable, runs: Sequence[AblationRun], device: str) -> None:
-    """Train the runs that are not complete; fusion, seed and name of ``config`` are replaced by those of the run."""
-    for run in runs:
-        run_config = replace(
-            config,
-            name=run.folder.name,
-            fusion=run.fusion,
-            seed=run.seed,
-            val_every=config.epochs,
-        )
-        if len(read_history(run.folder)) < config.epochs:
-            train(run_config, classes, run.folder, device)
+def train_run(config: TrainingConfig, classes: ClassTable, run: AblationRun, device: str) -> None:
+    """Train a run unless it is complete; fusion, seed and name of ``config`` are replaced by those of the run."""
+    own = {"name": run.folder.name, "fusion": run.fusion, "seed": run.seed, "val_every": config.epochs}
+    if len(read_history(run.folder)) < config.epochs:
+        train(replace(config, **own), classes, run.folder, device)
 
 
 def planned_runs(folder: Path, fusions: Sequence[str], seeds: Sequence[int]) -> list[AblationRun]:

@@ -235,8 +235,8 @@ def finish_model(folder: Path, data: Path, replay: Path | None) -> list[str]:
     Returns:
         What could not be done, as sentences.
     """
-    train, val = (find_split(data, split, warn=ignore_warning) for split in ("train", "val"))
-    old = find_split(replay, "val", warn=ignore_warning) if replay else []
+    train, val = (find_split(data, split, ignore_warning) for split in ("train", "val"))
+    old = find_split(replay, "val", ignore_warning) if replay else []
     calibrate_temperature(folder, val)
     segmenter = Segmenter.load(folder)
     evaluation = evaluate(segmenter, [*train, *val, *old])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,13 @@ from canet_ros.opencv import Pixels, encode_image
 from canet_ros.pipeline.contact_sheet import SheetRow, contact_sheet
 from canet_ros.pipeline.visualization import color_lookup_table, colorize, overlay
 from canet_ros.training.adaptation import BeforeAndAfter, ChangedImage
+
+_ACCURACY = (
+    "images",
+    "count",
+    *("mIoU before", "after", "change"),
+    *("pixel accuracy before", "after", "change"),
+)
 
 
 def render_report(
@@ -32,42 +39,32 @@ def render_report(
         settings: shown as a table.
         curve: image of the learning curve; left out if the file does not exist.
     """
-    values = {
-        "TITLE": html.escape(title),
-        "VERDICT": html.escape(verdict),
-        "METRICS": "".join(_metrics_row(name, one) for name, one in compared.items()),
-        "CLASSES": "".join(_class_table(name, one, classes) for name, one in compared.items()),
-        "CURVE": _image("png", curve.read_bytes()) if curve.is_file() else "",
-        "CHANGED": _image(
-            "jpeg", encode_image(_sheet(next(iter(compared.values())).changed, classes), ".jpg")
-        ),
-        "SETTINGS": "".join(_row(name, str(value)) for name, value in settings.items()),
-    }
+    accuracy = (
+        (
+            name,
+            str(one.images),
+            *_change(one.before.miou, one.after.miou),
+            *_change(one.before.pixel_accuracy, one.after.pixel_accuracy),
+        )
+        for name, one in compared.items()
+    )
+    parts = {"Accuracy": _table(_ACCURACY, accuracy)}
+    for name, one in compared.items():
+        iou = (
+            (c, *_change(before, after))
+            for c, before, after in zip(classes.names, one.before.iou, one.after.iou)
+        )
+        parts[f"IoU by class, {name}"] = _table(("class", "before", "after", "change"), iou)
+    if curve.is_file():
+        parts["Learning curve"] = _image("png", curve.read_bytes())
+    sheet = _sheet(next(iter(compared.values())).changed, classes)
+    parts["Images that changed most"] = _image("jpeg", encode_image(sheet, ".jpg"))
+    parts["Settings"] = _table(("", ""), ((name, str(value)) for name, value in settings.items()))
+    body = "".join(f"<h2>{html.escape(heading)}</h2><div>{part}</div>\n" for heading, part in parts.items())
     page = (resources.files("canet_ros.training") / "adaptation_report.html").read_text(encoding="utf-8")
-    for name, value in values.items():
-        page = page.replace(f"@{name}@", value)
+    for name, text in {"TITLE": html.escape(title), "VERDICT": html.escape(verdict), "BODY": body}.items():
+        page = page.replace(f"@{name}@", text)
     return page
-
-
-def _metrics_row(name: str, one: BeforeAndAfter) -> str:
-    before, after = one.before, one.after
-    return _row(
-        name,
-        str(one.images),
-        *_change(before.miou, after.miou),
-        *_change(before.pixel_accuracy, after.pixel_accuracy),
-    )
-
-
-def _class_table(name: str, one: BeforeAndAfter, classes: ClassTable) -> str:
-    rows = (
-        _row(class_name, *_change(float(before), float(after)))
-        for class_name, before, after in zip(classes.names, one.before.iou, one.after.iou)
-    )
-    return (
-        f"<h2>IoU by class, {html.escape(name)}</h2><table><tr><th>class</th><th>before</th><th>after</th>"
-        f"<th>change</th></tr>{''.join(rows)}</table>"
-    )
 
 
 def _change(before: float, after: float) -> Sequence[str]:
@@ -75,8 +72,9 @@ def _change(before: float, after: float) -> Sequence[str]:
     return ["" if "nan" in number else number for number in numbers]
 
 
-def _row(*cells: str) -> str:
-    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>" for cells in rows]
+    return f"<table><tr><th>{'</th><th>'.join(header)}</th></tr>{''.join(lines)}</table>"
 
 
 def _image(kind: str, data: bytes) -> str:

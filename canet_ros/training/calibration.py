@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canet_ros.model.model_folder import load_network, load_spec, save_spec
-from canet_ros.opencv import bring_to_size
 from canet_ros.pipeline.segmentation import resize_nearest
 from canet_ros.training.dataset import LabelledImage
 
 if TYPE_CHECKING:  # torch fits temperatures; evaluating on other engines takes none
     from torch import Tensor
 
-BINS = 15
+_BINS = 15
 _PIXEL_STRIDE = 4  # in both directions: neighbouring pixels add little
 _MAX_IMAGES = 40  # evenly spaced: enough to fit one number
 _TEMPERATURE_RANGE = (0.2, 5.0)
@@ -41,24 +40,14 @@ class Reliability:
     def __add__(self, other: Reliability) -> Reliability:
         return Reliability(self.pixels + other.pixels, self.correct + other.correct)
 
-    def bins(self) -> list[tuple[float, float, float]]:
-        """(mean confidence, accuracy, share of all pixels) of the non-empty ones of ``BINS`` equal bins."""
-        levels = np.arange(256)
-        bin_of_level = np.minimum(levels * BINS // 255, BINS - 1)
-        bins = []
-        for index in range(BINS):
-            inside = bin_of_level == index
-            pixels = int(self.pixels[inside].sum())
-            if pixels:
-                confidence = float((self.pixels * levels)[inside].sum() / pixels / 255)
-                share = pixels / max(int(self.pixels.sum()), 1)
-                bins.append((confidence, float(self.correct[inside].sum() / pixels), share))
-        return bins
-
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error: mean of ``|confidence - accuracy|`` over the bins, weighted by their pixels."""
-        return sum(share * abs(confidence - accuracy) for confidence, accuracy, share in self.bins())
+        """Expected calibration error: mean of ``|confidence - accuracy|`` over equal bins, weighted by their pixels."""
+        levels = np.arange(256)
+        bins = np.minimum(levels * _BINS // 255, _BINS - 1)
+        confidence = np.bincount(bins, self.pixels * levels / 255, _BINS)
+        correct = np.bincount(bins, self.correct, _BINS)
+        return float(np.abs(confidence - correct).sum() / max(self.pixels.sum(), 1))
 
 
 def reliability(
@@ -81,19 +70,16 @@ def fit_temperature(folder: Path, images: Sequence[LabelledImage]) -> float:
     """
     import torch
 
+    from canet_ros.training.train import network_input
+
     spec, network = load_network(folder)
-    width, height = spec.resolution
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
-    resized = np.empty((height, width, 3), np.uint8)
     stride = slice(None, None, _PIXEL_STRIDE)
     logits, labels = [], []
     chosen = images[:: -(-len(images) // _MAX_IMAGES)] if images else images
     for labelled in tqdm(chosen, desc="calibrate", unit="image"):
         image, label = labelled.read(len(spec.classes))
-        bring_to_size(image, resized)
-        rgb = torch.from_numpy(resized[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
-            image_logits = network((rgb - mean) / std)[0, :, stride, stride].flatten(1).T
+            image_logits = network(network_input(spec, image))[0, :, stride, stride].flatten(1).T
         image_labels = torch.from_numpy(
             resize_nearest(label, spec.resolution)[stride, stride].copy()
         ).flatten()

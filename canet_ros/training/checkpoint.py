@@ -71,7 +71,12 @@ def resume(path: Path, identity: Mapping[str, Any], state: TrainingState) -> tup
     except ModelError as error:
         raise ValueError(f"{error}: {_START_OVER}") from error
     try:
-        differences = _differences(json.loads(content["identity"]), json.loads(json.dumps(identity)))
+        stored, now = json.loads(content["identity"]), json.loads(json.dumps(identity))
+        differences = [
+            f"{key} was {stored.get(key)!r}, is {now.get(key)!r}"
+            for key in {**stored, **now}
+            if key not in stored or key not in now or stored[key] != now[key]
+        ]
         if not differences:
             state.network.load_state_dict(content["network"])
             state.ema.load_state_dict(content["ema"])
@@ -86,16 +91,3 @@ def resume(path: Path, identity: Mapping[str, Any], state: TrainingState) -> tup
     raise ValueError(
         f"{path} was written with another configuration ({'; '.join(differences)}): {_START_OVER}"
     )
-
-
-def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    names = [
-        key for key in {**stored, **now} if key not in stored or key not in now or stored[key] != now[key]
-    ]
-    texts = [f"{key} was {stored.get(key)!r}, is {now.get(key)!r}" for key in names if key != "classes"]
-    if "classes" in names:
-        old, new = stored.get("classes", []), now["classes"]
-        if len(old) != len(new):
-            texts.append(f"there were {len(old)} classes, there are {len(new)}")
-        texts += [f"class {i} was {a!r}, is {b!r}" for i, (a, b) in enumerate(zip(old, new)) if a != b][:1]
-    return texts

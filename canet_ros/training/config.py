@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration of a training run, checked on construction."""
+"""Configuration of a training run, checked on construction. Each field is an option of ``canet train``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from canet_ros.model.model_folder import Resolution
 from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS, HEADS
@@ -21,128 +20,99 @@ _CHOICES = {
     "head": HEADS,
     "precision": AUTOCAST_PRECISIONS,
 }
-_RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
-    (
-        "1 or more",
-        lambda value: value >= 1,
-        ("batch_size", "warmup_steps", "loss_stride", "val_every"),
+_LEAST = {
+    **dict.fromkeys(("batch_size", "warmup_steps", "loss_stride", "val_every"), 1),
+    **dict.fromkeys(("epochs", "workers", "seed", "max_aspect", "teacher_share", "dice_share"), 0),
+    **dict.fromkeys(
+        ("weight_decay", "poly_power", "learning_rate", "backbone_learning_rate", "ema_decay"), 0
     ),
-    (
-        "0 or more",
-        lambda value: value >= 0,
-        (
-            "epochs",
-            "workers",
-            "seed",
-            "extra_share",
-            "max_aspect",
-            "teacher_share",
-            "dice_share",
-            "weight_decay",
-            "poly_power",
-            "backbone_learning_rate",
-        ),
-    ),
-    ("above 0", lambda value: value > 0, ("learning_rate",)),
-    ("above 0 and at most 1", lambda value: 0 < value <= 1, ("hard_share",)),
-    ("0 or more and below 1", lambda value: 0 <= value < 1, ("ema_decay",)),
-    ("above 1", lambda value: value > 1, ("class_sharpness",)),
-)
+}
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """Everything that determines the weights, except classes, images and device; stored with the model.
 
-    Attributes:
-        data: folder with the splits ``train`` and ``val``.
-        data_licence: permitted use of the data, and so of the weights.
-        extra_data: folders of further labelled images. An epoch draws share times the number of training images from
-            each; ``extra_share`` is the share of folders without their own.
-        splits: folders of ``data`` to train on. If ``val`` is among them, no metrics on val are stored, because the
-            model has been trained on these images, and ``keep_last`` is implied.
-        without: prefixes of image names (drives) held out of the training.
-        init: empty, a model folder, or an ImageNet file of the backbone.
-        freeze_stem: keep the backbone's layers up to stride 4 as in ``init``.
-        teacher: model folder whose logits are learned in addition to the labels (distillation).
-        loss_stride: the loss is computed at the crop's size divided by ``loss_stride``.
-        class_sharpness, dice_share, hard_share: see ``loss``.
-        crop: (width, height) of a training sample, pixels.
-        max_aspect: maximum ratio of width to height. Two of three batches are wider than ``crop``
-            (``view_shapes``), because a network runs in the shape of its camera; 0: ``crop`` only.
-        epochs: length of the schedule; 0: by the number of images (``default_epochs``).
-        warmup_steps: of the learning rate; never more than a tenth of all steps.
-        keep_last: store the last epoch instead of the best one on val, so that val stays unseen.
-        sync_batch_norm: with several GPU processes, compute batch norm statistics over the whole batch.
+    The annotation of a field is the help of its option.
 
     Raises:
         ValueError: a value is out of its range; the message is one line that begins with the field's name.
     """
 
-    data: str
-    name: str
-    data_licence: str = ""
-    architecture: str = "canet"
-    backbone: str = "mobilenet_v2"
-    fusion: str = "fca"
-    head: str = "subpixel"
-    extra_data: tuple[ExtraData, ...] = ()
-    extra_share: float = 0.3
-    splits: tuple[str, ...] = ("train",)
-    without: tuple[str, ...] = ()
-    init: str = ""
-    freeze_stem: bool = False
-    teacher: str = ""
-    teacher_share: float = 1.0
-    resolution: Resolution = (480, 360)
-    crop: Resolution = (480, 352)
-    max_aspect: float = 3.0
-    epochs: int = 0
-    batch_size: int = 8
-    learning_rate: float = 2e-3
-    backbone_learning_rate: float = 4e-4
-    weight_decay: float = 1e-2
-    warmup_steps: int = 100
-    poly_power: float = 0.9
-    class_sharpness: float = 1.2
-    dice_share: float = 1.0
-    hard_share: float = 1.0
-    loss_stride: int = 2
-    ema_decay: float = 0.998
-    precision: str = "bf16"
-    val_every: int = 2
-    keep_last: bool = False
-    seed: int = 0
-    workers: int = 1
-    sync_batch_norm: bool = False
+    data: Annotated[
+        str,
+        "folder with the splits train/ and val/, each with images/ and labels/; without val/, the last fifth "
+        "of each recording is held out; or Cityscapes, with leftImg8bit/ and gtFine/",
+    ]
+    name: Annotated[str, "name of the model"]
+    data_licence: Annotated[str, "permitted use of the data, and so of the weights; stored in model.yaml"] = (
+        ""
+    )
+    architecture: Annotated[str, ", ".join(ARCHITECTURES)] = "canet"
+    backbone: Annotated[str, ", ".join(BACKBONES)] = "mobilenet_v2"
+    fusion: Annotated[str, ", ".join(FUSIONS)] = "fca"
+    head: Annotated[
+        str,
+        f"{', '.join(HEADS)}; subpixel has logits every 4 pixels, bilinear every 8, as in the paper",
+    ] = "subpixel"
+    extra_data: Annotated[
+        tuple[ExtraData, ...],
+        "folders of further labelled images; SHARE: number of them drawn per epoch, relative to the images "
+        "of --data (1: as many; default: 0.3); may be repeated",
+    ] = ()
+    # With val among them, no metrics on val are stored, and keep_last is implied.
+    splits: Annotated[tuple[str, ...], "folders of --data to train on (default: train)"] = ("train",)
+    without: Annotated[
+        tuple[str, ...], "exclude training images whose names start with a prefix (a held-out drive)"
+    ] = ()
+    init: Annotated[
+        str, "a model by name or folder, or an ImageNet file of the backbone (torchvision's names)"
+    ] = ""
+    freeze_stem: Annotated[bool, "keep the backbone's weights up to stride 4 as in --init"] = False
+    teacher: Annotated[
+        str, "a model folder whose logits are learned in addition to the labels (distillation)"
+    ] = ""
+    teacher_share: Annotated[float, "weight of the distillation loss"] = 1.0
+    resolution: Annotated[Resolution, "WIDTHxHEIGHT of the model's input"] = (480, 360)
+    crop: Annotated[Resolution, "WIDTHxHEIGHT of a training sample"] = (480, 352)
+    max_aspect: Annotated[
+        float, "maximum width per height of a sample, at the area of --crop; 0: --crop only"
+    ] = 3.0
+    epochs: Annotated[
+        int, "length of the schedule; 0: 30, more for a few images, fewer for many thousands"
+    ] = 0
+    batch_size: Annotated[int, "batch size"] = 8
+    learning_rate: Annotated[float, "peak learning rate of all layers except the backbone"] = 2e-3
+    backbone_learning_rate: Annotated[float, "peak learning rate of the backbone"] = 4e-4
+    weight_decay: Annotated[float, "weight decay"] = 1e-2
+    warmup_steps: Annotated[int, "warmup steps; at most a tenth of all steps"] = 100
+    poly_power: Annotated[float, "power of the polynomial decay of the learning rate"] = 0.9
+    class_sharpness: Annotated[float, "weight of rare classes: the closer to 1, the higher"] = 1.2
+    dice_share: Annotated[float, "weight of the Dice loss relative to cross-entropy"] = 1.0
+    loss_stride: Annotated[int, "compute the loss at a size smaller by this factor: faster"] = 2
+    ema_decay: Annotated[float, "decay of the averaged weights, per step"] = 0.998
+    precision: Annotated[str, "fp32, bf16 or fp16 (autocast)"] = "bf16"
+    val_every: Annotated[int, "epochs between two evaluations on val"] = 2
+    keep_last: Annotated[bool, "store the last epoch instead of the best one on val"] = False
+    seed: Annotated[int, "seed"] = 0
+    workers: Annotated[int, "processes that read and augment images"] = 1
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            _check_type(option.name, getattr(self, option.name), type(option.default))
         for name, choices in _CHOICES.items():
+            self._require(name, getattr(self, name) in choices, f"choose one of {', '.join(choices)}")
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name} {value!r}: choose one of {', '.join(choices)}")
-        for description, in_range, names in _RANGES:
-            for name in names:
-                value = getattr(self, name)
-                if not (math.isfinite(value) and in_range(value)):
-                    raise ValueError(f"{name} {value!r}: must be {description}")
-        if not self.splits:
-            raise ValueError("splits (): name at least one folder of the data to train on")
+            self._require(name, least <= value < math.inf, f"must be {least} or more")
+        self._require("learning_rate", self.learning_rate > 0, "must be above 0")
+        self._require("ema_decay", self.ema_decay < 1, "must be below 1")
+        self._require("class_sharpness", 1 < self.class_sharpness < math.inf, "must be above 1")
+        self._require("splits", bool(self.splits), "name at least one folder of the data to train on")
         for name in ("resolution", "crop"):
-            sides = getattr(self, name)
-            if len(sides) != 2 or not all(isinstance(side, int) and 16 <= side <= 8192 for side in sides):
-                raise ValueError(f"{name} {sides!r}: expected width and height, each 16 to 8192 pixels")
-        if any(side % self.loss_stride for side in self.crop):
-            raise ValueError(
-                f"crop {self.crop!r}: both sides must be multiples of the loss_stride {self.loss_stride}"
-            )
+            valid = all(16 <= side <= 8192 for side in getattr(self, name))
+            self._require(name, valid, "expected width and height, each 16 to 8192 pixels")
+        divisible = not any(side % self.loss_stride for side in self.crop)
+        self._require("crop", divisible, f"must have multiples of the loss_stride {self.loss_stride}")
 
-
-def _check_type(name: str, value: Any, expected: type) -> None:
-    # An int is valid as a float; a bool is not valid as a number.
-    allowed = (int, float) if expected is float else (expected,)
-    if expected in (int, float, tuple) and (isinstance(value, bool) or not isinstance(value, allowed)):
-        kind = {int: "an integer", float: "a number", tuple: "a tuple"}[expected]
-        raise ValueError(f"{name} {value!r}: expected {kind}")
+    def _require(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise ValueError(f"{name} {getattr(self, name)!r}: {expected}")

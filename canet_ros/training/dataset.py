@@ -71,21 +71,17 @@ class LabelledImage:
         """
         with self.label.open("rb") as file:
             header = file.read(26)
-        if header and not header.startswith(b"\x89PNG"):
+        kind = ""
+        if header[:4] != b"\x89PNG":
+            kind = "another kind of file"
+        elif len(header) == 26:
+            # OpenCV turns colours into grey, and scales other depths to 0..255.
+            kind = _PNG_KINDS.get(header[25]) or (f"{header[24]} bits" if header[24] != 8 else "")
+        if header and kind:
             raise ValueError(
-                f"{self.label} is not a PNG despite its name: write the ids as an 8-bit grey PNG"
-            )
-        kind = _PNG_KINDS.get(header[25]) if len(header) > 25 else None
-        if kind:
-            raise ValueError(
-                f"{self.label}: expected one 8-bit channel of class ids, got {kind}: write each pixel's class id into "
-                "a grey PNG"
+                f"{self.label}: got {kind}: write each pixel's class id into an 8-bit grey PNG with one channel"
             )
         label = read_image(self.label, cv2.IMREAD_UNCHANGED)
-        if header[24] != 8:  # OpenCV scales other depths to 0..255
-            raise ValueError(
-                f"{self.label}: expected 8 bits a pixel, got {header[24]}: write the ids as an 8-bit grey PNG"
-            )
         return _TRAIN_IDS[label] if self.of_cityscapes else label
 
 
@@ -162,61 +158,31 @@ def to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def find_labelled_images(
-    split: Path,
-    only: Sequence[str] = (),
-    without: Sequence[str] = (),
-    warn: Callable[[str], None] = to_stderr,
-) -> list[LabelledImage]:
-    """All labelled images of a split, sorted by name; ``only`` and ``without`` select by name prefix (a drive).
+def find_labelled_images(split: Path, warn: Callable[[str], None] = to_stderr) -> list[LabelledImage]:
+    """All labelled images of a split, sorted by name.
 
     Args:
         warn: called with files that are not used.
 
     Raises:
-        ValueError: the folder has another layout, a label is missing or belongs to two images, or no image is selected.
+        ValueError: the folder has another layout, a label is missing or belongs to two images, or there is no image.
     """
     if not (split / "images").is_dir() or not (split / "labels").is_dir():
         raise ValueError(f"{split} must contain the folders images/ and labels/")
     files = sorted(file for file in (split / "images").iterdir() if not file.name.startswith("."))
     paths = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     _warn_about_unused(split, files, paths, warn)
-    for prefix in only:
-        if not any(path.name.startswith(prefix) for path in paths):
-            warn(f"{split}/images contains no image whose name starts with {prefix}")
-    images: list[LabelledImage] = []
-    for path in paths:
-        if only and not path.name.startswith(tuple(only)):
-            continue
-        if without and path.name.startswith(tuple(without)):
-            continue
-        label = split / "labels" / f"{path.stem}.png"
-        if not label.is_file():
-            raise ValueError(f"{label} is missing: every image needs labels")
-        if images and images[-1].label == label:  # equal stems are neighbours, because the files are sorted
-            raise ValueError(
-                f"{images[-1].image} and {path} have the same label file, {label}: keep one of them"
-            )
-        images.append(LabelledImage(path, label))
-    if not images:
-        names = [f"whose name starts with {' or '.join(only)}"] if only else []
-        names += [f"whose name does not start with {' or '.join(without)}"] if without else []
-        raise ValueError(f"{split}/images contains no image {' and '.join(names)}".rstrip())
-    for sentence in differences_from_file(image.image for image in images):
+    images = [LabelledImage(path, split / "labels" / f"{path.stem}.png") for path in paths]
+    _check(images, split / "images")
+    for sentence in differences_from_file(paths):
         warn(sentence)
     return images
 
 
-def find_split(
-    data: Path,
-    split: str,
-    only: Sequence[str] = (),
-    without: Sequence[str] = (),
-    warn: Callable[[str], None] = to_stderr,
-) -> list[LabelledImage]:
+def find_split(data: Path, split: str, warn: Callable[[str], None] = to_stderr) -> list[LabelledImage]:
     """``find_labelled_images`` of ``data/split``; without a folder ``val``, a part of ``train`` is held out as val.
 
-    A folder with ``leftImg8bit/`` is in Cityscapes' layout; ``only`` and ``without`` then select cities.
+    A folder with ``leftImg8bit/`` is in Cityscapes' layout.
     Held out is the last fifth of each recording: neighbouring images resemble each other, and a random choice would
     overestimate accuracy. Images of one recording have names that differ in the number at their end.
 
@@ -224,43 +190,54 @@ def find_split(
         ValueError: as ``find_labelled_images``, or ``train`` has a single image.
     """
     if (data / "leftImg8bit").is_dir():
-        return _find_cityscapes(data, split, only, without)
-    images = find_labelled_images
+        return _find_cityscapes(data, split)
     if split not in ("train", "val") or (data / "val").is_dir() or not (data / "train").is_dir():
-        return images(data / split, only, without, warn)
-    every = images(data / "train", warn=ignore_warning if split == "val" else warn)
+        return find_labelled_images(data / split, warn)
+    images = find_labelled_images(data / "train", ignore_warning if split == "val" else warn)
     recordings: dict[str, list[str]] = {}
-    for image in every:
+    for image in images:
         recordings.setdefault(image.name.rstrip("0123456789"), []).append(image.name)
     held_out = {name for names in recordings.values() for name in names[len(names) - len(names) // 5 :]}
     if not held_out:  # short recordings, or images that are not a sequence
-        held_out = {image.name for image in every[-max(1, len(every) // 5) :]}
-    if len(held_out) == len(every):
+        held_out = {image.name for image in images[-max(1, len(images) // 5) :]}
+    if len(held_out) == len(images):
         raise ValueError(f"{data / 'train'} has a single image: label more, or add the folder {data / 'val'}")
     if split == "val":
         warn(
             f"{data / 'val'} does not exist: val is the last fifth of each recording in train, "
-            f"{len(held_out)} of {len(every)} images ({in_short(sorted(held_out))})"
+            f"{len(held_out)} of {len(images)} images ({in_short(sorted(held_out))})"
         )
-    chosen = images(data / "train", only, without, ignore_warning)
-    return [image for image in chosen if (image.name in held_out) == (split == "val")]
+    return [image for image in images if (image.name in held_out) == (split == "val")]
 
 
-def _find_cityscapes(
-    data: Path, split: str, only: Sequence[str], without: Sequence[str]
-) -> list[LabelledImage]:
-    folder = data / "leftImg8bit" / split
+def of_drives(images: Sequence[LabelledImage], prefixes: Sequence[str]) -> list[LabelledImage]:
+    """The images whose names start with one of the prefixes; raises ValueError for a prefix that no name has."""
+    for prefix in prefixes:
+        if not any(image.name.startswith(prefix) for image in images):
+            raise ValueError(f"there is no labelled image whose name starts with {prefix}")
+    return [image for image in images if image.name.startswith(tuple(prefixes))]
+
+
+def _find_cityscapes(data: Path, split: str) -> list[LabelledImage]:
+    folder, labels = data / "leftImg8bit" / split, data / "gtFine" / split
     images = []
     for image in sorted(folder.glob(f"*/*{_CITYSCAPES_IMAGE}")):
-        if (only and not image.name.startswith(tuple(only))) or image.name.startswith(tuple(without)):
-            continue
         name = image.name.removesuffix(_CITYSCAPES_IMAGE) + _CITYSCAPES_LABEL
-        images.append(LabelledImage(image, data / "gtFine" / split / image.parent.name / name))
-        if not images[-1].label.is_file():
-            raise ValueError(f"{images[-1].label} is missing: unpack Cityscapes' gtFine beside leftImg8bit")
-    if not images:
-        raise ValueError(f"{folder} contains no image CITY/NAME{_CITYSCAPES_IMAGE} that is selected")
+        images.append(LabelledImage(image, labels / image.parent.name / name))
+    _check(images, folder)
     return images
+
+
+def _check(images: Sequence[LabelledImage], folder: Path) -> None:
+    if not images:
+        raise ValueError(f"{folder} contains no image")
+    for before, image in zip([None, *images], images):
+        if not image.label.is_file():
+            raise ValueError(f"{image.label} is missing: every image needs labels")
+        if before and before.label == image.label:  # equal stems are neighbours, because the files are sorted
+            raise ValueError(
+                f"{before.image} and {image.image} have the same label file, {image.label}: keep one of them"
+            )
 
 
 def ignore_warning(text: str) -> None:
@@ -283,27 +260,21 @@ def _warn_about_unused(
 class ExtraData:
     """A folder of further labelled images, and how many of them an epoch draws per training image.
 
-    ``share`` None: the share that the training sets for folders without their own.
-
     Raises:
         ValueError: the folder is empty text, or the share is not above 0.
     """
 
     folder: str
-    share: float | None = None
+    share: float = 0.3
 
     def __post_init__(self) -> None:
-        if not self.folder:
+        if not self.folder or not 0 < self.share < math.inf:
             raise ValueError(
                 f"extra_data {str(self)!r}: expected FOLDER or FOLDER:SHARE, for example streets:0.5"
             )
-        if self.share is not None and not 0 < self.share < math.inf:
-            raise ValueError(
-                f"extra_data {str(self)!r}: the share must be a number above 0, for example {self.folder}:0.5"
-            )
 
     def __str__(self) -> str:
-        return self.folder if self.share is None else f"{self.folder}:{self.share:g}"
+        return f"{self.folder}:{self.share:g}"
 
 
 def parse_extra_data(text: str) -> ExtraData:

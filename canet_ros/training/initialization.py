@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def initialize(network: SegmentationNetwork, source: str, classes: Sequence[str]
             if name.startswith("head.") and shapes.get(name) != given_shapes.get(name)
         }
         weights = {name: tensor for name, tensor in given.items() if name not in skipped}
-        _require_fit({name: tensor for name, tensor in own.items() if name not in skipped}, weights, source)
+        require_fit({name: tensor for name, tensor in own.items() if name not in skipped}, weights, source)
     else:
         prefix = next(name for name, module in network.named_modules() if module is network.backbone)
         given = read_backbone(Path(source), network.backbone.state_dict())
@@ -82,26 +81,19 @@ def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
 
     Args:
         file: ``.safetensors`` or a torch file with a state dict, loaded without executing anything in it. Names are
-            torchvision's, or the older flat ones of MobileNetV2. Layers after the backbone are skipped.
+            torchvision's. Layers after the backbone are skipped.
 
     Raises:
         ModelError: the file has no state dict, or the message names every tensor that is missing, unexpected or of
             another shape.
     """
-    state = load_weights_file(file)
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ModelError(f"{file} does not contain a state dict")
-    flat = "features.1.conv.0.weight" in state
-    weights = {
-        _nested_name(name) if flat else name: tensor
-        for name, tensor in state.items()
-        if not name.startswith(_AFTER_THE_BACKBONE)
-    }
+    state = read_state_dict(file)
+    weights = {name: tensor for name, tensor in state.items() if not name.startswith(_AFTER_THE_BACKBONE)}
     for name, tensor in expected.items():
         # Missing in files older than torch 0.4.1, and not used here.
         if name.endswith("num_batches_tracked"):
             weights.setdefault(name, tensor)
-    _require_fit(expected, weights, str(file))
+    require_fit(expected, weights, str(file))
     return weights
 
 
@@ -126,20 +118,19 @@ def load_weights_file(file: Path) -> Any:
         raise ModelError(f"{file} is not a checkpoint that can be loaded safely: {reason}") from error
 
 
-def _require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+def read_state_dict(file: Path) -> dict[str, Tensor]:
+    """The state dict in a file, also one among other content or of a DataParallel network; raises ModelError."""
+    content = load_weights_file(file)
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(f"{file} does not contain a state dict")
+    return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Raise ModelError, naming every tensor that is missing, unexpected or of another shape."""
     problems = weight_mismatches(expected, found)
     if problems:
         raise ModelError(f"{source} does not fit:\n  " + "\n  ".join(problems))
-
-
-def _nested_name(name: str) -> str:
-    """Torchvision's nested name for a flat one (conv, bn, activation, ...) like ``features.2.conv.4.weight``."""
-    match = re.fullmatch(r"features\.(\d+)\.conv\.(\d+)\.(\w+)", name)
-    if match is None:
-        return name
-    block, layer, tensor = int(match[1]), int(match[2]), match[3]
-    if block == 1:  # the block without expansion
-        nested = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}
-    else:
-        nested = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
-    return f"features.{block}.conv.{nested[layer]}.{tensor}"

@@ -23,9 +23,7 @@ def class_weights(pixels: NDArray[np.int64], sharpness: float) -> Tensor:
     return torch.from_numpy((weights / weights.mean()).astype(np.float32))
 
 
-def segmentation_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor, dice_share: float, hard_share: float = 1.0
-) -> Tensor:
+def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, dice_share: float) -> Tensor:
     """Weighted cross-entropy plus ``dice_share`` times soft Dice, a scalar.
 
     Args:
@@ -33,17 +31,9 @@ def segmentation_loss(
         labels: (B, H, W) int64, ``IGNORED`` where unknown.
         weights: (classes,) float32.
         dice_share: weight of the Dice term; 0 disables it.
-        hard_share: share of the pixels, those of the highest loss, that cross-entropy averages over (online hard
-            example mining; Shrivastava et al., CVPR 2016).
     """
     log_probability = F.log_softmax(logits.float(), dim=1)
-    if hard_share < 1:
-        losses = F.nll_loss(
-            log_probability, labels, weight=weights, ignore_index=IGNORED, reduction="none"
-        ).flatten()
-        loss = losses.topk(max(1, int(hard_share * losses.numel())), sorted=False).values.mean()
-    else:
-        loss = F.nll_loss(log_probability, labels, weight=weights, ignore_index=IGNORED)
+    loss = F.nll_loss(log_probability, labels, weight=weights, ignore_index=IGNORED)
     return loss + dice_share * _dice_loss(log_probability.exp(), labels) if dice_share else loss
 
 

@@ -37,34 +37,21 @@ def distributed_context(device: str) -> DistributedContext:
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ValueError(f"device {device!r}: expected cpu, cuda or cuda:N")
-    rank, world_size = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
+    rank, local_rank, world_size = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
+    )
     if device == "cpu":
         return DistributedContext(device, rank, world_size)
     if not torch.cuda.is_available():
         raise ValueError(f"device {device}: PyTorch {torch.__version__} finds no CUDA GPU")
+    if world_size > 1 and ":" in device:
+        raise ValueError(f"device {device}: {world_size} processes need a GPU each: give cuda")
+    index = int(device.partition(":")[2] or local_rank)
     gpus = torch.cuda.device_count()
-    index = int(device.partition(":")[2] or 0)
-    if world_size > 1:
-        if ":" in device:
-            raise ValueError(f"device {device}: {world_size} processes need a GPU each: give cuda")
-        index = _environment_number("LOCAL_RANK", None)
-        if index >= gpus:
-            raise ValueError(
-                f"device cuda: process {index} of this machine finds {gpus} GPUs: start as many processes as GPUs"
-            )
-    elif index >= gpus:
-        raise ValueError(f"device {device}: this machine has {gpus} GPUs, cuda:0 to cuda:{gpus - 1}")
+    if index >= gpus:
+        raise ValueError(f"device {device}: there is no cuda:{index}, this machine has {gpus} GPUs")
     return DistributedContext(f"cuda:{index}", rank, world_size)
-
-
-def _environment_number(variable: str, default: int | None) -> int:
-    value = os.environ.get(variable, default)
-    try:
-        return int(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{variable} is {value!r} in the environment: start the processes with torchrun"
-        ) from None
 
 
 @contextlib.contextmanager

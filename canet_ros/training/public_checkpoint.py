@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from canet_ros.model.class_table import ClassTable
-from canet_ros.model.model_folder import ModelError, ModelSpec
-from canet_ros.model.weights import weight_mismatches
+from canet_ros.model.model_folder import ModelSpec
 from canet_ros.network import SegmentationNetwork
-from canet_ros.training.initialization import load_weights_file
+from canet_ros.training.initialization import read_state_dict, require_fit
 
 _RENAMED_PREFIXES = (
     (r"context_branch\.backbone\.layer\d\.(\d+)\.", r"context_branch.backbone.features.\1."),
@@ -49,8 +45,7 @@ def import_public_checkpoint(
         ModelError: the file is another checkpoint; the message names every tensor that is missing, unexpected or of
             another shape.
     """
-    content = load_weights_file(file)
-    weights = {_our_name(key): tensor for key, tensor in _state_dict(content, file).items()}
+    weights = {_our_name(key): tensor for key, tensor in read_state_dict(file).items()}
     for bias, running_mean in _BIASES_BEFORE_BATCH_NORM.items():
         if bias in weights and running_mean in weights:
             weights[running_mean] = weights[running_mean] - weights.pop(bias)
@@ -66,22 +61,9 @@ def import_public_checkpoint(
         },
     )
     network = spec.build_network()
-    problems = weight_mismatches(network.state_dict(), weights)
-    if problems:
-        raise ModelError(
-            f"{file} does not fit CANet with {len(classes)} classes:\n  " + "\n  ".join(problems)
-        )
+    require_fit(network.state_dict(), weights, f"{file}, as CANet with {len(classes)} classes,")
     network.load_state_dict(weights)
     return spec, network.eval()
-
-
-def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ModelError(f"{file} does not contain a state dict")
-    return {key.removeprefix("module."): tensor for key, tensor in content.items()}
 
 
 def _our_name(key: str) -> str:

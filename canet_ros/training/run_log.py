@@ -5,53 +5,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-from canet_ros.files import write_text
+from canet_ros.files import atomic_write, write_text
 from canet_ros.hints import optional_import_problem, pip_install
 
 HISTORY_FILE = "history.jsonl"
 CURVE_FILE = "curve.png"
 
 
-class RunLog:
-    """One entry per epoch in ``history.jsonl``, drawn as ``curve.png`` with Matplotlib of the extra ``training``.
+def read_history(run_folder: Path) -> list[dict[str, float]]:
+    """The entries of a run, one per epoch; empty if there are none yet."""
+    path = run_folder / HISTORY_FILE
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
-    Args:
-        run_folder: folder of the files; an existing log is continued.
-        epochs: finished epochs of the run; later entries, of a killed run, are deleted.
-    """
 
-    def __init__(self, run_folder: Path, epochs: int) -> None:
-        self._folder = run_folder
-        self._entries = read_history(run_folder)[:epochs]
-        self._write_history()
-        self._plot: Callable[[list[dict[str, float]], Path], None] | None
-        try:
-            from canet_ros.training.plots import plot_learning_curve
-        except (Exception, SystemExit) as error:
+def write_history(run_folder: Path, entries: Sequence[dict[str, float]]) -> None:
+    """Write the entries, which have ``epoch`` from 1 and any metrics, and their curve if Matplotlib is installed."""
+    write_text(run_folder / HISTORY_FILE, "".join(json.dumps(entry) + "\n" for entry in entries))
+    try:
+        from matplotlib.figure import Figure
+    except (Exception, SystemExit) as error:
+        if len(entries) == 1:
             problem = optional_import_problem("matplotlib", error)
             print(f"{CURVE_FILE} is not plotted: {problem}: {pip_install('matplotlib')}", file=sys.stderr)
-            self._plot = None
-        else:
-            self._plot = plot_learning_curve
-
-    def add(self, entry: dict[str, float]) -> None:
-        """Add an epoch; ``entry`` has ``epoch``, counted from 1, and any metrics."""
-        self._entries.append(entry)
-        self._write_history()
-        if self._plot is not None:
-            self._plot(self._entries, self._folder / CURVE_FILE)
-
-    def _write_history(self) -> None:
-        history = "".join(json.dumps(entry) + "\n" for entry in self._entries)
-        write_text(self._folder / HISTORY_FILE, history)
-
-
-def read_history(run_folder: Path) -> list[dict[str, float]]:
-    """All entries of a run, in the order of the epochs; empty if there are none yet."""
-    path = run_folder / HISTORY_FILE
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for key, axis, style in (("loss", axes, "tab:gray"), ("val_miou", axes.twinx(), "o-")):
+        measured = [entry for entry in entries if key in entry]
+        axis.plot([entry["epoch"] for entry in measured], [entry[key] for entry in measured], style)
+        axis.set(xlabel="epoch", ylabel=key.replace("val_miou", "mIoU on val"))
+    with atomic_write(run_folder / CURVE_FILE) as temporary:
+        figure.savefig(temporary, dpi=120)

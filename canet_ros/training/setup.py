@@ -32,6 +32,7 @@ from canet_ros.training.dataset import (
     find_labelled_images,
     find_split,
     ignore_warning,
+    of_drives,
     to_stderr,
     warn_about_missing_classes,
 )
@@ -79,14 +80,11 @@ class TrainingRun:
 def find_data(config: TrainingConfig, warn: Callable[[str], None]) -> TrainingData:
     """Find all labelled images of a configuration; raises as ``find_labelled_images``."""
     data = Path(config.data)
-    main = [find_split(data, split, without=config.without, warn=warn) for split in config.splits]
-    for prefix in config.without:
-        known = itertools.chain(*(find_split(data, split, warn=ignore_warning) for split in config.splits))
-        if not any(labelled.image.name.startswith(prefix) for labelled in known):
-            raise ValueError(f"without {prefix}: no training image has a name with this prefix")
-    extra = [find_labelled_images(Path(data.folder), warn=warn) for data in config.extra_data]
-    val = find_split(data, "val", warn=ignore_warning if "val" in config.splits else warn)
-    return TrainingData(list(itertools.chain(*main)), extra, val)
+    main = list(itertools.chain(*(find_split(data, split, warn) for split in config.splits)))
+    of_drives(main, config.without)  # a prefix that no image has is refused
+    extra = [find_labelled_images(Path(data.folder), warn) for data in config.extra_data]
+    val = find_split(data, "val", ignore_warning if "val" in config.splits else warn)
+    return TrainingData([image for image in main if not image.name.startswith(config.without)], extra, val)
 
 
 def set_up(
@@ -101,8 +99,6 @@ def set_up(
     network = spec.build_network()
     if config.init:
         initialize(network, config.init, classes.names)
-    if config.sync_batch_norm:
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     frozen = network.backbone.stem() if config.freeze_stem else []
     for layer in frozen:
@@ -148,7 +144,7 @@ def default_epochs(steps_per_epoch: int, least_steps: int = 600) -> int:
 def _loader(
     config: TrainingConfig, data: TrainingData, classes: int, context: DistributedContext
 ) -> tuple[DataLoader[tuple[Tensor, Tensor]], EpochSampler]:
-    shares = [config.extra_share if extra.share is None else extra.share for extra in config.extra_data]
+    shares = (extra.share for extra in config.extra_data)
     extra = [(len(folder), round(share * len(data.main))) for folder, share in zip(data.extra, shares)]
     batch_size = config.batch_size // context.world_size
     sampler = EpochSampler(len(data.main), extra, batch_size, config.seed, context.rank, context.world_size)
@@ -205,22 +201,15 @@ def _count_pixels(
 
 
 def _spec(config: TrainingConfig, classes: ClassTable) -> ModelSpec:
-    spec = ModelSpec(
-        name=config.name,
-        classes=classes,
-        architecture=config.architecture,
-        backbone=config.backbone,
-        fusion=config.fusion,
-        head=config.head,
-        resolution=config.resolution,
-    )
+    parts = {name: getattr(config, name) for name in ("architecture", "backbone", "fusion")}
+    spec = ModelSpec(config.name, classes, head=config.head, resolution=config.resolution, **parts)
     if not config.init or not (Path(config.init) / SPEC_FILE).is_file():
         return spec
     given = load_spec(Path(config.init))  # the weights need its normalisation and layer widths
-    for name in ("architecture", "backbone", "fusion"):
-        if getattr(given, name) != getattr(spec, name):
+    for name, value in parts.items():
+        if getattr(given, name) != value:
             raise ModelError(
-                f"init {config.init} does not fit: its {name} is {getattr(given, name)}, not {getattr(spec, name)}"
+                f"init {config.init} does not fit: its {name} is {getattr(given, name)}, not {value}"
             )
     return replace(spec, mean=given.mean, std=given.std, hidden_channels=given.hidden_channels)
 

@@ -37,7 +37,7 @@ from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.loss import distillation_loss, segmentation_loss
 from canet_ros.training.metrics import Scores, scores
 from canet_ros.training.processes import DistributedContext, distributed_context, process_group
-from canet_ros.training.run_log import RunLog
+from canet_ros.training.run_log import read_history, write_history
 from canet_ros.training.setup import TrainingRun, find_data, set_up
 from canet_ros.training.teacher import autocast
 
@@ -47,7 +47,7 @@ CHECKPOINT_FILE = "checkpoint.pt"
 def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device: str = "cpu") -> Scores:
     """Train until the last epoch, resuming from a checkpoint in ``run_folder``.
 
-    Writes ``checkpoint.pt``, ``model/`` (the best EMA weights on val) and the files of ``RunLog``.
+    Writes ``checkpoint.pt``, ``model/`` (the best EMA weights on val) and the files of ``write_history``.
 
     Returns:
         The scores of the best epoch on val.
@@ -62,8 +62,6 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
         raise ValueError(
             f"batch_size {config.batch_size}: must be a multiple of the number of processes, {context.world_size}"
         )
-    if config.sync_batch_norm and context.device == "cpu":
-        raise ValueError("sync_batch_norm True: PyTorch supports it on GPUs only")
     with process_group(context):
         return _train(config, classes, run_folder, context)
 
@@ -78,13 +76,13 @@ def _train(
     run = set_up(config, classes, data, context)
     config = run.config
     first_epoch, best = resume(run_folder / CHECKPOINT_FILE, run.identity, run.state)
-    log = RunLog(run_folder, first_epoch) if first else None
+    history = read_history(run_folder)[:first_epoch]  # later entries are of a killed run
     with tqdm(
         total=run.steps, initial=first_epoch * len(run.loader), unit="step", disable=None if first else True
     ) as bar:
         for epoch in range(first_epoch, config.epochs):
             entry = train_one_epoch(run, epoch, bar)
-            if log is None:
+            if not first:
                 continue
             if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
                 result = evaluate_network(run.state.ema, run.spec, data.val, config.precision, context.device)
@@ -96,10 +94,11 @@ def _train(
                         _trained_spec(run.spec, config, result, epoch + 1),
                         cast(SegmentationNetwork, run.state.ema),
                     )
-            log.add(entry)
+            history.append(entry)
+            write_history(run_folder, history)
             tqdm.write(_summary(entry, config.epochs))
             save_checkpoint(run_folder / CHECKPOINT_FILE, run.identity, run.state, epoch + 1, best)
-    if log is not None and best is not None and (run_folder / "model" / SPEC_FILE).is_file():
+    if first and best is not None and (run_folder / "model" / SPEC_FILE).is_file():
         try:
             write_network(run_folder / "model")  # once: between epochs it would take as long as some of them
         except ModuleNotFoundError as error:  # the training is done, and the command can be run later
@@ -201,7 +200,7 @@ def _loss(run: TrainingRun, image: Tensor, label: Tensor, step: int) -> Tensor:
     label = label[:, row::stride, column::stride]
     with autocast(config.precision, image.device.type):
         logits = run.trained(run.spec.normalize(image).contiguous(memory_format=torch.channels_last), stride)
-    loss = segmentation_loss(logits, label, run.weights, config.dice_share, config.hard_share)
+    loss = segmentation_loss(logits, label, run.weights, config.dice_share)
     if run.teacher is None:
         return loss
     return loss + config.teacher_share * distillation_loss(logits, run.teacher(image))

@@ -93,20 +93,10 @@ def test_classes_of_ones_own(drive: Path, random_model: Path) -> None:
     assert load_spec(Path("mine")).classes.names == ("road", "rest")
 
 
-def test_an_export_of_a_labelling_tool(drive: Path, random_model: Path) -> None:
-    for path in (drive / "train" / "labels").iterdir():
-        labels = read_image(path, -1)
-        write_image(Path("export") / path.name, np.where(labels < 11, labels, 255).astype(np.uint8))
-    line = ["adapt", "export", "--format", "masks", "--images", "drive/train/images", "--model"]
-    assert main([*line, str(random_model), "--anyway", "--out", "mine"]) == 0
-    assert load_spec(Path("mine")).name == "mine"
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         (["--minutes", "0.1"], "--minutes 0.1: one epoch takes 60 s"),
-        (["--format", "masks"], "--images"),
         (["--replay", "drive", "--classes", "cityscapes"], "--classes"),
     ],
 )

@@ -31,8 +31,6 @@ OUTPUTS = [
     ("train", "--out", "model/model.yaml"),
     ("adapt", "--out", "model.yaml"),
     ("evaluate", "--json", ""),
-    ("evaluate", "--reliability", ""),
-    ("evaluate", "--confusion", ""),
     ("evaluate", "--worst", ""),
     ("ablate", "--out", "ablation.json", "ablation.md"),
     ("import", "--out", "model.yaml", "model.onnx", "weights.safetensors"),
@@ -92,7 +90,7 @@ QUICK = {
 SUFFIXES = {
     "--video": ".mp4",
     ("labels check", "--out"): ".png",
-    **dict.fromkeys(("--worst", "--confusion", "--reliability"), ".png"),
+    "--worst": ".png",
 }
 
 

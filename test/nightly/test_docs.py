@@ -70,19 +70,14 @@ def canet_words(command: list[str]) -> list[str] | None:
 
 
 @each_document
-def test_links_resolve(document: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
-    assert [t for t in targets if "://" not in t and not (document.parent / t).exists()] == []
-
-
-@each_document
-def test_anchors_exist(document: Path) -> None:
-    for target, anchor in re.findall(r"\]\(([^)#:]*\.md)?#([^)]+)\)", document.read_text()):
-        headings = re.findall(
-            r"^#+ (.+)$", (document.parent / target if target else document).read_text(), re.MULTILINE
-        )
-        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-        assert anchor in anchors, f"{target}#{anchor}"
+def test_links_and_anchors_exist(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", document.read_text()):
+        page = document.parent / target if target else document
+        assert page.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{target}#{anchor}"
 
 
 def test_named_tests_and_pages_exist() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``canet train`` in two processes over gloo on the CPU. NCCL and synchronised batch norm are not tested."""
+"""``canet train`` in two processes over gloo on the CPU. NCCL is not tested."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def graph() -> Iterator[Graph]:
 class Report:
     """What the doctor finds in the graph."""
 
-    def __init__(self, only: str = "", all_domains: bool = False) -> None:
-        self.findings = list(graph_findings(only, all_domains))
+    def __init__(self, all_domains: bool = False) -> None:
+        self.findings = list(graph_findings(all_domains))
 
     def of(self, subject: str) -> Finding:
         return next(finding for finding in self.findings if finding.subject == subject)

@@ -14,7 +14,7 @@ from canet_ros.network import CANet
 
 
 def page_of(name: str, figures: dict[str, Any]) -> str:
-    step = {"name": name, "seconds": 1, "memory_mb": 1, "figures": figures}
+    step = {"name": name, "seconds": 1, "figures": figures}
     return page({"machine": {"processor": "any"}, "model": "m", "steps": [step]})
 
 

@@ -61,10 +61,9 @@ def test_evaluate_calibrates_a_model(model: Path, data: Path, tmp_path: Path) ->
     exact = ["--engine", "torch", "--device", "cpu", "--precision", "fp32"]
     command = ["evaluate", "--model", str(model), "--data", str(data), *exact]
     before, after = tmp_path / "before.json", tmp_path / "after.json"
-    picture = tmp_path / "reliability.png"
     assert main([*command, "--json", str(before)]) == 0
     hash_before = graph_hash(model)
-    assert main([*command, "--calibrate", "--json", str(after), "--reliability", str(picture)]) == 0
+    assert main([*command, "--calibrate", "--json", str(after)]) == 0
     old, new = (json.loads(path.read_text()) for path in (before, after))
     assert old["calibration_error"] > 0.05
     assert new["calibration_error"] < 0.02
@@ -74,7 +73,6 @@ def test_evaluate_calibrates_a_model(model: Path, data: Path, tmp_path: Path) ->
     assert spec.temperature == new["temperature"] != 1
     assert set(spec.familiar) == {"mean", "tenth", "sure", "upper"}
     assert spec.metrics["val_calibration_error"] == pytest.approx(new["calibration_error"], abs=1e-4)
-    assert cv2.imread(str(picture)) is not None
     # Derived files of engines depend on the temperature, but not on the metrics.
     hash_after = graph_hash(model)
     assert hash_after != hash_before

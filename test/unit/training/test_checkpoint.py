@@ -25,32 +25,22 @@ from canet_ros.training.train import train
 CLASSES = load_class_table("camvid")
 
 
-def other_classes(names: tuple[str, ...]) -> ClassTable:
-    return ClassTable(names, CLASSES.colors[: len(names)])
-
-
 @pytest.mark.parametrize(
     ("changes", "classes", "words"),
     [
-        (
-            {},
-            other_classes((*CLASSES.names[:3], "lawn", *CLASSES.names[4:])),
-            "class 3 was 'road', is 'lawn'",
-        ),
-        ({}, other_classes(CLASSES.names[:9]), "there were 11 classes, there are 9"),
-        ({"head": "bilinear"}, CLASSES, "head was 'subpixel', is 'bilinear'"),
-        ({"epochs": 9, "learning_rate": 0.1}, CLASSES, "epochs was 3, is 9"),
+        ({}, 9, "'road', 'pavement'"),
+        ({"head": "bilinear"}, 11, "head was 'subpixel', is 'bilinear'"),
+        ({"epochs": 9, "learning_rate": 0.1}, 11, "epochs was 3, is 9; learning_rate was 0.002, is 0.1"),
     ],
 )
 def test_another_run_is_refused_naming_what_differs(
-    changes: dict[str, Any], classes: ClassTable, words: str, config: TrainingConfig, finished_run: Path
+    changes: dict[str, Any], classes: int, words: str, config: TrainingConfig, finished_run: Path
 ) -> None:
+    table = ClassTable(CLASSES.names[:classes], CLASSES.colors[:classes])
     with pytest.raises(ValueError, match="written with another configuration") as caught:
-        train(replace(config, **changes), classes, finished_run)
+        train(replace(config, **changes), table, finished_run)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-    for name in changes:
-        assert f"{name} was" in str(caught.value)
 
 
 def test_other_images_are_refused(config: TrainingConfig, finished_run: Path, tmp_path: Path) -> None:

@@ -63,8 +63,6 @@ def test_label_ids_become_train_ids(cityscapes: Path) -> None:
     images = find_split(cityscapes, "train")
     assert [image.name[:13] for image in images[3:5]] == ["aachen_000003", "bochum_000000"]
     assert images[0].read(19)[1][0, ::12].tolist() == list(TRAIN_ID.values())
-    assert {image.name[:6] for image in find_split(cityscapes, "train", without=["aachen"])} == {"bochum"}
-    assert len(find_split(cityscapes, "val", only=["lindau_000001"])) == 1
 
 
 def test_the_recipe_trains_and_the_model_is_evaluated(
@@ -100,11 +98,8 @@ def test_what_does_not_fit_is_one_line(cityscapes: Path, train_on: Run) -> None:
     ("text", "wrong"),
     [
         ("batch_sizes: 8", "unrecognized arguments: --batch-sizes 8"),
-        ("device: cuda", "unrecognized arguments: --device cuda"),
         ("epochs: many", "argument --epochs: invalid int value: 'many'"),
-        ("crop: 96", "argument --crop"),
         ("- 8", "expected options such as batch_size: 8"),
-        ("epochs: [", "line 1"),
         ("ema_decay: 2", "--ema-decay 2"),
     ],
 )

@@ -18,33 +18,6 @@ from canet_ros.network import CANet
 from canet_ros.training.initialization import initialize
 
 
-def flat_name(name: str) -> str:
-    """The inverse of the importer: the flat name (conv, bn, activation) of torchvision's nested one."""
-    pairs = {"conv.0.0.": "conv.0.", "conv.0.1.": "conv.1."}
-    if name.startswith("features.1."):
-        pairs |= {"conv.1.": "conv.3.", "conv.2.": "conv.4."}
-    else:
-        pairs |= {"conv.1.0.": "conv.3.", "conv.1.1.": "conv.4.", "conv.2.": "conv.6.", "conv.3.": "conv.7."}
-    nested = next((nested for nested in pairs if nested in name), None)
-    return name.replace(nested, pairs[nested]) if nested else name
-
-
-def assert_initializes(source: Path, state: dict[str, torch.Tensor], backbone: str) -> None:
-    network = CANet(3, backbone)
-    assert not any(".backbone." in name for name in initialize(network, str(source), "abc"))
-    loaded = network.context_branch.backbone.state_dict()
-    assert all(torch.equal(loaded[name], state[name]) for name in loaded)
-
-
-@pytest.mark.parametrize("layout", ["torchvision", "flat"])
-def test_imagenet_files_of_mobilenet(layout: str, tmp_path: Path) -> None:
-    state = CANet(3).context_branch.backbone.state_dict()
-    state["features.18.0.weight"] = torch.zeros(1280, 320, 1, 1)
-    path = tmp_path / "imagenet.pth"
-    torch.save({flat_name(n) if layout == "flat" else n: t for n, t in state.items()}, path)
-    assert_initializes(path, state, "mobilenet_v2")
-
-
 def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
     state = CANet(3, "resnet18").context_branch.backbone.state_dict()
     del state["bn1.weight"], state["layer1.0.bn1.bias"]
@@ -58,13 +31,19 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
     assert str(raised.value).count("\n  ") == 4
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_imagenet_files_of_resnet(suffix: str, tmp_path: Path) -> None:
-    state = CANet(3, "resnet18").context_branch.backbone.state_dict()
-    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+@pytest.mark.parametrize(
+    ("backbone", "suffix"), [("mobilenet_v2", "pth"), ("resnet18", "pth"), ("resnet18", "safetensors")]
+)
+def test_imagenet_files(backbone: str, suffix: str, tmp_path: Path) -> None:
+    state = CANet(3, backbone).context_branch.backbone.state_dict()
+    classifier = "features.18.0" if backbone == "mobilenet_v2" else "fc"
     path = tmp_path / f"imagenet.{suffix}"
-    torch.save(state, path) if suffix == "pth" else save_file(state, path)
-    assert_initializes(path, state, "resnet18")
+    content = {**state, f"{classifier}.weight": torch.zeros(1280, 320)}
+    torch.save(content, path) if suffix == "pth" else save_file(content, path)
+    network = CANet(3, backbone)
+    assert not any(".backbone." in name for name in initialize(network, str(path), "abc"))
+    loaded = network.context_branch.backbone.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in loaded)
 
 
 def test_a_model_of_another_architecture_is_refused(random_model: Path) -> None:
@@ -106,51 +85,37 @@ def test_the_head_keeps_the_outputs_of_classes_that_both_tables_name(
 
 
 CLASSES = load_class_table("cityscapes")
-STAGES = {0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 3, 8: 3, 9: 3, 10: 3, 11: 3, 12: 3, 13: 3}
+# Our names and those of the public file.
+PUBLIC_NAMES = {
+    "context_branch.upsample_16.deconv.": "context_branch.up1.up_conv.0.",
+    "context_branch.upsample_16.bn.": "context_branch.up1.up_conv.1.",
+    "context_branch.upsample_8.deconv.": "context_branch.up2.up_conv.0.",
+    "context_branch.upsample_8.bn.": "context_branch.up2.up_conv.1.",
+    "fusion.merge.": "fca.conv_init.",
+    "fusion.spatial_attention.": "fca.sa.0.",
+    "fusion.channel_attention.": "fca.ca.fc.",
+    "head.conv.": "fca.conv_last.0.",
+    "head.bn.": "fca.conv_last.1.",
+    "head.deconv.": "up.up_conv.0.",
+    "head.deconv_bn.": "up.up_conv.1.",
+    **{f"context_branch.backbone.features.{i}.": f"context_branch.backbone.layer{1 + (i > 3) + (i > 6) + (i > 13)}.{i}."
+       for i in range(18)},
+}  # fmt: skip
 
 
 def published_weights() -> dict[str, Tensor]:
     """Random weights in the names and shapes of the public file, with non-trivial biases and running statistics."""
-    generator = torch.Generator().manual_seed(1)
-
-    def normal(*shape: int, scale: float = 0.3) -> Tensor:
-        return torch.randn(*shape, generator=generator) * scale
-
+    torch.manual_seed(1)
     weights: dict[str, Tensor] = {}
-
-    def conv(name: str, *shape: int) -> None:
-        fan_in = shape[1] * shape[2] * shape[3]
-        weights[f"{name}.weight"] = normal(*shape, scale=(2 / fan_in) ** 0.5)
-
-    def batch_norm(name: str, channels: int) -> None:
-        weights[f"{name}.weight"] = 1 + normal(channels, scale=0.1)
-        weights[f"{name}.bias"] = normal(channels)
-        weights[f"{name}.running_mean"] = normal(channels)
-        weights[f"{name}.running_var"] = 1 + normal(channels).abs()
-        weights[f"{name}.num_batches_tracked"] = torch.tensor(5)
-
-    for index, (out, into) in enumerate(((64, 3), (128, 64), (256, 128))):
-        conv(f"spatial_branch.{index}.0", out, into, 3, 3)
-        batch_norm(f"spatial_branch.{index}.1", out)
-    backbone = CANet(2).context_branch.backbone
-    for name, tensor in backbone.state_dict().items():
-        index = int(name.split(".")[1])
-        key = name.replace(
-            f"features.{index}.", f"context_branch.backbone.layer{STAGES.get(index, 4)}.{index}."
-        )
-        weights[key] = tensor
-    for name, into, out, size in (
-        ("context_branch.up1", 320, 192, 3),
-        ("context_branch.up2", 288, 256, 3),
-        ("up", 19, 19, 15),
-    ):
-        conv(f"{name}.up_conv.0", into, out, size, size)
-        weights[f"{name}.up_conv.0.bias"] = normal(out)
-        batch_norm(f"{name}.up_conv.1", out)
-    for name, out, into in (("fca.conv_init", 256, 512), ("fca.sa.0", 1, 256), ("fca.conv_last", 19, 256)):
-        conv(f"{name}.0", out, into, 3, 3)
-        batch_norm(f"{name}.1", out)
-    weights["fca.ca.fc.weight"], weights["fca.ca.fc.bias"] = normal(256, 256, scale=0.06), normal(256)
+    for name, tensor in CANet(19, head="transposed").state_dict().items():
+        key = name
+        for ours, theirs in PUBLIC_NAMES.items():
+            key = key.replace(ours, theirs)
+        if ".backbone." not in name and tensor.ndim == 1:
+            tensor = 0.2 * torch.randn_like(tensor) + (0 if "mean" in name or "bias" in name else 1)
+        weights[key] = tensor.abs() if "var" in name else tensor
+        if key.endswith("up_conv.0.weight"):
+            weights[key.replace("weight", "bias")] = 0.3 * torch.randn(tensor.shape[1])
     return weights
 
 
@@ -193,17 +158,9 @@ def published_logits(weights: dict[str, Tensor], image: Tensor) -> Tensor:
     return upsample(conv(fused, "fca.conv_last").relu(), "up", 8)
 
 
-@pytest.fixture(scope="module")
-def weights() -> dict[str, Tensor]:
-    torch.manual_seed(2)
-    return published_weights()
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_imported_network_has_the_logits_of_the_original(
-    weights: dict[str, Tensor], tmp_path: Path, wrapped: bool
-) -> None:
-    torch.save({"state_dict": weights, "epoch": 3} if wrapped else weights, tmp_path / "canet.pth")
+def test_imported_network_has_the_logits_of_the_original(tmp_path: Path) -> None:
+    weights = published_weights()
+    torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "canet.pth")
     assert main(["import", str(tmp_path / "canet.pth"), "--out", str(tmp_path / "model")]) == 0
     spec, network = load_network(tmp_path / "model")
     assert spec.classes == CLASSES

@@ -130,9 +130,9 @@ def encoded(image: Labels, suffix: str = ".png") -> bytes:
         (palette_png(8), "palette indices"),
         (palette_png(1), "palette indices"),
         (encoded(cv2.cvtColor(ids(0, 1), cv2.COLOR_GRAY2BGR)), "RGB colours"),
-        (encoded(ids(0, 1).astype(np.uint16)), "expected 8 bits a pixel, got 16"),
+        (encoded(ids(0, 1).astype(np.uint16)), "got 16 bits"),
         (encoded(ids(0, 1)[:-2]), "sizes must agree"),
-        (encoded(ids(0, 1), ".jpg"), "is not a PNG"),
+        (encoded(ids(0, 1), ".jpg"), "another kind of file"),
     ],
 )
 def test_labels_in_another_format(file: bytes, words: str, tmp_path: Path, train: Run, evaluate: Run) -> None:
@@ -201,15 +201,14 @@ def test_the_orientation_is_that_of_opencv(order: str, suffix: str) -> None:
         read = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
         same = read.shape == image.shape and np.abs(read.astype(int) - image).mean() < 5
         assert same == (orientation == 1), orientation
-
-
-@pytest.mark.parametrize(
-    "file",
-    [b"", b"\xff\xd8", encoded(ids(0)), encoded(ids(0), ".jpg"), encoded(ids(0), ".webp"), encoded(ids(0), ".tiff"),
-     with_orientation(ids(0), 9), with_orientation(ids(0), 3)[:30], tiff_header(3, "<")[:12]],
-)  # fmt: skip
-def test_files_without_an_orientation(file: bytes) -> None:
-    assert exif_orientation(file) == 1
+    for other in (
+        b"",
+        encoded(image, suffix),
+        with_orientation(image, 9),
+        file[:30],
+        tiff_header(3, order)[:12],
+    ):
+        assert exif_orientation(other) == 1
 
 
 def set_orientation(folder: Path, orientation: int) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,22 +15,20 @@ from canet_ros.cli import main
 from canet_ros.model.class_table import load_class_table
 from canet_ros.simulation import write_scenes
 from canet_ros.training.augmentation import augment, view_shapes
-from canet_ros.training.dataset import IGNORED, find_labelled_images, find_split
+from canet_ros.training.config import TrainingConfig
+from canet_ros.training.dataset import IGNORED, find_labelled_images, find_split, of_drives
 from canet_ros.training.loss import segmentation_loss
 from canet_ros.training.metrics import confusion_matrix, scores
 from canet_ros.training.samples import AugmentedImages, EpochSampler
-from canet_ros.training.setup import default_epochs
+from canet_ros.training.setup import default_epochs, find_data
 
 CLASSES = load_class_table("camvid")
 
 
-def test_holding_out_a_drive(scenes: Path) -> None:
-    prefix = find_labelled_images(scenes / "train")[0].name
-    rest = find_labelled_images(scenes / "train", without=[prefix])
-    assert prefix not in [image.name for image in rest]
-    assert [image.name for image in find_labelled_images(scenes / "train", only=[prefix])] == [prefix]
-    with pytest.raises(ValueError, match="contains no image"):
-        find_labelled_images(scenes / "train", only=["nothing"])
+def test_holding_out_a_drive(config: TrainingConfig) -> None:
+    images = find_split(Path(config.data), "train")
+    assert of_drives(images, [images[0].name]) == images[:1]
+    assert find_data(replace(config, without=(images[0].name,)), print).main == images[1:]
 
 
 def test_without_val_the_end_of_each_recording_is_held_out(

@@ -26,7 +26,7 @@ from canet_ros.model.model_folder import (
     save_model,
 )
 from canet_ros.simulation import write_scenes
-from canet_ros.training.ablation import planned_runs, train_runs
+from canet_ros.training.ablation import planned_runs, train_run
 from canet_ros.training.config import TrainingConfig
 from canet_ros.training.dataset import find_labelled_images
 from canet_ros.training.loss import distillation_loss
@@ -104,41 +104,39 @@ def test_the_ablation_compares_fusions(scenes: Path, tmp_path: Path) -> None:
     drive = find_labelled_images(scenes / "train")[0].name
     arguments = f"ablate --data {scenes} --architecture canet_lite --resolution 96x72 --crop 96x64 --epochs 1"
     arguments += f" --batch-size 4 --workers 0 --without {drive} --fusions fca concat --seeds 0 1"
-    arguments += f" --latency-resolution 128x64 --out {tmp_path}"
+    arguments += f" --out {tmp_path}"
     assert main(arguments.split()) == 0
     results = json.loads((tmp_path / "ablation.json").read_text())
     assert [(run["fusion"], run["seed"]) for run in results["runs"]] == [
         ("fca", 0), ("concat", 0), ("fca", 1), ("concat", 1)
     ]  # fmt: skip
     fca, concat = results["summary"]
-    mious = [run["left_out"]["miou"] for run in results["runs"] if run["fusion"] == "fca"]
-    assert fca["left_out"]["miou_mean"] == pytest.approx(np.mean(mious))
-    assert fca["left_out"]["miou_std"] == pytest.approx(np.std(mious, ddof=1))
+    mious = [run["held_out"]["miou"] for run in results["runs"] if run["fusion"] == "fca"]
+    assert fca["held_out"]["miou_mean"] == pytest.approx(np.mean(mious))
+    assert fca["held_out"]["miou_std"] == pytest.approx(np.std(mious, ddof=1))
     gains = [results["runs"][at]["val"]["miou"] - results["runs"][at - 1]["val"]["miou"] for at in (1, 3)]
     assert concat["val"]["gain_mean"] == pytest.approx(np.mean(gains))
     assert fca["val"]["gain_mean"] == 0
-    assert fca["parameters"] > concat["parameters"]
-    assert fca["latency_ms"] > 0
     assert len((tmp_path / "ablation.md").read_text().splitlines()) == 4
     checkpoint = tmp_path / "fca-seed0" / "checkpoint.pt"
     trained_at = checkpoint.stat().st_mtime_ns
-    runs = planned_runs(tmp_path, ["fca"], [0])
-    train_runs(TrainingConfig(str(scenes), "", epochs=1), CLASSES, runs, "cpu")
+    (run,) = planned_runs(tmp_path, ["fca"], [0])
+    train_run(TrainingConfig(str(scenes), "", epochs=1), CLASSES, run, "cpu")
     assert checkpoint.stat().st_mtime_ns == trained_at, "what is trained is not trained again"
 
 
 def test_train_and_evaluate_from_the_command_line(scenes: Path, tmp_path: Path, canet_train: Train) -> None:
     write_scenes(tmp_path / "towns", 3, first_seed=50, width=80, height=96)
-    extra = ("--extra-share", 0.25, "--extra-data", f"{tmp_path / 'towns'}:1", "--extra-data", scenes / "val")
+    extra = ("--extra-data", f"{tmp_path / 'towns'}:1", "--extra-data", scenes / "val")
     assert canet_train(*extra)[0] == 0
     model = tmp_path / "run" / "model"
     spec = load_spec(model)
     assert (spec.name, spec.resolution) == ("tiny", (96, 72))
-    assert (spec.training["extra_data"], spec.training["max_aspect"]) == (["towns:1", "val"], 3.0)
+    assert (spec.training["extra_data"], spec.training["max_aspect"]) == (["towns:1", "val:0.3"], 3.0)
     assert str(scenes.parent) not in (model / "model.yaml").read_text()
-    figures_file, sheet, confusion = (tmp_path / name for name in ("f.json", "worst.png", "confusion.png"))
+    figures_file, sheet = tmp_path / "f.json", tmp_path / "worst.png"
     arguments = f"evaluate --model {model} --data {scenes} --split val --engine torch --precision fp32"
-    arguments += f" --json {figures_file} --worst {sheet} --confusion {confusion}"
+    arguments += f" --json {figures_file} --worst {sheet}"
     assert main(arguments.split()) == 0
     figures = json.loads(figures_file.read_text())
     assert 0 < figures["miou"] < 1
@@ -146,7 +144,7 @@ def test_train_and_evaluate_from_the_command_line(scenes: Path, tmp_path: Path, 
     assert set(figures["iou"]) == set(CLASSES.names)
     assert spec.metrics["val_miou"] == pytest.approx(figures["miou"], abs=0.02)
     assert cv2.imread(str(sheet)) is not None
-    assert cv2.imread(str(confusion)) is not None
+    assert np.sum(figures["confusion"]) > 0.9 * 2 * 96 * 72
 
 
 def test_a_start_from_a_model_takes_its_architecture_and_classes(
