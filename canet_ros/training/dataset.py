@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canet_ros.image_header import exif_orientation
 from canet_ros.model.class_table import ClassTable, load_class_table
 from canet_ros.opencv import read_image
 from canet_ros.pipeline.image_files import IMAGE_SUFFIXES, differences_from_file, in_short
@@ -53,14 +52,8 @@ class LabelledImage:
         """
         image, label = read_image(self.image), self.read_ids()
         if label.shape != image.shape[:2]:
-            rotated = exif_orientation(self.image.read_bytes()) > 4 and label.shape == image.shape[1::-1]
-            advice = (
-                ": the image is rotated by its EXIF orientation, but the labels match the stored pixels; rotate the "
-                "labels too, or remove the orientation from the image"
-            )
             raise ValueError(
-                f"{self.label} is {label.shape}, its image {image.shape[:2]}: sizes must agree"
-                + (advice if rotated else "")
+                f"{self.label} is {label.shape}, its image {image.shape[:2]} after any EXIF orientation: sizes must agree"
             )
         return image, np.where(label < classes, label, IGNORED).astype(np.uint8)
 

@@ -43,20 +43,10 @@ def cityscapes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def train_on(cityscapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+def train_on(cityscapes: Path, canet_train: Run) -> Run:
     """``canet train`` with the recipe, made small; returns status, lines of stderr, stdout."""
-
-    def run(*more: object) -> tuple[int, list[str], str]:
-        small = "--resolution 96x48 --crop 96x48 --epochs 1 --batch-size 4 --workers 0 --precision fp32"
-        arguments = (
-            f"train --config {RECIPE} --data {cityscapes} --name tiny --out {tmp_path / 'run'} {small}"
-        )
-        capsys.readouterr()
-        status = main([*arguments.split(), *map(str, more)])
-        captured = capsys.readouterr()
-        return status, captured.err.splitlines(), captured.out
-
-    return run
+    small = ("--config", RECIPE, "--data", cityscapes, "--resolution", "96x48", "--crop", "96x48")
+    return lambda *more: canet_train(*small, *more)
 
 
 def test_label_ids_become_train_ids(cityscapes: Path) -> None:
@@ -68,7 +58,7 @@ def test_label_ids_become_train_ids(cityscapes: Path) -> None:
 def test_the_recipe_trains_and_the_model_is_evaluated(
     cityscapes: Path, train_on: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, _, _ = train_on("--architecture", "canet_lite", "--learning-rate", 0.001)
+    status, _, _ = train_on("--learning-rate", 0.001)
     assert status == 0
     spec = load_spec(tmp_path / "run" / "model")
     assert spec.classes == load_class_table("cityscapes")
