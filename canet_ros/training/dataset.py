@@ -53,7 +53,8 @@ class LabelledImage:
         image, label = read_image(self.image), self.read_ids()
         if label.shape != image.shape[:2]:
             raise ValueError(
-                f"{self.label} is {label.shape}, its image {image.shape[:2]} after any EXIF orientation: sizes must agree"
+                f"{self.label} is {label.shape}, its image {image.shape[:2]} after any EXIF orientation: "
+                "sizes must agree"
             )
         return image, np.where(label < classes, label, IGNORED).astype(np.uint8)
 

@@ -81,9 +81,12 @@ def find_data(config: TrainingConfig, warn: Callable[[str], None]) -> TrainingDa
     data = Path(config.data)
     main = list(itertools.chain(*(find_split(data, split, warn) for split in config.splits)))
     of_drives(main, config.without)  # a prefix that no image has is refused
+    kept = [image for image in main if not image.name.startswith(config.without)]
+    if not kept:
+        raise ValueError(f"without {' '.join(config.without)}: leaves no training image")
     extra = [find_labelled_images(Path(data.folder), warn) for data in config.extra_data]
     val = find_split(data, "val", ignore_warning if "val" in config.splits else warn)
-    return TrainingData([image for image in main if not image.name.startswith(config.without)], extra, val)
+    return TrainingData(kept, extra, val)
 
 
 def _require_device(device: str) -> None:
