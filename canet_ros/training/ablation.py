@@ -39,9 +39,10 @@ class AblationRun:
 
 def train_run(config: TrainingConfig, classes: ClassTable, run: AblationRun, device: str) -> None:
     """Train a run unless it is complete; fusion, seed and name of ``config`` are replaced by those of the run."""
-    own = {"name": run.folder.name, "fusion": run.fusion, "seed": run.seed, "val_every": config.epochs}
+    name = run.folder.name
+    config = replace(config, name=name, fusion=run.fusion, seed=run.seed, val_every=config.epochs)
     if len(read_history(run.folder)) < config.epochs:
-        train(replace(config, **own), classes, run.folder, device)
+        train(config, classes, run.folder, device)
 
 
 def planned_runs(folder: Path, fusions: Sequence[str], seeds: Sequence[int]) -> list[AblationRun]:

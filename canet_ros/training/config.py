@@ -111,7 +111,7 @@ class TrainingConfig:
             valid = all(16 <= side <= 8192 for side in getattr(self, name))
             self._require(name, valid, "expected width and height, each 16 to 8192 pixels")
         divisible = not any(side % self.loss_stride for side in self.crop)
-        self._require("crop", divisible, f"both sides must be multiples of the loss_stride {self.loss_stride}")
+        self._require("crop", divisible, f"sides must be multiples of loss_stride {self.loss_stride}")
 
     def _require(self, name: str, valid: bool, expected: str) -> None:
         if not valid:
