@@ -187,7 +187,7 @@ def test_misspelt_arguments_and_parameters_get_suggestions(tmp_path: Path) -> No
     file = tmp_path / "slip.yaml"
     file.write_text("/canet: {ros__parameters: {max_rat: 3.0}}")
     with launched("canet.launch.py", "resolutoin:=320x240", f"params_file:={file}") as process:
-        process.wait_for_output("max_rat (did you mean max_rate?)")
+        process.wait_for_output("max_rat: did you mean max_rate?")
         before = process.output().partition("process started")[0]
     assert before.count("launch argument resolutoin has no effect: did you mean resolution?") == 1
 
