@@ -81,8 +81,8 @@ def test_thirty_rounds_leave_nothing_behind(graph: Graph, node: Process) -> None
     before = resources(node.pid)
     for _ in range(20):
         round_trip()
+    wait_until(lambda: resources(node.pid)["threads"] <= before["threads"], "all threads to end")
     after = resources(node.pid)
-    assert after["threads"] <= before["threads"]
     assert after["files"] <= before["files"] + 2
     assert after["memory_mb"] < before["memory_mb"] + 25  # an engine that stays takes 10 a round
 
