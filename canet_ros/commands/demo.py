@@ -19,6 +19,7 @@ from typing import Any
 
 from canet_ros.commands import add_force_argument, local_path, number
 from canet_ros.commands.pipeline_arguments import add_parameter_arguments
+from canet_ros.demo.live_view import open_live_view
 from canet_ros.demo.processes import ChildProcess, ProcessError, signals_ignored, stop
 from canet_ros.demo.results import (
     OVERLAY_FILES,
@@ -67,6 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default="640x480", metavar="WxH", help="size of the synthetic images (default: 640x480)"
     )
+    parser.add_argument(
+        "--view",
+        type=number("--view", int, 0, 65535),
+        nargs="?",
+        const=0,
+        metavar="PORT",
+        help="show the overlay live in a browser on this machine, at 127.0.0.1 (default: a free port)",
+    )
     parser.add_argument("--bag", action="store_true", help=f"also record a rosbag2, in OUT/{BAG_FOLDER}")
     parser.add_argument("--seed", type=int, default=6, help="seed of the synthetic street (default: 6)")
     add_parameter_arguments(parser, ("model", "architecture", "backbone", *ENGINE_OPTIONS))
@@ -104,12 +113,14 @@ def _record(
     Raises:
         ProcessError: a process failed, or the node ended.
         RuntimeError: no results arrived.
+        OSError: the port of --view is in use.
     """
     import rclpy
 
     from canet_ros.demo.recorder import Recorder
     from canet_ros.ros.initialization import init_ros
 
+    view = None if arguments.view is None else open_live_view(classes, arguments.view)
     sigterm_handler = signal.signal(signal.SIGTERM, end_by_exception)
     processes: list[ChildProcess] = []
     try:
@@ -117,13 +128,15 @@ def _record(
             log = arguments.out / LOG_FOLDER / f"{name.replace(' ', '_')}.log"
             processes.append(ChildProcess(name, command, log=log))
         init_ros([])
-        recorder = Recorder(CAMERA, NODE, classes, functools.partial(_require_running, processes))
+        recorder = Recorder(CAMERA, NODE, classes, functools.partial(_require_running, processes), view)
         recorder.record(0 if arguments.input else _frame_count(arguments))
         return recorder.recording
     finally:
         with signals_ignored():
             stop(processes)
             rclpy.try_shutdown()
+            if view is not None:
+                view.close()
         signal.signal(signal.SIGTERM, sigterm_handler)
 
 

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
+from canet_ros.demo.live_view import LiveView
 from canet_ros.demo.results import Recording
 from canet_ros.hints import canet_command
 from canet_ros.messages.images import decode_image
@@ -39,12 +40,19 @@ class Recorder(Node):  # type: ignore[misc]
         node_name: fully qualified name of the segmentation node.
         classes: of its model.
         require_running: called while it waits; raises if a process has failed.
+        view: shows the overlays live.
     """
 
     def __init__(
-        self, camera: str, node_name: str, classes: ClassTable, require_running: Callable[[], None]
+        self,
+        camera: str,
+        node_name: str,
+        classes: ClassTable,
+        require_running: Callable[[], None],
+        view: LiveView | None = None,
     ) -> None:
         super().__init__("canet_recorder")
+        self._view = view
         self.recording = Recording(classes)
         self._camera = camera
         self._node_name = node_name
@@ -122,4 +130,7 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _on_image(self, part: str, message: Image) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        self.recording.add(part, nanoseconds(message.header.stamp), decode_image(message), now_ns)
+        image = decode_image(message)
+        self.recording.add(part, nanoseconds(message.header.stamp), image, now_ns)
+        if part == "overlay" and self._view is not None:
+            self._view.show(image)
