@@ -49,13 +49,16 @@ def torch() -> Iterator[Finding]:
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         yield Finding("PyTorch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda} on {names}")
         return
-    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-    text = f"{torch.__version__}, {built}"
+    built_for = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     if any(Path("/dev", device).exists() for device in ("nvidia0", "nvhost-gpu")):
-        advice = f"install the PyTorch wheel for this GPU and driver: {see_docs('how-to/install.md')}"
-        yield Finding("PyTorch", "note", f"{text}, cannot use this machine's NVIDIA GPU", advice)
-    else:
-        yield Finding("PyTorch", "ok", f"{text}; no NVIDIA GPU found, using the CPU")
+        yield Finding(
+            "PyTorch",
+            "note",
+            f"{torch.__version__}, {built_for}, cannot use this machine's NVIDIA GPU",
+            f"install the PyTorch wheel for this GPU and driver: {see_docs('how-to/install.md')}",
+        )
+        return
+    yield Finding("PyTorch", "ok", f"{torch.__version__}, {built_for}; no NVIDIA GPU found, using the CPU")
 
 
 def engine(name: str) -> Iterator[Finding]:

@@ -61,17 +61,30 @@ class EpochSampler(Sampler[SampleIndex]):
         main: number of images of which every epoch uses all.
         extra: (number of images, number drawn per epoch) of each further folder. All images of a folder are drawn
             before any is drawn again.
+        batch_size: of one process.
+        rank: of this process; each process draws its part of every global batch.
+        world_size: number of processes.
     """
 
-    def __init__(self, main: int, extra: Sequence[tuple[int, int]], batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        main: int,
+        extra: Sequence[tuple[int, int]],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self._main = main
         self._extra = extra
         self._batch_size = batch_size
         self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._main + sum(drawn for _, drawn in self._extra)
+        return (self._main + sum(drawn for _, drawn in self._extra)) // self._world_size
 
     def __iter__(self) -> Iterator[SampleIndex]:
         rng = np.random.default_rng((self._seed, self.epoch))
@@ -82,6 +95,7 @@ class EpochSampler(Sampler[SampleIndex]):
                 selected = rng.permutation(images)[: drawn - repeat * images]
                 chosen += [(first + int(position), repeat) for position in selected]
             first += images
-        for count, index in enumerate(rng.permutation(len(chosen))):
+        order = rng.permutation(len(chosen))[self._rank :: self._world_size]
+        for count, index in enumerate(order[: len(self)]):
             position, repeat = chosen[int(index)]
             yield SampleIndex(self.epoch, position, repeat, count // self._batch_size)

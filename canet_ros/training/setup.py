@@ -7,7 +7,6 @@ import copy
 import hashlib
 import itertools
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from canet_ros.training.dataset import (
 )
 from canet_ros.training.initialization import initialize
 from canet_ros.training.loss import class_weights
+from canet_ros.training.processes import DistributedContext
 from canet_ros.training.samples import AugmentedImages, EpochSampler
 from canet_ros.training.teacher import Teacher, load_teacher
 
@@ -58,11 +58,12 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """State and settings of a run."""
+    """State and settings of a run. ``trained`` is ``state.network`` or its DistributedDataParallel wrapper."""
 
     config: TrainingConfig
     spec: ModelSpec
     state: TrainingState
+    trained: nn.Module
     frozen: Sequence[nn.Module]
     teacher: Teacher | None
     weights: Tensor
@@ -89,39 +90,25 @@ def find_data(config: TrainingConfig, warn: Callable[[str], None]) -> TrainingDa
     return TrainingData(kept, extra, val)
 
 
-def _require_device(device: str) -> None:
-    """Raise ValueError unless ``device`` is cpu, cuda or cuda:N, and this machine has it."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ValueError(f"device {device!r}: expected cpu, cuda or cuda:N")
-    if device == "cpu":
-        return
-    if not torch.cuda.is_available():
-        raise ValueError(f"device {device}: PyTorch {torch.__version__} finds no CUDA GPU")
-    gpus = torch.cuda.device_count()
-    if int(device.partition(":")[2] or 0) >= gpus:
-        raise ValueError(f"device {device}: this machine has {gpus} GPUs, cuda:0 to cuda:{gpus - 1}")
-
-
 def set_up(
     config: TrainingConfig,
     classes: ClassTable,
     data: TrainingData,
-    device: str,
+    context: DistributedContext,
     warn: Callable[[str], None] = to_stderr,
 ) -> TrainingRun:
     """Network, optimizer and loader as they are before the first step; ``warn`` gets warnings about the labels."""
-    _require_device(device)
     spec = _spec(config, classes)
     network = spec.build_network()
     if config.init:
         initialize(network, config.init, classes.names)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     frozen = network.backbone.stem() if config.freeze_stem else []
     for layer in frozen:
         layer.requires_grad_(False)
-    teacher = load_teacher(config, classes, device) if config.teacher else None
-    counts = _count_pixels(config, data, classes, warn)
-    loader, sampler = _loader(config, data, len(classes))
+    teacher = load_teacher(config, classes, context.device) if config.teacher else None
+    counts = _count_pixels(config, data, classes, warn if context.rank == 0 else ignore_warning)
+    loader, sampler = _loader(config, data, len(classes), context)
     if not len(loader):
         raise ValueError(
             f"batch_size {config.batch_size}: {len(data.main)} training images are fewer than one batch"
@@ -134,14 +121,15 @@ def set_up(
             network,
             copy.deepcopy(network).eval(),
             torch.optim.AdamW(_parameter_groups(network, config)),
-            torch.GradScaler(torch.device(device).type, enabled=config.precision == "fp16"),
+            torch.GradScaler(torch.device(context.device).type, enabled=config.precision == "fp16"),
         ),
+        trained=nn.parallel.DistributedDataParallel(network) if context.world_size > 1 else network,
         frozen=frozen,
         teacher=teacher,
-        weights=class_weights(counts, config.class_sharpness).to(device),
+        weights=class_weights(counts, config.class_sharpness).to(context.device),
         loader=loader,
         sampler=sampler,
-        device=device,
+        device=context.device,
         identity={
             **asdict(config),
             "classes": list(classes.names),
@@ -157,15 +145,16 @@ def default_epochs(steps_per_epoch: int, least_steps: int = 600) -> int:
 
 
 def _loader(
-    config: TrainingConfig, data: TrainingData, classes: int
+    config: TrainingConfig, data: TrainingData, classes: int, context: DistributedContext
 ) -> tuple[DataLoader[tuple[Tensor, Tensor]], EpochSampler]:
     shares = (extra.share for extra in config.extra_data)
     extra = [(len(folder), round(share * len(data.main))) for folder, share in zip(data.extra, shares)]
-    sampler = EpochSampler(len(data.main), extra, config.batch_size, config.seed)
+    batch_size = config.batch_size // context.world_size
+    sampler = EpochSampler(len(data.main), extra, batch_size, config.seed, context.rank, context.world_size)
     shapes = view_shapes(config.crop, config.max_aspect, math.lcm(16, config.loss_stride))
     loader = DataLoader(
         AugmentedImages(data.all, classes, shapes, config.seed),
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         sampler=sampler,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,

@@ -2,7 +2,8 @@
 """The training loop.
 
 The same configuration and seed give the same losses, even if the run was killed and resumed from its last checkpoint.
-The stored weights are an exponential moving average (EMA), from the best epoch on val.
+The stored weights are an exponential moving average (EMA), from the best epoch on val. Under ``torchrun``, several
+processes split every batch (DistributedDataParallel); the first one evaluates and writes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -34,6 +36,7 @@ from canet_ros.training.dataset import LabelledImage, ignore_warning, to_stderr
 from canet_ros.training.evaluate import compare_with_labels
 from canet_ros.training.loss import distillation_loss, segmentation_loss
 from canet_ros.training.metrics import Scores, scores
+from canet_ros.training.processes import DistributedContext, distributed_context, process_group
 from canet_ros.training.run_log import read_history, write_history
 from canet_ros.training.setup import TrainingRun, find_data, set_up
 from canet_ros.training.teacher import autocast
@@ -52,19 +55,37 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
     Raises:
         ValueError: data, configuration or device are invalid, or the checkpoint is of another run.
         OSError: a file cannot be written.
+        RuntimeError: another process of this training ended.
     """
+    context = distributed_context(device)
+    if config.batch_size % context.world_size:
+        raise ValueError(
+            f"batch_size {config.batch_size}: must be a multiple of the number of processes, {context.world_size}"
+        )
+    with process_group(context):
+        return _train(config, classes, run_folder, context)
+
+
+def _train(
+    config: TrainingConfig, classes: ClassTable, run_folder: Path, context: DistributedContext
+) -> Scores:
     torch.manual_seed(config.seed)
-    data = find_data(config, to_stderr)
+    first = context.rank == 0
+    data = find_data(config, to_stderr if first else ignore_warning)
     require_writable(run_folder / CHECKPOINT_FILE)
-    run = set_up(config, classes, data, device)
+    run = set_up(config, classes, data, context)
     config = run.config
     first_epoch, best = resume(run_folder / CHECKPOINT_FILE, run.identity, run.state)
     history = read_history(run_folder)[:first_epoch]  # later entries are of a killed run
-    with tqdm(total=run.steps, initial=first_epoch * len(run.loader), unit="step", disable=None) as bar:
+    with tqdm(
+        total=run.steps, initial=first_epoch * len(run.loader), unit="step", disable=None if first else True
+    ) as bar:
         for epoch in range(first_epoch, config.epochs):
             entry = train_one_epoch(run, epoch, bar)
+            if not first:
+                continue
             if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
-                result = evaluate_network(run.state.ema, run.spec, data.val, config.precision, device)
+                result = evaluate_network(run.state.ema, run.spec, data.val, config.precision, context.device)
                 entry |= {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
                 if best is None or result.miou > best.miou or config.keep_last or "val" in config.splits:
                     best = result
@@ -77,11 +98,15 @@ def train(config: TrainingConfig, classes: ClassTable, run_folder: Path, device:
             write_history(run_folder, history)
             tqdm.write(_summary(entry, config.epochs))
             save_checkpoint(run_folder / CHECKPOINT_FILE, run.identity, run.state, epoch + 1, best)
-    if best is not None and (run_folder / "model" / SPEC_FILE).is_file():
+    if first and best is not None and (run_folder / "model" / SPEC_FILE).is_file():
         try:
             write_network(run_folder / "model")  # once: between epochs it would take as long as some of them
         except ModuleNotFoundError as error:  # the training is done, and the command can be run later
             tqdm.write(f"{error}; then {canet_command(f'export --model {run_folder}/model --network')}")
+    if context.world_size > 1:
+        broadcast = [best]
+        dist.broadcast_object_list(broadcast, src=0)
+        best = broadcast[0]
     if best is None:
         raise ValueError(f"the run in {run_folder} is already at its last epoch")
     return best
@@ -138,7 +163,7 @@ def _train_step(run: TrainingRun, image: Tensor, label: Tensor, step: int) -> fl
 def seconds_per_epoch(config: TrainingConfig, classes: ClassTable, device: str, steps: int = 4) -> float:
     """Duration of an epoch on this machine, by a few steps of a run that is thrown away. Raises as ``train``."""
     data = find_data(config, ignore_warning)
-    run = set_up(config, classes, data, device, ignore_warning)
+    run = set_up(config, classes, data, distributed_context(device), ignore_warning)
     ends_s = [time.perf_counter()]
     for step, (image, label) in zip(range(steps + 1), _batches(run.loader)):
         _train_step(run, image.to(run.device), label.to(run.device), step)
@@ -174,9 +199,7 @@ def _loss(run: TrainingRun, image: Tensor, label: Tensor, step: int) -> Tensor:
     row, column = divmod(step % stride**2, stride)
     label = label[:, row::stride, column::stride]
     with autocast(config.precision, image.device.type):
-        logits = run.state.network(
-            run.spec.normalize(image).contiguous(memory_format=torch.channels_last), stride
-        )
+        logits = run.trained(run.spec.normalize(image).contiguous(memory_format=torch.channels_last), stride)
     loss = segmentation_loss(logits, label, run.weights, config.dice_share)
     if run.teacher is None:
         return loss

@@ -64,7 +64,7 @@ def canet_words(command: list[str]) -> list[str] | None:
     """Arguments of ``canet``, however it is started; None for another command."""
     for start in (["canet"], ["ros2", "run", "canet_ros", "canet"], ["-m", "canet_ros.cli"]):
         for at in range(len(command)):
-            if command[at : at + len(start)] == start and at == 0:
+            if command[at : at + len(start)] == start and (at == 0 or command[0] == "torchrun"):
                 return [word for word in command[at + len(start) :] if word != "..."]
     return None
 

@@ -14,6 +14,7 @@ import torch
 from canet_ros.model.class_table import load_class_table
 from canet_ros.simulation import write_scenes
 from canet_ros.training.config import TrainingConfig
+from canet_ros.training.processes import distributed_context
 
 Refused = Callable[..., str]
 NAN, INF = float("nan"), float("inf")
@@ -64,11 +65,8 @@ def test_missing_devices(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:0"):
         assert f"--device {device}: " in refused("--device", device)
-    for device in ("gpu", "cuda:x", ""):
+    for device in ("gpu", "cuda:x", "cuda:-1", "mps", ""):
         assert "expected cpu, cuda or cuda:N" in refused("--device", device)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert "this machine has 4 GPUs, cuda:0 to cuda:3" in refused("--device", "cuda:4")
 
 
 def test_a_class_table_is_named_with_what_is_wrong(refused: Refused, tmp_path: Path) -> None:
@@ -123,3 +121,47 @@ def test_an_unreadable_image_of_a_worker_process_is_named(tmp_path: Path, refuse
     line = refused("--extra-data", f"{tmp_path / 'extra'}:1", "--workers", 1)
     assert "street_00005" in line
     assert "is truncated" in line
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "device", "expected"),
+    [
+        ({}, "cuda:3", ("cuda:3", 0, 1)),
+        ({"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}, "cuda", ("cuda:1", 5, 8)),
+        ({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}, "cpu", ("cpu", 1, 2)),
+    ],
+)
+@pytest.mark.usefixtures("four_gpus")
+def test_every_process_has_a_device(
+    environment: dict[str, str], device: str, expected: tuple[str, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    context = distributed_context(device)
+    assert (context.device, context.rank, context.world_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "device", "words"),
+    [
+        ({}, "cuda:4", "this machine has 4 GPUs"),
+        ({"RANK": "4", "LOCAL_RANK": "4", "WORLD_SIZE": "8"}, "cuda", "there is no cuda:4"),
+        ({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}, "cuda:0", "give cuda"),
+    ],
+)
+@pytest.mark.usefixtures("four_gpus")
+def test_sharing_a_gpu_is_refused(
+    environment: dict[str, str], device: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=words):
+        distributed_context(device)
