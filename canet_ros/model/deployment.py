@@ -68,8 +68,10 @@ def deployment_graph(folder: Path, resolution: Resolution, target: str, precisio
 
         model = onnx.load(plain)
         if target == "tensorrt":
-            model = for_tensorrt(model)
-        onnx.save(half(model) if in_half else model, path)
+            for_tensorrt(model)
+        if in_half:
+            half(model)
+        onnx.save(model, path)
 
     suffix = f"{precision}-{target}"
     if precision == "int8":

@@ -48,10 +48,10 @@ _ARITHMETIC = operators("Add Sub Mul Max Min Clip PRelu Greater Less")
 _MOVES = operators("Expand Flatten Gather Identity Reshape Slice Squeeze Transpose Unsqueeze")
 
 
-def half(model: Any) -> Any:
-    """The graph (onnx.ModelProto) with weights and arithmetic in fp16; fp32 where that would be too coarse."""
-    model = _with_initializers(model)
+def half(model: Any) -> None:
+    """Put weights and arithmetic of a graph (onnx.ModelProto) into fp16, in place; fp32 where that is too coarse."""
     graph = model.graph
+    _name_constants(graph)
     types = _types(model)
     values = {value.name: value for value in graph.initializer}
     inner = [one for node in graph.node for graph_within in subgraphs(node) for one in graph_within.node]
@@ -103,16 +103,14 @@ def half(model: Any) -> Any:
             else:
                 halves.add(name)
     set_nodes(graph, nodes)
-    return model
 
 
-def for_tensorrt(model: Any) -> Any:
-    """The graph with bytes at its ends alone and symmetric int8; types stay as they are."""
-    model = _with_initializers(model)
+def for_tensorrt(model: Any) -> None:
+    """Leave bytes at the graph's ends alone, and make int8 symmetric, in place; types stay as they are."""
+    _name_constants(model.graph)
     _make_symmetric(model.graph)
     _cast_at_the_ends(model.graph)
     set_nodes(model.graph, list(model.graph.node))
-    return model
 
 
 def _is_wide(node: Any, values: dict[str, Any]) -> bool:
@@ -229,18 +227,10 @@ def _types(model: Any) -> dict[str, int]:
     return types
 
 
-def _with_initializers(model: Any) -> Any:
-    """A copy whose constants are all initialisers."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    nodes = []
-    for node in copy.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensor = copy.graph.initializer.add()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
-        else:
-            nodes.append(node)
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
-    return copy
+def _name_constants(graph: Any) -> None:
+    """Make initialisers of all constants."""
+    for node in [one for one in graph.node if one.op_type == "Constant" and one.attribute[0].name == "value"]:
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(node.attribute[0].t)
+        tensor.name = node.output[0]
+        graph.node.remove(node)

@@ -22,20 +22,17 @@ def onnx_runner(model: Any) -> Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
         ModelError: it does not run.
         ModuleNotFoundError: neither is installed.
     """
+    run = _or_model_error(_load, model.SerializeToString())
+    return lambda feeds: np.array(_or_model_error(run, feeds)[0])
+
+
+def _or_model_error(function: Callable[[Any], Any], argument: Any) -> Any:
     try:
-        run = _load(model.SerializeToString())
+        return function(argument)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # engines raise what they please
         raise ModelError(f"the graph does not run: {in_one_line(error)}") from error
-
-    def output(feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        try:
-            return np.array(run(feeds)[0])
-        except Exception as error:
-            raise ModelError(f"the graph does not run: {in_one_line(error)}") from error
-
-    return output
 
 
 def _load(model: bytes) -> Callable[[dict[str, NDArray[Any]]], Any]:

@@ -10,6 +10,7 @@ Every backbone maps an image (B, 3, H, W) to its features at stride 16 and at st
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -191,16 +192,9 @@ class ResNet(Backbone):
         return [self.conv1, self.bn1, self.layer1]
 
 
-def resnet18() -> ResNet:
-    return ResNet(BasicBlock, (2, 2, 2, 2))
-
-
-def resnet50() -> ResNet:
-    return ResNet(Bottleneck, (3, 4, 6, 3))
-
-
-def resnet101() -> ResNet:
-    return ResNet(Bottleneck, (3, 4, 23, 3))
+resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
+resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
+resnet101 = partial(ResNet, Bottleneck, (3, 4, 23, 3))
 
 
 def _conv_bn_relu6(

@@ -9,6 +9,8 @@ Every fusion maps spatial and context features, (B, C, h, w) each, to fused feat
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -28,14 +30,6 @@ def build_fusion(name: str, branch_channels: int, out_channels: int, separable: 
     merge = block(2 * branch_channels, out_channels)
     fusion: nn.Module = globals()[FUSIONS[name]](merge, branch_channels, out_channels)
     return fusion
-
-
-def spatial_attention_alone(merge: nn.Module, branch_channels: int, out_channels: int) -> nn.Module:
-    return FeatureCrossAttention(merge, branch_channels, out_channels, channel=False)
-
-
-def channel_attention_alone(merge: nn.Module, branch_channels: int, out_channels: int) -> nn.Module:
-    return FeatureCrossAttention(merge, branch_channels, out_channels, spatial=False)
 
 
 class FeatureCrossAttention(nn.Module):
@@ -78,6 +72,10 @@ class FeatureCrossAttention(nn.Module):
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
         fused: Tensor = self.merge(torch.cat((spatial, context), dim=1))
         return fused * self.spatial_map(spatial) * self.channel_map(context) + fused
+
+
+spatial_attention_alone = partial(FeatureCrossAttention, channel=False)
+channel_attention_alone = partial(FeatureCrossAttention, spatial=False)
 
 
 class Concatenation(nn.Module):

@@ -36,6 +36,7 @@ FAILURES = [
     "import text.txt --out out",
     "export --model absent",
     "export --calibrate empty",
+    "export --calibrate empty --precision fp32",
     "export --out text.txt/graph.onnx",
     "export --max-batch 0",
     "benchmark --rounds 0",

@@ -55,16 +55,6 @@ def test_int8_by_calibration(random_model: Path, tmp_path: Path, capsys: pytest.
         assert (mask == exact).mean() > 0.8, engine  # a random network is unsure of nearly every pixel
 
 
-def test_export_refuses_in_one_line(
-    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    export = ["export", "--model", str(random_model)]
-    assert main([*export, "--calibrate", str(tmp_path)]) == 1
-    assert "contains no images" in capsys.readouterr().err
-    assert main([*export, "--calibrate", str(tmp_path), "--precision", "fp32"]) == 1
-    assert "int8" in capsys.readouterr().err
-
-
 def build(path: Path) -> None:
     path.write_bytes(b"b" * 1000)
 
