@@ -240,6 +240,10 @@ CASES = {
         lambda: Network(4, 5, beginning=lambda x: x.permute(0, 3, 1, 2)),
         less_the_mean, {"shape": (1, 64, 96, 3), "free": (0, 1, 2)}, (*MEAN_BGR, "--resolution", "96x64"), 5, (96, 64),
     ),
+    "names of ours": Case(
+        partial(Network, 4), exported={"input_": "images", "output": "mask", "free": (0,)},
+        options=(*RGB, "--input", "images", "--output", "mask"),
+    ),
     "softmax": Case(lambda: Network(4, ending=lambda x: x.softmax(1)), gives="probabilities"),
     "sigmoid": Case(lambda: Network(4, ending=lambda x: (x / 8).sigmoid()), gives="probabilities"),
     "softmax in halves": Case(lambda: Network(4, ending=lambda x: x.softmax(1).half()), gives="probabilities"),
@@ -270,36 +274,6 @@ def test_masks_are_those_of_pytorch(name: str, tmp_path: Path) -> None:
     assert (interface.free_batch, interface.free_size) == (0 in free, len(free) > 1)
     image = scene(case.size)
     assert_masks_are(folder, image, *case.expected(network(case.taken(image)), image))
-
-
-class TwoHeads(Network):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return self.logits(x)[:, :3], self.logits(x)
-
-
-@torch.inference_mode()
-def test_names_of_ours_several_outputs_and_a_batch_that_is_not_free(tmp_path: Path) -> None:
-    """Tensors called as ours are; a free batch that is declared, and baked into a reshape all the same."""
-    network = TwoHeads(4)
-    network.head = nn.Sequential(network.head, nn.Unflatten(1, (11, 1)), nn.Flatten(1, 2))
-    file = tmp_path / "net.onnx"
-    export(network, file, free=(0,), output="aux", input_="images")
-    model = onnx.load(file)
-    for node in model.graph.node:
-        node.output[:] = ["mask" if name == model.graph.output[1].name else name for name in node.output]
-    model.graph.output[1].name = "mask"
-    shape = onnx.numpy_helper.from_array(np.array([1, 11, 30, 40]), "baked")
-    model.graph.initializer.append(shape)
-    model.graph.node.append(onnx.helper.make_node("Reshape", ["mask", "baked"], ["confidence"]))
-    model.graph.output.append(onnx.helper.make_tensor_value_info("confidence", 1, ["b", 11, 30, 40]))
-    onnx.save(model, file)
-    folder = imported(file, 11, *RGB, "--output", "confidence")
-    interface = load_spec(folder).onnx
-    assert interface is not None
-    assert not interface.free_batch
-    image = scene((160, 120))
-    best, mask = at_full_size(network.logits(normalised(image)), image).softmax(1)[0].max(0)
-    assert_masks_are(folder, image, mask, best)
 
 
 @torch.inference_mode()
