@@ -6,9 +6,10 @@ Points are (x, y, s) in metres: x to the right of the road's centre line, y up, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,36 +36,27 @@ class StreetClass(IntEnum):
     UNLABELLED = 11
 
 
+# Of a patch: polygons of one colour and class, filled in one call (even-odd rule: overlaps stay empty). normal: of the
+# visible side. glow: 0 for a surface that only reflects light, 1 for a lamp. opacity: below 1 for twigs and railings,
+# whose labels cover the gaps, as in CamVid, while the image shows the background.
 SURFACE = np.dtype(
-    [
-        ("polygons", np.intp),
-        ("vertices", np.intp),
-        ("colour", np.float32, 3),
-        ("label", np.uint8),
-        ("normal", np.float32, 3),
-        ("two_sided", np.bool_),
-        ("glow", np.float32),
-        ("opacity", np.float32),
-        ("size_m", np.float32),
-    ]
+    {
+        "names": [
+            "polygons",
+            "vertices",
+            "colour",
+            "label",
+            "normal",
+            "two_sided",
+            "glow",
+            "opacity",
+            "size_m",
+        ],
+        "formats": ["p", "p", "3f4", "u1", "3f4", "?", "f4", "f4", "f4"],
+    }
 )
-
-
-@dataclass(frozen=True)
-class Patch:
-    """Polygons of one colour and class, filled in one call (even-odd rule: overlaps stay empty).
-
-    corners: (count, corners per polygon, 3) float32. normal: of the visible side, or None for both sides.
-    glow: 0 for a surface that only reflects light, 1 for a lamp. opacity: below 1 for twigs and railings, whose
-    labels cover the gaps, as in CamVid, while the image shows the background.
-    """
-
-    corners: NDArray[np.float32]
-    colour: Colour
-    label: StreetClass
-    normal: Point | None
-    glow: float
-    opacity: float
+Patch = tuple[NDArray[np.float32], tuple[Any, ...]]
+"""Corners, (count, corners per polygon, 3), and a record of ``SURFACE``."""
 
 
 class Solid:
@@ -74,10 +66,9 @@ class Solid:
     vertices: (n, 3) float32, corners of all polygons. surfaces: a record of ``SURFACE`` per patch.
     """
 
-    def __init__(self, patches: Iterable[Patch], low_detail: Solid | None = None, facing: int = 1) -> None:
-        patches = [patch for patch in patches if len(patch.corners)]
-        self.vertices = np.concatenate([patch.corners.reshape(-1, 3) for patch in patches])
-        self.surfaces = np.array([_surface(patch) for patch in patches], SURFACE)
+    def __init__(self, patches: Sequence[Patch], low_detail: Solid | None = None, facing: int = 1) -> None:
+        self.vertices = np.concatenate([corners.reshape(-1, 3) for corners, _ in patches])
+        self.surfaces = np.array([surface for _, surface in patches], SURFACE)
         if facing < 0:
             turn = np.array([-1, 1, -1], dtype=np.float32)
             self.vertices *= turn
@@ -85,24 +76,6 @@ class Solid:
         self.low: list[float] = self.vertices.min(axis=0).tolist()
         self.high: list[float] = self.vertices.max(axis=0).tolist()
         self.low_detail = low_detail or self
-
-
-def _surface(patch: Patch) -> tuple[object, ...]:
-    count, length, _ = patch.corners.shape
-    normal = (0, 0, -1) if patch.normal is None else tuple(patch.normal)
-    size_m = np.ptp(patch.corners[0], axis=0).max()
-    two_sided = patch.normal is None
-    return (
-        count,
-        count * length,
-        patch.colour,
-        patch.label,
-        normal,
-        two_sided,
-        patch.glow,
-        patch.opacity,
-        size_m,
-    )
 
 
 @dataclass(frozen=True)
@@ -129,10 +102,15 @@ class Sketch:
         glow: float = 0.0,
         opacity: float = 1.0,
     ) -> None:
-        """One polygon, or several with the same number of corners: points (..., corners, 3)."""
+        """One polygon, or several with the same number of corners: points (..., corners, 3). No normal: two-sided."""
         corners = np.asarray(points, dtype=np.float32)
         corners = corners.reshape(-1, *corners.shape[-2:])
-        self.patches.append(Patch(corners, colour, self.label, normal, glow, opacity))
+        if len(corners):
+            count, length, _ = corners.shape
+            visible_from = (0, 0, -1) if normal is None else tuple(normal)
+            size_m = np.ptp(corners[0], axis=0).max()
+            shape = (count, count * length, colour, self.label, visible_from, normal is None)
+            self.patches.append((corners, (*shape, glow, opacity, size_m)))
 
     def rectangles(
         self, wall: Wall, places: ArrayLike, colour: Colour, glow: float = 0.0, opacity: float = 1.0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,18 +113,21 @@ def test_objects_are_connected_components_so_touching_cars_are_one() -> None:
     assert components(drawn(np.full((120, 160), 255, np.uint8))) == []
 
 
+def sent(name: str, mask: np.ndarray, confidence: np.ndarray | int = 255) -> Any:
+    """The message of an output, as it arrives."""
+    msgtype, build = MESSAGE_OUTPUTS[name]
+    message = build(new, header(5 * 10**9, "camera"), drawn(mask, confidence))
+    return from_cdr(to_cdr(message, msgtype), msgtype)
+
+
 def test_shares_with_their_names() -> None:
-    msgtype, build = MESSAGE_OUTPUTS[SHARES]
-    message = from_cdr(
-        to_cdr(build(new, header(0), drawn(np.full((60, 80), CAR, np.uint8))), msgtype), msgtype
-    )
+    message = sent(SHARES, np.full((60, 80), CAR, np.uint8))
     assert tuple(dimension.label for dimension in message.layout.dim) == CLASSES.names
     assert message.data.tolist() == [float(i == CAR) for i in range(len(CLASSES))]
 
 
 def test_objects_as_detections() -> None:
-    msgtype, build = MESSAGE_OUTPUTS[OBJECTS]
-    message = from_cdr(to_cdr(build(new, header(5 * 10**9, "camera"), drawn(*scene())), msgtype), msgtype)
+    message = sent(OBJECTS, *scene())
     detection = message.detections[2]
     assert (message.header.frame_id, detection.header.stamp.sec) == ("camera", 5)
     center = detection.bbox.center

@@ -31,14 +31,8 @@ def test_an_unsure_class_is_shown_when_it_stays_and_a_sure_one_at_once() -> None
         ROAD, ROAD, ROAD, ROAD, CAR, CAR,
     ]  # fmt: skip
     assert shown(TemporalFilter(), scene(), scene(CAR, SURE), scene(ROAD, SURE)) == [ROAD, CAR, ROAD]
-
-
-def test_what_vanishes_is_gone_in_the_second_image_without_it() -> None:
-    for confidence in (0, SURE - 1):
-        assert (
-            shown(TemporalFilter(), scene(CAR), scene(), scene(ROAD, confidence), scene(ROAD, confidence))[-1]
-            == ROAD
-        )
+    # What vanishes is gone in the second image without it.
+    assert shown(TemporalFilter(), scene(CAR), scene(ROAD, 0), scene(ROAD, 0)) == [CAR, CAR, ROAD]
 
 
 def test_an_area_that_changes_as_one_is_shown_at_once() -> None:
@@ -121,13 +115,7 @@ def test_a_warning_comes_with_some_frames_and_goes_by_itself() -> None:
     assert "1.00, expected at " in monitor.problem()
 
 
-def test_nothing_is_said_without_a_range_or_of_few_images() -> None:
+def test_nothing_is_said_without_a_range() -> None:
     monitor = OodMonitor({})
     monitor.update(flat(3), None)
     assert (monitor.problem(), monitor.values()) == ("", {})
-    monitor = OodMonitor({"mean": (0.9, 0.95)})
-    for _ in range(9):
-        monitor.update(flat(3), None)
-    assert monitor.problem() == ""
-    monitor.update(flat(3), None)
-    assert monitor.problem() != ""
