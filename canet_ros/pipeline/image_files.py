@@ -133,11 +133,8 @@ def _open_video(path: Path, warn: Callable[[str], None], name: str) -> ImageSour
 
     def frames() -> Iterator[NamedImage]:
         index = 0
-        while True:
-            there, image = video.read()
-            if not there:
-                break
-            yield NamedImage(f"{name}_{index:06d}", np.asarray(image, np.uint8))
+        while (read := video.read())[0]:
+            yield NamedImage(f"{name}_{index:06d}", np.asarray(read[1], np.uint8))
             index += 1
         # Some containers only estimate the number of frames.
         if index < max(1, 0.98 * count):

@@ -77,19 +77,20 @@ class Segmenter:
         """
         folder = find_model(model)
         spec, hash_before = load_spec(folder), graph_hash(folder)
+        request = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch, streams)
+
+        def build(size: Resolution) -> Engine:
+            return create_engine(replace(request, resolution=size))
+
         if resolution == CAMERA:
             from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
 
             spec.require_free_size()
-            any_size = EngineRequest(folder, spec.resolution, engine, device, precision, max_batch, streams)
-            return CameraShapedSegmenter(
-                spec, lambda size: create_engine(replace(any_size, resolution=size)), folder, hash_before
-            )
+            return CameraShapedSegmenter(spec, build, folder, hash_before)
         if isinstance(resolution, str):
             resolution = parse_resolution(resolution) if resolution else None
         size = resolution or spec.resolution
-        request = EngineRequest(folder, size, engine, device, precision, max_batch, streams)
-        return cls(spec, create_engine(request), size, folder, hash_before)
+        return cls(spec, build(size), size, folder, hash_before)
 
     def is_current(self) -> bool:
         """Whether the model's folder still holds what was loaded; retraining in place changes it.
