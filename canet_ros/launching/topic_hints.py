@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from canet_ros.image_transports import VIDEO_TYPES, transport_content
 from canet_ros.launching.camera_topics import camera_topics, transported_topic
-from canet_ros.names import TRANSPORTS
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 MESSAGE_TYPES = {"raw": IMAGE, "compressed": COMPRESSED, **VIDEO_TYPES}
@@ -35,42 +34,17 @@ class CameraChoice:
     transport: str
     remapped: str = ""
 
-    @property
-    def subscribed(self) -> str:
-        """Topic to which the node subscribes, before remapping."""
-        return transported_topic(self.image, self.transport)
-
     def works(self, existing: Topics) -> bool:
         """Whether the node's subscription has a publisher."""
-        return MESSAGE_TYPES[self.transport] in existing.get(self.remapped or self.subscribed, ())
+        topic = self.remapped or transported_topic(self.image, self.transport)
+        return MESSAGE_TYPES[self.transport] in existing.get(topic, ())
 
-    def change_from(self, present: CameraChoice) -> str:
-        """Instruction to change the present choice to this one."""
-        changes = [f"image_topics to {self.image}"] if self.image != present.image else []
-        if self.transport != present.transport:
-            changes.append(f"image_transport to {self.transport}")
-        steps = [f"set {' and '.join(changes)}"] if changes else []
+    def settings(self, present: CameraChoice) -> str:
+        """What to set besides image_topics; empty: nothing."""
+        changes = [f"set image_transport to {self.transport}"] if self.transport != present.transport else []
         if self.remapped:
-            steps.append(f"start with --ros-args -r {self.subscribed}:={self.remapped}")
-        return ", and ".join(steps)
-
-    def listed(self, present: CameraChoice) -> str:
-        """Image topic, and in brackets other differences from the present choice."""
-        more = [f"image_transport {self.transport}"] if self.transport != present.transport else []
-        if self.remapped:
-            more.append(f"-r {self.subscribed}:={self.remapped}")
-        return f"{self.image} ({', '.join(more)})" if more else self.image
-
-
-def suffix_warning(image: str, transport: str) -> str:
-    """Warning about a topic that already ends in its transport's suffix, with the fix; empty if it does not."""
-    stem = image.removesuffix(f"/{transport}")
-    if transport == "raw" or stem == image:
-        return ""
-    return (
-        f"image_transport {transport} adds /{transport} to {image}: for the images of {image} set image_topics to "
-        f"{stem} and leave image_transport at {transport}"
-    )
+            changes.append(f"remap -r {transported_topic(self.image, self.transport)}:={self.remapped}")
+        return ", ".join(changes)
 
 
 def topic_hint(present: CameraChoice, others: Sequence[str], existing: Topics, own: Collection[str]) -> str:
@@ -92,41 +66,42 @@ def topic_hint(present: CameraChoice, others: Sequence[str], existing: Topics, o
     }
     if not images:
         return NO_IMAGES
-    stems = [present.image.removesuffix(f"/{transport}") for transport in TRANSPORTS]
-    candidates = [present.image, *(transported_topic(stem, t) for stem in stems for t in TRANSPORTS)]
-    for topic in candidates:
-        for choice in _choices(topic, images):
-            if choice != present and _fits(choice, present, others, images):
-                return f"; {topic} exists: {choice.change_from(present)}"
-    fitting = [
-        choice
-        for topic in sorted(images)
-        for choice in _choices(topic, images)
-        if choice.image != present.image and _fits(choice, present, others, images)
-    ]
+    choices = [choice for choice in _choices(images) if choice != present]
+    fitting = [choice for choice in choices if _fits(choice, present, others, images)]
+    # The same transport last, so that it wins.
     fitting.sort(key=lambda choice: choice.transport == present.transport)
-    by_image = {choice.image: choice for choice in fitting}  # the present transport last, so preferred
+    by_image = {choice.image: choice for choice in fitting}
+    stems = {present.image.removesuffix(f"/{transport}") for transport in MESSAGE_TYPES}
+    for choice in (by_image[image] for image in by_image if image in stems):
+        topic = choice.remapped or transported_topic(choice.image, choice.transport)
+        changes = [f"set image_topics to {choice.image}"] if choice.image != present.image else []
+        changes += filter(None, [choice.settings(present)])
+        return f"; {topic} exists: {', '.join(changes)}"
     similar = difflib.get_close_matches(present.image, by_image, _MAX_SUGGESTIONS, _MIN_SIMILARITY)
-    names = [by_image[image].listed(present) for image in (similar or sorted(by_image))[:_MAX_SUGGESTIONS]]
+    names = []
+    for image in (similar or sorted(by_image))[:_MAX_SUGGESTIONS]:
+        settings = by_image[image].settings(present)
+        names.append(f"{image} ({settings})" if settings else image)
     return f"; existing image topics: {', '.join(names)}" if names else ""
 
 
-def _choices(topic: str, images: Topics) -> Iterator[CameraChoice]:
+def _choices(images: Topics) -> Iterator[CameraChoice]:
     """Choices that receive the images of a topic."""
-    for transport, message_type in MESSAGE_TYPES.items():
-        if message_type in images.get(topic, ()):
-            stem = topic.removesuffix(f"/{transport}")
-            renamed = transport != "raw" and stem == topic
-            yield CameraChoice(stem, transport, remapped=topic if renamed else "")
+    for topic, types in images.items():
+        for transport, message_type in MESSAGE_TYPES.items():
+            if message_type in types:
+                stem = topic.removesuffix(f"/{transport}")
+                renamed = transport != "raw" and stem == topic
+                yield CameraChoice(stem, transport, remapped=topic if renamed else "")
 
 
 def _fits(choice: CameraChoice, present: CameraChoice, others: Sequence[str], images: Topics) -> bool:
-    """Whether the choice works, is valid, and costs no other camera of the node its images."""
+    """Whether the choice is valid and costs no other camera of the node its images."""
     try:
         camera_topics([*others, choice.image], "segmentation")
     except ValueError:
         return False
-    return choice.works(images) and all(
+    return all(
         CameraChoice(other, choice.transport).works(images)
         or not CameraChoice(other, present.transport).works(images)
         for other in others

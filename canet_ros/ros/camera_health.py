@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots of the node and its cameras, and the health of a camera as a pure function of them."""
+"""Snapshot of the node for diagnostics, and the health of its cameras."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 from canet_ros.hints import see_docs
 from canet_ros.ros.fault_log import ReportedFault
-from canet_ros.ros.statistics import DROPS, Statistics
+from canet_ros.ros.statistics import Statistics
 
 if TYPE_CHECKING:
+    from canet_ros.ros.camera import Camera
     from canet_ros.ros.engine_supervisor import EngineSnapshot
 
 _TOLERATED_FRACTION = 0.1  # of the images, lost or unusable
 # Drop reasons that are faults, as text after "N of M images".
 _DROPPED = {
-    "too_old": "were older than max_age",
     "bad": "could not be decoded",
     "failed": "failed in inference",
+    "too_old": "were older than max_age",
 }
 
 
@@ -60,42 +61,13 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class CameraSnapshot:
-    """One camera at one moment; problems are texts, empty without one.
-
-    Attributes:
-        silent_s: time since the last image, or since the subscription; None: not subscribed.
-        without_result_s: time since the first image received after the last result; None: no image is pending.
-        topic_problem: why no images arrive, according to the ROS graph.
-        rivals: other publishers of the results or of the images.
-        out_of_distribution: images differ from those the model was trained on.
-        camera_info_problem: a camera_info that a subscriber needs is missing or outdated.
-        losses_counted: whether the middleware reports lost images.
-    """
-
-    name: str
-    image_topic: str
-    publishers: int
-    statistics: Statistics
-    silent_s: float | None
-    without_result_s: float | None
-    topic_problem: str
-    rivals: str
-    out_of_distribution: str
-    confidences: tuple[tuple[str, float], ...]
-    camera_info_problem: str
-    camera_info_latched: bool
-    losses_counted: bool
-
-
-@dataclass(frozen=True)
 class NodeSnapshot:
     """State of the node from which the statuses are made.
 
     Attributes:
         lifecycle_state: ``active`` or another label.
         faults: the last ones by source: ``engine``, ``inference``, ``node``, ``model`` or the name of a camera.
-        stale_after_s, max_rate_hz, max_age_s: see the parameters.
+        stale_after_s, max_rate_hz: see the parameters.
         clock_missing: whether use_sim_time is set and /clock has no publisher.
         bond: status of the bond with a lifecycle manager, as text.
         unknown_parameters: names given at start that the node does not have.
@@ -104,11 +76,10 @@ class NodeSnapshot:
     lifecycle_state: str
     enabled: bool
     engine: EngineSnapshot
-    cameras: tuple[CameraSnapshot, ...]
+    cameras: tuple[Camera, ...]
     faults: Mapping[str, ReportedFault]
     stale_after_s: float
     max_rate_hz: float
-    max_age_s: float
     clock_missing: bool
     bond: str
     unknown_parameters: tuple[str, ...]
@@ -118,7 +89,7 @@ class NodeSnapshot:
         return self.faults.get(source, ReportedFault())
 
 
-def camera_verdict(camera: CameraSnapshot, node: NodeSnapshot) -> Verdict:
+def camera_verdict(camera: Camera, node: NodeSnapshot) -> Verdict:
     """The most severe condition of a camera.
 
     Without images for longer than ``stale_after``: ERROR if none was ever received, else WARN. Images without results:
@@ -135,16 +106,13 @@ def camera_verdict(camera: CameraSnapshot, node: NodeSnapshot) -> Verdict:
         return Verdict(Level.OK, "paused by ~/enable", CameraState.PAUSED)
     statistics = camera.statistics
     unseen = Level.WARN if statistics.last_received_s else Level.ERROR
-    # The subscription's own report names the remedy.
-    if camera.silent_s is not None and statistics.recent("qos_problems"):
-        return Verdict(unseen, node.fault(camera.name).text, CameraState.NO_IMAGES)
     # The graph is checked twice a second; an image received since is newer information.
     age_s = time.monotonic() - (statistics.last_received_s or -math.inf)
-    if camera.topic_problem and age_s > node.stale_after_s:
-        return Verdict(unseen, camera.topic_problem, CameraState.NO_IMAGES)
-    if camera.rivals:
-        return Verdict(Level.WARN, camera.rivals, CameraState.RIVALS)
-    if camera.silent_s is None:
+    if camera.watch.topic_problem and age_s > node.stale_after_s:
+        return Verdict(unseen, camera.watch.topic_problem, CameraState.NO_IMAGES)
+    if camera.watch.rivals:
+        return Verdict(Level.WARN, camera.watch.rivals, CameraState.RIVALS)
+    if camera.silent_s() is None:
         return Verdict(Level.OK, "idle: its results have no subscriber", CameraState.IDLE)
     received = statistics.recent("received")
     if not received:
@@ -159,44 +127,35 @@ def camera_verdict(camera: CameraSnapshot, node: NodeSnapshot) -> Verdict:
     )
 
 
-def _without_results(camera: CameraSnapshot, node: NodeSnapshot) -> Verdict | None:
+def _without_results(camera: Camera, node: NodeSnapshot) -> Verdict | None:
     """Images arrive without results: name the most frequent reason."""
-    statistics, pending_s = camera.statistics, camera.without_result_s
+    statistics, pending_s = camera.statistics, camera.without_result_s()
     usual_s = (statistics.percentiles_ms("age") or (0.0, 0.0))[1] / 1e3
     allowed_s = max(node.stale_after_s, 2 * usual_s, 2 / node.max_rate_hz if node.max_rate_hz else 0.0)
     if pending_s is None or pending_s <= allowed_s:
         return None
-    counts = {reason: statistics.recent(reason) for reason in DROPS if reason != "unwanted"}
+    counts = {reason: statistics.recent(reason) for reason in (*_DROPPED, "replaced")}
     reason = max(counts, key=lambda reason: counts[reason])
-    level = Level.ERROR
-    if not counts[reason] or reason == "replaced":
-        why = f"inference has not returned for {pending_s:.1f} s"
-    elif reason == "too_old":
-        level = Level.WARN
-        why = f"{counts[reason]} {_DROPPED[reason]}; {_age_hint(statistics, node.max_age_s)}"
-    else:
-        fault = node.fault("inference" if reason == "failed" else camera.name)
-        why = f"{counts[reason]} {_DROPPED.get(reason, f'were dropped ({reason})')}: {fault.text}"
+    why = f"inference has not returned for {pending_s:.1f} s"
+    if counts[reason] and reason in _DROPPED:
+        why = f"{counts[reason]} {_why_dropped(reason, camera, node)}"
     text = f"images arrive, but no result has been published for {pending_s:.1f} s: {why}"
+    level = Level.WARN if reason == "too_old" else Level.ERROR
     return Verdict(level, text, CameraState.NO_RESULTS)
 
 
-def _age_hint(statistics: Statistics, max_age_s: float) -> str:
-    transport = statistics.percentiles_ms("transport")
-    if transport is not None and transport[0] / 1e3 > max_age_s:
-        age = f"{transport[0] / 1e3:.1f} s"
-        return f"they are {age} old on arrival: synchronise the clocks of camera and node, or check the link"
-    return "the engine is too slow for max_age"
-
-
-def _dropped(camera: CameraSnapshot, node: NodeSnapshot, received: int) -> Verdict | None:
-    for reason in ("bad", "failed", "too_old"):
+def _dropped(camera: Camera, node: NodeSnapshot, received: int) -> Verdict | None:
+    for reason in _DROPPED:
         number = camera.statistics.recent(reason)
         if number > _TOLERATED_FRACTION * received:
-            fault = node.fault("inference" if reason == "failed" else camera.name)
-            text = f"{number} of {received} images {_DROPPED[reason]}: {fault.text}"
+            text = f"{number} of {received} images {_why_dropped(reason, camera, node)}"
             return Verdict(Level.WARN, text, CameraState.IMAGES_DROPPED)
     return None
+
+
+def _why_dropped(reason: str, camera: Camera, node: NodeSnapshot) -> str:
+    fault = node.fault("inference" if reason == "failed" else camera.name)
+    return f"{_DROPPED[reason]}: {fault.text}"
 
 
 def _lost(statistics: Statistics, received: int) -> Verdict | None:
@@ -211,12 +170,13 @@ def _lost(statistics: Statistics, received: int) -> Verdict | None:
     return Verdict(Level.WARN, text, CameraState.IMAGES_LOST)
 
 
-def _advice(camera: CameraSnapshot, rate: str) -> Verdict | None:
+def _advice(camera: Camera, rate: str) -> Verdict | None:
     """Results are published, with a remark."""
-    if camera.out_of_distribution:
-        return Verdict(Level.WARN, camera.out_of_distribution, CameraState.OUT_OF_DISTRIBUTION)
-    if not camera.camera_info_problem:
+    if unusual := camera.ood_monitor.problem():
+        return Verdict(Level.WARN, unusual, CameraState.OUT_OF_DISTRIBUTION)
+    problem = camera.camera_info_problem
+    if not problem:
         return None
     # A latched camera_info is old by design.
     level = Level.OK if camera.camera_info_latched else Level.WARN
-    return Verdict(level, f"{rate}; {camera.camera_info_problem}", CameraState.CAMERA_INFO)
+    return Verdict(level, f"{rate}; {problem}", CameraState.CAMERA_INFO)

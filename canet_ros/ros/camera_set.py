@@ -10,11 +10,12 @@ from rclpy.node import Node
 
 from canet_ros.launching.camera_topics import camera_topics
 from canet_ros.launching.nearest import did_you_mean
+from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.ros.camera import Camera, FrameIntake
-from canet_ros.ros.camera_health import CameraSnapshot
 from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.ground import GroundTopics
+from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.parameters import LiveSettings, NodeParameters
 
 # A shared parameter file may hold qos_overrides of these topics for other nodes or for rclpy.
@@ -26,18 +27,22 @@ class CameraSet:
 
     Attributes:
         by_name: in the order of ``image_topics``; empty until ``create``; never replaced.
+        intake: of all cameras.
     """
 
-    def __init__(self, node: Node, settings: NodeParameters, intake: FrameIntake, faults: FaultLog) -> None:
+    def __init__(self, node: Node, settings: NodeParameters, faults: FaultLog) -> None:
         self._node = node
         self._settings = settings
-        self._intake = intake
         self._faults = faults
+        self.intake = FrameIntake(
+            lambda: int(node.get_clock().now().nanoseconds), lambda: settings.value("max_rate")
+        )
         self.by_name: dict[str, Camera] = {}
         self._ground: GroundTopics | None = None
+        self._label_info: LabelInfoTopics | None = None
 
-    def create(self) -> dict[str, str]:
-        """Create all cameras; return the prefix of each camera's results by the camera's name.
+    def create(self) -> None:
+        """Create all cameras and the node's topics beside them.
 
         Raises:
             ValueError: parameters conflict with each other or with the topics; cameras created so far remain.
@@ -55,7 +60,7 @@ class CameraSet:
             results = camera_topics([before_remapping], results_name)[0].results
             try:
                 camera = Camera(
-                    node, topics, results, transport, self._intake, self._faults, cloud, self._ground
+                    node, topics, results, transport, self.intake, self._faults, cloud, self._ground
                 )
                 self.by_name[topics.image] = camera
                 camera.outputs.follow_groups(settings.live().groups)
@@ -73,7 +78,7 @@ class CameraSet:
         ]
         if problems:
             raise ValueError("; ".join(problems))
-        return {topics.image: topics.results for topics in cameras}
+        self._label_info = LabelInfoTopics(node, {topics.image: topics.results for topics in cameras})
 
     def begin(self, transforms: Iterable[CameraTransform]) -> None:
         """Prepare for activation with these camera transforms."""
@@ -88,14 +93,26 @@ class CameraSet:
 
     def follow(self, live: LiveSettings) -> None:
         """Have topics for the groups, and subscriptions to what somebody wants results of."""
+        if self._label_info is not None:
+            self._label_info.follow_threshold(live.min_confidence)
         if self._ground is not None:
             self._ground.follow_subscribers()
         for camera in self.by_name.values():
             camera.outputs.follow_groups(live.groups)
             camera.follow_subscribers()
 
-    def snapshots(self) -> tuple[CameraSnapshot, ...]:
-        return tuple(camera.snapshot() for camera in self.by_name.values())
+    def publish_classes(self, classes: ClassTable) -> None:
+        """Publish the classes of the masks that follow; runs in the inference thread."""
+        self._settings.publish_classes(classes)
+        if self._label_info is not None:
+            partial = [camera.name for camera in self.by_name.values() if camera.transform.leaves_unlabelled]
+            self._label_info.publish(classes, self._settings.live().min_confidence, partial)
+
+    def enable(self, enabled: bool) -> None:
+        """Admit or drop frames from now on."""
+        self.intake.enabled = enabled
+        for camera in self.by_name.values():
+            camera.statistics.resume()
 
     def unsubscribe(self) -> None:
         for camera in self.by_name.values():
@@ -106,5 +123,7 @@ class CameraSet:
             camera.destroy()
         if self._ground is not None:
             self._ground.destroy()
-            self._ground = None
+        if self._label_info is not None:
+            self._label_info.destroy()
+        self._ground = self._label_info = None
         self.by_name.clear()

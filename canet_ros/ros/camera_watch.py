@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from canet_ros.image_transports import transport_content
 from canet_ros.launching.network import interface_addresses, late_interfaces
-from canet_ros.launching.topic_hints import MESSAGE_TYPES, CameraChoice, suffix_warning, topic_hint
+from canet_ros.launching.topic_hints import MESSAGE_TYPES, CameraChoice, topic_hint
 
 if TYPE_CHECKING:
     from canet_ros.ros.camera import Camera
@@ -26,7 +25,6 @@ class TopicState(enum.Enum):
     SILENT = enum.auto()  # has a publisher, but no image arrives
     NO_PUBLISHER = enum.auto()
     WRONG_TYPE = enum.auto()
-    QOS_MISMATCH = enum.auto()
 
 
 class CameraWatch:
@@ -45,9 +43,6 @@ class CameraWatch:
         self._type = MESSAGE_TYPES[transport]
         self.rivals = ""
         self.reset()
-        warning = suffix_warning(camera.name, transport)
-        if warning:
-            node.get_logger().warning(warning)
 
     def reset(self) -> None:
         """Start afresh when the node is activated."""
@@ -87,22 +82,16 @@ class CameraWatch:
                 f"; no image received for {silent_s:.1f} s" if silent else ""
             )
             return TopicState.NO_PUBLISHER, text, self._hint() + late_interfaces(self._interfaces)
-        matching = [publisher for publisher in publishers if publisher.topic_type == self._type]
-        if not matching:
+        if not any(publisher.topic_type == self._type for publisher in publishers):
             content = transport_content(publishers[0].topic_type, topic)
             if content:
                 text = f"{topic} carries {content}: convert it with image_transport's republish node"
                 return TopicState.WRONG_TYPE, text, ""
             types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
             return TopicState.WRONG_TYPE, f"{topic} carries {types}, not {self._type}", self._hint()
-        requested = self._camera.image_qos()
-        problems = [_qos_problem(publisher.qos_profile, requested) for publisher in matching if requested]
-        if problems and all(problems):
-            text = f"QoS of the publisher of {topic} is incompatible: {problems[0]}"
-            return TopicState.QOS_MISMATCH, text, ""
         if silent:
             text = f"no image received on {topic} for {silent_s:.1f} s, although it has a publisher"
-            return TopicState.SILENT, text, ""
+            return TopicState.SILENT, self._camera.qos_problem or text, ""
         return TopicState.AS_EXPECTED, "", ""
 
     def _hint(self) -> str:
@@ -134,14 +123,6 @@ class CameraWatch:
             f"{len(cameras)} publishers send images on this topic, and their frames mix: {', '.join(cameras)} "
             "(a killed publisher counts for another 20 s)"
         )
-
-
-def _qos_problem(offered: Any, requested: Any) -> str:
-    """Policies of a publisher that do not satisfy a subscription; empty: the two are compatible."""
-    compatibility, reason = qos_check_compatible(offered, requested)
-    if compatibility != QoSCompatibility.ERROR:
-        return ""
-    return " ".join(str(reason).split()).replace("ERROR: ", "").strip("; ") or "incompatible"
 
 
 def _full_name(info: Any) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,8 @@ from rclpy.clock import Clock
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from canet_ros.ros.camera_health import CameraSnapshot, Level, NodeSnapshot, camera_verdict
+from canet_ros.ros.camera import Camera
+from canet_ros.ros.camera_health import Level, NodeSnapshot, camera_verdict
 from canet_ros.ros.fault_log import ReportedFault
 from canet_ros.ros.statistics import DROPS, STAGES, Statistics
 
@@ -81,11 +81,9 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
             "self_test": node.engine.self_test,
             **_gpu_values(segmenter.engine.device),
         }
-        largest_batch = segmenter.engine.most_at_once
-        if largest_batch < len(node.cameras):
-            values["pictures_at_once"] = (
-                f"{largest_batch} of {len(node.cameras)}: a larger batch runs out of memory"
-            )
+        largest_batch, cameras = segmenter.engine.most_at_once, len(node.cameras)
+        if largest_batch < cameras:
+            values["pictures_at_once"] = f"{largest_batch} of {cameras}: a larger batch runs out of memory"
     values |= {name: counts.get(name, 0) for name in ("batches", "frames", "failures")}
     values |= _percentiles(statistics, ("inference",))
     values |= {"doing": node.engine.activity or node.engine.switching, "bond": node.bond}
@@ -122,7 +120,7 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     return Level.WARN if model_fault else Level.OK, text
 
 
-def camera_status(camera: CameraSnapshot, node: NodeSnapshot) -> DiagnosticStatus:
+def camera_status(camera: Camera, node: NodeSnapshot) -> DiagnosticStatus:
     """Status of a camera, under its name."""
     statistics = camera.statistics
     counts, last_s = statistics.counts(), statistics.last_received_s
@@ -130,23 +128,22 @@ def camera_status(camera: CameraSnapshot, node: NodeSnapshot) -> DiagnosticStatu
     values: dict[str, Any] = {
         "state": verdict.state.value,
         "image_topic": camera.image_topic,
-        "publishers": camera.publishers,
-        "subscribed": camera.silent_s is not None,
+        "publishers": camera.publishers(),
+        "subscribed": camera.silent_s() is not None,
         "rate_in_hz": f"{statistics.rate_hz('received'):.2f}",
         "rate_out_hz": f"{statistics.rate_hz('published'):.2f}",
         "received": counts.get("received", 0),
         "published": counts.get("published", 0),
         "dropped": sum(counts.get(reason, 0) for reason in DROPS),
         **{f"dropped_{reason}": counts.get(reason, 0) for reason in DROPS},
-        "lost": counts.get("lost", 0) if camera.losses_counted else "unknown",
+        "lost": counts.get("lost", 0) if camera.counts_losses else "unknown",
         "lost_overtaken": max(0, counts.get("lost", 0) - counts.get("lost_in_transport", 0)),
         "missing_by_stamp": counts.get("missing", 0),
         "not_encoded": counts.get("not_encoded", 0),
         "bad_clouds": counts.get("bad_clouds", 0),
         "qos_problems": counts.get("qos_problems", 0),
         **_percentiles(statistics, STAGES),
-        **_greenwave_values(statistics),
-        **{f"confidence_{name}": f"{value:.3f}" for name, value in camera.confidences},
+        **{f"confidence_{name}": f"{value:.3f}" for name, value in camera.ood_monitor.values().items()},
         "last_frame_age_s": "never" if last_s is None else f"{time.monotonic() - last_s:.2f}",
         "last_error": fault.text,
         "fault": fault.kind.value,
@@ -173,18 +170,8 @@ def _percentiles(statistics: Statistics, stages: Sequence[str]) -> dict[str, str
     return values
 
 
-def _greenwave_values(statistics: Statistics) -> dict[str, str]:
-    """Values that greenwave_monitor's dashboards show: rates by arrival and by stamp, age on arrival."""
-    transport = statistics.percentiles_ms("transport")
-    return {
-        "frame_rate_node": f"{statistics.rate_hz('received'):.2f}",
-        "frame_rate_msg": f"{statistics.stamped_rate_hz():.2f}",
-        "current_delay_from_realtime_ms": "N/A" if transport is None else f"{transport[0]:.1f}",
-    }
-
-
 def _gpu_values(device: str) -> dict[str, str]:
-    """Memory of a CUDA device and, with NVIDIA's management library, its temperature; empty for other devices."""
+    """Memory of a CUDA device; empty for other devices."""
     if not device.startswith("cuda") or "torch" not in sys.modules:  # TensorRT may run without PyTorch
         return {}
     import torch  # not at the top: other engines run without it
@@ -192,11 +179,8 @@ def _gpu_values(device: str) -> dict[str, str]:
     if not torch.cuda.is_available():
         return {}
     free, total = torch.cuda.mem_get_info(device)
-    values = {
+    return {
         "gpu_memory_free_mb": f"{free / 1e6:.0f}",
         "gpu_memory_total_mb": f"{total / 1e6:.0f}",
         "gpu_memory_of_torch_mb": f"{torch.cuda.memory_reserved(device) / 1e6:.0f}",
     }
-    with contextlib.suppress(ImportError, RuntimeError):
-        values["gpu_temperature_c"] = str(torch.cuda.temperature(device))
-    return values

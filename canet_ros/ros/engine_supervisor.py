@@ -7,7 +7,7 @@ import functools
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,15 @@ import numpy as np
 from canet_ros import activity
 from canet_ros.engines.engine import is_out_of_memory
 from canet_ros.errors import EngineError
-from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.self_test import self_test
-from canet_ros.ros.camera import Camera, FrameIntake
+from canet_ros.ros.camera_set import CameraSet
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import LatestSlots
-from canet_ros.ros.model_loader import LoadedModel, Loading, ModelRequest, available_mb, resident_mb
+from canet_ros.ros.model_loader import LoadedModel, Loading, ModelRequest, require_memory
 from canet_ros.ros.parameters import NodeParameters
 from canet_ros.ros.run_node import STATUS_BROKEN, BrokenProcessError
 from canet_ros.ros.statistics import Statistics
@@ -59,7 +58,6 @@ class EngineSupervisor:
     fails for the whole process.
 
     Args:
-        on_classes: called with the classes of a model before its first mask, in the inference thread.
         on_change: called when diagnostics change.
         on_failure: called when the engine cannot be loaded.
     """
@@ -67,20 +65,16 @@ class EngineSupervisor:
     def __init__(
         self,
         settings: NodeParameters,
-        cameras: Mapping[str, Camera],
-        intake: FrameIntake,
+        cameras: CameraSet,
         faults: FaultLog,
         logger: Any,
-        on_classes: Callable[[ClassTable], None],
         on_change: Callable[[], None],
         on_failure: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._cameras = cameras
-        self._intake = intake
         self._faults = faults
         self._logger = logger
-        self._on_classes = on_classes
         self._on_change = on_change
         self._on_failure = on_failure
         self.statistics = Statistics()
@@ -114,14 +108,16 @@ class EngineSupervisor:
             ModelError: the model is missing or invalid.
             ValueError: parameters conflict, or a group names a class that the model does not have.
         """
-        self._settings.check_together()
-        choice = self._settings.segmenter_choice()
-        folder, spec = choice.find()
-        self._settings.check_groups(spec.classes)
+        settings = self._settings
+        settings.check_together()
+        folder, spec = settings.find_model(settings.value("model"))
+        settings.check_groups(spec.classes)
         files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+        options = {name: settings.value(name) for name in ("device", "engine", "precision", "resolution")}
         return ModelRequest(
-            choice,
-            max_batch=len(self._cameras),
+            settings.value("model"),
+            folder,
+            {**options, "max_batch": len(self._cameras.by_name)},
             files=tuple((str(path), status.st_mtime_ns, status.st_size) for path, status in files),
             classes=spec.classes,
             image_shape=self._worker.image_shape if self._worker else None,
@@ -130,8 +126,8 @@ class EngineSupervisor:
     def start(self, request: ModelRequest) -> None:
         """Load the model and start inference; at once if the model is still loaded."""
         self._logged_loading_s = self._ticked_s = time.monotonic()
-        self._intake.slots = LatestSlots()
-        self._model = request.choice.model
+        self._cameras.intake.slots = LatestSlots()
+        self._model = request.model
         self._settings.known_classes = request.classes.names
         self._faults.remember("model")
         if self._loaded is not None and self._loaded.request == request:
@@ -236,7 +232,7 @@ class EngineSupervisor:
         if self._worker is None:
             self._give_up(error)
             return
-        wanted, self._model = self._model, self._loaded.request.choice.model if self._loaded else self._model
+        wanted, self._model = self._model, self._loaded.request.model if self._loaded else self._model
         reason = str(error) or type(error).__name__
         if is_out_of_memory(error):
             reason += "; two models do not fit into memory: deactivate the node, set model, activate it"
@@ -256,19 +252,9 @@ class EngineSupervisor:
 
     def _load(self, request: ModelRequest) -> LoadedModel:
         """Runs in the loader's thread."""
-        choice, in_use, before_mb = request.choice, self._loaded, resident_mb()
-        if in_use is not None and available_mb() < in_use.memory_mb:
-            raise MemoryError(
-                f"{available_mb():.0f} MB of memory are available, and the model in use takes {in_use.memory_mb:.0f} MB"
-            )
-        segmenter = Segmenter.load(
-            choice.find()[0],
-            device=choice.device,
-            engine=choice.engine,
-            precision=choice.precision,
-            resolution=choice.resolution,
-            max_batch=request.max_batch,
-        )
+        if self._loaded is not None:
+            require_memory()
+        segmenter = Segmenter.load(request.folder, **request.options)
         loaded = LoadedModel(request, segmenter)
         if isinstance(segmenter, CameraShapedSegmenter):
             loaded.self_test = "pending: runs at the first image"
@@ -277,7 +263,6 @@ class EngineSupervisor:
                 segmenter.segment_batch([np.zeros((*request.image_shape, 3), np.uint8)])
         else:
             self._run_self_test(loaded, segmenter)
-        loaded.memory_mb = max(resident_mb() - before_mb, in_use.memory_mb if in_use else 0.0)
         return loaded
 
     def _self_test_for_camera(self, loaded: LoadedModel, segmenter: Segmenter) -> None:
@@ -303,13 +288,11 @@ class EngineSupervisor:
         self._settings.known_classes = model.request.classes.names
         if self._worker is None:
             self._worker = InferenceWorker(
-                self._intake,
                 self._cameras,
                 at_network_size=self._settings.value("mask_size") == "network",
                 live=self._settings.live,
                 statistics=self.statistics,
                 faults=self._faults,
-                on_classes=self._on_classes,
             )
         classes = recolored(model.request.classes, self._settings.value("palette"))
         self._worker.use(model, classes, self._settings.value("legend"))

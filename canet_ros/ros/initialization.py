@@ -40,12 +40,7 @@ def init_ros(args: Sequence[str] | None = None, context: Context | None = None) 
     added = ["--ros-args", "--disable-external-lib-logs"] if without_log else []
     try:
         rclpy.init(args=[*words, *added], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    except UnicodeEncodeError:
-        raise RuntimeError(
-            f"cannot decode the arguments with this locale's encoding, {sys.getfilesystemencoding()}: "
-            "set LANG=C.UTF-8, and unset LC_ALL=C and PYTHONUTF8=0"
-        ) from None
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeEncodeError) as error:  # the latter by arguments in another encoding
         text = f"unknown ROS arguments: {error}" if "UnknownROSArgs" in type(error).__name__ else str(error)
         raise RuntimeError("; ".join([text, *_file_problems(words)])) from error
     if without_log:

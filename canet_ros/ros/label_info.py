@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from canet_ros.hints import optional_import_problem
@@ -31,7 +32,7 @@ class LabelInfoTopics:
         prefixes: prefix of the result topics, by camera name.
     """
 
-    def __init__(self, node: Node, prefixes: Mapping[str, str], steady_clock: Clock) -> None:
+    def __init__(self, node: Node, prefixes: Mapping[str, str]) -> None:
         self._node = node
         self._publishers: dict[str, Any] = {}
         self._timer: Any = None
@@ -51,7 +52,8 @@ class LabelInfoTopics:
             )
             for camera, prefix in prefixes.items()
         }
-        self._timer = node.create_timer(REPEAT_S, self._publish, clock=steady_clock)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time may stand still
+        self._timer = node.create_timer(REPEAT_S, self._publish, clock=steady)
 
     def publish(self, classes: ClassTable, threshold: float, partial: Collection[str]) -> None:
         """Publish these classes now and periodically.
@@ -73,10 +75,8 @@ class LabelInfoTopics:
     def destroy(self) -> None:
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
-        self._publishers = {}
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
-            self._timer = None
 
     def _publish(self) -> None:
         if self._classes is None or not self._publishers:

@@ -22,11 +22,6 @@ HEARTBEAT_S = 0.1
 _BREAK_TIMEOUT_S = 0.1  # as in bondcpp: the message of a publisher that ends at once may be lost
 
 
-_NONE, _WAITING, _FORMED = "none", "waiting for a lifecycle manager", "formed"
-_BROKEN = "broken: the lifecycle manager has stopped"
-_NO_MANAGER = "none: no lifecycle manager responded"
-
-
 class ManagerBond:
     """At most one bond, whose id is the node's name. Without bondpy it does nothing.
 
@@ -37,7 +32,7 @@ class ManagerBond:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._bond: Any = None
-        self.status = _NONE if Bond is not None else f"none: {_IMPORT_PROBLEM}"
+        self.status = "none" if Bond is not None else f"none: {_IMPORT_PROBLEM}"
 
     def start(self, timeout_s: float) -> None:
         """Start a bond.
@@ -53,7 +48,7 @@ class ManagerBond:
             log = logger.warning if "broken" in _IMPORT_PROBLEM else logger.debug
             log(f"no bond with a lifecycle manager: {_IMPORT_PROBLEM}")
             return
-        self.status = _WAITING
+        self.status = "waiting for a lifecycle manager"
         self._bond = Bond(self._node, TOPIC, self._node.get_name(), self._on_broken, self._on_formed)
         self._bond.heartbeat_timeout = timeout_s
         self._bond.heartbeat_period = HEARTBEAT_S
@@ -64,7 +59,7 @@ class ManagerBond:
         bond, self._bond = self._bond, None
         if bond is None:
             return
-        self.status = _NONE
+        self.status = "none"
         bond.set_broken_callback(None)
         bond.break_bond()
         bond.wait_until_broken(Duration(seconds=_BREAK_TIMEOUT_S))
@@ -77,11 +72,11 @@ class ManagerBond:
             self._node.undeclare_parameter(Constants.DISABLE_HEARTBEAT_TIMEOUT_PARAM)
 
     def _on_formed(self) -> None:
-        self.status = _FORMED
-        self._node.get_logger().info("bond with the lifecycle manager formed")
+        self.status = "formed"
 
     def _on_broken(self) -> None:
-        was_formed, logger = self.status == _FORMED, self._node.get_logger()
-        self.status = _BROKEN if was_formed else _NO_MANAGER
-        log = logger.warning if was_formed else logger.debug
-        log(f"bond: {self.status}")
+        if self.status == "formed":
+            self.status = "broken: the lifecycle manager has stopped"
+            self._node.get_logger().warning(f"bond: {self.status}")
+        else:
+            self.status = "none: no lifecycle manager responded"

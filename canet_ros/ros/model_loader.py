@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from canet_ros import activity
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.ros.parameters import SegmenterChoice
 
 
 @dataclass(frozen=True)
@@ -21,13 +20,16 @@ class ModelRequest:
     """A model to load.
 
     Attributes:
+        model: value of the parameter.
+        options: for ``Segmenter.load``.
         files: the model's files with their times and sizes, so that a retrained model counts as another one.
         classes: of the model.
         image_shape: (H, W) of the cameras' images, for which a model of the camera's shape is prepared; None: unknown.
     """
 
-    choice: SegmenterChoice
-    max_batch: int
+    model: str
+    folder: Path
+    options: Mapping[str, Any]
     files: tuple[tuple[str, int, int], ...]
     classes: ClassTable
     image_shape: tuple[int, int] | None = field(default=None, compare=False)
@@ -40,27 +42,25 @@ class LoadedModel:
     Attributes:
         self_test: result of the model's self-test, as text.
         problem: why it must not be used; empty: it may. An engine made for the camera's shape is tested late.
-        memory_mb: growth of the process while it was loaded.
     """
 
     request: ModelRequest
     segmenter: Segmenter
     self_test: str = ""
     problem: str = ""
-    memory_mb: float = 0.0
     took_s: float = 0.0
 
 
-def resident_mb() -> float:
-    """Memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def available_mb() -> float:
-    """Memory of the machine that processes can get without swapping."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 / 1e6
+def require_memory() -> None:
+    """Raise MemoryError if the memory available without swapping is less than this process has, with one model."""
+    used, available = (
+        float(next(line.split()[1] for line in Path(file).read_text().splitlines() if line.startswith(key)))
+        for file, key in (("/proc/self/status", "VmRSS:"), ("/proc/meminfo", "MemAvailable:"))
+    )
+    if available < used:
+        raise MemoryError(
+            f"{available / 1e3:.0f} MB of memory are available; the node takes {used / 1e3:.0f} MB"
+        )
 
 
 class Loading:

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -16,39 +15,21 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
 from canet_ros.launching.network import environment_problems
-from canet_ros.model.class_table import ClassTable
 from canet_ros.model.model_folder import ModelError
-from canet_ros.ros.camera import FrameIntake
 from canet_ros.ros.camera_health import NodeSnapshot
 from canet_ros.ros.camera_set import CameraSet
 from canet_ros.ros.diagnostics import CLOCK_MISSING, Diagnostics
 from canet_ros.ros.engine_supervisor import EngineSupervisor
 from canet_ros.ros.fault_log import Fault, FaultLog
-from canet_ros.ros.label_info import LabelInfoTopics
 from canet_ros.ros.manager_bond import ManagerBond
 from canet_ros.ros.parameters import NodeParameters, changes
-from canet_ros.ros.rclpy_compat import destroy_state_machine
+from canet_ros.ros.rclpy_compat import destroy_state_machine, logged
 from canet_ros.ros.run_node import BrokenProcessError, run_node
 
 # Humble has no matched events to report a new subscriber, so the node polls; counting subscribers is cheap.
 TICK_PERIOD_S = 0.1
 GRAPH_CHECK_PERIOD_S = 0.5  # listing publishers costs more
 _STOP_TIMEOUT_S = 2.0  # a thread that runs longer is abandoned
-Transition = Callable[["SegmentationNode", Any], Any]
-
-
-def _logged(transition: Transition) -> Transition:
-    """Log an exception of a transition, which rclpy turns into ERROR without a message."""
-
-    @functools.wraps(transition)
-    def call(self: SegmentationNode, state: Any) -> Any:
-        try:
-            return transition(self, state)
-        except Exception:
-            self.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")
-            return TransitionCallbackReturn.ERROR
-
-    return call
 
 
 class SegmentationNode(LifecycleNode):  # type: ignore[misc]
@@ -72,16 +53,12 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             self.destroy_node()
             raise
         self._faults = FaultLog(self.get_logger())
-        self._label_info: LabelInfoTopics | None = None
-        self._intake = FrameIntake(self._now_ns, lambda: self._settings.value("max_rate"))
-        self._cameras = CameraSet(self, self._settings, self._intake, self._faults)
+        self._cameras = CameraSet(self, self._settings, self._faults)
         self._engine = EngineSupervisor(
             self._settings,
-            self._cameras.by_name,
-            self._intake,
+            self._cameras,
             self._faults,
             self.get_logger(),
-            on_classes=self._publish_classes,
             on_change=lambda: self._diagnostics.publish(),
             on_failure=lambda: self.trigger_deactivate(),
         )
@@ -96,11 +73,10 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
 
     # Transitions
 
-    @_logged
+    @logged
     def on_configure(self, state: Any) -> Any:
         try:
-            results = self._cameras.create()
-            self._label_info = LabelInfoTopics(self, results, self._steady_clock)
+            self._cameras.create()
         except ValueError as error:
             self._release()
             return self._refuse(
@@ -110,7 +86,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._enter("inactive")
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_activate(self, state: Any) -> Any:
         try:
             request = self._engine.request()
@@ -128,19 +104,19 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         self._enter("active")
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_deactivate(self, state: Any) -> Any:
         self.stop()
         self._enter("inactive")
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_cleanup(self, state: Any) -> Any:
         self._release()
         self._enter("unconfigured")
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_shutdown(self, state: Any) -> Any:
         self._release()
         self._enter("finalized")
@@ -172,31 +148,19 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
         except BrokenProcessError:
             self._diagnostics.publish_last()
             raise
-        if not self._engine.is_working:
-            return
-        live = self._settings.live()
-        if self._label_info is not None:
-            self._label_info.follow_threshold(live.min_confidence)
-        self._cameras.follow(live)
-
-    def _publish_classes(self, classes: ClassTable) -> None:
-        """Publish the classes of the masks that follow; runs in the inference thread."""
-        self._settings.publish_classes(classes)
-        if self._label_info is not None:
-            partial = [c.name for c in self._cameras.by_name.values() if c.transform.leaves_unlabelled]
-            self._label_info.publish(classes, self._settings.live().min_confidence, partial)
+        if self._engine.is_working:
+            self._cameras.follow(self._settings.live())
 
     def _snapshot(self) -> NodeSnapshot:
         value = self._settings.value
         return NodeSnapshot(
             lifecycle_state=self._settings.lifecycle_state,
-            enabled=self._intake.enabled,
+            enabled=self._cameras.intake.enabled,
             engine=self._engine.snapshot(),
-            cameras=self._cameras.snapshots(),
+            cameras=tuple(self._cameras.by_name.values()),
             faults=self._faults.all_last(),
             stale_after_s=value("stale_after"),
             max_rate_hz=value("max_rate"),
-            max_age_s=value("max_age"),
             clock_missing=self._is_clock_missing(),
             bond=self._bond.status,
             unknown_parameters=self._unknown_parameters,
@@ -230,20 +194,14 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             f"a callback failed: {type(error).__name__}: {error} ({place.filename}, line {place.lineno})",
         )
 
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
-
     def _on_enable(self, request: Any, response: Any) -> Any:
-        if request.data != self._intake.enabled:
+        if request.data != self._cameras.intake.enabled:
             self.get_logger().info(f"{'resumed' if request.data else 'paused'} by ~/enable")
-            for camera in self._cameras.by_name.values():
-                camera.statistics.resume()
-        self._intake.enabled = request.data
+            self._cameras.enable(request.data)
         state = self._settings.lifecycle_state
-        response.success = True
-        response.message = ("segmenting" if request.data else "paused") + (
-            "" if state == "active" else f" once activated: the node is {state}"
-        )
+        response.success, response.message = True, "segmenting" if request.data else "paused"
+        if state != "active":
+            response.message += f" once activated: the node is {state}"
         self._diagnostics.publish()
         return response
 
@@ -263,9 +221,6 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
     def _release(self) -> None:
         self.stop()
         self._cameras.destroy()
-        if self._label_info is not None:
-            self._label_info.destroy()
-            self._label_info = None
         self._engine.release()
 
 

@@ -254,8 +254,3 @@ def _message_types(groups: Groups) -> dict[str, Any]:
             with contextlib.suppress(Exception):  # of a broken installation; ``label_info`` logs it
                 types[name] = message_class(output.msgtype)
     return types
-
-
-def needs_inference(wanted: frozenset[str]) -> bool:
-    """Whether any of these outputs requires inference."""
-    return bool(wanted - {CAMERA_INFO})

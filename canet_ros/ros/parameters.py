@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,24 +50,6 @@ class LiveSettings(SimpleNamespace):
     """
 
 
-@dataclass(frozen=True)
-class SegmenterChoice:
-    """Selects model and engine; see the parameters of the same names."""
-
-    architecture: str
-    backbone: str
-    model: str
-    resolution: str
-    device: str
-    engine: str
-    precision: str
-
-    def find(self) -> tuple[Path, ModelSpec]:
-        """Folder and description of the model; raises ModelError if it is missing or invalid."""
-        folder = find_model(self.model or shipped_model(self.architecture, self.backbone))
-        return folder, load_spec(folder)
-
-
 class NodeParameters:
     """Declares the table's parameters on a node and validates changes.
 
@@ -85,11 +66,18 @@ class NodeParameters:
         self.known_classes: tuple[str, ...] = ()
         self._node = node
         self._setting_read_only = False
-        problems = [problem for spec in PARAMETERS if (problem := self._declare(spec))]
-        if not problems and (problem := self._conflict()):
-            problems = [problem]
+        problems = []
+        for spec in PARAMETERS:
+            try:
+                value = self._start_value(spec)
+            except ValueError as error:
+                problems.append(str(error))
+            else:
+                value = list(value) if isinstance(value, tuple) else value
+                node.declare_parameter(spec.name, value, _descriptor(spec), ignore_override=True)
         if problems:
             raise ValueError(f"invalid parameters: {'; '.join(problems)}")
+        self.check_together()
         for name, about in _READ_ONLY.items():
             descriptor = ParameterDescriptor(description=about, dynamic_typing=True)
             node.declare_parameter(name, [], descriptor, ignore_override=True)
@@ -139,7 +127,7 @@ class NodeParameters:
 
     def check_together(self) -> None:
         """Raise ValueError if individually valid values conflict."""
-        if problem := self._conflict():
+        if problem := conflict({spec.name: self.value(spec.name) for spec in PARAMETERS}):
             raise ValueError(problem)
 
     def transforms(self, cameras: int) -> list[CameraTransform]:
@@ -153,16 +141,13 @@ class NodeParameters:
 
     def clouds(self, cameras: int) -> list[CloudTopic | None]:
         """Source of points of each camera, in their order; None: none."""
-        lists = []
-        for name in ("cloud_topics", "cloud_extrinsics", "depth_topics"):
-            values = list(self.value(name))
-            lists.append([*values, *[""] * (cameras - len(values))])
-        clouds: list[CloudTopic | None] = []
-        for cloud, extrinsics, depth in zip(*lists):
-            name = cloud or depth
-            resolved = self._node.resolve_topic_name(name) if name else ""
-            clouds.append(CloudTopic(resolved, bool(depth), extrinsics) if name else None)
-        return clouds
+        names = ("cloud_topics", "cloud_extrinsics", "depth_topics")
+        lists = [[*self.value(name), *[""] * cameras][:cameras] for name in names]
+        resolve = self._node.resolve_topic_name
+        return [
+            CloudTopic(resolve(cloud or depth), bool(depth), extrinsics) if cloud or depth else None
+            for cloud, extrinsics, depth in zip(*lists)
+        ]
 
     def check_groups(self, classes: ClassTable) -> None:
         """Raise ValueError if a group names a class that is not among these."""
@@ -170,8 +155,14 @@ class NodeParameters:
         if problem:
             raise ValueError(problem)
 
-    def segmenter_choice(self) -> SegmenterChoice:
-        return SegmenterChoice(**{name: self.value(name) for name in SegmenterChoice.__dataclass_fields__})
+    def find_model(self, model: str) -> tuple[Path, ModelSpec]:
+        """Folder and description of a value of ``model``.
+
+        Raises:
+            ModelError: the model is missing or invalid.
+        """
+        folder = find_model(model or shipped_model(self.value("architecture"), self.value("backbone")))
+        return folder, load_spec(folder)
 
     def publish_classes(self, classes: ClassTable) -> None:
         """Set the model's classes as ``class_names`` and ``class_colors`` ("#rrggbb")."""
@@ -190,19 +181,6 @@ class NodeParameters:
         finally:
             self._setting_read_only = False
 
-    def _conflict(self) -> str:
-        return conflict({spec.name: self.value(spec.name) for spec in PARAMETERS})
-
-    def _declare(self, spec: ParameterSpec) -> str:
-        """Declare a parameter with the value given at start; return why that is invalid, or an empty text."""
-        try:
-            value = self._start_value(spec)
-        except ValueError as error:
-            return str(error)
-        value = list(value) if isinstance(value, tuple) else value
-        self._node.declare_parameter(spec.name, value, _descriptor(spec), ignore_override=True)
-        return ""
-
     def _start_value(self, spec: ParameterSpec) -> Any:
         """The value given at start, or the default; raises ValueError if it is invalid."""
         given = {name: parameter.value for name, parameter in given_parameters(self._node).items()}
@@ -211,44 +189,39 @@ class NodeParameters:
             given |= {"groups": groups_text(named)} if named else {}
         if spec.name not in given:
             return spec.default
-        value = spec.check(given[spec.name])
-        if spec.name == "image_topics":
-            self._check_topics(value)
-        return value
+        return self._checked(spec, given[spec.name])
 
     def _check_change(self, parameters: Sequence[Any]) -> SetParametersResult:
-        for parameter in parameters:
-            refusal = self._problem(parameter.name, parameter.value)
-            if refusal:
-                return SetParametersResult(successful=False, reason=refusal)
-        return SetParametersResult(successful=True)
+        problems = (self._problem(parameter.name, parameter.value) for parameter in parameters)
+        reason = next(filter(None, problems), "")
+        return SetParametersResult(successful=not reason, reason=reason)
 
-    def _problem(self, name: str, value: Any) -> str | None:
+    def _problem(self, name: str, value: Any) -> str:
         spec = _SPECS.get(name)
         if self._setting_read_only or is_unchanged(self._node, name, value):
-            return None
+            return ""
         if name in _READ_ONLY:
             return f"{name} is read-only"
         if spec is None:
-            return None
+            return ""
         try:
-            spec.check(value)
-            if name == "image_topics":
-                self._check_topics(value)
+            self._checked(spec, value)
             if name == "model" and self.lifecycle_state == "active":
-                self.check_groups(replace(self.segmenter_choice(), model=value).find()[1].classes)
+                self.check_groups(self.find_model(value)[1].classes)
         except (ModelError, ValueError) as error:
             return str(error)
-        problem = change_problem(spec, self.lifecycle_state, self._node.get_name())
-        if problem is None and name == "groups" and self.lifecycle_state == "active":
-            problem = unknown_classes_problem(spec.read(value), self.known_classes)
-        return problem
+        if name == "groups" and self.lifecycle_state == "active":
+            return unknown_classes_problem(spec.read(value), self.known_classes) or ""
+        return change_problem(spec, self.lifecycle_state, self._node.get_name())
 
-    def _check_topics(self, names: Any) -> None:
-        try:
-            camera_topics([self._node.resolve_topic_name(name) for name in names], "segmentation")
-        except Exception as error:  # rclpy raises several types for invalid topics
-            raise ValueError(f"image_topics: {error}") from error
+    def _checked(self, spec: ParameterSpec, value: Any) -> Any:
+        checked: Any = spec.check(value)
+        if spec.name == "image_topics":
+            try:
+                camera_topics([self._node.resolve_topic_name(name) for name in checked], "segmentation")
+            except Exception as error:  # rclpy raises several types for invalid topics
+                raise ValueError(f"image_topics: {error}") from error
+        return checked
 
 
 def is_unchanged(node: Node, name: str, value: Any) -> bool:
@@ -281,18 +254,16 @@ def _as_declared(parameter: Any) -> Any:
     return Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
 
 
-def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) -> str | None:
-    """Why a parameter cannot change in this state, with the remedy; None: it can."""
-    if spec.live:
-        return None
+def change_problem(spec: ParameterSpec, lifecycle_state: str, node_name: str) -> str:
+    """Why a parameter cannot change in this state, with the remedy; empty: it can."""
     if spec.at_start:
         return f"{spec.name} is read once, when the node starts: set it in the launch file or parameter file"
-    if spec.needs_cleanup and lifecycle_state != "unconfigured":
-        first = "deactivate and clean up" if lifecycle_state == "active" else "clean up"
-        return f"{spec.name} cannot change while the node is {lifecycle_state}: {first} {node_name} first"
-    if lifecycle_state == "active":
-        return f"{spec.name} cannot change while the node is active: deactivate {node_name} first"
-    return None
+    steps = ["deactivate"] if lifecycle_state == "active" else []
+    steps += ["clean up"] if spec.needs_cleanup and lifecycle_state != "unconfigured" else []
+    if spec.live or not steps:
+        return ""
+    first = " and ".join(steps)
+    return f"{spec.name} cannot change while the node is {lifecycle_state}: {first} {node_name} first"
 
 
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:

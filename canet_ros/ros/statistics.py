@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ STAGES = ("transport", "decode", "wait", "convert", "inference", "publish", "age
 DROPS = ("replaced", "over_rate", "too_old", "bad", "paused", "unwanted", "failed")
 WINDOW_S = 5.0
 _MAX_SAMPLES = 1000
-_MAX_PUBLISHERS = 100  # remembered of one topic
+T = TypeVar("T")
 
 
 def nanoseconds(stamp: Any) -> int:
@@ -54,7 +54,6 @@ class Statistics:
         self._durations_ms: dict[str, deque[tuple[float, float]]] = {}
         self._gaps = StampGaps()
         self._losses = Losses()
-        self._stamps_ns: deque[int] = deque(maxlen=_MAX_SAMPLES)
         self.last_received_s: float | None = None
         self.pending_since_s: float | None = None
 
@@ -64,7 +63,7 @@ class Statistics:
         now_s = time.monotonic()
         with self._lock:
             self._counts[what] += number
-            _append(self._events.setdefault(what, deque(maxlen=_MAX_SAMPLES)), now_s, number)
+            self._events.setdefault(what, deque(maxlen=_MAX_SAMPLES)).append((now_s, number))
             if what == "received":
                 self.last_received_s = now_s
                 if self.pending_since_s is None:
@@ -78,12 +77,7 @@ class Statistics:
         age = age_s(stamp, now_ns)
         if age is not None:
             self.time({"transport": age * 1e3})
-        stamp_ns = nanoseconds(stamp)
-        with self._lock:
-            if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:  # a bag restarted
-                self._stamps_ns.clear()
-            self._stamps_ns.append(stamp_ns)
-        self.count("missing", self._gaps.missing_before(stamp_ns))
+        self.count("missing", self._gaps.missing_before(nanoseconds(stamp)))
 
     def number(self, publisher: bytes, number: int) -> int:
         """Record the sequence number of an image at its publisher; return as ``Losses.add_number``."""
@@ -107,8 +101,7 @@ class Statistics:
         now_s = time.monotonic()
         with self._lock:
             for stage, duration_ms in stage_ms.items():
-                samples = self._durations_ms.setdefault(stage, deque(maxlen=_MAX_SAMPLES))
-                _append(samples, now_s, duration_ms)
+                self._durations_ms.setdefault(stage, deque(maxlen=_MAX_SAMPLES)).append((now_s, duration_ms))
 
     def counts(self) -> dict[str, int]:
         with self._lock:
@@ -116,15 +109,11 @@ class Statistics:
 
     def recent(self, what: str) -> int:
         """Count over the last ``WINDOW_S`` seconds."""
-        start_s = time.monotonic() - WINDOW_S
-        with self._lock:
-            return sum(number for time_s, number in self._events.get(what, ()) if time_s >= start_s)
+        return sum(number for _, number in self._recent(self._events, what))
 
     def rate_hz(self, what: str) -> float:
         """Rate over the last ``WINDOW_S`` seconds, from the intervals between events."""
-        now_s = time.monotonic()
-        with self._lock:
-            times_s = [t for t, _ in self._events.get(what, ()) if now_s - t <= WINDOW_S]
+        now_s, times_s = time.monotonic(), [time_s for time_s, _ in self._recent(self._events, what)]
         if len(times_s) < 2:
             return 0.0
         intervals, span_s = len(times_s) - 1, times_s[-1] - times_s[0]
@@ -132,28 +121,18 @@ class Statistics:
             span_s = now_s - times_s[0]
         return intervals / max(span_s, 1e-9)
 
-    def stamped_rate_hz(self) -> float:
-        """Rate over the last ``WINDOW_S`` seconds, from the stamps."""
-        with self._lock:
-            stamps_ns = [ns for ns in self._stamps_ns if self._stamps_ns[-1] - ns <= WINDOW_S * 1e9]
-        return (len(stamps_ns) - 1) * 1e9 / (stamps_ns[-1] - stamps_ns[0]) if len(stamps_ns) > 1 else 0.0
-
     def percentiles_ms(self, stage: str) -> tuple[float, float] | None:
         """p50 and p95 of a stage over the last ``WINDOW_S`` seconds; None without samples."""
-        now_s = time.monotonic()
-        with self._lock:
-            samples = [ms for t, ms in self._durations_ms.get(stage, ()) if now_s - t <= WINDOW_S]
+        samples = [duration_ms for _, duration_ms in self._recent(self._durations_ms, stage)]
         if not samples:
             return None
         p50, p95 = np.percentile(samples, (50, 95))
         return float(p50), float(p95)
 
-
-def _append(samples: deque[tuple[float, Any]], now_s: float, value: float) -> None:
-    """Add a sample and drop those older than the window, to bound memory."""
-    while samples and samples[0][0] < now_s - WINDOW_S:
-        samples.popleft()
-    samples.append((now_s, value))
+    def _recent(self, samples: Mapping[str, deque[tuple[float, T]]], name: str) -> list[tuple[float, T]]:
+        start_s = time.monotonic() - WINDOW_S
+        with self._lock:
+            return [sample for sample in samples.get(name, ()) if sample[0] >= start_s]
 
 
 class Losses:
@@ -178,8 +157,6 @@ class Losses:
         if last is None:
             if not self._last:
                 self._by_numbers = self._by_events
-            if len(self._last) >= _MAX_PUBLISHERS:
-                self._last.clear()
         elif number > last:
             self._by_numbers += number - last - 1
         self._last[publisher] = number

@@ -16,15 +16,16 @@ from canet_ros import activity
 from canet_ros.messages.images import ImageMessageError
 from canet_ros.model.class_table import ClassTable
 from canet_ros.pipeline.camera_shape import squeeze_warning
-from canet_ros.pipeline.outputs import ProcessOptions
+from canet_ros.pipeline.outputs import CAMERA_INFO, ProcessOptions
 from canet_ros.pipeline.process import Frame
 from canet_ros.pipeline.segmentation import Segmentation
-from canet_ros.ros.camera import Camera, FrameIntake
+from canet_ros.ros.camera import Camera
+from canet_ros.ros.camera_set import CameraSet
 from canet_ros.ros.encoder import Encoder
 from canet_ros.ros.fault_log import Fault, FaultLog
 from canet_ros.ros.frame_slots import ReceivedFrame
 from canet_ros.ros.model_loader import LoadedModel
-from canet_ros.ros.outputs import Result, needs_inference
+from canet_ros.ros.outputs import Result
 from canet_ros.ros.parameters import LiveSettings
 from canet_ros.ros.statistics import Statistics, age_s, nanoseconds
 
@@ -49,9 +50,6 @@ class InferenceWorker:
 
     ``fault`` is its watchdog; call it several times a second.
 
-    Args:
-        on_classes: called in the thread with a model's classes, before that model's first mask.
-
     Attributes:
         model: in use; None until the thread has begun.
         image_shape: (H, W) of the last image after the camera transform; None: none so far.
@@ -60,23 +58,20 @@ class InferenceWorker:
 
     def __init__(
         self,
-        intake: FrameIntake,
-        cameras: Mapping[str, Camera],
+        cameras: CameraSet,
         at_network_size: bool,
         live: Callable[[], LiveSettings],
         statistics: Statistics,
         faults: FaultLog,
-        on_classes: Callable[[ClassTable], None],
     ) -> None:
-        self._slots = intake.slots
+        self._slots = cameras.intake.slots
         self._cameras = cameras
         self.encoder = Encoder(faults)
         self._at_network_size = at_network_size
         self._live = live
-        self._now_ns = intake.now_ns
+        self._now_ns = cameras.intake.now_ns
         self._statistics = statistics
         self._faults = faults
-        self._on_classes = on_classes
         self.model: LoadedModel | None = None
         self._next: tuple[LoadedModel, ClassTable, bool] | None = None
         self.image_shape: tuple[int, int] | None = None
@@ -104,7 +99,7 @@ class InferenceWorker:
         """Stop publishing and wait for the thread; return whether it ended. Otherwise its engine must not be reused."""
         self._stopping.set()
         for name in self._slots.close():
-            self._cameras[name].statistics.count("unwanted")
+            self._cameras.by_name[name].statistics.count("unwanted")
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -141,17 +136,16 @@ class InferenceWorker:
         self.model, self._segmenter = model, model.segmenter
         self._classes, self._legend = classes, legend
         self._segmenter.begin()
-        for camera in self._cameras.values():
+        for camera in self._cameras.by_name.values():
             camera.restart_filters(self._segmenter.spec.familiar)
-        self._on_classes(classes)
+        self._cameras.publish_classes(classes)
 
     def _serve(self, frames: Mapping[str, ReceivedFrame]) -> None:
         live = self._live()
-        jobs = [
-            job for name, frame in frames.items() if (job := self._prepare(self._cameras[name], frame, live))
-        ]
+        prepared = (self._prepare(self._cameras.by_name[name], frame, live) for name, frame in frames.items())
+        jobs = [job for job in prepared if job is not None]
         try:
-            segmentations = self._segment([job for job in jobs if needs_inference(job.wanted)])
+            segmentations = self._segment([job for job in jobs if job.wanted - {CAMERA_INFO}])
         except BaseException as error:  # engines can raise anything; the next frames may work
             self._statistics.count("failures")
             self._consecutive_failures += 1
@@ -177,10 +171,13 @@ class InferenceWorker:
         age = age_s(header.stamp, self._now_ns())
         if age is not None and 0 < live.max_age < age:
             camera.drop(header, "too_old", stages_ms)
+            arrived_s = age - stages_ms["wait"] / 1e3
+            hint = "synchronise the clocks of camera and node, or check the link"
             self._faults.report(
                 camera.name,
                 Fault.FRAME_TOO_OLD,
-                f"dropping frames older than max_age {live.max_age:g} s: frame is {age:.3f} s old",
+                f"frame is {age:.3f} s old, max_age is {live.max_age:g} s; it was {arrived_s:.3f} s old on arrival: "
+                f"{hint if arrived_s > live.max_age else 'the engine is too slow for max_age'}",
             )
             return None
         try:
@@ -208,9 +205,10 @@ class InferenceWorker:
         start_s = time.monotonic()
         reported = len(self._segmenter.engine.fallback_reasons)
         results = self._segmenter.infer([job.transformed for job in jobs])
-        for reason in self._segmenter.engine.fallback_reasons[
+        new_reasons = self._segmenter.engine.fallback_reasons[
             reported:
-        ]:  # a smaller batch, when out of memory
+        ]  # a smaller batch, when out of memory
+        for reason in new_reasons:
             self._faults.report("inference", Fault.BATCH_REDUCED, reason)
         duration_s = time.monotonic() - start_s
         self._consecutive_failures = 0

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -29,15 +28,11 @@ from canet_ros.ros.statistics import Losses, StampGaps, Statistics, age_s
 pytestmark = pytest.mark.ros
 
 
-@pytest.mark.parametrize(
-    ("camera_hz", "limit_hz", "expected_hz"),
-    [(30, 20, 20), (30, 5, 5), (30, 29, 29), (10, 30, 10), (30, 0, 30)],
-)
-def test_rate_limit_keeps_to_the_limit(camera_hz: float, limit_hz: float, expected_hz: float) -> None:
+@pytest.mark.parametrize(("limit_hz", "expected_hz"), [(20, 20), (5, 5), (29, 29), (40, 30), (0, 30)])
+def test_rate_limit_of_a_camera_at_30_hz(limit_hz: float, expected_hz: float) -> None:
     limit = RateLimit()
-    seconds = 60
-    passed = sum(limit.allows(number / camera_hz, limit_hz) for number in range(seconds * int(camera_hz)))
-    assert passed == pytest.approx(expected_hz * seconds, rel=0.02)
+    passed = sum(limit.allows(number / 30, limit_hz) for number in range(1800))
+    assert passed == pytest.approx(expected_hz * 60, rel=0.02)
 
 
 def test_slots_hold_the_newest_only() -> None:
@@ -76,16 +71,12 @@ def test_losses_are_the_gaps_in_each_publisher_s_numbers() -> None:
     assert losses.add_number(b"", 2) == 0  # one that began anew
 
 
-@pytest.mark.parametrize("event_first", [True, False])
-def test_a_loss_reported_twice_is_counted_once(event_first: bool) -> None:
+def test_a_loss_reported_twice_is_counted_once() -> None:
     statistics = Statistics()
     statistics.lose(4)  # before the first image
     statistics.number(b"camera", 5)
-    if event_first:
-        statistics.lose(2)
     statistics.number(b"camera", 11)  # of the five between, two were lost on the way and three were overtaken
-    if not event_first:
-        statistics.lose(2)
+    statistics.lose(2)
     assert statistics.counts() == {"lost": 9, "lost_in_transport": 6}
 
 
@@ -99,14 +90,8 @@ def test_label_info_names_255_where_masks_can_hold_it() -> None:
     classes = ClassTable(("road", "sky"), ((0, 0, 0), (1, 1, 1)))
     assert class_map(classes, can_be_unlabelled=False) == [(0, "road"), (1, "sky")]
     assert class_map(classes, can_be_unlabelled=True) == [(0, "road"), (1, "sky"), (255, "unlabelled")]
-    ignored = np.zeros((4, 4), np.uint8)
-    transforms = (
-        CameraTransform(),
-        CameraTransform(rotation=90),
-        CameraTransform(region=Region(0, 0, 16, 16)),
-        CameraTransform(ignored=ignored),
-    )
-    assert [transform.leaves_unlabelled for transform in transforms] == [False, False, True, True]
+    transforms = CameraTransform(rotation=90), CameraTransform(region=Region(0, 0, 16, 16))
+    assert [transform.leaves_unlabelled for transform in transforms] == [False, True]
 
 
 def test_a_clock_beyond_2038_is_refused(
@@ -144,7 +129,7 @@ def test_images_without_numbers_are_reported_once() -> None:
             for _ in range(2):  # as rclpy gives it on Cyclone DDS
                 camera._on_numbered_message(Image(), {"publication_sequence_number": None})
         assert [call.args[1] for call in advise.call_args_list] == [Fault.LOSSES_UNKNOWN]
-        assert not camera.snapshot().losses_counted
+        assert not camera.counts_losses
         assert camera.statistics.counts()["received"] == 2
     finally:
         node.destroy_node()
