@@ -9,15 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    OpaqueFunction,
-    PopLaunchConfigurations,
-    PushLaunchConfigurations,
-)
-from launch.substitutions import LaunchConfiguration
+from launch.actions import OpaqueFunction, PopLaunchConfigurations, PushLaunchConfigurations
 
-from canet_ros.launching.arguments import launch_arguments
+from canet_ros.launching.arguments import declarations, launch_arguments
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -36,23 +30,12 @@ def generate_launch_description() -> LaunchDescription:
 
         return launch_actions(context, given, FOLDER)
 
-    declarations = [
-        DeclareLaunchArgument(
-            argument.name,
-            default_value=LaunchConfiguration(argument.other_name)
-            if argument.other_name
-            else argument.default,
-            description=argument.description,
-            choices=list(argument.choices) or None,
-        )
-        for argument in launch_arguments()
-    ]
     return LaunchDescription(
         [
             # So that a second include of this file does not take these defaults for given arguments.
             PushLaunchConfigurations(),
             OpaqueFunction(function=remember_given),
-            *declarations,
+            *declarations(launch_arguments()),
             OpaqueFunction(function=start),
             PopLaunchConfigurations(),
         ]

@@ -8,12 +8,12 @@ ros2 launch canet_ros demo.launch.py input:=/data/drive.mp4 use_rviz:=false reco
 from pathlib import Path
 
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import IncludeLaunchDescription, OpaqueFunction
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
-from canet_ros.launching.arguments import DEMO_ARGUMENTS
+from canet_ros.launching.arguments import DEMO_ARGUMENTS, declarations
 from canet_ros.launching.ending import ends_with_this_process
 from canet_ros.launching.transport import PROFILE_VARIABLES, transport_environment
 
@@ -23,15 +23,7 @@ LAUNCH_FOLDER = Path(__file__).resolve().parent
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
-            *(
-                DeclareLaunchArgument(
-                    argument.name,
-                    default_value=argument.default,
-                    description=argument.description,
-                    choices=list(argument.choices) or None,
-                )
-                for argument in DEMO_ARGUMENTS
-            ),
+            *declarations(DEMO_ARGUMENTS),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "canet.launch.py"))),
             # Last, so that nothing is running yet if canet.launch.py rejects its arguments.
             OpaqueFunction(function=_camera),

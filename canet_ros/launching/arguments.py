@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from canet_ros.launching.camera_topics import absolute_topic, camera_topics
+from canet_ros.launching.camera_topics import CameraTopics, absolute_topic, camera_topics
 from canet_ros.launching.nearest import did_you_mean
-from canet_ros.launching.parameter_files import parameters_in_file
+from canet_ros.launching.parameter_files import parameters_in_file, read_parameter_file
 from canet_ros.launching.parameter_spec import ParameterSpec, Value, conflict
 from canet_ros.launching.parameter_table import PARAMETERS
 
@@ -32,6 +33,19 @@ class Argument:
     description: str
     choices: tuple[str, ...] = ()
     other_name: str = ""
+
+
+class GivenParameters(NamedTuple):
+    """Parameters among launch arguments.
+
+    Attributes:
+        values: those that were given: others must not override a parameter file.
+        cameras, image_transport: with which the node starts.
+    """
+
+    values: dict[str, Value]
+    cameras: tuple[CameraTopics, ...]
+    image_transport: str
 
 
 OWN_ARGUMENTS = (
@@ -63,6 +77,7 @@ DEMO_ARGUMENTS = (
     Argument("rviz", "true", "Show images, overlays and masks in RViz", TRUE_OR_FALSE),
 )
 _USE_SIM_TIME = ParameterSpec("use_sim_time", False, "Take the time from /clock")
+_OF_CAMERAS = ("image_topics", "image_transport", "results_name")
 _DEFAULTS: dict[str, Value] = {spec.name: spec.default for spec in PARAMETERS}
 # Launch configurations that launch and launch_ros use themselves.
 _LAUNCH_CONFIGURATIONS = (
@@ -76,42 +91,55 @@ def launch_arguments() -> tuple[Argument, ...]:
     return (*(_argument(spec) for spec in PARAMETERS), *OWN_ARGUMENTS)
 
 
-def given_parameters(given: Mapping[str, str], node: str = "/canet", alone: bool = False) -> dict[str, Value]:
-    """Node parameters among the given launch arguments, checked as the node checks them.
+def declarations(arguments: Iterable[Argument]) -> list[Any]:
+    """Actions that declare launch arguments."""
+    from launch.actions import DeclareLaunchArgument  # here: commands and docs use this module without launch
+    from launch.substitutions import LaunchConfiguration
 
-    Arguments that were not given are left out, so that they do not override a parameter file.
+    return [
+        DeclareLaunchArgument(
+            argument.name,
+            default_value=LaunchConfiguration(argument.other_name)
+            if argument.other_name
+            else argument.default,
+            description=argument.description,
+            choices=list(argument.choices) or None,
+        )
+        for argument in arguments
+    ]
+
+
+def given_parameters(
+    given: Mapping[str, str], params_file: Path | None = None, node: str = "/canet"
+) -> GivenParameters:
+    """Node parameters among the given launch arguments, checked as the node checks them.
 
     Args:
         node: fully qualified name of the node; relative topics are in its namespace.
-        alone: whether there is no parameter file, so that all other parameters have their defaults.
 
     Raises:
-        ValueError: a text is not a value of its parameter, or values exclude each other.
+        ValueError: a text is not a value of its parameter, values exclude each other, or the file is not a parameter
+            file.
     """
     specs = (*PARAMETERS, _USE_SIM_TIME)
     values = {spec.name: spec.parse(given[spec.name]) for spec in specs if spec.name in given}
-    _check_combination({**_DEFAULTS, **values} if alone else values, node)
-    return values
-
-
-def camera_parameters(given: Mapping[str, str], params_file: str, node: str) -> dict[str, Any]:
-    """``image_topics``, ``image_transport`` and ``results_name`` with which the node starts.
-
-    Args:
-        given: the launch arguments that were given.
-        params_file: text of the parameter file; empty: none.
-        node: fully qualified name of the node, ``/canet``.
-
-    Raises:
-        ValueError: a value does not fit its parameter, cameras have the same results, or the text is not a parameter
-            file.
-    """
-    in_file = parameters_in_file(params_file, node) if params_file else {}
-    specs = [spec for spec in PARAMETERS if spec.name in ("image_topics", "image_transport", "results_name")]
-    in_use = {spec.name: spec.check(in_file.get(spec.name, spec.default)) for spec in specs}
-    in_use |= {spec.name: spec.parse(given[spec.name]) for spec in specs if spec.name in given}
-    _check_combination(in_use, node)
-    return in_use
+    in_use: dict[str, Any] = {**_DEFAULTS, **values}
+    if params_file:  # the node checks what else is in it
+        try:
+            in_file = parameters_in_file(read_parameter_file(params_file), node)
+            of_cameras = [spec for spec in PARAMETERS if spec.name in _OF_CAMERAS]
+            in_use = {spec.name: spec.check(in_file.get(spec.name, spec.default)) for spec in of_cameras}
+        except ValueError as error:
+            raise ValueError(f"params_file: {params_file}: {error}") from None
+        in_use |= values
+    images = [absolute_topic(topic, node) for topic in in_use["image_topics"]]
+    try:
+        cameras = camera_topics(images, in_use["results_name"])
+    except ValueError as error:
+        raise ValueError(f"image_topics: {error}") from None
+    if problem := conflict(in_use):
+        raise ValueError(problem)
+    return GivenParameters(values, cameras, in_use["image_transport"])
 
 
 def unknown_arguments(given: Iterable[str], declared: Collection[str]) -> list[str]:
@@ -126,18 +154,6 @@ def unknown_arguments(given: Iterable[str], declared: Collection[str]) -> list[s
         for name in given
         if name not in declared and name not in _LAUNCH_CONFIGURATIONS
     ]
-
-
-def _check_combination(values: Mapping[str, Any], node: str) -> None:
-    if "image_topics" in values:
-        images = [absolute_topic(topic, node) for topic in values["image_topics"]]
-        try:
-            camera_topics(images, values.get("results_name", "segmentation"))
-        except ValueError as error:
-            raise ValueError(f"image_topics: {error}") from None
-    problem = conflict(values)
-    if problem:
-        raise ValueError(problem)
 
 
 def _argument(spec: ParameterSpec) -> Argument:

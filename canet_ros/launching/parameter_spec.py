@@ -66,13 +66,12 @@ class ParameterSpec:
                 return self.default
             kind = type(self.default[0])
             fits = bool(checked) and all(type(entry) is kind for entry in checked)
-        elif isinstance(value, bool) or isinstance(self.default, bool):
-            fits = isinstance(value, bool) and isinstance(self.default, bool)
-        elif isinstance(self.default, str):
-            fits = isinstance(value, str) and (not self.choices or value in self.choices)
+        elif isinstance(self.default, (bool, str)):
+            fits = type(value) is type(self.default) and (not self.choices or value in self.choices)
         else:
-            fits = isinstance(value, (int, type(self.default))) and self.minimum <= value <= self.maximum
-            checked = float(value) if fits and isinstance(self.default, float) else value  # type: ignore[arg-type]
+            number = type(self.default)
+            fits = type(value) in (int, number) and self.minimum <= checked <= self.maximum
+            checked = number(checked) if fits else checked
         if not fits:
             raise ValueError(f"{self.name}: expected {self.expectation}, got {_as_text(value)}")
         try:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import launch.logging
 import yaml
 from launch import Action, LaunchContext
-from launch.actions import EmitEvent, ExecuteProcess
+from launch.actions import EmitEvent, ExecuteProcess, Shutdown
 from launch.event_handlers import OnShutdown
 from launch.events import matches_action
 from launch.events.process import ProcessExited, ShutdownProcess
@@ -26,14 +25,12 @@ from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from canet_ros.launching.arguments import (
     DEMO_ARGUMENTS,
-    camera_parameters,
+    GivenParameters,
     given_parameters,
     launch_arguments,
     unknown_arguments,
 )
-from canet_ros.launching.camera_topics import CameraTopics, absolute_topic, camera_topics
 from canet_ros.launching.ending import ending_with_parent, ends_with_this_process
-from canet_ros.launching.parameter_files import read_parameter_file
 from canet_ros.launching.parameter_spec import Value
 from canet_ros.launching.recording import (
     apt_install_command,
@@ -116,23 +113,17 @@ def launch_actions(context: LaunchContext, given: Mapping[str, str], folder: Pat
     namespace = prefix_namespace(arguments.get("ros_namespace"), arguments["namespace"])
     node = f"{make_namespace_absolute(namespace or '/').rstrip('/')}/{NODE_NAME}"
     params_file = _existing_file("params_file", arguments["params_file"])
-    parameters = given_parameters(given, node, alone=params_file is None)
+    parameters = given_parameters(given, params_file, node)
     rviz_config = _existing_file("rviz_config", arguments["rviz_config"])
     environment = transport_environment(context.environment)
     transport = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
     setup = Setup(arguments, node, params_file, transport, bool(file))
     rviz, record = _can_show(setup, environment), _can_record(setup)
-    actions = [_node(setup, parameters)]
-    if rviz or record:
-        in_use = _camera_parameters(setup, given)
-        images = [absolute_topic(topic, node) for topic in in_use["image_topics"]]
-        cameras = camera_topics(images, in_use["results_name"])
-        if rviz:
-            config = rviz_config or _rviz_config(setup, cameras, in_use["image_transport"], folder)
-            setup.companions.append(_rviz(setup, config))
-        if record:
-            setup.companions.append(_recorder(setup, cameras, in_use["image_transport"], environment))
-    return [*actions, *setup.companions]
+    if rviz:
+        setup.companions.append(_rviz(setup, rviz_config or _rviz_config(setup, parameters, folder)))
+    if record:
+        setup.companions.append(_recorder(setup, parameters, environment))
+    return [_node(setup, parameters.values), *setup.companions]
 
 
 def _launched_file(folder: Path) -> str:
@@ -155,11 +146,14 @@ def _existing_file(argument: str, text: str) -> Path | None:
 
 
 def _can_show(setup: Setup, environment: Mapping[str, str]) -> bool:
-    wanted = setup.is_true("use_rviz")
-    if not wanted or is_installed(environment, "rviz2"):
-        return wanted
-    log.warning(f"rviz2 is not installed; starting without it: {apt_install_command(environment, 'rviz2')}")
-    return False
+    if not setup.is_true("use_rviz"):
+        return False
+    installed = is_installed(environment, "rviz2")
+    if not installed:
+        log.warning(
+            f"rviz2 is not installed; starting without it: {apt_install_command(environment, 'rviz2')}"
+        )
+    return installed
 
 
 def _can_record(setup: Setup) -> bool:
@@ -176,14 +170,6 @@ def _can_record(setup: Setup) -> bool:
 def _record_path(setup: Setup) -> str:
     path = setup.arguments["record_path"]
     return str(Path(path).expanduser().absolute()) if path else ""
-
-
-def _camera_parameters(setup: Setup, given: Mapping[str, str]) -> dict[str, Any]:
-    file = setup.params_file
-    try:
-        return camera_parameters(given, read_parameter_file(file) if file else "", setup.node)
-    except ValueError as error:
-        raise RuntimeError(f"params_file: {file}: {error}" if file else str(error)) from error
 
 
 def _node(setup: Setup, parameters: Mapping[str, Value]) -> Action:
@@ -214,37 +200,32 @@ def _node_ended(setup: Setup, event: ProcessExited, context: LaunchContext) -> l
     Processes of other launch files keep running; then the status applies when they end. With respawn, launch restarts
     the node unless it ended on request or could not start.
     """
-    failed, respawn = event.returncode != 0, setup.is_true("use_respawn")
+    respawn = setup.is_true("use_respawn")
     if context.is_shutdown or (respawn and event.returncode not in _FINAL_STATUSES):
         return []
-    ended = [*setup.companions, *([event.action] if respawn else [])]
-    if not (failed or setup.companions):
-        return _shutdown(ended)
+    setup.ending = True
     problem = f"the segmentation node ended with status {event.returncode}"
-    if setup.companions:
-        setup.ending = True
-        problem += "; ending RViz and the recorder"
+    ended = [*setup.companions, *([event.action] if respawn else [])]
+    actions: list[Action] = [
+        EmitEvent(event=ShutdownProcess(process_matcher=matches_action(action))) for action in ended
+    ]
+    if event.returncode == 0:
+        log.info(problem)
+        return actions
 
     def fail(*_: object) -> None:
         raise RuntimeError(problem)  # only an exception gives `ros2 launch` a status
 
-    if failed and setup.standalone:
-        fail()
     log.error(problem)
-    if failed:
-        # Appended, because the handlers after one that raises are not called.
-        context.register_event_handler(OnShutdown(on_shutdown=fail), append=True)
-    return _shutdown(ended)
+    # Appended, because the handlers after one that raises are not called.
+    context.register_event_handler(OnShutdown(on_shutdown=fail), append=True)
+    return [Shutdown(reason=problem)] if setup.standalone else actions
 
 
-def _shutdown(actions: Sequence[Action]) -> list[Action]:
-    return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(action))) for action in actions]
-
-
-def _rviz_config(setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, folder: Path) -> Path:
-    name = "canet.rviz" if len(cameras) == 1 else "four_cameras.rviz"
+def _rviz_config(setup: Setup, parameters: GivenParameters, folder: Path) -> Path:
+    name = "canet.rviz" if len(parameters.cameras) == 1 else "four_cameras.rviz"
     template = yaml.safe_load((folder.parent / "config" / name).read_text())
-    return setup.write_yaml(name, view_of_cameras(template, cameras, image_transport))
+    return setup.write_yaml(name, view_of_cameras(template, parameters.cameras, parameters.image_transport))
 
 
 def _rviz(setup: Setup, config: Path) -> Action:
@@ -257,17 +238,15 @@ def _rviz(setup: Setup, config: Path) -> Action:
     )
 
 
-def _recorder(
-    setup: Setup, cameras: tuple[CameraTopics, ...], image_transport: str, environment: Mapping[str, str]
-) -> Action:
-    topics = recorded_topics(cameras, image_transport)
+def _recorder(setup: Setup, parameters: GivenParameters, environment: Mapping[str, str]) -> Action:
+    topics = recorded_topics(parameters.cameras, parameters.image_transport)
     use_sim_time, path = setup.is_true("use_sim_time"), _record_path(setup)
     problem = ros2_bag_problem(environment)
     if problem:
         log.warning(f"recording with canet record: {problem}")
         command = canet_record_command(topics, path, use_sim_time)
     else:
-        qos_file = setup.write_yaml("latched_topics.yaml", latched_topics(cameras))
+        qos_file = setup.write_yaml("latched_topics.yaml", latched_topics(parameters.cameras))
         command = record_command(topics, qos_file, path, use_sim_time)
     return ExecuteProcess(
         cmd=ending_with_parent(command),

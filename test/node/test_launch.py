@@ -21,7 +21,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytest.importorskip("rclpy")
 pytest.importorskip("launch_ros")
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
@@ -31,7 +30,7 @@ from waiting import WAIT_S
 
 from canet_ros.launching.arguments import launch_arguments
 
-pytestmark = [pytest.mark.ros, pytest.mark.launch]
+pytestmark = pytest.mark.launch
 
 try:
     SHARE = Path(get_package_share_directory("canet_ros"))
@@ -87,18 +86,7 @@ def test_every_launch_file_offers_every_argument_with_a_description(name: str) -
     assert all(argument.description for argument in offered.values())
 
 
-def test_node_comes_up_with_the_given_parameters(graph: Graph, random_model: Path) -> None:
-    arguments = ["image_topics:=['/front/image_raw', '/rear/image_raw']", "resolution:=128x96", "max_rate:=5"]
-    with launched("canet.launch.py", *arguments, *small(random_model)):
-        graph.wait_for_state("active")
-        assert list(graph.get_parameter("image_topics")) == ["/front/image_raw", "/rear/image_raw"]
-        assert graph.get_parameter("model") == str(random_model)
-        assert graph.get_parameter("resolution") == "128x96"
-        assert graph.get_parameter("max_rate") == 5.0
-        assert graph.get_parameter("backbone") == "mobilenet_v2"
-
-
-def test_defaults_do_not_override_the_parameter_file_and_given_arguments_do(
+def test_given_arguments_override_the_parameter_file_and_defaults_do_not(
     graph: Graph, random_model: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "my.yaml"
@@ -108,14 +96,19 @@ def test_defaults_do_not_override_the_parameter_file_and_given_arguments_do(
     }
     file.write_text(yaml.safe_dump(sections))
     # max_age is given with its default value, which still overrides the file.
-    arguments = [f"params_file:={file}", "namespace:=robot", "overlay_alpha:=0.75", "max_age:=0.0"]
-    with launched("canet.launch.py", *arguments):
+    arguments = ["namespace:=robot", "overlay_alpha:=0.75", "max_age:=0", "image_topics:=['/a/x', '/b/x']"]
+    with launched("canet.launch.py", f"params_file:={file}", *arguments):
         node = "/robot/canet"
-        assert graph.get_parameter("jpeg_quality", node) == 33
-        assert graph.get_parameter("max_rate", node) == 7.0
-        assert graph.get_parameter("model", node) == str(random_model)
-        assert graph.get_parameter("overlay_alpha", node) == 0.75
-        assert graph.get_parameter("max_age", node) == 0.0
+        expected = {
+            "jpeg_quality": 33,
+            "max_rate": 7.0,
+            "model": str(random_model),
+            "overlay_alpha": 0.75,
+            "max_age": 0.0,
+            "image_topics": ["/a/x", "/b/x"],
+            "backbone": "mobilenet_v2",
+        }
+        assert {name: graph.get_parameter(name, node) for name in expected} == expected
         assert graph.state(node) == "unconfigured"
 
 
@@ -133,9 +126,7 @@ def ended_by_itself(file: str, *arguments: str, environment: dict[str, str] | No
 @pytest.mark.parametrize(
     ("file", "argument", "complaint"),
     [
-        ("canet.launch.py", "backbone:=resnet19", "resnet19"),
         ("canet.launch.py", "max_rate:=fast", "max_rate: expected a number"),
-        ("canet.launch.py", "image_topics:=/camera/image_raw", "image_topics: expected a list"),
         ("demo.launch.py", "params_file:=/nowhere/my.yaml", "params_file: /nowhere/my.yaml is not a file"),
         ("canet.launch.py", "rviz_config:=/nowhere/my.rviz", "rviz_config: /nowhere/my.rviz is not a file"),
         ("four_cameras.launch.xml", "resolution:=abc", "resolution 'abc': expected WIDTHxHEIGHT"),
@@ -151,23 +142,6 @@ def test_wrong_arguments_end_the_launch_with_a_reason(file: str, argument: str, 
     output = ended_by_itself(file, *argument.split(), environment={"PATH": "/usr/bin:/bin"})
     assert complaint in output
     assert "process started" not in output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "started"),
-    [
-        (["rviz:=true"], True),
-        (["use_rviz:=true"], True),
-        (["rviz:=true", "use_rviz:=false"], False),
-    ],
-)
-def test_rviz_starts_under_both_names_of_its_argument(
-    arguments: list[str], started: bool, graph: Graph, stand_ins: dict[str, str]
-) -> None:
-    with launched("canet.launch.py", "autostart:=false", *arguments, environment=stand_ins) as process:
-        process.wait_for_output("process started")
-        graph.wait_for_state("unconfigured")
-        assert ("[rviz2-" in process.output()) is started
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -216,7 +190,7 @@ def node_of(process: Process) -> int:
     return int(wait_until(lambda: re.findall(started, process.output()), "the node's start")[-1])
 
 
-@pytest.mark.parametrize("file", ["demo.launch.py", "four_cameras.launch.xml", "nav2_example.launch.py"])
+@pytest.mark.parametrize("file", ["demo.launch.py", "four_cameras.launch.xml"])
 def test_a_node_that_dies_makes_the_launch_fail(file: str, random_model: Path) -> None:
     given = ["rviz:=false", *(["respawn:=false"] if file != "demo.launch.py" else []), *small(random_model)]
     process = Process([ROS2, "launch", "canet_ros", file, *given])
@@ -242,22 +216,15 @@ def test_a_node_that_dies_is_restarted_and_one_that_is_terminated_ends_the_launc
         process.close()
 
 
-def including(folder: Path, *lines: str) -> Path:
-    """A user's launch file with its own arguments and process that includes ours."""
-    file = folder / "robot.launch.xml"
-    arguments = "".join(
-        f'<arg name="{name}" default="x"/>'
-        for name in ("use_namespace", "rviz_config_file", "image_topic", "resolutions")
-    )
-    include = '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py"/>'
-    file.write_text(f"<launch>{arguments}{''.join(lines)}{include}</launch>")
-    return file
-
-
 def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
     tmp_path: Path,
 ) -> None:
-    file = including(tmp_path, '<executable cmd="sleep 600" name="driver"/>')
+    """A user's launch file with its own argument and process, that includes ours."""
+    file = tmp_path / "robot.launch.xml"
+    file.write_text(
+        '<launch><arg name="resolutions" default="x"/><executable cmd="sleep 600" name="driver"/>'
+        '<include file="$(find-pkg-share canet_ros)/launch/canet.launch.py"/></launch>'
+    )
     process = Process([ROS2, "launch", str(file), "resolutions:=y", "use_respawn:=false"])
     try:
         os.kill(node_of(process), signal.SIGKILL)
@@ -275,20 +242,15 @@ def test_processes_of_other_launch_files_keep_running_when_the_node_dies(
 def stand_ins(tmp_path: Path) -> dict[str, str]:
     """An environment in which `rviz2` and `ros2 bag record` store their arguments and files in STAND_IN_FOLDER."""
     script = f"""#!{sys.executable}
-import os, pathlib, shutil, sys, time
+import os, pathlib, shutil, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 folder = pathlib.Path(os.environ["STAND_IN_FOLDER"]) / pathlib.Path(sys.argv[0]).name
 folder.mkdir()
 for argument in sys.argv[1:]:
     if pathlib.Path(argument).is_file():
         shutil.copy(argument, folder)
-(folder / "profile").write_text(os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", ""))
 (folder / "arguments").write_text("\\n".join(sys.argv[1:]))
-if pathlib.Path(sys.argv[0]).name == os.environ.get("STAND_IN_THAT_FAILS"):
-    sys.exit("Output folder already exists")
-try:
-    time.sleep(60)
-except KeyboardInterrupt:
-    pass
+signal.sigtimedwait([signal.SIGINT], 600)
 """
     prefix = tmp_path / "prefix"
     index = prefix / "share" / "ament_index" / "resource_index" / "packages"
@@ -319,7 +281,7 @@ def test_rviz_and_recorder_get_the_topics_of_the_cameras(
     arguments = [
         f"params_file:={file}",
         "namespace:=robot",
-        "rviz:=true",
+        "use_rviz:=true",
         "record:=true",
         f"record_path:={tmp_path / 'drive'}",
     ]
