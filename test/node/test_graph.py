@@ -8,14 +8,10 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("rclpy")
-
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import Graph, Process, picture, ros_arguments, segmentation_node, wait_until
 from sensor_msgs.msg import Image
@@ -24,8 +20,7 @@ from std_msgs.msg import String
 from canet_ros.doctor.finding import Finding
 from canet_ros.doctor.graph import graph_findings
 
-pytestmark = pytest.mark.ros
-CAMERA, MASK = "/camera/image_raw", "/camera/segmentation/mask"
+NODE, CAMERA, MASK = "node /canet", "/camera/image_raw", "/camera/segmentation/mask"
 
 
 @pytest.fixture
@@ -36,19 +31,9 @@ def graph() -> Iterator[Graph]:
     graph.close()
 
 
-class Report:
-    """What the doctor finds in the graph."""
-
-    def __init__(self, all_domains: bool = False) -> None:
-        self.findings = list(graph_findings(all_domains))
-
-    def of(self, subject: str) -> Finding:
-        return next(finding for finding in self.findings if finding.subject == subject)
-
-    def why(self, node: str = "/canet") -> Finding:
-        """The one sentence about a node."""
-        (finding,) = [finding for finding in self.findings if finding.subject == f"node {node}"]
-        return finding
+def report(all_domains: bool = False) -> dict[str, Finding]:
+    """What the doctor finds in the graph, by subject; the one sentence about a node is that of ``node /canet``."""
+    return {finding.subject: finding for finding in graph_findings(all_domains)}
 
 
 def test_without_a_node_one_in_another_domain_is_pointed_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,11 +45,11 @@ def test_without_a_node_one_in_another_domain_is_pointed_at(monkeypatch: pytest.
         command = Path(f"/proc/{process.pid}/cmdline")
         wait_until(lambda: b"segmentation_node" in command.read_bytes(), "the node")
         monkeypatch.setenv("ROS_DOMAIN_ID", "103")
-        finding = Report().of("running nodes")
+        finding = report()["running nodes"]
         assert "no segmentation node in ROS_DOMAIN_ID 103" in finding.text
         assert "process" not in finding.advice
         assert "--all-domains" in finding.advice
-        assert f"process {process.pid} is a node in" in Report(all_domains=True).of("running nodes").advice
+        assert f"process {process.pid} is a node in" in report(all_domains=True)["running nodes"].advice
     finally:
         process.close()
 
@@ -89,36 +74,28 @@ def test_an_active_node(graph: Graph, random_model: Path) -> None:
     """Without a camera; with nobody who wants results; with results; with two cameras; with the wrong subscriber."""
     with segmentation_node(random_model):
         graph.wait_for_state("active")
-        report = Report()
-        assert "there are no image topics" in report.why().text
-        assert "ROS_DOMAIN_ID" in report.why().advice
+        why = report()[NODE]
+        assert "there are no image topics" in why.text
+        assert "ROS_DOMAIN_ID" in why.advice
 
         camera = graph.camera("/camera/image_raw")
-        report = Report()
-        assert report.why().verdict == "ok"
-        assert "its results have no subscriber" in report.why().text
+        why = report()[NODE]
+        assert why.verdict == "ok"
+        assert "its results have no subscriber" in why.text
 
         masks = graph.listen(Image, MASK)
         graph.connect(camera, masks)
-        stop = threading.Event()
-
-        def send() -> None:
-            while not stop.wait(0.1):
-                camera.send(picture(160, 120))
-
-        sender = threading.Thread(target=send)
-        sender.start()
-        report = Report()
-        assert report.why().verdict == "ok"
-        assert re.search(r"/canet is active: \d+\.\d Hz", report.why().text)
+        sender = graph.node.create_timer(0.1, lambda: camera.send(picture(160, 120)))
+        why = report()[NODE]
+        assert why.verdict == "ok"
+        assert re.search(r"/canet is active: \d+\.\d Hz", why.text)
         durability = DurabilityPolicy.TRANSIENT_LOCAL
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
         graph.listen(Image, MASK, qos)
-        assert f"a subscriber of {MASK} receives nothing" in Report().of(CAMERA).text
+        assert f"a subscriber of {MASK} receives nothing" in report()[CAMERA].text
         graph.camera(CAMERA)
-        assert "2 publishers send images on this topic" in Report().why().text
-        stop.set()
-        sender.join()
+        assert "2 publishers send images on this topic" in report()[NODE].text
+        graph.node.destroy_timer(sender)
     graph.clear()
 
 
@@ -132,8 +109,8 @@ def test_a_camera_that_does_not_fit(graph: Graph, random_model: Path) -> None:
     with segmentation_node(random_model, image_topics=topics, **override):
         graph.wait_for_state("active")
         wait_until(lambda: graph.node.count_subscribers("/camera/image_raw"), "the node's subscription")
-        report = Report()
+        found = report()
     graph.clear()
-    assert report.why().verdict == "note"
-    assert "its reliability is incompatible with this subscription" in report.why().text
-    assert "carries std_msgs/msg/String, not sensor_msgs/msg/Image" in report.of("/rear/image_raw").text
+    assert found[NODE].verdict == "note"
+    assert "its reliability is incompatible with this subscription" in found[NODE].text
+    assert "carries std_msgs/msg/String, not sensor_msgs/msg/Image" in found["/rear/image_raw"].text

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy")
 pytest.importorskip("nav_msgs")
 
 from builtin_interfaces.msg import Time
@@ -31,7 +30,6 @@ from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.ros.image_conversion import image_message
 from canet_ros.ros.transforms import Transforms
 
-pytestmark = pytest.mark.ros
 MEMBERS = ("road", "pavement", "building", "sky", "tree", "fence")
 # Ahead and to the left, pitched down by 15 degrees.
 POSES = {

@@ -12,13 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("rclpy")
-
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_graph import Graph, Process, health, segmentation_node, wait_until
 
-pytestmark = pytest.mark.ros
 STAND_IN = """
 from std_msgs.msg import String
 class Bond:

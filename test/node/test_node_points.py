@@ -8,14 +8,10 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy")
-
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_graph import Camera, Graph, Listener, Process, health, picture, segmentation_node, wait_until
@@ -30,7 +26,6 @@ from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.visualization import color_lookup_table
 from canet_ros.ros.image_conversion import image_message
 
-pytestmark = pytest.mark.ros
 POSE = "0.2,-0.5,0.1,0.5,-0.5,0.5,0.5"
 PREFIX = "/camera/segmentation"
 
@@ -73,16 +68,12 @@ def info_of(stamp: Time) -> CameraInfo:
     )
 
 
-def table_of(message: PointCloud2) -> dict[str, Any]:
+def table_of(message: PointCloud2) -> np.ndarray:
     kinds = {PointField.FLOAT32: "<f4", PointField.UINT32: "<u4"}
-    names = [field.name for field in message.fields]
-    formats = [kinds[field.datatype] for field in message.fields]
-    offsets = [field.offset for field in message.fields]
-    layout = np.dtype(
-        {"names": names, "formats": formats, "offsets": offsets, "itemsize": message.point_step}
-    )
-    points = np.frombuffer(message.data, layout)
-    return {name: points[name] for name in names}
+    fields = {field.name: (kinds[field.datatype], field.offset) for field in message.fields}
+    names, (formats, offsets) = list(fields), zip(*fields.values())
+    layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": message.point_step}
+    return np.frombuffer(message.data, np.dtype(layout))
 
 
 def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
@@ -154,11 +145,8 @@ def test_the_points_that_the_camera_sees_come_with_class_confidence_and_colour(
     assert 0 < len(labelled.of(tables["points"])) < len(expected)
     assert graph.set_parameter("organized_points", True).successful
     send_until(lambda listener: listener.messages[-1].height > 1)
-    message = points.messages[-1]
-    assert (message.height, message.width, message.row_step, message.is_dense) == (120, 160, 160 * 24, False)
-    assert bytes(message.data) == labelled.organized().tobytes()
+    assert bytes(points.messages[-1].data) == labelled.organized().tobytes()
     assert bytes(of_group["points"].messages[-1].data) == labelled.organized(tables["points"]).tobytes()
-
     assert graph.set_parameter("organized_points", False).successful
 
     late = send(next(numbers), late_ms=200).sec

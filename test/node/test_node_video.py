@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy")
-
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_graph import Graph, health, pixels_of, segmentation_node, wait_until
 from sensor_msgs.msg import Image
@@ -20,7 +17,6 @@ from video_streams import stream
 from canet_ros.messages.video import VideoDecoder, VideoPacket
 from canet_ros.pipeline.segmenter import Segmenter
 
-pytestmark = pytest.mark.ros
 MASK = "/camera/segmentation/mask"
 
 

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy")
-
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros_graph import Graph, Process, health, picture, pixels_of, segmentation_node, wait_until
 from sensor_msgs.msg import Image
@@ -21,40 +18,22 @@ from sensor_msgs.msg import Image
 from canet_ros.pipeline.camera_shape import camera_resolution
 from canet_ros.pipeline.segmenter import Segmenter
 
-pytestmark = pytest.mark.ros
 FRONT, REAR = "/front/image_raw", "/rear/image_raw"
 EXACT = {"device": "cpu", "engine": "onnxruntime", "precision": "fp32"}
 
 
-@pytest.fixture(scope="module")
-def process(random_model: Path, graph: Graph) -> Iterator[Process]:
-    with segmentation_node(random_model, image_topics=f"['{FRONT}', '{REAR}']", autostart=False) as process:
-        graph.wait_for_state("unconfigured")
-        assert graph.change_state("configure")
-        yield process
-
-
 @pytest.fixture
-def node(graph: Graph, process: Process) -> Iterator[Process]:
-    yield process
+def node(random_model: Path, graph: Graph) -> Iterator[Process]:
+    parameters = {"image_topics": f"['{FRONT}', '{REAR}']", "resolution": "camera", "mask_size": "network"}
+    with segmentation_node(random_model, **parameters) as process:
+        graph.wait_for_state("active")
+        yield process
     graph.clear()
-    graph.change_state("deactivate")
-    for name, value in {"resolution": "", "mask_size": "image"}.items():
-        assert graph.set_parameter(name, value).successful
-
-
-def activate(graph: Graph, **parameters: object) -> None:
-    for name, value in parameters.items():
-        result = graph.set_parameter(name, value)
-        assert result.successful, result.reason
-    assert graph.change_state("activate")
-    graph.wait_for_state("active")
 
 
 def test_the_first_image_decides_the_resolution_and_other_shapes_are_refused(
     graph: Graph, node: Process, random_model: Path
 ) -> None:
-    activate(graph, resolution="camera", mask_size="network")
     diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
     wait_until(
         lambda: health(diagnostics, "engine").get("resolution") == "that of the first image", "the state"

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import cv2
 import pytest
-
-pytest.importorskip("rclpy")
-
 from ros_graph import Graph, pixels_of, segmentation_node
 from sensor_msgs.msg import Image
 from without_torch import BLOCKED
@@ -17,7 +14,6 @@ from without_torch import BLOCKED
 from canet_ros.model.model_folder import available_models
 from canet_ros.pipeline.segmenter import Segmenter
 
-pytestmark = pytest.mark.ros
 MODEL = "canet_lite-mobilenet_v2-camvid"
 NODE = ("-c", BLOCKED + "from canet_ros.start import segmentation_node; sys.exit(segmentation_node())")
 

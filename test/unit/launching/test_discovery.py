@@ -29,12 +29,10 @@ def test_our_transport_environment_has_no_problems() -> None:
     ("variables", "words"),
     [
         ({"ROS_DOMAIN_ID": "233"}, "expected 0 to 232"),
-        ({"ROS_DOMAIN_ID": "-1"}, "expected 0 to 232"),
         ({"ROS_DOMAIN_ID": "one"}, "expected 0 to 232"),
         ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "cannot discover each other"),
         ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "localhost"}, "expected one of SUBNET"),
         ({profile_variable(): "missing.xml"}, "missing.xml cannot be read (No such file or directory)"),
-        ({profile_variable(): "."}, "cannot be read (Is a directory)"),
         ({profile_variable(): __file__}, "is not valid XML"),
         (
             {next(name for name in PROFILE_VARIABLES if name != profile_variable()): "mine.xml"},
@@ -75,12 +73,6 @@ def test_an_environment_without_a_profile_gets_ours():
     assert Path(path) in (LARGE, SMALL)
 
 
-@pytest.mark.parametrize("variable", FASTDDS_VARIABLES)
-def test_the_users_profile_is_kept(variable):
-    given = {variable: "/home/user/fastdds.xml", "HOME": "/home/user"}
-    assert transport_environment(given) == given
-
-
 def test_settings_are_those_of_the_middleware_in_use():
     cyclone = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
     added = set(transport_environment(cyclone).items()) - set(cyclone.items())
@@ -88,8 +80,8 @@ def test_settings_are_those_of_the_middleware_in_use():
     assert variable == "CYCLONEDDS_URI"
     assert environment_problems({**cyclone, variable: settings}) == []
     assert transport_environment({**cyclone, variable: "mine"}) == {**cyclone, variable: "mine"}
-    zenoh = {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}
-    assert transport_environment(zenoh) == zenoh
+    for given in ({"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}, *({name: "mine"} for name in FASTDDS_VARIABLES)):
+        assert transport_environment(given) == given
 
 
 @pytest.mark.parametrize(("free_mb", "profile"), [(64, SMALL), (512, LARGE)])  # 64 MB is Docker's default

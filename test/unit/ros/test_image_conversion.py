@@ -85,21 +85,10 @@ def test_bayer_patterns_give_the_colour_they_were_made_of(pattern, bits):
     np.testing.assert_array_equal(frame, flat(GREEN_BGR))
 
 
-def yuv_of(color_bgr):
-    """ITU-R BT.601, studio range."""
-    blue, green, red = (channel / 255 for channel in color_bgr)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return (
-        round(16 + 219 * luma),
-        round(128 + 224 * (blue - luma) / 1.772),
-        round(128 + 224 * (red - luma) / 1.402),
-    )
-
-
 @pytest.mark.parametrize("padding", [0, 4])
 @pytest.mark.parametrize("encoding", ["uyvy", "yuv422", "yuyv", "yuv422_yuy2", "nv12", "nv21", "nv24"])
 def test_yuv_encodings_give_the_colour_they_were_made_of(encoding, padding):
-    y, u, v = yuv_of(GREEN_BGR)
+    y, u, v = 134, 80, 98  # of GREEN_BGR in ITU-R BT.601, studio range
     if encoding in ("uyvy", "yuv422"):
         rows = np.tile(np.array([u, y, v, y], np.uint8), (HEIGHT, WIDTH // 2))
     elif encoding in ("yuyv", "yuv422_yuy2"):
@@ -113,16 +102,6 @@ def test_yuv_encodings_give_the_colour_they_were_made_of(encoding, padding):
     frame = decode_image(message)
     assert frame.shape == (HEIGHT, WIDTH, 3)
     np.testing.assert_allclose(frame.astype(int), flat(GREEN_BGR).astype(int), atol=3)
-
-
-def test_nv24_has_one_chroma_pair_per_pixel():
-    yuv = cv2.cvtColor(flat((30, 30, 30)), cv2.COLOR_BGR2YUV)[..., 0]
-    chroma = np.full((HEIGHT, WIDTH, 2), 128, np.uint8)
-    chroma[2, 5] = (128, 240)
-    message = message_of(np.vstack([yuv, chroma.reshape(2 * HEIGHT, WIDTH)]), "nv24", height=HEIGHT)
-    frame = decode_image(message).astype(int)
-    reddish = frame[..., 2] > frame[..., 1] + 50
-    assert np.argwhere(reddish).tolist() == [[2, 5]]
 
 
 def broken(**changes):
@@ -140,14 +119,11 @@ def broken(**changes):
         (broken(encoding="16UC1"), ["16UC1", "depth_topics"]),
         (broken(width=0), ["zero size", "width 0"]),
         (broken(step=23, data=array.array("B", bytes(145))), ["step 23", "data of 145", "24"]),
-        (broken(step=30, data=array.array("B", bytes(170))), ["step 30", "data of 170", "144"]),
-        (broken(data=array.array("B", bytes(143))), ["data of 143", "144"]),
         # Rows of another size: 7 rows of 28 and 6 of 24 bytes, and much more than padding.
         (broken(data=array.array("B", bytes(5005))), ["data of 5005", "144"]),
         (broken(height=2**31), ["data of 144"]),
         (message_of(GREY[:, :7], "uyvy", padding=20, width=7), ["even width", "7"]),
         (message_of(GREY, "nv12", height=5), ["even height", "5"]),
-        (message_of(GREY, "nv12", height=6), ["data of 48", "72"]),
         (message_of(GREY, "nv24", height=6), ["data of 48", "144"]),
     ],
 )
@@ -168,39 +144,33 @@ def test_a_wrong_step_does_no_harm_where_the_data_are_rows_without_padding(step,
     np.testing.assert_array_equal(decode_image(message), expected)
 
 
-@pytest.mark.parametrize(("encoding", "chroma_rows", "chroma_width"), [("nv12", 3, 8), ("nv24", 6, 16)])
-def test_planar_images_with_padding_and_with_a_wrong_step(encoding, chroma_rows, chroma_width):
-    chroma = np.random.default_rng(4).integers(0, 256, (chroma_rows, chroma_width), dtype=np.uint8)
-    whole = message_of(np.vstack([GREY, chroma.reshape(-1, WIDTH)]), encoding, height=HEIGHT)
+def test_nv24_with_padding_and_with_a_wrong_step():
+    chroma = np.random.default_rng(4).integers(0, 256, (HEIGHT, 2 * WIDTH), dtype=np.uint8)
+    whole = message_of(np.vstack([GREY, chroma.reshape(-1, WIDTH)]), "nv24", height=HEIGHT)
     frame = decode_image(whole)
     whole.step = 0
     np.testing.assert_array_equal(decode_image(whole), frame)
-    per_row = 5 * chroma_width // WIDTH
-    planes = np.pad(GREY, ((0, 0), (0, 5))), np.pad(chroma, ((0, 0), (0, per_row)))
+    planes = np.pad(GREY, ((0, 0), (0, 5))), np.pad(chroma, ((0, 0), (0, 10)))
     whole.step = WIDTH + 5
     whole.data = array.array("B", b"".join(plane.tobytes() for plane in planes))
     np.testing.assert_array_equal(decode_image(whole), frame)
 
 
 @pytest.mark.parametrize("padding", [0, 6])
-@pytest.mark.parametrize("behind", [1, 100, 4000, 10 * (3 * WIDTH), 10 * (3 * WIDTH + 6)])
-def test_padding_behind_the_last_row_is_left_out(padding, behind):
+@pytest.mark.parametrize("behind", [-6, 1, 4000, 10 * (3 * WIDTH), 10 * (3 * WIDTH + 6)])
+def test_padding_of_the_last_row_may_be_missing_and_more_is_left_out(padding, behind):
     message = message_of(BGR, "bgr8", padding)
-    message.data.frombytes(bytes(behind))
+    if behind > 0:
+        message.data.frombytes(bytes(behind))
+    elif padding:
+        del message.data[behind:]
     frame = decode_image(message)
     np.testing.assert_array_equal(frame, BGR)
     assert np.shares_memory(frame, np.frombuffer(message.data, np.uint8))
 
 
-def test_the_last_row_may_lack_its_padding():
-    message = message_of(BGR, "bgr8", padding=6)
-    del message.data[-6:]
-    np.testing.assert_array_equal(decode_image(message), BGR)
-
-
 @pytest.mark.parametrize(
-    ("pixels", "encoding"),
-    [(BGR, "bgr8"), (BGR, "rgb8"), (GREY, "mono8"), (BGR[:, ::2], "bgr8"), (BGR[1:2, :1], "bgr8")],
+    ("pixels", "encoding"), [(BGR, "rgb8"), (GREY, "mono8"), (BGR[:, ::2], "bgr8"), (BGR[1:2, :1], "bgr8")]
 )
 def test_messages_carry_pixels_and_header(pixels, encoding):
     header = Header(frame_id="front_camera")
@@ -218,7 +188,6 @@ def test_messages_carry_pixels_and_header(pixels, encoding):
 @pytest.mark.parametrize(
     ("encoding", "codec", "expected_format"),
     [
-        ("bgr8", "jpeg", "bgr8; jpeg compressed bgr8"),
         ("rgb8", "jpeg", "rgb8; jpeg compressed bgr8"),
         ("mono8", "jpeg", "mono8; jpeg compressed mono8"),
         ("bgr8", "png", "bgr8; png compressed bgr8"),
@@ -273,7 +242,6 @@ def claiming(data, width, height):
         (b"", "without data"),
         (b"no picture at all", "17 bytes with format 'jpeg'"),
         (JPEG[: len(JPEG) // 2], "truncated"),
-        (JPEG[:-2], "truncated"),
         (png(BGR)[:40], "40 bytes"),
         (png(BGR)[:-12], "truncated"),
         (with_thumbnail(JPEG)[:-200], "truncated"),
@@ -302,23 +270,15 @@ def test_compressed_faults(data, words):
 def test_whole_jpegs_of_every_kind(progressive, restart_interval):
     picture = np.random.default_rng(5).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, restart_interval]
-    data = cv2.imencode(".jpg", picture, options)[1].tobytes()
-    assert decode_compressed(compressed(with_thumbnail(data), "jpeg")).shape == (200, 300, 3)
-    assert decode_compressed(compressed(cv2.imencode(".tiff", picture)[1].tobytes(), "tiff")).shape == (
-        200,
-        300,
-        3,
-    )
+    jpeg = with_thumbnail(cv2.imencode(".jpg", picture, options)[1].tobytes())
+    for data in (jpeg, jpeg + bytes(100), cv2.imencode(".tiff", picture)[1].tobytes()):
+        assert decode_compressed(compressed(data, "")).shape == (200, 300, 3)
 
 
 def test_max_pixels_also_of_plain_images():
     assert decode_image(message_of(BGR, "bgr8"), max_pixels=48).shape == BGR.shape
     with pytest.raises(ImageMessageError, match="8x6 pixels is larger than max_pixels 47"):
         decode_image(message_of(BGR, "bgr8"), max_pixels=47)
-
-
-def test_a_jpeg_padded_with_zeros_is_whole():
-    assert decode_compressed(compressed(JPEG + bytes(100), "jpeg")).shape == (48, 64, 3)
 
 
 def camera_info(**fields):
@@ -339,9 +299,7 @@ def test_camera_info_is_scaled():
     np.testing.assert_allclose(scaled.k, [450, 0, 320, 0, 905 / 3, 120, 0, 0, 1])
     np.testing.assert_allclose(scaled.p, [440, 0, 321, -60, 0, 890 / 3, 358 / 3, 4 / 3, 0, 0, 1, 0])
     assert scaled.header == info.header
-    assert scaled.distortion_model == info.distortion_model
-    assert list(scaled.d) == list(info.d)
-    assert list(scaled.r) == list(info.r)
+    assert (scaled.distortion_model, list(scaled.d)) == (info.distortion_model, list(info.d))
     assert info == camera_info(), "the camera's own message was changed"
 
 
@@ -351,8 +309,7 @@ def test_camera_info_with_region_of_interest_and_binning():
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 320, 180, 640, 360
     assert scaled_camera_info(info, (320, 180)) == info
     scaled = scaled_camera_info(info, (160, 90))
-    assert (scaled.width, scaled.height) == (640, 360)
-    assert (scaled.binning_x, scaled.binning_y) == (2, 2)
+    assert (scaled.width, scaled.height, scaled.binning_x, scaled.binning_y) == (640, 360, 2, 2)
     assert info.roi.width == 640, "the camera's own message was changed"
     roi = scaled.roi
     assert (roi.x_offset, roi.y_offset, roi.width, roi.height) == (160, 90, 320, 180)

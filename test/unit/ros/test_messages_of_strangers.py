@@ -39,28 +39,23 @@ SEEDS = [
     cv2.imencode(ending, picture, options)[1].tobytes()
     for ending, options in (
         (".jpg", []),
-        (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
-        (".jpg", [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]),
+        (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2]),
         (".png", []),
         (".tiff", []),
     )
-    for picture in (PICTURE, PICTURE[..., 0], np.dstack([PICTURE, PICTURE[..., :1]]))
-    if not (ending == ".jpg" and picture.ndim == 3 and picture.shape[2] == 4)
+    for picture in (PICTURE, PICTURE[..., 0])
 ]
 FORMATS = [
     "jpeg",
-    "png",
     "",
     "rgb8; jpeg compressed bgr8",
-    "bgr8; png compressed rgb8",
     "bayer_rggb8; png compressed ",
-    "rgba16; tiff compressed ",
     "16UC1; compressedDepth png",
 ]
 
 
-def check_picture(message: Image | CompressedImage) -> np.ndarray | None:
-    """The image, if it is one; whatever else comes out is a failure."""
+def check_picture(message: Image | CompressedImage) -> None:
+    """It is an image, or refused."""
     convert = decode_image if isinstance(message, Image) else decode_compressed
     start_s = time.process_time()
     try:
@@ -74,24 +69,6 @@ def check_picture(message: Image | CompressedImage) -> np.ndarray | None:
         assert 0 < frame.shape[0] * frame.shape[1] <= MAX_PIXELS
         if isinstance(message, Image):
             assert frame.shape[:2] == (message.height, message.width)
-    return frame
-
-
-def check_camera_info(info: CameraInfo, size: tuple[int, int]) -> None:
-    """It is scaled to the size, or refused."""
-    start_s = time.process_time()
-    try:
-        scaled = scaled_camera_info(info, size)
-    except ImageMessageError:
-        return
-    finally:
-        assert time.process_time() - start_s < LONGEST_S
-    roi = scaled.roi
-    # The middleware would cut it to 32 bits without a word.
-    for value in (scaled.width, scaled.height, roi.x_offset, roi.y_offset, roi.width, roi.height):
-        assert 0 <= value <= UINT32
-    if (info.roi.width, info.binning_x) == (0, 0):
-        assert scaled.width == size[0]
 
 
 sides = st.one_of(st.integers(0, 64), st.integers(0, UINT32), st.sampled_from([65535, 2**16, 2**31, UINT32]))
@@ -125,20 +102,10 @@ def broken_files(draw: st.DrawFn) -> bytes:
     data = bytearray(draw(st.sampled_from(SEEDS)))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data) - 1))
-        change = draw(st.sampled_from(["byte", "cut", "insert", "remove", "word"]))
-        if change == "byte":
-            data[at] = draw(st.integers(0, 255))
-        elif change == "cut":
-            del data[max(1, at) :]
-        elif change == "insert":
-            data[at:at] = draw(st.binary(max_size=20))
-        elif change == "remove":
-            del data[at : at + draw(st.integers(1, 20))]
-            data = data or bytearray(b"\xff")
-        else:
-            data[at : at + 4] = draw(
-                st.sampled_from([b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\xff\xd9"])
-            )
+        words = st.sampled_from([b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\xff\xd9"])
+        removed = draw(st.sampled_from([0, 1, 4, 20, len(data)]))
+        data[at : at + removed] = draw(st.one_of(st.binary(max_size=20), words))
+        data = data or bytearray(b"\xff")
     return bytes(data)
 
 
@@ -170,4 +137,14 @@ any_double = st.floats(width=64)
 )
 @SETTINGS
 def test_camera_infos(info: CameraInfo, size: tuple[int, int]) -> None:
-    check_camera_info(info, size)
+    """It is scaled to the size, or refused."""
+    try:
+        scaled = scaled_camera_info(info, size)
+    except ImageMessageError:
+        return
+    roi = scaled.roi
+    # The middleware would cut it to 32 bits without a word.
+    for value in (scaled.width, scaled.height, roi.x_offset, roi.y_offset, roi.width, roi.height):
+        assert 0 <= value <= UINT32
+    if (info.roi.width, info.binning_x) == (0, 0):
+        assert scaled.width == size[0]
