@@ -134,7 +134,7 @@ def write_labels(bag: Bag, labels: LabelFolder) -> None:
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
         name = names.name(frame.camera, frame.stamp_ns, frame.log_ns)
         labels.write(name, {"images": frame.camera_image, "labels": mask})
-    if labels.names == 0:
+    if labels.added + labels.kept == 0:
         raise BagError(f"{bag.path} does not contain the camera's images: --labels needs them and the masks")
 
 

@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_label_force_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace outputs that exist, except labels")
     parser.add_argument(
-        "--force", action="store_true", help="replace outputs that exist, except labels changed by hand"
+        "--force-labels", action="store_true", help="replace labels too, also those corrected by hand"
     )
-    parser.add_argument("--force-labels", action="store_true", help="replace labels changed by hand too")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     tool = FORMATS[arguments.format]
     if not arguments.force and arguments.format not in ("masks", "labelme"):  # to these two, files are added
         require_new(arguments.out / "train" / tool.file)
-    labels = LabelFolder(arguments.out, force=arguments.force, force_labels=arguments.force_labels)
+    labels = LabelFolder(arguments.out, replace=arguments.force_labels)
     names = FileNames()
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() as work, open_bag(arguments.bag, Path(work)) as bag:
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
                 mask = sample.frame.segmentation.resized((image.shape[1], image.shape[0])).mask
                 labels.write(name, {"images": image, "labels": mask})
         left_out += bag.all_losses().problems
-    if labels.names == 0:
+    if labels.added + labels.kept == 0:
         raise ValueError(f"no image of {arguments.bag} could be decoded")
     print(labels.summary("images and pre-labels"))
     status = status_of(arguments.bag, left_out)
@@ -85,8 +85,6 @@ def run(arguments: argparse.Namespace) -> int:
         file = arguments.out / "train" / tool.file
         tool.write(find_labelled_images(file.parent), segmenter.spec.classes, file)
         print(f"{file}: {tool.instruction}")
-    if problem := labels.problem():
-        raise ValueError(problem)
     return status
 
 
