@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from canet_ros.commands import add_force_argument, local_path
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.files import require_image_format, require_writable, write_image
-from canet_ros.labels.check import swapped_classes
 from canet_ros.labels.formats import FORMATS
 from canet_ros.labels.importing import import_labels
 from canet_ros.model.class_table import load_class_table
 from canet_ros.pipeline.image_files import in_short
 from canet_ros.training.dataset import count_ids, find_split, to_stderr, warn_about_missing_classes
 from canet_ros.training.evaluate import evaluate, worst_images_sheet
+
+_SWAPPED_SHARE = 0.5  # of the pixels of both classes; confused classes share far fewer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +84,7 @@ def _check(arguments: argparse.Namespace) -> int:
     counts = count_ids(images, classes, to_stderr, check_images=True)
     warn_about_missing_classes(counts, classes, arguments.data / arguments.split, to_stderr)
     evaluation = evaluate(segmenter, images)
-    problems = list(swapped_classes(evaluation.confusion, classes.names))
+    problems = list(_swapped_classes(evaluation.confusion, classes.names))
     for problem in problems:
         print(problem, file=sys.stderr)
     if arguments.out:
@@ -87,3 +92,18 @@ def _check(arguments: argparse.Namespace) -> int:
     known = counts[: len(classes)].sum() / max(int(counts.sum()), 1)
     print(f"{len(images)} images, {known:.1%} of the pixels labelled, {len(problems)} problems")
     return 1 if problems else 0
+
+
+def _swapped_classes(confusion: NDArray[np.int64], names: Sequence[str]) -> Iterator[str]:
+    """Name pairs of classes whose labels seem to be swapped.
+
+    Args:
+        confusion: (classes, classes), by (label, prediction of a model that knows the classes).
+    """
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    for first, second in zip(*np.nonzero(np.triu(np.minimum(share, share.T) > _SWAPPED_SHARE, k=1))):
+        yield (
+            f"{names[first]} and {names[second]} seem to be swapped: the model sees {names[second]} in "
+            f"{share[first, second]:.0%} of the pixels labelled {names[first]}, and {names[first]} in "
+            f"{share[second, first]:.0%} of those labelled {names[second]}"
+        )

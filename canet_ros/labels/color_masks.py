@@ -42,9 +42,9 @@ def read_masks(export: Folder, classes: ClassTable) -> Labels:
 
 def write_cvat(images: Sequence[LabelledImage], classes: ClassTable, path: Path) -> None:
     """Write an archive in the format Segmentation mask 1.1."""
-    instance_colors = [_voc_color(index + 1) for index in range(len(classes))]  # one object per class
-    distinct = len({_BLACK, *classes.colors}) > len(classes)
-    colors = classes.colors if distinct else instance_colors
+    colors = [_voc_color(index + 1) for index in range(len(classes))]  # one object per class
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[: len(classes), 0] = np.array(colors)[:, ::-1]
     lines = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
     lines += [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(classes.names, colors)]
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -52,11 +52,9 @@ def write_cvat(images: Sequence[LabelledImage], classes: ClassTable, path: Path)
         archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{one.name}\n" for one in images))
         for one in images:
             ids = one.read_ids()
-            for kind, palette in (("SegmentationClass", colors), ("SegmentationObject", instance_colors)):
-                table = np.zeros((256, 1, 3), np.uint8)
-                table[: len(classes), 0] = np.array(palette)[:, ::-1]
-                colored = cv2.LUT(cv2.merge([ids, ids, ids]), table)
-                archive.writestr(f"{kind}/{one.name}.png", cv2.imencode(".png", colored)[1].tobytes())
+            colored = cv2.imencode(".png", cv2.LUT(cv2.merge([ids, ids, ids]), table))[1].tobytes()
+            for kind in ("SegmentationClass", "SegmentationObject"):
+                archive.writestr(f"{kind}/{one.name}.png", colored)
 
 
 def read_cvat(export: Folder, classes: ClassTable) -> Labels:
@@ -67,21 +65,15 @@ def read_cvat(export: Folder, classes: ClassTable) -> Labels:
         raise ValueError(
             "labelmap.txt and SegmentationClass/ are missing: in CVAT, export the task as Segmentation mask 1.1"
         )
-    entries: list[tuple[Color, int]] = []
+    colors = {_BLACK: UNLABELLED}
     for line in maps[0].read_text(encoding="utf-8").splitlines():
         name, _, rest = line.partition(":")
         if not name.startswith("#") and rest:
             red, green, blue = (int(value) for value in rest.partition(":")[0].split(","))
-            entries.append(((red, green, blue), class_id(name, classes)))
-    colors = {_BLACK: UNLABELLED, **dict(entries)}
-    indices = np.full(256, UNLABELLED, np.uint8)  # a mask of one channel has the numbers of the lines
-    indices[: len(entries)] = [index for _, index in entries]
+            colors[red, green, blue] = class_id(name, classes)
     for file in masks:
-        pixels = decode_png(file.read_bytes(), file.name)
-        yield (
-            Path(file.name).stem,
-            _ids_of_colors(pixels, colors, file.name) if pixels.ndim == 3 else indices[pixels],
-        )
+        pixels = decode_png(file.read_bytes(), file.name, cv2.IMREAD_COLOR)
+        yield Path(file.name).stem, _ids_of_colors(pixels, colors, file.name)
 
 
 def _voc_color(index: int) -> Color:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -66,76 +67,65 @@ def polygons(labels: np.ndarray, index: int) -> list[np.ndarray]:
     return [(contour.reshape(-1, 2) + 0.5) / 4 for contour in contours if len(contour) > 2]
 
 
+Shape = tuple[str, str, np.ndarray]  # name of the class, polygon or rectangle, corners in pixels
+
+
+def read_shapes(tool: str, shapes: Sequence[Shape], width: int, height: int, folder: Path) -> np.ndarray:
+    """The labels of an export with these shapes."""
+    if tool == "labelme":
+        entries = [{"label": name, "shape_type": kind, "points": c.tolist()} for name, kind, c in shapes]
+        content = {"imagePath": "a.png", "imageHeight": height, "imageWidth": width, "shapes": entries}
+    elif tool == "coco":
+        annotations = [
+            {
+                "image_id": 1,
+                "category_id": CAMVID.names.index(name),
+                "segmentation": [corners.ravel().tolist()],
+            }
+            for name, _, corners in shapes
+        ]
+        categories = [{"id": index, "name": name} for index, name in enumerate(CAMVID.names)]
+        images = [{"id": 1, "file_name": "a.png", "width": width, "height": height}]
+        content = {"images": images, "categories": categories, "annotations": annotations}
+    else:
+        results = []
+        for name, kind, corners in shapes:
+            percent = corners / (width / 100, height / 100)
+            (left, top), (right, bottom) = percent.min(axis=0), percent.max(axis=0)
+            value = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+            value = value if kind == "rectangle" else {"points": percent.tolist()}
+            size = {"original_width": width, "original_height": height}
+            results.append({"type": f"{kind}labels", "value": {**value, f"{kind}labels": [name]}, **size})
+        content = [{"data": {"image": "/data/upload/1/0a1b2c3d-a.png"}, "annotations": [{"result": results}]}]
+    (folder / "export.json").write_text(json.dumps(content))
+    with open_export(folder / "export.json") as export:
+        ((name, labels),) = FORMATS[tool].read(export, CAMVID)
+    assert name == "a"
+    return labels
+
+
 @pytest.mark.parametrize("tool", ["coco", "label-studio", "labelme"])
 def test_polygons_are_within_a_pixel_at_borders(tool: str, tmp_path: Path) -> None:
     if tool == "coco":
         pytest.importorskip("pycocotools")
     write_scenes(tmp_path, 1, first_seed=7, width=640, height=480)
-    image = find_labelled_images(tmp_path)[0]
-    truth = image.read(len(CAMVID))[1]
+    truth = find_labelled_images(tmp_path)[0].read(len(CAMVID))[1]
+    shapes = [
+        (name, "polygon", outline)
+        for index, name in enumerate(CAMVID.names)
+        for outline in polygons(truth, index)
+    ]
     # Larger outlines first: they have no holes, and what lies in them is drawn later.
-    shapes = sorted(
-        ((outline, index) for index in range(len(CAMVID)) for outline in polygons(truth, index)),
-        key=lambda shape: -cv2.contourArea(shape[0].astype(np.float32)),
-    )
-    names = [(outline, CAMVID.names[index]) for outline, index in shapes]
-    content = {
-        "coco": {
-            "images": [{"id": 1, "file_name": image.image.name, "width": 640, "height": 480}],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(CAMVID.names)],
-            "annotations": [
-                {"image_id": 1, "category_id": index, "segmentation": [outline.ravel().tolist()]}
-                for outline, index in shapes
-            ],
-        },
-        "labelme": {
-            "imagePath": image.image.name, "imageHeight": 480, "imageWidth": 640,
-            "shapes": [
-                {"label": name, "points": outline.tolist(), "shape_type": "polygon"} for outline, name in names
-            ],
-        },
-        "label-studio": [
-            {
-                "data": {"image": f"/data/upload/1/0a1b2c3d-{image.image.name}"},
-                "annotations": [{"result": [
-                    {
-                        "type": "polygonlabels", "original_width": 640, "original_height": 480,
-                        "value": {"points": (outline / (6.4, 4.8)).tolist(), "polygonlabels": [name]},
-                    }
-                    for outline, name in names
-                ]}],
-            }
-        ],
-    }  # fmt: skip
-    (tmp_path / "export.json").write_text(json.dumps(content[tool]))
-    with open_export(tmp_path / "export.json") as export:
-        ((name, labels),) = FORMATS[tool].read(export, CAMVID)
-    assert name == image.name
-    assert (labels == truth).mean() > 0.995
+    shapes.sort(key=lambda shape: -cv2.contourArea(shape[2].astype(np.float32)))
+    assert (read_shapes(tool, shapes, 640, 480, tmp_path) == truth).mean() > 0.995
 
 
 @pytest.mark.parametrize("tool", ["labelme", "label-studio"])
 def test_rectangles_fill_the_pixels_that_they_cover(tool: str, tmp_path: Path) -> None:
-    box = {"x": 10, "y": 20, "width": 50, "height": 30}  # percent of 60x40 pixels
-    result = {"type": "rectanglelabels", "original_width": 60, "original_height": 40}
-    content = {
-        "labelme": {
-            "imagePath": "a.png", "imageHeight": 40, "imageWidth": 60,
-            "shapes": [{"label": "car", "points": [[36, 20], [6, 8]], "shape_type": "rectangle"}],
-        },
-        "label-studio": [
-            {"data": {"image": "a.png"},
-             "annotations": [{"result": [{**result, "value": {**box, "rectanglelabels": ["car"]}}]}]},
-        ],
-    }  # fmt: skip
-    (tmp_path / "export.json").write_text(json.dumps(content[tool]))
-    with open_export(tmp_path / "export.json") as export:
-        ((_, labels),) = FORMATS[tool].read(export, CAMVID)
+    labels = read_shapes(tool, [("car", "rectangle", np.array([[36, 20], [6, 8]]))], 60, 40, tmp_path)
     assert (labels[8:20, 6:36] == CAMVID.names.index("car")).all()
-    assert (labels[:7] == 255).all()
-    assert (labels[21:] == 255).all()
-    assert (labels[:, :5] == 255).all()
-    assert (labels[:, 37:] == 255).all()
+    labels[7:21, 5:37] = 255
+    assert (labels == 255).all()
 
 
 @pytest.mark.parametrize(
