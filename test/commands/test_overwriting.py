@@ -16,30 +16,36 @@ import torch
 from canet_ros.cli import COMMANDS, main
 from canet_ros.simulation import StreetDrive, write_scenes
 
-# Command, option (or positional) that names an output, and files that the command would write there: {} is its value.
-# The rest of the command line is in COMPLETE.
+RANDOM = "--model random"
+QUICK = f"{RANDOM} --engine onnxruntime --precision fp32 --device cpu"
+IMPORT = "labels import scenes/train/labels --format masks --images scenes/train/images --classes cityscapes"
+EVALUATE = f"evaluate --data scenes {QUICK}"
+# A command line with outputs named out, and files that it would write.
 OUTPUTS = [
-    ("demo", "--out", "summary.json", "contact_sheet.png", "overlay_000.png", "drive/drive_0.mcap"),
-    ("segment", "--out", "picture_mask.png", "picture_overlay.jpg", "picture_group_a.png"),
-    ("segment-bag", "out", "metadata.yaml"),
-    ("segment-bag", "--json", ""),
-    ("extract", "--video", ""),
-    ("record", "out", "metadata.yaml"),
-    ("report", "--out", ""),
-    ("labels import", "--out", "train/labels/picture.png"),
-    ("labels check", "--out", ""),
-    ("train", "--out", "model/model.yaml"),
-    ("adapt", "--out", "model.yaml"),
-    ("evaluate", "--json", ""),
-    ("evaluate", "--worst", ""),
-    ("ablate", "--out", "ablation.json", "ablation.md"),
-    ("import", "--out", "model.yaml", "model.onnx", "weights.safetensors"),
-    ("export", "--out", ""),
-    ("benchmark", "--json", ""),
-    ("benchmark", "--report", "report.json", "report.md", "steps/mine.txt"),
-    ("models", "--json", ""),
-    ("doctor", "--json", ""),
-]
+    ("demo --out out", "out/summary.json", "out/contact_sheet.png", "out/overlay_000.png", "out/drive/drive_0.mcap"),
+    (
+        f"segment picture.png --out out {QUICK}",
+        "out/picture_mask.png", "out/picture_overlay.jpg", "out/picture_group_a.png",
+    ),
+    (f"segment-bag drive out {QUICK}", "out/metadata.yaml"),
+    (f"segment-bag drive new --json out {QUICK}", "out"),
+    ("extract segmented --video out.mp4", "out.mp4"),
+    ("record out --topics /x --duration 1", "out/metadata.yaml"),
+    (f"report drive --out out {QUICK}", "out"),
+    (f"{IMPORT} --out out", "out/train/labels/picture.png"),
+    (f"labels check scenes --out out.png {QUICK}", "out.png"),
+    ("train --out out --data scenes --name x --epochs 1", "out/model/model.yaml"),
+    (f"adapt scenes --out out {RANDOM} --minutes 1", "out/model.yaml"),
+    (f"{EVALUATE} --json out", "out"),
+    (f"{EVALUATE} --worst out.png", "out.png"),
+    ("ablate --out out --data scenes --epochs 1", "out/ablation.json", "out/ablation.md"),
+    ("import weights.pth --out out", "out/model.yaml", "out/model.onnx", "out/weights.safetensors"),
+    (f"export --out out {RANDOM}", "out"),
+    (f"benchmark --json out {RANDOM}", "out"),
+    (f"benchmark --report out {RANDOM}", "out/report.json", "out/report.md", "out/steps/mine.txt"),
+    ("models --json out", "out"),
+    ("doctor --json out --graph-only", "out"),
+]  # fmt: skip
 # Labels, which are added to what is there.
 LABELS = {("pick", "--out"), ("extract", "--labels"), ("extract", "--masks")}
 INPUTS = {
@@ -62,36 +68,8 @@ INPUTS = {
     ("import", "--picture"),
     ("benchmark", "--data"),
 }
-COMPLETE = {
-    "segment": "picture.png --model random",
-    "segment-bag": "drive --model random",
-    "extract": "segmented",
-    "report": "drive --model random",
-    "labels import": "scenes/train/labels --format masks --images scenes/train/images --classes cityscapes",
-    "labels check": "scenes --model random",
-    "train": "--data scenes --name x --epochs 1",
-    "adapt": "scenes --model random --minutes 1",
-    "evaluate": "--data scenes --model random",
-    "ablate": "--data scenes --epochs 1",
-    "import": "weights.pth",
-    "export": "--model random",
-    "benchmark": "--model random",
-    "record": "--topics /x --duration 1",
-}
 # Those that are quick when they do it.
-FORCED = ["segment", "segment-bag", "extract", "report", "evaluate", "export", "models", "doctor"]
-QUICK = {
-    "doctor": "--graph-only",
-    **dict.fromkeys(
-        ("segment", "segment-bag", "report", "evaluate", "labels check"),
-        "--engine onnxruntime --precision fp32 --device cpu",
-    ),
-}
-SUFFIXES = {
-    "--video": ".mp4",
-    ("labels check", "--out"): ".png",
-    "--worst": ".png",
-}
+FORCED = ("segment", "segment-bag", "extract", "report", "evaluate", "export", "models", "doctor")
 
 
 def parsers_of(command: str) -> list[argparse.ArgumentParser]:
@@ -103,7 +81,7 @@ def parsers_of(command: str) -> list[argparse.ArgumentParser]:
 
 
 def test_every_command_and_every_path_that_it_takes_is_in_a_list() -> None:
-    listed = {(command.split()[0], option) for command, option, *_ in OUTPUTS} | LABELS | INPUTS
+    words = {(line.split()[0], word) for line, *_ in OUTPUTS for word in line.split()}
     taken = {
         (command, (action.option_strings or [action.dest])[-1])
         for command in COMMANDS
@@ -111,10 +89,8 @@ def test_every_command_and_every_path_that_it_takes_is_in_a_list() -> None:
         for action in parser._actions
         if getattr(action.type, "__name__", "") in ("Path", "local_path", "_location")
     }
-    assert taken <= listed
-    assert {command.split()[0] for command, *_ in OUTPUTS} | {
-        command for command, _ in LABELS
-    } == COMMANDS.keys()
+    assert taken <= words | LABELS | INPUTS
+    assert {command for command, _ in words | LABELS} == COMMANDS.keys()
 
 
 @pytest.fixture
@@ -131,72 +107,47 @@ def folder(tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-@pytest.fixture
-def drive(folder: Path) -> Path:
-    drives = pytest.importorskip("drives")
-    topic = drives.TOPICS["/front/image_raw"]
-    recorded = drives.Recorded(topic.name, topic.msgtype, 10**9, drives.image(drives.images(1)[0], 10**9))
-    return Path(drives.write_bag(folder / "drive", [recorded], topics=[topic]))
-
-
-def command_line(command: str, option: str, out: str) -> list[str]:
-    named = [option, out] if option.startswith("-") else [out]
-    rest = COMPLETE.get(command, "").split()
-    inputs = 0 if not rest or rest[0].startswith("-") else 1
-    line = [*command.split(), *rest[:inputs], *named, *rest[inputs:]]
-    if command == "segment-bag" and option != "out":
-        line.insert(2, "new")
-    return line + QUICK.get(command, "").split()
-
-
-@pytest.mark.parametrize(
-    ("command", "option", "file"),
-    [(command, option, file) for command, option, *files in OUTPUTS for file in files],
-)
-def test_what_exists_is_kept_and_named(
-    command: str, option: str, file: str, folder: Path, request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    if command in ("segment-bag", "report"):
-        request.getfixturevalue("drive")
-    out = Path(f"out{SUFFIXES.get((command, option), SUFFIXES.get(option, ''))}")
-    if command == "demo":
+def prepare(line: str, file: str, folder: Path) -> Path:
+    """The inputs of this command, and something at the path of its output."""
+    if "drive" in line.split() or "segmented" in line:
+        drives = pytest.importorskip("drives")
+        topic = drives.TOPICS["/front/image_raw"]
+        image = drives.image(drives.images(1)[0], 10**9)
+        recorded = drives.Recorded(topic.name, topic.msgtype, 10**9, image)
+        drives.write_bag(folder / "drive", [recorded], topics=[topic])
+    if line.startswith(("demo", "doctor")):
         pytest.importorskip("rclpy")
-    path = out / file if file else out
+    path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
+    return path
+
+
+@pytest.mark.parametrize(("line", "file"), [(line, file) for line, *files in OUTPUTS for file in files])
+def test_what_exists_is_kept_and_named(
+    line: str, file: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = prepare(line, file, folder)
     before = sorted(folder.rglob("*"))
-    assert main(command_line(command, option, str(out))) == 1
-    (line,) = [
-        line
-        for line in capsys.readouterr().err.splitlines()
-        if line.startswith(f"canet {command.split()[0]}: ")
+    command = line.split()[0]
+    assert main(line.split()) == 1
+    (error,) = [
+        text for text in capsys.readouterr().err.splitlines() if text.startswith(f"canet {command}: ")
     ]
     # Of a folder that must be new the folder is named.
-    assert any(f"{there} exists" in line for there in (path, out, path.parent, out / "train"))
-    assert "--force" in line or command in ("record", "train")
+    assert any(f"{there} exists" in error for there in (file, Path(file).parent, "out", "out/train"))
+    assert "--force" in error or command in ("record", "train")
     assert path.read_text() == "mine"
     assert sorted(folder.rglob("*")) == before, "and nothing else was begun"
 
 
 @pytest.mark.parametrize(
-    ("command", "option", "file"),
-    [(command, option, files[0]) for command, option, *files in OUTPUTS if command in FORCED],
+    ("line", "file"), [(line, files[0]) for line, *files in OUTPUTS if line.split()[0] in FORCED]
 )
-def test_force_replaces_it(
-    command: str, option: str, file: str, folder: Path, request: pytest.FixtureRequest
-) -> None:
-    if command in ("segment-bag", "report"):
-        request.getfixturevalue("drive")
-    if command == "extract":
+def test_force_replaces_it(line: str, file: str, folder: Path) -> None:
+    path = prepare(line, file, folder)
+    if "segmented" in line:
         pytest.importorskip("av")
-        request.getfixturevalue("drive")
-        assert main(["segment-bag", "drive", "segmented", "--model", "random", *QUICK["report"].split()]) == 0
-    if command == "doctor":
-        pytest.importorskip("rclpy")
-    out = Path(f"out{SUFFIXES.get((command, option), SUFFIXES.get(option, ''))}")
-    path = out / file if file else out
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("mine")
-    assert main([*command_line(command, option, str(out)), "--force"]) == 0
+        assert main(f"segment-bag drive segmented {QUICK}".split()) == 0
+    assert main([*line.split(), "--force"]) == 0
     assert path.read_bytes() != b"mine"
