@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rosbags")  # brings lz4 and zstandard
 
@@ -155,11 +156,42 @@ def write_bag(
     return path
 
 
-def bag_of(path: Path, messages: Sequence[Recorded], storage: str = "mcap", *others: Topic) -> Path:
+def bag_of(
+    path: Path,
+    messages: Sequence[Recorded],
+    storage: str = "mcap",
+    *others: Topic,
+    latched: Sequence[str] = (),
+) -> Path:
     """A bag with the topics of these messages and others, in the order of time."""
-    topics = {(m.topic, m.msgtype): Topic(m.topic, m.msgtype, qos()) for m in messages}
+    kinds = dict.fromkeys((m.topic, m.msgtype) for m in messages)
+    durability = dict.fromkeys(latched, "TRANSIENT_LOCAL")
+    topics = {k: Topic(*k, qos(durability=durability.get(k[0], "VOLATILE"))) for k in kinds}
     ordered = sorted(messages, key=lambda message: message.log_ns)
     return write_bag(path, ordered, storage, topics=(*topics.values(), *others))
+
+
+def joined(path: Path, *bags: Path) -> Path:
+    """A bag of the files of these, in this order. Its metadata.yaml is that of the first, but for files and count."""
+    names, count = [], 0
+    for number, bag in enumerate(bags):
+        file = storage_file(bag)
+        names.append(f"{path.name}_{number}{file.suffix}")
+        path.mkdir(exist_ok=True)
+        file.rename(path / names[-1])
+        count += metadata_of(bag)["message_count"]
+    (bags[0] / "metadata.yaml").rename(path / "metadata.yaml")
+    return change_metadata(path, relative_file_paths=names, message_count=count)
+
+
+def metadata_of(bag: Path) -> dict[str, Any]:
+    return yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+
+
+def change_metadata(bag: Path, **fields: object) -> Path:
+    information = {**metadata_of(bag), **fields}
+    (bag / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": information}))
+    return bag
 
 
 def storage_file(bag: Path) -> Path:

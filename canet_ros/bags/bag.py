@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import zstandard
@@ -76,7 +78,6 @@ class Block:
         size: when it is read, in bytes.
         count: number of its messages.
         numbers: of the topics of its messages.
-        newest_before_ns: latest time of the blocks that precede it in the file.
     """
 
     offset: int
@@ -86,22 +87,19 @@ class Block:
     size: int = 0
     count: int = 0
     numbers: frozenset[int] = frozenset()
-    newest_before_ns: int = 0
 
 
 @dataclass
 class Losses:
-    """What could not be read, and how many messages are known to be lost or out of order.
+    """What could not be read, and how many messages are known to be lost.
 
     Attributes:
         problems: one sentence each, in the order found.
         lost: number of messages by position, so that a second pass does not count them twice.
-        disordered: messages that follow one of a later time in their file, likewise.
     """
 
     problems: dict[str, None] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
-    disordered: dict[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -112,11 +110,33 @@ class Losses:
         if lost > 0:
             self.lost[str(where)] = lost
 
-    def merge(self, other: Losses, prefix: str = "") -> None:
-        """Add others, whose positions are in ``prefix``."""
+    def merge(self, other: Losses) -> None:
         self.problems.update(other.problems)
-        self.lost.update({f"{prefix}{where}": count for where, count in other.lost.items()})
-        self.disordered.update({f"{prefix}{where}": count for where, count in other.disordered.items()})
+        self.lost.update(other.lost)
+
+
+class StorageFile:
+    """One file of a bag.
+
+    Args:
+        losses: of the bag, to which those of this file are added.
+
+    Attributes:
+        blocks: all messages.
+        by_number: topics by their numbers in the file.
+        counts: messages of each topic, also 0.
+        jumps_back: whether messages read so far followed others of a later time.
+    """
+
+    def __init__(self, path: Path, losses: Losses) -> None:
+        self.blocks: list[Block] = []
+        self.by_number: dict[int, Connection] = {}
+        self.counts: Counter[Connection] = Counter()
+        self.jumps_back = False
+        self._name, self._losses = path.name, losses
+
+    def _lose(self, problem: str, where: object = None, lost: int = 0) -> None:
+        self._losses.add(f"{self._name}: {problem}", (self._name, where), lost)
 
 
 def message_bytes(data: bytes, connection: Connection) -> bytes:

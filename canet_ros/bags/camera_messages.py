@@ -98,7 +98,9 @@ class CameraMessages:
         infos = {connection.topic for connection in bag.connections if connection.msgtype == CAMERA_INFO_TYPE}
         self._recorded = sorted(infos - {f"{camera.results}/{CAMERA_INFO}" for camera in cameras})
         wanted = {c for c in bag.connections if c.topic in topics and c.msgtype == CAMERA_INFO_TYPE}
-        self._first = {topic: self._decode_info(topic, data) for topic, data in bag.first_messages(wanted)}
+        self._first = {
+            topic: self._decode_info(topic, data) for topic, data in bag.first_messages(wanted).items()
+        }
         for connection in wanted if start_ns is not None else ():
             for message in bag.newest_first(connection.stream, start_ns or 0):
                 self.take(message)

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE_TYPES, BagError, Connection, type_name
+from canet_ros.bags.bag import COMPRESSED_IMAGE, IMAGE_TYPES, BagError, Connection
 from canet_ros.bags.message_types import MessageError, from_cdr
 from canet_ros.bags.reading import Bag
 from canet_ros.image_transports import DEPTH_ENCODINGS, VIDEO_TYPES, transport_content
@@ -65,15 +65,11 @@ def choose_cameras(
     by_topic: dict[str, list[Connection]] = defaultdict(list)
     for connection in bag.connections:
         by_topic[connection.topic].append(connection)
-    for topic, several in by_topic.items():
-        types = list(dict.fromkeys(connection.msgtype for connection in several))
-        if len(types) > 1:
-            note(f"{topic} has messages of {len(types)} types, {' and '.join(types)}: all are copied")
     candidates = {
         topic: next((c for c in several if c.msgtype in IMAGE_TYPES and c.encoding == "cdr"), None)
         for topic, several in by_topic.items()
     }
-    first = dict(bag.first_messages({c for c in candidates.values() if c}))
+    first = bag.first_messages({c for c in candidates.values() if c})
     rejected = {topic: _rejection(by_topic[topic], c, first.get(topic)) for topic, c in candidates.items()}
     if topics:
         names = dict.fromkeys(_recorded_topic(topic, candidates) for topic in topics)
@@ -113,14 +109,8 @@ def _rejection(several: Sequence[Connection], connection: Connection | None, fir
     """
     topic = several[0].topic
     if connection is None:
-        for other in several:
-            if content := transport_content(other.msgtype, topic):
-                return f"holds {content}"
-            if type_name(other.msgtype) in IMAGE_TYPES:
-                if other.encoding == "ros1":
-                    return "holds ROS 1 images: convert the bag to ROS 2 first"
-                return f"holds images in the encoding {other.encoding!r}, not cdr"
-        return ""
+        content = transport_content(several[0].msgtype, topic)
+        return content and f"holds {content}"
     if topic.endswith(_OF_SEGMENTATION) or "/segmentation/groups/" in topic:
         return _RESULT
     if topic.endswith("/truth"):

@@ -8,13 +8,10 @@ earlier frames of its camera.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from canet_ros.bags.bag import Message
 from canet_ros.bags.images import image_from_cdr
@@ -26,8 +23,7 @@ from canet_ros.messages.video import VideoFrame
 from canet_ros.pipeline.camera_transform import CameraTransform
 from canet_ros.pipeline.class_shares import ShareFilter
 from canet_ros.pipeline.outputs import SHARES, RenderInput, image_outputs, is_cloud
-from canet_ros.pipeline.process import Frame, process
-from canet_ros.pipeline.segmentation import Segmentation
+from canet_ros.pipeline.process import Frame, postprocess
 from canet_ros.pipeline.segmenter import Segmenter
 from canet_ros.pipeline.temporal_filter import TemporalFilter
 
@@ -50,15 +46,6 @@ class FrameResult:
     problem: str = ""
 
 
-@dataclass
-class _Filters:
-    """The filters of a camera, and the end of its frame submitted last."""
-
-    temporal: TemporalFilter
-    shares: ShareFilter
-    ended: threading.Event
-
-
 class FrameProcessorPool:
     """Thread pool that decodes, segments and encodes the frames of one file of OUT. Use as a context manager.
 
@@ -75,62 +62,60 @@ class FrameProcessorPool:
         # One more than the engine's streams: decoding and encoding overlap with inference.
         workers = segmenter.engine.streams + 1
         self.prefetch = workers + 1
-        self._segmenter = segmenter
+        self._segmenter, self._options, self._transforms = segmenter, options, transforms
         self._engine_is_free = threading.Semaphore(segmenter.engine.streams)
-        self._options = options
         self._process_options = options.process_options(
             segmenter.spec.classes, options.mask_size == "network", options.min_object_area
         )
         self._outputs = image_outputs(parse_groups(options.groups))
-        self._transforms = transforms
-        self._filters: dict[str, _Filters] = {}
-        # The pool starts frames in order, so an earlier frame that is waited for is already running.
+        self._temporal = {topic: TemporalFilter() if options.steady else None for topic in transforms}
+        self._shares = {topic: ShareFilter(options.shares_smoothing) for topic in transforms}
         self._in_order = options.steady or SHARES in options.outputs
+        self._filtered: dict[str, threading.Event] = {}  # by topic: the filters have taken the last frame
         self._pool = ThreadPoolExecutor(workers, "frames")
 
     def __enter__(self) -> FrameProcessorPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+        self._pool.shutdown(cancel_futures=True)
 
     def submit(self, message: Message, video: VideoFrame | None = None) -> Future[FrameResult]:
         """Process an image message; ``video`` is the decoded frame of a video message."""
-        topic, ended = message.connection.topic, threading.Event()
-        earlier = self._filters.get(topic)
-        if earlier is None:
-            ready = threading.Event()
-            ready.set()
-            earlier = _Filters(TemporalFilter(), ShareFilter(self._options.shares_smoothing), ready)
-        self._filters[topic] = replace(earlier, ended=ended)
-        return self._pool.submit(self._process, message, video, earlier, ended)
+        topic, filtered = message.connection.topic, threading.Event()
+        before = self._filtered.get(topic)
+        if self._in_order:
+            self._filtered[topic] = filtered
+        return self._pool.submit(self._process, message, video, before, filtered)
 
     def _process(
-        self, message: Message, video: VideoFrame | None, filters: _Filters, ended: threading.Event
+        self,
+        message: Message,
+        video: VideoFrame | None,
+        before: threading.Event | None,
+        filtered: threading.Event,
     ) -> FrameResult:
-        transform, options = self._transforms[message.connection.topic], self._options
-
-        def infer(images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
-            with self._engine_is_free:
-                found = self._segmenter.infer(images)
-            if self._in_order:
-                filters.ended.wait()
-            return found
-
+        """Process a frame; ``before``: the filters have taken the preceding frame, which the pool started earlier."""
+        topic, options = message.connection.topic, self._options
+        transform = self._transforms[topic]
         try:
             header, image = image_from_cdr(message.data, message.connection.msgtype, video)
-            temporal_filter = filters.temporal if options.steady else None
-            frame = Frame(image, header_stamp_ns(header), transform, temporal_filter, filters.shares)
-            (drawing,) = process([frame], infer, self._process_options)
+            with self._engine_is_free:
+                (found,) = self._segmenter.infer([transform.to_network(image)])
+            if before is not None:
+                before.wait()
+            stamp_ns = header_stamp_ns(header)
+            frame = Frame(image, stamp_ns, transform, self._temporal[topic], self._shares[topic])
+            drawing = postprocess(frame, found, self._process_options)
             if SHARES in options.outputs:
                 shares = drawing.shares()  # in this frame's turn, not when they are rendered
                 drawing = replace(drawing, shares=lambda: shares)
         except ValueError as error:  # ImageMessageError, or too small for the camera's region
             return FrameResult(problem=str(error))
         finally:
-            if self._in_order:
-                filters.ended.wait()
-                ended.set()
+            if before is not None:
+                before.wait()
+            filtered.set()
         results = frame_messages(header, drawing, self._outputs, options.outputs, options.jpeg_quality)
         height, width = drawing.segmentation.mask.shape
         with_clouds = drawing if any(map(is_cloud, options.outputs)) else None

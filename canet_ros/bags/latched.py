@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from canet_ros.bags.bag import Message
 from canet_ros.bags.message_types import MessageError, from_cdr
 from canet_ros.bags.qos import is_latched
-from canet_ros.bags.reading import Bag, completed
+from canet_ros.bags.reading import Bag
 
 _TRANSFORMS = "tf2_msgs/msg/TFMessage"
 
@@ -19,9 +19,7 @@ def latched(bag: Bag, before_ns: int) -> list[Message]:
     The last message of each latched topic; of tf_static, all messages with the last value of a transform.
     """
     streams = dict.fromkeys(
-        c.stream
-        for c in bag.connections
-        if is_latched(completed(c, bag).qos) or _is_tf_static(c.topic, c.msgtype)
+        c.stream for c in bag.connections if is_latched(c.qos) or _is_tf_static(c.topic, c.msgtype)
     )
     found: list[Message] = []
     for topic, msgtype, encoding in streams:

@@ -32,6 +32,7 @@ from canet_ros.bags.bag import (
     Connection,
     Losses,
     Message,
+    StorageFile,
     message_bytes,
     type_name,
     unzstd,
@@ -51,112 +52,90 @@ _PARSERS: dict[int, type[Schema | Channel | Metadata | Statistics]] = {
     Opcode.METADATA: Metadata,
     Opcode.STATISTICS: Statistics,
 }
+_WRONG_TIMES = "the times in the index differ from those of the messages"
 # Times by channel, from the message indexes behind a chunk.
 _Times = dict[int, NDArray[np.uint64]]
 
 
-class McapFile:
-    """One mcap file.
+class McapFile(StorageFile):
+    """One mcap file, whose blocks are its chunks, and runs of messages outside of chunks.
 
     Attributes:
-        blocks: its chunks, and runs of messages outside of chunks.
-        by_number: topics by the numbers of their channels.
-        counts: messages of each topic.
         metadata: name and entries of its metadata records.
 
     Raises:
-        BagError: it cannot be opened, or is not an mcap file.
+        BagError: it is not an mcap file.
+        OSError: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.losses = Losses()
-        self.blocks: list[Block] = []
-        self.by_number: dict[int, Connection] = {}
+    def __init__(self, path: Path, losses: Losses) -> None:
+        super().__init__(path, losses)
         self.metadata: list[tuple[str, dict[str, str]]] = []
-        self._name = path.name
         self._schemas: dict[int, Schema] = {}
         self._channel_counts: Counter[int] = Counter()
         self._attachments: list[tuple[int, int]] = []
         self._announced: int | None = None
-        try:
-            self._file = path.open("rb")
-        except OSError as error:
-            raise BagError(f"cannot open {path}: {error.strerror}") from error
+        self._file = path.open("rb")
         try:
             self._size = path.stat().st_size
-            if self._size == 0:
-                raise BagError(f"{path} is empty: 0 bytes")
             if self._file.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
                 raise BagError(f"{path} is not an mcap file: it does not start with mcap's magic bytes")
             self._index(self._walk())
         except BaseException:
             self._file.close()
             raise
-        self.counts = dict.fromkeys(self.by_number.values(), 0)
         for channel, connection in self.by_number.items():
             self.counts[connection] += self._channel_counts[channel]
         if self._announced is None:
-            self.losses.add(f"{self._name}: no statistics: cannot check whether it is complete")
+            self._lose("no statistics: cannot check whether it is complete")
         elif (missing := self._announced - self._channel_counts.total()) > 0:
-            sentence = f"its statistics count {missing} messages more than it holds"
-            self.losses.add(f"{self._name}: {sentence}", "statistics", missing)
+            self._lose(f"its statistics count {missing} messages more than it holds", "statistics", missing)
 
     def close(self) -> None:
         self._file.close()
 
     def read(self, block: Block) -> Iterator[Message]:
-        """The messages of a block by log time; damaged ones are added to ``losses``."""
+        """The messages of a block by log time; damaged ones are added to the losses."""
         records, problem = self._records_of(block)
         messages: list[Message] = []
-        found = unknown = damaged = disorder = 0
-        newest_ns = block.newest_before_ns
+        lost: Counter[str] = Counter()
+        found = 0
         for opcode, content in _records_in(records):
             if opcode != Opcode.MESSAGE or len(content) < _MESSAGE.size:
                 continue
             found += 1
             channel, sequence, log_ns, publish_ns = _MESSAGE.unpack_from(content)
-            disorder += log_ns < newest_ns
-            newest_ns = max(newest_ns, log_ns)
-            connection = self.by_number.get(channel)
-            if connection is None:
-                unknown += 1
+            if (connection := self.by_number.get(channel)) is None:
+                lost["messages of a channel whose record is lost"] += 1
                 continue
             try:
                 data = message_bytes(bytes(content[_MESSAGE.size :]), connection)
             except (zstandard.ZstdError, MemoryError):
-                damaged += 1
+                lost["messages whose compression is damaged"] += 1
                 continue
             messages.append(Message(connection, log_ns, publish_ns, sequence, data))
-        messages.sort(key=lambda message: message.log_ns)
-        self.losses.disordered[str(block.offset)] = disorder
-        if messages and not block.start_ns <= messages[0].log_ns <= messages[-1].log_ns <= block.end_ns:
-            self.losses.add(f"{self._name}: the times in the index differ from those of the messages")
-        for lost, sentence in (
-            (unknown, "messages of a channel whose record is lost"),
-            (damaged, "messages whose compression is damaged"),
-        ):
-            if lost:
-                self.losses.add(f"{self._name}: {sentence}", (block.offset, sentence), lost)
+        by_time = sorted(messages, key=lambda message: message.log_ns)
+        self.jumps_back |= by_time != messages
+        if by_time and not block.start_ns <= by_time[0].log_ns <= by_time[-1].log_ns <= block.end_ns:
+            self._lose(_WRONG_TIMES)
+        for sentence, count in lost.items():
+            self._lose(sentence, (block.offset, sentence), count)
         missing = block.count - found
         if problem or missing > 0:
-            self.losses.add(
-                f"{self._name}: the chunk at byte {block.offset} is damaged ({problem or 'too short'}); "
+            self._lose(
+                f"the chunk at byte {block.offset} is damaged ({problem or 'too short'}); "
                 f"{found} messages were read from it; mcap recover may recover more",
                 block.offset,
                 missing,
             )
-        return iter(messages)
+        return iter(by_time)
 
     def attachments(self) -> Iterator[Attachment]:
-        """Yield the readable attachments; damaged ones are added to ``losses``."""
         for offset, length in self._attachments:
             try:
-                data = self._read(offset, length)
-                if (data[:1], len(data)) != (bytes([Opcode.ATTACHMENT]), length):
-                    raise McapError("it is not at the position given by the index")
-                yield Attachment.read(_stream_of(data[_HEAD.size :]))
+                yield Attachment.read(_stream_of(self._read(offset, length)[_HEAD.size :]))
             except _DAMAGE as error:
-                self.losses.add(f"{self._name}: the attachment at byte {offset} is lost ({error})")
+                self._lose(f"the attachment at byte {offset} is lost ({error})")
 
     def _read(self, at: int, length: int) -> bytes:
         self._file.seek(at)
@@ -210,13 +189,13 @@ class McapFile:
                 elif opcode in _PARSERS:
                     self._define(opcode, self._read(at + _HEAD.size, length))
             except _DAMAGE as error:
-                self.losses.add(f"{self._name}: the record at byte {at} is damaged ({error})")
+                self._lose(f"the record at byte {at} is damaged ({error})")
             at = end
         if opcode != Opcode.FOOTER or self._read(self._size - len(MCAP0_MAGIC), 8) != MCAP0_MAGIC:
-            self.losses.add(f"{self._name}: no footer: truncated, or never closed")
+            self._lose("no footer: truncated, or never closed")
         if opcode != Opcode.FOOTER and at < self._size:
-            self.losses.add(
-                f"{self._name}: damaged at byte {at}: the remaining {self._size - at} bytes are lost; "
+            self._lose(
+                f"damaged at byte {at}: the remaining {self._size - at} bytes are lost; "
                 f"mcap recover {self._name} -o NEW.mcap may recover more"
             )
         return found
@@ -244,19 +223,16 @@ class McapFile:
                             self._define(opcode, content)
                 read = np.array([log_ns for _, _, log_ns, _ in heads], np.uint64)
                 if agrees and not problem and not np.array_equal(np.sort(times), np.sort(read)):
-                    self.losses.add(f"{self._name}: the times in the index differ from those of the messages")
+                    self._lose(_WRONG_TIMES)
                     trusted = False
                 if not problem or len(heads) > len(times):
                     counts, times = Counter(channel for channel, *_ in heads), read
                 elif len(times) == 0:
-                    self.losses.add(
-                        f"{self._name}: the chunk at byte {block.offset} cannot be read ({problem})"
-                    )
+                    self._lose(f"the chunk at byte {block.offset} cannot be read ({problem})")
             if len(times):
                 block.start_ns, block.end_ns, block.count = int(times.min()), int(times.max()), len(times)
                 block.numbers = frozenset(counts)
-                if self.blocks:
-                    block.newest_before_ns = max(self.blocks[-1].newest_before_ns, self.blocks[-1].end_ns)
+                self.jumps_back |= bool(self.blocks) and block.start_ns < self.blocks[-1].end_ns
                 self.blocks.append(block)
                 self._channel_counts += counts
 
@@ -265,7 +241,7 @@ class McapFile:
         if isinstance(record, Metadata):
             self.metadata.append((record.name, record.metadata))
         elif isinstance(record, Statistics):
-            self._announced = max(record.message_count, sum(record.channel_message_counts.values()))
+            self._announced = record.message_count
         elif isinstance(record, Schema):
             self._schemas.setdefault(record.id, record)
         elif record.id not in self.by_number:

@@ -7,17 +7,17 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mcap.records import Attachment
 from mcap.writer import CompressionType, Writer
 
 import canet_ros
 from canet_ros.bags.bag import Connection, Message
-from canet_ros.bags.bag_folder import WrittenFile, as_yaml, bag_information
 from canet_ros.bags.mcap_reader import HASH_KEY, QOS_KEY
+from canet_ros.bags.metadata import WrittenFile, as_yaml, bag_information
 
 CHUNK_BYTES = 1 << 20
-_MAX_ID = 2**16 - 1
 
 
 class McapWriter:
@@ -44,8 +44,6 @@ class McapWriter:
         """Enter a topic, also one without messages."""
         if connection in self._channels:
             return
-        if len(self._channels) == _MAX_ID:
-            raise ValueError(f"an mcap file holds {_MAX_ID} topics at most")
         key = (connection.msgtype, connection.definition_encoding, connection.definition)
         if key not in self._schemas:
             self._schemas[key] = self._writer.register_schema(*key)
@@ -77,22 +75,20 @@ class McapWriter:
 
     def close(
         self,
-        custom: Mapping[str, str],
-        distribution: str,
+        about_it: Mapping[str, Any],
         metadata: Iterable[tuple[str, dict[str, str]]] = (),
         attachments: Iterable[Attachment] = (),
     ) -> None:
         """Write the remaining messages, attachments, metadata records and the index.
 
         Args:
-            custom, distribution: for the records ``rosbag2`` and ``canet_ros``.
+            about_it: see ``metadata.about``, for the record ``rosbag2``.
             metadata: name and entries of further records.
         """
         for a in attachments:
             self._writer.add_attachment(a.create_time, a.log_time, a.name, a.media_type, a.data)
-        information = as_yaml(bag_information([self.written], custom, distribution)).strip()
-        ours = ("rosbag2", {"serialized_metadata": information}), ("canet_ros", dict(custom))
-        for name, entries in (*ours, *metadata):
+        information = as_yaml(bag_information([self.written], about_it)).strip()
+        for name, entries in (("rosbag2", {"serialized_metadata": information}), *metadata):
             self._writer.add_metadata(name, entries)
         self._writer.finish()
         self._file.flush()

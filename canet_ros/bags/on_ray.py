@@ -42,11 +42,7 @@ def bags_on_ray(
         for reference in [task.remote(*arguments) for arguments in tasks]:
             try:
                 yield ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                cause = error.cause if error.cause is not None else error
-                known = isinstance(cause, BagError)
-                yield cause if known else BagError(f"a task on Ray failed: {type(cause).__name__}: {cause}")
-            except ray.exceptions.RayError as error:
-                yield BagError(f"a task on Ray failed: {error}")
+            except ray.exceptions.RayError as error:  # of an exception in a task, the text is its traceback
+                yield BagError(f"a task on Ray failed: {str(error).strip().splitlines()[-1]}")
     finally:
         ray.shutdown()

@@ -22,7 +22,7 @@ class Options(PipelineOptions):
         start_ns, end_ns: ``start_ns`` <= log time < ``end_ns``, since 1970 or from the beginning; None: no limit.
         every: segment every n-th image of each camera.
         camera_rate_hz: maximum rate per camera; 0: all images.
-        split_bytes, split_ns: amount of IN's messages per file of OUT; 0: split as IN is.
+        split_mb, split_ns: amount of IN's messages per file of OUT; 0 or None: split as IN is.
         only_results: leave out the source's own messages.
         outputs: names of ``drawing.OUTPUTS``, and of groups.
 
@@ -34,8 +34,8 @@ class Options(PipelineOptions):
     end_ns: int | None = None
     every: int = 1
     camera_rate_hz: float = 0.0
-    split_bytes: int = 0
-    split_ns: int = 0
+    split_mb: float = 0.0
+    split_ns: int | None = None
     only_results: bool = False
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     mask_size: str = "image"
@@ -58,11 +58,8 @@ class Options(PipelineOptions):
             time_ns + first_ns if time_ns is not None and time_ns < _ABSOLUTE_FROM_NS else time_ns
             for time_ns in (self.start_ns, self.end_ns)
         )
-        lasts = f"the bag lasts {(last_ns - first_ns) / 1e9:.3f} s, from {first_ns / 1e9:.3f} on"
-        if start_ns is not None and start_ns > last_ns:
-            raise BagError(f"--start is after the end: {lasts}")
-        if end_ns is not None and end_ns <= first_ns:
-            raise BagError(f"--end is before the beginning: {lasts}")
-        if start_ns is not None and end_ns is not None and end_ns <= start_ns:
-            raise BagError("--end must be after --start")
+        begin_ns = first_ns if start_ns is None else max(start_ns, first_ns)
+        if begin_ns > last_ns or (end_ns is not None and end_ns <= begin_ns):
+            lasts = f"it lasts {(last_ns - first_ns) / 1e9:.3f} s, from {first_ns / 1e9:.3f} on"
+            raise BagError(f"no message of the bag lies between --start and --end: {lasts}")
         return start_ns, end_ns

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from canet_ros.bags.bag import BagError
-from canet_ros.bags.bag_folder import WrittenFile, write_metadata
+from canet_ros.bags.bag import BagError, Losses
 from canet_ros.bags.mcap_reader import McapFile
 from canet_ros.bags.mcap_writer import McapWriter
+from canet_ros.bags.metadata import WrittenFile, write_metadata
 from canet_ros.bags.reading import Bag
 from canet_ros.files import write_json
 
@@ -53,14 +53,12 @@ class Output:
             self._lock = _locked(self.partial / _LOCK)
             shutil.rmtree(self.work, ignore_errors=True)
 
-    def begin(
-        self, identity: Mapping[str, Any], custom: Mapping[str, str], distribution: str
-    ) -> dict[str, Any] | None:
+    def begin(self, identity: Mapping[str, Any], about_it: Mapping[str, Any]) -> dict[str, Any] | None:
         """Prepare the first file, or the one after the finished ones.
 
         Args:
             identity: everything the bag depends on; a run resumes only if it is equal.
-            custom, distribution: for the bag's metadata.
+            about_it: for the bag's metadata, see ``metadata.about``.
 
         Returns:
             The state stored with the last finished file; None: a new run.
@@ -69,7 +67,7 @@ class Output:
             BagError: the unfinished run has another identity.
         """
         self._identity = json.loads(json.dumps(identity))
-        self._custom, self._distribution = custom, distribution
+        self._about = about_it
         progress = _progress(self.partial) if self._resume else None
         if progress is not None:
             self._restore(progress)
@@ -87,9 +85,10 @@ class Output:
             raise BagError(f"{self.partial} was started with another {differing}: --force starts over")
         for number in range(progress["files"]):
             name = self._name(number)
-            file = McapFile(self.partial / _BAG / name)
+            losses = Losses()
+            file = McapFile(self.partial / _BAG / name, losses)
             file.close()
-            if file.losses.problems:
+            if losses.problems:
                 raise BagError(f"{self.partial / _BAG / name} is damaged: --force starts over")
             start_ns = min((block.start_ns for block in file.blocks), default=None)
             end_ns = max((block.end_ns for block in file.blocks), default=None)
@@ -107,7 +106,7 @@ class Output:
             extras_of: bag whose attachments and metadata records are copied to the first file.
         """
         extras = (extras_of.metadata, extras_of.attachments()) if extras_of and not self._finished else ()
-        writer.close(self._custom, self._distribution, *extras)
+        writer.close(self._about, *extras)
         self._finished.append(writer.written)
         progress = {"identity": self._identity, "files": len(self._finished), "state": state}
         write_json(self.partial / _PROGRESS, progress)
@@ -119,7 +118,7 @@ class Output:
             if self.is_single_file:
                 whole /= self._name(0)
             else:
-                write_metadata(whole, self._finished, self._custom, self._distribution)
+                write_metadata(whole, self._finished, self._about)
             if self._force and (self._out.exists() or self._out.is_symlink()):
                 os.rename(self._out, self.partial / "replaced")
             os.rename(whole, self._out)
@@ -178,12 +177,8 @@ def check_paths(source: Path, out: Path) -> None:
     whole, target = source.resolve(), out.resolve()
     if not out.name or out.name == "..":
         raise BagError(f"{out} is an existing folder: give the name of a new one")
-    if target == whole:
-        raise BagError(f"{out} is the input itself: give another name")
-    if whole.is_dir() and target.is_relative_to(whole):
-        raise BagError(f"{out} lies in the input {source}: give a name outside of it")
-    if whole.is_relative_to(target):
-        raise BagError(f"the input {source} lies in {out}: give another name")
+    if target.is_relative_to(whole) or whole.is_relative_to(target):
+        raise BagError(f"{out} is, contains or lies in the input {source}: give a name outside of it")
     if out.suffix in (".db3", ".bag", ".zstd"):
         raise BagError(f"{out}: bags are written as mcap; give a folder, or a name that ends in .mcap")
     with writing_to(out.parent):

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import heapq
 import shutil
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,15 @@ import zstandard
 from mcap.records import Attachment
 from mcap.writer import MCAP0_MAGIC
 
-from canet_ros.bags.bag import (
-    ZSTD_MAGIC,
-    BagError,
-    Block,
-    Connection,
-    Losses,
-    Message,
-    Stream,
-    Streams,
-)
+from canet_ros.bags.bag import ZSTD_MAGIC, BagError, Block, Connection, Losses, Message, Stream, Streams
 from canet_ros.bags.mcap_reader import McapFile
-from canet_ros.bags.message_types import with_definition
-from canet_ros.bags.metadata import METADATA_FILE, file_paths, read_metadata, topics_of
+from canet_ros.bags.metadata import METADATA_FILE, TYPE_HASHES, file_paths, read_metadata
 from canet_ros.bags.sqlite_reader import SqliteFile
 
-StorageFile = McapFile | SqliteFile
+_File = McapFile | SqliteFile
 _SQLITE_MAGIC = b"SQLite format 3\0"
-_KNOWN_VERSION = 9
 _TIME_LIMIT_NS = 2**64
-# Limit for blocks that overlap in time, which are in memory at once.
+# Limit for messages of blocks that overlap in time, which are in memory at once.
 _MAX_OVERLAP_BYTES = 256 << 20
 
 
@@ -45,19 +34,17 @@ class Bag:
         contents: of metadata.yaml; empty if it is missing or broken.
 
     Attributes:
+        losses: found so far.
         connections: topics with their types, including those without messages.
         counts: messages of each topic.
         start_ns, end_ns: first and last time.
         custom: custom data of its metadata.
-        topics: QoS and hash of the type by topic and type, as metadata.yaml has them.
+        type_hashes: RIHS01 by type, as metadata.yaml has them.
         distribution: ROS distribution that recorded it; empty: unknown.
-        notes: sentences about the bag that do not concern damage.
         metadata: metadata records of other programs in mcap files.
     """
 
-    def __init__(
-        self, path: Path, files: list[StorageFile], contents: dict[str, Any], losses: Losses
-    ) -> None:
+    def __init__(self, path: Path, files: list[_File], contents: dict[str, Any], losses: Losses) -> None:
         self.path, self.files, self.losses = path, files, losses
         self.connections = list(dict.fromkeys(connection for file in files for connection in file.counts))
         self.counts: Counter[str] = Counter()
@@ -69,26 +56,17 @@ class Bag:
         self.start_ns = min((block.start_ns for block in blocks), default=0)
         self.end_ns = max((block.end_ns for block in blocks), default=0)
         records = [record for file in files if isinstance(file, McapFile) for record in file.metadata]
-        self.metadata = [record for record in records if record[0] not in ("rosbag2", "canet_ros")]
-        self.custom = {
-            key: value for name, entries in records if name == "canet_ros" for key, value in entries.items()
-        }
-        self.custom |= {str(key): str(value) for key, value in (contents.get("custom_data") or {}).items()}
-        self.topics = topics_of(contents)
+        self.metadata = [record for record in records if record[0] != "rosbag2"]
+        self.custom = {str(key): str(value) for key, value in (contents.get("custom_data") or {}).items()}
+        self.type_hashes: dict[str, str] = contents.get(TYPE_HASHES, {})
         self.distribution = str(contents.get("ros_distro") or "")
-        self.notes: list[str] = []
-        version = contents.get("version")
-        if isinstance(version, int) and version > _KNOWN_VERSION:
-            self.notes.append(
-                f"{METADATA_FILE} has version {version}; the newest supported one is {_KNOWN_VERSION}"
-            )
         announced = contents.get("message_count")
         # That beside a single file may count other files, too.
-        is_whole = path.is_dir() or len(contents.get("relative_file_paths") or ()) == 1
+        is_whole = path.is_dir() or len(contents.get("relative_file_paths", ())) == 1
         if isinstance(announced, int) and is_whole:
             held = sum(block.count for block in blocks)
             sentence = f"{METADATA_FILE} counts {announced} messages, but {held} could be read"
-            if (missing := announced - held - self.all_losses().count) > 0:
+            if (missing := announced - held - self.losses.count) > 0:
                 self.losses.add(sentence, METADATA_FILE, missing)
 
     def __enter__(self) -> Bag:
@@ -98,10 +76,15 @@ class Bag:
         for file in self.files:
             file.close()
 
+    @property
+    def jumps_back(self) -> bool:
+        """Whether messages read so far followed others of a later time in their file."""
+        return any(file.jumps_back for file in self.files)
+
     def messages(
         self, start_ns: int | None = None, end_ns: int | None = None, streams: Streams = None
     ) -> Iterator[Message]:
-        """Yield messages by log time over all files, in file order if bounded memory does not permit that.
+        """Yield messages by log time over all files, as far as bounded memory permits that.
 
         Args:
             start_ns, end_ns: ``start_ns`` <= log time < ``end_ns``; None: no limit.
@@ -111,53 +94,40 @@ class Bag:
         blocks = [
             b for b in self.blocks_with(streams) if b[0].start_ns < limit_ns and b[0].end_ns >= first_ns
         ]
-        in_time_order = _largest_overlap_bytes([block for block, _ in blocks]) <= _MAX_OVERLAP_BYTES
-        if in_time_order:
-            blocks.sort(key=lambda entry: entry[0].start_ns)
-        else:
-            self.losses.add("too many messages are out of order; reading in file order")
-        begun: list[tuple[int, int, Message, Iterator[Message]]] = []
-        later = blocks[::-1]
-        while later or begun:
-            # Blocks that were begun are in memory, so a block is begun only at its start time.
-            while later and (not begun or (in_time_order and later[-1][0].start_ns <= begun[0][0])):
-                block, file = later.pop()
-                messages = file.read(block)
-                if (first := next(messages, None)) is not None:
-                    heapq.heappush(begun, (first.log_ns, -len(later), first, messages))
-            if not begun:
-                continue
-            _, order, message, messages = begun[0]
-            if (following := next(messages, None)) is not None:
-                heapq.heapreplace(begun, (following.log_ns, order, following, messages))
-            else:
-                heapq.heappop(begun)
-            is_wanted = streams is None or message.connection.stream in streams
-            if is_wanted and first_ns <= message.log_ns < limit_ns:
-                yield message
+        read: list[Message] = []
+        for block, file in sorted(blocks, key=lambda entry: entry[0].start_ns):
+            due = bisect_left(read, block.start_ns, key=_log_ns)
+            if sum(len(message.data) for message in read[due:]) > _MAX_OVERLAP_BYTES:
+                self.losses.add("too many messages are out of order: not all are sorted by time")
+                due = len(read)
+            yield from read[:due]
+            wanted = (
+                message
+                for message in file.read(block)
+                if first_ns <= message.log_ns < limit_ns
+                and (streams is None or message.connection.stream in streams)
+            )
+            read = list(heapq.merge(read[due:], wanted, key=_log_ns))
+        yield from read
 
     def newest_first(self, stream: Stream, before_ns: int) -> Iterator[Message]:
         """A stream's messages before ``before_ns``, newest first; reads only the parts of the files with them."""
         blocks = [b for b in self.blocks_with({stream}) if b[0].start_ns < before_ns]
-        blocks.sort(key=lambda entry: entry[0].end_ns)
-        found: list[Message] = []
-        while blocks or found:
-            while found and not (blocks and blocks[-1][0].end_ns > found[-1].log_ns):
-                yield found.pop()
-            if blocks:
-                block, file = blocks.pop()
-                messages = (message for message in file.read(block) if message.log_ns < before_ns)
-                found += [message for message in messages if message.connection.stream == stream]
-                found.sort(key=lambda message: message.log_ns)
+        read: list[Message] = []
+        for block, file in sorted(blocks, key=lambda entry: entry[0].end_ns, reverse=True):
+            while read and read[-1].log_ns >= block.end_ns:
+                yield read.pop()
+            messages = (m for m in file.read(block) if m.connection.stream == stream and m.log_ns < before_ns)
+            read = sorted([*read, *messages], key=_log_ns)
+        yield from reversed(read)
 
-    def first_messages(self, wanted: Collection[Connection]) -> Iterator[tuple[str, bytes]]:
-        """Yield topic and data of the first message of each connection."""
-        for stream in {connection.stream for connection in wanted}:
-            for message in self.messages(streams={stream}):
-                yield message.connection.topic, message.data
-                break
+    def first_messages(self, wanted: Collection[Connection]) -> dict[str, bytes]:
+        """Data of the first message of each connection that has one, by topic."""
+        streams = {connection.stream for connection in wanted}
+        found = (next(self.messages(streams={stream}), None) for stream in streams)
+        return {message.connection.topic: message.data for message in found if message is not None}
 
-    def blocks_with(self, streams: Streams) -> list[tuple[Block, StorageFile]]:
+    def blocks_with(self, streams: Streams) -> list[tuple[Block, _File]]:
         """Blocks with messages of these streams; None: all."""
         return [
             (block, file)
@@ -168,20 +138,10 @@ class Bag:
         ]
 
     def attachments(self) -> Iterator[Attachment]:
-        """Attachments of mcap files, see ``McapFile.attachments``."""
+        """The readable attachments of all files."""
         for file in self.files:
             if isinstance(file, McapFile):
                 yield from file.attachments()
-
-    def all_losses(self) -> Losses:
-        """Losses found so far, in all files."""
-        total = Losses()
-        for prefix, losses in [
-            ("", self.losses),
-            *((f"{n}:", file.losses) for n, file in enumerate(self.files)),
-        ]:
-            total.merge(losses, prefix)
-        return total
 
 
 def open_bag(path: Path, work: Path) -> Bag:
@@ -201,7 +161,7 @@ def open_bag(path: Path, work: Path) -> Bag:
     losses = Losses()
     metadata = read_metadata(path, losses)
     names = file_paths(path, metadata, losses)
-    files: list[StorageFile] = []
+    files: list[_File] = []
     problems = []
     for name in names:
         try:
@@ -221,29 +181,19 @@ def open_bag(path: Path, work: Path) -> Bag:
     return Bag(path, files, metadata, losses)
 
 
-def completed(connection: Connection, bag: Bag) -> Connection:
-    """A connection with missing entries filled in.
-
-    QoS and type hash come from metadata.yaml, the definition from the distribution's types.
-    """
-    qos, type_hash = bag.topics.get((connection.topic, connection.msgtype), ("", ""))
-    whole = replace(connection, qos=connection.qos or qos, type_hash=connection.type_hash or type_hash)
-    return with_definition(whole, bag.distribution)
-
-
-def _open_file(path: Path, work: Path, losses: Losses) -> StorageFile:
+def _open_file(path: Path, work: Path, losses: Losses) -> _File:
     with path.open("rb") as file:
         magic = file.read(16)
     if magic[:4] == ZSTD_MAGIC:
         path = _unpacked_file(path, work, losses)
         with path.open("rb") as file:
             magic = file.read(16)
-    if magic == _SQLITE_MAGIC:
-        return SqliteFile(path, work)
-    if magic.startswith(MCAP0_MAGIC[:5]) or path.suffix == ".mcap":
-        return McapFile(path)
     if not magic:
         raise BagError(f"{path} is empty: 0 bytes")
+    if magic == _SQLITE_MAGIC:
+        return SqliteFile(path, losses, work)
+    if magic.startswith(MCAP0_MAGIC[:5]) or path.suffix == ".mcap":
+        return McapFile(path, losses)
     if magic.startswith(b"#ROSBAG"):
         raise BagError(f"{path} is a ROS 1 bag: convert it with rosbags-convert --src {path.name} --dst OUT")
     raise BagError(f"{path} is not a rosbag2: neither mcap nor an SQLite database")
@@ -263,15 +213,5 @@ def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
     return target
 
 
-def _largest_overlap_bytes(blocks: Sequence[Block]) -> int:
-    """Peak memory in bytes of reading blocks by time, beyond the largest block."""
-    changes = sorted(
-        change
-        for block in blocks
-        for change in ((block.start_ns, 0, block.size), (block.end_ns, 1, -block.size))
-    )
-    largest = now = 0
-    for _, _, change in changes:
-        now += change
-        largest = max(largest, now)
-    return largest - max((block.size for block in blocks), default=0)
+def _log_ns(message: Message) -> int:
+    return message.log_ns

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import canet_ros
-from canet_ros.bags.bag import BagError, Message
+from canet_ros.bags.bag import BagError, Connection, Message
 from canet_ros.bags.camera_messages import CameraMessages
 from canet_ros.bags.cameras import BagCamera, Window, choose_cameras
 from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult
 from canet_ros.bags.images import VideoTopics, image_messages
 from canet_ros.bags.latched import latched
-from canet_ros.bags.message_types import label_info, stamp_in
+from canet_ros.bags.message_types import label_info, stamp_in, with_definition
+from canet_ros.bags.metadata import about
 from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, check_paths, input_files, writing_to
-from canet_ros.bags.prefetch import prefetch
 from canet_ros.bags.progress import Progress
-from canet_ros.bags.reading import Bag, completed, open_bag
+from canet_ros.bags.reading import Bag, open_bag
 from canet_ros.bags.results import result_connection
 from canet_ros.launching.parameter_spec import ONE_PER_CAMERA, conflict
 from canet_ros.model.palette import recolored
@@ -37,7 +38,6 @@ from canet_ros.pipeline.outputs import LABEL_INFO
 from canet_ros.pipeline.segmenter import Segmenter
 
 LABEL_REPEAT_NS = 10 * 10**9
-_BATCH_BYTES, _BATCH_MESSAGES = 1 << 20, 256
 Report = Callable[[Bag, Progress], None]
 _Step = tuple[Message, BagCamera | None, Future[FrameResult] | None]
 
@@ -56,7 +56,7 @@ def segment_bag(
     Args:
         source: folder or file.
         out: folder to create, or a file if it ends in .mcap.
-        report: called after each batch of messages.
+        report: called after each image.
 
     Raises:
         BagError: the bag cannot be read or written, or contains nothing to segment; ``out`` is then not created.
@@ -68,11 +68,9 @@ def segment_bag(
     try:
         with open_bag(source, output.work) as bag:
             if bag.is_empty:
-                because = "; ".join(bag.all_losses().problems)
+                because = "; ".join(bag.losses.problems)
                 raise BagError(f"{source} contains no messages{because and f': {because}'}")
             progress = Progress()
-            for sentence in bag.notes:
-                progress.note(sentence)
             window = options.window(bag.start_ns, bag.end_ns)
             cameras = choose_cameras(bag, options.topics, progress.note, window)
             transforms = _transforms(cameras, options)
@@ -81,7 +79,7 @@ def segment_bag(
             provenance = _provenance(segmenter, options)
             identity = {"input": input_files(source), "options": asdict(options), "model": provenance}
             custom = {**bag.custom, **{f"canet_ros.{key}": value for key, value in provenance.items()}}
-            state = output.begin(identity, custom, bag.distribution)
+            state = output.begin(identity, about(custom, bag.distribution))
             begin_ns = window[0]
             if state is not None:
                 progress = Progress.from_json(state)
@@ -90,12 +88,9 @@ def segment_bag(
             if state is None or begin_ns is not None:
                 for file in _files(bag, options, (begin_ns, window[1]), output.is_single_file):
                     run.write_file(*file, after_cut=state is None and file[0] == window[0] is not None)
-            progress.losses.merge(bag.all_losses())
-            if out_of_order := sum(progress.losses.disordered.values()):
-                progress.note(
-                    f"recorded times jump back: {out_of_order} messages follow others of a later time; "
-                    "they are sorted by time"
-                )
+            progress.losses.merge(bag.losses)
+            if bag.jumps_back:
+                progress.note("recorded times jump back: the messages are sorted by time")
             if not progress.segmented:
                 output.discard()
                 raise BagError(_nothing(source, progress, cameras))
@@ -116,7 +111,7 @@ def _files(bag: Bag, options: Options, window: Window, whole: bool) -> Iterator[
     begins = {min(block.start_ns for block in file.blocks) for file in bag.files if file.blocks}
     size = 0
     for begin_ns, block_size in blocks:
-        if options.split_bytes and size >= options.split_bytes:
+        if options.split_mb and size >= options.split_mb * 1e6:
             begins.add(begin_ns)
         size = block_size if begin_ns in begins else size + block_size
     while (first := next(bag.messages(start_ns, end_ns), None)) is not None:
@@ -155,7 +150,7 @@ class _Run:
         }
         replaced = {connection.topic for connection in self._results.values()}
         copied = [] if options.only_results else bag.connections
-        self._copied = {c: completed(c, bag) for c in copied if c.topic not in replaced}
+        self._copied = {c: _completed(c, bag) for c in copied if c.topic not in replaced}
         for topic in sorted({c.topic for c in bag.connections} & replaced):
             progress.note(f"{topic} exists in the input and is replaced")
         progress.cameras = len(cameras)
@@ -173,48 +168,41 @@ class _Run:
                 self._writer.add(connection)
         self._next_label_ns: int | None = None
         self._beside = CameraMessages(bag, self._cameras, options, progress, start_ns, self._put)
-        with FrameProcessorPool(self._segmenter, options, self._transforms) as pool:
-            batches = prefetch(self._batches(start_ns, end_ns, after_cut, pool), pool.prefetch, "reading")
-            try:
-                for batch in batches:
-                    with writing_to(self._output.partial):
-                        for step in batch:
-                            self._write(*step)
-                    self._report(bag, progress)
-            finally:
-                batches.close()
+        if after_cut and start_ns is not None:
+            for message in latched(bag, start_ns):
+                self._write(message._replace(log_ns=start_ns, publish_ns=start_ns), None, None)
+        self._write_messages(start_ns, end_ns)
         progress.next_ns = end_ns
         with writing_to(self._output.partial):
             self._beside.finish(progress.log_ns)
-            progress.losses.merge(bag.all_losses())
+            progress.losses.merge(bag.losses)
             self._output.finish_file(self._writer, asdict(progress), None if options.only_results else bag)
 
-    def _batches(
-        self, start_ns: int | None, end_ns: int | None, after_cut: bool, pool: FrameProcessorPool
-    ) -> Iterator[list[_Step]]:
-        """Yield messages in small batches with at most one image each, which is submitted to the pool."""
-        if after_cut and start_ns is not None:
-            old = latched(self._bag, start_ns)
-            yield [(m._replace(log_ns=start_ns, publish_ns=start_ns), None, None) for m in old]
+    def _write_messages(self, start_ns: int | None, end_ns: int | None) -> None:
+        """Write the messages in their order, behind the images that the pool processes."""
         cameras = {camera.connection.stream: camera for camera in self._cameras}
         seen = dict.fromkeys(cameras, (0, -1))
         videos = VideoTopics(self._bag, cameras, start_ns, end_ns)
-        batch: list[_Step] = []
-        size = 0
-        for message in self._bag.messages(start_ns, end_ns):
-            stream, result = message.connection.stream, None
-            if stream in cameras:
-                count, slot = seen[stream]
-                is_wanted, slot = self._is_wanted(count, slot, message.log_ns)
-                seen[stream] = count + 1, slot
-                video = videos.frame(message)
-                result = pool.submit(message, video) if is_wanted else None
-            batch.append((message, cameras.get(stream), result))
-            size += len(message.data)
-            if result is not None or size > _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES:
-                yield batch
-                batch, size = [], 0
-        yield batch
+        pending: deque[_Step] = deque()
+        with FrameProcessorPool(self._segmenter, self._options, self._transforms) as pool:
+            in_work = 0
+            for message in self._bag.messages(start_ns, end_ns):
+                stream, result = message.connection.stream, None
+                if stream in cameras:
+                    count, slot = seen[stream]
+                    is_wanted, slot = self._is_wanted(count, slot, message.log_ns)
+                    seen[stream] = count + 1, slot
+                    video = videos.frame(message)
+                    result = pool.submit(message, video) if is_wanted else None
+                pending.append((message, cameras.get(stream), result))
+                in_work += result is not None
+                while pending and (
+                    (first := pending[0][2]) is None or first.done() or in_work > pool.prefetch
+                ):
+                    self._write(*pending.popleft())
+                    in_work -= first is not None
+            while pending:
+                self._write(*pending.popleft())
 
     def _is_wanted(self, count: int, slot: int, log_ns: int) -> tuple[bool, int]:
         """Whether the image is segmented, and the time slot of the last segmented one."""
@@ -229,21 +217,23 @@ class _Run:
         self, message: Message, camera: BagCamera | None, submitted: Future[FrameResult] | None
     ) -> None:
         progress = self._progress
-        self._write_label_info(message.log_ns)
-        if (copied := self._copied.get(message.connection)) is not None:
-            self._writer.write(message._replace(connection=copied))
-        self._beside.take(message)
-        progress.read, progress.log_ns = progress.read + 1, message.log_ns
-        if camera is None or submitted is None:
-            return
-        result = submitted.result()
-        if result.problem:
-            progress.skip(camera.topic, stamp_in(message.data) or message.log_ns, result.problem)
-            return
-        for name, data in result.results.items():
-            self._put(camera, name, message.log_ns, data)
-        progress.segmented += 1
-        self._beside.write_for(camera, message.log_ns, result)
+        result = None if submitted is None else submitted.result()
+        with writing_to(self._output.partial):
+            self._write_label_info(message.log_ns)
+            if (copied := self._copied.get(message.connection)) is not None:
+                self._writer.write(message._replace(connection=copied))
+            self._beside.take(message)
+            progress.read, progress.log_ns = progress.read + 1, message.log_ns
+            if camera is None or result is None:
+                return
+            if result.problem:
+                progress.skip(camera.topic, stamp_in(message.data) or message.log_ns, result.problem)
+                return
+            for name, data in result.results.items():
+                self._put(camera, name, message.log_ns, data)
+            progress.segmented += 1
+            self._beside.write_for(camera, message.log_ns, result)
+        self._report(self._bag, progress)
 
     def _put(self, camera: BagCamera, name: str, log_ns: int, data: bytes) -> None:
         self._writer.write(Message(self._results[camera.topic, name], log_ns, log_ns, 0, data))
@@ -257,6 +247,11 @@ class _Run:
             data = label_info(self._classes, log_ns, self._options.min_confidence)
             for camera in self._cameras:
                 self._put(camera, LABEL_INFO, log_ns, data)
+
+
+def _completed(connection: Connection, bag: Bag) -> Connection:
+    type_hash = connection.type_hash or bag.type_hashes.get(connection.msgtype, "")
+    return with_definition(replace(connection, type_hash=type_hash), bag.distribution)
 
 
 def _transforms(cameras: Sequence[BagCamera], options: Options) -> dict[str, CameraTransform]:

@@ -13,40 +13,35 @@ import sqlite3
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import zstandard
 
-from canet_ros.bags.bag import BagError, Block, Connection, Losses, Message, message_bytes, type_name
+from canet_ros.bags.bag import BagError, Block, Connection, Losses, Message, StorageFile, message_bytes
 from canet_ros.bags.qos import policies_as_numbers
 
 _BLOCK_BYTES = 1 << 20
 _ROWS_AT_ONCE = 1000
 _MAX_ROWS_PER_PAGE = 200  # of a page of 4 kB, for a guess how far row numbers may go
-# UnicodeDecodeError: names that are not text.
-_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
-_COLUMNS = ("id", "name", "type", "serialization_format", "offered_qos_profiles", "type_description_hash")
+# The others: names that are not text, and columns that are missing.
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError, KeyError)
 
 
-class SqliteFile:
-    """One db3 file, opened read-only; attributes and methods as of ``McapFile``.
+class SqliteFile(StorageFile):
+    """One db3 file, opened read-only.
 
     Args:
         work: folder for copies. A file whose recorder was killed is copied there with its journal, because SQLite
             repairs the file when it opens it.
 
     Raises:
-        BagError: it cannot be opened, or is not an SQLite database of rosbag2.
+        BagError: it is not an SQLite database of rosbag2.
     """
 
-    def __init__(self, path: Path, work: Path) -> None:
-        self.losses = Losses()
-        self.blocks: list[Block] = []
-        self.by_number: dict[int, Connection] = {}
-        self._name = path.name
-        if path.stat().st_size == 0:
-            raise BagError(f"{path} is empty: 0 bytes")
+    def __init__(self, path: Path, losses: Losses, work: Path) -> None:
+        super().__init__(path, losses)
         try:
             self._database = self._connect(path, work)
             # Else SQLite refuses a file shorter than its header says. Nothing is written: it is read-only.
@@ -61,7 +56,6 @@ class SqliteFile:
 
     def read(self, block: Block) -> Iterator[Message]:
         rows = slice(block.offset, block.offset + block.length)
-        self.losses.disordered[str(block.offset)] = int(self._late[rows].sum())
         for number, log_ns, topic in zip(*(a[rows].tolist() for a in (self._ids, self._times, self._topics))):
             connection = self.by_number.get(topic)
             try:
@@ -75,7 +69,7 @@ class SqliteFile:
                 problem = "messages whose compression is damaged"
             except _DAMAGE:
                 problem = "rows whose data is damaged"
-            self.losses.add(f"{self._name}: {problem}", number, 1)
+            self._lose(problem, number, 1)
 
     def _connect(self, path: Path, work: Path) -> sqlite3.Connection:
         path = path.resolve()
@@ -83,7 +77,7 @@ class SqliteFile:
         journals = [journal for journal in journals if journal.is_file() and journal.stat().st_size]
         options = "mode=ro&immutable=1"
         if journals:
-            self.losses.add(f"{self._name}: never closed; its journal is read too")
+            self._lose("never closed; its journal is read too")
             work.mkdir(parents=True, exist_ok=True)
             for file in (path, *journals):
                 shutil.copyfile(file, work / file.name)
@@ -101,31 +95,28 @@ class SqliteFile:
         definitions = {}
         if "message_definitions" in tables:
             query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-            definitions = {
-                type_name(_text(name)): (_text(how), _text(what)) for name, how, what in execute(query)
+            definitions = {_text(name): (_text(how), _text(what)) for name, how, what in execute(query)}
+        found = execute("SELECT * FROM topics ORDER BY id")
+        names = [column[0] for column in found.description]  # older distributions have fewer columns
+        for row in found:
+            topic: dict[str, Any] = {
+                name: value if name == "id" else _text(value) for name, value in zip(names, row)
             }
-        there = {row[1] for row in execute("PRAGMA table_info(topics)")}
-        select = ", ".join(name if name in there else f"'' AS {name}" for name in _COLUMNS)
-        for number, topic, *texts in execute(f"SELECT {select} FROM topics ORDER BY id"):
-            if not isinstance(topic, str) or not isinstance(number, int):
-                continue
-            msgtype, encoding, qos, type_hash = map(_text, texts)
-            msgtype = type_name(msgtype)
-            how, definition = definitions.get(msgtype, ("", ""))
-            self.by_number[number] = Connection(
-                topic,
-                msgtype,
-                encoding or "cdr",
-                policies_as_numbers(qos),
+            how, definition = definitions.get(topic["type"], ("", ""))
+            self.by_number[topic["id"]] = Connection(
+                topic["name"],
+                topic["type"],
+                topic["serialization_format"] or "cdr",
+                policies_as_numbers(topic.get("offered_qos_profiles")),
                 how if definition else "",
                 definition.encode(),
-                type_hash,
+                topic.get("type_description_hash", ""),
             )
 
     def _scan(self, limit: int) -> tuple[array[int], array[int], array[int], array[int]]:
         """Ids, times, topics and sizes of all readable rows by id; ``limit``: no row beyond that behind damage."""
         columns = ids, times, topics, sizes = array("q"), array("q"), array("q"), array("q")
-        number, step, without_time = -1, 1, 0
+        number, step = -1, 1
         while True:
             before = number
             try:
@@ -135,22 +126,20 @@ class SqliteFile:
                         raise sqlite3.DatabaseError("rows are out of order")
                     number, step = found, 1
                     if not isinstance(log_ns, int) or log_ns < 0:
-                        without_time += 1
+                        self._lose("messages without a valid time", number, 1)
                         continue
                     for column, value in zip(columns, (found, log_ns, topic, size or 0)):
                         column.append(value if isinstance(value, int) else -1)
                 if number == before:
                     break
             except _DAMAGE as error:
-                self.losses.add(
-                    f"{self._name}: the database is damaged ({error}); reading row by row; "
+                self._lose(
+                    f"the database is damaged ({error}); reading row by row; "
                     f"sqlite3 {self._name} .recover may recover more"
                 )
                 if number > limit:
                     break
                 number, step = number + step, step * 2
-        if without_time:
-            self.losses.add(f"{self._name}: messages without a valid time", "no time", without_time)
         return ids, times, topics, sizes
 
     def _index(self, ids: array[int], times: array[int], topics: array[int], sizes: array[int]) -> None:
@@ -158,7 +147,7 @@ class SqliteFile:
         by_id = np.array(times, np.int64)
         order = np.argsort(by_id, kind="stable")
         self._ids, self._times, self._topics = np.array(ids)[order], by_id[order], np.array(topics)[order]
-        self._late = (by_id < np.maximum.accumulate(by_id))[order] if len(order) else np.zeros(0, bool)
+        self.jumps_back = bool((np.diff(by_id) < 0).any())
         size = np.array(sizes)[order]
         ends = np.flatnonzero(np.diff(size.cumsum() // _BLOCK_BYTES, append=-1)) + 1
         for start, end in zip([0, *ends[:-1].tolist()], ends.tolist()):
@@ -169,7 +158,6 @@ class SqliteFile:
                 Block(start, end - start, first_ns, last_ns, block_bytes, end - start, numbers)
             )
         found = dict(zip(*(part.tolist() for part in np.unique(self._topics, return_counts=True))))
-        self.counts = dict.fromkeys(self.by_number.values(), 0)
         for number, connection in self.by_number.items():
             self.counts[connection] += found.get(number, 0)
 

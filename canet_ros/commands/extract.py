@@ -53,4 +53,4 @@ def run(arguments: argparse.Namespace) -> int:
             print(labels.summary("images with labels"))
         if arguments.video:
             print(f"video: {', '.join(map(str, write_videos(bag, arguments.video, arguments.force)))}")
-        return status_of(arguments.bag, list(bag.all_losses().problems))
+        return status_of(arguments.bag, list(bag.losses.problems))

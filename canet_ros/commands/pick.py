@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
                 image = sample.frame.image
                 mask = sample.frame.segmentation.resized((image.shape[1], image.shape[0])).mask
                 labels.write(name, {"images": image, "labels": mask})
-        left_out += bag.all_losses().problems
+        left_out += bag.losses.problems
     if labels.added + labels.kept == 0:
         raise ValueError(f"no image of {arguments.bag} could be decoded")
     print(labels.summary("images and pre-labels"))

@@ -67,12 +67,7 @@ def _entry(spec: ParameterSpec, text: str) -> Any:
     return value[0]  # type: ignore[index]
 
 
-def pipeline_values(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Values of the fields of ``PipelineOptions``."""
-    return parameter_values(arguments, [field.name for field in fields(PipelineOptions)])
-
-
-def parameter_values(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Values of the arguments that ``add_parameter_arguments`` added, lists as tuples."""
-    values = {name: getattr(arguments, name) for name in names}
+def option_values(arguments: argparse.Namespace, options: type[PipelineOptions]) -> dict[str, Any]:
+    """Values of the arguments that are named as the fields of ``options``, lists as tuples."""
+    values = {field.name: getattr(arguments, field.name) for field in fields(options)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

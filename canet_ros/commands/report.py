@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
                     report.add(sample, len(segmenter.spec.classes))
                     bar.update()
                 reports.append(report)
-        left_out += bag.all_losses().problems
+        left_out += bag.losses.problems
     if not any(report.times_ns for report in reports):
         raise ValueError(f"no image of {arguments.bag} could be decoded")
     facts = {

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from canet_ros.commands import add_force_argument, local_path
 from canet_ros.commands.loading import add_model_arguments, load_segmenter
-from canet_ros.commands.pipeline_arguments import add_pipeline_arguments, pipeline_values
+from canet_ros.commands.pipeline_arguments import add_pipeline_arguments, option_values
 from canet_ros.files import require_new, require_writable, write_image
 from canet_ros.formats import parse_groups
 from canet_ros.hints import pip_install
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options = PipelineOptions(**pipeline_values(arguments))
+    options = PipelineOptions(**option_values(arguments, PipelineOptions))
     transforms = {
         file: transform
         for path, transform in zip(arguments.input, options.camera_transforms(len(arguments.input)))

@@ -22,8 +22,7 @@ from canet_ros.commands.loading import add_model_arguments, load_segmenter
 from canet_ros.commands.pipeline_arguments import (
     add_parameter_arguments,
     add_pipeline_arguments,
-    parameter_values,
-    pipeline_values,
+    option_values,
 )
 from canet_ros.files import require_writable, write_json
 from canet_ros.formats import parse_groups
@@ -87,21 +86,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bag to write: a folder, or one file if it ends in .mcap; with several IN a folder of bags",
     )
     add_topics_argument(parser)
-    for option, text in (
-        ("--start", "start time: seconds from the beginning, or since 1970"),
-        ("--end", "end time, exclusive"),
-        ("--duration", "seconds from --start, instead of --end"),
+    for option, dest, text in (
+        ("--start", "start_ns", "start time: seconds from the beginning, or since 1970"),
+        ("--end", "end_ns", "end time, exclusive"),
+        ("--duration", "duration_ns", "seconds from --start, instead of --end"),
+        ("--split-duration", "split_ns", "begin a new file of OUT after this duration"),
     ):
-        parser.add_argument(option, type=_time_ns, metavar="S", help=text)
-    for option, kind, lowest, metavar, text in (
-        ("--every", int, 1, "N", "segment every N-th image of each camera"),
-        ("--camera-rate", float, 0, "HZ", "maximum rate per camera; 0: all images"),
-        ("--split-size", float, 0, "MB", "begin a new file of OUT after about this size of IN's chunks"),
-        ("--split-duration", float, 0, "S", "begin a new file of OUT after this duration"),
+        parser.add_argument(option, dest=dest, type=_time_ns, metavar="S", help=text)
+    for option, dest, kind, lowest, metavar, text in (
+        ("--every", "every", int, 1, "N", "segment every N-th image of each camera"),
+        ("--camera-rate", "camera_rate_hz", float, 0, "HZ", "maximum rate per camera; 0: all images"),
+        ("--split-size", "split_mb", float, 0, "MB", "begin a new file of OUT after this size of IN's data"),
     ):
-        parser.add_argument(
-            option, type=number(option, kind, lowest), default=kind(lowest), metavar=metavar, help=text
-        )
+        kind_of = number(option, kind, lowest)
+        parser.add_argument(option, dest=dest, type=kind_of, default=kind(lowest), metavar=metavar, help=text)
     parser.add_argument(
         "--only-results", action="store_true", help="write only the results, to be played beside the original"
     )
@@ -172,20 +170,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _outputs_of(sources: Sequence[Location], out: Location) -> list[Location]:
-    """The output of each input: OUT itself, or a bag in OUT with as much of the input's path as tells it apart."""
+    """The output of each input: OUT itself, or bags in OUT of the inputs' names, with their folders where equal."""
     if len(sources) == 1:
         return [out]
     if str(out).endswith(".mcap"):
         raise ValueError(f"{out}: several bags become a folder of bags; give a folder")
-    parts = []
-    for source in sources:
-        path = str(source.resolve()) if isinstance(source, Path) else source
-        parts.append(_SUFFIXES.sub("", path.replace("://", "/").strip("/")).split("/"))
-    names = []
-    for own in parts:
-        depths = range(1, len(own))
-        different = (n for n in depths if sum(other[-n:] == own[-n:] for other in parts) == 1)
-        names.append("_".join(own[-next(different, len(own)) :]))
+    paths = [str(source.resolve()) if isinstance(source, Path) else source for source in sources]
+    parts = [_SUFFIXES.sub("", path).split("/") for path in paths]
+    last = [own[-1] for own in parts]
+    names = ["_".join(own[-2:]) if last.count(own[-1]) > 1 else own[-1] for own in parts]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two inputs are called {twice[0]}: give each once, or segment them one by one")
     return [out / name if isinstance(out, Path) else f"{out}/{name}" for name in names]
@@ -309,26 +302,14 @@ def _options(arguments: argparse.Namespace) -> Options:
         raise ValueError(f"--outputs {', '.join(unknown)}: choose from {', '.join(known)}")
     if not set(groups) & {name.removesuffix(COMPRESSED) for name in outputs}:
         outputs = (*outputs, *(f"{group}{COMPRESSED}" for group in groups))
-    if (arguments.split_size or arguments.split_duration) and str(arguments.out).endswith(".mcap"):
+    if (arguments.split_mb or arguments.split_ns) and str(arguments.out).endswith(".mcap"):
         raise ValueError(f"{arguments.out} is one file: give a folder for --split-size and --split-duration")
-    end_ns = arguments.end
-    if arguments.duration is not None:
-        if end_ns is not None:
+    values = option_values(arguments, Options)
+    if arguments.duration_ns is not None:
+        if arguments.end_ns is not None:
             raise ValueError("give --end or --duration, not both")
-        end_ns = (arguments.start or 0) + arguments.duration
-    return Options(
-        topics=_words(arguments.topics),
-        start_ns=arguments.start,
-        end_ns=end_ns,
-        every=arguments.every,
-        camera_rate_hz=arguments.camera_rate,
-        split_bytes=round(arguments.split_size * 1e6),
-        split_ns=round(arguments.split_duration * 1e9),
-        only_results=arguments.only_results,
-        outputs=tuple(dict.fromkeys(outputs)),
-        **parameter_values(arguments, _PARAMETERS),
-        **pipeline_values(arguments),
-    )
+        values["end_ns"] = (arguments.start_ns or 0) + arguments.duration_ns
+    return Options(**{**values, "topics": _words(arguments.topics), "outputs": tuple(dict.fromkeys(outputs))})
 
 
 def _words(values: Sequence[str]) -> tuple[str, ...]:

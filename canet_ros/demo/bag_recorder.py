@@ -19,9 +19,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 import canet_ros
 from canet_ros.bags.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagError, Message
-from canet_ros.bags.bag_folder import write_metadata
 from canet_ros.bags.mcap_writer import McapWriter
 from canet_ros.bags.message_types import connection as connection_of
+from canet_ros.bags.metadata import about, write_metadata
 from canet_ros.bags.output import writing_to
 from canet_ros.bags.qos import profile
 from canet_ros.ros.qos import is_latched
@@ -71,11 +71,10 @@ class RecorderNode(Node):  # type: ignore[misc]
 
     def finish(self) -> None:
         """Complete the bag."""
-        distribution = os.environ.get("ROS_DISTRO", "")
-        custom = {"canet_ros.version": canet_ros.__version__}
+        about_it = about({"canet_ros.version": canet_ros.__version__}, os.environ.get("ROS_DISTRO", ""))
         with writing_to(self._folder, _FULL):
-            self._writer.close(custom, distribution)
-            write_metadata(self._folder, [self.written], custom, distribution)
+            self._writer.close(about_it)
+            write_metadata(self._folder, [self.written], about_it)
 
     def _flush(self) -> None:
         if not self._folder.exists():  # writing to a removed file does not fail

@@ -54,5 +54,5 @@ def _bag_images(path: Path, warn: Callable[[str], None]) -> Iterator[Image]:
                 yield decode()[1]
             except ImageMessageError as error:
                 warn(f"{camera.topic}: {error}: skipped")
-        for problem in bag.all_losses().problems:
+        for problem in bag.losses.problems:
             warn(problem)

@@ -75,7 +75,7 @@ def test_node_and_bag_publish_the_same_bytes(
     options = ["--min-confidence", 0.4, "--groups", GROUPS, "--regions", "20,40,280,160", "--rotations", 90]
     options += ["--ignore-masks", ignored, "--resolution", "camera", "--steady", "--alpha", 0.7]
     options += ["--jpeg-quality", 60, "--mask-size", mask_size, "--min-object-area", 30]
-    options += ["--shares-smoothing", 0.2, "--outputs", *OUTPUTS, "shares"]
+    options += ["--shares-smoothing", 0.2, "--outputs", *OUTPUTS, "shares", "label_info"]
     arguments = ["segment-bag", source, out, "--model", sharp_model, *EXACT, *options]
     assert main([*map(str, arguments)]) == 0
     in_bag = read_bag(out)
@@ -126,32 +126,18 @@ def test_node_and_bag_publish_the_same_bytes(
         assert found == by_node[name], name
     assert all(0 < sum(message.data) < 1 for message in found_shares), "unsure pixels have no class"
     assert len({tuple(message.data) for message in found_shares}) == 6
+    assert next(results_of(in_bag, "/camera/segmentation/label_info")).threshold == pytest.approx(0.4)
     masks = [m.data for m in results_of(in_bag, "/camera/segmentation/mask")]
     assert all(0 < np.count_nonzero(mask == 255) < mask.size for mask in masks)
-
-
-def test_groups_and_the_threshold_are_written(segment: Segment, tmp_path: Path) -> None:
-    (frame,) = street(1)
-    recorded = [Recorded("/front/image_raw", IMAGE, START_NS, drives.image(frame, START_NS))]
-    source = bag_of(tmp_path / "in", recorded)
-    assert segment(source, tmp_path / "out", "--groups", GROUPS, "--min-confidence", 0.25) == 0
-    messages = read_bag(tmp_path / "out")
-    topics = {message.topic for message in messages}
-    assert {f"/front/segmentation/groups/{name}/compressed" for name in ("drivable", "people")} < topics
-    (info,) = results_of(messages, "/front/segmentation/label_info")
-    assert info.threshold == 0.25
 
 
 @pytest.mark.parametrize(
     ("options", "printed"),
     [
         (("--groups", "{a: [nothing]}"), "a names nothing, which the model does not have"),
-        (("--groups", "{a"), "groups: expected names with their classes"),
         (("--groups", "{a: [road]}", "--outputs", "groups/b"), "choose from"),
         (("--min-confidence", "1.5"), "min_confidence: expected a number from 0 to 1, got 1.5"),
-        (("--every", "0"), "--every must be 1 or more, not 0"),
         (("--regions", "1,2,3"), "expected x,y,width,height in pixels"),
-        (("--rotations", "45"), "expected 0, 90, 180 or 270, got 45"),
         (("--rotations", "0", "90"), "rotations has 2 entries for 1 cameras"),
         (("--ignore-masks", "absent.png"), "cannot read absent.png"),
         (("--regions", "0,0,640,480"), "is not inside an image of 320x240"),
