@@ -74,7 +74,7 @@ class Block:
     """Contiguous messages of a file, in memory together while they are read; times in ns.
 
     Attributes:
-        offset, length: where it lies in the file, in bytes or rows.
+        offset, length: where it lies in the file, in bytes; in a database, the number of the block.
         size: when it is read, in bytes.
         count: number of its messages.
         numbers: of the topics of its messages.
@@ -86,7 +86,14 @@ class Block:
     end_ns: int = 0
     size: int = 0
     count: int = 0
-    numbers: frozenset[int] = frozenset()
+    numbers: set[int] = field(default_factory=set)
+
+    def add(self, number: int, log_ns: int, size: int) -> None:
+        """Count a message that is read with the block."""
+        self.start_ns, self.end_ns = min(self.start_ns, log_ns), max(self.end_ns, log_ns)
+        self.size += size
+        self.count += 1
+        self.numbers.add(number)
 
 
 @dataclass

@@ -231,7 +231,7 @@ class McapFile(StorageFile):
                     self._lose(f"the chunk at byte {block.offset} cannot be read ({problem})")
             if len(times):
                 block.start_ns, block.end_ns, block.count = int(times.min()), int(times.max()), len(times)
-                block.numbers = frozenset(counts)
+                block.numbers = set(counts)
                 self.jumps_back |= bool(self.blocks) and block.start_ns < self.blocks[-1].end_ns
                 self.blocks.append(block)
                 self._channel_counts += counts

@@ -7,7 +7,7 @@ import heapq
 import shutil
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from mcap.writer import MCAP0_MAGIC
 
 from canet_ros.bags.bag import ZSTD_MAGIC, BagError, Block, Connection, Losses, Message, Stream, Streams
 from canet_ros.bags.mcap_reader import McapFile
+from canet_ros.bags.message_types import MessageError, from_cdr
 from canet_ros.bags.metadata import METADATA_FILE, TYPE_HASHES, file_paths, read_metadata
+from canet_ros.bags.qos import is_latched
 from canet_ros.bags.sqlite_reader import SqliteFile
 
 _File = McapFile | SqliteFile
+_TRANSFORMS = "tf2_msgs/msg/TFMessage"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _TIME_LIMIT_NS = 2**64
 # Limit for messages of blocks that overlap in time, which are in memory at once.
@@ -215,3 +218,40 @@ def _unpacked_file(path: Path, work: Path, losses: Losses) -> Path:
 
 def _log_ns(message: Message) -> int:
     return message.log_ns
+
+
+def latched(bag: Bag, before_ns: int) -> list[Message]:
+    """Messages that a subscriber joining at ``before_ns`` would receive, oldest first.
+
+    The last message of each latched topic; of tf_static, all messages with the last value of a transform.
+    """
+    streams = dict.fromkeys(
+        c.stream for c in bag.connections if is_latched(c.qos) or _is_tf_static(c.topic, c.msgtype)
+    )
+    found: list[Message] = []
+    for topic, msgtype, encoding in streams:
+        newest_first = bag.newest_first((topic, msgtype, encoding), before_ns)
+        if _is_tf_static(topic, msgtype):
+            found += _last_transforms(newest_first)
+        else:
+            found += [message for message, _ in zip(newest_first, range(1))]
+    return sorted(found, key=lambda message: message.log_ns)
+
+
+def _is_tf_static(topic: str, msgtype: str) -> bool:
+    return topic.endswith("/tf_static") and msgtype == _TRANSFORMS
+
+
+def _last_transforms(newest_first: Iterable[Message]) -> list[Message]:
+    seen: set[str] = set()
+    found = []
+    for message in newest_first:
+        try:
+            transforms = from_cdr(message.data, _TRANSFORMS).transforms
+        except MessageError:
+            continue
+        frames = {str(transform.child_frame_id) for transform in transforms}
+        if frames - seen:
+            found.append(message)
+        seen |= frames
+    return found[::-1]

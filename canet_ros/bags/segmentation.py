@@ -19,16 +19,14 @@ import canet_ros
 from canet_ros.bags.bag import BagError, Connection, Message
 from canet_ros.bags.camera_messages import CameraMessages
 from canet_ros.bags.cameras import BagCamera, Window, choose_cameras
-from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult
+from canet_ros.bags.frame_processing import FrameProcessorPool, FrameResult, result_connection
 from canet_ros.bags.images import VideoTopics, image_messages
-from canet_ros.bags.latched import latched
 from canet_ros.bags.message_types import label_info, stamp_in, with_definition
 from canet_ros.bags.metadata import about
 from canet_ros.bags.options import Options
 from canet_ros.bags.output import Output, check_paths, input_files, writing_to
 from canet_ros.bags.progress import Progress
-from canet_ros.bags.reading import Bag, open_bag
-from canet_ros.bags.results import result_connection
+from canet_ros.bags.reading import Bag, latched, open_bag
 from canet_ros.launching.parameter_spec import ONE_PER_CAMERA, conflict
 from canet_ros.model.palette import recolored
 from canet_ros.pipeline.camera_segmenter import CameraShapedSegmenter

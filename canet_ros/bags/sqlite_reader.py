@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import zstandard
 
 from canet_ros.bags.bag import BagError, Block, Connection, Losses, Message, StorageFile, message_bytes
@@ -25,8 +24,8 @@ from canet_ros.bags.qos import policies_as_numbers
 _BLOCK_BYTES = 1 << 20
 _ROWS_AT_ONCE = 1000
 _MAX_ROWS_PER_PAGE = 200  # of a page of 4 kB, for a guess how far row numbers may go
-# The others: names that are not text, and columns that are missing.
-_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError, KeyError)
+# The others: names that are not text, and columns and rows that are missing.
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError, KeyError, TypeError)
 
 
 class SqliteFile(StorageFile):
@@ -42,27 +41,31 @@ class SqliteFile(StorageFile):
 
     def __init__(self, path: Path, losses: Losses, work: Path) -> None:
         super().__init__(path, losses)
+        self._rows: list[array[int]] = []  # ids of each block's rows
         try:
             self._database = self._connect(path, work)
             # Else SQLite refuses a file shorter than its header says. Nothing is written: it is read-only.
             self._database.execute("PRAGMA writable_schema = ON")
             self._read_topics(path)
+            self.counts.update(dict.fromkeys(self.by_number.values(), 0))
         except _DAMAGE as error:
             raise BagError(f"{path} cannot be read as a rosbag2 database: {error}") from error
-        self._index(*self._scan(max(10_000, path.stat().st_size // 4096 * _MAX_ROWS_PER_PAGE)))
+        self._index(max(10_000, path.stat().st_size // 4096 * _MAX_ROWS_PER_PAGE))
 
     def close(self) -> None:
         self._database.close()
 
     def read(self, block: Block) -> Iterator[Message]:
-        rows = slice(block.offset, block.offset + block.length)
-        for number, log_ns, topic in zip(*(a[rows].tolist() for a in (self._ids, self._times, self._topics))):
-            connection = self.by_number.get(topic)
+        """The messages of a block by log time; damaged ones are added to the losses."""
+        query = "SELECT timestamp, topic_id, data FROM messages WHERE id = ?"
+        messages = []
+        for number in self._rows[block.offset]:
             try:
-                row = self._database.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
-                data = row and row[0]
+                log_ns, topic, data = self._database.execute(query, (number,)).fetchone()
+                connection = self.by_number.get(topic)
                 if connection is not None and isinstance(data, bytes):
-                    yield Message(connection, log_ns, log_ns, 0, message_bytes(data, connection))
+                    data = message_bytes(data, connection)
+                    messages.append(Message(connection, log_ns, log_ns, 0, data))
                     continue
                 problem = "rows without a known topic, or without data"
             except (zstandard.ZstdError, MemoryError):
@@ -70,6 +73,7 @@ class SqliteFile(StorageFile):
             except _DAMAGE:
                 problem = "rows whose data is damaged"
             self._lose(problem, number, 1)
+        return iter(sorted(messages, key=lambda message: message.log_ns))
 
     def _connect(self, path: Path, work: Path) -> sqlite3.Connection:
         path = path.resolve()
@@ -113,23 +117,29 @@ class SqliteFile(StorageFile):
                 topic.get("type_description_hash", ""),
             )
 
-    def _scan(self, limit: int) -> tuple[array[int], array[int], array[int], array[int]]:
-        """Ids, times, topics and sizes of all readable rows by id; ``limit``: no row beyond that behind damage."""
-        columns = ids, times, topics, sizes = array("q"), array("q"), array("q"), array("q")
-        number, step = -1, 1
+    def _index(self, limit: int) -> None:
+        """Find all readable rows by id, in blocks of about the same size; ``limit``: none beyond that behind damage."""
+        query = "SELECT id, timestamp, topic_id, length(data) FROM messages WHERE id > ? ORDER BY id LIMIT ?"
+        number, step, newest_ns = -1, 1, 0
         while True:
             before = number
             try:
-                query = "SELECT id, timestamp, topic_id, length(data) FROM messages WHERE id > ? ORDER BY id LIMIT ?"
-                for found, log_ns, topic, size in self._database.execute(query, (number, _ROWS_AT_ONCE)):
-                    if found <= number:
+                for row, log_ns, topic, size in self._database.execute(query, (number, _ROWS_AT_ONCE)):
+                    if row <= number:
                         raise sqlite3.DatabaseError("rows are out of order")
-                    number, step = found, 1
+                    number, step = row, 1
                     if not isinstance(log_ns, int) or log_ns < 0:
                         self._lose("messages without a valid time", number, 1)
                         continue
-                    for column, value in zip(columns, (found, log_ns, topic, size or 0)):
-                        column.append(value if isinstance(value, int) else -1)
+                    if not self.blocks or self.blocks[-1].size > _BLOCK_BYTES:
+                        self.blocks.append(Block(len(self._rows), 0, log_ns, log_ns))
+                        self._rows.append(array("q"))
+                    self._rows[-1].append(row)
+                    self.blocks[-1].add(topic, log_ns, size if isinstance(size, int) else 0)
+                    self.jumps_back |= log_ns < newest_ns
+                    newest_ns = max(newest_ns, log_ns)
+                    if topic in self.by_number:
+                        self.counts[self.by_number[topic]] += 1
                 if number == before:
                     break
             except _DAMAGE as error:
@@ -140,26 +150,6 @@ class SqliteFile(StorageFile):
                 if number > limit:
                     break
                 number, step = number + step, step * 2
-        return ids, times, topics, sizes
-
-    def _index(self, ids: array[int], times: array[int], topics: array[int], sizes: array[int]) -> None:
-        """Sort the rows by time, in blocks of about the same size."""
-        by_id = np.array(times, np.int64)
-        order = np.argsort(by_id, kind="stable")
-        self._ids, self._times, self._topics = np.array(ids)[order], by_id[order], np.array(topics)[order]
-        self.jumps_back = bool((np.diff(by_id) < 0).any())
-        size = np.array(sizes)[order]
-        ends = np.flatnonzero(np.diff(size.cumsum() // _BLOCK_BYTES, append=-1)) + 1
-        for start, end in zip([0, *ends[:-1].tolist()], ends.tolist()):
-            numbers = frozenset(np.unique(self._topics[start:end]).tolist())
-            first_ns, last_ns = int(self._times[start]), int(self._times[end - 1])
-            block_bytes = int(size[start:end].sum())
-            self.blocks.append(
-                Block(start, end - start, first_ns, last_ns, block_bytes, end - start, numbers)
-            )
-        found = dict(zip(*(part.tolist() for part in np.unique(self._topics, return_counts=True))))
-        for number, connection in self.by_number.items():
-            self.counts[connection] += found.get(number, 0)
 
 
 def _text(value: object) -> str:

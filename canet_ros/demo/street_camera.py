@@ -25,8 +25,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from canet_ros.bags.prefetch import prefetch
 from canet_ros.demo.frame_sources import input_images
+from canet_ros.demo.prefetch import prefetch
 from canet_ros.launching.ending import ending_signals
 from canet_ros.launching.parameter_spec import ParameterSpec
 from canet_ros.ros.image_conversion import image_message

@@ -106,17 +106,14 @@ def extras(path: Path) -> list[object]:
         return [*reader.iter_attachments(), *metadata]
 
 
-def test_attachments_and_metadata_are_carried_over(
-    messages: Sequence[Recorded], segment: Segment, tmp_path: Path
-) -> None:
+def test_attachments_and_metadata_are_carried_over(segment: Segment, tmp_path: Path) -> None:
     path = tmp_path / "drive.mcap"
-    with storage_file(write_bag(tmp_path / "in", messages[:5])).open("rb") as source, path.open("wb") as out:
+    with path.open("wb") as out:
         writer = Writer(out)
         writer.start("ros2", "test")
-        for schema, channel, message in make_reader(source).iter_messages():
-            number = writer.register_schema(schema.name, schema.encoding, schema.data)
-            number = writer.register_channel(channel.topic, "cdr", number, channel.metadata)
-            writer.add_message(number, message.log_time, message.data, message.publish_time)
+        channel = writer.register_channel("/cam", "cdr", writer.register_schema(IMAGE, "", b""))
+        for time in (START_NS, START_NS + 2 * PERIOD_NS):
+            writer.add_message(channel, time, drives.image(drives.images(1)[0], time), time)
         writer.add_attachment(1, 2, "calibration.yaml", "text/yaml", bytes(3_000_000))
         writer.add_attachment(0, 0, "empty", "", b"")
         writer.add_metadata("vehicle", {"id": "7"})
@@ -126,7 +123,6 @@ def test_attachments_and_metadata_are_carried_over(
     first = sorted((tmp_path / "twice").glob("*.mcap"))[0]
     assert extras(path) == extras(tmp_path / "once.mcap") == extras(first)
     assert len(extras(path)) == 3
-    assert read_bag(tmp_path / "twice")
     assert segment(tmp_path / "once.mcap", tmp_path / "results.mcap", "--only-results") == 0
     assert extras(tmp_path / "results.mcap") == []
 
