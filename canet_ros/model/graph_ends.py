@@ -15,6 +15,7 @@ from canet_ros.model.model_folder import ModelSpec, Resolution
 from canet_ros.model.network_graph import IMAGE, LOGITS, Network, as_initializers, pixel_offset
 from canet_ros.model.onnx_graph import Nodes
 from canet_ros.model.onnx_interface import INPUT, OPSET, OUTPUTS
+from canet_ros.model.onnx_network import mask_and_confidence
 
 _CANDIDATES = 3
 
@@ -26,16 +27,19 @@ def deployment_model(network: Network, spec: ModelSpec, resolution: Resolution) 
     _, rows, columns = network.shape
     before = _pixels(add, spec, resolution)
     add.scope = "/classes"
+    logits = add("Cast", LOGITS, to=TensorProto.FLOAT)
     if rows >= height and columns >= width:
-        mask, confidence = _argmax(add, spec.temperature)
+        results = mask_and_confidence(add, logits, spec.temperature)
     else:
         stride = next(
             stride for stride in (2, 4, 8, 16, 32) if stride * rows >= height and stride * columns >= width
         )
-        mask, confidence = _upsampled_argmax(add, network.shape, resolution, stride, spec.temperature)
+        if spec.temperature != 1:
+            logits = add("Mul", logits, np.array(1 / spec.temperature, np.float32))
+        results = _upsampled_argmax(add, logits, network.shape, resolution, stride)
     ends = [
         helper.make_node("Identity", [name], [output], f"/classes/{output}")
-        for name, output in zip((mask, confidence), OUTPUTS)
+        for name, output in zip(results, OUTPUTS)
     ]
     nodes = [*before, *network.nodes, *add.nodes, *ends]
     graph = helper.make_graph(
@@ -73,21 +77,8 @@ def _pixels(add: Nodes, spec: ModelSpec, resolution: Resolution) -> list[Any]:
     ]
 
 
-def _cooled(add: Nodes, temperature: float) -> str:
-    logits = add("Cast", LOGITS, to=TensorProto.FLOAT)
-    return logits if temperature == 1 else add("Mul", logits, np.array(1 / temperature, np.float32))
-
-
-def _argmax(add: Nodes, temperature: float) -> tuple[str, str]:
-    probabilities = add("Softmax", _cooled(add, temperature), axis=1)
-    best = add.reduce("ReduceMax", probabilities, keepdims=0)
-    mask = add("Cast", add("ArgMax", probabilities, axis=1, keepdims=0), to=TensorProto.UINT8)
-    confidence = add("Add", add("Mul", best, np.array(255, np.float32)), np.array(0.5, np.float32))
-    return mask, add("Cast", confidence, to=TensorProto.UINT8)
-
-
 def _upsampled_argmax(
-    add: Nodes, shape: tuple[int, int, int], resolution: Resolution, stride: int, temperature: float
+    add: Nodes, logits: str, shape: tuple[int, int, int], resolution: Resolution, stride: int
 ) -> tuple[str, str]:
     """``UpsampledArgmax``: bilinear upsampling, softmax and argmax, of the best few classes of each cell."""
     classes, rows, columns = shape
@@ -98,7 +89,7 @@ def _upsampled_argmax(
     def part(tensor: str, axis: int, start: int, end: int) -> str:
         return add("Slice", tensor, np.array([start]), np.array([end]), np.array([axis]))
 
-    logits = add("Reshape", _cooled(add, temperature), np.array([-1, classes, rows * columns]))
+    logits = add("Reshape", logits, np.array([-1, classes, rows * columns]))
     logits = add("Sub", logits, add.reduce("ReduceMax", logits, keepdims=1))
     planes = add("Concat", logits, add.reduce("ReduceSum", add("Exp", logits), keepdims=1), axis=1)
 

@@ -14,18 +14,18 @@ from onnx import TensorProto
 
 from canet_ros.model.model_folder import ModelError, Resolution, parse_resolution
 from canet_ros.model.onnx_evidence import GraphEvidence, Kind, OutputEvidence
-from canet_ros.model.onnx_interface import INPUT, OnnxInterface, Triple
+from canet_ros.model.onnx_interface import INPUT, OnnxInterface, Triple, words
 from canet_ros.model.onnx_network import (
     channels_and_size,
     graph_inputs,
-    is_float,
     pixels_to_output,
     sides_of_ids,
-    words,
 )
 from canet_ros.model.onnx_runner import onnx_runner
 from canet_ros.names import LAYOUTS, ONNX_OUTPUTS
 from canet_ros.opencv import bring_to_size
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,6 @@ def find_interface(
         ValueError: the graph leaves something open; the message names all options that specify it.
     """
     values, results = graph_inputs(network), list(network.graph.output)
-    if not values or not all(value.type.HasField("tensor_type") for value in (*values, *results)):
-        raise ModelError(
-            "the graph has inputs or outputs that are not tensors: export it with an image as its input"
-        )
-    if not results:
-        raise ModelError("the graph has no output")
     missing = [] if classes else ["--classes TABLE, a name or a YAML file of the classes it was trained on"]
     value = _one(values, answers.input, "input", missing)
     result = _one(results, answers.output, "output", missing)
@@ -107,7 +101,7 @@ def find_interface(
             _try(network, interface, other, image)
         except ModelError:
             interface = replace(interface, free_size=False)
-    floats = is_float(result.type.tensor_type.elem_type)
+    floats = result.type.tensor_type.elem_type in _FLOATS
     return _with_output(interface, evidence, classes, answers, found, floats), size
 
 
@@ -131,10 +125,6 @@ def _input_shape(
         layout = LAYOUTS[0]
     batch, *rest = dims
     height, width = rest[:2] if layout == "NHWC" else rest[1:]
-    if batch not in (None, 1):
-        raise ModelError(
-            f"the input {value.name!r} takes {batch} images at once: export it with a batch of 1 or any"
-        )
     return batch, layout, (width, height) if width and height else None
 
 
@@ -172,7 +162,7 @@ def _normalisation(
     Raises:
         ValueError: the three contradict each other, or the graph.
     """
-    floats = is_float(kind)
+    floats = kind in _FLOATS
     asked = floats or kind == TensorProto.INT8  # whose numbers end at 127, where pixels end at 255
     scale, mean, std = answers.scale, answers.mean or (0.0, 0.0, 0.0), answers.std or (1.0, 1.0, 1.0)
     largest = max(max(map(abs, mean)), max(std))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,3 +113,8 @@ def floats(what: str, values: Any, count: int = 3, expected: str = "three number
     except (TypeError, ValueError):
         pass
     raise ValueError(f"{what}: expected {expected}, got {(values[0] if count == 1 else values)!r}")
+
+
+def words(shape: Sequence[int | None]) -> str:
+    """A shape for people: (?, 3, 480, 360)."""
+    return f"({', '.join(str(side or '?') for side in shape)})"

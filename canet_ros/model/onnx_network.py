@@ -21,12 +21,11 @@ from onnx import TensorProto, helper
 from canet_ros.model.model_folder import MODEL_FILE, ModelError, ModelSpec, Resolution
 from canet_ros.model.onnx_file import opset_of, read_onnx
 from canet_ros.model.onnx_graph import Nodes, live_nodes, names_read, subgraphs
-from canet_ros.model.onnx_interface import INPUT, OUTPUTS, OnnxInterface
+from canet_ros.model.onnx_interface import INPUT, OUTPUTS, OnnxInterface, words
 from canet_ros.model.onnx_runner import onnx_runner
 
 _NETWORK = "network/"  # prefix of every name of the imported graph, so that none collides with ours
 UNKNOWN_CLASS = 255  # for ids that the class table does not have
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
 def write_onnx_network(folder: Path, spec: ModelSpec, resolution: Resolution, path: Path) -> None:
@@ -265,14 +264,22 @@ def _upsampled_classes(
     add = graph.add
     size = channels_and_size(graph.shape, graph.interface.output_layout)[1]
     planes = _resized(add, _planes(graph, classes), size, resolution, classes)
+    if graph.interface.gives == "logits":
+        return mask_and_confidence(add, planes, temperature)
+    return _in_bytes(add, planes, add.reduce("ReduceMax", planes, keepdims=0))
+
+
+def mask_and_confidence(add: Nodes, logits: str, temperature: float) -> tuple[str, str]:
+    """Class ids and softmax of the best class, (B, H, W) uint8 each, of logits (B, classes, H, W)."""
+    below = add("Sub", logits, add.reduce("ReduceMax", logits, keepdims=1))
+    if temperature != 1:
+        below = add("Div", below, np.array(temperature, np.float32))
+    share = add("Reciprocal", add.reduce("ReduceSum", add("Exp", below), keepdims=0))
+    return _in_bytes(add, logits, share)
+
+
+def _in_bytes(add: Nodes, planes: str, share: str) -> tuple[str, str]:
     mask = add("Cast", add("ArgMax", planes, axis=1, keepdims=0), to=TensorProto.UINT8)
-    if graph.interface.gives == "probabilities":
-        share = add.reduce("ReduceMax", planes, keepdims=0)
-    else:
-        below = add("Sub", planes, add.reduce("ReduceMax", planes, keepdims=1))
-        if temperature != 1:
-            below = add("Div", below, np.array(temperature, np.float32))
-        share = add("Reciprocal", add.reduce("ReduceSum", add("Exp", below), keepdims=0))
     share = add("Add", add("Mul", share, np.array(255, np.float32)), np.array(0.5, np.float32))
     # Not 0, which marks NaN.
     share = add("Clip", share, np.array(1, np.float32), np.array(255, np.float32))
@@ -320,13 +327,3 @@ def sides_of_ids(shape: Sequence[int]) -> list[int]:
     if len(sides) != 2:
         raise ModelError(f"the output is {words(shape)}: class ids are (B, H, W) or (B, 1, H, W)")
     return sides
-
-
-def words(shape: Sequence[int | None]) -> str:
-    """A shape for people: (?, 3, 480, 360)."""
-    return f"({', '.join(str(side or '?') for side in shape)})"
-
-
-def is_float(kind: int) -> bool:
-    """Whether an ONNX type is one of floating-point numbers."""
-    return kind in _FLOATS
