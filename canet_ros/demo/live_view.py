@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live images in a browser on this machine: a page with an MJPEG stream (``multipart/x-mixed-replace``).
+"""Live images in a browser on this machine: a page that asks for one image after the other.
 
 Bound to 127.0.0.1; refuses foreign Host headers (DNS rebinding). Encodes nothing without a viewer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import html
 import os
 import sys
@@ -23,14 +25,14 @@ from canet_ros.model.class_table import ClassTable
 
 HOST = "127.0.0.1"
 SEND_TIMEOUT_S = 10.0  # a viewer that reads nothing for this long is disconnected
-JPEG_QUALITY = 80
-_BOUNDARY = "frame"
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>canet_ros, live</title>
 <meta name="viewport" content="width=device-width">
 <style>body{{margin:0;height:100vh;display:flex;flex-direction:column;background:#111;color:#ccc;font:16px sans-serif}}
 img{{flex:1;min-height:0;object-fit:contain}}p{{margin:8px;text-align:center}}
 span{{white-space:nowrap;margin:0 8px}}i{{display:inline-block;width:12px;height:12px;margin-right:4px}}</style>
-<img src="/stream" alt="The camera image with the classes over it"><p>{legend}</p></html>
+<script>function later(image,ms){{setTimeout(()=>image.src="/frame?"+Date.now(),ms)}}</script>
+<img src="/frame" onload="later(this,50)" onerror="later(this,500)" alt="The camera image with the classes over it">
+<p>{legend}</p></html>
 """
 
 
@@ -43,6 +45,7 @@ class LiveView:
 
     Attributes:
         address: URL of the page.
+        frame: the newest, (H, W, 3) BGR or (H, W) uint8.
 
     Raises:
         OSError: the port is in use.
@@ -51,13 +54,9 @@ class LiveView:
     def __init__(self, classes: ClassTable, port: int = 0) -> None:
         entries = map(_legend_entry, classes.names, classes.colors)
         self.page = _PAGE.format(legend=" ".join(entries)).encode()
-        self._changed = threading.Condition()
-        self._frame: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)
-        self._number = 0
-        self._encoded = (0, b"")
-        self._closed = False
+        self.frame: NDArray[np.uint8] | None = None
         try:
-            self._server = _Server(self, port)
+            self._server = ThreadingHTTPServer((HOST, port), functools.partial(_Handler, self))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise OSError(f"--view {port}: the port is in use; 0 selects a free one") from error
@@ -67,44 +66,14 @@ class LiveView:
         self._thread.start()
 
     def show(self, frame: NDArray[np.uint8]) -> None:
-        """Set the newest frame, (H, W, 3) BGR or (H, W) uint8; it must not be modified afterwards."""
-        with self._changed:
-            self._frame = frame
-            self._number += 1
-            self._changed.notify_all()
-
-    def next_jpeg(self, seen: int) -> tuple[int, bytes] | None:
-        """Wait for a frame newer than number ``seen``; return its number and JPEG, None once closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._number != seen)
-            if self._closed:
-                return None
-            if self._encoded[0] != self._number:  # once for all viewers
-                encoding = "bgr8" if self._frame.ndim == 3 else "mono8"
-                _, jpeg = encode_compressed(self._frame, encoding, "jpeg", JPEG_QUALITY)
-                self._encoded = (self._number, jpeg.tobytes())
-            return self._encoded
+        """Set the newest frame; it must not be modified afterwards."""
+        self.frame = frame
 
     def close(self) -> None:
-        """End every stream and free the port."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        """Free the port."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False  # a viewer that does not read its stream would block
-
-    def __init__(self, view: LiveView, port: int) -> None:
-        self.view = view
-        super().__init__((HOST, port), _Handler)
-
-    def handle_error(self, *_: Any) -> None:
-        """A disconnected viewer is not an error."""
 
 
 def _legend_entry(name: str, rgb: tuple[int, int, int]) -> str:
@@ -112,23 +81,30 @@ def _legend_entry(name: str, rgb: tuple[int, int, int]) -> str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: ThreadingHTTPServer
     timeout = SEND_TIMEOUT_S
 
+    def __init__(self, view: LiveView, *arguments: Any) -> None:
+        self._view = view
+        super().__init__(*arguments)
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # a viewer that disconnects is not an error
+            super().handle()
+
     def do_GET(self) -> None:
-        port = self.server.server_port
+        port, frame = self.server.server_port, self._view.frame
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             self.send_error(403, "Unknown host name")
         elif self.path == "/":
-            self._begin("text/html; charset=utf-8")
-            self.wfile.write(self.server.view.page)
-        elif self.path == "/stream":
-            self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
-            self._stream()
+            self._send("text/html; charset=utf-8", self._view.page)
+        elif self.path.partition("?")[0] == "/frame" and frame is not None:
+            _, jpeg = encode_compressed(frame, "bgr8" if frame.ndim == 3 else "mono8", "jpeg")
+            self._send("image/jpeg", jpeg.tobytes())
         else:
             self.send_error(404)
 
-    def _begin(self, content_type: str) -> None:
+    def _send(self, content_type: str, content: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Type", content_type)
         self.send_header("Cache-Control", "no-store")
@@ -136,16 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
         self.end_headers()
-
-    def _stream(self) -> None:
-        seen = 0
-        boundary = f"--{_BOUNDARY}\r\n".encode()
-        self.wfile.write(boundary)
-        while (frame := self.server.view.next_jpeg(seen)) is not None:
-            seen, jpeg = frame
-            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
-            # The boundary follows at once, because browsers show an image when they receive its end.
-            self.wfile.write(head + jpeg + b"\r\n" + boundary)
+        self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
         """Requests are not logged."""
