@@ -100,15 +100,14 @@ def measure_engines(
         durations_s = time_in_turns([run for _, _, run in timed], rounds, title, limit_s)
         for (case, figures, _), seconds in zip(timed, durations_s):
             median_ms, p95_ms = 1e3 * np.percentile(seconds, (50, 95))
+            fps = float(case.batch / median_ms * 1e3)
             figures |= {
                 "rounds": len(seconds),
                 "median_ms": float(median_ms),
                 "min_ms": 1e3 * min(seconds),
                 "p95_ms": float(p95_ms),
-                "fps": float(case.batch / median_ms * 1e3),
-                "gflops": float(case.batch * figures["gflop"] / median_ms * 1e3)
-                if figures["gflop"]
-                else None,
+                "fps": fps,
+                "gflops": figures["gflop"] and figures["gflop"] * fps,
                 "over_plain": float(median_ms / case.batch / (1e3 * np.median(durations_s[0]))),
             }
             rows.append(figures)

@@ -27,11 +27,6 @@ def test_without_the_default_model_another_is_looked_at(
     ("middleware", "ours", "words"),
     [
         (
-            "rmw_fastrtps_cpp",
-            60,
-            ("60 with our settings for Fast DDS, latency 3 ms", "driver first: export FAST(RTPS|DDS)_"),
-        ),
-        (
             "rmw_cyclonedds_cpp",
             60,
             (
