@@ -16,6 +16,8 @@ from canet_ros.commands import add_force_argument, local_path, number
 from canet_ros.commands.loading import DEFAULT_MODEL
 from canet_ros.commands.train import naming_flags
 from canet_ros.files import require_writable, write_json, write_text
+from canet_ros.labels.formats import FORMATS
+from canet_ros.labels.importing import import_labels
 from canet_ros.model.class_table import ClassTable, load_class_table
 from canet_ros.model.model_folder import find_model, load_spec, save_spec
 from canet_ros.pipeline.segmenter import Segmenter
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         nargs="+",
         help="folder with train/images and train/labels, as of canet pick and canet labels import; without val/, the "
-        "last fifth of each recording is held out",
+        "last fifth of each recording is held out. With --format: the export of a labelling tool",
     )
     parser.add_argument(
         "--out",
@@ -59,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--minutes", type=number("--minutes", float, 0.1), default=60.0, help="time budget (default: 60)"
+    )
+    parser.add_argument("--format", choices=tuple(FORMATS), help="labelling tool that exported DRIVE")
+    parser.add_argument(
+        "--images", type=local_path, help="with --format: folder of the images that were labelled"
     )
     parser.add_argument("--classes", help="class table: a name or a YAML file (default: that of the model)")
     parser.add_argument(
@@ -86,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     spec = load_spec(model)
     classes = load_class_table(arguments.classes) if arguments.classes else spec.classes
     data = work / "data"
-    trained_on, held_out = gather_drives(arguments.drive, data)
+    trained_on, held_out = gather_drives(_labelled_drives(arguments, classes, work), data)
     print(f"{trained_on} images to train on, {held_out} held out")
     replay = work / "replay"
     with naming_flags():
@@ -160,6 +166,23 @@ def _claim(out: Path, work: Path, force: bool) -> None:
             f"{work} exists, but no run that can be resumed: give another --out, or delete it"
         )
     require_writable(work / _PLAN_FILE, out.with_name(f"{out.name}.yaml"))
+
+
+def _labelled_drives(arguments: argparse.Namespace, classes: ClassTable, work: Path) -> list[Path]:
+    """The folders of the drives; exports of labelling tools are imported into ``work``."""
+    if (arguments.format is None) != (arguments.images is None):
+        raise ValueError(
+            "--format and --images belong together: the export's format and the folder of its images"
+        )
+    if arguments.format is None:
+        return list(arguments.drive)
+    folders = []
+    for index, export in enumerate(arguments.drive):
+        folders.append(work / f"labels-{index}")
+        if folders[-1].exists():
+            shutil.rmtree(folders[-1])
+        import_labels(export, arguments.format, classes, arguments.images, folders[-1])
+    return folders
 
 
 def _figures(one: BeforeAndAfter, classes: ClassTable) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the metrics, and the confusion matrix"
     )
+    parser.add_argument("--reliability", type=Path, metavar="PNG", help="plot accuracy over confidence")
+    parser.add_argument("--confusion", type=Path, metavar="PNG", help="plot the confusion matrix")
     parser.add_argument(
         "--worst", type=Path, metavar="PNG", help="write a sheet of the images of lowest mIoU"
     )
@@ -46,11 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.reliability or arguments.confusion:  # before the work starts: Matplotlib may be missing
+        from canet_ros.training.plots import plot_confusion, plot_reliability
     images = find_split(arguments.data, arguments.split)
     if arguments.only:
         images = of_drives(images, arguments.only)
-    require_image_format(arguments.worst)
-    require_writable(arguments.json, arguments.worst, replace=arguments.force)
+    plots = (arguments.reliability, arguments.confusion, arguments.worst)
+    require_image_format(*plots)
+    require_writable(arguments.json, *plots, replace=arguments.force)
     folder = find_model(arguments.model)
     classes = load_spec(folder).classes
     counts = count_ids(images, classes, to_stderr)
@@ -91,6 +96,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{'temperature':>20}  {spec.temperature:g}, written to {folder / SPEC_FILE}")
     if arguments.json:
         write_json(arguments.json, metrics)
+    if arguments.reliability:
+        title = f"{segmenter.spec.name} on {arguments.split}"
+        plot_reliability(evaluation.reliability, title, arguments.reliability)
+    if arguments.confusion:
+        plot_confusion(evaluation.confusion, classes.names, arguments.confusion)
     if arguments.worst:
         write_image(arguments.worst, worst_images_sheet(segmenter, images, evaluation))
     return 0

@@ -64,6 +64,21 @@ def deployment_graph(
     return graph.model(dict(zip(OUTPUTS, results)), TensorProto.UINT8, (height, width))
 
 
+def pixels_to_logits(network: Any, interface: OnnxInterface, classes: int, resolution: Resolution) -> Any:
+    """The graph up to logits (B, classes, h', w') float32, of the network's own stride; of probabilities, their log.
+
+    Raises:
+        ModelError: as ``deployment_graph``; the network gives ids.
+    """
+    if interface.gives == "ids":
+        raise ModelError("the network returns class ids only, no logits")
+    graph = _Graph(network, interface, resolution)
+    logits = _planes(graph, classes)
+    if interface.gives == "probabilities":
+        logits = graph.add("Log", graph.add("Max", logits, np.array(1e-7, np.float32)))
+    return graph.model({"logits": logits}, TensorProto.FLOAT, (None, None, None))
+
+
 def pixels_to_output(network: Any, interface: OnnxInterface, resolution: Resolution) -> Any:
     """The graph up to the network's output, as float32."""
     graph = _Graph(network, interface, resolution)
@@ -95,7 +110,7 @@ class _Graph:
         self.add.scope = "/classes"
         self.output = _NETWORK + interface.output
 
-    def model(self, outputs: dict[str, str], kind: int, shape: Sequence[int] | None) -> Any:
+    def model(self, outputs: dict[str, str], kind: int, shape: Sequence[int | None] | None) -> Any:
         """All of it, with names for what comes out; ``shape`` is that after the batch, None if unknown."""
         network = self._network.graph
         ends = [helper.make_node("Identity", [name], [output]) for output, name in outputs.items()]

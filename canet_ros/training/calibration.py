@@ -23,7 +23,7 @@ from canet_ros.training.dataset import LabelledImage
 if TYPE_CHECKING:  # torch fits temperatures; evaluating on other engines takes none
     from torch import Tensor
 
-_BINS = 15
+BINS = 15
 _PIXEL_STRIDE = 4  # in both directions: neighbouring pixels add little
 _MAX_IMAGES = 40  # evenly spaced: enough to fit one number
 _TEMPERATURE_RANGE = (0.2, 5.0)
@@ -40,14 +40,21 @@ class Reliability:
     def __add__(self, other: Reliability) -> Reliability:
         return Reliability(self.pixels + other.pixels, self.correct + other.correct)
 
+    def bins(self) -> NDArray[np.float64]:
+        """Mean confidence, accuracy and share of all pixels of each non-empty one of ``BINS`` equal bins, (n, 3)."""
+        levels = np.arange(256)
+        bin_of_level = np.minimum(levels * BINS // 255, BINS - 1)
+        sums = (self.pixels, self.pixels * levels / 255, self.correct)
+        pixels, confidence, correct = (np.bincount(bin_of_level, values, BINS) for values in sums)
+        used = pixels > 0
+        columns = (confidence[used] / pixels[used], correct[used] / pixels[used], pixels[used] / pixels.sum())
+        return np.stack(columns, axis=1)
+
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error: mean of ``|confidence - accuracy|`` over equal bins, weighted by their pixels."""
-        levels = np.arange(256)
-        bins = np.minimum(levels * _BINS // 255, _BINS - 1)
-        confidence = np.bincount(bins, self.pixels * levels / 255, _BINS)
-        correct = np.bincount(bins, self.correct, _BINS)
-        return float(np.abs(confidence - correct).sum() / max(self.pixels.sum(), 1))
+        """Expected calibration error: mean of ``|confidence - accuracy|`` over the bins, weighted by their pixels."""
+        confidence, accuracy, share = self.bins().T
+        return float((share * np.abs(confidence - accuracy)).sum())
 
 
 def reliability(

@@ -81,6 +81,15 @@ def test_a_model_that_is_not_better_is_written_only_on_request(
     assert Path("mine-adaptation/history.jsonl").read_text() == epochs, "the finished run is not repeated"
 
 
+def test_an_export_of_a_labelling_tool(drive: Path, random_model: Path) -> None:
+    for path in (drive / "train" / "labels").iterdir():
+        labels = read_image(path, -1)
+        write_image(Path("export") / path.name, np.where(labels < 11, labels, 255).astype(np.uint8))
+    line = ["adapt", "export", "--format", "masks", "--images", "drive/train/images", "--model"]
+    assert main([*line, str(random_model), "--anyway", "--out", "mine"]) == 0
+    assert load_spec(Path("mine")).name == "mine"
+
+
 def test_classes_of_ones_own(drive: Path, random_model: Path) -> None:
     Path("table.yaml").write_text("- {name: road, color: [128, 64, 128]}\n- {name: rest, color: [0, 0, 0]}\n")
     for path in (drive / "train" / "labels").iterdir():

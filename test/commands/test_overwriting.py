@@ -37,6 +37,8 @@ OUTPUTS = [
     ("train --out out --data scenes --name x --epochs 1", "out/model/model.yaml"),
     (f"adapt scenes --out out {RANDOM} --minutes 1", "out/model.yaml"),
     (f"{EVALUATE} --json out", "out"),
+    (f"{EVALUATE} --reliability out.png", "out.png"),
+    (f"{EVALUATE} --confusion out.png", "out.png"),
     (f"{EVALUATE} --worst out.png", "out.png"),
     ("ablate --out out --data scenes --epochs 1", "out/ablation.json", "out/ablation.md"),
     ("import weights.pth --out out", "out/model.yaml", "out/model.onnx", "out/weights.safetensors"),

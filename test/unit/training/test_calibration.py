@@ -63,7 +63,10 @@ def test_evaluate_calibrates_a_model(model: Path, data: Path, tmp_path: Path) ->
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     assert main([*command, "--json", str(before)]) == 0
     hash_before = graph_hash(model)
-    assert main([*command, "--calibrate", "--json", str(after)]) == 0
+    plots = [tmp_path / "reliability.png", tmp_path / "confusion.png"]
+    asked = ["--reliability", str(plots[0]), "--confusion", str(plots[1])]
+    assert main([*command, "--calibrate", "--json", str(after), *asked]) == 0
+    assert all(cv2.imread(str(plot)) is not None for plot in plots)
     old, new = (json.loads(path.read_text()) for path in (before, after))
     assert old["calibration_error"] > 0.05
     assert new["calibration_error"] < 0.02
