@@ -6,12 +6,11 @@ from __future__ import annotations
 import enum
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from canet_ros.hints import see_docs
-from canet_ros.ros.fault_log import ReportedFault
+from canet_ros.ros.fault_log import FaultLog
 from canet_ros.ros.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class NodeSnapshot:
 
     Attributes:
         lifecycle_state: ``active`` or another label.
-        faults: the last ones by source: ``engine``, ``inference``, ``node``, ``model`` or the name of a camera.
+        faults: by source: ``engine``, ``inference``, ``node``, ``model`` or the name of a camera.
         stale_after_s, max_rate_hz: see the parameters.
         clock_missing: whether use_sim_time is set and /clock has no publisher.
         bond: status of the bond with a lifecycle manager, as text.
@@ -77,16 +76,12 @@ class NodeSnapshot:
     enabled: bool
     engine: EngineSnapshot
     cameras: tuple[Camera, ...]
-    faults: Mapping[str, ReportedFault]
+    faults: FaultLog
     stale_after_s: float
     max_rate_hz: float
     clock_missing: bool
     bond: str
     unknown_parameters: tuple[str, ...]
-
-    def fault(self, source: str) -> ReportedFault:
-        """The source's last fault."""
-        return self.faults.get(source, ReportedFault())
 
 
 def camera_verdict(camera: Camera, node: NodeSnapshot) -> Verdict:
@@ -97,8 +92,10 @@ def camera_verdict(camera: Camera, node: NodeSnapshot) -> Verdict:
     """
     if node.lifecycle_state != "active":
         text = f"node is {node.lifecycle_state}"
-        if node.fault("engine").text:
-            return Verdict(Level.ERROR, f"{text}: {node.fault('engine').text}", CameraState.NODE_NOT_ACTIVE)
+        if node.faults.last("engine").text:
+            return Verdict(
+                Level.ERROR, f"{text}: {node.faults.last('engine').text}", CameraState.NODE_NOT_ACTIVE
+            )
         return Verdict(Level.OK, text, CameraState.NODE_NOT_ACTIVE)
     if node.engine.activity:
         return Verdict(Level.OK, "waiting for the model", CameraState.NO_MODEL_YET)
@@ -154,7 +151,7 @@ def _dropped(camera: Camera, node: NodeSnapshot, received: int) -> Verdict | Non
 
 
 def _why_dropped(reason: str, camera: Camera, node: NodeSnapshot) -> str:
-    fault = node.fault("inference" if reason == "failed" else camera.name)
+    fault = node.faults.last("inference" if reason == "failed" else camera.name)
     return f"{_DROPPED[reason]}: {fault.text}"
 
 

@@ -88,7 +88,7 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
     values |= _percentiles(statistics, ("inference",))
     values |= {"doing": node.engine.activity or node.engine.switching, "bond": node.bond}
     values |= {"unknown_parameters": ", ".join(node.unknown_parameters)}
-    faults = map(node.fault, ("engine", "inference", "node", "model"))
+    faults = map(node.faults.last, ("engine", "inference", "node", "model"))
     fault = next((fault for fault in faults if fault.text), ReportedFault())
     values |= {"last_error": fault.text, "fault": fault.kind.value}
     level, text = engine_verdict(node)
@@ -101,8 +101,8 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     ERROR: the model could not be loaded, the last inference or a callback failed.
     WARN: the model is loading, another requested model is not used, or the node is not active.
     """
-    engine, model_fault = node.engine, node.fault("model").text
-    if fault := node.fault("engine").text:
+    engine, model_fault = node.engine, node.faults.last("model").text
+    if fault := node.faults.last("engine").text:
         return Level.ERROR, "; ".join(filter(None, (fault, engine.activity)))
     if node.lifecycle_state != "active":
         return Level.WARN, f"node is {node.lifecycle_state}"
@@ -111,9 +111,9 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     if not node.enabled:
         return Level.OK, "paused by ~/enable"
     if engine.statistics.recent("failures"):
-        return Level.ERROR, node.fault("inference").text
+        return Level.ERROR, node.faults.last("inference").text
     if engine.statistics.recent("callback_failures"):
-        return Level.ERROR, node.fault("node").text
+        return Level.ERROR, node.faults.last("node").text
     if node.clock_missing:
         return Level.WARN, CLOCK_MISSING
     text = "; ".join(filter(None, ("segmenting", engine.switching, model_fault)))
@@ -124,7 +124,7 @@ def camera_status(camera: Camera, node: NodeSnapshot) -> DiagnosticStatus:
     """Status of a camera, under its name."""
     statistics = camera.statistics
     counts, last_s = statistics.counts(), statistics.last_received_s
-    verdict, fault = camera_verdict(camera, node), node.fault(camera.name)
+    verdict, fault = camera_verdict(camera, node), node.faults.last(camera.name)
     values: dict[str, Any] = {
         "state": verdict.state.value,
         "image_topic": camera.image_topic,

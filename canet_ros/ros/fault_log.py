@@ -77,11 +77,6 @@ class FaultLog:
         with self._lock:
             self._last[source] = ReportedFault(kind, text[:_MAX_CHARACTERS])
 
-    def all_last(self) -> dict[str, ReportedFault]:
-        """The last fault by source."""
-        with self._lock:
-            return dict(self._last)
-
     def last(self, source: str) -> ReportedFault:
         """The source's last fault."""
         with self._lock:

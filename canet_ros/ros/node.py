@@ -158,7 +158,7 @@ class SegmentationNode(LifecycleNode):  # type: ignore[misc]
             enabled=self._cameras.intake.enabled,
             engine=self._engine.snapshot(),
             cameras=tuple(self._cameras.by_name.values()),
-            faults=self._faults.all_last(),
+            faults=self._faults,
             stale_after_s=value("stale_after"),
             max_rate_hz=value("max_rate"),
             clock_missing=self._is_clock_missing(),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import queue
 import threading
@@ -17,6 +16,7 @@ from std_msgs.msg import Header
 from canet_ros.hints import optional_import_problem
 from canet_ros.image_transports import VIDEO_TYPES
 from canet_ros.messages.video import VideoDecoder, VideoFrame, VideoPacket, video_problem
+from canet_ros.ros.image_conversion import message_class
 from canet_ros.ros.statistics import Statistics
 
 _MAX_WAITING = 100  # packets
@@ -39,10 +39,10 @@ def video_message_type(transport: str) -> type:
     """
     if problem := video_problem():
         raise ValueError(f"image_transport {transport} carries {problem}")
-    package, _, name = VIDEO_TYPES[transport].split("/")
     try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)  # type: ignore[no-any-return]
+        return message_class(VIDEO_TYPES[transport])  # type: ignore[no-any-return]
     except ImportError as error:
+        package = VIDEO_TYPES[transport].partition("/")[0]
         install = f"sudo apt install ros-{os.environ.get('ROS_DISTRO', 'DISTRO')}-{package.replace('_', '-')}"
         problem = optional_import_problem(package, error)
         raise ValueError(f"image_transport {transport}: {problem}: {install}") from None

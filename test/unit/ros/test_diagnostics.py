@@ -24,7 +24,7 @@ from canet_ros.ros.diagnostics import (
     engine_verdict,
 )
 from canet_ros.ros.engine_supervisor import EngineSnapshot
-from canet_ros.ros.fault_log import Fault, ReportedFault
+from canet_ros.ros.fault_log import Fault, FaultLog, ReportedFault
 from canet_ros.ros.statistics import DROPS, STAGES, Statistics
 
 pytestmark = pytest.mark.ros
@@ -35,12 +35,21 @@ OF_INFERENCE = ReportedFault(Fault.INFERENCE_FAILED, "of inference")
 OF_ENGINE = ReportedFault(Fault.MODEL_NOT_LOADED, "no driver")
 OF_CALLBACK = ReportedFault(Fault.CALLBACK_FAILED, "a callback failed")
 KEPT = ReportedFault(Fault.MODEL_KEPT, "model 'b' is not used")
+
+
+def faults(last: dict[str, ReportedFault]) -> FaultLog:
+    log = FaultLog(None)
+    for source, fault in last.items():
+        log.remember(source, *fault)
+    return log
+
+
 NODE = NodeSnapshot(
     lifecycle_state="active",
     enabled=True,
     engine=EngineSnapshot(None, "", "", "", Statistics()),
     cameras=(),
-    faults={"inference": OF_INFERENCE, TOPIC: OF_CAMERA},
+    faults=faults({"inference": OF_INFERENCE, TOPIC: OF_CAMERA}),
     stale_after_s=2.0,
     max_rate_hz=0.0,
     clock_missing=False,
@@ -113,7 +122,9 @@ def test_counts_and_durations() -> None:
     for stage in STAGES:
         found.statistics.time({stage: 4.0})
         found.statistics.time({stage: 8.0})
-    snapshot = node(engine=EngineSnapshot(None, "loading", "", "", engine), faults={"node": OF_CALLBACK})
+    snapshot = node(
+        engine=EngineSnapshot(None, "loading", "", "", engine), faults=faults({"node": OF_CALLBACK})
+    )
     of_engine = values(engine_status(snapshot))
     names = ("batches", "frames", "failures", "inference_p50_ms", "doing", "last_error")
     assert [of_engine[k] for k in names] == ["1", "2", "3", "12.0", "loading", "a callback failed"]
@@ -154,11 +165,11 @@ def test_the_engine_in_use(segmenter: Segmenter) -> None:
         ("", "", {}, (OK, "segmenting")),
         ("", "", {"lifecycle_state": "unconfigured"}, (WARN, "node is unconfigured")),
         ("loading (2 s)", "", {}, (WARN, "loading (2 s)")),
-        ("loading (2 s)", "", {"faults": {"engine": OF_ENGINE}}, (ERROR, "no driver; loading (2 s)")),
+        ("loading (2 s)", "", {"faults": faults({"engine": OF_ENGINE})}, (ERROR, "no driver; loading (2 s)")),
         ("", "", {"enabled": False}, (OK, "paused by ~/enable")),
         ("", "", {"clock_missing": True}, (WARN, CLOCK_MISSING)),
         ("", "loading", {}, (OK, "segmenting; loading")),
-        ("", "", {"faults": {"model": KEPT}}, (WARN, "segmenting; model 'b' is not used")),
+        ("", "", {"faults": faults({"model": KEPT})}, (WARN, "segmenting; model 'b' is not used")),
     ],
 )
 def test_engine(activity: str, requested: str, changes: dict[str, Any], expected: tuple[Level, str]) -> None:
@@ -167,7 +178,7 @@ def test_engine(activity: str, requested: str, changes: dict[str, Any], expected
 
 
 def test_engine_whose_inferences_or_callbacks_fail() -> None:
-    snapshot = node(faults={"node": OF_CALLBACK, "inference": OF_INFERENCE})
+    snapshot = node(faults=faults({"node": OF_CALLBACK, "inference": OF_INFERENCE}))
     assert engine_verdict(snapshot) == (OK, "segmenting")
     snapshot.engine.statistics.count("callback_failures")
     assert engine_verdict(snapshot) == (ERROR, "a callback failed")
@@ -186,7 +197,7 @@ WITHOUT = "images arrive, but no result has been published for 7.0 s: "
     ("received_s", "changes", "of_node", "counts", "expected"),
     [
         (None, NO_PUBLISHER, {"lifecycle_state": "inactive"}, {}, (OK, "node is inactive")),
-        (None, {}, {"lifecycle_state": "inactive", "faults": {"engine": OF_ENGINE}}, {},
+        (None, {}, {"lifecycle_state": "inactive", "faults": faults({"engine": OF_ENGINE})}, {},
          (ERROR, "node is inactive: no driver")),
         (0.1, NO_PUBLISHER, {"engine": LOADING}, {}, (OK, "waiting for the model")),
         (None, {"silent_s": None}, {}, {}, (OK, "idle: its results have no subscriber")),
