@@ -66,11 +66,11 @@ def header(stamp_ns: int, frame_id: str = "camera") -> Any:
     return STORE.types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
 
-def image(pixels: np.ndarray, stamp_ns: int, encoding: str = "bgr8") -> bytes:
+def image(pixels: np.ndarray, stamp_ns: int, encoding: str = "bgr8", frame_id: str = "camera") -> bytes:
     height, width = pixels.shape[:2]
     step = pixels.nbytes // height
     data = np.frombuffer(pixels.tobytes(), np.uint8)
-    message = STORE.types[IMAGE](header(stamp_ns), height, width, encoding, 0, step, data)
+    message = STORE.types[IMAGE](header(stamp_ns, frame_id), height, width, encoding, 0, step, data)
     return bytes(STORE.serialize_cdr(message, IMAGE))
 
 

@@ -18,11 +18,7 @@ GREY = np.full((24, 32, 3), 128, np.uint8)
 
 def image(topic: str, time_ns: int, frame_id: str = "camera", encoding: str = "bgr8") -> Recorded:
     pixels = GREY if encoding == "bgr8" else np.zeros((24, 32), np.uint16)
-    types = drives.STORE.types
-    head = drives.header(time_ns, frame_id)
-    data = np.frombuffer(pixels.tobytes(), np.uint8)
-    message = types[IMAGE](head, 24, 32, encoding, 0, pixels.nbytes // 24, data)
-    return Recorded(topic, IMAGE, time_ns, bytes(drives.STORE.serialize_cdr(message, IMAGE)))
+    return Recorded(topic, IMAGE, time_ns, drives.image(pixels, time_ns, encoding, frame_id))
 
 
 def info(time_ns: int, stamp_ns: int) -> Recorded:
