@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped models do what their model.yaml says, on drawn streets and, where it is at hand, on CamVid's val.
+"""The shipped models do what their model.yaml says, on synthetic streets and, where it is at hand, on CamVid's val.
 
 Not asserted here: how good they are on a road nobody has drawn or labelled.
 """
@@ -21,7 +21,7 @@ CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 
 
 @pytest.fixture(scope="module")
-def drawn_streets(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
+def synthetic_streets(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
     folder = tmp_path_factory.mktemp("streets")
     write_scenes(folder, 12, first_seed=95000)
     return find_labelled_images(folder)
@@ -41,9 +41,9 @@ def test_a_shipped_model_says_what_it_is(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", available_models())
-def test_figure_on_drawn_streets(model: str, drawn_streets: list[LabelledImage]) -> None:
-    stated = load_spec(find_model(model)).metrics["drawn_scenes_miou"]
-    assert miou(model, drawn_streets) == pytest.approx(stated, abs=0.06)
+def test_figure_on_synthetic_streets(model: str, synthetic_streets: list[LabelledImage]) -> None:
+    stated = load_spec(find_model(model)).metrics["synthetic_miou"]
+    assert miou(model, synthetic_streets) == pytest.approx(stated, abs=0.06)
 
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not at hand")

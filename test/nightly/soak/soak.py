@@ -55,7 +55,7 @@ class SoakSettings:
         parameters: of the node, beside its image topics.
         cameras: how many, 1 or more.
         rate_hz: at which each camera usually sends.
-        seed: of the drawn streets, and of what changes when.
+        seed: of the synthetic streets and of what changes when.
         program: Python's arguments that run the node.
     """
 
@@ -499,7 +499,7 @@ _SPOILT = (_cut_off, _unknown_encoding, _short_rows, _empty, _huge)
 
 
 def _pictures(seed: int) -> list[Pixels]:
-    """Of a drawn street, some seconds apart; the last ones smaller, and grey."""
+    """Of a synthetic street, some seconds apart; the last ones smaller, and grey."""
     drive = StreetDrive(seed, *CAMERA_SIZE)
     pictures: list[Pixels] = [drive.frame(number * 40).image for number in range(4)]
     smaller: Pixels = np.ascontiguousarray(pictures[1][::2, ::2])
