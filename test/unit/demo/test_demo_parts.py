@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 import cv2
 import numpy as np
 import pytest
+from waiting import WAIT_S
 
 from canet_ros.demo.frame_sources import input_images
 from canet_ros.demo.live_view import LiveView
@@ -28,7 +29,7 @@ def view() -> Iterator[LiveView]:
 
 def shown_color(view: LiveView) -> tuple[int, ...]:
     """Colour of the image; channels rounded to 0 or 255."""
-    with urlopen(f"{view.address}frame?1", timeout=10) as response:
+    with urlopen(f"{view.address}frame?1", timeout=WAIT_S) as response:
         pixel = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)[24, 32]
     return tuple(int(round(value / 255) * 255) for value in pixel.tolist())
 
@@ -42,7 +43,7 @@ def test_viewers_receive_the_newest_image(view: LiveView) -> None:
 
 
 def test_the_page_has_a_legend(view: LiveView) -> None:
-    with urlopen(view.address, timeout=10) as page:
+    with urlopen(view.address, timeout=WAIT_S) as page:
         assert '<i style="background:rgb(128, 64, 128)"></i>road</span>' in page.read().decode()
 
 
@@ -60,7 +61,7 @@ def test_foreign_host_names_and_other_paths_are_refused(
 ) -> None:
     request = Request(view.address + path, headers={"Host": host} if host else {})
     with pytest.raises(HTTPError) as refused:
-        urlopen(request, timeout=10)
+        urlopen(request, timeout=WAIT_S)
     assert refused.value.code == status
 
 
