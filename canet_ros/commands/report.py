@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     text = render_page(arguments.bag.name, bag.start_ns, reports, times, segmenter.spec.classes, facts)
     write_text(arguments.out, text)
-    print(f"{sum(len(report.times_ns) for report in reports)} images: {arguments.out}")
+    print(f"{sum(len(report.times_ns) for report in reports)} pictures: {arguments.out}")
     return status_of(arguments.bag, left_out)
 
 
