@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HZ",
         help="of each camera, six times this under overload (default: 3)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the synthetic street and of what changes when")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the synthetic street and of what changes when"
+    )
     parser.add_argument("--model", default="", help="name under models/, or a model folder")
     parser.add_argument(
         "--resolution", default="", metavar="WxH", help="of the network's input (default: the model's own)"
