@@ -156,7 +156,7 @@ def test_report_and_pick_take_video(
     model = ("--model", str(random_model), *EXACT)
     assert main(["report", source, "--out", str(tmp_path / "page.html"), *model]) == 3
     out, error = capsys.readouterr()
-    assert "15 images" in out
+    assert "15 pictures" in out
     assert "waiting for a keyframe" in error
     assert main(["pick", source, "--out", str(tmp_path / "picked"), "--count", "2", *model]) == 3
     stamps = {f"{stamp_ns(n) // 10**9}.{stamp_ns(n) % 10**9:09d}": n for n in range(25)}

@@ -165,7 +165,7 @@ def test_report_and_pick_look_at_every_file(
     options = [] if command == "report" else ["--count", "12"]
     model = ["--model", str(random_model), *ENGINE]
     assert main([command, str(bag), "--out", str(out), *options, *model]) == 0
-    assert "12 images" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("12 ")
 
 
 def test_a_report_takes_images_of_the_whole_drive(
@@ -179,7 +179,7 @@ def test_a_report_takes_images_of_the_whole_drive(
     bag = bag_of(tmp_path / "drive", recorded)
     model = ["--model", str(random_model), *ENGINE]
     assert main(["report", str(bag), "--out", str(tmp_path / "page.html"), "--frames", "6", *model]) == 0
-    assert "6 images" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("6 ")
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
