@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,9 @@ def distinct_names(files: Sequence[Path]) -> dict[Path, str]:
 
     The file's name without suffix (``1``); where two are the same, all paths below the common folder, without suffix
     (``front/1``) or with it (``front/1.png``). A video's frames are ``<name>_000000`` and so on.
+
+    Raises:
+        ValueError: a file has the name of a video's frame.
     """
     by_place = {file.resolve(): file for file in files}
     folder = os.path.commonpath([place.parent for place in by_place])
@@ -114,6 +118,12 @@ def distinct_names(files: Sequence[Path]) -> dict[Path, str]:
         names = {file: name_of(path) for file, path in below.items()}
         if len(set(names.values())) == len(names):
             break
+    videos = {name for file, name in names.items() if is_video(file)}
+    for file, name in names.items():
+        if re.fullmatch(r".*_\d{6}", name) and name[:-7] in videos:
+            raise ValueError(
+                f"input {file} has the name of a frame of the video {name[:-7]}: give it another one"
+            )
     return names
 
 

@@ -197,3 +197,13 @@ def test_a_truncated_video_is_reported(
         assert segment(random_model, tmp_path / f"out{len(data)}", path) == 1
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("canet segment:")]
         assert str(path) in line
+
+
+def test_an_image_with_the_name_of_a_videos_frame_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "drive.mp4", tmp_path / "drive_000000.png"]
+    for file in files:
+        file.touch()
+    assert main(["segment", *map(str, files), "--out", str(tmp_path / "out")]) == 1
+    assert "drive_000000.png has the name of a frame of the video drive" in capsys.readouterr().err
