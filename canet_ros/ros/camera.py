@@ -26,6 +26,7 @@ from canet_ros.pipeline.class_shares import ShareFilter
 from canet_ros.pipeline.ood_monitor import OodMonitor, Range
 from canet_ros.pipeline.temporal_filter import TemporalFilter
 from canet_ros.ros import qos
+from canet_ros.ros.camera_health import CameraSnapshot
 from canet_ros.ros.camera_watch import CameraWatch
 from canet_ros.ros.cloud_input import CloudInput, CloudTopic
 from canet_ros.ros.fault_log import Fault, FaultLog
@@ -75,8 +76,6 @@ class Camera:
         subscribed_since_s: on ``time.monotonic``'s clock; None while not subscribed.
         qos_problem: a publisher of the images is incompatible with the subscription; empty: none was found.
         camera_info_problem: a camera_info that a subscriber needs is missing or outdated; empty: neither.
-        camera_info_latched: whether it is published once, so that it may be old.
-        counts_losses: whether the middleware numbers messages, so that lost images can be counted.
         watch: of the topics in the ROS graph.
     """
 
@@ -99,11 +98,11 @@ class Camera:
         self.subscribed_since_s: float | None = None
         self.qos_problem = self.camera_info_problem = ""
         self._camera_info_topic = topics.camera_info
-        self.camera_info_latched = False
+        self._camera_info_latched = False
         self._infos = CameraInfoBuffer()
         self._message_type = _IMAGE_TYPES.get(transport) or video_message_type(transport)
         self._video: VideoInput | None = None
-        self.counts_losses = True
+        self._losses_counted = True
         self._rate_limit = RateLimit()
         self._subscriptions: list[Any] = []
         self._node = node
@@ -122,22 +121,31 @@ class Camera:
         )
         self.watch = CameraWatch(node, self, transport)
 
-    def publishers(self) -> int:
-        """Number of publishers of the camera's images."""
-        return int(self._node.count_publishers(self.image_topic))
+    def snapshot(self) -> CameraSnapshot:
+        """State for diagnostics."""
+        pending_since_s = self.statistics.pending_since_s
+        waits = self.subscribed_since_s is not None and pending_since_s is not None
+        return CameraSnapshot(
+            name=self.name,
+            image_topic=self.image_topic,
+            publishers=self._node.count_publishers(self.image_topic),
+            statistics=self.statistics,
+            silent_s=self.silent_s(),
+            without_result_s=time.monotonic() - (pending_since_s or 0.0) if waits else None,
+            topic_problem=self.watch.topic_problem,
+            rivals=self.watch.rivals,
+            out_of_distribution=self.ood_monitor.problem(),
+            confidences=self.ood_monitor.values(),
+            camera_info_problem=self.camera_info_problem,
+            camera_info_latched=self._camera_info_latched,
+            losses_counted=self._losses_counted,
+        )
 
     def silent_s(self) -> float | None:
         """Seconds since the last image, or since the subscription; None while not subscribed."""
         if self.subscribed_since_s is None:
             return None
         return time.monotonic() - max(self.subscribed_since_s, self.statistics.last_received_s or 0.0)
-
-    def without_result_s(self) -> float | None:
-        """Seconds since the first image after the last result; None: no image is pending."""
-        pending_since_s = self.statistics.pending_since_s
-        if self.subscribed_since_s is None or pending_since_s is None:
-            return None
-        return time.monotonic() - pending_since_s
 
     def restart_filters(self, familiar: Mapping[str, Range]) -> None:
         """Restart what follows the sequence of masks, for a model with these in-distribution ranges."""
@@ -184,7 +192,7 @@ class Camera:
     def check_graph(self, stale_after_s: float) -> None:
         """Check who publishes the camera's topics; receive a latched camera_info by the durability of its publisher."""
         self.watch.check(stale_after_s)
-        if self._subscriptions and self._is_latched() != self.camera_info_latched:
+        if self._subscriptions and self._is_latched() != self._camera_info_latched:
             self._node.destroy_subscription(self._subscriptions.pop())
             self._subscriptions.append(self._camera_info_subscription())
 
@@ -198,7 +206,7 @@ class Camera:
         return qos.is_latched(self._node.get_publishers_info_by_topic(self._camera_info_topic))
 
     def _camera_info_subscription(self) -> Any:
-        self.camera_info_latched = latched = self._is_latched()
+        self._camera_info_latched = latched = self._is_latched()
         return qos.create_subscription(
             self._node,
             CameraInfo,
@@ -225,10 +233,10 @@ class Camera:
         number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
         if number is not None:
             # Without a publisher id (rclpy of Jazzy), numbers of several publishers cannot be told apart.
-            if publisher is not None or self.publishers() == 1:
+            if publisher is not None or self._node.count_publishers(self.image_topic) == 1:
                 lost = self.statistics.number(publisher["data"] if publisher else b"", number)
-        elif self.counts_losses:
-            self.counts_losses = False
+        elif self._losses_counted:
+            self._losses_counted = False
             self._faults.advise(
                 "node",
                 Fault.LOSSES_UNKNOWN,

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshot of the node for diagnostics, and the health of its cameras."""
+"""Snapshots of the node and its cameras, and the health of a camera as a pure function of them."""
 
 from __future__ import annotations
 
 import enum
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from canet_ros.hints import see_docs
-from canet_ros.ros.fault_log import FaultLog
+from canet_ros.ros.fault_log import ReportedFault
 from canet_ros.ros.statistics import Statistics
 
 if TYPE_CHECKING:
-    from canet_ros.ros.camera import Camera
     from canet_ros.ros.engine_supervisor import EngineSnapshot
 
 _TOLERATED_FRACTION = 0.1  # of the images, lost or unusable
@@ -60,12 +60,41 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class CameraSnapshot:
+    """One camera at one moment; problems are texts, empty without one.
+
+    Attributes:
+        silent_s: time since the last image, or since the subscription; None: not subscribed.
+        without_result_s: time since the first image after the last result; None: no image is pending.
+        topic_problem: why no images arrive, according to the ROS graph.
+        rivals: other publishers of the results or of the images.
+        out_of_distribution: images differ from those the model was trained on.
+        camera_info_problem: a camera_info that a subscriber needs is missing or outdated.
+        losses_counted: whether the middleware numbers messages, so that lost images can be counted.
+    """
+
+    name: str
+    image_topic: str
+    publishers: int
+    statistics: Statistics
+    silent_s: float | None
+    without_result_s: float | None
+    topic_problem: str
+    rivals: str
+    out_of_distribution: str
+    confidences: Mapping[str, float]
+    camera_info_problem: str
+    camera_info_latched: bool
+    losses_counted: bool
+
+
+@dataclass(frozen=True)
 class NodeSnapshot:
     """State of the node from which the statuses are made.
 
     Attributes:
         lifecycle_state: ``active`` or another label.
-        faults: by source: ``engine``, ``inference``, ``node``, ``model`` or the name of a camera.
+        faults: the last ones by source: ``engine``, ``inference``, ``node``, ``model`` or the name of a camera.
         stale_after_s, max_rate_hz: see the parameters.
         clock_missing: whether use_sim_time is set and /clock has no publisher.
         bond: status of the bond with a lifecycle manager, as text.
@@ -75,16 +104,20 @@ class NodeSnapshot:
     lifecycle_state: str
     enabled: bool
     engine: EngineSnapshot
-    cameras: tuple[Camera, ...]
-    faults: FaultLog
+    cameras: tuple[CameraSnapshot, ...]
+    faults: Mapping[str, ReportedFault]
     stale_after_s: float
     max_rate_hz: float
     clock_missing: bool
     bond: str
     unknown_parameters: tuple[str, ...]
 
+    def fault(self, source: str) -> ReportedFault:
+        """The source's last fault."""
+        return self.faults.get(source, ReportedFault())
 
-def camera_verdict(camera: Camera, node: NodeSnapshot) -> Verdict:
+
+def camera_verdict(camera: CameraSnapshot, node: NodeSnapshot) -> Verdict:
     """The most severe condition of a camera.
 
     Without images for longer than ``stale_after``: ERROR if none was ever received, else WARN. Images without results:
@@ -92,10 +125,8 @@ def camera_verdict(camera: Camera, node: NodeSnapshot) -> Verdict:
     """
     if node.lifecycle_state != "active":
         text = f"node is {node.lifecycle_state}"
-        if node.faults.last("engine").text:
-            return Verdict(
-                Level.ERROR, f"{text}: {node.faults.last('engine').text}", CameraState.NODE_NOT_ACTIVE
-            )
+        if node.fault("engine").text:
+            return Verdict(Level.ERROR, f"{text}: {node.fault('engine').text}", CameraState.NODE_NOT_ACTIVE)
         return Verdict(Level.OK, text, CameraState.NODE_NOT_ACTIVE)
     if node.engine.activity:
         return Verdict(Level.OK, "waiting for the model", CameraState.NO_MODEL_YET)
@@ -105,11 +136,11 @@ def camera_verdict(camera: Camera, node: NodeSnapshot) -> Verdict:
     unseen = Level.WARN if statistics.last_received_s else Level.ERROR
     # The graph is checked twice a second; an image received since is newer information.
     age_s = time.monotonic() - (statistics.last_received_s or -math.inf)
-    if camera.watch.topic_problem and age_s > node.stale_after_s:
-        return Verdict(unseen, camera.watch.topic_problem, CameraState.NO_IMAGES)
-    if camera.watch.rivals:
-        return Verdict(Level.WARN, camera.watch.rivals, CameraState.RIVALS)
-    if camera.silent_s() is None:
+    if camera.topic_problem and age_s > node.stale_after_s:
+        return Verdict(unseen, camera.topic_problem, CameraState.NO_IMAGES)
+    if camera.rivals:
+        return Verdict(Level.WARN, camera.rivals, CameraState.RIVALS)
+    if camera.silent_s is None:
         return Verdict(Level.OK, "idle: its results have no subscriber", CameraState.IDLE)
     received = statistics.recent("received")
     if not received:
@@ -124,9 +155,9 @@ def camera_verdict(camera: Camera, node: NodeSnapshot) -> Verdict:
     )
 
 
-def _without_results(camera: Camera, node: NodeSnapshot) -> Verdict | None:
+def _without_results(camera: CameraSnapshot, node: NodeSnapshot) -> Verdict | None:
     """Images arrive without results: name the most frequent reason."""
-    statistics, pending_s = camera.statistics, camera.without_result_s()
+    statistics, pending_s = camera.statistics, camera.without_result_s
     usual_s = (statistics.percentiles_ms("age") or (0.0, 0.0))[1] / 1e3
     allowed_s = max(node.stale_after_s, 2 * usual_s, 2 / node.max_rate_hz if node.max_rate_hz else 0.0)
     if pending_s is None or pending_s <= allowed_s:
@@ -141,7 +172,7 @@ def _without_results(camera: Camera, node: NodeSnapshot) -> Verdict | None:
     return Verdict(level, text, CameraState.NO_RESULTS)
 
 
-def _dropped(camera: Camera, node: NodeSnapshot, received: int) -> Verdict | None:
+def _dropped(camera: CameraSnapshot, node: NodeSnapshot, received: int) -> Verdict | None:
     for reason in _DROPPED:
         number = camera.statistics.recent(reason)
         if number > _TOLERATED_FRACTION * received:
@@ -150,8 +181,8 @@ def _dropped(camera: Camera, node: NodeSnapshot, received: int) -> Verdict | Non
     return None
 
 
-def _why_dropped(reason: str, camera: Camera, node: NodeSnapshot) -> str:
-    fault = node.faults.last("inference" if reason == "failed" else camera.name)
+def _why_dropped(reason: str, camera: CameraSnapshot, node: NodeSnapshot) -> str:
+    fault = node.fault("inference" if reason == "failed" else camera.name)
     return f"{_DROPPED[reason]}: {fault.text}"
 
 
@@ -167,13 +198,12 @@ def _lost(statistics: Statistics, received: int) -> Verdict | None:
     return Verdict(Level.WARN, text, CameraState.IMAGES_LOST)
 
 
-def _advice(camera: Camera, rate: str) -> Verdict | None:
+def _advice(camera: CameraSnapshot, rate: str) -> Verdict | None:
     """Results are published, with a remark."""
-    if unusual := camera.ood_monitor.problem():
-        return Verdict(Level.WARN, unusual, CameraState.OUT_OF_DISTRIBUTION)
-    problem = camera.camera_info_problem
-    if not problem:
+    if camera.out_of_distribution:
+        return Verdict(Level.WARN, camera.out_of_distribution, CameraState.OUT_OF_DISTRIBUTION)
+    if not camera.camera_info_problem:
         return None
     # A latched camera_info is old by design.
     level = Level.OK if camera.camera_info_latched else Level.WARN
-    return Verdict(level, f"{rate}; {problem}", CameraState.CAMERA_INFO)
+    return Verdict(level, f"{rate}; {camera.camera_info_problem}", CameraState.CAMERA_INFO)

@@ -13,8 +13,7 @@ from rclpy.clock import Clock
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from canet_ros.ros.camera import Camera
-from canet_ros.ros.camera_health import Level, NodeSnapshot, camera_verdict
+from canet_ros.ros.camera_health import CameraSnapshot, Level, NodeSnapshot, camera_verdict
 from canet_ros.ros.fault_log import ReportedFault
 from canet_ros.ros.statistics import DROPS, STAGES, Statistics
 
@@ -88,7 +87,7 @@ def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
     values |= _percentiles(statistics, ("inference",))
     values |= {"doing": node.engine.activity or node.engine.switching, "bond": node.bond}
     values |= {"unknown_parameters": ", ".join(node.unknown_parameters)}
-    faults = map(node.faults.last, ("engine", "inference", "node", "model"))
+    faults = map(node.fault, ("engine", "inference", "node", "model"))
     fault = next((fault for fault in faults if fault.text), ReportedFault())
     values |= {"last_error": fault.text, "fault": fault.kind.value}
     level, text = engine_verdict(node)
@@ -101,8 +100,8 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     ERROR: the model could not be loaded, the last inference or a callback failed.
     WARN: the model is loading, another requested model is not used, or the node is not active.
     """
-    engine, model_fault = node.engine, node.faults.last("model").text
-    if fault := node.faults.last("engine").text:
+    engine, model_fault = node.engine, node.fault("model").text
+    if fault := node.fault("engine").text:
         return Level.ERROR, "; ".join(filter(None, (fault, engine.activity)))
     if node.lifecycle_state != "active":
         return Level.WARN, f"node is {node.lifecycle_state}"
@@ -111,39 +110,39 @@ def engine_verdict(node: NodeSnapshot) -> tuple[Level, str]:
     if not node.enabled:
         return Level.OK, "paused by ~/enable"
     if engine.statistics.recent("failures"):
-        return Level.ERROR, node.faults.last("inference").text
+        return Level.ERROR, node.fault("inference").text
     if engine.statistics.recent("callback_failures"):
-        return Level.ERROR, node.faults.last("node").text
+        return Level.ERROR, node.fault("node").text
     if node.clock_missing:
         return Level.WARN, CLOCK_MISSING
     text = "; ".join(filter(None, ("segmenting", engine.switching, model_fault)))
     return Level.WARN if model_fault else Level.OK, text
 
 
-def camera_status(camera: Camera, node: NodeSnapshot) -> DiagnosticStatus:
+def camera_status(camera: CameraSnapshot, node: NodeSnapshot) -> DiagnosticStatus:
     """Status of a camera, under its name."""
     statistics = camera.statistics
     counts, last_s = statistics.counts(), statistics.last_received_s
-    verdict, fault = camera_verdict(camera, node), node.faults.last(camera.name)
+    verdict, fault = camera_verdict(camera, node), node.fault(camera.name)
     values: dict[str, Any] = {
         "state": verdict.state.value,
         "image_topic": camera.image_topic,
-        "publishers": camera.publishers(),
-        "subscribed": camera.silent_s() is not None,
+        "publishers": camera.publishers,
+        "subscribed": camera.silent_s is not None,
         "rate_in_hz": f"{statistics.rate_hz('received'):.2f}",
         "rate_out_hz": f"{statistics.rate_hz('published'):.2f}",
         "received": counts.get("received", 0),
         "published": counts.get("published", 0),
         "dropped": sum(counts.get(reason, 0) for reason in DROPS),
         **{f"dropped_{reason}": counts.get(reason, 0) for reason in DROPS},
-        "lost": counts.get("lost", 0) if camera.counts_losses else "unknown",
+        "lost": counts.get("lost", 0) if camera.losses_counted else "unknown",
         "lost_overtaken": max(0, counts.get("lost", 0) - counts.get("lost_in_transport", 0)),
         "missing_by_stamp": counts.get("missing", 0),
         "not_encoded": counts.get("not_encoded", 0),
         "bad_clouds": counts.get("bad_clouds", 0),
         "qos_problems": counts.get("qos_problems", 0),
         **_percentiles(statistics, STAGES),
-        **{f"confidence_{name}": f"{value:.3f}" for name, value in camera.ood_monitor.values().items()},
+        **{f"confidence_{name}": f"{value:.3f}" for name, value in camera.confidences.items()},
         "last_frame_age_s": "never" if last_s is None else f"{time.monotonic() - last_s:.2f}",
         "last_error": fault.text,
         "fault": fault.kind.value,

@@ -81,3 +81,8 @@ class FaultLog:
         """The source's last fault."""
         with self._lock:
             return self._last.get(source, ReportedFault())
+
+    def all_last(self) -> dict[str, ReportedFault]:
+        """The last fault by source."""
+        with self._lock:
+            return dict(self._last)

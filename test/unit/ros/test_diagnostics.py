@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from canet_ros.pipeline.segmenter import Segmenter
-from canet_ros.ros.camera_health import CameraState, Level, NodeSnapshot, camera_verdict
+from canet_ros.ros.camera_health import CameraSnapshot, CameraState, Level, NodeSnapshot, camera_verdict
 from canet_ros.ros.diagnostics import (
     CLOCK_MISSING,
     camera_status,
@@ -24,7 +23,7 @@ from canet_ros.ros.diagnostics import (
     engine_verdict,
 )
 from canet_ros.ros.engine_supervisor import EngineSnapshot
-from canet_ros.ros.fault_log import Fault, FaultLog, ReportedFault
+from canet_ros.ros.fault_log import Fault, ReportedFault
 from canet_ros.ros.statistics import DROPS, STAGES, Statistics
 
 pytestmark = pytest.mark.ros
@@ -36,20 +35,12 @@ OF_ENGINE = ReportedFault(Fault.MODEL_NOT_LOADED, "no driver")
 OF_CALLBACK = ReportedFault(Fault.CALLBACK_FAILED, "a callback failed")
 KEPT = ReportedFault(Fault.MODEL_KEPT, "model 'b' is not used")
 
-
-def faults(last: dict[str, ReportedFault]) -> FaultLog:
-    log = FaultLog(None)
-    for source, fault in last.items():
-        log.remember(source, *fault)
-    return log
-
-
 NODE = NodeSnapshot(
     lifecycle_state="active",
     enabled=True,
     engine=EngineSnapshot(None, "", "", "", Statistics()),
     cameras=(),
-    faults=faults({"inference": OF_INFERENCE, TOPIC: OF_CAMERA}),
+    faults={"inference": OF_INFERENCE, TOPIC: OF_CAMERA},
     stale_after_s=2.0,
     max_rate_hz=0.0,
     clock_missing=False,
@@ -58,34 +49,28 @@ NODE = NodeSnapshot(
 )
 
 
-def camera(received_s: float | None = None, **changes: Any) -> Any:
-    """A subscribed camera that received ten images, the last one so many seconds ago; None: it received none.
-
-    The keys of ``changes`` are attributes, or methods without arguments.
-    """
+def camera(received_s: float | None = None, **changes: Any) -> CameraSnapshot:
+    """A subscribed camera that received ten images, the last one so many seconds ago; None: it received none."""
     statistics = Statistics()
     if received_s is not None:
         statistics.count("received", 10)
         statistics.last_received_s = time.monotonic() - received_s
-    values = {
-        "silent_s": 100.0 if received_s is None else received_s,
-        "without_result_s": None,
-        "problem": "",
-    }
-    values |= {name: changes.pop(name) for name in values.keys() & changes.keys()}
-    methods = {name: lambda value=value: value for name, value in values.items()}
-    watch = {name: changes.pop(name, "") for name in ("topic_problem", "rivals")}
-    attributes = {"camera_info_problem": "", "camera_info_latched": False, "counts_losses": True, **changes}
-    return SimpleNamespace(
+    found = CameraSnapshot(
         name=TOPIC,
         image_topic=TOPIC,
-        publishers=lambda: 1,
+        publishers=1,
         statistics=statistics,
-        watch=SimpleNamespace(**watch),
-        ood_monitor=SimpleNamespace(problem=methods.pop("problem"), values=dict),
-        **methods,
-        **attributes,
+        silent_s=100.0 if received_s is None else received_s,
+        without_result_s=None,
+        topic_problem="",
+        rivals="",
+        out_of_distribution="",
+        confidences={},
+        camera_info_problem="",
+        camera_info_latched=False,
+        losses_counted=True,
     )
+    return replace(found, **changes)
 
 
 def node(**changes: Any) -> NodeSnapshot:
@@ -122,9 +107,7 @@ def test_counts_and_durations() -> None:
     for stage in STAGES:
         found.statistics.time({stage: 4.0})
         found.statistics.time({stage: 8.0})
-    snapshot = node(
-        engine=EngineSnapshot(None, "loading", "", "", engine), faults=faults({"node": OF_CALLBACK})
-    )
+    snapshot = node(engine=EngineSnapshot(None, "loading", "", "", engine), faults={"node": OF_CALLBACK})
     of_engine = values(engine_status(snapshot))
     names = ("batches", "frames", "failures", "inference_p50_ms", "doing", "last_error")
     assert [of_engine[k] for k in names] == ["1", "2", "3", "12.0", "loading", "a callback failed"]
@@ -165,11 +148,11 @@ def test_the_engine_in_use(segmenter: Segmenter) -> None:
         ("", "", {}, (OK, "segmenting")),
         ("", "", {"lifecycle_state": "unconfigured"}, (WARN, "node is unconfigured")),
         ("loading (2 s)", "", {}, (WARN, "loading (2 s)")),
-        ("loading (2 s)", "", {"faults": faults({"engine": OF_ENGINE})}, (ERROR, "no driver; loading (2 s)")),
+        ("loading (2 s)", "", {"faults": {"engine": OF_ENGINE}}, (ERROR, "no driver; loading (2 s)")),
         ("", "", {"enabled": False}, (OK, "paused by ~/enable")),
         ("", "", {"clock_missing": True}, (WARN, CLOCK_MISSING)),
         ("", "loading", {}, (OK, "segmenting; loading")),
-        ("", "", {"faults": faults({"model": KEPT})}, (WARN, "segmenting; model 'b' is not used")),
+        ("", "", {"faults": {"model": KEPT}}, (WARN, "segmenting; model 'b' is not used")),
     ],
 )
 def test_engine(activity: str, requested: str, changes: dict[str, Any], expected: tuple[Level, str]) -> None:
@@ -178,7 +161,7 @@ def test_engine(activity: str, requested: str, changes: dict[str, Any], expected
 
 
 def test_engine_whose_inferences_or_callbacks_fail() -> None:
-    snapshot = node(faults=faults({"node": OF_CALLBACK, "inference": OF_INFERENCE}))
+    snapshot = node(faults={"node": OF_CALLBACK, "inference": OF_INFERENCE})
     assert engine_verdict(snapshot) == (OK, "segmenting")
     snapshot.engine.statistics.count("callback_failures")
     assert engine_verdict(snapshot) == (ERROR, "a callback failed")
@@ -197,7 +180,7 @@ WITHOUT = "images arrive, but no result has been published for 7.0 s: "
     ("received_s", "changes", "of_node", "counts", "expected"),
     [
         (None, NO_PUBLISHER, {"lifecycle_state": "inactive"}, {}, (OK, "node is inactive")),
-        (None, {}, {"lifecycle_state": "inactive", "faults": faults({"engine": OF_ENGINE})}, {},
+        (None, {}, {"lifecycle_state": "inactive", "faults": {"engine": OF_ENGINE}}, {},
          (ERROR, "node is inactive: no driver")),
         (0.1, NO_PUBLISHER, {"engine": LOADING}, {}, (OK, "waiting for the model")),
         (None, {"silent_s": None}, {}, {}, (OK, "idle: its results have no subscriber")),
@@ -206,7 +189,7 @@ WITHOUT = "images arrive, but no result has been published for 7.0 s: "
         (3.0, NO_PUBLISHER, {}, {}, (WARN, "no publisher")),
         (1.0, NO_PUBLISHER, {}, {}, (OK, "0.0 Hz")),  # the image is newer information
         (0.1, {"rivals": "/other publishes"}, {}, {}, (WARN, "/other publishes")),
-        (0.1, {"problem": "unlike"}, {}, {}, (WARN, "unlike")),
+        (0.1, {"out_of_distribution": "unlike"}, {}, {}, (WARN, "unlike")),
         (0.1, {"camera_info_problem": "3 s older"}, {}, {}, (WARN, "0.0 Hz; 3 s older")),
         (0.1, {"camera_info_problem": "3 s older", "camera_info_latched": True}, {}, {}, (OK, "0.0 Hz; 3 s older")),
         (0.1, HUNG, {}, {"replaced": 5}, (ERROR, f"{WITHOUT}inference has not returned for 7.0 s")),

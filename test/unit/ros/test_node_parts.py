@@ -129,7 +129,7 @@ def test_images_without_numbers_are_reported_once() -> None:
             for _ in range(2):  # as rclpy gives it on Cyclone DDS
                 camera._on_numbered_message(Image(), {"publication_sequence_number": None})
         assert [call.args[1] for call in advise.call_args_list] == [Fault.LOSSES_UNKNOWN]
-        assert not camera.counts_losses
+        assert not camera.snapshot().losses_counted
         assert camera.statistics.counts()["received"] == 2
     finally:
         node.destroy_node()
