@@ -6,12 +6,13 @@ A dict maps each choice to the name of its implementation. To add a choice, impl
 
 # network/<module>.<class>
 ARCHITECTURES = {"canet": "canet.CANet", "canet_lite": "canet.CANet"}
-# Class or function in network/backbones.py
+# network/<module>.<class or function>
 BACKBONES = {
-    "mobilenet_v2": "MobileNetV2",
-    "resnet18": "resnet18",
-    "resnet50": "resnet50",
-    "resnet101": "resnet101",
+    "mobilenet_v2": "backbones.MobileNetV2",
+    "efficientvit_b0": "efficient_vit.EfficientViT",
+    "resnet18": "backbones.resnet18",
+    "resnet50": "backbones.resnet50",
+    "resnet101": "backbones.resnet101",
 }
 # Class or function in network/fusion.py
 FUSIONS = {

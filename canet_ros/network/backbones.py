@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backbones of the context branch, without classifier and without final 1x1 convolution.
 
-The state-dict keys are those of ``torchvision.models``, so that torchvision's ImageNet files load as they are.
+The state-dict keys of MobileNetV2 and ResNet are those of ``torchvision.models``, so that torchvision's ImageNet files
+load as they are.
 
 Every backbone maps an image (B, 3, H, W) to its features at stride 16 and at stride 32:
 (B, ``channels_16``, ceil(H/16), ceil(W/16)) and (B, ``channels_32``, ceil(H/32), ceil(W/32)).
@@ -9,6 +10,7 @@ Every backbone maps an image (B, 3, H, W) to its features at stride 16 and at st
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from functools import partial
 
@@ -50,7 +52,8 @@ def build_backbone(name: str) -> Backbone:
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
-    backbone: Backbone = globals()[BACKBONES[name]]()
+    module, _, builder = BACKBONES[name].partition(".")
+    backbone: Backbone = getattr(importlib.import_module(f"canet_ros.network.{module}"), builder)()
     return backbone
 
 

@@ -66,7 +66,9 @@ class TrainingConfig:
         tuple[str, ...], "exclude training images whose names start with a prefix (a held-out drive)"
     ] = ()
     init: Annotated[
-        str, "a model by name or folder, or an ImageNet file of the backbone (torchvision's names)"
+        str,
+        "a model by name or folder, or published weights of the backbone: ImageNet files of torchvision, or those of "
+        "EfficientViT's authors",
     ] = ""
     freeze_stem: Annotated[bool, "keep the backbone's weights up to stride 4 as in --init"] = False
     teacher: Annotated[

@@ -17,8 +17,8 @@ from canet_ros.model.weights import weight_mismatches
 from canet_ros.network import SegmentationNetwork
 from canet_ros.network.heads import BilinearHead
 
-# Layers of ImageNet files after the backbone: classifiers, and MobileNetV2's last 1x1 convolution.
-_AFTER_THE_BACKBONE = ("classifier.", "fc.", "features.18.")
+# Layers of published files after the backbone: heads, and MobileNetV2's last 1x1 convolution.
+_AFTER_THE_BACKBONE = ("classifier.", "fc.", "features.18.", "head.")
 
 
 def initialize(network: SegmentationNetwork, source: str, classes: Sequence[str]) -> list[str]:
@@ -81,14 +81,18 @@ def read_backbone(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
 
     Args:
         file: ``.safetensors`` or a torch file with a state dict, loaded without executing anything in it. Names are
-            torchvision's. Layers after the backbone are skipped.
+            torchvision's or, of EfficientViT, its authors'. Layers after the backbone are skipped.
 
     Raises:
         ModelError: the file has no state dict, or the message names every tensor that is missing, unexpected or of
             another shape.
     """
     state = read_state_dict(file)
-    weights = {name: tensor for name, tensor in state.items() if not name.startswith(_AFTER_THE_BACKBONE)}
+    weights = {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in state.items()
+        if not name.startswith(_AFTER_THE_BACKBONE)
+    }
     for name, tensor in expected.items():
         # Missing in files older than torch 0.4.1, and not used here.
         if name.endswith("num_batches_tracked"):

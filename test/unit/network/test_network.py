@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from canet_ros.names import ARCHITECTURES, FUSIONS
+from canet_ros.names import ARCHITECTURES, BACKBONES, FUSIONS
 from canet_ros.network import CANet
+from canet_ros.network.backbones import build_backbone
+from canet_ros.network.efficient_vit import linear_attention
 from canet_ros.network.fusion import FeatureCrossAttention
 from canet_ros.network.heads import BilinearHead
 from canet_ros.network.layers import SeparableUpsample, TransposedUpsample
@@ -30,6 +32,7 @@ def parameters_in_millions(network: torch.nn.Module) -> float:
         ("mobilenet_v2", 11, "canet_lite", "bilinear", 1.963),
         ("mobilenet_v2", 11, "canet", "subpixel", 4.750),
         ("mobilenet_v2", 11, "canet_lite", "subpixel", 2.002),
+        ("efficientvit_b0", 11, "canet_lite", "subpixel", 0.844),
     ],
 )
 def test_parameter_count(backbone: str, classes: int, architecture: str, head: str, millions: float) -> None:
@@ -74,6 +77,31 @@ def test_cross_attention_is_the_papers_formula() -> None:
         torch.testing.assert_close(fusion(spatial, context), expected)
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_features_of_a_backbone_have_strides_16_and_32(backbone: str) -> None:
+    network = build_backbone(backbone).eval()
+    with torch.inference_mode():
+        features_16, features_32 = network(torch.randn(2, 3, 65, 96))
+    assert features_16.shape == (2, network.channels_16, 5, 6)
+    assert features_32.shape == (2, network.channels_32, 3, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_linear_attention_is_the_authors_quotient(dtype: torch.dtype) -> None:
+    """Also where a sum over all pixels exceeds what half precision holds, and where a query or a key is all zeros."""
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 16, 128 * 256)
+    key, value = 4 * key, 8 * value
+    query[..., 7], key[:, :, 3] = -1, -1
+    positive, keys = query.relu().double(), key.relu().double()
+    expected = value.double() @ keys.transpose(2, 3) @ positive
+    assert expected.max() > torch.finfo(torch.float16).max
+    expected /= keys.sum(3)[:, :, None] @ positive + 1e-15
+    attended = linear_attention(query.to(dtype), key.to(dtype), value.to(dtype))
+    tolerance = 1e-5 if dtype == torch.float32 else 0.01
+    torch.testing.assert_close(attended.double(), expected, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_gradients_reach_every_parameter(fusion: str, architecture: str) -> None:
@@ -103,9 +131,17 @@ def test_logits_are_plain() -> None:
         ("resnet18", ("conv1.weight", "layer2.0.downsample.1.bias", "layer4.1.bn2.running_mean")),
         ("resnet50", ("bn1.weight", "layer1.0.downsample.0.weight", "layer3.5.conv3.weight")),
         ("resnet101", ("layer3.22.bn3.weight",)),
+        (
+            "efficientvit_b0",
+            (
+                "input_stem.op_list.1.main.depth_conv.norm.weight",
+                "stages.2.op_list.0.main.inverted_conv.conv.bias",
+                "stages.3.op_list.2.context_module.main.aggreg.0.1.weight",
+            ),
+        ),
     ],
 )
-def test_backbone_keys_are_torchvisions(backbone: str, names: tuple[str, ...]) -> None:
+def test_backbone_keys_are_those_of_published_files(backbone: str, names: tuple[str, ...]) -> None:
     keys = CANet(2, backbone).context_branch.backbone.state_dict().keys()
     assert set(names) <= keys
     assert not any(key.startswith(("fc.", "classifier.", "features.18.")) for key in keys)

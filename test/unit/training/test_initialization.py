@@ -32,13 +32,18 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "suffix"), [("mobilenet_v2", "pth"), ("resnet18", "pth"), ("resnet18", "safetensors")]
+    ("backbone", "prefix", "after", "suffix"),
+    [
+        ("mobilenet_v2", "", "features.18.0", "pth"),
+        ("resnet18", "", "fc", "pth"),
+        ("resnet18", "", "fc", "safetensors"),
+        ("efficientvit_b0", "backbone.", "head.middle.op_list.0", "pth"),
+    ],
 )
-def test_imagenet_files(backbone: str, suffix: str, tmp_path: Path) -> None:
+def test_published_files(backbone: str, prefix: str, after: str, suffix: str, tmp_path: Path) -> None:
     state = CANet(3, backbone).context_branch.backbone.state_dict()
-    classifier = "features.18.0" if backbone == "mobilenet_v2" else "fc"
-    path = tmp_path / f"imagenet.{suffix}"
-    content = {**state, f"{classifier}.weight": torch.zeros(1280, 320)}
+    path = tmp_path / f"published.{suffix}"
+    content = {**{prefix + name: tensor for name, tensor in state.items()}, f"{after}.weight": torch.zeros(9)}
     torch.save(content, path) if suffix == "pth" else save_file(content, path)
     network = CANet(3, backbone)
     assert not any(".backbone." in name for name in initialize(network, str(path), "abc"))
