@@ -23,10 +23,21 @@ from canet_ros.launching.parameter_table import PARAMETERS
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "data"
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-CANET, LITE, RESNET = (
-    f"{name}-camvid" for name in ("canet-mobilenet_v2", "canet_lite-mobilenet_v2", "canet-resnet18")
+CANET, LITE, LITE_VIT, RESNET = (
+    f"{name}-camvid"
+    for name in (
+        "canet-mobilenet_v2",
+        "canet_lite-mobilenet_v2",
+        "canet_lite-efficientvit_b0",
+        "canet-resnet18",
+    )
 )
-TITLES = {CANET: "CANet", LITE: "CANet-Lite", RESNET: "CANet, ResNet-18"}
+TITLES = {
+    CANET: "CANet",
+    LITE: "CANet-Lite",
+    LITE_VIT: "CANet-Lite, EfficientViT-B0",
+    RESNET: "CANet, ResNet-18",
+}
 PROCESSORS = ("benchmark-epyc", "benchmark-xeon")
 _TYPES = {str: "string", bool: "bool", int: "int", float: "double"}
 
@@ -161,7 +172,7 @@ def _accuracy() -> str:
     return _table(header, rows)
 
 
-def _held_out(architecture: str = "") -> str:
+def _held_out(model: str = "") -> str:
     rows = [
         (
             r["architecture"],
@@ -171,7 +182,7 @@ def _held_out(architecture: str = "") -> str:
             _figure(r["val_miou"]),
         )
         for r in _read("held-out")
-        if architecture in ("", r["architecture"])
+        if not model or r["architecture"] == TITLES[model]
     ]
     return _table(("Network", "Trained on", "Held-out drive", "mIoU there", "mIoU on `val`"), rows)
 

@@ -12,7 +12,12 @@ import numpy as np
 from canet_ros import Segmenter
 
 WIDTH, HEIGHT, LEGEND_HEIGHT = 480, 270, 24
-MODELS = ("canet-mobilenet_v2-camvid", "canet_lite-mobilenet_v2-camvid", "canet-resnet18-camvid")
+MODELS = (
+    "canet-mobilenet_v2-camvid",
+    "canet_lite-mobilenet_v2-camvid",
+    "canet_lite-efficientvit_b0-camvid",
+    "canet-resnet18-camvid",
+)
 
 for model in MODELS:
     segmenter = Segmenter.load(model, resolution="camera")
