@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from without_torch import BLOCKED
 
+from canet_ros.engines import cpu_has_bf16
 from canet_ros.model.model_folder import (
     NETWORK_FILE,
     WEIGHTS_FILE,
@@ -44,7 +45,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("engine", "precision"),
-    [("openvino", "bf16"), ("openvino", "int8"), ("onnxruntime", "fp32")],
+    [("openvino", "bf16" if cpu_has_bf16() else "fp32"), ("openvino", "int8"), ("onnxruntime", "fp32")],
 )
 def test_segment(engine: str, precision: str, image: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -74,7 +74,7 @@ def test_refused_values_end_the_node_with_one_line_that_names_them_all(tmp_path:
         "overlay_alpha: []": "overlay_alpha: expected a number from 0 to 1, got []",
         "groups: {people: []}": "groups: people: expected a list of class names",
         "max_rate: .inf": "max_rate: expected a number from 0 to 1000, got inf",
-        "backbone: resnet1": "backbone: expected one of mobilenet_v2, resnet18",
+        "backbone: resnet1": "backbone: expected one of mobilenet_v2, efficientvit_b0",
     }
     file = tmp_path / "my.yaml"
     file.write_text(f"/**: {{ros__parameters: {{{', '.join(refused)}}}}}")

@@ -11,6 +11,7 @@ from ros_graph import Graph, pixels_of, segmentation_node
 from sensor_msgs.msg import Image
 from without_torch import BLOCKED
 
+from canet_ros.engines import cpu_has_bf16
 from canet_ros.model.model_folder import available_models
 from canet_ros.pipeline.segmenter import Segmenter
 
@@ -19,7 +20,8 @@ NODE = ("-c", BLOCKED + "from canet_ros.start import segmentation_node; sys.exit
 
 
 @pytest.mark.parametrize(
-    ("engine", "precision"), [("openvino", "bf16"), ("openvino", "int8"), ("onnxruntime", "fp32")]
+    ("engine", "precision"),
+    [("openvino", "bf16" if cpu_has_bf16() else "fp32"), ("openvino", "int8"), ("onnxruntime", "fp32")],
 )
 def test_a_mask_comes(engine: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = available_models()[MODEL]

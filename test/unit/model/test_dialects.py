@@ -100,7 +100,10 @@ def test_a_network_that_came_quantised_gets_symmetric_scales(signed: bool, tmp_p
 
     quantised = tmp_path / "int8.onnx"
     kind = quantization.QuantType.QInt8 if signed else quantization.QuantType.QUInt8
-    quantization.quantize_static(str(file), str(quantised), Reader(), activation_type=kind, weight_type=kind)
+    # Weights of 7 bits: CPUs without VNNI add products of 8 bits in 16, which saturate.
+    quantization.quantize_static(
+        str(file), str(quantised), Reader(), activation_type=kind, weight_type=kind, reduce_range=True
+    )
     folder = imported(quantised, 11, *RGB)
     scenes = [scene((160, 120), seed) for seed in range(3)]
     session = onnxruntime.InferenceSession(str(quantised), providers=["CPUExecutionProvider"])
