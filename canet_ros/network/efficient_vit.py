@@ -20,7 +20,6 @@ class EfficientViT(Backbone):
     channels_16 = 64
     channels_32 = 128
     _widths = (8, 16, 32, 64, 128)  # after the stem and after each stage
-    _blocks = 2  # of a stage, without the one that halves the size of attention stages
     _attention_from_stage = 2
 
     def __init__(self) -> None:
@@ -34,10 +33,9 @@ class EfficientViT(Backbone):
             attends = stage >= self._attention_from_stage
             halving = _named(main=_inverted_residual(in_channels, channels, stride=2, one_norm=attends))
             if attends:
-                blocks: list[nn.Module] = [_attention_block(channels) for _ in range(self._blocks)]
+                stages.append(_op_list(halving, _attention_block(channels), _attention_block(channels)))
             else:
-                blocks = [Residual(_inverted_residual(channels, channels)) for _ in range(self._blocks - 1)]
-            stages.append(_op_list(halving, *blocks))
+                stages.append(_op_list(halving, Residual(_inverted_residual(channels, channels))))
         self.stages = nn.ModuleList(stages)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
