@@ -35,6 +35,8 @@ Pixels = NDArray[np.uint8]
 Parts = dict[str, Pixels]
 """Images of one frame that have arrived: ``image``, ``labels``, ``mask`` and ``overlay``."""
 
+_SAMPLE_PARTS = frozenset(("image", "overlay"))
+
 
 @dataclass
 class Recording:
@@ -47,7 +49,7 @@ class Recording:
         published_ns: stamps of all published frames.
         arrival_ns: arrival time of each mask.
         latency_ms: from each image's stamp to the arrival of its mask.
-        samples: one frame per second, for the overlays.
+        samples: one frame per second of those whose image and overlay have arrived.
         confusion: pixels by (ground truth, mask) in the model's ids; None without ground truth.
     """
 
@@ -68,6 +70,7 @@ class Recording:
         if part == "mask":
             self.arrival_ns.append(now_ns)
             self.latency_ms.append((now_ns - stamp_ns) * 1e-6)
+        if part in _SAMPLE_PARTS and parts.keys() >= _SAMPLE_PARTS:
             self._add_sample(stamp_ns, parts)
         if part in ("mask", "labels") and "mask" in parts and "labels" in parts:
             self._compare(parts["labels"], parts["mask"])
@@ -149,7 +152,7 @@ def write_images(recording: Recording, summary: dict[str, Any], out: Path) -> li
         ValueError: no overlay arrived together with its image.
         OSError: a file cannot be written.
     """
-    samples = [item for item in recording.samples.items() if item[1].keys() >= {"image", "overlay"}]
+    samples = list(recording.samples.items())
     if not samples:
         raise ValueError("masks arrived, but no overlay together with its image")
     names = [OVERLAY_FILES.replace("*", f"{index:03d}") for index in range(len(samples))]

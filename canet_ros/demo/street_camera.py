@@ -55,7 +55,12 @@ PARAMETERS = (
     ParameterSpec("frames", 0, "Frames to publish; 0: until stopped or the input ends", maximum=2**31),
     ParameterSpec("frame_id", "street_camera_optical_frame", "Frame of all messages"),
     ParameterSpec("input", "", "Image, folder, video or rosbag2 to publish; empty: synthetic scenes"),
-    ParameterSpec("wait_for_subscribers", 0, "Image subscribers before the first frame", maximum=1000),
+    ParameterSpec(
+        "wait_for_subscribers",
+        0,
+        "Subscribers of image_raw, and one of camera_info, before the first frame",
+        maximum=1000,
+    ),
 )
 
 
@@ -124,7 +129,8 @@ class StreetCamera(Node):  # type: ignore[misc]
     def _may_start(self) -> bool:
         if self._published > 0 or self._settings.wait_for_subscribers == 0:
             return True
-        if self._image_publisher.get_subscription_count() < self._settings.wait_for_subscribers:
+        images, infos = (p.get_subscription_count() for p in (self._image_publisher, self._info_publisher))
+        if images < self._settings.wait_for_subscribers or infos == 0:
             return False
         self._start_s = self._start_s or time.monotonic() + SETTLING_S
         return time.monotonic() >= self._start_s

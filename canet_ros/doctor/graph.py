@@ -146,12 +146,10 @@ def _summary(name: str, statuses: Mapping[str, Status], domain: str) -> Finding:
 def _status_findings(statuses: Mapping[str, Status]) -> Iterator[Finding]:
     """Every status, and subscribers of results that receive nothing, which does not affect the others."""
     for part, (level, text, values) in statuses.items():
-        if level != "OK":
-            yield Finding(part, "note", f"{level}: {text}")
-        elif values["fault"] == Fault.QOS_INCOMPATIBLE.value:
-            yield Finding(part, "note", values["last_error"])
-        else:
-            yield Finding(part, "ok", text)
+        texts = [] if level == "OK" else [f"{level}: {text}"]
+        if values["fault"] == Fault.QOS_INCOMPATIBLE.value and values["last_error"] not in text:
+            texts.append(values["last_error"])
+        yield Finding(part, "note" if texts else "ok", "; ".join(texts) or text)
 
 
 def _nodes_elsewhere(own_domain: str, own_middleware: str) -> str:

@@ -17,7 +17,7 @@ pytest.importorskip("rclpy")
 from rclpy.qos import qos_profile_sensor_data
 from ros_graph import Process, ros_arguments
 from sensor_msgs.msg import CameraInfo, Image
-from waiting import WAIT_S
+from waiting import WAIT_S, wait_until
 
 from canet_ros.demo.transport_check import TransportError, check_transport
 from canet_ros.launching.transport import PROFILE_VARIABLES
@@ -85,9 +85,23 @@ def test_image_ground_truth_and_camera_info_share_a_header(listen, street_camera
     assert list(info.d) == [0.0] * 5
 
 
+def test_it_waits_for_a_subscriber_of_camera_info_too(graph, street_camera):
+    images = graph.listen(Image, "/front/image_raw")
+    camera = street_camera(rate=20.0, frames=4, wait_for_subscribers=1, **SIZE)
+    wait_until(lambda: graph.node.count_publishers("/front/camera_info"), "the camera")
+    with pytest.raises(AssertionError, match="in vain"):
+        images.wait_for(1, timeout_s=2.0)
+    infos = graph.listen(CameraInfo, "/front/camera_info")
+    assert camera.wait(WAIT_S) == 0
+    assert len(infos.wait_for(4)) == 4
+    images.close()
+    infos.close()
+
+
 def test_ros2_run_applies_the_fast_dds_profile(graph):
     """Fast DDS's defaults lose 99 % of images of 2.8 MB, however slowly they come."""
     images = graph.listen(Image, "/bare/image_raw", qos_profile_sensor_data)
+    infos = graph.listen(CameraInfo, "/bare/camera_info")
     size = {"width": 1280, "height": 720}
     arguments = ros_arguments(
         {"frames": 10, "rate": 4.0, "wait_for_subscribers": 1, **size}, "street_camera", "/bare"
@@ -97,6 +111,7 @@ def test_ros2_run_applies_the_fast_dds_profile(graph):
     assert camera.wait(WAIT_S) == 0
     images.wait_for(5)
     images.close()
+    infos.close()
 
 
 def test_a_failed_process_is_named():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live view over HTTP, and images of the user's videos and bags for the street camera."""
+"""The live view over HTTP, the demo's samples, and images of the user's videos and bags for the street camera."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from waiting import WAIT_S
 
 from canet_ros.demo.frame_sources import input_images
 from canet_ros.demo.live_view import LiveView
+from canet_ros.demo.results import Recording
 from canet_ros.model.class_table import load_class_table
 
 RED, GREEN = ((0, 0, 255), (0, 255, 0))  # BGR
@@ -71,6 +72,23 @@ def test_it_listens_on_the_loopback_address_only(view: LiveView) -> None:
     assert [row[1] for row in listening if row[1].endswith(f":{port:04X}") and row[3] == "0A"] == [
         f"0100007F:{port:04X}"
     ]
+
+
+def test_samples_are_frames_whose_image_and_overlay_have_arrived() -> None:
+    recording = Recording(load_class_table("camvid"))
+    pixels = np.zeros((4, 4), np.uint8)
+    received = {
+        0: ["image", "mask"],
+        1: ["overlay"],
+        2: ["overlay", "mask", "image"],
+        3: ["image", "overlay"],
+    }
+    for tenths, parts in received.items():
+        for part in parts:
+            recording.add(part, tenths * 10**8, pixels, 0)
+    recording.add("image", 13 * 10**8, pixels, 0)
+    recording.add("overlay", 13 * 10**8, pixels, 0)
+    assert list(recording.samples) == [2 * 10**8, 13 * 10**8]
 
 
 IMAGES = [np.full((48 + 2 * i, 64, 3), (40 * i, 250 - 30 * i, 90), np.uint8) for i in range(3)]
