@@ -23,20 +23,14 @@ from canet_ros.launching.parameter_table import PARAMETERS
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "data"
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-CANET, LITE, LITE_VIT, RESNET = (
+CANET, LITE, LITE_VIT = (
     f"{name}-camvid"
-    for name in (
-        "canet-mobilenet_v2",
-        "canet_lite-mobilenet_v2",
-        "canet_lite-efficientvit_b0",
-        "canet-resnet18",
-    )
+    for name in ("canet-mobilenet_v2", "canet_lite-mobilenet_v2", "canet_lite-efficientvit_b0")
 )
 TITLES = {
     CANET: "CANet",
     LITE: "CANet-Lite",
     LITE_VIT: "CANet-Lite, EfficientViT-B0",
-    RESNET: "CANet, ResNet-18",
 }
 PROCESSORS = ("benchmark-epyc", "benchmark-xeon")
 _TYPES = {str: "string", bool: "bool", int: "int", float: "double"}
@@ -151,7 +145,7 @@ def _speed() -> str:
 
 
 def _accuracy() -> str:
-    """Mean IoU of the recommended models, and of networks trained without a drive on that drive."""
+    """Mean IoU of the shipped models, and of networks trained without a drive on that drive."""
     held_out = {(r["architecture"], r["drive"]): r["miou"] for r in _read("held-out")}
     rows = [
         [
@@ -160,7 +154,6 @@ def _accuracy() -> str:
             *(_figure(_read(f"{model}/{split}")["miou"]) for split in ("val", "synthetic")),
         ]
         for model, title in TITLES.items()
-        if model != RESNET
     ]
     header = (
         "Model",

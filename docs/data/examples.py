@@ -16,7 +16,6 @@ MODELS = (
     "canet-mobilenet_v2-camvid",
     "canet_lite-mobilenet_v2-camvid",
     "canet_lite-efficientvit_b0-camvid",
-    "canet-resnet18-camvid",
 )
 
 for model in MODELS:
