@@ -125,23 +125,20 @@ def _usage(action: argparse.Action) -> str:
 
 
 def _speed() -> str:
-    """Milliseconds per image; rows are processors, columns are engines."""
-    columns = [
-        (CANET, "plain PyTorch", "fp32"),
-        (CANET, "openvino", "bf16"),
-        (CANET, "openvino", "int8"),
-        (LITE, "openvino", "bf16"),
-        (LITE, "openvino", "int8"),
-    ]
+    """Milliseconds per image, by network and engine; a column for each processor."""
+    in_openvino = [(model, "openvino", precision) for model in TITLES for precision in ("bf16", "int8")]
     engines = {"plain PyTorch": "PyTorch", "openvino": "OpenVINO"}
-    header = ["Processor", *(f"{TITLES[m]}, {engines[e]} {p}" for m, e, p in columns)]
-    rows = []
-    for name in PROCESSORS:
-        measured = _read(name)
-        ms = {(r["model"], r["engine"], r["precision"]): r["median_ms"] for r in measured["engines"]}
-        rows.append([_processor(measured["machine"]), *(f"{ms[column]:.0f}" for column in columns)])
-    rows.append(["NVIDIA GPU, Jetson", "not measured yet", *["not measured yet"] * (len(columns) - 1)])
-    return _table(header, rows)
+    measured = [_read(name) for name in PROCESSORS]
+    ms = [{(r["model"], r["engine"], r["precision"]): r["median_ms"] for r in m["engines"]} for m in measured]
+    rows = [
+        (
+            f"{TITLES[model]}, {engines[engine]} {precision}",
+            *(_figure(of_processor.get((model, engine, precision)), 0) for of_processor in ms),
+            "not measured",
+        )
+        for model, engine, precision in ((CANET, "plain PyTorch", "fp32"), *in_openvino)
+    ]
+    return _table(("", *(_processor(m["machine"]) for m in measured), "NVIDIA GPU, Jetson"), rows)
 
 
 def _accuracy() -> str:
