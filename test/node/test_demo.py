@@ -110,7 +110,6 @@ def test_overlays_and_accuracy_match_the_camera_and_the_model(synthetic_run, ran
     assert indices == sorted(set(indices))
     assert indices, "one a second, of a drive of two seconds, or longer on a busy machine"
     if summary["dropped"] == 0:
-        assert indices[0] == 0
         total = sum(confusion_matrix(frame.labels, mask, 11) for frame, mask in zip(frames, masks))
         assert summary["miou"] == pytest.approx(scores(total).miou, abs=1e-4)
         assert summary["pixel_accuracy"] == pytest.approx(scores(total).pixel_accuracy, abs=1e-4)
