@@ -23,14 +23,11 @@ from canet_ros.launching.parameter_table import PARAMETERS
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "data"
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-CANET, LITE, LITE_VIT = (
-    f"{name}-camvid"
-    for name in ("canet-mobilenet_v2", "canet_lite-mobilenet_v2", "canet_lite-efficientvit_b0")
-)
+CANET = "canet-mobilenet_v2-camvid"
 TITLES = {
     CANET: "CANet",
-    LITE: "CANet-Lite",
-    LITE_VIT: "CANet-Lite, EfficientViT-B0",
+    "canet_lite-mobilenet_v2-camvid": "CANet-Lite",
+    "canet_lite-efficientvit_b0-camvid": "CANet-Lite, EfficientViT-B0",
 }
 PROCESSORS = ("benchmark-epyc", "benchmark-xeon")
 _TYPES = {str: "string", bool: "bool", int: "int", float: "double"}
