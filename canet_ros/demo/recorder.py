@@ -25,7 +25,6 @@ NODE_TIMEOUT_S = 60.0  # without diagnostics; loading a model may take minutes
 CAMERA_TIMEOUT_S = 60.0
 LAST_MASK_TIMEOUT_S = 10.0
 TOPICS = {
-    "image": "image_raw",
     "labels": "truth",
     "mask": "segmentation/mask",
     "overlay": "segmentation/overlay",
@@ -72,10 +71,14 @@ class Recorder(Node):  # type: ignore[misc]
         self._wait_for_node()
         # Not earlier: the node subscribes to the camera once it has a subscriber, and the camera waits for that.
         # camera_info is small and reliable; it counts frames whose image is lost too.
-        self.create_subscription(CameraInfo, f"{self._camera}/camera_info", self._on_camera_info, 100)
+        info_topic = f"{self._camera}/camera_info"
+        self.create_subscription(CameraInfo, info_topic, self._on_camera_info, 100)
         for part, topic in TOPICS.items():
-            callback = functools.partial(self._on_image, part)
-            self.create_subscription(Image, f"{self._camera}/{topic}", callback, 10)
+            self._subscribe(part, topic)
+        # DDS finds both sides at different times: the camera starts when it has found the last subscription, which
+        # must not be made before the camera has been found here, or its first frames are missed.
+        self._spin_until(lambda: self.count_publishers(info_topic) > 0, CAMERA_TIMEOUT_S)
+        self._subscribe("image", "image_raw")
         published_ns = self.recording.published_ns
         self._spin_until(lambda: bool(published_ns), CAMERA_TIMEOUT_S)
         if not published_ns:
@@ -83,13 +86,17 @@ class Recorder(Node):  # type: ignore[misc]
         with tqdm(
             total=frame_count or None, unit="frame", desc="segmenting", file=sys.stderr, disable=None
         ) as bar:
-            while self.count_publishers(f"{self._camera}/camera_info") > 0:
+            while self.count_publishers(info_topic) > 0:
                 self._spin_once()
                 bar.update(len(published_ns) - bar.n)
                 bar.set_postfix(masks=len(self.recording.arrival_ns), refresh=False)
         self._spin_until(self.recording.is_complete, LAST_MASK_TIMEOUT_S)
         if not self.recording.arrival_ns:
             raise RuntimeError(f"the camera published {len(published_ns)} frames, but no mask arrived")
+
+    def _subscribe(self, part: str, topic: str) -> None:
+        callback = functools.partial(self._on_image, part)
+        self.create_subscription(Image, f"{self._camera}/{topic}", callback, 10)
 
     def _wait_for_node(self) -> None:
         engine = self.recording.engine

@@ -55,12 +55,7 @@ PARAMETERS = (
     ParameterSpec("frames", 0, "Frames to publish; 0: until stopped or the input ends", maximum=2**31),
     ParameterSpec("frame_id", "street_camera_optical_frame", "Frame of all messages"),
     ParameterSpec("input", "", "Image, folder, video or rosbag2 to publish; empty: synthetic scenes"),
-    ParameterSpec(
-        "wait_for_subscribers",
-        0,
-        "Subscribers of image_raw, and one of camera_info, before the first frame",
-        maximum=1000,
-    ),
+    ParameterSpec("wait_for_subscribers", 0, "Image subscribers before the first frame", maximum=1000),
 )
 
 
@@ -84,9 +79,10 @@ class StreetCamera(Node):  # type: ignore[misc]
         if self._next_frame is None:
             raise ValueError(f"input {self._settings.input} contains no readable image")
         self._image_publisher = self.create_publisher(Image, "image_raw", CAMERA_QOS)
-        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", CAMERA_QOS)
         if not self._settings.input:
             self._truth_publisher = self.create_publisher(Image, "truth", CAMERA_QOS)
+        # Last: subscribers that have found it have found the others.
+        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", CAMERA_QOS)
         self._published = 0
         self._start_s = 0.0
         # A timer on ROS time would never fire with use_sim_time and no /clock.
@@ -129,8 +125,7 @@ class StreetCamera(Node):  # type: ignore[misc]
     def _may_start(self) -> bool:
         if self._published > 0 or self._settings.wait_for_subscribers == 0:
             return True
-        images, infos = (p.get_subscription_count() for p in (self._image_publisher, self._info_publisher))
-        if images < self._settings.wait_for_subscribers or infos == 0:
+        if self._image_publisher.get_subscription_count() < self._settings.wait_for_subscribers:
             return False
         self._start_s = self._start_s or time.monotonic() + SETTLING_S
         return time.monotonic() >= self._start_s

@@ -47,7 +47,7 @@ def test_a_camera_that_is_blocked_is_named_within_30_frames(graph: Graph, knowin
 
         wait_until(lambda: send(KNOWN) or "confidence_mean" in health(diagnostics, CAMERA), "the confidence")
         assert 0 < float(health(diagnostics, CAMERA)["confidence_mean"]) < 1
-        assert not reported()
+        wait_until(lambda: send(KNOWN) or not reported(), "the black images of `connect` to be forgotten")
         send(BLOCKED, 30)
         wait_until(lambda: send(BLOCKED) or reported(), "a warning")
         assert health(diagnostics, CAMERA)["level"] == WARN

@@ -44,17 +44,22 @@ def street_camera():
 
 @pytest.fixture
 def listen(graph):
-    """Subscribes to images, camera_info and ground truth of the camera for one test."""
+    """Subscribes to a running camera's camera_info, ground truth and, last, to the images, for which it waits."""
     listeners = []
 
-    def start(qos=10):
-        topics = {"image_raw": Image, "camera_info": CameraInfo, "truth": Image}
-        listeners.extend(graph.listen(kind, f"/front/{name}", qos) for name, kind in topics.items())
-        return listeners[-3:]
+    def start():
+        found(graph, "/front")
+        topics = {"camera_info": CameraInfo, "truth": Image, "image_raw": Image}
+        listeners.extend(graph.listen(kind, f"/front/{name}") for name, kind in topics.items())
+        return listeners
 
     yield start
     for listener in listeners:
         listener.close()
+
+
+def found(graph, camera):
+    wait_until(lambda: graph.node.count_publishers(f"{camera}/camera_info"), "the camera")
 
 
 def stamps_ns(listener):
@@ -62,10 +67,10 @@ def stamps_ns(listener):
 
 
 def test_image_ground_truth_and_camera_info_share_a_header(listen, street_camera):
-    listeners = images, infos, labels = listen()
     camera = street_camera(
         seed=5, rate=5.0, frames=8, frame_id="front_optical", wait_for_subscribers=1, **SIZE
     )
+    listeners = infos, labels, images = listen()
     assert camera.wait(WAIT_S) == 0
     for listener in listeners:
         listener.wait_for(8)
@@ -85,33 +90,19 @@ def test_image_ground_truth_and_camera_info_share_a_header(listen, street_camera
     assert list(info.d) == [0.0] * 5
 
 
-def test_it_waits_for_a_subscriber_of_camera_info_too(graph, street_camera):
-    images = graph.listen(Image, "/front/image_raw")
-    camera = street_camera(rate=20.0, frames=4, wait_for_subscribers=1, **SIZE)
-    wait_until(lambda: graph.node.count_publishers("/front/camera_info"), "the camera")
-    with pytest.raises(AssertionError, match="in vain"):
-        images.wait_for(1, timeout_s=2.0)
-    infos = graph.listen(CameraInfo, "/front/camera_info")
-    assert camera.wait(WAIT_S) == 0
-    assert len(infos.wait_for(4)) == 4
-    images.close()
-    infos.close()
-
-
 def test_ros2_run_applies_the_fast_dds_profile(graph):
     """Fast DDS's defaults lose 99 % of images of 2.8 MB, however slowly they come."""
-    images = graph.listen(Image, "/bare/image_raw", qos_profile_sensor_data)
-    infos = graph.listen(CameraInfo, "/bare/camera_info")
     size = {"width": 1280, "height": 720}
     arguments = ros_arguments(
         {"frames": 10, "rate": 4.0, "wait_for_subscribers": 1, **size}, "street_camera", "/bare"
     )
     program = "import sys; from canet_ros.start import street_camera; sys.exit(street_camera())"
     camera = Process([sys.executable, "-c", program, *arguments], dict.fromkeys(PROFILE_VARIABLES, ""))
+    found(graph, "/bare")
+    images = graph.listen(Image, "/bare/image_raw", qos_profile_sensor_data)
     assert camera.wait(WAIT_S) == 0
     images.wait_for(5)
     images.close()
-    infos.close()
 
 
 def test_a_failed_process_is_named():
