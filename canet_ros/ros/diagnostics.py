@@ -58,9 +58,9 @@ class Diagnostics:
         self._publisher.publish(message)
 
     def publish_last(self) -> None:
-        """Publish before the process ends, and wait until subscribers have the message, for a second at most."""
+        """Publish before the process ends, and wait until subscribers have the message, for three seconds at most."""
         self.publish()
-        self._publisher.wait_for_all_acked(Duration(seconds=1))
+        self._publisher.wait_for_all_acked(Duration(seconds=3))
 
 
 def engine_status(node: NodeSnapshot) -> DiagnosticStatus:
