@@ -30,7 +30,6 @@ COUNT = 60
 _QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 _TOPIC = "canet_transport_check"
 _DISCOVERY_TIMEOUT_S = 15.0
-_SETTLING_S = 0.5  # discovery is not simultaneous on both sides
 _LINGER_S = 0.5  # a publisher that is destroyed discards what it has not sent
 
 
@@ -88,7 +87,6 @@ def _publish() -> None:
         if time.monotonic() > end_s:
             raise SystemExit("publisher and subscriber did not discover each other")
         time.sleep(0.02)
-    time.sleep(_SETTLING_S)
     message = Image(height=HEIGHT, width=WIDTH, encoding="bgr8", step=3 * WIDTH)
     message.data = array.array("B", bytes(message.step * message.height))
     start_s = time.monotonic()
@@ -108,10 +106,11 @@ def _receive() -> None:
         stamp = message.header.stamp
         latencies_ms.append((now.sec - stamp.sec) * 1e3 + (now.nanosec - stamp.nanosec) * 1e-6)
 
-    node.create_subscription(Image, _TOPIC, on_image, _QOS)
     end_s = time.monotonic() + _DISCOVERY_TIMEOUT_S
     while node.count_publishers(_TOPIC) == 0 and time.monotonic() < end_s:
         rclpy.spin_once(node, timeout_sec=0.1)
+    # Not earlier: the publisher starts when it has found the subscription, and must have been found here by then.
+    node.create_subscription(Image, _TOPIC, on_image, _QOS)
     while len(latencies_ms) < COUNT and node.count_publishers(_TOPIC) > 0:
         rclpy.spin_once(node, timeout_sec=0.1)
     latency_ms = float(np.median(latencies_ms)) if latencies_ms else float("nan")
