@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 _SCALE_RANGE = (0.7, 1.8)
 _ASPECT_RANGE = (0.85, 1.18)
 _MAX_ROTATION_DEG = 4.0
+_GAMMA = 2.2  # of cameras
 _IGNORED = 255
 
 Image = NDArray[np.uint8]
@@ -39,7 +41,7 @@ def view_shapes(crop: tuple[int, int], max_aspect: float, multiple: int = 16) ->
 def augment(
     image: Image, label: Image, crop: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Image, Image]:
-    """A random view of the image under random lighting.
+    """A random view of the image under random lighting, some of them dark or blurred by motion.
 
     Args:
         image: (H, W, 3) BGR uint8.
@@ -52,8 +54,12 @@ def augment(
         its mirror image; labels above and below the image are 255.
     """
     image, label = _random_view(image, label, crop, rng)
-    image = _random_light(image, rng)
-    return _random_lens(image, rng), label
+    image = _random_lens(_random_light(image, rng), rng)
+    if rng.random() < 0.06:
+        image = _motion_blurred(image, rng)
+    if rng.random() < 0.1:
+        image = _underexposed(image, rng)
+    return image, label
 
 
 def _random_view(
@@ -131,7 +137,24 @@ def _random_lens(image: Image, rng: np.random.Generator) -> Image:
         decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
         assert decoded is not None
         image = decoded.astype(np.uint8, copy=False)
-    if rng.random() < 0.3:
-        noise = rng.normal(0, rng.uniform(2, 10), image.shape).astype(np.float32)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    return image
+    return _noisy(image, rng) if rng.random() < 0.3 else image
+
+
+def _motion_blurred(image: Image, rng: np.random.Generator) -> Image:
+    length, angle = int(rng.integers(3, 12)), rng.uniform(0, math.pi)
+    ends = np.outer((-1, 1), (math.cos(angle), math.sin(angle))) * (length - 1) / 2 + length // 2
+    kernel = np.zeros((length, length), np.float32)
+    start, end = ends.round().astype(int).tolist()
+    cv2.line(kernel, start, end, 1.0)
+    return cv2.filter2D(image, -1, kernel / kernel.sum()).astype(np.uint8, copy=False)
+
+
+def _underexposed(image: Image, rng: np.random.Generator) -> Image:
+    """As at dusk or night: 3 to 50 % of the light, under a coloured lamp, with the noise of a high gain."""
+    light = np.exp(rng.uniform(*np.log((0.03, 0.5)))) * rng.uniform(0.7, 1.3, 3)
+    return _noisy(image * light ** (1 / _GAMMA), rng)
+
+
+def _noisy(image: NDArray[Any], rng: np.random.Generator) -> Image:
+    noise = rng.normal(0, rng.uniform(2, 10), image.shape).astype(np.float32)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,21 @@ def test_augmentation_moves_image_and_labels_together() -> None:
             assert view[inside].mean() > view[outside].mean() + 30
         changed += not np.array_equal(labels, label)
     assert changed > 15
+
+
+def test_some_views_are_dark_and_some_blurred_by_motion() -> None:
+    blocks = np.random.default_rng(0).integers(120, 250, (45, 60, 1), np.uint8)
+    texture = blocks.repeat(2, axis=0).repeat(2, axis=1).repeat(3, axis=2)
+    label = np.zeros((90, 120), np.uint8)
+    dark = blurred = 0
+    for seed in range(300):
+        view, _ = augment(texture, label, (120, 90), np.random.default_rng(seed))
+        dark += view.mean() < 90
+        inner = view[10:-10, 10:-10].mean(2)
+        across, down = (np.abs(np.diff(inner, axis=axis)).mean() for axis in (1, 0))
+        blurred += abs(math.log(across / down)) > 0.25
+    assert 5 < dark < 60
+    assert 5 < blurred < 60
 
 
 def test_loss_is_low_for_correct_logits_and_ignores_unknown_pixels() -> None:
