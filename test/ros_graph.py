@@ -81,17 +81,22 @@ class Graph:
         while self._entities:
             self._entities.pop().close()
 
-    def connect(self, camera: Camera, *listeners: Listener, size: tuple[int, int] = (32, 24)) -> int:
+    def connect(self, camera: Camera, *listeners: Listener, image: np.ndarray | None = None) -> int:
         """Send frames until a result comes to every listener: only then has everybody discovered everybody.
+
+        Args:
+            image: to send; None: a small black one.
 
         Returns:
             how many it took.
         """
+        if image is None:
+            image = np.zeros((24, 32, 3), np.uint8)
         end_s = time.monotonic() + WAIT_S
         patience_s, count = 0.5, 0
         while True:
             count += 1
-            stamp = camera.send(np.zeros((*size[::-1], 3), np.uint8))
+            stamp = camera.send(image)
             try:
                 for listener in listeners:
                     listener.wait_for_stamp(stamp, patience_s)

@@ -77,10 +77,11 @@ class Recorder(Node):  # type: ignore[misc]
             self._subscribe(part, topic)
         # DDS finds both sides at different times: the camera starts when it has found the last subscription, which
         # must not be made before the camera has been found here, or its first frames are missed.
-        self._spin_until(lambda: self.count_publishers(info_topic) > 0, CAMERA_TIMEOUT_S)
+        end_s = time.monotonic() + CAMERA_TIMEOUT_S
+        self._spin_until(lambda: self.count_publishers(info_topic) > 0, end_s)
         self._subscribe("image", "image_raw")
         published_ns = self.recording.published_ns
-        self._spin_until(lambda: bool(published_ns), CAMERA_TIMEOUT_S)
+        self._spin_until(lambda: bool(published_ns), end_s)
         if not published_ns:
             raise RuntimeError(f"no image was published within {CAMERA_TIMEOUT_S:.0f} s")
         with tqdm(
@@ -90,7 +91,7 @@ class Recorder(Node):  # type: ignore[misc]
                 self._spin_once()
                 bar.update(len(published_ns) - bar.n)
                 bar.set_postfix(masks=len(self.recording.arrival_ns), refresh=False)
-        self._spin_until(self.recording.is_complete, LAST_MASK_TIMEOUT_S)
+        self._spin_until(self.recording.is_complete, time.monotonic() + LAST_MASK_TIMEOUT_S)
         if not self.recording.arrival_ns:
             raise RuntimeError(f"the camera published {len(published_ns)} frames, but no mask arrived")
 
@@ -116,9 +117,8 @@ class Recorder(Node):  # type: ignore[misc]
         if engine.get("last_error"):
             raise RuntimeError(f"the segmentation node failed: {engine['last_error']}")
 
-    def _spin_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        limit_s = time.monotonic() + timeout_s
-        while not condition() and time.monotonic() < limit_s:
+    def _spin_until(self, condition: Callable[[], bool], end_s: float) -> None:
+        while not condition() and time.monotonic() < end_s:
             self._spin_once()
 
     def _spin_once(self) -> None:

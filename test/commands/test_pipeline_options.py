@@ -28,7 +28,7 @@ from canet_ros.simulation import StreetDrive
 
 INFO = "sensor_msgs/msg/CameraInfo"
 PERIOD_NS = 33_000_000
-SIZE = (320, 240)
+BLACK = np.zeros((240, 320, 3), np.uint8)
 GROUPS = "{drivable: [road, pavement], people: [pedestrian, bicyclist]}"
 OUTPUTS = (
     "mask", "mask/compressed", "color_mask", "overlay", "overlay/compressed", "confidence", "camera_info",
@@ -103,10 +103,11 @@ def test_node_and_bag_publish_the_same_bytes(
             wait_until(infos.get_subscription_count, "the node's subscription")
             infos.publish(deserialize_message(drives.camera_info(320, 240, 0), CameraInfo))
             for listener in listeners.values():
-                graph.connect(camera, listener, size=SIZE)
+                graph.connect(camera, listener, image=BLACK)
             shares = graph.listen(Float32MultiArray, "/camera/segmentation/shares")  # has no stamp
             wait_until(
-                lambda: graph.connect(camera, listeners["mask"], size=SIZE) and shares.messages, "the shares"
+                lambda: graph.connect(camera, listeners["mask"], image=BLACK) and shares.messages,
+                "the shares",
             )
             for message in recorded:
                 is_info = message.msgtype == INFO

@@ -48,7 +48,7 @@ def listen(graph):
     listeners = []
 
     def start():
-        found(graph, "/front")
+        wait_for_camera(graph, "/front")
         topics = {"camera_info": CameraInfo, "truth": Image, "image_raw": Image}
         listeners.extend(graph.listen(kind, f"/front/{name}") for name, kind in topics.items())
         return listeners
@@ -58,7 +58,7 @@ def listen(graph):
         listener.close()
 
 
-def found(graph, camera):
+def wait_for_camera(graph, camera):
     wait_until(lambda: graph.node.count_publishers(f"{camera}/camera_info"), "the camera")
 
 
@@ -98,7 +98,7 @@ def test_ros2_run_applies_the_fast_dds_profile(graph):
     )
     program = "import sys; from canet_ros.start import street_camera; sys.exit(street_camera())"
     camera = Process([sys.executable, "-c", program, *arguments], dict.fromkeys(PROFILE_VARIABLES, ""))
-    found(graph, "/bare")
+    wait_for_camera(graph, "/bare")
     images = graph.listen(Image, "/bare/image_raw", qos_profile_sensor_data)
     assert camera.wait(WAIT_S) == 0
     images.wait_for(5)
