@@ -45,6 +45,8 @@ LINGER_S = 0.2  # best-effort subscribers do not acknowledge
 
 # Reliable publishers match both kinds of subscribers: best effort (SensorData, vision nodes) and reliable (RViz).
 CAMERA_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+# Kept until it is acknowledged: the recorder counts the frames by it, and may be late on a busy machine.
+INFO_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 
 PARAMETERS = (
@@ -82,7 +84,7 @@ class StreetCamera(Node):  # type: ignore[misc]
         if not self._settings.input:
             self._truth_publisher = self.create_publisher(Image, "truth", CAMERA_QOS)
         # Last: subscribers that have found it have found the others.
-        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", CAMERA_QOS)
+        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", INFO_QOS)
         self._published = 0
         self._start_s = 0.0
         # A timer on ROS time would never fire with use_sim_time and no /clock.
@@ -152,7 +154,8 @@ class StreetCamera(Node):  # type: ignore[misc]
 
     def _finish(self) -> None:
         self.destroy_timer(self._timer)
-        self._image_publisher.wait_for_all_acked(Duration(seconds=LAST_FRAME_TIMEOUT_S))
+        for publisher in (self._image_publisher, self._info_publisher):
+            publisher.wait_for_all_acked(Duration(seconds=LAST_FRAME_TIMEOUT_S))
         time.sleep(LINGER_S)
         self.get_logger().info(f"published {self._published} frames")
         self.finished = True
